@@ -1,0 +1,116 @@
+import { createHash } from 'node:crypto';
+import {
+  closeSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
+import { errorCode, UserError } from './errors.ts';
+
+/** Writes a whole file aside, syncs it and renames it into place: a reader meets the old file or the new one, never a part. */
+export function writeFileAtomic(path: string, data: string | Uint8Array): void {
+  mkdirSync(dirname(path), { recursive: true });
+  const aside = `${path}.${process.pid}.tmp`;
+  try {
+    const fd = openSync(aside, 'w');
+    try {
+      const bytes = typeof data === 'string' ? Buffer.from(data) : data;
+      for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
+      fsyncSync(fd);
+    } finally {
+      closeSync(fd);
+    }
+    renameSync(aside, path);
+  } catch (error) {
+    rmSync(aside, { force: true });
+    throw explainWrite(path, error);
+  }
+}
+
+/**
+ * Makes a folder whole: `fill` writes into a folder aside, which takes the name `dir` only when it is done.
+ * A `dir` that stands already is replaced; on failure nothing of the new one is left.
+ */
+export async function writeFolderAtomic<T>(dir: string, fill: (aside: string) => T | Promise<T>): Promise<T> {
+  const aside = `${dir}.${process.pid}.tmp`;
+  const old = `${dir}.${process.pid}.old`;
+  try {
+    rmSync(aside, { recursive: true, force: true });
+    mkdirSync(aside, { recursive: true });
+    const result = await fill(aside);
+    try {
+      renameSync(dir, old);
+    } catch (error) {
+      if (errorCode(error) !== 'ENOENT') throw error;
+    }
+    renameSync(aside, dir);
+    rmSync(old, { recursive: true, force: true });
+    return result;
+  } catch (error) {
+    rmSync(aside, { recursive: true, force: true });
+    throw explainWrite(dir, error);
+  }
+}
+
+/** SHA-256 of a file in hexadecimal, read in pieces of 1 MiB. */
+export function sha256File(path: string): string {
+  const hash = createHash('sha256');
+  const fd = openSync(path, 'r');
+  try {
+    const piece = Buffer.allocUnsafe(1 << 20);
+    for (let n = readSync(fd, piece); n > 0; n = readSync(fd, piece)) hash.update(piece.subarray(0, n));
+  } finally {
+    closeSync(fd);
+  }
+  return hash.digest('hex');
+}
+
+/** Length in bytes and SHA-256 of one file, as manifests list them. */
+export interface FileSeal {
+  bytes: number;
+  sha256: string;
+}
+
+/** Parses a JSON file; a missing or broken one is a `UserError` that says what the file is and how to get it. */
+export function readJson(path: string, what: string, remedy: string): unknown {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') throw new UserError(`${path}: no such ${what}; ${remedy}`);
+    throw error;
+  }
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new UserError(`${path}: this ${what} is not whole JSON; ${remedy}`);
+  }
+}
+
+/** The path of a file that a manifest names, refused when it leaves the manifest's folder. */
+export function inside(dir: string, name: string): string {
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name)) {
+    throw new UserError(
+      `${dir}: the manifest names "${name}", which is not a plain file name; the folder is damaged, make it again`,
+    );
+  }
+  return join(dir, name);
+}
+
+function explainWrite(path: string, error: unknown): unknown {
+  const code = errorCode(error);
+  if (code === 'ENOSPC')
+    return new UserError(`${path}: the disk is full; free some room and run the same command again`);
+  if (code === 'EACCES' || code === 'EROFS' || code === 'EPERM') {
+    return new UserError(
+      `${path}: cannot be written (${code}); choose another folder with --run or change its permissions`,
+    );
+  }
+  return error;
+}
