@@ -1,0 +1,231 @@
+import { readFileSync } from 'node:fs';
+import { closest } from 'fastest-levenshtein';
+import { parse, stringify } from 'yaml';
+import { z } from 'zod';
+import { errorCode, UserError } from './errors.ts';
+import { writeFileAtomic } from './files.ts';
+
+// Defaults are the paper's and the released code's own numbers where they exist; configuration files hold differences.
+
+const count = (value: number) => z.int().min(1).default(value);
+const share = (value: number) => z.number().min(0).max(1).default(value);
+
+const optimizer = (learningRate: number) =>
+  section({
+    /** Highest learning rate. */
+    learningRate: z.number().positive().default(learningRate),
+    /** Steps of linear warm-up; null: min(10000, max(100, steps / 10)), the released code's rule. */
+    warmupSteps: z.int().min(0).nullable().default(null),
+    weightDecay: z.number().min(0).default(0.01),
+    beta1: share(0.9),
+    beta2: share(0.999),
+    epsilon: z.number().positive().default(1e-6),
+    /** Gradients are scaled down to this global norm. */
+    clipNorm: z.number().positive().default(1),
+  });
+
+/** A group of settings in which every one has a default. */
+function section<T extends z.ZodRawShape>(shape: T) {
+  return z.strictObject(shape).prefault({} as never);
+}
+
+const schema = section({
+  /** Seed of everything random in a run. */
+  seed: z.int().min(0).default(1),
+  data: section({
+    /** Z: JSONL of {id?, title, text}, plain or .gz. */
+    documents: z.string().nullable().default(null),
+    /** X: JSONL of {text, spans?}; null: the sentences of Z. */
+    sentences: z.string().nullable().default(null),
+    /** Questions: JSONL of {question, answer: [...]}. */
+    train: z.string().nullable().default(null),
+    dev: z.string().nullable().default(null),
+    test: z.string().nullable().default(null),
+  }),
+  text: section({
+    /** A vocab.txt; null: the one beside `model.initial`, or else one trained on the documents. */
+    vocabulary: z.string().nullable().default(null),
+    /** Word pieces of a vocabulary trained here. */
+    vocabularySize: count(30522),
+    lowercase: z.boolean().default(true),
+    /** Tokens of a block with its title and special tokens. */
+    blockTokens: count(288),
+    /** Tokens of a masked sentence with its special tokens (realm), the longest X. */
+    sentenceTokens: count(96),
+    /** Tokens of a question or ICT query with its special tokens (orqa). */
+    questionTokens: count(64),
+  }),
+  model: section({
+    layers: count(12),
+    hidden: count(768),
+    heads: count(12),
+    intermediate: count(3072),
+    /** Longest sequence the encoder can take. */
+    positions: count(512),
+    gelu: z.enum(['exact', 'tanh']).default('tanh'),
+    dropout: z.number().min(0).max(0.9).default(0.1),
+    layerNormEps: z.number().positive().default(1e-12),
+    /** Length of a retrieval vector. */
+    projection: count(128),
+    projectionLayerNormEps: z.number().positive().default(1e-3),
+    /** One tower for queries and documents, as released; false: two, as the paper counts. */
+    sharedTowers: z.boolean().default(true),
+    /** Retrieval scores are divided by this before the softmax; the paper has none (1). */
+    temperature: z.number().positive().default(1),
+    spanHidden: count(256),
+    /** Widest answer, word pieces. */
+    maxSpanWidth: count(10),
+    spanLayerNormEps: z.number().positive().default(1e-3),
+    /** A BERT folder (config.json, model.safetensors, vocab.txt) to start from; null: random weights. */
+    initial: z.string().nullable().default(null),
+  }),
+  ict: section({
+    steps: count(100_000),
+    batch: count(4096),
+    /** Sequences embedded at once; a larger batch is embedded in chunks with exactly the same gradients. */
+    chunk: count(64),
+    /** Chance that the query sentence stays in its block. */
+    keepSentence: share(0.1),
+    optimizer: optimizer(1e-4),
+  }),
+  index: section({
+    scalar: z.enum(['f32', 'f16']).default('f16'),
+    connectivity: count(16),
+    expansionAdd: count(128),
+    expansionSearch: count(128),
+    /** Tokens embedded in one call while building. */
+    tokensPerBatch: count(8192),
+    /** Processor threads of building; more than 1 makes the graph differ from run to run. */
+    threads: count(1),
+  }),
+  pretrain: section({
+    steps: count(200_000),
+    batch: count(512),
+    /** Examples in one forward and backward pass; the gradients of a batch are summed over passes. */
+    microBatch: count(16),
+    /** K, the null document counted. */
+    candidates: count(8),
+    /** Most masked word pieces of an example. */
+    maxMasks: count(10),
+    marginalize: z.enum(['span', 'token']).default('span'),
+    /** A retrieved block that shares this share of the sentence's word-piece 5-grams is its trivial source. */
+    trivialOverlap: share(0.8),
+    optimizer: optimizer(3e-5),
+  }),
+  refresh: section({
+    /** Steps between two snapshots handed to the refresher. */
+    every: count(500),
+    /** async: the child works while training goes on; sync: training waits; off: the first index stays. */
+    mode: z.enum(['async', 'sync', 'off']).default('async'),
+    /** Niceness of the child process. */
+    niceness: z.int().min(0).max(19).default(5),
+    /** Indexes kept on disk. */
+    keep: count(2),
+  }),
+  qa: section({
+    steps: count(300_000),
+    batch: count(1),
+    /** Blocks in the retriever's loss. */
+    retrieverBlocks: count(5000),
+    /** Blocks the reader reads. */
+    readerBlocks: count(5),
+    /** Tokens of question and block together (orqa: 288 + 32). */
+    readerTokens: count(320),
+    optimizer: optimizer(1e-5),
+  }),
+  train: section({
+    /** Steps between two metric lines. */
+    logEvery: count(10),
+    /** Steps between two checkpoints. */
+    saveEvery: count(500),
+  }),
+});
+
+export type Config = z.infer<typeof schema>;
+
+/** The configuration of a file (or the defaults) with `--set path.to.key=value` overrides, checked. */
+export function loadConfig(path: string | undefined, overrides: readonly string[]): Config {
+  const tree = path ? readYaml(path) : {};
+  for (const override of overrides) setByPath(tree, override);
+  return check(tree, path ?? '--set');
+}
+
+export function saveConfig(path: string, config: Config): void {
+  writeFileAtomic(path, `# The effective settings of this run; later commands read them here.\n${stringify(config)}`);
+}
+
+function readYaml(path: string): Record<string, unknown> {
+  let text: string;
+  try {
+    text = readFileSync(path, 'utf8');
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') throw new UserError(`${path}: no such configuration file; name one with --config, such as configs/world.yaml`);
+    throw new UserError(`${path}: cannot be read as a configuration file (${errorCode(error)})`);
+  }
+  let tree: unknown;
+  try {
+    tree = parse(text, { maxAliasCount: 0 }) ?? {};
+  } catch (error) {
+    throw new UserError(`${path}: not valid YAML: ${(error as Error).message.split('\n')[0]}`);
+  }
+  if (typeof tree !== 'object' || Array.isArray(tree)) throw new UserError(`${path}: expected settings as "name: value" lines`);
+  return tree as Record<string, unknown>;
+}
+
+/** Sets `a.b.c=value` in a tree; the value is read as YAML, so 3, 1e-4, true, null and text come out as such. */
+function setByPath(tree: Record<string, unknown>, override: string): void {
+  const at = override.indexOf('=');
+  if (at < 1) throw new UserError(`--set ${override}: expected path.to.key=value`);
+  const keys = override.slice(0, at).split('.');
+  let value: unknown;
+  try {
+    value = parse(override.slice(at + 1));
+  } catch {
+    throw new UserError(`--set ${override}: the value is not valid YAML; put it in quotes`);
+  }
+  let node = tree;
+  for (const key of keys.slice(0, -1)) {
+    if (typeof node[key] !== 'object' || node[key] === null) node[key] = {};
+    node = node[key] as Record<string, unknown>;
+  }
+  Object.defineProperty(node, keys[keys.length - 1], { value, enumerable: true, writable: true, configurable: true });
+}
+
+/** Checks a tree against the schema and fills in defaults; every complaint names the setting by its path. */
+function check(tree: unknown, source: string): Config {
+  const result = schema.safeParse(tree);
+  if (result.success) {
+    const { model } = result.data;
+    if (model.hidden % model.heads !== 0) {
+      throw new UserError(`${source}: model.hidden (${model.hidden}) must be a multiple of model.heads (${model.heads})`);
+    }
+    const longest = longestSequence(result.data);
+    if (longest > model.positions) {
+      throw new UserError(`${source}: model.positions is ${model.positions}, but the text settings make sequences of ${longest} tokens; raise it or lower text.blockTokens`);
+    }
+    return result.data;
+  }
+  const complaints = result.error.issues.map((issue) => {
+    const path = issue.path.join('.');
+    if (issue.code === 'unrecognized_keys') {
+      const known = Object.keys(keysAt(issue.path));
+      return issue.keys
+        .map((key) => `unknown setting "${[...issue.path, key].join('.')}"; did you mean "${[...issue.path, closest(key, known)].join('.')}"?`)
+        .join(' ');
+    }
+    const got = JSON.stringify(issue.path.reduce<unknown>((node, key) => (node as Record<PropertyKey, unknown>)?.[key], tree));
+    return `${path || 'the file'}: ${issue.message.replace(/^Invalid (input|option): /, '')}, got ${got}`;
+  });
+  throw new UserError(`${source}: ${complaints.join('; ')}`);
+}
+
+/** Longest sequence that any stage makes. */
+function longestSequence({ text, qa }: Config): number {
+  // Pretraining joins a sentence and a body, the body's own special tokens and title not counted.
+  return Math.max(text.sentenceTokens + text.blockTokens, qa.readerTokens, text.questionTokens);
+}
+
+/** The defaults at a path of the tree: its keys are the settings that exist there. */
+function keysAt(path: readonly PropertyKey[]): object {
+  return path.reduce<unknown>((node, key) => (node as Record<PropertyKey, unknown>)[key], schema.parse({})) as object;
+}

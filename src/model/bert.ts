@@ -1,0 +1,397 @@
+import * as tf from '@tensorflow/tfjs';
+import type { Random } from '../random.ts';
+
+// Letters used in every shape comment of this folder:
+// B batch, K candidates, T tokens, H hidden, N heads, D = H/N, F intermediate, P projection,
+// M positions read out of each sequence (masks), V vocabulary.
+
+/** Sizes and choices of one BERT encoder (Devlin et al. 2019; google-research/bert, modeling.py). */
+export interface BertConfig {
+  vocabulary: number;
+  layers: number;
+  hidden: number;
+  heads: number;
+  intermediate: number;
+  /** Longest sequence that has a learned position. */
+  positions: number;
+  /** `exact` is x·Φ(x), as in Hugging Face's `gelu`; `tanh` is the approximation of the published BERT code (`gelu_new`). */
+  gelu: 'exact' | 'tanh';
+  /** Share of units dropped after embeddings, attention weights and each sublayer while training. */
+  dropout: number;
+  /** Added to the variance; 1e-12 in published BERT. */
+  layerNormEps: number;
+}
+
+/** Every trained tensor by its name, such as `reader.layer.0.attention.qkv.kernel`. Dense kernels are [in, out]. */
+export type Params = Map<string, tf.Variable>;
+
+/** One padded batch: `ids` and `segments` are [B, T] int32, `bias` is [B, 1, 1, T]: 0 on tokens, a large negative number on padding. */
+export interface EncoderInput {
+  ids: tf.Tensor2D;
+  segments: tf.Tensor2D;
+  bias: tf.Tensor4D;
+}
+
+/** Added to the attention score of padding, as google-research/bert does; exp() of it is 0 in float32. */
+const PADDING_BIAS = -10000;
+
+export function param(params: Params, name: string): tf.Variable {
+  const found = params.get(name);
+  if (!found) throw new Error(`no parameter named ${name}`);
+  return found;
+}
+
+/**
+ * Pads sequences to the longest of them and makes the encoder's input; the caller disposes the three tensors.
+ * `sequences[b]` holds the ids of row b, `firstSegment[b]` how many of them belong to segment 0 (the rest is segment 1).
+ */
+export function encoderInput(
+  sequences: readonly Int32Array[],
+  firstSegment: ArrayLike<number>,
+): EncoderInput {
+  const B = sequences.length;
+  let T = 1;
+  for (const s of sequences) T = Math.max(T, s.length);
+  const ids = new Int32Array(B * T); // [PAD] is 0, see WordPiece
+  const segments = new Int32Array(B * T);
+  const bias = new Float32Array(B * T).fill(PADDING_BIAS);
+  for (let b = 0; b < B; b++) {
+    ids.set(sequences[b], b * T);
+    bias.fill(0, b * T, b * T + sequences[b].length);
+    segments.fill(1, b * T + firstSegment[b], b * T + sequences[b].length);
+  }
+  return {
+    ids: tf.tensor2d(ids, [B, T], 'int32'),
+    segments: tf.tensor2d(segments, [B, T], 'int32'),
+    bias: tf.tensor4d(bias, [B, 1, 1, T]),
+  };
+}
+
+export function disposeInput(input: EncoderInput): void {
+  tf.dispose([input.ids, input.segments, input.bias]);
+}
+
+/**
+ * The encoder's output: the whole sequence [B, T, H], or with `positions` [B, M] (int32) only those tokens [B, M, H].
+ *
+ * With `positions` the last layer computes queries, residual and feed-forward for these tokens alone; keys and values
+ * still come from all tokens, so the result is the same and the last layer costs a fraction.
+ * @param p prefix of the parameters' names, such as `reader.`
+ * @param noise dropout masks; without it (inference) nothing is dropped
+ */
+export function encode(
+  params: Params,
+  p: string,
+  config: BertConfig,
+  input: EncoderInput,
+  noise?: Noise,
+  positions?: tf.Tensor2D,
+): tf.Tensor3D {
+  return tf.tidy(() => {
+    const [B, T] = input.ids.shape;
+    const H = config.hidden;
+    if (T > config.positions)
+      throw new Error(`a sequence of ${T} tokens is longer than the model's ${config.positions} positions`);
+    let x = dropout(embed(params, p, config, input), noise); // [B*T, H]
+    for (let i = 0; i < config.layers; i++) {
+      const last = i === config.layers - 1;
+      x = layer(params, `${p}layer.${i}.`, config, x, input.bias, noise, last ? positions : undefined);
+    }
+    return x.reshape([B, -1, H]) as tf.Tensor3D;
+  });
+}
+
+/** Word, position and segment embeddings, summed and normalised: [B*T, H]. */
+function embed(params: Params, p: string, config: BertConfig, input: EncoderInput): tf.Tensor2D {
+  const [B, T] = input.ids.shape;
+  const H = config.hidden;
+  const word = tf.gather(param(params, `${p}embeddings.word`), input.ids.flatten()); // [B*T, H]
+  const position = param(params, `${p}embeddings.position`).slice([0, 0], [T, H]);
+  // With two segments a look-up is e0 + s (e1 - e0): a broadcast, whose gradient is a plain sum.
+  const segment = param(params, `${p}embeddings.segment`); // [2, H]
+  const e0 = segment.slice([0, 0], [1, H]);
+  const e1 = segment.slice([1, 0], [1, H]);
+  const s = input.segments.toFloat().reshape([B, T, 1]);
+  const base = position.add(e0).reshape([1, T, H]);
+  const sum = word
+    .reshape([B, T, H])
+    .add(base)
+    .add(s.mul(e1.sub(e0).reshape([1, 1, H])));
+  return layerNorm(params, `${p}embeddings.norm.`, sum.reshape([B * T, H]), config.layerNormEps);
+}
+
+/** One post-LN transformer layer: [B*T, H] → [B*T, H], or [B*M, H] when `positions` [B, M] are asked for. */
+function layer(
+  params: Params,
+  p: string,
+  config: BertConfig,
+  x: tf.Tensor2D,
+  bias: tf.Tensor4D,
+  noise: Noise | undefined,
+  positions: tf.Tensor2D | undefined,
+): tf.Tensor2D {
+  const { hidden: H, heads: N } = config;
+  const D = H / N;
+  const B = bias.shape[0];
+  const T = bias.shape[3];
+  const kernel = param(params, `${p}attention.qkv.kernel`) as tf.Tensor as tf.Tensor2D; // [H, 3H]
+  const qkvBias = param(params, `${p}attention.qkv.bias`) as tf.Tensor as tf.Tensor1D;
+
+  let residual = x;
+  let q: tf.Tensor; // [B, N, T or M, D]
+  let k: tf.Tensor; // [B, N, T, D]
+  let v: tf.Tensor;
+  if (positions) {
+    residual = takeRows(x, positions, T);
+    q = affine(residual, kernel.slice([0, 0], [H, H]), qkvBias.slice([0], [H]))
+      .reshape([B, -1, N, D])
+      .transpose([0, 2, 1, 3]);
+    const kv = affine(x, kernel.slice([0, H], [H, 2 * H]), qkvBias.slice([H], [2 * H]));
+    [k, v] = tf.unstack(kv.reshape([B, T, 2, N, D]).transpose([2, 0, 3, 1, 4]));
+  } else {
+    const qkv = affine(x, kernel, qkvBias);
+    [q, k, v] = tf.unstack(qkv.reshape([B, T, 3, N, D]).transpose([2, 0, 3, 1, 4]));
+  }
+  const scores = tf.matMul(q.mul(1 / Math.sqrt(D)), k, false, true).add(bias); // [B, N, T or M, T]
+  const weights = dropout(tf.softmax(scores), noise);
+  const context = tf.matMul(weights, v).transpose([0, 2, 1, 3]).reshape([-1, H]) as tf.Tensor2D;
+  const attended = dropout(dense(params, `${p}attention.output.`, context), noise);
+  const y = layerNorm(params, `${p}attention.norm.`, residual.add(attended), config.layerNormEps);
+
+  const inner = gelu(dense(params, `${p}intermediate.`, y), config.gelu); // [., F]
+  const out = dropout(dense(params, `${p}output.`, inner), noise);
+  return layerNorm(params, `${p}output.norm.`, y.add(out), config.layerNormEps);
+}
+
+/** Rows of `x` [B*T, H] at `positions` [B, M] of each sequence: [B*M, H]. */
+function takeRows(x: tf.Tensor2D, positions: tf.Tensor2D, T: number): tf.Tensor2D {
+  const B = positions.shape[0];
+  const starts = tf.range(0, B * T, T, 'int32').reshape([B, 1]);
+  return tf.gather(x, positions.add(starts).flatten().toInt()) as tf.Tensor2D;
+}
+
+/** tanh pooler over the first token's output [B, H] → [B, H]. */
+export function pool(params: Params, p: string, first: tf.Tensor2D): tf.Tensor2D {
+  return tf.tidy(() => dense(params, `${p}pooler.`, first).tanh());
+}
+
+/**
+ * Scores of every word piece at the positions read out, the decoder tied to the word embeddings:
+ * outputs [R, H] → logits [R, V] (google-research/bert, run_pretraining.py, get_masked_lm_output).
+ */
+export function maskedLanguageModel(
+  params: Params,
+  p: string,
+  config: BertConfig,
+  outputs: tf.Tensor2D,
+): tf.Tensor2D {
+  return tf.tidy(() => {
+    const transformed = gelu(dense(params, `${p}mlm.transform.`, outputs), config.gelu);
+    const normed = layerNorm(params, `${p}mlm.norm.`, transformed, config.layerNormEps);
+    return tf
+      .matMul(normed, param(params, `${p}embeddings.word`) as tf.Tensor as tf.Tensor2D, false, true)
+      .add(param(params, `${p}mlm.bias`));
+  });
+}
+
+/** x W + b over rows: [R, in] → [R, out], one fused kernel where the engine has it. */
+export function dense(params: Params, p: string, x: tf.Tensor2D): tf.Tensor2D {
+  return affine(x, param(params, `${p}kernel`) as tf.Tensor as tf.Tensor2D, param(params, `${p}bias`));
+}
+
+function affine(x: tf.Tensor2D, kernel: tf.Tensor2D, bias: tf.Tensor): tf.Tensor2D {
+  return tf.fused.matMul({ a: x, b: kernel, transposeA: false, transposeB: false, bias }) as tf.Tensor2D;
+}
+
+/**
+ * Layer normalisation over the last axis of [R, H]. The gradient is written out: with x̂ the normalised input and
+ * ĝ = g ∘ dy, dx = (ĝ − mean(ĝ) − x̂ mean(ĝ x̂)) / σ, in a third of the kernels that differentiating op by op needs.
+ */
+export function layerNorm(params: Params, p: string, x: tf.Tensor2D, eps: number): tf.Tensor2D {
+  return normalise(x, param(params, `${p}gain`), param(params, `${p}bias`), eps);
+}
+
+function normalise(x: tf.Tensor2D, gain: tf.Tensor, bias: tf.Tensor, eps: number): tf.Tensor2D {
+  const op = tf.customGrad((x, gain, bias, save) => {
+    const input = x as tf.Tensor;
+    const centred = input.sub(input.mean(-1, true));
+    const inverse = centred.square().mean(-1, true).add(eps).rsqrt(); // [R, 1]
+    const normed = centred.mul(inverse);
+    (save as tf.GradSaveFunc)([normed, inverse, gain as tf.Tensor]);
+    return {
+      value: normed.mul(gain as tf.Tensor).add(bias as tf.Tensor),
+      gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => {
+        const [normed, inverse, gain] = saved;
+        const scaled = dy.mul(gain);
+        const products = dy.mul(normed);
+        const along = scaled.mul(normed).mean(-1, true);
+        const dx = scaled.sub(scaled.mean(-1, true)).sub(normed.mul(along)).mul(inverse);
+        return [dx, products.sum(0), dy.sum(0)];
+      },
+    };
+  });
+  return op(x, gain, bias) as tf.Tensor2D;
+}
+
+/** Gaussian error linear unit with its gradient written out. */
+export function gelu<T extends tf.Tensor>(x: T, kind: BertConfig['gelu']): T {
+  return (kind === 'exact' ? geluExact(x) : geluTanh(x)) as T;
+}
+
+/** x Φ(x); derivative Φ(x) + x φ(x). */
+const geluExact = tf.customGrad((x, save) => {
+  const input = x as tf.Tensor;
+  const cdf = input.mul(Math.SQRT1_2).erf().add(1).mul(0.5);
+  (save as tf.GradSaveFunc)([input, cdf]);
+  return {
+    value: input.mul(cdf),
+    gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => {
+      const [x, cdf] = saved;
+      const density = x
+        .square()
+        .mul(-0.5)
+        .exp()
+        .mul(1 / Math.sqrt(2 * Math.PI));
+      return dy.mul(cdf.add(x.mul(density)));
+    },
+  };
+});
+
+/** ½ x (1 + tanh u), u = √(2/π) (x + 0.044715 x³); derivative ½ (1 + tanh u) + ½ x (1 − tanh² u) u′. */
+const geluTanh = tf.customGrad((x, save) => {
+  const input = x as tf.Tensor;
+  const c = Math.sqrt(2 / Math.PI);
+  const square = input.square();
+  const t = input.mul(square.mul(0.044715).add(1)).mul(c).tanh();
+  (save as tf.GradSaveFunc)([input, square, t]);
+  return {
+    value: input.mul(t.add(1)).mul(0.5),
+    gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => {
+      const [x, square, t] = saved;
+      const slope = square
+        .mul(3 * 0.044715)
+        .add(1)
+        .mul(c);
+      const curve = tf.sub(1, t.square()).mul(x).mul(slope);
+      return dy.mul(t.add(1).add(curve)).mul(0.5);
+    },
+  };
+});
+
+/** A source of dropout masks that can be replayed from its state. */
+export interface Noise {
+  rate: number;
+  random: Random;
+  /** A mask of `shape`: 0 with probability `rate`, else 1 / (1 − rate). */
+  mask(shape: number[]): tf.Tensor;
+  dispose(): void;
+}
+
+/** Numbers in the pool that dropout masks are cut from. */
+const POOL = 1 << 22;
+
+/**
+ * Masks are cut at random places from one pool of random keep-or-drop numbers made at the start: drawing each
+ * mask afresh would cost a JavaScript loop over every activation, since tfjs draws random numbers on the host.
+ */
+export function dropoutNoise(rate: number, random: Random): Noise | undefined {
+  if (rate === 0) return undefined;
+  const host = new Float32Array(POOL);
+  const keep = 1 / (1 - rate);
+  const own = random.fork();
+  for (let i = 0; i < POOL; i++) host[i] = own.float() < rate ? 0 : keep;
+  const pool = tf.keep(tf.tensor1d(host));
+  return {
+    rate,
+    random,
+    mask(shape) {
+      const size = shape.reduce((a, b) => a * b, 1);
+      const parts: tf.Tensor1D[] = [];
+      for (let left = size; left > 0; ) {
+        const n = Math.min(left, POOL >> 1);
+        parts.push(pool.slice([random.int(POOL - n + 1)], [n]));
+        left -= n;
+      }
+      return (parts.length === 1 ? parts[0] : tf.concat(parts)).reshape(shape);
+    },
+    dispose: () => pool.dispose(),
+  };
+}
+
+export function dropout<T extends tf.Tensor>(x: T, noise: Noise | undefined): T {
+  return noise ? (x.mul(noise.mask(x.shape)) as T) : x;
+}
+
+/** Initial values of one tensor: `normal` is the truncated normal of standard deviation 0.02 that BERT uses. */
+export interface Shape {
+  name: string;
+  shape: number[];
+  init: 'normal' | 'zeros' | 'ones';
+}
+
+/** Names and shapes of an encoder under prefix `p`, with its pooler and, when `mlm`, its masked-language-model head. */
+export function bertShapes(p: string, c: BertConfig, mlm: boolean): Shape[] {
+  const H = c.hidden;
+  const F = c.intermediate;
+  const shapes: Shape[] = [
+    { name: `${p}embeddings.word`, shape: [c.vocabulary, H], init: 'normal' },
+    { name: `${p}embeddings.position`, shape: [c.positions, H], init: 'normal' },
+    { name: `${p}embeddings.segment`, shape: [2, H], init: 'normal' },
+    ...normShapes(`${p}embeddings.norm.`, H),
+  ];
+  for (let i = 0; i < c.layers; i++) {
+    const l = `${p}layer.${i}.`;
+    shapes.push(
+      ...denseShapes(`${l}attention.qkv.`, H, 3 * H),
+      ...denseShapes(`${l}attention.output.`, H, H),
+      ...normShapes(`${l}attention.norm.`, H),
+      ...denseShapes(`${l}intermediate.`, H, F),
+      ...denseShapes(`${l}output.`, F, H),
+      ...normShapes(`${l}output.norm.`, H),
+    );
+  }
+  shapes.push(...denseShapes(`${p}pooler.`, H, H));
+  if (mlm) {
+    shapes.push(...denseShapes(`${p}mlm.transform.`, H, H), ...normShapes(`${p}mlm.norm.`, H), {
+      name: `${p}mlm.bias`,
+      shape: [c.vocabulary],
+      init: 'zeros',
+    });
+  }
+  return shapes;
+}
+
+export function denseShapes(p: string, from: number, to: number): Shape[] {
+  return [
+    { name: `${p}kernel`, shape: [from, to], init: 'normal' },
+    { name: `${p}bias`, shape: [to], init: 'zeros' },
+  ];
+}
+
+export function normShapes(p: string, size: number): Shape[] {
+  return [
+    { name: `${p}gain`, shape: [size], init: 'ones' },
+    { name: `${p}bias`, shape: [size], init: 'zeros' },
+  ];
+}
+
+/** Standard deviation of BERT's initial weights (`initializer_range`). */
+const INITIAL_SPREAD = 0.02;
+
+/** Values for a new tensor. The normal is cut at two standard deviations, as tf.truncated_normal does. */
+export function initialValues(shape: Shape, random: Random): Float32Array {
+  const size = shape.shape.reduce((a, b) => a * b, 1);
+  const values = new Float32Array(size);
+  if (shape.init === 'ones') values.fill(1);
+  if (shape.init === 'normal')
+    for (let i = 0; i < size; i++) values[i] = INITIAL_SPREAD * truncatedNormal(random);
+  return values;
+}
+
+function truncatedNormal(random: Random): number {
+  for (;;) {
+    // Box-Muller; 1 - float() is never 0.
+    const z = Math.sqrt(-2 * Math.log(1 - random.float())) * Math.cos(2 * Math.PI * random.float());
+    if (Math.abs(z) <= 2) return z;
+  }
+}

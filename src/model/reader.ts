@@ -1,0 +1,93 @@
+import * as tf from '@tensorflow/tfjs';
+import {
+  type BertConfig,
+  dense,
+  denseShapes,
+  type EncoderInput,
+  encode,
+  layerNorm,
+  type Noise,
+  normShapes,
+  type Params,
+  type Shape,
+} from './bert.ts';
+
+/** The answer-span scorer on top of the reader's encoder (google-research/language, orqa/models/orqa_model.py). */
+export interface ReaderConfig extends BertConfig {
+  /** S, size of the start, end and span vectors; 256 in ORQA. */
+  spanHidden: number;
+  /** Widest answer in word pieces; 10 in ORQA. */
+  maxSpanWidth: number;
+  /** Keras' default 1e-3, in the released code. */
+  spanLayerNormEps: number;
+}
+
+/** Score of a span that is no answer candidate: exp() of it is 0. */
+const INVALID = -1e9;
+
+export function readerShapes(config: ReaderConfig): Shape[] {
+  return [
+    ...denseShapes('span.hidden.', config.hidden, 2 * config.spanHidden),
+    ...normShapes('span.norm.', config.spanHidden),
+    ...denseShapes('span.output.', config.spanHidden, 1),
+  ];
+}
+
+/**
+ * Scores of every span of width 1 to W in every joint sequence: [R, T] → [R, W, T], entry (r, w, t) being the span that
+ * starts at token t and is w + 1 pieces wide. Spans that leave the block or the sequence hold a large negative number.
+ *
+ * h = LayerNorm(ReLU(start_i + end_j)), score = v · h + c.
+ * @param blockTokens [R, T] 1 on tokens of the block, 0 on question, special tokens and padding
+ */
+export function spanScores(
+  params: Params,
+  p: string,
+  config: ReaderConfig,
+  input: EncoderInput,
+  blockTokens: tf.Tensor2D,
+  noise?: Noise,
+): tf.Tensor3D {
+  return tf.tidy(() => {
+    const [R, T] = input.ids.shape;
+    const { hidden: H, spanHidden: S } = config;
+    const W = Math.min(config.maxSpanWidth, T);
+    const outputs = encode(params, p, config, input, noise).reshape([R * T, H]) as tf.Tensor2D;
+    const ends = dense(params, 'span.hidden.', outputs).reshape([R, T, 2 * S]);
+    const start = ends.slice([0, 0, 0], [R, T, S]);
+    const end = ends.slice([0, 0, S], [R, T, S]).pad([
+      [0, 0],
+      [0, W - 1],
+      [0, 0],
+    ]); // [R, T+W-1, S]
+    const inBlock = blockTokens.pad([
+      [0, 0],
+      [0, W - 1],
+    ]); // [R, T+W-1]
+    const widths: tf.Tensor[] = [];
+    const valid: tf.Tensor[] = [];
+    for (let w = 0; w < W; w++) {
+      widths.push(start.add(end.slice([0, w, 0], [R, T, S])).relu());
+      valid.push(blockTokens.mul(inBlock.slice([0, w], [R, T])));
+    }
+    const spans = tf.stack(widths, 1).reshape([R * W * T, S]) as tf.Tensor2D;
+    const normed = layerNorm(params, 'span.norm.', spans, config.spanLayerNormEps);
+    const scores = dense(params, 'span.output.', normed).reshape([R, W, T]);
+    return scores.add(tf.sub(1, tf.stack(valid, 1)).mul(INVALID)) as tf.Tensor3D;
+  });
+}
+
+/**
+ * The reader's part of the fine-tuning loss: −log of the probability that falls on correct spans, over all spans of all
+ * blocks read for one question; 0 for a question without a correct span (orqa_model.py, marginal_log_loss).
+ * @param scores [B, n] scores of all a question's spans, retrieval scores of their blocks added
+ * @param correct [B, n] 1 on spans that match an answer
+ * @returns [B]
+ */
+export function marginalLogLoss(scores: tf.Tensor2D, correct: tf.Tensor2D): tf.Tensor1D {
+  return tf.tidy(() => {
+    const any = correct.max(1); // [B]
+    const right = scores.add(tf.sub(1, correct).mul(INVALID)).logSumExp(1);
+    return scores.logSumExp(1).sub(right).mul(any) as tf.Tensor1D;
+  });
+}

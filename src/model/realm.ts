@@ -1,0 +1,121 @@
+import * as tf from '@tensorflow/tfjs';
+import {
+  type BertConfig,
+  type EncoderInput,
+  encode,
+  maskedLanguageModel,
+  type Noise,
+  type Params,
+} from './bert.ts';
+
+/** Score of a candidate that is not there: exp() of it is 0. */
+const ABSENT = -1e9;
+
+/**
+ * log p(z|x) over each query's candidates, the softmax of inner products (paper, section 3.1):
+ * @param queries [B, P] vectors of the masked sentences or questions
+ * @param documents [U, P] vectors of the distinct documents in the batch; row 0 is the null document
+ * @param candidates [B, K] rows of `documents` (int32), the null document first, as released
+ *   (google-research/language, realm/model.py)
+ * @param present [B, K] 1 where there is such a candidate, 0 where the list is shorter
+ * @returns scores f(x, z) and log p(z|x), both [B, K]
+ */
+export function retrieve(
+  queries: tf.Tensor2D,
+  documents: tf.Tensor2D,
+  candidates: tf.Tensor2D,
+  present: tf.Tensor2D,
+): { scores: tf.Tensor2D; logPrior: tf.Tensor2D } {
+  return tf.tidy(() => {
+    const [B, K] = candidates.shape;
+    const U = documents.shape[0];
+    const all = tf.matMul(queries, documents, false, true).flatten(); // [B*U]
+    const rows = tf.range(0, B * U, U, 'int32').reshape([B, 1]);
+    const scores = tf.gather(all, candidates.add(rows).toInt()).reshape([B, K]) as tf.Tensor2D;
+    const logPrior = tf.logSoftmax(scores.add(tf.sub(1, present).mul(ABSENT))) as tf.Tensor2D;
+    return { scores, logPrior };
+  });
+}
+
+/**
+ * log p(y_j | z, x) of each masked word piece under each candidate (paper, section 3.2):
+ * @param input the joint sequences `[CLS] x [SEP] z [SEP]`, one row a pair, [R, T]
+ * @param positions [R, M] where the masks stand in each sequence, 0 where there are fewer
+ * @param targets [R, M] the hidden word pieces
+ * @returns [R, M]; places beyond a row's masks hold values that the caller must weigh with 0
+ */
+export function readMasks(
+  params: Params,
+  p: string,
+  config: BertConfig,
+  input: EncoderInput,
+  positions: tf.Tensor2D,
+  targets: tf.Tensor2D,
+  noise?: Noise,
+): tf.Tensor2D {
+  return tf.tidy(() => {
+    const [R, M] = positions.shape;
+    const outputs = encode(params, p, config, input, noise, positions).reshape([
+      R * M,
+      config.hidden,
+    ]) as tf.Tensor2D;
+    const logits = maskedLanguageModel(params, p, config, outputs); // [R*M, V]
+    const V = config.vocabulary;
+    const at = targets
+      .flatten()
+      .add(tf.range(0, R * M * V, V, 'int32'))
+      .toInt();
+    return tf.gather(logits.flatten(), at).sub(logits.logSumExp(1)).reshape([R, M]) as tf.Tensor2D;
+  });
+}
+
+/**
+ * The marginal log likelihood over retrieved documents.
+ *
+ * `span`: log p(y|x) = log Σ_z p(z|x) Π_j p(y_j|z,x), one latent document for the whole span (paper, equation 1).
+ * `token`: Σ_j log Σ_z p(z|x) p(y_j|z,x), as the released code does (google-research/language, realm/model.py).
+ * @param logPrior [B, K] log p(z|x)
+ * @param logTokens [B, K, M] log p(y_j|z,x)
+ * @param masks [B, M] 1 on masked word pieces, 0 beyond
+ * @returns log p(y|x) [B]
+ */
+export function marginalLogLikelihood(
+  kind: 'span' | 'token',
+  logPrior: tf.Tensor2D,
+  logTokens: tf.Tensor3D,
+  masks: tf.Tensor2D,
+): tf.Tensor1D {
+  return tf.tidy(() => {
+    const [B, K, M] = logTokens.shape;
+    const weighed = logTokens.mul(masks.reshape([B, 1, M])); // [B, K, M]
+    if (kind === 'span') return logPrior.add(weighed.sum(2)).logSumExp(1) as tf.Tensor1D;
+    const perToken = logPrior.reshape([B, K, 1]).add(weighed).logSumExp(1) as tf.Tensor2D; // [B, M]
+    return perToken.mul(masks).sum(1) as tf.Tensor1D;
+  });
+}
+
+/**
+ * What retrieval is worth, from host copies of the same tensors (paper, equation 2 and section 4.4; the released
+ * code's metric is that of the marginal): mean over masked word pieces of log p(y|x) − log p(y|∅,x).
+ * @param marginal log p(y|x) [B]; `logTokens` [B, K, M], null document first; `masks` [B, M]
+ */
+export function retrievalUtility(
+  marginal: Float32Array,
+  logTokens: Float32Array,
+  masks: Float32Array,
+  K: number,
+): number {
+  const B = marginal.length;
+  const M = masks.length / B;
+  let sum = 0;
+  let pieces = 0;
+  for (let b = 0; b < B; b++) {
+    let nullDocument = 0;
+    for (let m = 0; m < M; m++) {
+      nullDocument += masks[b * M + m] * logTokens[b * K * M + m];
+      pieces += masks[b * M + m];
+    }
+    sum += marginal[b] - nullDocument;
+  }
+  return sum / pieces;
+}

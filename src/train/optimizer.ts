@@ -1,0 +1,166 @@
+import * as tf from '@tensorflow/tfjs';
+import type { Params } from '../model/bert.ts';
+
+/** BERT's AdamW (google-research/bert, optimization.py); the learning rate rises linearly, then falls linearly to 0. */
+export interface OptimizerConfig {
+  /** Highest learning rate, reached at the end of the warm-up. */
+  learningRate: number;
+  /** Steps of the rise; by the released code's rule min(10000, max(100, steps / 10)) when not given. */
+  warmupSteps: number | null;
+  /** Decoupled decay, not applied to biases and layer norms. */
+  weightDecay: number;
+  beta1: number;
+  beta2: number;
+  /** Added to √v outside the root. */
+  epsilon: number;
+  /** Gradients are scaled down to this global norm. */
+  clipNorm: number;
+}
+
+export interface Optimizer {
+  /**
+   * Updates the parameters from gradients by name (it disposes them); a missing gradient counts as zero.
+   * @returns the global norm before clipping; when it is not finite nothing is updated
+   */
+  apply(gradients: tf.NamedTensorMap, step: number): number;
+  /** First and second moments by parameter name, for a checkpoint: `m/NAME` and `v/NAME`. */
+  state(): Map<string, { shape: number[]; data: Float32Array }>;
+  restore(state: Map<string, Float32Array>): void;
+  dispose(): void;
+}
+
+/** Learning rate of `step`, counted from 0, out of `steps`. */
+export function learningRate(config: OptimizerConfig, step: number, steps: number): number {
+  const warmup = config.warmupSteps ?? Math.min(10000, Math.max(100, Math.floor(steps / 10)));
+  if (step < warmup) return (config.learningRate * step) / warmup;
+  // As published, the decay is measured from step 0, not from the end of the warm-up.
+  return config.learningRate * (1 - Math.min(step, steps) / steps);
+}
+
+/** Floats of one bucket: small parameters are updated together, so that a step costs tens of kernels and not hundreds. */
+const BUCKET = 1 << 22;
+
+interface Bucket {
+  names: string[];
+  sizes: number[];
+  decay: boolean;
+  m: tf.Variable; // [sum of sizes]
+  v: tf.Variable;
+}
+
+/** @param steps length of the whole schedule, in steps */
+export function createOptimizer(params: Params, names: readonly string[], config: OptimizerConfig, steps: number): Optimizer {
+  const buckets = fillBuckets(params, names);
+  return {
+    apply(gradients, step) {
+      const rate = learningRate(config, step, steps);
+      const { norm, flat } = flatten(buckets, params, gradients);
+      tf.dispose(gradients);
+      if (Number.isFinite(norm)) {
+        const scale = norm > config.clipNorm ? config.clipNorm / norm : 1;
+        for (let i = 0; i < buckets.length; i++) {
+          const gradient = flat[i];
+          if (gradient) tf.tidy(() => update(buckets[i], params, gradient, rate, scale, config));
+        }
+      }
+      tf.dispose(flat.filter((g) => g !== null));
+      return norm;
+    },
+    state() {
+      const out = new Map<string, { shape: number[]; data: Float32Array }>();
+      for (const bucket of buckets) {
+        const m = bucket.m.dataSync() as Float32Array;
+        const v = bucket.v.dataSync() as Float32Array;
+        let at = 0;
+        bucket.names.forEach((name, i) => {
+          const shape = params.get(name)!.shape;
+          out.set(`m/${name}`, { shape, data: m.slice(at, at + bucket.sizes[i]) });
+          out.set(`v/${name}`, { shape, data: v.slice(at, at + bucket.sizes[i]) });
+          at += bucket.sizes[i];
+        });
+      }
+      return out;
+    },
+    restore(state) {
+      for (const bucket of buckets) {
+        for (const kind of ['m', 'v'] as const) {
+          const flat = new Float32Array(bucket[kind].size);
+          let at = 0;
+          bucket.names.forEach((name, i) => {
+            const saved = state.get(`${kind}/${name}`);
+            if (saved?.length !== bucket.sizes[i]) throw new Error(`the optimizer's state has no ${kind} of ${name} in this size`);
+            flat.set(saved, at);
+            at += bucket.sizes[i];
+          });
+          tf.tidy(() => bucket[kind].assign(tf.tensor1d(flat)));
+        }
+      }
+    },
+    dispose() {
+      for (const bucket of buckets) tf.dispose([bucket.m, bucket.v]);
+    },
+  };
+}
+
+/** Biases and layer norms are not decayed (optimization.py, exclude_from_weight_decay). */
+function isDecayed(name: string): boolean {
+  return !/(bias|gain)$/.test(name);
+}
+
+function fillBuckets(params: Params, names: readonly string[]): Bucket[] {
+  const buckets: Bucket[] = [];
+  for (const decay of [true, false]) {
+    let open: { names: string[]; sizes: number[]; total: number } | undefined;
+    const close = () => {
+      if (!open) return;
+      const zeros = () => tf.tidy(() => tf.variable(tf.zeros([open!.total])));
+      buckets.push({ names: open.names, sizes: open.sizes, decay, m: zeros(), v: zeros() });
+      open = undefined;
+    };
+    for (const name of names) {
+      if (isDecayed(name) !== decay) continue;
+      const size = params.get(name)!.size;
+      if (open && open.total + size > BUCKET) close();
+      open ??= { names: [], sizes: [], total: 0 };
+      open.names.push(name);
+      open.sizes.push(size);
+      open.total += size;
+    }
+    close();
+  }
+  return buckets;
+}
+
+/** Gradients bucket by bucket as flat vectors (null where a bucket got none), with their global norm. */
+function flatten(buckets: Bucket[], params: Params, gradients: tf.NamedTensorMap): { norm: number; flat: (tf.Tensor1D | null)[] } {
+  let flat: (tf.Tensor1D | null)[] = [];
+  const squares = tf.tidy(() => {
+    flat = buckets.map((bucket) => {
+      if (!bucket.names.some((name) => gradients[name])) return null;
+      const parts = bucket.names.map((name, i) =>
+        gradients[name] ? gradients[name].reshape([bucket.sizes[i]]) : tf.zeros([params.get(name)!.size]),
+      );
+      return tf.keep(parts.length === 1 ? parts[0].clone() : tf.concat(parts as tf.Tensor1D[])) as tf.Tensor1D;
+    });
+    return tf.addN(flat.filter((g) => g !== null).map((g) => g.square().sum()));
+  });
+  const norm = Math.sqrt(squares.dataSync()[0]);
+  squares.dispose();
+  return { norm, flat };
+}
+
+/** m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², w ← w − rate (m / (√v + ε) + decay w); no bias correction, as published. */
+function update(bucket: Bucket, params: Params, gradient: tf.Tensor1D, rate: number, scale: number, config: OptimizerConfig): void {
+  const g = scale === 1 ? gradient : gradient.mul(scale);
+  const m = bucket.m.mul(config.beta1).add(g.mul(1 - config.beta1));
+  const v = bucket.v.mul(config.beta2).add(g.square().mul(1 - config.beta2));
+  bucket.m.assign(m);
+  bucket.v.assign(v);
+  const change = m.div(v.sqrt().add(config.epsilon)).mul(rate);
+  const parts = bucket.names.length === 1 ? [change] : tf.split(change, bucket.sizes);
+  bucket.names.forEach((name, i) => {
+    const weights = params.get(name)!;
+    const kept = bucket.decay && config.weightDecay > 0 ? weights.mul(1 - rate * config.weightDecay) : weights;
+    weights.assign(kept.sub(parts[i].reshape(weights.shape)));
+  });
+}
