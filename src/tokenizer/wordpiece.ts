@@ -1,0 +1,185 @@
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { errorCode, UserError } from '../errors.ts';
+import { basicTokenizer } from './basic.ts';
+import { pieceTrie } from './piece-trie.ts';
+
+/** Token ids of a text, and where each token lies in it: UTF-16 code units [starts[i], ends[i]) of the text as given. */
+export interface Encoding {
+  ids: Int32Array;
+  starts: Int32Array;
+  ends: Int32Array;
+}
+
+/** BERT's tokenizer: the same ids as `BertTokenizerFast` of Hugging Face gives. */
+export interface WordPiece {
+  vocabulary: readonly string[];
+  size: number;
+  lowercase: boolean;
+  /** SHA-256 of the vocabulary written one piece a line, in hexadecimal. */
+  sha256: string;
+  pad: number;
+  unk: number;
+  cls: number;
+  sep: number;
+  mask: number;
+  /** Adds no special tokens; those spelt out in the text ("[MASK]") are taken for what they say. */
+  encode(text: string): Encoding;
+  /** Pieces joined: a space between words, `##` continuations put to their word. Special tokens are kept. */
+  decode(ids: ArrayLike<number>): string;
+}
+
+/** Every vocabulary must have these. */
+export const SPECIAL_TOKENS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]'] as const;
+
+/** Longer words, in characters, become one [UNK]. As Hugging Face does; google-research/bert reads up to 200. */
+const LONGEST_WORD = 100;
+
+/** Reads a BERT `vocab.txt`: one piece a line, the line number less one is the id. */
+export function loadWordPiece(vocabPath: string, lowercase: boolean): WordPiece {
+  let text: string;
+  try {
+    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(readFileSync(vocabPath));
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') {
+      throw new UserError(`${vocabPath}: no such vocabulary; give the path of a BERT vocab.txt`);
+    }
+    if (errorCode(error) === 'EISDIR') {
+      throw new UserError(`${vocabPath}: is a folder; give the path of the vocab.txt in it`);
+    }
+    if (errorCode(error) === 'ERR_ENCODING_INVALID_ENCODED_DATA') {
+      throw new UserError(`${vocabPath}: is not UTF-8 text; a vocabulary holds one word piece a line`);
+    }
+    throw error;
+  }
+  const lines = text.split(/\r?\n/);
+  if (lines.at(-1) === '') lines.pop();
+  checkVocabulary(lines, vocabPath);
+  return wordPiece(lines, lowercase);
+}
+
+function checkVocabulary(vocabulary: readonly string[], path: string): void {
+  const lineOf = new Map<string, number>();
+  for (let i = 0; i < vocabulary.length; i++) {
+    const piece = vocabulary[i];
+    if (piece === '')
+      throw new UserError(`${path}: line ${i + 1} is empty; every line must hold a word piece`);
+    const earlier = lineOf.get(piece);
+    if (earlier !== undefined) {
+      throw new UserError(
+        `${path}: line ${i + 1} repeats "${piece}" of line ${earlier}; every piece must be there once`,
+      );
+    }
+    lineOf.set(piece, i + 1);
+  }
+  for (const token of SPECIAL_TOKENS) {
+    if (!lineOf.has(token)) {
+      throw new UserError(
+        `${path}: has no line ${token}; this is not a BERT vocabulary, give a vocab.txt of BERT's form`,
+      );
+    }
+  }
+}
+
+/** A tokenizer over a vocabulary at hand, which holds the five special tokens and no piece twice. */
+export function wordPiece(vocabulary: readonly string[], lowercase: boolean): WordPiece {
+  const [pad, unk, cls, sep, mask] = SPECIAL_TOKENS.map((token) => {
+    const id = vocabulary.indexOf(token);
+    if (id < 0) throw new Error(`the vocabulary lacks ${token}`);
+    return id;
+  });
+  const trie = pieceTrie(vocabulary);
+  const split = basicTokenizer(lowercase);
+  const special = new RegExp(SPECIAL_TOKENS.map((token) => token.replace(/[[\]]/g, '\\$&')).join('|'), 'g');
+
+  let ids = new Int32Array(512);
+  let starts = new Int32Array(512);
+  let ends = new Int32Array(512);
+  let n = 0;
+
+  function push(id: number, start: number, end: number): void {
+    if (n === ids.length) {
+      ids = twice(ids);
+      starts = twice(starts);
+      ends = twice(ends);
+    }
+    ids[n] = id;
+    starts[n] = start;
+    ends[n++] = end;
+  }
+
+  /** Encodes characters [from, to), which hold no special token. */
+  function encodePlain(text: string, from: number, to: number): void {
+    const words = split(text, from, to);
+    let first = 0;
+    for (let w = 0; w < words.count; w++) {
+      const end = words.ends[w];
+      const before = n;
+      let at = first;
+      if (end - first <= LONGEST_WORD || characters(words.units, first, end) <= LONGEST_WORD) {
+        while (at < end) {
+          const id = trie.longest(words.units, at, end, at > first);
+          if (id < 0) break;
+          push(id, words.starts[at], words.stops[trie.end() - 1]);
+          at = trie.end();
+        }
+      }
+      if (at < end) {
+        n = before;
+        push(unk, words.starts[first], words.stops[end - 1]);
+      }
+      first = end;
+    }
+  }
+
+  return {
+    vocabulary,
+    size: vocabulary.length,
+    lowercase,
+    sha256: createHash('sha256')
+      .update(vocabulary.map((piece) => `${piece}\n`).join(''))
+      .digest('hex'),
+    pad,
+    unk,
+    cls,
+    sep,
+    mask,
+    encode(text) {
+      n = 0;
+      let from = 0;
+      if (text.includes('[')) {
+        for (const match of text.matchAll(special)) {
+          encodePlain(text, from, match.index);
+          from = match.index + match[0].length;
+          push(vocabulary.indexOf(match[0]), match.index, from);
+        }
+      }
+      encodePlain(text, from, text.length);
+      return { ids: ids.slice(0, n), starts: starts.slice(0, n), ends: ends.slice(0, n) };
+    },
+    decode(pieces) {
+      let text = '';
+      for (let i = 0; i < pieces.length; i++) {
+        const piece = vocabulary[pieces[i]];
+        if (piece === undefined)
+          throw new RangeError(`token id ${pieces[i]} is outside the vocabulary of ${vocabulary.length}`);
+        if (i > 0 && piece.startsWith('##')) text += piece.slice(2);
+        else text += i > 0 ? ` ${piece}` : piece;
+      }
+      return text;
+    },
+  };
+}
+
+/** How many characters UTF-16 units [from, to) hold: a surrogate pair is one. */
+function characters(units: Uint16Array, from: number, to: number): number {
+  let count = to - from;
+  for (let u = from; u < to; u++) if (units[u] >= 0xdc00 && units[u] <= 0xdfff) count--;
+  return count;
+}
+
+function twice(array: Int32Array<ArrayBuffer>): Int32Array<ArrayBuffer> {
+  const larger = new Int32Array(array.length * 2);
+  larger.set(array);
+  return larger;
+}
