@@ -1,0 +1,406 @@
+import assert from 'node:assert/strict';
+import {
+  copyFileSync,
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { UserError } from '../../src/errors.ts';
+import { random } from '../../src/random.ts';
+import {
+  type BuildInput,
+  buildIndex,
+  currentIndex,
+  type IndexOptions,
+  openIndex,
+  publish,
+  readManifest,
+} from '../../src/retrieval/search.ts';
+
+const P = 32;
+const ROWS = 3000;
+const OPTIONS: IndexOptions = {
+  dimensions: P,
+  scalar: 'f32',
+  connectivity: 16,
+  expansionAdd: 128,
+  expansionSearch: 128,
+  threads: 1,
+};
+const CORPUS = 'c'.repeat(64);
+
+const root = mkdtempSync(join(tmpdir(), 'realm-search-'));
+after(() => rmSync(root, { recursive: true, force: true }));
+
+/** Rows around 40 centres with unlike norms, as embeddings are; [rows, P]. */
+function clustered(rows: number, seed: number): Float32Array {
+  const rng = random(seed);
+  const normal = () => Math.sqrt(-2 * Math.log(1 - rng.float())) * Math.cos(2 * Math.PI * rng.float());
+  const centres = Float32Array.from({ length: 40 * P }, normal);
+  const out = new Float32Array(rows * P);
+  for (let row = 0; row < rows; row++) {
+    const centre = rng.int(40) * P;
+    const scale = 0.5 + rng.float();
+    for (let d = 0; d < P; d++) out[row * P + d] = scale * (centres[centre + d] + 0.5 * normal());
+  }
+  return out;
+}
+
+function* pieces(floats: Float32Array, rowsAPiece: number): Generator<Float32Array> {
+  for (let at = 0; at < floats.length; at += rowsAPiece * P) yield floats.subarray(at, at + rowsAPiece * P);
+}
+
+function input(floats: Float32Array, more: Partial<BuildInput> = {}): BuildInput {
+  return { embeddings: pieces(floats, 100), rows: floats.length / P, corpusSha256: CORPUS, step: 7, ...more };
+}
+
+function dot(a: Float32Array, i: number, b: Float32Array, j: number): number {
+  let sum = 0;
+  for (let d = 0; d < P; d++) sum += a[i * P + d] * b[j * P + d];
+  return sum;
+}
+
+/** Exact ranking of all rows for query `q`. */
+function exact(vectors: Float32Array, queries: Float32Array, q: number): number[] {
+  const scores = Array.from({ length: vectors.length / P }, (_, row) => dot(queries, q, vectors, row));
+  return scores.map((_, row) => row).sort((a, b) => scores[b] - scores[a]);
+}
+
+const PROC = existsSync('/proc/self/fd');
+const openDescriptors = () => (PROC ? readdirSync('/proc/self/fd').length : 0);
+/** Mappings of graph files; on a machine that does not list them, what is expected. */
+const graphMaps = (expected: number) =>
+  PROC ? readFileSync('/proc/self/maps', 'utf8').split('graph.usearch').length - 1 : expected;
+
+const vectors = clustered(ROWS, 1);
+const main = join(root, 'main');
+before(async () => {
+  await buildIndex(main, input(vectors), OPTIONS);
+});
+
+/** A copy of the main index to be harmed. */
+function copy(name: string): string {
+  const dir = join(root, name);
+  cpSync(main, dir, { recursive: true });
+  return dir;
+}
+
+test('the manifest says what was built, and recall is measured', () => {
+  const manifest = readManifest(main);
+  assert.equal(manifest.rows, ROWS);
+  assert.equal(manifest.step, 7);
+  assert.equal(manifest.embeddings.bytes, ROWS * P * 4);
+  assert.equal(manifest.recall10?.probes, 64);
+  assert.ok(
+    manifest.recall10.value > 0.95 && manifest.recall10.value <= 1,
+    `recall ${manifest.recall10.value}`,
+  );
+  assert.deepEqual(readdirSync(main).sort(), ['embeddings.f32', 'graph.usearch', 'manifest.json']);
+});
+
+test('recall against exact search is above 0.95 and scores are inner products', () => {
+  const queries = clustered(50, 2);
+  for (const threads of [1, 2]) {
+    const index = openIndex(main, { corpusSha256: CORPUS, expansionSearch: 128, threads });
+    const found = index.search(queries, 10);
+    let hits = 0;
+    for (let q = 0; q < 50; q++) {
+      assert.equal(found.counts[q], 10);
+      const best = new Set(exact(vectors, queries, q).slice(0, 10));
+      for (let i = q * 10; i < q * 10 + 10; i++) {
+        if (best.has(found.blocks[i])) hits++;
+        assert.ok(Math.abs(found.scores[i] - dot(queries, q, vectors, found.blocks[i])) < 1e-4);
+        assert.ok(i === q * 10 || found.scores[i] <= found.scores[i - 1]);
+      }
+    }
+    assert.ok(hits / 500 > 0.95, `recall ${hits / 500}`);
+    index.close();
+  }
+});
+
+test('f16 ranks nearly as f32 does, with scores close to it', async () => {
+  const dir = join(root, 'f16');
+  const manifest = await buildIndex(dir, input(vectors), { ...OPTIONS, scalar: 'f16' });
+  assert.ok(manifest.file.bytes < readManifest(main).file.bytes - ROWS * P * 1.9, 'f16 is smaller');
+  const queries = clustered(50, 2);
+  const full = openIndex(main, { expansionSearch: 128 });
+  const half = openIndex(dir, { expansionSearch: 128 });
+  const a = full.search(queries, 10);
+  const b = half.search(queries, 10);
+  let same = 0;
+  for (let q = 0; q < 50; q++) {
+    const best = new Set(a.blocks.subarray(q * 10, q * 10 + 10));
+    for (let i = q * 10; i < q * 10 + 10; i++) {
+      if (best.has(b.blocks[i])) same++;
+      const truth = dot(queries, q, vectors, b.blocks[i]);
+      assert.ok(Math.abs(b.scores[i] - truth) < 5e-3 * Math.max(1, Math.abs(truth)));
+    }
+  }
+  assert.ok(same / 500 > 0.97, `overlap ${same / 500}`);
+  full.close();
+  half.close();
+});
+
+test('queries may be a view into a larger array, one query equals the same one in a batch', () => {
+  const index = openIndex(main, { expansionSearch: 128 });
+  const queries = clustered(4, 3);
+  const larger = new Float32Array(queries.length + P);
+  larger.set(queries, P);
+  const batch = index.search(queries, 5);
+  assert.deepEqual(index.search(larger.subarray(P), 5), batch);
+  for (let q = 0; q < 4; q++) {
+    const one = index.search(queries.subarray(q * P, (q + 1) * P), 5);
+    assert.deepEqual(one.blocks, batch.blocks.slice(q * 5, q * 5 + 5));
+    assert.deepEqual(one.scores, batch.scores.slice(q * 5, q * 5 + 5));
+  }
+  assert.deepEqual(index.search(new Float32Array(0), 5).counts, new Int32Array(0));
+  index.close();
+});
+
+test('k beyond the corpus is clipped: counts tell, the rest is -1', async () => {
+  const dir = join(root, 'three');
+  await buildIndex(dir, input(vectors.subarray(0, 3 * P)), OPTIONS);
+  const index = openIndex(dir, { expansionSearch: 16 });
+  const queries = clustered(2, 4);
+  const found = index.search(queries, 5);
+  assert.deepEqual([...found.counts], [3, 3]);
+  for (let q = 0; q < 2; q++) {
+    const order = exact(vectors.subarray(0, 3 * P), queries, q);
+    assert.deepEqual([...found.blocks.subarray(q * 5, q * 5 + 5)], [...order, -1, -1]);
+    assert.equal(found.scores[q * 5 + 4], -Infinity);
+  }
+  assert.deepEqual([...index.search(queries.subarray(0, P), 5).counts], [3]);
+  index.close();
+});
+
+test('wrong arguments of a search throw before the native library sees them', () => {
+  const index = openIndex(main, { expansionSearch: 16 });
+  const query = clustered(1, 5);
+  for (const k of [0, -1, 2.5, Number.NaN]) assert.throws(() => index.search(query, k), /k must be/);
+  assert.throws(() => index.search(query.subarray(1), 5), /whole number of rows/);
+  const bad = query.slice();
+  bad[3] = Number.NaN;
+  assert.throws(() => index.search(bad, 5), /query embedding 0 holds NaN/);
+  assert.throws(() => index.vectors(Int32Array.of(ROWS)), /block 3000/);
+  assert.throws(() => index.vectors(Int32Array.of(-1)), /block -1/);
+  index.close();
+  assert.throws(() => index.search(query, 5), /closed/);
+});
+
+test('vectors come back in full precision, in the order asked', () => {
+  const index = openIndex(main, { expansionSearch: 16 });
+  const rows = index.vectors(Int32Array.of(2999, 0, 17, 17));
+  const want = [2999, 0, 17, 17].flatMap((row) => [...vectors.subarray(row * P, (row + 1) * P)]);
+  assert.deepEqual([...rows], want);
+  index.close();
+});
+
+test('one thread gives the same files to the byte, however the rows come in pieces', async () => {
+  const dir = join(root, 'again');
+  async function* slowly() {
+    yield* pieces(vectors, 777);
+  }
+  await buildIndex(dir, input(vectors, { embeddings: slowly() }), OPTIONS);
+  const a = readManifest(main);
+  const b = readManifest(dir);
+  assert.deepEqual(b.file, a.file);
+  assert.deepEqual(b.embeddings, a.embeddings);
+  assert.deepEqual(b.recall10, a.recall10);
+});
+
+test('many threads may build and many search', async () => {
+  const dir = join(root, 'threads');
+  const manifest = await buildIndex(dir, input(vectors), { ...OPTIONS, threads: 64 });
+  assert.ok(manifest.recall10!.value > 0.95);
+  const index = openIndex(dir, { expansionSearch: 64, threads: 64 });
+  assert.equal(index.search(clustered(9, 6), 4).counts.length, 9);
+  index.close();
+});
+
+test('a failed build leaves nothing behind', async () => {
+  const dir = join(root, 'failed', 'index');
+  const nan = vectors.slice(0, 200 * P);
+  nan[150 * P + 2] = Number.NaN;
+  const large = vectors.slice(0, 200 * P);
+  large[9 * P] = 70000;
+  const f16 = { ...OPTIONS, scalar: 'f16' as const };
+  await assert.rejects(buildIndex(dir, input(nan), OPTIONS), /block 150 holds NaN/);
+  await assert.rejects(buildIndex(dir, input(large), f16), /block 9 holds 70000/);
+  await assert.rejects(buildIndex(dir, input(vectors, { rows: ROWS - 1 }), OPTIONS), /more than 2999/);
+  await assert.rejects(
+    buildIndex(dir, input(vectors, { rows: ROWS + 1 }), OPTIONS),
+    /3000 embeddings came where .* 3001/,
+  );
+  await assert.rejects(buildIndex(dir, input(vectors.subarray(1)), OPTIONS), /whole number of rows/);
+  await assert.rejects(buildIndex(dir, input(new Float32Array(0)), OPTIONS), UserError);
+  assert.deepEqual(readdirSync(join(root, 'failed')), []);
+});
+
+test('a build shows progress piece by piece and stops at its signal', async () => {
+  const dir = join(root, 'stopped', 'index');
+  const stop = new AbortController();
+  const seen: number[] = [];
+  const onProgress = (done: number) => {
+    seen.push(done);
+    if (done === 2048) stop.abort(new Error('asked to stop'));
+  };
+  await assert.rejects(
+    buildIndex(dir, input(vectors, { onProgress, signal: stop.signal }), OPTIONS),
+    /asked to stop/,
+  );
+  assert.deepEqual(seen, [1024, 2048]);
+  assert.deepEqual(readdirSync(join(root, 'stopped')), []);
+});
+
+test('given probes measure the recall of those queries', async () => {
+  const dir = join(root, 'probes');
+  const probes = clustered(30, 8);
+  const manifest = await buildIndex(dir, input(vectors, { probes }), {
+    ...OPTIONS,
+    connectivity: 2,
+    expansionAdd: 2,
+    expansionSearch: 1,
+  });
+  const index = openIndex(dir, { expansionSearch: 1, threads: 1 });
+  const found = index.search(probes, 10);
+  let hits = 0;
+  for (let q = 0; q < 30; q++) {
+    const best = new Set(exact(vectors, probes, q).slice(0, 10));
+    for (let i = 0; i < found.counts[q]; i++) if (best.has(found.blocks[q * 10 + i])) hits++;
+  }
+  assert.equal(manifest.recall10?.probes, 30);
+  assert.ok(Math.abs(manifest.recall10.value - hits / 300) < 1e-9);
+  assert.ok(manifest.recall10.value < 0.9, 'so poor a graph must show in the figure');
+  index.close();
+});
+
+for (const [name, harm, message] of [
+  ['graph.usearch', (path) => truncateSync(path, 5000), /graph\.usearch: has 5000 bytes/],
+  ['graph.usearch', flipBit, /graph\.usearch: is damaged/],
+  ['graph.usearch', (path) => rmSync(path), /graph\.usearch: the index lacks/],
+  ['embeddings.f32', (path) => truncateSync(path, 128), /embeddings\.f32: has 128 bytes/],
+  ['embeddings.f32', flipBit, /embeddings\.f32: is damaged/],
+  ['manifest.json', (path) => rmSync(path), /manifest\.json: no such index manifest.*realm build-index/],
+  ['manifest.json', (path) => edit(path, { rows: 2999 }), /manifest\.json: 2999 rows/],
+  ['manifest.json', (path) => edit(path, { format: 2 }), /manifest\.json: format/],
+  [
+    'manifest.json',
+    (path) => edit(path, { file: { name: '../x', bytes: 1, sha256: 'a'.repeat(64) } }),
+    /not a plain file name/,
+  ],
+] as [string, (path: string) => void, RegExp][]) {
+  test(`refused: ${name}, ${message.source}`, () => {
+    const dir = copy('harmed');
+    harm(join(dir, name));
+    const before = openDescriptors();
+    const refused = (error: unknown) => error instanceof UserError && message.test(error.message);
+    assert.throws(() => openIndex(dir, { expansionSearch: 16 }), refused);
+    const index = openIndex(main, { expansionSearch: 16 });
+    assert.throws(() => index.swap(dir), refused);
+    assert.equal(index.search(vectors.subarray(0, P), 3).counts[0], 3, 'the old index stays in use');
+    index.close();
+    assert.ok(openDescriptors() <= before, 'nothing left open');
+    rmSync(dir, { recursive: true });
+  });
+}
+
+function flipBit(path: string): void {
+  const bytes = readFileSync(path);
+  bytes[bytes.length >> 1] ^= 4;
+  writeFileSync(path, bytes);
+}
+
+function edit(path: string, change: object): void {
+  writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, 'utf8')), ...change }));
+}
+
+test('refused: a graph of another shape whose seal fits', async () => {
+  const dir = copy('shape');
+  const other = await buildIndex(join(root, 'fewer'), input(vectors.subarray(0, 500 * P)), OPTIONS);
+  copyFileSync(join(root, 'fewer', 'graph.usearch'), join(dir, 'graph.usearch'));
+  edit(join(dir, 'manifest.json'), { file: other.file });
+  assert.throws(() => openIndex(dir, { expansionSearch: 16 }), /holds 500 vectors .* says 3000/);
+});
+
+test('refused: an index of another corpus, opened or swapped in', async () => {
+  assert.throws(
+    () => openIndex(main, { corpusSha256: 'd'.repeat(64), expansionSearch: 16 }),
+    /another corpus/,
+  );
+  const dir = join(root, 'foreign');
+  await buildIndex(dir, input(vectors.subarray(0, 50 * P), { corpusSha256: 'd'.repeat(64) }), OPTIONS);
+  const index = openIndex(main, { expansionSearch: 16 });
+  assert.throws(() => index.swap(dir), /another corpus/);
+  index.close();
+});
+
+test('fifty swaps open nothing more, and the results are those of the new index', async () => {
+  const dir = join(root, 'other');
+  const others = clustered(ROWS, 9);
+  await buildIndex(dir, input(others), OPTIONS);
+  const queries = clustered(3, 10);
+  const before = openDescriptors();
+  const fresh = openIndex(dir, { expansionSearch: 64 });
+  const want = fresh.search(queries, 10);
+  fresh.close();
+  const index = openIndex(main, { expansionSearch: 64 });
+  const steady = openDescriptors();
+  for (let i = 0; i < 50; i++) {
+    index.swap(i % 2 ? main : dir, { hash: i < 2 });
+    assert.ok(openDescriptors() <= steady, `swap ${i}`);
+    assert.equal(graphMaps(1), 1, `swap ${i}`);
+  }
+  index.swap(dir);
+  assert.equal(index.dir, dir);
+  assert.deepEqual(index.search(queries, 10), want);
+  assert.deepEqual([...index.vectors(Int32Array.of(4))], [...others.subarray(4 * P, 5 * P)]);
+  index.close();
+  index.close();
+  assert.ok(openDescriptors() <= before);
+  assert.equal(graphMaps(0), 0);
+});
+
+test('replacing or removing the folder under an open index is harmless', async () => {
+  const dir = copy('replaced');
+  const index = openIndex(dir, { expansionSearch: 64 });
+  const queries = clustered(3, 11);
+  const want = index.search(queries, 10);
+  await buildIndex(dir, input(clustered(200, 12)), OPTIONS);
+  assert.deepEqual(index.search(queries, 10), want);
+  assert.deepEqual([...index.vectors(Int32Array.of(5))], [...vectors.subarray(5 * P, 6 * P)]);
+  rmSync(dir, { recursive: true });
+  assert.deepEqual(index.search(queries, 10), want);
+  index.close();
+});
+
+test('publish moves the pointer, keeps the newest and never removes the current or what is not an index', async () => {
+  const runs = join(root, 'published');
+  assert.equal(currentIndex(runs), undefined);
+  for (let i = 0; i < 4; i++) {
+    await buildIndex(join(runs, `step-${i}`), input(vectors.subarray(0, 20 * P), { step: i }), OPTIONS);
+    edit(join(runs, `step-${i}`, 'manifest.json'), { createdAt: `2026-01-0${i + 1}T00:00:00.000Z` });
+  }
+  writeFileSync(join(runs, 'notes.txt'), 'mine');
+  cpSync(join(runs, 'step-0'), join(runs, 'half.4194304.tmp'), { recursive: true }); // no such process: pids end at 4194303
+  cpSync(join(runs, 'step-0'), join(runs, `half.${process.pid}.tmp`), { recursive: true });
+
+  publish(runs, 'step-0', 3);
+  assert.equal(currentIndex(runs), join(runs, 'step-0'));
+  const live = `half.${process.pid}.tmp`;
+  assert.deepEqual(readdirSync(runs).sort(), ['current', live, 'notes.txt', 'step-0', 'step-2', 'step-3']);
+  publish(runs, 'step-3', 1);
+  assert.deepEqual(readdirSync(runs).sort(), ['current', live, 'notes.txt', 'step-3']);
+
+  assert.throws(() => publish(runs, 'step-2'), /step-2.*no such index manifest/);
+  assert.throws(() => publish(runs, '../published'), UserError);
+  assert.equal(currentIndex(runs), join(runs, 'step-3'), 'a refused publish leaves the pointer');
+  assert.ok(existsSync(join(runs, 'step-3', 'graph.usearch')));
+});
