@@ -1,0 +1,197 @@
+import { join } from 'node:path';
+import { UserError } from '../errors.ts';
+import { writeFileAtomic } from '../files.ts';
+import { type Random, random } from '../random.ts';
+import { type Entity, entities, type Fact, type FactKind } from './facts.ts';
+import { type Mentions, mentions } from './mention.ts';
+import type { NameHalf } from './names.ts';
+import { fill, type Phrase, plain, type Slots, salient } from './phrase.ts';
+import { wordings } from './wordings.ts';
+
+export interface WorldOptions {
+  seed: number;
+  /** One document for each entity, at least 20. */
+  documents: number;
+  /** Share of the facts that are asked in test questions only, in [0, 0.9]. */
+  heldOut: number;
+  /** Which half of the invented words names come from; worlds of different halves share no name. Default 'demo'. */
+  names?: NameHalf;
+}
+
+export interface WorldDocument {
+  id: string;
+  title: string;
+  text: string;
+}
+
+/** A sentence of X: one fact, in other words than its document's. */
+export interface WorldSentence {
+  id: string;
+  text: string;
+  /** Character ranges, ends exclusive, of all names and years, and of the answer whatever it is. */
+  spans: [number, number][];
+  /** Which of `spans` is the fact's answer. */
+  answer: number;
+  /** The id of the document that states the fact. */
+  document: string;
+}
+
+export interface WorldQuestion {
+  question: string;
+  answers: string[];
+  /** The id of the document that states the answer. */
+  passageId: string;
+  /** The relation asked for. */
+  kind: FactKind;
+}
+
+export interface World {
+  documents: WorldDocument[];
+  sentences: WorldSentence[];
+  train: WorldQuestion[];
+  dev: WorldQuestion[];
+  test: WorldQuestion[];
+}
+
+type Split = 'train' | 'dev' | 'test';
+
+/** Share of the facts asked in dev questions only. */
+const devShare = 0.05;
+
+/**
+ * Invents a world: people, towns, firms and books with three or four facts each. Every fact is stated once in its
+ * entity's document (Z), twice in other words in the sentences (X), and asked in one split only: twice in train, or
+ * once in dev or test. The same options give the same world.
+ */
+export function generateWorld({ seed, documents, heldOut, names = 'demo' }: WorldOptions): World {
+  if (!Number.isInteger(documents) || documents < 20) {
+    throw new UserError(`a world needs at least 20 documents, not ${documents}; set documents to 20 or more`);
+  }
+  if (!(heldOut >= 0 && heldOut <= 0.9)) {
+    throw new UserError(`heldOut is a share of the facts from 0 to 0.9, not ${heldOut}; 0.15 is usual`);
+  }
+  const source = random(seed);
+  const all = entities(source, documents, names);
+  const mention = mentions(source, all);
+  const splits = new Map<Fact, Split>();
+  for (const entity of all) {
+    for (const fact of entity.facts) {
+      const chance = source.float();
+      splits.set(fact, chance < heldOut ? 'test' : chance < heldOut + devShare ? 'dev' : 'train');
+    }
+  }
+
+  const world: World = { documents: [], sentences: [], train: [], dev: [], test: [] };
+  for (const entity of all) {
+    const document = entity.name.toLowerCase().replaceAll(' ', '-');
+    world.documents.push({ id: document, title: entity.name, text: documentText(source, entity) });
+    for (const fact of entity.facts) {
+      for (const { text, spans, answer } of sentencesOf(source, mention, entity, fact)) {
+        world.sentences.push({ id: `x${world.sentences.length}`, text, spans, answer, document });
+      }
+      const split = splits.get(fact)!;
+      // A training question tells its entity by facts of the training split only: it gives no test answer away.
+      const hints = entity.facts.filter(
+        (hint) => hint !== fact && (split !== 'train' || splits.get(hint) === 'train'),
+      );
+      for (const question of questionsOf(source, mention, entity, fact, hints, split === 'train' ? 2 : 1)) {
+        world[split].push({ question, answers: [fact.answer], passageId: document, kind: fact.kind });
+      }
+    }
+  }
+  return world;
+}
+
+/** Writes documents.jsonl, sentences.jsonl and questions.{train,dev,test}.jsonl, one JSON object a line, into `dir`. */
+export function writeWorld(world: World, dir: string): void {
+  const write = (name: string, rows: readonly object[]) =>
+    writeFileAtomic(join(dir, name), rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
+  write('documents.jsonl', world.documents);
+  write('sentences.jsonl', world.sentences);
+  for (const split of ['train', 'dev', 'test'] as const) {
+    write(
+      `questions.${split}.jsonl`,
+      world[split].map(({ question, answers, passageId }) => ({
+        question,
+        answer: answers,
+        passage_id: passageId,
+      })),
+    );
+  }
+}
+
+/** The facts in order, by name first and by pronoun or short form after; at times two sentences become one. */
+function documentText(random: Random, entity: Entity): string {
+  let text = '';
+  let joined = false;
+  entity.facts.forEach((fact, i) => {
+    const slots = i === 0 ? slotsOf(entity, entity.name) : laterSlots(random, entity);
+    const template = random.pick(wordings[fact.kind].passage);
+    // Only a sentence that opens with the entity itself reads well after "and".
+    const canJoin = i > 0 && !joined && template.startsWith('{S');
+    const join = canJoin && random.float() < 0.3;
+    const sentence = fill(template, { ...slots, A: plain(fact.answer) }, !join).text;
+    text = join ? `${text.slice(0, -1)}, and ${sentence}` : `${text}${i > 0 ? ' ' : ''}${sentence}`;
+    joined ||= join;
+  });
+  return text;
+}
+
+function slotsOf(entity: Entity, name: string): Slots {
+  return {
+    S: plain(name),
+    "S's": plain(name.endsWith('s') ? `${name}'` : `${name}'s`),
+    O: plain(name),
+    ...pronouns(entity),
+  };
+}
+
+function laterSlots(random: Random, entity: Entity): Slots {
+  const isPerson = entity.kind === 'person';
+  const short = isPerson ? entity.shortName : `the ${entity.kind}`;
+  if (random.float() < 0.4) return slotsOf(entity, short);
+  const pronoun = pronouns(entity);
+  return isPerson
+    ? { ...slotsOf(entity, short), ...pronoun, S: pronoun.she, "S's": pronoun.her }
+    : { ...slotsOf(entity, short), S: plain('it'), "S's": plain('its') };
+}
+
+function pronouns(entity: Entity): { she: Phrase; her: Phrase } {
+  return entity.female ? { she: plain('she'), her: plain('her') } : { she: plain('he'), her: plain('his') };
+}
+
+/** Two sentences of different wording: the first with the full name, the second with a vaguer mention where one fits. */
+function sentencesOf(random: Random, mention: Mentions, entity: Entity, fact: Fact) {
+  const hints = entity.facts.filter((hint) => hint !== fact);
+  return someOf(random, wordings[fact.kind].sentence, 2).map((template, i) => {
+    const chance = i === 0 ? 1 : random.float();
+    const subject =
+      (chance < 0.15 ? mention.described(entity, hints) : undefined) ??
+      (chance < 0.6 ? mention.short(entity, hints) : undefined) ??
+      mention.full(entity);
+    return fill(template, { S: subject, A: salient(fact.answer), ...pronouns(entity) });
+  });
+}
+
+function questionsOf(
+  random: Random,
+  mention: Mentions,
+  entity: Entity,
+  fact: Fact,
+  hints: readonly Fact[],
+  n: number,
+): string[] {
+  return someOf(random, wordings[fact.kind].question, n).map((template) => {
+    const chance = random.float();
+    const subject =
+      (chance < 0.2 ? mention.described(entity, hints) : undefined) ??
+      (chance >= 0.8 ? mention.short(entity, hints) : undefined) ??
+      mention.full(entity);
+    return fill(template, { S: subject }).text;
+  });
+}
+
+/** `n` different items in random order. */
+function someOf<T>(random: Random, items: readonly T[], n: number): T[] {
+  return random.shuffle([...items]).slice(0, n);
+}
