@@ -15,13 +15,24 @@ import { errorCode, UserError } from './errors.ts';
 
 /** Writes a whole file aside, syncs it and renames it into place: a reader meets the old file or the new one, never a part. */
 export function writeFileAtomic(path: string, data: string | Uint8Array): void {
+  writeStreamAtomic(path, (write) => write(typeof data === 'string' ? Buffer.from(data) : data));
+}
+
+/** Largest single write, in bytes: Node refuses one of 2 GiB. */
+const PIECE = 1 << 30;
+
+/** `writeFileAtomic` for a file too large to hold: `fill` hands its bytes over one piece after another. */
+export function writeStreamAtomic(path: string, fill: (write: (bytes: Uint8Array) => void) => void): void {
   mkdirSync(dirname(path), { recursive: true });
   const aside = `${path}.${process.pid}.tmp`;
   try {
     const fd = openSync(aside, 'w');
     try {
-      const bytes = typeof data === 'string' ? Buffer.from(data) : data;
-      for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
+      fill((bytes) => {
+        for (let at = 0; at < bytes.length; ) {
+          at += writeSync(fd, bytes, at, Math.min(PIECE, bytes.length - at));
+        }
+      });
       fsyncSync(fd);
     } finally {
       closeSync(fd);

@@ -1,0 +1,310 @@
+import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { errorCode, UserError } from '../errors.ts';
+import { writeStreamAtomic } from '../files.ts';
+
+// The safetensors format (github.com/huggingface/safetensors, "Format"): the header's length as a 64-bit
+// little-endian integer, the header as JSON, then the bytes of all tensors without a gap:
+//   {"__metadata__": {string: string}, NAME: {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, …}
+// Numbers lie in little-endian order, which is also that of every machine Node.js is built for but s390x.
+
+/** Bytes; the format's own limit, so that a damaged length cannot ask for all memory. */
+const HEADER_LIMIT = 100_000_000;
+
+/** Bytes of one element. All may stand in a file; those with a conversion below can be read. */
+const ELEMENT_BYTES: Record<string, number> = {
+  F64: 8,
+  F32: 4,
+  F16: 2,
+  BF16: 2,
+  I64: 8,
+  I32: 4,
+  I16: 2,
+  I8: 1,
+  U64: 8,
+  U32: 4,
+  U16: 2,
+  U8: 1,
+  BOOL: 1,
+  F8_E5M2: 1,
+  F8_E4M3: 1,
+};
+
+/** How elements of other kinds than F32 become floats: the array over their bytes, and one element of it. */
+const CONVERSIONS: Record<string, (bytes: ArrayBuffer) => Float32Array> = {
+  F64: (bytes) => Float32Array.from(new Float64Array(bytes)),
+  F16: (bytes) => Float32Array.from(new Uint16Array(bytes), halfToFloat),
+  BF16: bfloatsToFloats,
+  I64: (bytes) => {
+    const from = new BigInt64Array(bytes);
+    const to = new Float32Array(from.length);
+    for (let i = 0; i < to.length; i++) to[i] = Number(from[i]);
+    return to;
+  },
+  I32: (bytes) => Float32Array.from(new Int32Array(bytes)),
+};
+
+/** Elements converted at a time, so that a conversion needs little memory beside its result. */
+const CONVERTED_AT_ONCE = 1 << 20;
+
+/** Bytes of one read: Node.js refuses one of 2 GiB. */
+const READ_AT_ONCE = 1 << 30;
+
+export interface StoredTensor {
+  shape: number[];
+  /** As the file names it: F32, BF16, … */
+  dtype: string;
+  /** The values as floats, read from the file now. `UserError` for a kind of element that has no float. */
+  read(): Float32Array;
+}
+
+export interface Safetensors {
+  tensors: Map<string, StoredTensor>;
+  metadata: Record<string, string>;
+  close(): void;
+}
+
+/**
+ * Opens a safetensors file. The header alone is read now, and checked against the file's length before anything
+ * is allocated; the tensors are read by position, so the file may be larger than memory.
+ * A file that breaks the format is a `UserError`.
+ */
+export function readSafetensors(path: string): Safetensors {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') throw new UserError(`${path}: no such file; check the path`);
+    throw error;
+  }
+  try {
+    return { ...readHeader(path, fd), close: () => closeSync(fd) };
+  } catch (error) {
+    closeSync(fd);
+    throw error;
+  }
+}
+
+function readHeader(path: string, fd: number): Omit<Safetensors, 'close'> {
+  const stat = fstatSync(fd);
+  if (!stat.isFile()) throw new UserError(`${path}: is not a file; name the safetensors file itself`);
+  if (stat.size < 8) fail(path, `it has ${stat.size} bytes, too few for a header`);
+  const length = new DataView(readBytes(path, fd, 0, 8)).getBigUint64(0, true);
+  if (length > BigInt(HEADER_LIMIT)) {
+    fail(path, `its header would be ${length} bytes long, more than the format's ${HEADER_LIMIT}`);
+  }
+  const start = 8 + Number(length);
+  if (start > stat.size) fail(path, `its header needs ${start} bytes, the file has ${stat.size}`);
+
+  const header = parseHeader(path, readBytes(path, fd, 8, Number(length)));
+  const metadata: Record<string, string> = {};
+  const tensors = new Map<string, StoredTensor>();
+  const places: Place[] = [];
+  for (const [name, entry] of Object.entries(header)) {
+    if (name === '__metadata__') {
+      for (const [key, value] of Object.entries(record(entry) ?? fail(path, 'its metadata is no object'))) {
+        if (typeof value !== 'string') fail(path, `its metadata "${key}" is no string`);
+        // A plain assignment would lose a key named __proto__.
+        Object.defineProperty(metadata, key, { value, enumerable: true });
+      }
+      continue;
+    }
+    const place = placeOf(path, name, entry);
+    places.push(place);
+    tensors.set(name, {
+      shape: place.shape,
+      dtype: place.dtype,
+      read: () => readTensor(path, fd, start, place),
+    });
+  }
+  checkPlaces(path, places, stat.size - start);
+  return { tensors, metadata };
+}
+
+function parseHeader(path: string, bytes: ArrayBuffer): Record<string, unknown> {
+  if (new Uint8Array(bytes)[0] !== '{'.charCodeAt(0)) fail(path, 'its header does not begin with "{"');
+  let text: string;
+  let header: unknown;
+  try {
+    text = new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    header = JSON.parse(text);
+  } catch {
+    return fail(path, 'its header is not JSON in UTF-8');
+  }
+  const twice = repeatedKey(text);
+  if (twice !== undefined) fail(path, `its header names ${twice} twice`);
+  return header as Record<string, unknown>;
+}
+
+/** The first key, in quotes, that stands twice in one object of a valid JSON text: `JSON.parse` would keep the last in silence. */
+function repeatedKey(json: string): string | undefined {
+  const open: Set<string>[] = [];
+  for (let i = 0; i < json.length; i++) {
+    const c = json[i];
+    if (c === '{') open.push(new Set());
+    else if (c === '}') open.pop();
+    else if (c === '"') {
+      const from = i++;
+      for (; json[i] !== '"'; i++) if (json[i] === '\\') i++;
+      let next = i + 1;
+      while (' \n\r\t'.includes(json[next])) next++;
+      if (json[next] !== ':') continue;
+      const key = json.slice(from, i + 1);
+      const name = key.includes('\\') ? JSON.stringify(JSON.parse(key)) : key;
+      const keys = open[open.length - 1];
+      if (keys.has(name)) return name;
+      keys.add(name);
+    }
+  }
+}
+
+/** Where one tensor lies: bytes counted from the end of the header, `end` exclusive. */
+interface Place {
+  name: string;
+  dtype: string;
+  shape: number[];
+  begin: number;
+  end: number;
+}
+
+function placeOf(path: string, name: string, entry: unknown): Place {
+  const bad = (what: string): never => fail(path, `tensor "${name}" ${what}`);
+  const { dtype, shape, data_offsets: offsets } = record(entry) ?? bad('is no object');
+  if (typeof dtype !== 'string' || !Object.hasOwn(ELEMENT_BYTES, dtype)) {
+    return bad(`has the unknown dtype ${JSON.stringify(dtype)}`);
+  }
+  if (!isCounts(shape)) return bad(`has the shape ${JSON.stringify(shape)}`);
+  if (!isCounts(offsets) || offsets.length !== 2 || offsets[0] > offsets[1]) {
+    return bad(`has the data offsets ${JSON.stringify(offsets)}`);
+  }
+  const [begin, end] = offsets;
+  // A product past 2^53 is inexact, but far above any length that `end - begin` can have.
+  const bytes = elements(shape) * ELEMENT_BYTES[dtype];
+  if (bytes !== end - begin) {
+    return bad(`of ${dtype} [${shape}] needs ${bytes} bytes, its data offsets hold ${end - begin}`);
+  }
+  return { name, dtype, shape, begin, end };
+}
+
+/** The tensors must fill the rest of the file: none over another, no hole, nothing outside. */
+function checkPlaces(path: string, places: Place[], bytes: number): void {
+  places.sort((a, b) => a.begin - b.begin || a.end - b.end);
+  let at = 0;
+  for (const { name, begin, end } of places) {
+    if (begin < at) fail(path, `tensor "${name}" begins at byte ${begin}, over the one that ends at ${at}`);
+    if (begin > at) fail(path, `bytes ${at} to ${begin}, before tensor "${name}", belong to no tensor`);
+    if (end > bytes) fail(path, `tensor "${name}" ends at byte ${end}, the data at ${bytes}`);
+    at = end;
+  }
+  if (at < bytes) fail(path, `its last ${bytes - at} bytes belong to no tensor`);
+}
+
+function readTensor(
+  path: string,
+  fd: number,
+  start: number,
+  { name, dtype, shape, begin }: Place,
+): Float32Array {
+  const size = elements(shape);
+  if (dtype === 'F32') return new Float32Array(readBytes(path, fd, start + begin, size * 4));
+  const convert = CONVERSIONS[dtype];
+  if (!convert) {
+    throw new UserError(
+      `${path}: tensor "${name}" is of ${dtype}, which cannot be read as numbers; save it as F32`,
+    );
+  }
+  const out = new Float32Array(size);
+  for (let i = 0; i < size; i += CONVERTED_AT_ONCE) {
+    const width = ELEMENT_BYTES[dtype];
+    const n = Math.min(CONVERTED_AT_ONCE, size - i);
+    out.set(convert(readBytes(path, fd, start + begin + i * width, n * width)), i);
+  }
+  return out;
+}
+
+function readBytes(path: string, fd: number, position: number, length: number): ArrayBuffer {
+  const buffer = new ArrayBuffer(length);
+  for (let at = 0; at < length; ) {
+    const bytes = new Uint8Array(buffer, at, Math.min(READ_AT_ONCE, length - at));
+    const n = readSync(fd, bytes, 0, bytes.length, position + at);
+    if (n === 0) fail(path, `it ended at byte ${position + at} while being read`);
+    at += n;
+  }
+  return buffer;
+}
+
+function bfloatsToFloats(bytes: ArrayBuffer): Float32Array {
+  // A bfloat16 is the upper half of a float32.
+  return new Float32Array(Uint32Array.from(new Uint16Array(bytes), (upper) => upper << 16).buffer);
+}
+
+/** The value of an IEEE 754 half: sign, 5 bits of exponent with bias 15, 10 bits of fraction. */
+function halfToFloat(half: number): number {
+  const sign = half & 0x8000 ? -1 : 1;
+  const exponent = (half >> 10) & 0x1f;
+  const fraction = half & 0x3ff;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  if (exponent === 0x1f) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
+  return sign * (1024 + fraction) * 2 ** (exponent - 25);
+}
+
+/** One tensor to write. `data` is looked at once, in its turn, so it may be a getter that fetches the values then. */
+export interface TensorToWrite {
+  name: string;
+  shape: readonly number[];
+  readonly data: Float32Array;
+}
+
+/** Writes tensors as F32 in the order given. The file is written aside and takes its name when it is whole. */
+export function writeSafetensors(
+  path: string,
+  tensors: Iterable<TensorToWrite>,
+  metadata: Record<string, string> = {},
+): void {
+  const list = [...tensors];
+  const header = new Map<string, unknown>([['__metadata__', metadata]]);
+  let at = 0;
+  for (const { name, shape } of list) {
+    if (header.has(name)) throw new Error(`writeSafetensors: two tensors named "${name}"`);
+    const end = at + elements(shape) * 4;
+    header.set(name, { dtype: 'F32', shape, data_offsets: [at, end] });
+    at = end;
+  }
+  // Spaces after the JSON are part of the format; they put the first tensor on a multiple of 8 bytes.
+  const json = Buffer.from(JSON.stringify(Object.fromEntries(header)));
+  const length = Math.ceil(json.length / 8) * 8;
+  if (length > HEADER_LIMIT) throw new Error(`writeSafetensors: a header of ${length} bytes`);
+  const head = Buffer.alloc(8 + length, ' ');
+  head.writeBigUInt64LE(BigInt(length));
+  json.copy(head, 8);
+
+  writeStreamAtomic(path, (write) => {
+    write(head);
+    for (const tensor of list) {
+      const data = tensor.data;
+      if (data.length !== elements(tensor.shape)) {
+        throw new Error(
+          `writeSafetensors: "${tensor.name}" has ${data.length} values for the shape [${tensor.shape}]`,
+        );
+      }
+      write(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+    }
+  });
+}
+
+function elements(shape: readonly number[]): number {
+  return shape.reduce((a, b) => a * b, 1);
+}
+
+function isCounts(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && n >= 0);
+}
+
+function record(value: unknown): Record<string, unknown> | undefined {
+  return typeof value === 'object' && value !== null && !Array.isArray(value)
+    ? (value as Record<string, unknown>)
+    : undefined;
+}
+
+function fail(path: string, what: string): never {
+  throw new UserError(`${path}: not a whole safetensors file: ${what}; copy or download it again`);
+}
