@@ -151,7 +151,10 @@ export function loadConfig(path: string | undefined, overrides: readonly string[
 }
 
 export function saveConfig(path: string, config: Config): void {
-  writeFileAtomic(path, `# The effective settings of this run; later commands read them here.\n${stringify(config)}`);
+  writeFileAtomic(
+    path,
+    `# The effective settings of this run; later commands read them here.\n${stringify(config)}`,
+  );
 }
 
 function readYaml(path: string): Record<string, unknown> {
@@ -159,7 +162,10 @@ function readYaml(path: string): Record<string, unknown> {
   try {
     text = readFileSync(path, 'utf8');
   } catch (error) {
-    if (errorCode(error) === 'ENOENT') throw new UserError(`${path}: no such configuration file; name one with --config, such as configs/world.yaml`);
+    if (errorCode(error) === 'ENOENT')
+      throw new UserError(
+        `${path}: no such configuration file; name one with --config, such as configs/world.yaml`,
+      );
     throw new UserError(`${path}: cannot be read as a configuration file (${errorCode(error)})`);
   }
   let tree: unknown;
@@ -168,7 +174,8 @@ function readYaml(path: string): Record<string, unknown> {
   } catch (error) {
     throw new UserError(`${path}: not valid YAML: ${(error as Error).message.split('\n')[0]}`);
   }
-  if (typeof tree !== 'object' || Array.isArray(tree)) throw new UserError(`${path}: expected settings as "name: value" lines`);
+  if (typeof tree !== 'object' || Array.isArray(tree))
+    throw new UserError(`${path}: expected settings as "name: value" lines`);
   return tree as Record<string, unknown>;
 }
 
@@ -188,7 +195,12 @@ function setByPath(tree: Record<string, unknown>, override: string): void {
     if (typeof node[key] !== 'object' || node[key] === null) node[key] = {};
     node = node[key] as Record<string, unknown>;
   }
-  Object.defineProperty(node, keys[keys.length - 1], { value, enumerable: true, writable: true, configurable: true });
+  Object.defineProperty(node, keys[keys.length - 1], {
+    value,
+    enumerable: true,
+    writable: true,
+    configurable: true,
+  });
 }
 
 /** Checks a tree against the schema and fills in defaults; every complaint names the setting by its path. */
@@ -197,11 +209,15 @@ function check(tree: unknown, source: string): Config {
   if (result.success) {
     const { model } = result.data;
     if (model.hidden % model.heads !== 0) {
-      throw new UserError(`${source}: model.hidden (${model.hidden}) must be a multiple of model.heads (${model.heads})`);
+      throw new UserError(
+        `${source}: model.hidden (${model.hidden}) must be a multiple of model.heads (${model.heads})`,
+      );
     }
     const longest = longestSequence(result.data);
     if (longest > model.positions) {
-      throw new UserError(`${source}: model.positions is ${model.positions}, but the text settings make sequences of ${longest} tokens; raise it or lower text.blockTokens`);
+      throw new UserError(
+        `${source}: model.positions is ${model.positions}, but the text settings make sequences of ${longest} tokens; raise it or lower text.blockTokens`,
+      );
     }
     return result.data;
   }
@@ -210,10 +226,15 @@ function check(tree: unknown, source: string): Config {
     if (issue.code === 'unrecognized_keys') {
       const known = Object.keys(keysAt(issue.path));
       return issue.keys
-        .map((key) => `unknown setting "${[...issue.path, key].join('.')}"; did you mean "${[...issue.path, closest(key, known)].join('.')}"?`)
+        .map(
+          (key) =>
+            `unknown setting "${[...issue.path, key].join('.')}"; did you mean "${[...issue.path, closest(key, known)].join('.')}"?`,
+        )
         .join(' ');
     }
-    const got = JSON.stringify(issue.path.reduce<unknown>((node, key) => (node as Record<PropertyKey, unknown>)?.[key], tree));
+    const got = JSON.stringify(
+      issue.path.reduce<unknown>((node, key) => (node as Record<PropertyKey, unknown>)?.[key], tree),
+    );
     return `${path || 'the file'}: ${issue.message.replace(/^Invalid (input|option): /, '')}, got ${got}`;
   });
   throw new UserError(`${source}: ${complaints.join('; ')}`);
@@ -227,5 +248,8 @@ function longestSequence({ text, qa }: Config): number {
 
 /** The defaults at a path of the tree: its keys are the settings that exist there. */
 function keysAt(path: readonly PropertyKey[]): object {
-  return path.reduce<unknown>((node, key) => (node as Record<PropertyKey, unknown>)[key], schema.parse({})) as object;
+  return path.reduce<unknown>(
+    (node, key) => (node as Record<PropertyKey, unknown>)[key],
+    schema.parse({}),
+  ) as object;
 }

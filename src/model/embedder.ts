@@ -155,3 +155,18 @@ export function lengthBatches(sequences: readonly { length: number }[], tokens: 
   }
   return batches;
 }
+
+/** A group's sequences are at least this share of its longest: padding costs less than the kernels of one more call. */
+const ALIKE = 0.6;
+
+/** Row numbers in groups of like length, longest first. */
+export function groupByLength(sequences: readonly { length: number }[]): number[][] {
+  const order = sequences.map((_, i) => i).sort((a, b) => sequences[b].length - sequences[a].length || a - b);
+  const groups: number[][] = [];
+  for (const row of order) {
+    const open = groups.at(-1);
+    if (open && sequences[row].length >= ALIKE * sequences[open[0]].length) open.push(row);
+    else groups.push([row]);
+  }
+  return groups;
+}

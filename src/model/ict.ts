@@ -2,15 +2,19 @@ import * as tf from '@tensorflow/tfjs';
 
 /**
  * In-batch softmax of the inverse cloze task: query i's block is row i, the other rows are its negatives.
- * Inner products without temperature (Lee et al. 2019, section 4; google-research/language, orqa/models/ict_model.py).
+ * Inner products, divided by `temperature`: 1 as published (Lee et al. 2019, section 4; google-research/language, orqa/models/ict_model.py).
  * @param queries [B, P]
  * @param blocks [B, P]
  * @returns the mean loss and how many queries score their own block highest, both scalars
  */
-export function ictLoss(queries: tf.Tensor2D, blocks: tf.Tensor2D): { loss: tf.Scalar; correct: tf.Scalar } {
+export function ictLoss(
+  queries: tf.Tensor2D,
+  blocks: tf.Tensor2D,
+  temperature = 1,
+): { loss: tf.Scalar; correct: tf.Scalar } {
   return tf.tidy(() => {
-    const scores = tf.matMul(queries, blocks, false, true); // [B, B]
-    const own = queries.mul(blocks).sum(1); // [B], the diagonal
+    const scores = tf.matMul(queries, blocks, false, true).div(temperature); // [B, B]
+    const own = queries.mul(blocks).sum(1).div(temperature); // [B], the diagonal
     const loss = scores.logSumExp(1).sub(own).mean() as tf.Scalar;
     const B = queries.shape[0];
     const correct = scores
@@ -25,13 +29,13 @@ export function ictLoss(queries: tf.Tensor2D, blocks: tf.Tensor2D): { loss: tf.S
 export function ictGradients(
   queries: tf.Tensor2D,
   blocks: tf.Tensor2D,
+  temperature = 1,
 ): { loss: tf.Scalar; correct: tf.Scalar; queries: tf.Tensor2D; blocks: tf.Tensor2D } {
   return tf.tidy(() => {
-    const { value, grads } = tf.valueAndGrads((q, z) => ictLoss(q as tf.Tensor2D, z as tf.Tensor2D).loss)([
-      queries,
-      blocks,
-    ]);
-    const { correct } = ictLoss(queries, blocks);
+    const { value, grads } = tf.valueAndGrads(
+      (q, z) => ictLoss(q as tf.Tensor2D, z as tf.Tensor2D, temperature).loss,
+    )([queries, blocks]);
+    const { correct } = ictLoss(queries, blocks, temperature);
     return {
       loss: value as tf.Scalar,
       correct,

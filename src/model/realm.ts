@@ -7,6 +7,9 @@ import {
   type Noise,
   type Params,
 } from './bert.ts';
+import { embedSequences } from './embedder.ts';
+import type { Feed } from './feed.ts';
+import type { Model } from './model.ts';
 
 /** Score of a candidate that is not there: exp() of it is 0. */
 const ABSENT = -1e9;
@@ -18,6 +21,7 @@ const ABSENT = -1e9;
  * @param candidates [B, K] rows of `documents` (int32), the null document first, as released
  *   (google-research/language, realm/model.py)
  * @param present [B, K] 1 where there is such a candidate, 0 where the list is shorter
+ * @param temperature divides the inner products; the paper has none, which is 1
  * @returns scores f(x, z) and log p(z|x), both [B, K]
  */
 export function retrieve(
@@ -25,13 +29,17 @@ export function retrieve(
   documents: tf.Tensor2D,
   candidates: tf.Tensor2D,
   present: tf.Tensor2D,
+  temperature = 1,
 ): { scores: tf.Tensor2D; logPrior: tf.Tensor2D } {
   return tf.tidy(() => {
     const [B, K] = candidates.shape;
     const U = documents.shape[0];
     const all = tf.matMul(queries, documents, false, true).flatten(); // [B*U]
     const rows = tf.range(0, B * U, U, 'int32').reshape([B, 1]);
-    const scores = tf.gather(all, candidates.add(rows).toInt()).reshape([B, K]) as tf.Tensor2D;
+    const scores = tf
+      .gather(all, candidates.add(rows).toInt())
+      .reshape([B, K])
+      .div(temperature) as tf.Tensor2D;
     const logPrior = tf.logSoftmax(scores.add(tf.sub(1, present).mul(ABSENT))) as tf.Tensor2D;
     return { scores, logPrior };
   });
@@ -118,4 +126,27 @@ export function retrievalUtility(
     sum += marginal[b] - nullDocument;
   }
   return sum / pieces;
+}
+
+/** The whole model: scores f(x, z) and log p(z|x) [B, K], log p(y_j|z,x) [B, K, M] and log p(y|x) [B]. */
+export function realmForward(
+  model: Model,
+  feed: Feed,
+  marginalize: 'span' | 'token',
+  noise?: Noise,
+): { scores: tf.Tensor2D; logPrior: tf.Tensor2D; logTokens: tf.Tensor3D; marginal: tf.Tensor1D } {
+  const [B, K] = feed.candidates.shape;
+  const M = feed.masks.shape[1];
+  // Retrieve: p(z|x) with today's weights; the index only picked the candidates.
+  const queries = embedSequences(model.params, model.queryTower, model.embedder, feed.queries, noise);
+  const documents = embedSequences(model.params, model.documentTower, model.embedder, feed.documents, noise);
+  const { scores, logPrior } = retrieve(queries, documents, feed.candidates, feed.present, model.temperature);
+  // Read: p(y|z,x) of each pair.
+  const groups = feed.joint.map((g) =>
+    readMasks(model.params, model.readerTower, model.reader, g.input, g.positions, g.targets, noise),
+  );
+  const logTokens = tf.gather(tf.concat(groups), feed.order).reshape([B, K, M]) as tf.Tensor3D;
+  // Marginalise.
+  const marginal = marginalLogLikelihood(marginalize, logPrior, logTokens, feed.masks);
+  return { scores, logPrior, logTokens, marginal };
 }

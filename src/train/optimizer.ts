@@ -49,7 +49,12 @@ interface Bucket {
 }
 
 /** @param steps length of the whole schedule, in steps */
-export function createOptimizer(params: Params, names: readonly string[], config: OptimizerConfig, steps: number): Optimizer {
+export function createOptimizer(
+  params: Params,
+  names: readonly string[],
+  config: OptimizerConfig,
+  steps: number,
+): Optimizer {
   const buckets = fillBuckets(params, names);
   return {
     apply(gradients, step) {
@@ -88,7 +93,8 @@ export function createOptimizer(params: Params, names: readonly string[], config
           let at = 0;
           bucket.names.forEach((name, i) => {
             const saved = state.get(`${kind}/${name}`);
-            if (saved?.length !== bucket.sizes[i]) throw new Error(`the optimizer's state has no ${kind} of ${name} in this size`);
+            if (saved?.length !== bucket.sizes[i])
+              throw new Error(`the optimizer's state has no ${kind} of ${name} in this size`);
             flat.set(saved, at);
             at += bucket.sizes[i];
           });
@@ -132,7 +138,11 @@ function fillBuckets(params: Params, names: readonly string[]): Bucket[] {
 }
 
 /** Gradients bucket by bucket as flat vectors (null where a bucket got none), with their global norm. */
-function flatten(buckets: Bucket[], params: Params, gradients: tf.NamedTensorMap): { norm: number; flat: (tf.Tensor1D | null)[] } {
+function flatten(
+  buckets: Bucket[],
+  params: Params,
+  gradients: tf.NamedTensorMap,
+): { norm: number; flat: (tf.Tensor1D | null)[] } {
   let flat: (tf.Tensor1D | null)[] = [];
   const squares = tf.tidy(() => {
     flat = buckets.map((bucket) => {
@@ -140,7 +150,9 @@ function flatten(buckets: Bucket[], params: Params, gradients: tf.NamedTensorMap
       const parts = bucket.names.map((name, i) =>
         gradients[name] ? gradients[name].reshape([bucket.sizes[i]]) : tf.zeros([params.get(name)!.size]),
       );
-      return tf.keep(parts.length === 1 ? parts[0].clone() : tf.concat(parts as tf.Tensor1D[])) as tf.Tensor1D;
+      return tf.keep(
+        parts.length === 1 ? parts[0].clone() : tf.concat(parts as tf.Tensor1D[]),
+      ) as tf.Tensor1D;
     });
     return tf.addN(flat.filter((g) => g !== null).map((g) => g.square().sum()));
   });
@@ -150,7 +162,14 @@ function flatten(buckets: Bucket[], params: Params, gradients: tf.NamedTensorMap
 }
 
 /** m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², w ← w − rate (m / (√v + ε) + decay w); no bias correction, as published. */
-function update(bucket: Bucket, params: Params, gradient: tf.Tensor1D, rate: number, scale: number, config: OptimizerConfig): void {
+function update(
+  bucket: Bucket,
+  params: Params,
+  gradient: tf.Tensor1D,
+  rate: number,
+  scale: number,
+  config: OptimizerConfig,
+): void {
   const g = scale === 1 ? gradient : gradient.mul(scale);
   const m = bucket.m.mul(config.beta1).add(g.mul(1 - config.beta1));
   const v = bucket.v.mul(config.beta2).add(g.square().mul(1 - config.beta2));
@@ -160,7 +179,8 @@ function update(bucket: Bucket, params: Params, gradient: tf.Tensor1D, rate: num
   const parts = bucket.names.length === 1 ? [change] : tf.split(change, bucket.sizes);
   bucket.names.forEach((name, i) => {
     const weights = params.get(name)!;
-    const kept = bucket.decay && config.weightDecay > 0 ? weights.mul(1 - rate * config.weightDecay) : weights;
+    const kept =
+      bucket.decay && config.weightDecay > 0 ? weights.mul(1 - rate * config.weightDecay) : weights;
     weights.assign(kept.sub(parts[i].reshape(weights.shape)));
   });
 }

@@ -1,0 +1,104 @@
+import * as tf from '@tensorflow/tfjs';
+import type { Config } from '../config.ts';
+import type { Random } from '../random.ts';
+import { bertShapes, initialValues, type Params, type Shape } from './bert.ts';
+import { type EmbedderConfig, embedderShapes } from './embedder.ts';
+import { type ReaderConfig, readerShapes } from './reader.ts';
+
+/** All of REALM's parts: the towers of the retriever and the reader, as sizes, name prefixes and parameters. */
+export interface Model {
+  embedder: EmbedderConfig;
+  reader: ReaderConfig;
+  /** Prefix of the tower that embeds queries, and of the one that embeds documents: the same when shared. */
+  queryTower: string;
+  documentTower: string;
+  /** Prefix of the reader's encoder and masked-language-model head. */
+  readerTower: string;
+  /** Retrieval scores are divided by this. */
+  temperature: number;
+  params: Params;
+}
+
+/** Sizes, prefixes and an empty parameter table; `initialise` or a checkpoint fills it. */
+export function describeModel(config: Config['model'], vocabulary: number): Model {
+  const { sharedTowers, temperature, initial: _, ...sizes } = config;
+  return {
+    embedder: { ...sizes, vocabulary },
+    reader: { ...sizes, vocabulary },
+    queryTower: sharedTowers ? 'embedder.' : 'queryEmbedder.',
+    documentTower: sharedTowers ? 'embedder.' : 'documentEmbedder.',
+    readerTower: 'reader.',
+    temperature,
+    params: new Map(),
+  };
+}
+
+/** Shapes of the retriever's towers. */
+export function retrieverShapes(model: Model): Shape[] {
+  const towers = new Set([model.queryTower, model.documentTower]);
+  return [...towers].flatMap((p) => embedderShapes(p, model.embedder));
+}
+
+/** Shapes of the reader: encoder with its masked-language-model head, and the span scorer. */
+export function readerTowerShapes(model: Model): Shape[] {
+  return [...bertShapes(model.readerTower, model.reader, true), ...readerShapes(model.reader)];
+}
+
+export function modelShapes(model: Model): Shape[] {
+  return [...retrieverShapes(model), ...readerTowerShapes(model)];
+}
+
+/**
+ * Gives every tensor of `shapes` its first values: from `imported` where that has its name without the tower's prefix
+ * (a BERT checkpoint starts every tower alike, as the paper's section 3.4 does), else random.
+ */
+export function initialise(
+  model: Model,
+  shapes: readonly Shape[],
+  random: Random,
+  imported?: Map<string, { shape: number[]; data: Float32Array }>,
+): void {
+  for (const shape of shapes) {
+    const found = imported?.get(
+      shape.name.replace(/^(embedder|queryEmbedder|documentEmbedder|reader)\./, ''),
+    );
+    setParam(model.params, shape.name, shape.shape, found?.data ?? initialValues(shape, random));
+  }
+}
+
+/** Creates or overwrites one parameter. */
+export function setParam(params: Params, name: string, shape: number[], values: Float32Array): void {
+  tf.tidy(() => {
+    const tensor = tf.tensor(values, shape, 'float32');
+    const existing = params.get(name);
+    if (existing) existing.assign(tensor);
+    else params.set(name, tf.variable(tensor, true));
+  });
+}
+
+/**
+ * A scalar loss and its gradients by parameter name, with respect to the parameters of `shapes` only; parameters that
+ * the loss does not touch have no entry. The caller disposes both.
+ */
+export function lossGradients(
+  model: Model,
+  shapes: readonly Shape[],
+  loss: () => tf.Scalar,
+): { value: tf.Scalar; gradients: tf.NamedTensorMap } {
+  const names = new Map(shapes.map(({ name }) => [model.params.get(name)!.name, name]));
+  const { value, grads } = tf.variableGrads(
+    loss,
+    shapes.map(({ name }) => model.params.get(name)!),
+  );
+  return {
+    value,
+    gradients: Object.fromEntries(
+      Object.entries(grads).map(([name, gradient]) => [names.get(name)!, gradient]),
+    ),
+  };
+}
+
+export function disposeModel(model: Model): void {
+  tf.dispose([...model.params.values()]);
+  model.params.clear();
+}

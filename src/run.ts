@@ -1,0 +1,69 @@
+import { appendFileSync, existsSync, mkdirSync, rmSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { type Config, loadConfig, saveConfig } from './config.ts';
+import { UserError } from './errors.ts';
+
+/** Every path in a run folder. */
+export interface Run {
+  dir: string;
+  config: string;
+  corpus: string;
+  /** Checkpoint folder of a stage. */
+  checkpoint(stage: Stage): string;
+  /** Folder of indexes; its file `current` names the one in use. */
+  index: string;
+  /** Weights handed to the refresher. */
+  snapshots: string;
+  metrics(stage: Stage): string;
+  predictions: string;
+  summary: string;
+}
+
+/** The stages that train something, in their order. */
+export type Stage = 'ict' | 'pretrain' | 'qa' | 'closed-book';
+
+export function runFolder(dir: string): Run {
+  return {
+    dir,
+    config: join(dir, 'config.yaml'),
+    corpus: join(dir, 'corpus'),
+    checkpoint: (stage) => join(dir, 'checkpoints', stage),
+    index: join(dir, 'index'),
+    snapshots: join(dir, 'snapshots'),
+    metrics: (stage) => join(dir, 'metrics', `${stage}.jsonl`),
+    predictions: join(dir, 'predictions.jsonl'),
+    summary: join(dir, 'summary.json'),
+  };
+}
+
+/**
+ * The run's effective configuration. A new run saves the one it is started with; a later command reads that file, and
+ * refuses a `--config` beside it, so that two commands cannot disagree. `--set` changes it and is saved again.
+ */
+export function runConfig(run: Run, options: { config?: string; set: readonly string[] }): Config {
+  const started = existsSync(run.config);
+  if (started && options.config !== undefined) {
+    const asked = JSON.stringify(loadConfig(options.config, options.set));
+    if (asked !== JSON.stringify(loadConfig(run.config, []))) {
+      throw new UserError(
+        `${run.config}: this run has its own configuration already, and it differs from ${options.config}; ` +
+          'leave --config out, change single settings with --set, or choose another folder with --run',
+      );
+    }
+  }
+  const config = loadConfig(started ? run.config : options.config, options.set);
+  if (!started || options.set.length > 0) saveConfig(run.config, config);
+  return config;
+}
+
+/** A JSONL file that grows by one line a call, such as a stage's metrics. */
+export interface JsonLines {
+  write(record: object): void;
+}
+
+/** Opens a metrics log; `fresh` empties what an earlier run of the stage left. */
+export function jsonLines(path: string, fresh: boolean): JsonLines {
+  mkdirSync(dirname(path), { recursive: true });
+  if (fresh) rmSync(path, { force: true });
+  return { write: (record) => appendFileSync(path, `${JSON.stringify(record)}\n`) };
+}

@@ -1,0 +1,164 @@
+import * as tf from '@tensorflow/tfjs';
+import type { Config } from '../config.ts';
+import type { Corpus } from '../corpus/store.ts';
+import {
+  disposeInput,
+  dropoutNoise,
+  type EncoderInput,
+  encoderInput,
+  type Noise,
+  type Shape,
+} from '../model/bert.ts';
+import { blockSequences, embedSequences, querySequences, type Sequences } from '../model/embedder.ts';
+import { ictGradients, ictLoss } from '../model/ict.ts';
+import { lossGradients, type Model, retrieverShapes } from '../model/model.ts';
+import { type Random, randomFromState } from '../random.ts';
+import { addGradients, type StepResult } from './loop.ts';
+import { exampleAt, stepRandom } from './sampler.ts';
+
+/**
+ * One step of the inverse cloze task: a batch of blocks in the sampler's order, one sentence of each as its query, and
+ * the gradients of the in-batch softmax with exactly the whole batch's negatives.
+ */
+export function ictStep(
+  model: Model,
+  corpus: Corpus,
+  config: Config,
+): { step(step: number): StepResult; dispose(): void } {
+  const noise = dropoutNoise(config.model.dropout, stepRandom(config.seed, -1));
+  const shapes = retrieverShapes(model);
+  return {
+    step(step) {
+      const random = stepRandom(config.seed, step);
+      const examples = drawExamples(corpus, config, step, random);
+      if (noise) noise.random = random;
+      return batchGradients(model, shapes, examples, config.ict.chunk, noise);
+    },
+    dispose: () => noise?.dispose(),
+  };
+}
+
+/** Queries and their blocks, row by row. */
+export interface IctExamples {
+  queries: Sequences;
+  blocks: Sequences;
+}
+
+function drawExamples(corpus: Corpus, config: Config, step: number, random: Random): IctExamples {
+  const { batch, keepSentence } = config.ict;
+  const special = corpus.tokenizer;
+  const queries: Int32Array[] = [];
+  const blocks: { title: Int32Array; body: Int32Array }[] = [];
+  for (let i = 0; i < Math.min(batch, corpus.blocks); i++) {
+    const block = exampleAt(config.seed, corpus.blocks, step * batch + i);
+    const example = inverseCloze(corpus.bodyIds(block), corpus.sentenceStarts(block), keepSentence, random);
+    queries.push(example.query);
+    blocks.push({ title: corpus.titleIds(block), body: example.body });
+  }
+  return {
+    queries: querySequences(special, queries, config.text.questionTokens),
+    blocks: blockSequences(special, blocks, config.text.blockTokens),
+  };
+}
+
+/**
+ * One sentence of a block, uniformly, as the query; it leaves the block except with probability `keep`
+ * (Lee et al. 2019, section 4). The sentence of a one-sentence block always stays: its block would be empty.
+ */
+export function inverseCloze(
+  body: Int32Array,
+  starts: Int32Array,
+  keep: number,
+  random: Random,
+): { query: Int32Array; body: Int32Array } {
+  const s = random.int(starts.length);
+  const start = starts[s];
+  const end = s + 1 < starts.length ? starts[s + 1] : body.length;
+  const query = body.slice(start, end);
+  if (random.float() < keep || starts.length === 1) return { query, body };
+  const rest = new Int32Array(body.length - (end - start));
+  rest.set(body.subarray(0, start));
+  rest.set(body.subarray(end), start);
+  return { query, body: rest };
+}
+
+/**
+ * Gradients of the whole batch's softmax. A batch no larger than `chunk` is differentiated at once. A larger one is
+ * embedded chunk by chunk without gradients; the loss gives the gradient of every vector; then each chunk is embedded
+ * again, with the same dropout masks, and those gradients go down through it (gradient caching, Gao et al. 2021): the
+ * result equals the one-pass gradient, in the memory of one chunk.
+ */
+export function batchGradients(
+  model: Model,
+  shapes: readonly Shape[],
+  examples: IctExamples,
+  chunk: number,
+  noise: Noise | undefined,
+): StepResult {
+  const B = examples.queries.ids.length;
+  if (B <= chunk) return onePass(model, shapes, examples, noise);
+  const queries = chunksOf(model.queryTower, examples.queries, chunk);
+  const chunks = [...queries, ...chunksOf(model.documentTower, examples.blocks, chunk)];
+  const states = chunks.map(() => noise?.random.fork().state());
+  const embed = (i: number, input: EncoderInput) => {
+    if (noise) noise.random = randomFromState(states[i]!);
+    return embedSequences(model.params, chunks[i].tower, model.embedder, input, noise);
+  };
+
+  const inputs = chunks.map((c) => encoderInput(c.ids, c.firstSegment));
+  const vectors = inputs.map((input, i) => embed(i, input));
+  const q = tf.concat(vectors.slice(0, queries.length));
+  const z = tf.concat(vectors.slice(queries.length));
+  const of = ictGradients(q, z, model.temperature);
+  let gradients: tf.NamedTensorMap | undefined;
+  let row = 0;
+  for (let i = 0; i < chunks.length; i++) {
+    const side = i < queries.length ? of.queries : of.blocks;
+    const n = chunks[i].ids.length;
+    const along = side.slice([row, 0], [n, -1]);
+    row = (row + n) % B;
+    const part = lossGradients(model, shapes, () => embed(i, inputs[i]).mul(along).sum() as tf.Scalar);
+    gradients = addGradients(gradients, part.gradients);
+    tf.dispose([part.value, along]);
+  }
+  const figures = { loss: of.loss.dataSync()[0], accuracy: of.correct.dataSync()[0] / B };
+  tf.dispose([...vectors, q, z, of.loss, of.correct, of.queries, of.blocks]);
+  for (const input of inputs) disposeInput(input);
+  return { gradients: gradients!, figures };
+}
+
+function onePass(
+  model: Model,
+  shapes: readonly Shape[],
+  { queries, blocks }: IctExamples,
+  noise: Noise | undefined,
+): StepResult {
+  const queryInput = encoderInput(queries.ids, queries.firstSegment);
+  const blockInput = encoderInput(blocks.ids, blocks.firstSegment);
+  let correct = tf.scalar(0);
+  const { value, gradients } = lossGradients(model, shapes, () => {
+    const q = embedSequences(model.params, model.queryTower, model.embedder, queryInput, noise);
+    const z = embedSequences(model.params, model.documentTower, model.embedder, blockInput, noise);
+    const result = ictLoss(q, z, model.temperature);
+    tf.dispose(correct);
+    correct = tf.keep(result.correct);
+    return result.loss;
+  });
+  const figures = { loss: value.dataSync()[0], accuracy: correct.dataSync()[0] / queries.ids.length };
+  tf.dispose([value, correct]);
+  disposeInput(queryInput);
+  disposeInput(blockInput);
+  return { gradients, figures };
+}
+
+function chunksOf(tower: string, sequences: Sequences, size: number): (Sequences & { tower: string })[] {
+  const chunks = [];
+  for (let at = 0; at < sequences.ids.length; at += size) {
+    chunks.push({
+      tower,
+      ids: sequences.ids.slice(at, at + size),
+      firstSegment: sequences.firstSegment.slice(at, at + size),
+    });
+  }
+  return chunks;
+}
