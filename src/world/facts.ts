@@ -82,12 +82,12 @@ export function entities(random: Random, count: number, half: NameHalf): Entity[
     return made;
   }
 
-  /** Usually a new word, at times the name of the founder's family or the word of an older firm. */
+  /** Usually a new word, at times the name of the founder's family or of another. */
   function firmName(founder: Draft): string {
     for (let tries = 0; ; tries++) {
       const chance = tries > 20 ? 1 : random.float();
       const word =
-        chance < 0.25 ? founder.shortName : chance < 0.4 ? random.pick(people).shortName : invent.word();
+        chance < 0.12 ? founder.shortName : chance < 0.3 ? random.pick(people).shortName : invent.word();
       const name = `${word} ${random.pick(firmKinds)}`;
       if (taken.has(name)) continue;
       taken.add(name);
@@ -163,7 +163,7 @@ export function entities(random: Random, count: number, half: NameHalf): Entity[
     ]);
   }
 
-  const threeOrFour = () => (random.float() < 0.2 ? 3 : 4);
+  const threeOrFour = () => (random.float() < 0.1 ? 3 : 4);
   const some = (n: number, facts: Fact[]) => random.shuffle(facts).slice(0, n);
   return random.shuffle(
     [people, towns, firms, books].flatMap((drafts) =>

@@ -8,7 +8,7 @@ export type NameHalf = 'demo' | 'pretraining';
 
 /** Names are built of these, so that a small vocabulary learned on one world covers the names of every other. */
 const syllables =
-  `bal bar bel ben ber bir bol bor bram bren cal car cas cor cul dal dar del den dor dul dun fal far fell fen fir fol
+  `bal bar bel ben ber bir bol bor bram bren cal car cas cor cul dal dar del den dor dul dun fal fan fell fen fir fol
   gal gar gel gor gran hal har hel hes hol hul jar jel jor jun kar kel ken kes kir kol lan lar len lin lor lum lun
   mal mar mel mer mir mol mor mun nal nar nel ner nor nul pal par pel pen per pol quen quil ral ram ren ril rol rov
   run sal sar sel sen sil sol sor sul tal tar tel ten tir tol tor tul val var vel ven ver vin vol vor wal war wen
@@ -61,6 +61,12 @@ export interface Names {
 export function names(random: Random, half: NameHalf): Names {
   const taken = new Set<string>();
   const syllable = () => random.pick(syllables);
+  const stem = () => {
+    const first = syllable();
+    let second = syllable();
+    while (second === first) second = syllable();
+    return first + second;
+  };
 
   /** Tries `make` until it gives a new word of our half; after some failures words grow by a syllable, so that a world of any size has names enough. */
   function fresh(make: () => string): string {
@@ -74,13 +80,12 @@ export function names(random: Random, half: NameHalf): Names {
 
   return {
     first: (female) => fresh(() => syllable() + random.pick(female ? femaleEndings : maleEndings)),
-    word: () => fresh(() => syllable() + syllable()),
+    word: () => fresh(stem),
     town: () =>
       fresh(() => {
         const shape = random.float();
-        if (shape < 0.4) return syllable() + syllable();
-        const stem = shape < 0.7 ? syllable() : syllable() + syllable();
-        return stem + random.pick(townEndings);
+        if (shape < 0.4) return stem();
+        return (shape < 0.7 ? syllable() : stem()) + random.pick(townEndings);
       }),
   };
 }

@@ -225,7 +225,7 @@ export const wordings: Record<FactKind, Wordings> = {
       'Which river flows through {S}?',
       'What river is {S} on?',
       'What is the name of the river at {S}?',
-      'Which river do the people of {S} see from their windows?',
+      'By which river do the people of {S} live?',
     ],
     relative: 'lies on the river {A}',
   },

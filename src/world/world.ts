@@ -122,19 +122,55 @@ export function writeWorld(world: World, dir: string): void {
 
 /** The facts in order, by name first and by pronoun or short form after; at times two sentences become one. */
 function documentText(random: Random, entity: Entity): string {
+  const used = new Set<string>();
   let text = '';
   let joined = false;
+  let pronoun = false;
   entity.facts.forEach((fact, i) => {
-    const slots = i === 0 ? slotsOf(entity, entity.name) : laterSlots(random, entity);
-    const template = random.pick(wordings[fact.kind].passage);
+    const template = freshWording(
+      random,
+      wordings[fact.kind].passage,
+      used,
+      i === 0 && entity.kind === 'book',
+    );
     // Only a sentence that opens with the entity itself reads well after "and".
-    const canJoin = i > 0 && !joined && template.startsWith('{S');
-    const join = canJoin && random.float() < 0.3;
+    const join = i > 0 && !joined && template.startsWith('{S') && random.float() < 0.3;
+    pronoun = i > 0 && (join || !pronoun || random.float() < 0.5);
+    const slots = i === 0 ? slotsOf(entity, entity.name) : laterSlots(entity, pronoun);
     const sentence = fill(template, { ...slots, A: plain(fact.answer) }, !join).text;
     text = join ? `${text.slice(0, -1)}, and ${sentence}` : `${text}${i > 0 ? ' ' : ''}${sentence}`;
     joined ||= join;
   });
   return text;
+}
+
+/**
+ * A wording that repeats no longer word of `used`, if a few tries find one, so that a document does not say "was
+ * born" twice. `noPossessive` spares us "The Judge in Culbar's subject". Adds its words to `used`.
+ */
+function freshWording(
+  random: Random,
+  choices: readonly string[],
+  used: Set<string>,
+  noPossessive: boolean,
+): string {
+  const fits = (template: string) =>
+    !(noPossessive && template.includes("{S's}")) && !longWords(template).some((word) => used.has(word));
+  let template = random.pick(choices);
+  for (let tries = 0; tries < 12 && !fits(template); tries++) template = random.pick(choices);
+  for (const word of longWords(template)) used.add(word);
+  return template;
+}
+
+const longWordsOf = new Map<string, string[]>();
+
+function longWords(template: string): string[] {
+  let words = longWordsOf.get(template);
+  if (!words) {
+    words = template.match(/[a-z]{4,}/g) ?? [];
+    longWordsOf.set(template, words);
+  }
+  return words;
 }
 
 function slotsOf(entity: Entity, name: string): Slots {
@@ -146,14 +182,14 @@ function slotsOf(entity: Entity, name: string): Slots {
   };
 }
 
-function laterSlots(random: Random, entity: Entity): Slots {
+/** In a document's later sentences: "she" or "Vorben", "it" or "the town". */
+function laterSlots(entity: Entity, pronoun: boolean): Slots {
   const isPerson = entity.kind === 'person';
-  const short = isPerson ? entity.shortName : `the ${entity.kind}`;
-  if (random.float() < 0.4) return slotsOf(entity, short);
-  const pronoun = pronouns(entity);
+  const slots = slotsOf(entity, isPerson ? entity.shortName : `the ${entity.kind}`);
+  if (!pronoun) return slots;
   return isPerson
-    ? { ...slotsOf(entity, short), ...pronoun, S: pronoun.she, "S's": pronoun.her }
-    : { ...slotsOf(entity, short), S: plain('it'), "S's": plain('its') };
+    ? { ...slots, S: slots.she, "S's": slots.her }
+    : { ...slots, S: plain('it'), "S's": plain('its') };
 }
 
 function pronouns(entity: Entity): { she: Phrase; her: Phrase } {
