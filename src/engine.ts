@@ -1,0 +1,133 @@
+import { existsSync, readFileSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { dirname, join, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import * as tf from '@tensorflow/tfjs';
+import { UserError } from './errors.ts';
+
+/** The only file that names TensorFlow.js backends: everything else computes on the one that `startEngine` chose. */
+export type EngineName = 'tensorflow' | 'webgpu' | 'wasm' | 'cpu';
+
+export interface Engine {
+  name: EngineName;
+  /** One line: which engine it is. */
+  description: string;
+  /** One line: how to get a faster one, where there is one to get. */
+  hint?: string;
+}
+
+/** What scripts/engine.mjs left: where the native engine's JavaScript and its binding are. */
+interface NativeEngine {
+  tensorflow: string;
+  variant: string;
+  package: string;
+  binding: string;
+}
+
+const root = dirname(dirname(fileURLToPath(import.meta.url)));
+const pointer = join(root, 'node_modules', '.realm-engine', 'engine.json');
+const BUILD_NATIVE = 'npm run engine';
+
+/**
+ * Starts the engine that all tensor code of this process runs on, once, before the first tensor.
+ * `auto` takes native TensorFlow where it loads, else WebAssembly, else plain JavaScript.
+ * `threads` bounds the native engine's threads (default: all cores); the others compute on one.
+ * Throws a `UserError` with the remedy when an engine asked for by name is not there.
+ */
+export async function startEngine(
+  choice: 'auto' | EngineName,
+  options: { threads?: number } = {},
+): Promise<Engine> {
+  tf.enableProdMode(); // without it tfjs greets at every start
+  if (choice !== 'auto') return starters[choice](options);
+  try {
+    return await startTensorflow(options);
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    const hint = error.message;
+    try {
+      return { ...(await startWasm()), hint };
+    } catch (wasmError) {
+      if (!(wasmError instanceof UserError)) throw wasmError;
+      return { ...(await startCpu()), hint };
+    }
+  }
+}
+
+const starters: Record<EngineName, (options: { threads?: number }) => Promise<Engine>> = {
+  tensorflow: startTensorflow,
+  webgpu: async () => {
+    throw new UserError('engine webgpu: not there yet; choose --engine auto, tensorflow, wasm or cpu');
+  },
+  wasm: startWasm,
+  cpu: startCpu,
+};
+
+async function startTensorflow({ threads }: { threads?: number }): Promise<Engine> {
+  const native = findNative();
+  if (!tf.findBackend('tensorflow')) {
+    process.env.TF_CPP_MIN_LOG_LEVEL ??= '2'; // errors only
+    if (threads !== undefined) {
+      process.env.TF_NUM_INTRAOP_THREADS = String(threads);
+      process.env.TF_NUM_INTEROP_THREADS = String(threads);
+    }
+    const load = createRequire(join(native.package, 'package.json'));
+    let binding: unknown;
+    try {
+      binding = load(native.binding);
+    } catch (error) {
+      throw new UserError(
+        `engine tensorflow: ${native.binding} does not load (${(error as Error).message}); ` +
+          'run: node scripts/engine.mjs remove && node scripts/engine.mjs install',
+      );
+    }
+    const { NodeJSKernelBackend } = load('./dist/nodejs_kernel_backend.js');
+    load('./dist/register_all_kernels.js');
+    const packageName = native.variant === 'cpu' ? '@tensorflow/tfjs-node' : '@tensorflow/tfjs-node-gpu';
+    tf.registerBackend('tensorflow', () => new NodeJSKernelBackend(binding, packageName));
+  }
+  await activate('tensorflow');
+  const device = (tf.backend() as unknown as { isUsingGpuDevice: boolean }).isUsingGpuDevice ? 'GPU' : 'CPU';
+  return { name: 'tensorflow', description: `native TensorFlow ${native.tensorflow} on the ${device}` };
+}
+
+function findNative(): NativeEngine {
+  let found: NativeEngine;
+  try {
+    found = JSON.parse(readFileSync(pointer, 'utf8')) as NativeEngine;
+  } catch {
+    throw new UserError(
+      `engine tensorflow: no native engine yet; \`${BUILD_NATIVE}\` builds it (several times faster than WebAssembly)`,
+    );
+  }
+  const here = dirname(pointer);
+  const native = { ...found, package: resolve(here, found.package), binding: resolve(here, found.binding) };
+  if (!existsSync(native.binding)) {
+    throw new UserError(`engine tensorflow: ${native.binding} is gone; \`${BUILD_NATIVE}\` builds it again`);
+  }
+  return native;
+}
+
+async function startWasm(): Promise<Engine> {
+  if (!tf.findBackend('wasm')) {
+    const { setWasmPaths } = await import('@tensorflow/tfjs-backend-wasm'); // registers backend and kernels
+    const home = dirname(
+      createRequire(import.meta.url).resolve('@tensorflow/tfjs-backend-wasm/package.json'),
+    );
+    setWasmPaths(join(home, 'dist', '/'));
+  }
+  await activate('wasm');
+  return { name: 'wasm', description: 'WebAssembly on one CPU core' };
+}
+
+async function startCpu(): Promise<Engine> {
+  await activate('cpu');
+  return { name: 'cpu', description: 'plain JavaScript on one CPU core (very slow)' };
+}
+
+async function activate(name: EngineName): Promise<void> {
+  const started = await tf.setBackend(name);
+  await tf.ready();
+  if (!started)
+    throw new UserError(`engine ${name}: does not start on this machine; choose another --engine`);
+}
