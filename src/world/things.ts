@@ -12,7 +12,7 @@ export const occupations = list(`
   farmer fisher forester gamekeeper gardener gatekeeper geologist glazier glovemaker goldsmith grocer hatmaker
   innkeeper judge lacemaker lawyer librarian locksmith mapmaker mason messenger miller miner netmaker notary painter
   papermaker pilot poet potter printer ropemaker saddler sailmaker sailor sculptor shepherd shipwright shoemaker
-  shopkeeper silversmith singer surgeon surveyor tailor tanner teacher thatcher tinsmith toymaker translator weaver`);
+  shopkeeper silversmith singer surgeon surveyor tailor tanner thatcher tinsmith toymaker translator weaver wheelwright`);
 
 /** What towns and firms make; plural. */
 export const products = [

@@ -69,7 +69,7 @@ test('a training question does not tell its entity by a test answer', () => {
   }
   for (const { question, passageId } of world.train) {
     for (const answer of held.get(passageId) ?? []) {
-      // A name or a title may hold an answer's word by chance, as a whole title does in "The Judge in Culbar".
+      // A title may hold an answer by chance: "The Judge in Culbar" may be set in Culbar.
       const told = question.replaceAll(byId.get(passageId)!.title, '');
       assert.ok(!new RegExp(`\\b${answer}\\b`).test(told), `${question} tells ${answer}`);
     }
@@ -104,13 +104,13 @@ test('sentences state every fact in two wordings, and spans cut the names, years
 });
 
 test('worlds of the two halves share no name, whatever their seeds', () => {
+  const ordinary = capitalisedOrdinaryWords();
   const invented = (w: World) =>
     new Set(
       [...w.documents, ...w.sentences]
         .flatMap(({ text }) => text.match(/\b[A-Z][a-z]+\b/g) ?? [])
         .filter((word) => !ordinary.has(word)),
     );
-  const ordinary = capitalisedOrdinaryWords();
   for (const seed of [1, 2]) {
     const demo = generateWorld({ ...options, seed });
     const pretraining = generateWorld({ ...options, seed, names: 'pretraining' });
@@ -140,9 +140,9 @@ test('every relation has wordings enough, and X and questions are worded unlike 
       for (const template of list) assert.match(template, /\{(S|S's|O)\}/);
     }
     for (const template of [...passage, ...sentence]) assert.match(template, /\{(a )?A\}/);
-    // Passages and X may share a word by accident; on average a pair shares far less than one in ten.
-    assert.ok(meanOverlap(passage, sentence) < 0.1, `${kind}: ${meanOverlap(passage, sentence)}`);
-    assert.ok(meanOverlap(passage, question) < 0.35, `${kind}: ${meanOverlap(passage, question)}`);
+    // A passage and a sentence of X share a content word now and then; questions may use a relation's own word.
+    assert.ok(meanOverlap(passage, sentence) < 0.02, `${kind}: ${meanOverlap(passage, sentence)}`);
+    assert.ok(meanOverlap(passage, question) < 0.3, `${kind}: ${meanOverlap(passage, question)}`);
     // Descriptions such as "the potter who …" have no possessive.
     for (const template of [...sentence, ...question]) assert.ok(!template.includes("{S's}"), template);
   }
