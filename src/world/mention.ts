@@ -38,34 +38,40 @@ export interface Mentions {
 }
 
 export function mentions(random: Random, entities: readonly Entity[]): Mentions {
-  // How many entities share each fact, pair of facts, and fact with family name.
-  const holders = new Map<string, number>();
-  const count = (key: string) => holders.set(key, (holders.get(key) ?? 0) + 1);
+  const number = numbering(); // of every different fact and short name
+  const numbers = new Map<Fact, number>();
+  // How many entities share each fact, pair of facts, and fact with short name, by the key of its numbers.
+  const holders = new Map<number, number>();
+  const count = (key: number) => holders.set(key, (holders.get(key) ?? 0) + 1);
   for (const { shortName, facts } of entities) {
-    for (let i = 0; i < facts.length; i++) {
-      count(factKey(facts[i]));
-      count(`${shortName}|${factKey(facts[i])}`);
-      for (let j = 0; j < i; j++) count(pairKey(facts[i], facts[j]));
+    const name = number(shortName);
+    const ids = facts.map((fact) => number(`${fact.kind}|${fact.answer}`));
+    for (let i = 0; i < ids.length; i++) {
+      numbers.set(facts[i], ids[i]);
+      count(pairKey(ids[i], ids[i]));
+      count(pairKey(name, ids[i]));
+      for (let j = 0; j < i; j++) count(pairKey(ids[i], ids[j]));
     }
   }
-  const isUnique = (key: string) => holders.get(key) === 1;
+  const isUnique = (a: number, b: number) => holders.get(pairKey(a, b)) === 1;
 
   return {
     full: (entity) => salient(entity.name),
     short(entity, hints) {
       const usable = hints.filter(
-        (hint) => shortForms[hint.kind] && isUnique(`${entity.shortName}|${factKey(hint)}`),
+        (hint) => shortForms[hint.kind] && isUnique(number(entity.shortName), numbers.get(hint)!),
       );
       if (usable.length === 0) return undefined;
       const hint = random.pick(usable);
       return fill(shortForms[hint.kind]!, { S: salient(entity.shortName), A: value(hint) }, false);
     },
     described(entity, hints) {
-      const choices = hints.flatMap((a) =>
-        hints
-          .filter((b) => (a === b ? isUnique(factKey(a)) : isUnique(pairKey(a, b))))
-          .map((b) => (a === b ? [a] : [a, b])),
-      );
+      const choices: Fact[][] = [];
+      for (const a of hints) {
+        for (const b of hints) {
+          if (isUnique(numbers.get(a)!, numbers.get(b)!)) choices.push(a === b ? [a] : [a, b]);
+        }
+      }
       return choices.length === 0 ? undefined : describe(entity, random.pick(choices));
     },
   };
@@ -75,10 +81,21 @@ export function mentions(random: Random, entities: readonly Entity[]): Mentions 
 export const value = (fact: Fact): Phrase =>
   ordinary.has(fact.kind) ? plain(fact.answer) : salient(fact.answer);
 
-const factKey = (fact: Fact) => `${fact.kind}|${fact.answer}`;
+/** One number for two, whichever comes first; exact below 2^26 different facts. */
+const pairKey = (a: number, b: number) => Math.min(a, b) * 2 ** 26 + Math.max(a, b);
 
-const pairKey = (a: Fact, b: Fact) =>
-  a.kind < b.kind ? `${factKey(a)}|${factKey(b)}` : `${factKey(b)}|${factKey(a)}`;
+/** Numbers strings from 0 in the order in which they come. */
+function numbering(): (text: string) => number {
+  const seen = new Map<string, number>();
+  return (text) => {
+    let n = seen.get(text);
+    if (n === undefined) {
+      n = seen.size;
+      seen.set(text, n);
+    }
+    return n;
+  };
+}
 
 /** "the town that lies on the river Tolven and is known for oak chairs"; an occupation becomes the noun. */
 function describe(entity: Entity, hints: readonly Fact[]): Phrase {
