@@ -1,0 +1,49 @@
+import { readFileSync } from 'node:fs';
+import { gunzipSync } from 'node:zlib';
+import { UserError } from '../errors.ts';
+import { explainRead, type JsonLine, parseJsonLines, stringField } from './jsonl.ts';
+
+/** A question and every answer that counts as right. */
+export interface Question {
+  question: string;
+  answers: string[];
+  /** Id of the document that holds the answer, where the data set tells. */
+  passageId?: string;
+}
+
+/** Reads a whole question set: JSONL (or `.jsonl.gz`) of `{"question", "answer": [string, …], "passage_id"?}`. */
+export function readQuestions(path: string): Question[] {
+  let text: string;
+  try {
+    const bytes = readFileSync(path);
+    text = (path.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString('utf8');
+  } catch (error) {
+    throw explainRead(path, 'a JSONL file of questions', error);
+  }
+  const questions = parseJsonLines(text, path).map((line) => {
+    const passageId = line.value.passage_id;
+    return {
+      question: stringField(line, 'question'),
+      answers: answersOf(line),
+      ...(passageId === undefined ? {} : { passageId: stringField(line, 'passage_id') }),
+    };
+  });
+  if (questions.length === 0) {
+    throw new UserError(`${path}: holds no question; every line must be {"question": …, "answer": […]}`);
+  }
+  return questions;
+}
+
+/** Under "answer", or "answers" as some data sets have it; a lone string is a list of one. */
+function answersOf({ value, where }: JsonLine): string[] {
+  const field = value.answer ?? value.answers;
+  const answers = typeof field === 'string' ? [field] : field;
+  if (
+    !Array.isArray(answers) ||
+    answers.length === 0 ||
+    answers.some((answer) => typeof answer !== 'string')
+  ) {
+    throw new UserError(`${where}: "answer" must be a list of one or more strings`);
+  }
+  return answers as string[];
+}

@@ -1,0 +1,106 @@
+/** Characters [start, end) of a text, in UTF-16 units. */
+export interface Range {
+  start: number;
+  end: number;
+}
+
+const segmenter = new Intl.Segmenter('en', { granularity: 'sentence' });
+
+/**
+ * The sentences of an English text in order, without the white space around them; every other character lies in
+ * one. Unicode's rules (`Intl.Segmenter`) propose the ends, and those that follow an abbreviation, an initial or
+ * a list number, or that go on in lower case, are taken back. A line feed always ends a sentence.
+ */
+export function splitSentences(text: string): Range[] {
+  const sentences: Range[] = [];
+  let start = 0;
+  for (const { index } of segmenter.segment(text)) {
+    if (index > start && endsSentence(text, start, index)) {
+      pushTrimmed(sentences, text, start, index);
+      start = index;
+    }
+  }
+  pushTrimmed(sentences, text, start, text.length);
+  return sentences;
+}
+
+function pushTrimmed(sentences: Range[], text: string, start: number, end: number): void {
+  while (start < end && isSpace(text.charCodeAt(start))) start++;
+  while (end > start && isSpace(text.charCodeAt(end - 1))) end--;
+  if (end > start) sentences.push({ start, end });
+}
+
+function isSpace(code: number): boolean {
+  return (
+    code === 0x20 || (code < 0x20 && code >= 0x09) || (code >= 0x80 && /\s/.test(String.fromCharCode(code)))
+  );
+}
+
+/** Whether the sentence that began at `start` really ends at `at`, where one was proposed. */
+function endsSentence(text: string, start: number, at: number): boolean {
+  let end = at;
+  while (end > start && isSpace(text.charCodeAt(end - 1))) {
+    if (isLineEnd(text.charCodeAt(end - 1))) return true;
+    end--;
+  }
+  if (end === start) return false;
+  // Without a space only full-width marks end a sentence: not "end.[1]".
+  if (end === at && text.charCodeAt(end - 1) < 0x2e80) return false;
+  // Whoever goes on in lower case has not finished: `"Why?" he asked`, `Yahoo! is`.
+  if (/^\p{Ll}/u.test(text.slice(at, at + 2))) return false;
+  if (text[end - 1] !== '.') return true;
+
+  let wordStart = end - 1;
+  while (wordStart > start && !isSpace(text.charCodeAt(wordStart - 1))) wordStart--;
+  const word = text.slice(wordStart, end - 1).replace(/^[^\p{L}\p{N}]+/u, '');
+  if (wordStart === start && /^[\p{Nd}\p{L}]{1,3}$/u.test(word) && /\d|^\p{Lu}$/u.test(word)) return false; // "1. Introduction"
+  return !abbreviates(word, nextWord(text, at));
+}
+
+function isLineEnd(code: number): boolean {
+  return code === 0x0a || code === 0x0d || code === 0x2028 || code === 0x2029 || code === 0x85;
+}
+
+function nextWord(text: string, at: number): string {
+  return /^[^\p{L}\p{N}]*([\p{L}\p{N}]*)/u.exec(text.slice(at, at + 24))?.[1] ?? '';
+}
+
+/** Whether `word`, written with a full stop, is short for something that goes on with `next`. */
+function abbreviates(word: string, next: string): boolean {
+  const lower = word.toLowerCase();
+  if (BEFORE_A_NAME.has(lower)) return true;
+  if (BEFORE_A_NUMBER.has(lower)) return /^(\d|[IVXLC]+$|[A-Z]$)/.test(next);
+  // "U.S.", "p.m.", "Ph.D.", the initial of a name, "Inc.": may also be the last word of a sentence.
+  if (/^\p{L}$/u.test(word) || /\p{L}\.\p{L}+$/u.test(word) || MAY_END.has(lower)) {
+    return !OPENERS.has(next.toLowerCase());
+  }
+  return false;
+}
+
+const words = (list: string) => new Set(list.split(' '));
+
+/** Never the last word. */
+const BEFORE_A_NAME = words(
+  'dr mr mrs ms mx messrs prof rev revd fr st ste mt ft gen maj col lt sgt cpl pvt capt cmdr cdr adm brig gov sen rep ' +
+    'pres hon supt insp esp vs v cf viz approx ca e.g i.e eg ie incl resp aka a.k.a',
+);
+
+/** Only before a number, a Roman number or a single letter: "No. 5", but not "He said no." */
+const BEFORE_A_NUMBER = words('no nos fig figs vol vols ch pp p op eq eqs sec art pt ser bk fol par ver');
+
+/** May stand at the end of a sentence or within. */
+const MAY_END = words(
+  'inc co corp ltd bros jr sr etc al est dept univ assn ave blvd rd hwy jan feb mar apr jun jul aug sep sept oct nov dec ' +
+    'mon tue tues wed thu thur thurs fri sat ed eds trans repr cent ala ariz ark calif colo conn fla ga ill ind kan ky la ' +
+    'md mass mich minn miss mo mont neb nev okla ore penn tenn tex va vt wash wis wyo',
+);
+
+/** Words that, after such an abbreviation, show that a new sentence has begun. */
+const OPENERS = words(
+  'a about according after all also although among an and another any as at because before besides between both but by ' +
+    'despite during each early even every few following for from furthermore had has have he her here his how ' +
+    'however if in indeed it its later many meanwhile more moreover most much my nevertheless no none nor not now of on once ' +
+    'one only or other others our out over people she since so some soon still such than that the their them then there ' +
+    'therefore these they this those though three through throughout thus to today two under unlike until upon was we were ' +
+    'what when where whereas whether which while who whose why with within without yet you your',
+);
