@@ -257,7 +257,7 @@ async function build(dir, variant) {
     `${JSON.stringify({ tensorflow: TENSORFLOW, variant, files }, null, 2)}\n`,
   );
 
-  await step('a matmul comes out right', undefined, () => tryOut(work, out));
+  await step('a matmul comes out right', undefined, () => tryOut(out));
   rmSync(dir, { recursive: true, force: true });
   renameSync(out, dir);
   rmSync(work, { recursive: true, force: true });
@@ -414,7 +414,7 @@ async function compile(work, unpacked, out) {
 }
 
 /** Loads the finished folder in a process of its own, with the JavaScript beside this checkout's packages. */
-async function tryOut(work, out) {
+async function tryOut(out) {
   const js = `${installed}.${process.pid}.try`;
   try {
     await unpackJavaScript(out, js);

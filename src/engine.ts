@@ -3,6 +3,7 @@ import { createRequire } from 'node:module';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as tf from '@tensorflow/tfjs';
+import { registerWasmKernels } from './engine/wasm-kernels.ts';
 import { UserError } from './errors.ts';
 
 /** The only file that names TensorFlow.js backends: everything else computes on the one that `startEngine` chose. */
@@ -108,8 +109,10 @@ function findNative(): NativeEngine {
   return native;
 }
 
+let wasmStarted = false;
+
 async function startWasm(): Promise<Engine> {
-  if (!tf.findBackend('wasm')) {
+  if (!wasmStarted) {
     const { setWasmPaths } = await import('@tensorflow/tfjs-backend-wasm'); // registers backend and kernels
     const home = dirname(
       createRequire(import.meta.url).resolve('@tensorflow/tfjs-backend-wasm/package.json'),
@@ -117,6 +120,8 @@ async function startWasm(): Promise<Engine> {
     setWasmPaths(join(home, 'dist', '/'));
   }
   await activate('wasm');
+  if (!wasmStarted) registerWasmKernels(); // over the backend's own, once these are set up
+  wasmStarted = true;
   return { name: 'wasm', description: 'WebAssembly on one CPU core' };
 }
 
