@@ -19,7 +19,8 @@ export interface OptimizerConfig {
 
 export interface Optimizer {
   /**
-   * Updates the parameters from gradients by name (it disposes them); a missing gradient counts as zero.
+   * Updates the parameters from gradients by name (it disposes them); a parameter without a gradient is left alone, as
+   * published.
    * @returns the global norm before clipping; when it is not finite nothing is updated
    */
   apply(gradients: tf.NamedTensorMap, step: number): number;
@@ -65,7 +66,7 @@ export function createOptimizer(
         const scale = norm > config.clipNorm ? config.clipNorm / norm : 1;
         for (let i = 0; i < buckets.length; i++) {
           const gradient = flat[i];
-          if (gradient) tf.tidy(() => update(buckets[i], params, gradient, rate, scale, config));
+          if (gradient) tf.tidy(() => update(buckets[i], params, gradient, gradients, rate, scale, config));
         }
       }
       tf.dispose(flat.filter((g) => g !== null));
@@ -166,6 +167,7 @@ function update(
   bucket: Bucket,
   params: Params,
   gradient: tf.Tensor1D,
+  gradients: tf.NamedTensorMap,
   rate: number,
   scale: number,
   config: OptimizerConfig,
@@ -178,6 +180,7 @@ function update(
   const change = m.div(v.sqrt().add(config.epsilon)).mul(rate);
   const parts = bucket.names.length === 1 ? [change] : tf.split(change, bucket.sizes);
   bucket.names.forEach((name, i) => {
+    if (!gradients[name]) return; // not even decayed
     const weights = params.get(name)!;
     const kept =
       bucket.decay && config.weightDecay > 0 ? weights.mul(1 - rate * config.weightDecay) : weights;

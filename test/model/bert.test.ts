@@ -1,0 +1,113 @@
+import assert from 'node:assert/strict';
+import { before, describe, test } from 'node:test';
+import * as tf from '@tensorflow/tfjs';
+import { disposeInput, encode, encoderInput, gelu, maskedLanguageModel, pool } from '../../src/model/bert.ts';
+import { startTestEngine } from '../support/engine.ts';
+import { assertClose, assertGradients, loadFixture, rows, withoutLeak } from './fixture.ts';
+
+before(() => startTestEngine());
+
+for (const name of ['bert-gelu', 'bert-gelu-new']) {
+  describe(`${name} against transformers' BertModel`, () => {
+    const load = () => {
+      const { config, params, expected } = loadFixture(name, 'reader.');
+      return { config, params, expected, input: encoderInput(rows(expected), expected.firstSegment) };
+    };
+
+    test('outputs of every token and the pooled output', () => {
+      const { config, params, expected, input } = load();
+      const sequence = withoutLeak(() => encode(params, 'reader.', config, input));
+      const weights = tf.tensor(expected.sequenceWeights);
+      // Outputs of padding mean nothing; the fixture's weights are 0 there.
+      const tokens = weights.abs().max(-1, true).greater(0).toFloat();
+      const wanted = tf.tensor(expected.sequence).mul(tokens);
+      assert.ok(tokens.sum().dataSync()[0] === 24);
+      assertClose(sequence.mul(tokens), wanted.arraySync() as number[][][], 'sequence output');
+
+      const first = sequence.slice([0, 0, 0], [3, 1, config.hidden]).reshape([3, config.hidden]);
+      const pooled = withoutLeak(() => pool(params, 'reader.', first as tf.Tensor2D));
+      assertClose(pooled, expected.pooled, 'pooled output');
+      disposeInput(input);
+    });
+
+    test('gradients of every parameter', () => {
+      const { config, params, expected, input } = load();
+      const weights = tf.tensor(expected.sequenceWeights);
+      const pooledWeights = tf.tensor(expected.pooledWeights);
+      assertGradients(params, 'reader.', config, `${name}/gradients.safetensors`, () => {
+        const sequence = encode(params, 'reader.', config, input);
+        const first = sequence.slice([0, 0, 0], [3, 1, config.hidden]).reshape([3, config.hidden]);
+        const pooled = pool(params, 'reader.', first as tf.Tensor2D);
+        return sequence.mul(weights).sum().add(pooled.mul(pooledWeights).sum()) as tf.Scalar;
+      });
+    });
+
+    test('reading out some positions gives the same outputs as the whole sequence', () => {
+      const { config, params, expected, input } = load();
+      const positions = [
+        [0, 9],
+        [5, 2],
+        [3, 3],
+      ];
+      const some = encode(
+        params,
+        'reader.',
+        config,
+        input,
+        undefined,
+        tf.tensor2d(positions, [3, 2], 'int32'),
+      );
+      const wanted = positions.map((places, b) => places.map((t) => expected.sequence[b][t]));
+      assertClose(some, wanted, 'outputs at positions');
+    });
+  });
+}
+
+describe("the masked-LM head against transformers' BertForPreTraining", () => {
+  const load = () => {
+    const { config, params, expected } = loadFixture('masked-lm', '');
+    const input = encoderInput(rows(expected), expected.firstSegment);
+    const positions = tf.tensor2d(expected.positions, undefined, 'int32');
+    const logits = () => {
+      const outputs = encode(params, '', config, input, undefined, positions).reshape([6, config.hidden]);
+      return maskedLanguageModel(params, '', config, outputs as tf.Tensor2D);
+    };
+    return { config, params, expected, logits };
+  };
+
+  test('scores of all word pieces at the masks', () => {
+    const { expected, logits } = load();
+    assertClose(
+      withoutLeak(() => tf.tidy(logits)),
+      expected.logits,
+      'logits',
+    );
+  });
+
+  test('loss, and gradients with the decoder tied to the word embeddings', () => {
+    const { config, params, expected, logits } = load();
+    const targets = tf.oneHot(tf.tensor1d(expected.targets.flat(), 'int32'), config.vocabulary);
+    const loss = () => tf.losses.softmaxCrossEntropy(targets, logits()) as tf.Scalar;
+    assertClose(loss(), expected.loss, 'loss');
+    assertGradients(params, '', config, 'masked-lm/gradients.safetensors', loss);
+  });
+});
+
+test('gelu and its gradient at values of every size', () => {
+  // x Φ(x) and Φ(x) + x φ(x) from tables of the normal distribution; the tanh form from its formula.
+  const x = tf.tensor1d([-3, -1, 0, 0.5, 2, 8]);
+  const exact = tf.valueAndGrad((x) => gelu(x, 'exact').sum())(x);
+  assertClose(gelu(x, 'exact'), [-0.0040497, -0.1586553, 0, 0.3457312, 1.9544997, 8], 'exact');
+  assertClose(exact.grad, [-0.0119456, -0.0833155, 0.5, 0.8674951, 1.0852318, 1], 'slope of exact');
+  const tanh = (x: number) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
+  const points = [...x.dataSync()];
+  const slope = (x: number) => (tanh(x + 1e-5) - tanh(x - 1e-5)) / 2e-5;
+  assertClose(gelu(x, 'tanh'), points.map(tanh), 'tanh');
+  assertClose(tf.grad((x) => gelu(x, 'tanh').sum())(x), points.map(slope), 'slope of tanh');
+});
+
+test('a sequence longer than the positions is refused', () => {
+  const { config, params } = loadFixture('bert-gelu', '');
+  const input = encoderInput([new Int32Array(25).fill(7)], [25]);
+  assert.throws(() => encode(params, '', config, input), /25 tokens.*24 positions/);
+});

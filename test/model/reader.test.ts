@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict';
+import { before, test } from 'node:test';
+import * as tf from '@tensorflow/tfjs';
+import { encoderInput } from '../../src/model/bert.ts';
+import { marginalLogLoss, type ReaderConfig, spanScores } from '../../src/model/reader.ts';
+import { startTestEngine } from '../support/engine.ts';
+import { assertClose, assertGradients, loadFixture, rows, withoutLeak } from './fixture.ts';
+
+before(() => startTestEngine());
+
+/** R = 3 blocks are read, of 5 retrieved; T = 14, spans are up to W = 4 wide. */
+function load() {
+  const { config: sizes, params, expected } = loadFixture('reader', 'reader.');
+  const config: ReaderConfig = { ...sizes, spanHidden: 8, maxSpanWidth: 4, spanLayerNormEps: 1e-3 };
+  const input = encoderInput(rows(expected), expected.firstSegment);
+  const blockTokens = tf.tensor2d(expected.blockTokens as number[][]);
+  const relevance = tf.tensor1d(expected.relevance);
+  const correct = new Float32Array(3 * 4 * 14);
+  for (let r = 0; r < 3; r++) {
+    (expected.goldStarts[r] as number[]).forEach((start, i) => {
+      if (start >= 0) correct[(r * 4 + expected.goldEnds[r][i] - start) * 14 + start] = 1;
+    });
+  }
+  const gold = tf.tensor2d(correct, [1, correct.length]);
+  const scores = () => spanScores(params, 'reader.', config, input, blockTokens);
+  /** Scores of all spans of the question, [1, R*W*T], the retrieval scores of their blocks added. */
+  const joint = (s: tf.Tensor) =>
+    scores()
+      .add(s.slice([0], [3]).reshape([3, 1, 1]))
+      .reshape([1, -1]) as tf.Tensor2D;
+  const readerLoss = (s: tf.Tensor = relevance) => marginalLogLoss(joint(s), gold).sum() as tf.Scalar;
+  const hasAnswers = tf.tensor2d([(expected.hasAnswers as number[]).map(Number)]);
+  const retrieverLoss = (s: tf.Tensor = relevance) =>
+    marginalLogLoss(s.reshape([1, 5]) as tf.Tensor2D, hasAnswers).sum() as tf.Scalar;
+  return { config, params, expected, relevance, scores, joint, readerLoss, retrieverLoss };
+}
+
+test("scores of all spans within the blocks agree with transformers' RealmReader", () => {
+  const { expected, scores } = load();
+  const found = withoutLeak(scores);
+  assert.deepEqual(found.shape, [3, 4, 14]);
+  const values = found.arraySync() as number[][][];
+  const spans = expected.spans as [number, number, number, number][];
+  assertClose(
+    spans.map(([r, start, end]) => values[r][end - start][start]),
+    spans.map((span) => span[3]),
+    'span scores',
+  );
+  const others = found.greater(-1e8).toInt().sum().dataSync()[0];
+  assert.equal(others, spans.length, 'no span outside a block is a candidate');
+});
+
+test('losses of retriever and reader, and the best span', () => {
+  const { expected, relevance, joint, readerLoss, retrieverLoss } = load();
+  assertClose(retrieverLoss(), expected.retrieverLoss, 'retriever loss');
+  assertClose(readerLoss(), expected.readerLoss, 'reader loss');
+  const best = joint(relevance).argMax(1).dataSync()[0];
+  const [start, width, block] = [best % 14, Math.floor(best / 14) % 4, Math.floor(best / 56)];
+  assert.deepEqual([block, start, start + width], expected.predicted);
+});
+
+test('gradients of every parameter and of the retrieval scores', () => {
+  const { config, params, expected, relevance, readerLoss, retrieverLoss } = load();
+  const loss = (s: tf.Tensor) => readerLoss(s).add(retrieverLoss(s)) as tf.Scalar;
+  assertGradients(params, 'reader.', config, 'reader/gradients.safetensors', () => loss(relevance));
+  assertClose(tf.grad(loss)(relevance), expected.relevanceGradient, 'gradient of the retrieval scores');
+});
+
+test('a question without a correct span has no loss and no gradient; the others of its batch keep theirs', () => {
+  const scores = tf.tensor2d([
+    [1, 2, 3],
+    [0, Math.log(3), -1e9],
+  ]);
+  const correct = tf.tensor2d([
+    [0, 0, 0],
+    [0, 1, 0],
+  ]);
+  assertClose(marginalLogLoss(scores, correct), [0, Math.log(4 / 3)], 'losses');
+  const gradient = tf.grad((s) => marginalLogLoss(s as tf.Tensor2D, correct).sum())(scores);
+  assertClose(gradient, [0, 0, 0, 0.25, -0.25, 0], 'gradient');
+});
+
+test('sequences shorter than the widest span are read too', () => {
+  const { config, params } = load();
+  const input = encoderInput([Int32Array.of(7, 8)], [1]);
+  const found = spanScores(params, 'reader.', config, input, tf.tensor2d([[0, 1]]));
+  assert.deepEqual(found.shape, [1, 2, 2]);
+  assert.deepEqual(
+    [...found.dataSync()].map((score) => score > -1e8),
+    [false, true, false, false],
+  );
+});
