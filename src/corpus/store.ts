@@ -397,11 +397,11 @@ function corpusOver(
   const sentenceTokens = manifest.sentencesFromBlocks ? tokens : open('sentence-tokens.bin');
   const spans = open('spans.bin');
 
-  function readIds(file: FileReader, first: number, end: number): Int32Array {
-    const ids = file.integers(first, end, idBytes);
+  function checkIds(file: FileReader, ids: Int32Array): Int32Array {
     for (let i = 0; i < ids.length; i++) {
-      if (ids[i] < 0 || ids[i] >= tokenizer.size)
+      if (ids[i] < 0 || ids[i] >= tokenizer.size) {
         throw damaged(file.path, `holds token ${ids[i]}, not in the vocabulary`);
+      }
     }
     return ids;
   }
@@ -424,12 +424,11 @@ function corpusOver(
     const titleAt = start + 8 + documents.u32(start);
     const idsAt = titleAt + documents.u32(start + 4);
     if (idsAt > end) throw damaged(documents.path, `holds a broken record of document ${number}`);
-    const titleIds = documents.bytes(idsAt, end);
     lastDocument = {
       number,
       id: documents.bytes(start + 8, titleAt).toString('utf8'),
       title: documents.bytes(titleAt, idsAt).toString('utf8'),
-      titleIds: integersOf(titleIds, idBytes),
+      titleIds: checkIds(documents, integersOf(documents.bytes(idsAt, end), idBytes)),
     };
     return lastDocument;
   }
@@ -460,11 +459,16 @@ function corpusOver(
     },
     bodyIds(block) {
       const at = recordOf(block) + 8;
-      return readIds(tokens, blockIndex.u64(at), blockIndex.u64(at + BLOCK_RECORD));
+      return checkIds(
+        tokens,
+        tokens.integers(blockIndex.u64(at), blockIndex.u64(at + BLOCK_RECORD), idBytes),
+      );
     },
     bodyLength(block) {
       const at = recordOf(block) + 8;
-      return blockIndex.u64(at + BLOCK_RECORD) - blockIndex.u64(at);
+      const length = blockIndex.u64(at + BLOCK_RECORD) - blockIndex.u64(at);
+      if (length < 0) throw damaged(blockIndex.path, `gives block ${block} a negative length`);
+      return length;
     },
     sentenceStarts(block) {
       const at = recordOf(block) + 16;
@@ -476,7 +480,8 @@ function corpusOver(
       ids(i) {
         const at = sentenceRecord(i);
         const first = sentenceIndex.u64(at);
-        return readIds(sentenceTokens, first, first + sentenceIndex.u32(at + 16));
+        const end = first + sentenceIndex.u32(at + 16);
+        return checkIds(sentenceTokens, sentenceTokens.integers(first, end, idBytes));
       },
       spans(i) {
         const at = sentenceRecord(i) + 8;

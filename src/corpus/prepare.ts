@@ -1,0 +1,252 @@
+import { UserError } from '../errors.ts';
+import { writeFolderAtomic } from '../files.ts';
+import type { Encoding, WordPiece } from '../tokenizer/wordpiece.ts';
+import { bodyRoom, packBlocks, titleRoom } from './blocks.ts';
+import { type Document, readDocuments } from './documents.ts';
+import { type JsonLine, readJsonLines, stringField } from './jsonl.ts';
+import { salientSpans } from './salient-spans.ts';
+import { type Range, splitSentences } from './sentences.ts';
+import { type Corpus, type CorpusCounts, type CorpusWriter, openCorpus, writeCorpus } from './store.ts';
+
+export interface PrepareOptions {
+  /** JSONL of documents, from which Z is made. */
+  documents: string;
+  /** JSONL of sentences for X: {"text", "spans"?: [[start, end], …] in characters}. Without it X is made from the documents. */
+  sentences?: string;
+  vocab: WordPiece;
+  /** Tokens of `[CLS] title [SEP] body [SEP]` at most. */
+  blockTokens: number;
+  /** Tokens of `[CLS] sentence [SEP]` at most. */
+  queryTokens: number;
+  /** Folder of the prepared corpus; one that stands there is replaced when the new one is whole. */
+  dir: string;
+  /** Called after every thousand documents or sentences read. */
+  onProgress?(done: PrepareCounts): void;
+}
+
+/** What was made, and what was left out. */
+export interface PrepareCounts extends CorpusCounts {
+  /** Documents without a single token of text; they are no part of the corpus. */
+  emptyDocuments: number;
+  /** Blocks of fewer than `NEAR_EMPTY` body tokens. */
+  nearEmptyBlocks: number;
+  /** Blocks with title and text of an earlier one. */
+  duplicateBlocks: number;
+  /** Sentences longer than a block, whose end was cut off. */
+  cutSentences: number;
+  /** Sentences left out of X because they hold no salient span. */
+  withoutSpan: number;
+  /** Sentences left out of X because their spans lie beyond the tokens of a query. */
+  spanTooFar: number;
+}
+
+/** Body tokens. */
+const NEAR_EMPTY = 8;
+
+/** Makes the prepared corpus of a file of documents, in one pass, with memory for one document at a time. */
+export async function prepare(options: PrepareOptions): Promise<PrepareCounts> {
+  const counts: PrepareCounts = {
+    documents: 0,
+    blocks: 0,
+    tokens: 0,
+    sentences: 0,
+    spans: 0,
+    emptyDocuments: 0,
+    nearEmptyBlocks: 0,
+    duplicateBlocks: 0,
+    cutSentences: 0,
+    withoutSpan: 0,
+    spanTooFar: 0,
+  };
+  let read = 0;
+  const tick = () => {
+    if (++read % 1000 === 0) options.onProgress?.(counts);
+  };
+
+  return writeFolderAtomic(options.dir, async (aside) => {
+    const writer = writeCorpus(aside, options.vocab);
+    try {
+      for await (const document of readDocuments(options.documents)) {
+        addDocument(writer, document, options, counts);
+        tick();
+      }
+      if (counts.blocks === 0) {
+        throw new UserError(
+          `${options.documents}: holds no document with text; give a JSONL file of {"id", "title", "text"}`,
+        );
+      }
+      if (options.sentences !== undefined) {
+        for await (const line of readJsonLines(options.sentences, 'a JSONL file of sentences')) {
+          addLine(writer, line, options, counts);
+          tick();
+        }
+      }
+      writer.finish();
+    } catch (error) {
+      writer.abandon();
+      throw error;
+    }
+    const corpus = openCorpus(aside);
+    counts.duplicateBlocks = countDuplicates(corpus);
+    corpus.close();
+    return counts;
+  });
+}
+
+/** One sentence of a document, tokenised once for its block and for X. */
+interface Sentence extends Encoding {
+  text: string;
+}
+
+function addDocument(
+  writer: CorpusWriter,
+  document: Document,
+  options: PrepareOptions,
+  counts: PrepareCounts,
+): void {
+  const { vocab, blockTokens, queryTokens } = options;
+  const sentences = sentencesOf(document.text, vocab);
+  if (sentences.length === 0) {
+    counts.emptyDocuments++;
+    return;
+  }
+  const titleIds = vocab.encode(document.title).ids.slice(0, titleRoom(blockTokens));
+  const number = writer.addDocument(document.id, document.title, titleIds);
+  counts.documents++;
+  const lengths = sentences.map((sentence) => sentence.ids.length);
+  for (const { first, end } of packBlocks(lengths, titleIds.length, blockTokens)) {
+    const packed = sentences.slice(first, end);
+    const room = bodyRoom(titleIds.length, blockTokens);
+    if (packed[0].ids.length > room) {
+      packed[0] = cut(packed[0], room, vocab);
+      counts.cutSentences++;
+    }
+    const { ids, starts } = concatenate(packed);
+    const text = packed.map((sentence) => sentence.text).join(' ');
+    const block = writer.addBlock(number, document.title, text, ids, starts);
+    counts.blocks++;
+    counts.tokens += ids.length;
+    if (ids.length < NEAR_EMPTY) counts.nearEmptyBlocks++;
+    if (options.sentences !== undefined) continue;
+    for (let s = 0; s < packed.length; s++) {
+      const length = Math.min(packed[s].ids.length, queryTokens - 2);
+      const spans = spansWithin(packed[s], salientSpans(packed[s].text), length, counts);
+      if (spans.length > 0) writer.addSentence(block, starts[s], length, spans);
+    }
+  }
+}
+
+/** The sentences of a text that hold a token. */
+function sentencesOf(text: string, vocab: WordPiece): Sentence[] {
+  const sentences: Sentence[] = [];
+  for (const { start, end } of splitSentences(text)) {
+    const sentence = text.slice(start, end);
+    const encoding = vocab.encode(sentence);
+    if (encoding.ids.length > 0) sentences.push({ text: sentence, ...encoding });
+  }
+  return sentences;
+}
+
+/** The first `room` tokens of a sentence, or a few less, so that no word is torn. */
+function cut(sentence: Sentence, room: number, vocab: WordPiece): Sentence {
+  let kept = room;
+  while (kept > 0 && vocab.vocabulary[sentence.ids[kept]].startsWith('##')) kept--;
+  if (kept === 0) kept = room;
+  return {
+    text: sentence.text.slice(0, sentence.ends[kept - 1]),
+    ids: sentence.ids.subarray(0, kept),
+    starts: sentence.starts.subarray(0, kept),
+    ends: sentence.ends.subarray(0, kept),
+  };
+}
+
+function concatenate(sentences: readonly Sentence[]): { ids: Int32Array; starts: number[] } {
+  const ids = new Int32Array(sentences.reduce((sum, sentence) => sum + sentence.ids.length, 0));
+  const starts: number[] = [];
+  let at = 0;
+  for (const sentence of sentences) {
+    starts.push(at);
+    ids.set(sentence.ids, at);
+    at += sentence.ids.length;
+  }
+  return { ids, starts };
+}
+
+function addLine(writer: CorpusWriter, line: JsonLine, options: PrepareOptions, counts: PrepareCounts): void {
+  const text = stringField(line, 'text');
+  const encoding = options.vocab.encode(text);
+  const length = Math.min(encoding.ids.length, options.queryTokens - 2);
+  const spans = spansWithin(encoding, spansOf(line, text) ?? salientSpans(text), length, counts);
+  if (spans.length > 0) writer.addForeignSentence(encoding.ids.subarray(0, length), spans);
+}
+
+/** The ready-made spans of a line, checked. */
+function spansOf({ value, where }: JsonLine, text: string): Range[] | undefined {
+  const { spans } = value;
+  if (spans === undefined || spans === null) return undefined;
+  if (!Array.isArray(spans))
+    throw new UserError(`${where}: "spans" must be a list of [start, end] in characters`);
+  return spans
+    .map((span) => {
+      const [start, end] = Array.isArray(span) && span.length === 2 ? span : [];
+      if (
+        !(Number.isInteger(start) && Number.isInteger(end) && 0 <= start && start < end && end <= text.length)
+      ) {
+        const shown = JSON.stringify(span);
+        throw new UserError(
+          `${where}: span ${shown} is no [start, end] in the ${text.length} characters of "text"`,
+        );
+      }
+      return { start, end };
+    })
+    .sort((a, b) => a.start - b.start);
+}
+
+/** Spans as token pairs of the sentence's first `length` tokens; those that do not fit are dropped, and the reason counted. */
+function spansWithin(encoding: Encoding, spans: Range[], length: number, counts: PrepareCounts): number[] {
+  const all = tokenSpans(encoding, spans);
+  const pairs: number[] = [];
+  for (let i = 0; i < all.length; i += 2) if (all[i + 1] <= length) pairs.push(all[i], all[i + 1]);
+  if (pairs.length > 0) {
+    counts.sentences++;
+    counts.spans += pairs.length / 2;
+  } else if (all.length > 0) counts.spanTooFar++;
+  else counts.withoutSpan++;
+  return pairs;
+}
+
+/**
+ * Token pairs [start, end) of the pieces that lie wholly inside each character range, as the released code masks.
+ * Ranges that hold no whole piece are dropped.
+ */
+export function tokenSpans({ starts, ends }: Encoding, spans: readonly Range[]): number[] {
+  const pairs: number[] = [];
+  let first = 0;
+  for (const span of spans) {
+    while (first > 0 && starts[first - 1] >= span.start) first--; // spans may overlap
+    while (first < starts.length && starts[first] < span.start) first++;
+    let end = first;
+    while (end < ends.length && ends[end] <= span.end) end++;
+    if (end > first) pairs.push(first, end);
+  }
+  return pairs;
+}
+
+/** Hashes held at a time. */
+const HASHES = 1 << 20;
+
+/** Blocks whose hash an earlier block has: by passes over the index, each of the hashes with one remainder, so that memory stays flat. */
+function countDuplicates(corpus: Corpus): number {
+  const passes = BigInt(Math.ceil(corpus.blocks / HASHES));
+  let duplicates = 0;
+  for (let pass = 0n; pass < passes; pass++) {
+    const seen = new Set<bigint>();
+    for (let block = 0; block < corpus.blocks; block++) {
+      const hash = corpus.hash(block);
+      if (passes > 1n && hash % passes !== pass) continue;
+      if (seen.has(hash)) duplicates++;
+      else seen.add(hash);
+    }
+  }
+  return duplicates;
+}
