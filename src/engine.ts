@@ -119,7 +119,15 @@ async function startWasm(): Promise<Engine> {
     );
     setWasmPaths(join(home, 'dist', '/'));
   }
+  // The backend's loader rethrows every uncaught error after printing itself, one line of 20 kB: keep it out.
+  const events = ['uncaughtException', 'unhandledRejection'] as const;
+  const before = events.map((event) => process.rawListeners(event));
   await activate('wasm');
+  for (const [i, event] of events.entries()) {
+    for (const added of process.rawListeners(event).filter((listener) => !before[i].includes(listener))) {
+      process.removeListener(event, added as () => void);
+    }
+  }
   if (!wasmStarted) registerWasmKernels(); // over the backend's own, once these are set up
   wasmStarted = true;
   return { name: 'wasm', description: 'WebAssembly on one CPU core' };

@@ -7,15 +7,12 @@ import * as tf from '@tensorflow/tfjs';
  */
 export function registerWasmKernels(): void {
   const module = (tf.backend() as unknown as Backend).wasm;
-  const matMul = module.cwrap(
-    '_FusedMatMul',
-    null,
-    ['array', 'array'].flatMap((shape) => ['number', shape, 'number']).concat(Array(7).fill('number')),
-  ) as FusedMatMul;
+  const matMul = module.cwrap('_FusedMatMul', null, Array(13).fill('number')) as FusedMatMul;
+  const shapes = module._malloc(6 * 4);
   replace('BatchMatMul', () => (args) => {
     const { a, b } = args.inputs;
     const { transposeA, transposeB } = args.attrs as { transposeA: boolean; transposeB: boolean };
-    return batchMatMul(args.backend, matMul, a, b, transposeA, transposeB);
+    return batchMatMul(args.backend, matMul, shapes, a, b, transposeA, transposeB);
   });
   replace('_FusedMatMul', (original) => (args) => {
     const { a, b, bias } = args.inputs;
@@ -25,8 +22,16 @@ export function registerWasmKernels(): void {
       activation: string;
     };
     if (activation !== 'linear') return original!(args);
-    return batchMatMul(args.backend, matMul, a, b, transposeA, transposeB, bias);
+    return batchMatMul(args.backend, matMul, shapes, a, b, transposeA, transposeB, bias);
   });
+  replace('Transpose', () => transpose);
+  replace(
+    'Slice',
+    (original) => (args) => (args.inputs.x.dtype === 'string' ? original!(args) : slice(args)),
+  );
+  replace('Tile', (original) => (args) => (args.inputs.x.dtype === 'string' ? original!(args) : tile(args)));
+  replace('Exp', () => exp);
+  replace('Tanh', () => tanh);
   replace('GatherV2', () => gather);
   replace('UnsortedSegmentSum', () => unsortedSegmentSum);
   replace('Sum', (original) => (args) => {
@@ -46,6 +51,7 @@ interface Backend {
   wasm: {
     cwrap(name: string, returns: null, takes: string[]): unknown;
     tfjs: { registerTensor(id: number, size: number, offset: number): void; disposeData(id: number): void };
+    _malloc(bytes: number): number;
     HEAPU8: Uint8Array;
   };
   dataIdMap: { get(dataId: object): { id: number; memoryOffset: number } };
@@ -76,10 +82,10 @@ function replace(kernelName: string, make: (original: Kernel | undefined) => Ker
 
 type FusedMatMul = (
   a: number,
-  aShape: Uint8Array,
+  aShape: number,
   aRank: number,
   b: number,
-  bShape: Uint8Array,
+  bShape: number,
   bRank: number,
   transposeA: number,
   transposeB: number,
@@ -96,10 +102,12 @@ type FusedMatMul = (
  * operands are written out, and a batch becomes a loop over views of its matrices.
  * XNNPACK's packed copy of `b` is cached by tensor id alone, wrong for the same data under two shapes: each view has
  * an id of its own and takes its cache with it.
+ * @param shapes room on the heap for the two shapes, 6 int32
  */
 function batchMatMul(
   backend: Backend,
   matMul: FusedMatMul,
+  shapes: number,
   a: tf.TensorInfo,
   b: tf.TensorInfo,
   transposeA: boolean,
@@ -126,22 +134,21 @@ function batchMatMul(
     if (!bias) return out;
     throw new Error('matMul: nothing to sum over');
   }
-  const left = transposeA ? transposeMatrices(backend, a) : a;
-  const right = transposeB ? transposeMatrices(backend, b) : b;
+  const left = transposeA ? swapLast(backend, a) : a;
+  const right = transposeB ? swapLast(backend, b) : b;
 
   const whole = tf.util.sizeFromShape(batchB) === 1 && tf.util.sizeFromShape(batchA) === count;
   const rows = whole ? count * m : m;
   const indexA = batchIndices(batchA, batch);
   const indexB = batchIndices(batchB, batch);
   const [atA, atB, atOut] = [left, right, out].map((t) => backend.dataIdMap.get(t.dataId).memoryOffset);
-  const aShape = new Uint8Array(new Int32Array([1, rows, ka]).buffer);
-  const bShape = new Uint8Array(new Int32Array([1, ka, n]).buffer);
+  new Int32Array(backend.wasm.HEAPU8.buffer, shapes, 6).set([1, rows, ka, 1, ka, n]);
   const biasId = bias ? view(backend, n, backend.dataIdMap.get(bias.dataId).memoryOffset) : 0;
   for (let i = 0; i < (whole ? 1 : count); i++) {
     const aId = view(backend, rows * ka, atA + 4 * indexA[i] * m * ka);
     const bId = view(backend, ka * n, atB + 4 * indexB[i] * ka * n);
     const outId = view(backend, rows * n, atOut + 4 * i * m * n);
-    matMul(aId, aShape, 3, bId, bShape, 3, 0, 0, 0, biasId, 0, 0, outId);
+    matMul(aId, shapes, 3, bId, shapes + 12, 3, 0, 0, 0, biasId, 0, 0, outId);
     for (const id of [aId, bId, outId]) backend.wasm.tfjs.disposeData(id);
   }
   if (bias) backend.wasm.tfjs.disposeData(biasId);
@@ -180,26 +187,212 @@ function batchIndices(own: number[], batch: number[]): Int32Array {
   return indices;
 }
 
+function swapLast(backend: Backend, x: tf.TensorInfo): tf.TensorInfo {
+  const rank = x.shape.length;
+  const perm = x.shape.map((_, d) => d);
+  perm[rank - 2] = rank - 1;
+  perm[rank - 1] = rank - 2;
+  return transpose({ inputs: { x }, attrs: { perm }, backend });
+}
+
 /** Side of the square that a transpose reads and writes at a time, so that both stay in the first-level cache. */
 const TILE = 16;
 
-/** Swaps the last two axes. */
-function transposeMatrices(backend: Backend, x: tf.TensorInfo): tf.TensorInfo {
-  const [rows, columns] = x.shape.slice(-2);
-  const out = backend.makeOutput([...x.shape.slice(0, -2), columns, rows], 'float32');
-  const from = backend.typedArrayFromHeap(x);
+/**
+ * Where the last axis stays, runs of it are copied; else the input's last axis and the output's last axis are
+ * walked in squares and the other axes around them.
+ */
+function transpose({ inputs: { x }, attrs, backend }: Args): tf.TensorInfo {
+  const { perm } = attrs as { perm: number[] };
+  const out = backend.makeOutput(
+    perm.map((d) => x.shape[d]),
+    x.dtype,
+  );
+  const { sizes, from: order } = collapse(x.shape, perm);
+  const rank = sizes.length;
+  const inStrides = [...tf.util.computeStrides(sizes), 1].slice(0, Math.max(rank, 1));
+  const outSizes = order.map((d) => sizes[d]);
+  const strides = [...tf.util.computeStrides(outSizes), 1].slice(0, Math.max(rank, 1));
+  const outStrides = order.map(() => 0); // of each input axis in the output
+  order.forEach((d, at) => {
+    outStrides[d] = strides[at];
+  });
+  const values = backend.typedArrayFromHeap(x);
   const to = backend.typedArrayFromHeap(out);
-  for (let base = 0; base < from.length; base += rows * columns) {
-    for (let r0 = 0; r0 < rows; r0 += TILE) {
-      const r1 = Math.min(r0 + TILE, rows);
-      for (let c0 = 0; c0 < columns; c0 += TILE) {
-        const c1 = Math.min(c0 + TILE, columns);
-        for (let c = c0; c < c1; c++) {
-          for (let r = r0, w = base + c * rows + r0; r < r1; r++, w++) to[w] = from[base + r * columns + c];
-        }
+  if (rank <= 1) {
+    to.set(values);
+    return out;
+  }
+  const last = rank - 1;
+  const p = order[last]; // input axis that becomes the last
+  const others = order.map((d) => d).filter((d) => d !== p && d !== last);
+  const outer = others.reduce((n, d) => n * sizes[d], 1);
+  const rows = p === last ? 1 : sizes[p];
+  const rowStride = inStrides[p];
+  const columns = sizes[last];
+  const columnStride = outStrides[last];
+  const counter = new Int32Array(others.length);
+  let r = 0;
+  let w = 0;
+  for (let i = 0; i < outer; i++) {
+    if (p === last) copyRun(values, r, to, w, columns);
+    else moveMatrix(values, r, rowStride, to, w, columnStride, rows, columns);
+    for (let k = others.length - 1; k >= 0; k--) {
+      const d = others[k];
+      r += inStrides[d];
+      w += outStrides[d];
+      if (++counter[k] < sizes[d]) break;
+      counter[k] = 0;
+      r -= inStrides[d] * sizes[d];
+      w -= outStrides[d] * sizes[d];
+    }
+  }
+  return out;
+}
+
+type Values = Float32Array | Int32Array | Uint8Array;
+
+/** Below this many elements a loop is faster than asking for two views. */
+const SHORT_RUN = 48;
+
+function copyRun(from: Values, r: number, to: Values, w: number, size: number): void {
+  if (size > SHORT_RUN) to.set(from.subarray(r, r + size), w);
+  else for (let i = 0; i < size; i++) to[w + i] = from[r + i];
+}
+
+/** Element (i, j) of a matrix with rows `rowStride` apart goes to row j of one with rows `columnStride` apart. */
+function moveMatrix(
+  from: Values,
+  r: number,
+  rowStride: number,
+  to: Values,
+  w: number,
+  columnStride: number,
+  rows: number,
+  columns: number,
+): void {
+  for (let i0 = 0; i0 < rows; i0 += TILE) {
+    const i1 = Math.min(i0 + TILE, rows);
+    for (let j0 = 0; j0 < columns; j0 += TILE) {
+      const j1 = Math.min(j0 + TILE, columns);
+      for (let j = j0; j < j1; j++) {
+        for (let i = i0, at = w + j * columnStride + i0; i < i1; i++, at++)
+          to[at] = from[r + i * rowStride + j];
       }
     }
   }
+}
+
+/** Leaves out axes of size 1 and joins neighbours that stay neighbours: fewer axes, longer runs. */
+function collapse(shape: number[], perm: number[]): { sizes: number[]; from: number[] } {
+  const kept = perm.filter((d) => shape[d] !== 1);
+  const groups: number[][] = [];
+  const nextKept = (d: number) => {
+    let next = d + 1;
+    while (next < shape.length && shape[next] === 1) next++;
+    return next;
+  };
+  for (const d of kept) {
+    const group = groups.at(-1);
+    if (group && nextKept(group[group.length - 1]) === d) group.push(d);
+    else groups.push([d]);
+  }
+  const inOrder = [...groups].sort((a, b) => a[0] - b[0]);
+  return {
+    sizes: inOrder.map((group) => group.reduce((n, d) => n * shape[d], 1)),
+    from: groups.map((group) => inOrder.indexOf(group)),
+  };
+}
+
+/** Copies the part alone; the backend's own copies the whole input first. 64 KiB out of 16 MiB: 4.5 → 0.1. */
+function slice({ inputs: { x }, attrs, backend }: Args): tf.TensorInfo {
+  const { begin, size } = attrs as { begin: number | number[]; size: number | number[] };
+  const [start, extent] = tf.slice_util.parseSliceParams(x as tf.Tensor, begin, size);
+  tf.slice_util.assertParamsValid(x as tf.Tensor, start, extent);
+  const out = backend.makeOutput(extent, x.dtype);
+  const strides = [...tf.util.computeStrides(x.shape), 1];
+  const from = backend.typedArrayFromHeap(x);
+  const to = backend.typedArrayFromHeap(out);
+  let inner = x.shape.length; // axes from here on are taken whole, so they are one run with the axis before
+  while (inner > 0 && extent[inner - 1] === x.shape[inner - 1]) inner--;
+  const axis = Math.max(0, inner - 1);
+  const run = tf.util.sizeFromShape(extent.slice(axis));
+  if (run === 0) return out;
+  const counter = new Int32Array(axis);
+  let r = start.reduce((sum, at, d) => sum + at * strides[d], 0);
+  for (let w = 0; w < to.length; w += run) {
+    copyRun(from, r, to, w, run);
+    for (let d = axis - 1; d >= 0; d--) {
+      r += strides[d];
+      if (++counter[d] < extent[d]) break;
+      counter[d] = 0;
+      r -= strides[d] * extent[d];
+    }
+  }
+  return out;
+}
+
+/** Repeats along each axis, the last first. [4096, 128] twice: 115 → 1. It also serves broadcastTo. */
+function tile({ inputs: { x }, attrs, backend }: Args): tf.TensorInfo {
+  const { reps } = attrs as { reps: number[] };
+  const out = backend.makeOutput(
+    x.shape.map((size, d) => size * reps[d]),
+    x.dtype,
+  );
+  const from = backend.typedArrayFromHeap(x);
+  const to = backend.typedArrayFromHeap(out);
+  if (to.length === 0) return out;
+  const rank = x.shape.length;
+  const place = (axis: number, r: number, w: number): void => {
+    if (axis === rank) {
+      to[w] = from[r];
+      return;
+    }
+    const read = tf.util.sizeFromShape(x.shape.slice(axis + 1));
+    const write = tf.util.sizeFromShape(out.shape.slice(axis + 1));
+    const size = x.shape[axis];
+    if (read === write)
+      copyRun(from, r, to, w, size * read); // nothing repeats further in
+    else for (let i = 0; i < size; i++) place(axis + 1, r + i * read, w + i * write);
+    const done = size * write;
+    if (done === 1) to.fill(to[w], w, w + reps[axis]);
+    else for (let k = 1; k < reps[axis]; k++) to.copyWithin(w + k * done, w, w + done);
+  };
+  place(0, 0, 0);
+  return out;
+}
+
+/** 2 to the power of -150 … 128, the range of a float32. */
+const POWERS = Float64Array.from({ length: 279 }, (_, i) => 2 ** (i - 150));
+
+/**
+ * e^x to float32's last digit: x = k ln 2 + r with |r| ≤ ln 2 / 2, e^r by its series up to r^7 (error 5e-9), times 2^k.
+ * The backend calls libm's expf. 2.5 million: 38 → 10.
+ */
+function expOf(x: number): number {
+  if (x > 88.8) return Number.POSITIVE_INFINITY;
+  if (x < -103.98) return 0;
+  const k = Math.floor(x * Math.LOG2E + 0.5);
+  const r = x - k * Math.LN2;
+  const series =
+    1 + r * (1 + r * (1 / 2 + r * (1 / 6 + r * (1 / 24 + r * (1 / 120 + r * (1 / 720 + r / 5040))))));
+  return series * POWERS[(k + 150) | 0];
+}
+
+function exp({ inputs: { x }, backend }: Args): tf.TensorInfo {
+  const out = backend.makeOutput(x.shape, 'float32');
+  const from = backend.typedArrayFromHeap(x);
+  const to = backend.typedArrayFromHeap(out);
+  for (let i = 0; i < from.length; i++) to[i] = expOf(from[i]);
+  return out;
+}
+
+/** 1 − 2 / (e^2x + 1), in double precision, so that small x keep their digits. */
+function tanh({ inputs: { x }, backend }: Args): tf.TensorInfo {
+  const out = backend.makeOutput(x.shape, 'float32');
+  const from = backend.typedArrayFromHeap(x);
+  const to = backend.typedArrayFromHeap(out);
+  for (let i = 0; i < from.length; i++) to[i] = 1 - 2 / (expOf(2 * from[i]) + 1);
   return out;
 }
 
