@@ -43,7 +43,7 @@ function names(sentence: string, taken: Range[]): Range[] {
   for (let w = 0; w < words.length; ) {
     while (t < taken.length && taken[t].end <= words[w].start) t++;
     const limit = t < taken.length ? taken[t].start : sentence.length;
-    if (words[w].start >= limit || !beginsName(words, w)) {
+    if (words[w].end > limit || !beginsName(sentence, words, w)) {
       w++;
       continue;
     }
@@ -92,7 +92,7 @@ function opens(sentence: string, start: number): boolean {
 
 const OPENING = '"“‘«(\'¿¡';
 
-function beginsName(words: Word[], w: number): boolean {
+function beginsName(sentence: string, words: Word[], w: number): boolean {
   const word = words[w];
   if (!word.capital || NEVER_FIRST.has(word.text) || /^\P{L}|['’](?:ve|re|ll|d|m|t)$/u.test(word.text))
     return false;
@@ -104,7 +104,7 @@ function beginsName(words: Word[], w: number): boolean {
   if (!shouted && FUNCTION_WORDS.has(lower)) return false;
   if (!word.first || shouted || /\p{Ll}\p{Lu}/u.test(word.text)) return true;
   if (HEADS.has(lower)) return joined === true && !NEVER_IN.has(next!.text);
-  return isNameAtFirst(word, lower, next);
+  return isNameAtFirst(word, lower, next, sentence[word.end] === ',');
 }
 
 /** Index of the word that continues the name after word `last`, or `last` when it ends there. */
@@ -143,16 +143,18 @@ const ends = (word: Word) => NEVER_IN.has(word.text);
 function pushName(found: Range[], words: Word[], from: number, to: number): void {
   while (from < to && STRIPPED.has(words[from].text)) from++;
   if (STRIPPED.has(words[from].text)) return;
-  found.push({ start: words[from].start, end: words[to].end });
+  // The full stop after "World War I." ends the sentence; that of "U.S." or of a lone initial is its own.
+  const stop = from < to && /^\p{Lu}\.$/u.test(words[to].text) ? 1 : 0;
+  found.push({ start: words[from].start, end: words[to].end - stop });
 }
 
 /** Whether a word with the capital that any first word has is a name all the same. */
-function isNameAtFirst(word: Word, lower: string, next: Word | undefined): boolean {
+function isNameAtFirst(word: Word, lower: string, next: Word | undefined, comma: boolean): boolean {
   const tags = tagsOf(lower);
   if (tags.length > 0) return tags.some((tag) => NAME_TAGS.has(tag));
   if (word.text.includes('-') && !/-\p{Lu}/u.test(word.text)) return false;
   if (ORDINARY_ENDING.test(lower)) return false;
-  if (next === undefined || next.capital) return true;
+  if (next === undefined || next.capital || comma) return true;
   // An English noun that can be counted does not begin a clause without an article; a name does.
   return (
     VERBS.has(next.text) || next.text.endsWith('ed') || tagsOf(next.text).some((tag) => FOLLOWS_NAME.has(tag))

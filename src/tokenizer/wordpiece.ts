@@ -33,7 +33,7 @@ export interface WordPiece {
 export const SPECIAL_TOKENS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]'] as const;
 
 /** Longer words, in characters, become one [UNK]. As Hugging Face does; google-research/bert reads up to 200. */
-const LONGEST_WORD = 100;
+export const LONGEST_WORD = 100;
 
 /** Reads a BERT `vocab.txt`: one piece a line, the line number less one is the id. */
 export function loadWordPiece(vocabPath: string, lowercase: boolean): WordPiece {

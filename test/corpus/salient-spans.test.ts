@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { gunzipSync } from 'node:zlib';
+import { salientSpans } from '../../src/corpus/salient-spans.ts';
+import { splitSentences } from '../../src/corpus/sentences.ts';
+
+const data = join(import.meta.dirname, '../../../shared/data/passages.jsonl.gz');
+
+function marked(text: string): string {
+  let out = '';
+  let at = 0;
+  for (const { start, end } of salientSpans(text)) {
+    assert.ok(start >= at && end > start, 'in order, not empty, none overlapping');
+    out += `${text.slice(at, start)}{${text.slice(start, end)}}`;
+    at = end;
+  }
+  return out + text.slice(at);
+}
+const finds = (expected: string) => assert.equal(marked(expected.replace(/[{}]/g, '')), expected);
+
+test('people, places, organisations and dates', () => {
+  finds('{Marie Curie} moved from {Warsaw} to {Paris} in {1891} and taught at the {University of Paris}.');
+  finds('In {May 1970} {AT&T} and {Western Union} left {New York} for the {U.S.}');
+  finds('The painter {Vincent van Gogh} and {J. R. R. Tolkien} never met Dr. {Martin Luther King}, Jr.');
+});
+
+test('invented names, also at the start of a sentence', () => {
+  finds('{Talvora Benik} of {Quenfell} was born in {Drost} in {1812}.');
+  finds('{Talvora} founded the {Guild} of {Masons}.');
+  finds('{Quenfell} lies on the river {Osk}.');
+  finds('{Osk}, a river, runs to {Vell}.');
+});
+
+test('an ordinary first word is no name', () => {
+  finds('During the war many people left.');
+  finds('Scientists found water.');
+  finds('Mountain ranges rise, and Apple trees grow.'.replace('Apple', 'apple'));
+  finds('Running is healthy.');
+  finds('Many {Americans} came.');
+  finds("I've seen it, and I know.");
+});
+
+test('a name that begins with an ordinary word', () => {
+  finds('{New Haven} is a port.');
+  finds('{World War II} ended, like {World War I}.');
+});
+
+test('a possessive ends a name and is no part of it', () => {
+  finds("{China}'s {Great Wall} is {US}-built.");
+});
+
+test('after an opening quotation mark as at the start of a sentence', () => {
+  finds('He said: "{Paris} is burning," but "The war is over."');
+});
+
+test('capitals alone tell nothing', () => {
+  finds('THE RIVER OF THE NORTH IN {1990}');
+  finds('there are no names here');
+  finds('');
+});
+
+test('real sentences: spans are in order, apart, and without white space at their ends', {
+  skip: !existsSync(data) && 'needs ../shared/data',
+}, () => {
+  const lines = gunzipSync(readFileSync(data)).toString().trim().split('\n');
+  let sentences = 0;
+  let withSpan = 0;
+  for (let i = 0; i < lines.length; i += 40) {
+    const { text } = JSON.parse(lines[i]) as { text: string };
+    for (const range of splitSentences(text)) {
+      const sentence = text.slice(range.start, range.end);
+      const spans = salientSpans(sentence);
+      let at = 0;
+      for (const { start, end } of spans) {
+        assert.ok(start >= at && end <= sentence.length, sentence);
+        assert.equal(sentence.slice(start, end), sentence.slice(start, end).trim(), sentence);
+        at = end;
+      }
+      sentences++;
+      if (spans.length > 0) withSpan++;
+    }
+  }
+  // Three in four sentences of Wikipedia name something.
+  assert.ok(withSpan / sentences > 0.65 && withSpan / sentences < 0.85, `${withSpan} of ${sentences}`);
+});

@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { splitSentences } from '../../src/corpus/sentences.ts';
+
+const sentences = (text: string) => splitSentences(text).map(({ start, end }) => text.slice(start, end));
+/** A text whose sentences are parted by "|" in what is expected. */
+const splits = (marked: string) =>
+  assert.deepEqual(sentences(marked.replaceAll('|', ' ')), marked.split('|'));
+
+test('full stops, question and exclamation marks', () => {
+  splits('It rained.|Did it stop?|No!|He left.');
+  splits('"Why?" he asked.|"Go," she said.|"It is late."|They went.');
+});
+
+test('abbreviations before a name do not end a sentence', () => {
+  splits('Dr. Ames met Mr. and Mrs. Bell in St. Louis.|Gen. Oak came vs. Prof. Elm.');
+});
+
+test('initials do not end a sentence', () => {
+  splits('J. R. R. Tolkien and George W. Bush read A.B. Smith.|They liked it.');
+});
+
+test('"No." ends a sentence unless a number follows', () => {
+  splits('Symphony No. 5 and Fig. 3 are here.|He said no.|She said No.|He left.');
+  splits('See Vol. IV and p. 12.|The end.');
+});
+
+test('an abbreviation that may end a sentence does so before a word that opens one', () => {
+  splits('He lives in the U.S. Army base.|She left the U.S.|The end came at 5 p.m.|It was late.');
+  splits('Acme Inc. sold Bolt Co. to Nut Ltd.|In 1990 it closed.');
+  splits('World War I.|The war ended.');
+});
+
+test('lower case goes on', () => {
+  splits('The Yahoo! site and e.g. this one.|Text goes on... and on.');
+});
+
+test('a line feed ends a sentence, a list number does not', () => {
+  assert.deepEqual(sentences('Heading\nText goes\r\n on.'), ['Heading', 'Text goes', 'on.']);
+  splits('1. Introduction is first.|2. Methods are next.');
+});
+
+test('no sentence begins or ends with white space, and nothing else is lost', () => {
+  const text = '  One.  \u00a0Two! \n\n 三。四。 ';
+  assert.deepEqual(sentences(text), ['One.', 'Two!', '三。', '四。']);
+  assert.deepEqual(splitSentences(' \n '), []);
+  assert.deepEqual(splitSentences(''), []);
+});
