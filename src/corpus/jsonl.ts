@@ -34,7 +34,8 @@ export async function* readJsonLines(path: string, what: string): AsyncGenerator
     }
     if (failure) throw failure;
   } catch (error) {
-    throw explainRead(path, what, error);
+    // A line torn by a failure of the file is not the reader's to mend.
+    throw explainRead(path, what, failure ?? error);
   } finally {
     lines.close();
     file.destroy();

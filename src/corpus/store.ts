@@ -122,7 +122,6 @@ const MANIFEST = z.object({
   sentencesFromBlocks: z.boolean(),
   idBytes: z.union([z.literal(2), z.literal(4)]),
   lowercase: z.boolean(),
-  vocabularySha256: z.string(),
   files: z.record(z.enum(FILES), z.object({ bytes: count, sha256: z.string() })),
 });
 type Manifest = z.infer<typeof MANIFEST>;
@@ -217,7 +216,6 @@ export function writeCorpus(dir: string, tokenizer: WordPiece): CorpusWriter {
         sentencesFromBlocks: fromBlocks,
         idBytes,
         lowercase: tokenizer.lowercase,
-        vocabularySha256: tokenizer.sha256,
         files: seals,
       };
       writeFileAtomic(join(dir, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`);
@@ -314,9 +312,8 @@ function appender(path: string): Appender {
 /** Opens a prepared corpus. Checks the manifest, the length of every file and the vocabulary; `verifyCorpus` checks all bytes. */
 export function openCorpus(dir: string): Corpus {
   const { manifest, sha256 } = readManifest(dir);
+  checkFile(dir, 'vocab.txt', manifest);
   const tokenizer = loadWordPiece(join(dir, 'vocab.txt'), manifest.lowercase);
-  if (tokenizer.sha256 !== manifest.vocabularySha256)
-    throw damaged(join(dir, 'vocab.txt'), 'is not the vocabulary that the corpus was made with');
   const opened: FileReader[] = [];
   function open(name: FileName): FileReader {
     const file = fileReader(join(dir, name), manifest.files[name].bytes);
@@ -336,12 +333,14 @@ export function openCorpus(dir: string): Corpus {
 /** Compares every byte of a prepared corpus with the manifest's hashes; a `UserError` names the first file that differs. */
 export function verifyCorpus(dir: string): void {
   const { manifest } = readManifest(dir);
-  for (const name of FILES) {
-    const path = join(dir, name);
-    const { bytes, sha256 } = manifest.files[name];
-    fileReader(path, bytes).close();
-    if (sha256File(path) !== sha256) throw damaged(path, 'has other content than when it was written');
-  }
+  for (const name of FILES) checkFile(dir, name, manifest);
+}
+
+function checkFile(dir: string, name: FileName, manifest: Manifest): void {
+  const path = join(dir, name);
+  const { bytes, sha256 } = manifest.files[name];
+  fileReader(path, bytes).close();
+  if (sha256File(path) !== sha256) throw damaged(path, 'has other content than when it was written');
 }
 
 function readManifest(dir: string): { manifest: Manifest; sha256: string } {

@@ -1,0 +1,391 @@
+import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
+import {
+  appendFileSync,
+  createReadStream,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { createGunzip } from 'node:zlib';
+import { type PrepareOptions, prepare, tokenSpans } from '../../src/corpus/prepare.ts';
+import { type Corpus, openCorpus, verifyCorpus, writeCorpus } from '../../src/corpus/store.ts';
+import { UserError } from '../../src/errors.ts';
+import { trainVocabulary } from '../../src/tokenizer/train-vocabulary.ts';
+import { loadWordPiece, SPECIAL_TOKENS, wordPiece } from '../../src/tokenizer/wordpiece.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'prepare-'));
+after(() => rmSync(folder, { recursive: true }));
+
+const documents = [
+  {
+    id: 'd0',
+    title: 'Talvora Benik',
+    text: 'Talvora Benik was born in Quenfell. She moved to Drost in 1812.\nThere is no name here. Drost lies on the river Osk.',
+  },
+  { id: 'd1', title: 'Empty', text: ' \n ' },
+  { id: 'd2', title: 'Río Osk', text: 'The river Osk 😀 runs to Vell.' },
+  { id: 'd3', title: 'Río Osk', text: 'The river Osk 😀 runs to Vell.' },
+];
+const vocab = wordPiece(
+  await trainVocabulary(
+    documents.flatMap(({ title, text }) => Array<string>(3).fill(`${title} ${text}`)),
+    400,
+    true,
+  ),
+  true,
+);
+const path = join(folder, 'documents.jsonl');
+writeFileSync(path, documents.map((document) => `${JSON.stringify(document)}\n`).join(''));
+
+let made = 0;
+async function prepared(options: Partial<PrepareOptions> = {}) {
+  const dir = join(folder, `corpus-${made++}`);
+  const counts = await prepare({ documents: path, vocab, blockTokens: 24, queryTokens: 20, dir, ...options });
+  return { dir, counts };
+}
+
+function spansOf(corpus: Corpus, i: number): string[] {
+  const ids = corpus.sentences.ids(i);
+  const spans = corpus.sentences.spans(i);
+  const found: string[] = [];
+  for (let s = 0; s < spans.length; s += 2)
+    found.push(corpus.tokenizer.decode(ids.subarray(spans[s], spans[s + 1])));
+  return found;
+}
+
+test('documents become blocks with titles, texts, tokens and sentence starts', async () => {
+  const { dir, counts } = await prepared();
+  const corpus = openCorpus(dir);
+  const texts = Array.from({ length: corpus.blocks }, (_, b) => corpus.text(b));
+  assert.deepEqual(texts, [
+    'Talvora Benik was born in Quenfell. She moved to Drost in 1812.',
+    'There is no name here. Drost lies on the river Osk.',
+    'The river Osk 😀 runs to Vell.',
+    'The river Osk 😀 runs to Vell.',
+  ]);
+  assert.deepEqual([0, 1, 2, 3].map(corpus.documentId), ['d0', 'd0', 'd2', 'd3']);
+  assert.deepEqual([3, 0, 1].map(corpus.title), ['Río Osk', 'Talvora Benik', 'Talvora Benik']);
+  for (let b = 0; b < corpus.blocks; b++) {
+    assert.deepEqual(corpus.bodyIds(b), vocab.encode(texts[b]).ids);
+    assert.equal(corpus.bodyLength(b), corpus.bodyIds(b).length);
+    assert.deepEqual(corpus.titleIds(b), vocab.encode(corpus.title(b)).ids);
+    const digest = createHash('sha1')
+      .update(`${corpus.title(b)} <sep> ${texts[b]}`)
+      .digest('hex');
+    assert.equal(corpus.hash(b).toString(16).padStart(16, '0'), digest.slice(0, 16));
+  }
+  const second = vocab.encode('Talvora Benik was born in Quenfell.').ids.length;
+  assert.deepEqual([...corpus.sentenceStarts(0)], [0, second]);
+  assert.deepEqual([...corpus.sentenceStarts(2)], [0]);
+  const tokens = texts.reduce((sum, text) => sum + vocab.encode(text).ids.length, 0);
+  assert.deepEqual(counts, {
+    documents: 3,
+    blocks: 4,
+    tokens,
+    sentences: 5,
+    spans: 10,
+    emptyDocuments: 1,
+    nearEmptyBlocks: 0,
+    duplicateBlocks: 1,
+    cutSentences: 0,
+    withoutSpan: 1,
+    spanTooFar: 0,
+  });
+  corpus.close();
+});
+
+test('X holds the sentences with spans, each with its block', async () => {
+  const { dir } = await prepared();
+  const corpus = openCorpus(dir);
+  assert.equal(corpus.sentences.count, 5);
+  const sentences = [0, 1, 2, 3, 4].map((i) => ({
+    source: corpus.sentences.source(i),
+    text: corpus.tokenizer.decode(corpus.sentences.ids(i)),
+    spans: spansOf(corpus, i),
+  }));
+  assert.deepEqual(sentences.slice(0, 3), [
+    { source: 0, text: 'talvora benik was born in quenfell .', spans: ['talvora benik', 'quenfell'] },
+    { source: 0, text: 'she moved to drost in 1812 .', spans: ['drost', '1812'] },
+    { source: 1, text: 'drost lies on the river osk .', spans: ['drost', 'osk'] },
+  ]);
+  assert.deepEqual(sentences[4], { ...sentences[3], source: 3 });
+  corpus.close();
+});
+
+test('a sentence longer than a block or a query is cut, with the spans that lie beyond', async () => {
+  const long = join(folder, 'long.jsonl');
+  const text = `We know that ${'the river runs and '.repeat(10)}ends in Vell.`;
+  writeFileSync(
+    long,
+    `${JSON.stringify({ title: 'Osk', text })}\n${JSON.stringify({ title: 'Osk', text: `Osk and ${text}` })}\n`,
+  );
+  const { dir, counts } = await prepared({ documents: long });
+  const corpus = openCorpus(dir);
+  assert.equal(counts.cutSentences, 2);
+  assert.equal(counts.spanTooFar, 0, 'the cut-off text is searched no more');
+  for (const block of [0, 1]) {
+    const whole = vocab.encode(block === 0 ? text : `Osk and ${text}`).ids;
+    const kept = corpus.bodyLength(block);
+    assert.ok(kept <= 24 - 3 - corpus.titleIds(block).length && kept > 15);
+    assert.deepEqual(corpus.bodyIds(block), whole.subarray(0, kept));
+    assert.ok(!vocab.vocabulary[whole[kept]].startsWith('##'), 'no word is torn');
+    assert.deepEqual(corpus.bodyIds(block), vocab.encode(corpus.text(block)).ids);
+  }
+  assert.equal(counts.sentences, 1);
+  assert.equal(corpus.sentences.ids(0).length, 18);
+  assert.deepEqual(spansOf(corpus, 0), ['osk']);
+  corpus.close();
+  const wide = await prepared({ documents: long, blockTokens: 100 });
+  assert.deepEqual([wide.counts.sentences, wide.counts.spanTooFar, wide.counts.cutSentences], [1, 1, 0]);
+});
+
+test('a title longer than a block leaves room for text', async () => {
+  const titled = join(folder, 'titled.jsonl');
+  writeFileSync(titled, JSON.stringify({ title: 'river '.repeat(50), text: 'Osk lies on the river.' }));
+  const { dir } = await prepared({ documents: titled });
+  const corpus = openCorpus(dir);
+  assert.equal(corpus.titleIds(0).length, 10);
+  assert.equal(corpus.text(0), 'Osk lies on the river.');
+  corpus.close();
+});
+
+test('X from a file of sentences, with spans ready-made or found', async () => {
+  const sentences = join(folder, 'sentences.jsonl');
+  const lines = [
+    {
+      text: 'the river runs to Drost',
+      spans: [
+        [18, 23],
+        [4, 9],
+        [11, 12],
+      ],
+    },
+    { text: 'She moved to Quenfell in 1812.' },
+    { text: 'There is no name here.' },
+    { text: 'Here Drost is not marked.', spans: [] },
+  ];
+  writeFileSync(sentences, lines.map((line) => JSON.stringify(line)).join('\n'));
+  const { dir, counts } = await prepared({ sentences });
+  const corpus = openCorpus(dir);
+  assert.deepEqual([counts.sentences, counts.spans, counts.withoutSpan], [2, 4, 2]);
+  assert.deepEqual([corpus.sentences.source(0), corpus.sentences.source(1)], [-1, -1]);
+  assert.deepEqual(spansOf(corpus, 0), ['river', 'drost']);
+  assert.deepEqual(spansOf(corpus, 1), ['quenfell', '1812']);
+  assert.deepEqual(corpus.sentences.ids(1), vocab.encode(lines[1].text).ids);
+  corpus.close();
+
+  const refuses = async (spans: unknown, message: RegExp) => {
+    writeFileSync(sentences, JSON.stringify({ text: 'Drost', spans }));
+    await assert.rejects(
+      prepared({ sentences }),
+      (error) => error instanceof UserError && message.test(error.message),
+    );
+  };
+  await refuses([[0, 6]], /sentences\.jsonl: line 1: span \[0,6\] is no \[start, end\] in the 5 characters/);
+  await refuses([[3, 3]], /span \[3,3\]/);
+  await refuses([['0', 3]], /span \["0",3\]/);
+  await refuses({ 0: 3 }, /"spans" must be a list/);
+});
+
+test('pieces wholly inside a range are masked, others are not', () => {
+  const encoding = {
+    ids: Int32Array.of(1, 2, 3, 4),
+    starts: Int32Array.of(0, 2, 5, 6),
+    ends: Int32Array.of(2, 4, 6, 9),
+  };
+  assert.deepEqual(
+    tokenSpans(encoding, [
+      { start: 0, end: 4 },
+      { start: 5, end: 9 },
+    ]),
+    [0, 2, 2, 4],
+  );
+  assert.deepEqual(
+    tokenSpans(encoding, [
+      { start: 1, end: 4 },
+      { start: 5, end: 8 },
+      { start: 7, end: 9 },
+    ]),
+    [1, 2, 2, 3],
+  );
+  assert.deepEqual(
+    tokenSpans(encoding, [
+      { start: 0, end: 6 },
+      { start: 2, end: 9 },
+    ]),
+    [0, 3, 1, 4],
+  );
+});
+
+test('an error leaves nothing behind, and the corpus that stood there stands', async () => {
+  const { dir } = await prepared();
+  const before = readFileSync(join(dir, 'manifest.json'), 'utf8');
+  const bad = join(folder, 'bad.jsonl');
+  writeFileSync(bad, `${JSON.stringify(documents[0])}\nnonsense\n`);
+  await assert.rejects(prepared({ documents: bad, dir }), /bad\.jsonl: line 2/);
+  assert.equal(readFileSync(join(dir, 'manifest.json'), 'utf8'), before);
+  assert.deepEqual(
+    readdirSync(folder).filter((name) => name.endsWith('.tmp') || name.endsWith('.old')),
+    [],
+  );
+  writeFileSync(bad, JSON.stringify(documents[1]));
+  await assert.rejects(
+    prepared({ documents: bad }),
+    (error) => error instanceof UserError && /holds no document with text/.test(error.message),
+  );
+});
+
+test('the same documents make the same corpus', async () => {
+  const one = openCorpus((await prepared()).dir);
+  const two = openCorpus((await prepared()).dir);
+  assert.equal(one.sha256, two.sha256);
+  const other = openCorpus((await prepared({ blockTokens: 40 })).dir);
+  assert.notEqual(one.sha256, other.sha256);
+  for (const corpus of [one, two, other]) corpus.close();
+});
+
+test('vocabularies of more than 65536 pieces keep their ids', () => {
+  const large = wordPiece([...SPECIAL_TOKENS, ...Array.from({ length: 70_000 }, (_, i) => `p${i}`)], true);
+  const dir = mkdtempSync(join(folder, 'large-'));
+  const writer = writeCorpus(dir, large);
+  writer.addDocument('d', 'T', Int32Array.of(70_004));
+  writer.addBlock(0, 'T', 'p69999 p0', Int32Array.of(70_004, 5), [0]);
+  writer.finish();
+  const corpus = openCorpus(dir);
+  assert.deepEqual([...corpus.bodyIds(0)], [70_004, 5]);
+  assert.deepEqual([...corpus.titleIds(0)], [70_004]);
+  corpus.close();
+});
+
+test('every damaged file is a user error that names it', async () => {
+  const { dir } = await prepared();
+  verifyCorpus(dir);
+  const isUserError = (name: string) => (error: unknown) =>
+    error instanceof UserError &&
+    error.message.includes(name) &&
+    /prepare the corpus again/.test(error.message);
+  for (const name of readdirSync(dir)) {
+    const file = join(dir, name);
+    const content = readFileSync(file);
+    const broken = () => {
+      openCorpus(dir).close();
+      verifyCorpus(dir);
+    };
+    const tries: [string, () => void][] = [
+      ['longer', () => appendFileSync(file, 'x')],
+      ['missing', () => rmSync(file)],
+    ];
+    if (content.length > 0) {
+      tries.push(['shorter', () => truncateSync(file, content.length - (name === 'manifest.json' ? 3 : 1))]);
+      const flipped = Buffer.from(content);
+      flipped[flipped.length >> 1] ^= 1;
+      tries.push(['changed', () => writeFileSync(file, flipped)]);
+    }
+    for (const [what, damage] of tries) {
+      // A changed digit of the manifest may be told by the file that it then disagrees with: see below.
+      if (name === 'manifest.json' && what === 'changed') continue;
+      damage();
+      assert.throws(broken, isUserError(name), `${name} ${what}`);
+      writeFileSync(file, content);
+    }
+  }
+  verifyCorpus(dir);
+  assert.throws(() => openCorpus(join(folder, 'none')), UserError);
+  const manifest = join(dir, 'manifest.json');
+  const changed = (from: RegExp, to: string, message: RegExp) => {
+    const text = readFileSync(manifest, 'utf8');
+    assert.match(text, from);
+    writeFileSync(manifest, text.replace(from, to));
+    assert.throws(
+      () => openCorpus(dir),
+      (error) => error instanceof UserError && message.test(error.message),
+    );
+    writeFileSync(manifest, text);
+  };
+  changed(/"version": 1/, '"version": 2', /has format version 2, this program reads 1/);
+  changed(/"blocks": 4/, '"blocks": 5', /counts do not agree with the length of blocks\.idx/);
+  changed(/"realm corpus"/, '"other"', /is not the manifest of a prepared corpus \(format/);
+  changed(/"blocks": 4/, '"blocks": -4', /is not the manifest of a prepared corpus \(blocks/);
+});
+
+test('offsets and ids that point astray are user errors, not wrong data', async () => {
+  const { dir } = await prepared();
+  const astray = (name: string, at: number, bytes: number[], reads: (corpus: Corpus) => unknown) => {
+    const file = join(dir, name);
+    const content = readFileSync(file);
+    const changed = Buffer.from(content);
+    changed.set(bytes, at);
+    writeFileSync(file, changed);
+    const corpus = openCorpus(dir);
+    assert.throws(
+      () => reads(corpus),
+      (error) => error instanceof UserError && /is damaged/.test(error.message),
+    );
+    corpus.close();
+    writeFileSync(file, content);
+  };
+  astray('tokens.bin', 0, [0xff, 0xff], (corpus) => corpus.bodyIds(0));
+  astray('blocks.idx', 8, [0xff, 0xff, 0xff], (corpus) => corpus.bodyIds(0));
+  astray('blocks.idx', 8, [0xff, 0xff, 0xff], (corpus) => corpus.bodyLength(0));
+  astray('blocks.idx', 5, [0xff], (corpus) => corpus.text(0));
+  astray('blocks.idx', 32, [9], (corpus) => corpus.title(0));
+  astray('documents.bin', 0, [0xff], (corpus) => corpus.title(0));
+  astray('documents.idx', 4, [0xff], (corpus) => corpus.documentId(0));
+  astray('sentences.idx', 16, [0xff, 0xff], (corpus) => corpus.sentences.ids(0));
+  astray('sentences.idx', 12, [0xff], (corpus) => corpus.sentences.spans(0));
+});
+
+test('a number outside the corpus is a bug of the caller', async () => {
+  const corpus = openCorpus((await prepared()).dir);
+  assert.throws(() => corpus.text(4), RangeError);
+  assert.throws(() => corpus.bodyIds(-1), RangeError);
+  assert.throws(() => corpus.sentences.ids(5), RangeError);
+  corpus.close();
+});
+
+const data = join(import.meta.dirname, '../../../shared/data');
+
+test('real documents: blocks fit, and their tokens are those of their text', {
+  skip: !existsSync(data) && 'needs ../shared/data',
+}, async () => {
+  const some = join(folder, 'real.jsonl');
+  let head = '';
+  for await (const piece of createReadStream(join(data, 'wiki-articles.jsonl.gz'), { end: 1 << 20 }).pipe(
+    createGunzip(),
+  )) {
+    head += piece;
+    if (head.length > 1 << 20) break;
+  }
+  writeFileSync(some, head.slice(0, head.lastIndexOf('\n')));
+  const bert = loadWordPiece(join(data, 'bert-base-uncased-vocab.txt'), true);
+  const { dir, counts } = await prepared({ documents: some, vocab: bert, blockTokens: 128, queryTokens: 64 });
+  const corpus = openCorpus(dir);
+  assert.ok(corpus.blocks > 1000);
+  for (let b = 0; b < corpus.blocks; b++) {
+    const ids = corpus.bodyIds(b);
+    assert.ok(3 + corpus.titleIds(b).length + ids.length <= 128);
+    assert.deepEqual(ids, bert.encode(corpus.text(b)).ids);
+    const starts = corpus.sentenceStarts(b);
+    assert.equal(starts[0], 0);
+    for (let s = 1; s < starts.length; s++) assert.ok(starts[s] > starts[s - 1] && starts[s] < ids.length);
+  }
+  let spans = 0;
+  for (let i = 0; i < corpus.sentences.count; i++) {
+    const pairs = corpus.sentences.spans(i);
+    spans += pairs.length / 2;
+    for (let s = 0; s < pairs.length; s += 2) {
+      assert.ok(pairs[s] < pairs[s + 1] && pairs[s + 1] <= corpus.sentences.ids(i).length);
+      if (s > 0) assert.ok(pairs[s] >= pairs[s - 1]);
+    }
+  }
+  assert.equal(spans, counts.spans);
+  corpus.close();
+});
