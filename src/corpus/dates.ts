@@ -17,8 +17,9 @@ const UNITS =
   'years|months|weeks|days|times|percent|species|square|sq|cubic|W|MW|kW|Hz|MHz|rpm|hp|dollars|euros)(?![\\p{L}\\d]))';
 
 /** From the most to the least specific: the first that fits at a place wins. */
+// The look-ahead spares trying every form at every character.
 const DATE = new RegExp(
-  [
+  `(?=[\\dJFMASONDTW])(?:${[
     `${NUMBER_BEGINS}(?:1\\d|20)\\d{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\\d|3[01])(?!\\d)`,
     `${NUMBER_BEGINS}\\d{1,2}/\\d{1,2}/(?:1\\d|20)\\d{2}(?!\\d)`,
     `${NUMBER_BEGINS}${DAYS} (?:of )?${MONTH}(?:,? ${YEAR})?(?!\\p{L})`,
@@ -27,14 +28,14 @@ const DATE = new RegExp(
     `${NUMBER_BEGINS}\\d{1,2}(?:st|nd|rd|th)(?:[ -]|[–-]\\d{1,2}(?:st|nd|rd|th)[ -])(?:century|centuries|millennium)(?: ${ERA})?`,
     `${NUMBER_BEGINS}\\d{1,5}(?:[–-]\\d{1,5})? ?${ERA}`,
     `\\bAD \\d{1,4}(?!\\d)`,
-    `${NUMBER_BEGINS}${YEAR}(?:[–-](?:${YEAR}|\\d{2}(?!\\d))|s(?!\\p{L})|(?=-\\d{2}(?!\\d)))`,
+    `${NUMBER_BEGINS}${YEAR}(?:[–-](?:${YEAR}|\\d{2}(?!\\d))|s(?!\\p{L}))`,
     `${NUMBER_BEGINS}${YEAR}${NUMBER_ENDS}${UNITS}`,
     `(?<=\\b[Yy]ears? )\\d{1,4}${NUMBER_ENDS}`,
     // "May" and "March" alone are words as well.
     '\\b(?:January|February|April|June|July|August|September|October|November|December)\\b',
     '(?<=\\b(?:in|In|of|since|Since|until|by|By|during|During|last|next|early|late|mid|from|through|and|to) )(?:May|March)\\b(?! \\p{Lu})',
     '\\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day\\b',
-  ].join('|'),
+  ].join('|')})`,
   'gu',
 );
 

@@ -112,33 +112,31 @@ function nextOfName(sentence: string, words: Word[], last: number): number {
   const word = words[last];
   let next = last + 1;
   let from = word.end;
-  const connects = (w: number) => w < words.length && joins(sentence, words[w - 1], words[w], from);
-  if (!connects(next)) return last;
-  if (words[next].capital) return ends(words[next]) ? last : next;
+  if (!joins(sentence, words, next, from)) return last;
+  if (words[next].capital) return NEVER_IN.has(words[next].text) ? last : next;
   // "University of California", "Isle of the Dead", "Vincent van Gogh": small words between two capitals.
   const bridge = words[next].text;
   if (bridge === 'of' ? !TAKES_OF.has(word.text) : !PARTICLES.has(bridge)) return last;
   for (let hops = 0; hops < 2; hops++) {
     from = words[next].end;
     next++;
-    if (!connects(next)) return last;
-    if (words[next].capital) return ends(words[next]) ? last : next;
+    if (!joins(sentence, words, next, from)) return last;
+    if (words[next].capital) return NEVER_IN.has(words[next].text) ? last : next;
     if (words[next].text !== 'the' && !PARTICLES.has(words[next].text)) return last;
   }
   return last;
 }
 
-/** Whether only a space (or "& ", or the full stop of an abbreviation) lies between two words. */
-function joins(sentence: string, word: Word, next: Word, from: number): boolean {
-  if (next.first) return false;
+/** Whether only a space (or " & ", or the full stop of an abbreviation) lies between `from`, the end of a word, and word w. */
+function joins(sentence: string, words: Word[], w: number, from: number): boolean {
+  if (w >= words.length || words[w].first) return false;
+  const next = words[w];
   const between = next.start - from;
   if (between === 1) return sentence[from] === ' ';
   if (between === 2)
-    return sentence[from] === '.' && sentence[from + 1] === ' ' && ABBREVIATED.has(word.text);
+    return sentence[from] === '.' && sentence[from + 1] === ' ' && ABBREVIATED.has(words[w - 1].text);
   return between === 3 && sentence.startsWith(' & ', from);
 }
-
-const ends = (word: Word) => NEVER_IN.has(word.text);
 
 function pushName(found: Range[], words: Word[], from: number, to: number): void {
   while (from < to && STRIPPED.has(words[from].text)) from++;
