@@ -1,0 +1,92 @@
+// Where answers stand in a text: by words for evaluation and the retriever's gold, by word pieces for the reader's.
+
+/** A run of letters, digits and marks is one token, any other visible character one more (DPR, dpr/utils/tokenizers.py). */
+const TOKEN = /[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]/gu;
+const WORD = '[\\p{L}\\p{N}\\p{M}]';
+const WORD_START = /^[\p{L}\p{N}\p{M}]/u;
+const GAP = '[\\p{Z}\\p{C}]';
+
+interface Pattern {
+  /** The answer's longest token: a text without it cannot hold the answer, and finding that out is cheap. */
+  rarest: string;
+  whole: RegExp;
+}
+
+const compiled = new WeakMap<readonly string[], Pattern[]>();
+
+/**
+ * Whether any answer occurs in the text, as DPR judges it: both in NFD and lower case, the answer's tokens in the text's
+ * tokens as a contiguous run. (DPR's own loop finds an answer without tokens in every text; ours finds it in none.)
+ * The list of answers must not change between calls: its patterns are kept as long as the list.
+ */
+export function hasAnswer(text: string, answers: readonly string[]): boolean {
+  let patterns = compiled.get(answers);
+  if (!patterns) {
+    patterns = answers.map(fold).flatMap(patternOf);
+    compiled.set(answers, patterns);
+  }
+  const folded = fold(text);
+  for (const { rarest, whole } of patterns) if (folded.includes(rarest) && whole.test(folded)) return true;
+  return false;
+}
+
+function fold(text: string): string {
+  return text.normalize('NFD').toLowerCase();
+}
+
+/**
+ * A pattern that matches exactly where the tokens of `answer` stand side by side, so that texts need no tokenising:
+ * between two words there must be a gap, beside other characters there may be one, and a word at either end must be whole.
+ */
+function patternOf(answer: string): Pattern[] {
+  const tokens = answer.match(TOKEN);
+  if (!tokens) return [];
+  let source = WORD_START.test(tokens[0]) ? `(?<!${WORD})` : '';
+  tokens.forEach((token, i) => {
+    const isWord = WORD_START.test(token);
+    if (i > 0) source += isWord && WORD_START.test(tokens[i - 1]) ? `${GAP}+` : `${GAP}*`;
+    source += isWord ? token : `\\u{${token.codePointAt(0)!.toString(16)}}`;
+  });
+  if (WORD_START.test(tokens[tokens.length - 1])) source += `(?!${WORD})`;
+  const rarest = tokens.reduce((longest, token) => (token.length > longest.length ? token : longest));
+  return [{ rarest, whole: new RegExp(source, 'u') }];
+}
+
+/**
+ * Every place where the word pieces of an answer stand in a block: pairs [start, end) of token positions, each pair once,
+ * by start and then end.
+ */
+export function answerSpans(tokenIds: Int32Array, answerIds: readonly Int32Array[]): Int32Array {
+  const found: [number, number][] = [];
+  for (const answer of answerIds) {
+    if (answer.length === 0) continue;
+    const last = tokenIds.length - answer.length;
+    for (
+      let at = tokenIds.indexOf(answer[0]);
+      at >= 0 && at <= last;
+      at = tokenIds.indexOf(answer[0], at + 1)
+    ) {
+      let same = 1;
+      while (same < answer.length && tokenIds[at + same] === answer[same]) same++;
+      const end = at + answer.length;
+      if (same === answer.length && !found.some(([s, e]) => s === at && e === end)) found.push([at, end]);
+    }
+  }
+  found.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+  return Int32Array.from(found.flat());
+}
+
+/**
+ * Share of the questions with a right block among the first k retrieved, for each k.
+ * @param rankedHas for each question, whether each retrieved block is right, best first
+ */
+export function recallAtK(rankedHas: readonly (readonly boolean[])[], ks: readonly number[]): number[] {
+  const hits = new Array<number>(ks.length).fill(0);
+  for (const has of rankedHas) {
+    const first = has.indexOf(true);
+    ks.forEach((k, i) => {
+      if (first >= 0 && first < k) hits[i]++;
+    });
+  }
+  return hits.map((n) => (rankedHas.length === 0 ? 0 : n / rankedHas.length));
+}

@@ -1,0 +1,102 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { answerSpans, hasAnswer, recallAtK } from '../../src/eval/has-answer.ts';
+import { random } from '../../src/random.ts';
+
+const cases: [text: string, answer: string, has: boolean][] = [
+  ['The art of Paris.', 'art', true],
+  ['The party in Paris.', 'art', false],
+  ['Born in 1984.', '1984', true],
+  ['Born in 19841.', '1984', false],
+  ['It cost $12 then.', '$12', true],
+  ['It cost $ 12 then.', '$12', true],
+  ['It cost 12 then.', '$12', false],
+  ['a well-known man', 'well known', false],
+  ['a well known man', 'well-known', false],
+  ['a well - known man', 'well-known', true],
+  ['the  Great\n\tWall stands', 'great wall', true],
+  ['the GreatWall stands', 'great wall', false],
+  ['caf\u00e9 society', 'CAFE\u0301', true],
+  ['cafe society', 'caf\u00e9', false],
+  ['\u0130stanbul', 'i\u0307stanbul', true],
+  ['U.S.A.', 'u.s', true],
+  ['costs (5)', '(5)', true],
+  ['a [b] c.d', 'c.d', true],
+  ['a [b] cxd', 'c.d', false],
+  ['rated \u{1F600} twice', '\u{1F600}', true],
+  ['anything', '', false],
+  ['', 'anything', false],
+  ['anything', ' \n ', false],
+];
+for (const [text, answer, has] of cases) {
+  test(`${JSON.stringify(text)} ${has ? 'holds' : 'does not hold'} ${JSON.stringify(answer)}`, () => {
+    assert.equal(hasAnswer(text, [answer]), has);
+    assert.equal(hasAnswer(text, ['zzz', answer]), has);
+  });
+}
+
+/** DPR's rule word for word: tokenise both, look for one list in the other. */
+function slowly(text: string, answer: string): boolean {
+  const tokens = (s: string) =>
+    s
+      .normalize('NFD')
+      .match(/[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]/gu)
+      ?.map((t) => t.toLowerCase()) ?? [];
+  const [all, part] = [tokens(text), tokens(answer)];
+  if (part.length === 0) return false;
+  return all.some((_, i) => part.every((token, j) => all[i + j] === token));
+}
+
+test('agrees with tokenising both sides on random strings', () => {
+  const rng = random(3);
+  const alphabet = [
+    'a',
+    'b',
+    'A',
+    '1',
+    ' ',
+    ' ',
+    '-',
+    '.',
+    '\u00e9',
+    '\u0301',
+    '\t',
+    '$',
+    '^',
+    '\u4e2d',
+    '\u{1F600}',
+  ];
+  const word = (n: number) => Array.from({ length: n }, () => rng.pick(alphabet)).join('');
+  let positive = 0;
+  for (let i = 0; i < 4000; i++) {
+    const text = word(12);
+    const answer = word(1 + rng.int(3));
+    const want = slowly(text, answer);
+    if (want) positive++;
+    assert.equal(hasAnswer(text, [answer]), want, JSON.stringify([text, answer]));
+  }
+  assert.ok(positive > 300, 'both outcomes are common');
+});
+
+test('answer spans: every match of every answer once, in order', () => {
+  const block = Int32Array.of(5, 6, 5, 6, 7, 5);
+  const spans = (...answers: number[][]) => [
+    ...answerSpans(
+      block,
+      answers.map((a) => Int32Array.from(a)),
+    ),
+  ];
+  assert.deepEqual(spans([5, 6]), [0, 2, 2, 4]);
+  assert.deepEqual(spans([6, 7], [5], [5]), [0, 1, 2, 3, 3, 5, 5, 6]);
+  assert.deepEqual(spans([5, 6], [5]), [0, 1, 0, 2, 2, 3, 2, 4, 5, 6]);
+  assert.deepEqual(spans([5, 7], [], [5, 6, 5, 6, 7, 5, 5]), []);
+  assert.deepEqual(spans([5, 6, 5, 6, 7, 5]), [0, 6]);
+  assert.deepEqual([...answerSpans(Int32Array.of(1, 1, 1), [Int32Array.of(1, 1)])], [0, 2, 1, 3]);
+  assert.deepEqual([...answerSpans(Int32Array.of(9, 1, 1, 2).subarray(1, 3), [Int32Array.of(1, 2)])], []);
+});
+
+test('recall at k counts questions whose first right block is in reach', () => {
+  const ranked = [[true], [false, false, true], [false, false], []];
+  assert.deepEqual(recallAtK(ranked, [1, 2, 3, 100]), [0.25, 0.25, 0.5, 0.5]);
+  assert.deepEqual(recallAtK([], [1]), [0]);
+});

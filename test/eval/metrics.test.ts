@@ -1,0 +1,87 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import {
+  bootstrapInterval,
+  exactMatch,
+  f1,
+  mean,
+  normalizeAnswer,
+  regexMatch,
+} from '../../src/eval/metrics.ts';
+import { random } from '../../src/random.ts';
+
+// What Python 3.13 gives for the two published normalisers (`re` after NFD; `regex` without).
+const normalised: [text: string, orqa: string, dpr: string][] = [
+  ['The Beatles', 'beatles', 'beatles'],
+  ['a', '', ''],
+  ['An apple a day', 'apple day', 'apple day'],
+  ['the U.S. of A.', 'us of', 'us of'],
+  ['9/11', '911', '911'],
+  ['the_a', 'thea', 'thea'],
+  ['  x\t y\n', 'x y', 'x y'],
+  ["it's-a me", 'itsa me', 'itsa me'],
+  ['Jean-Luc the 2nd', 'jeanluc 2nd', 'jeanluc 2nd'],
+  ['a\u2019b \u201ca\u201d', '\u2019b \u201c \u201d', '\u2019b \u201c \u201d'],
+  ['caf\u00e9 a\u00e9', 'cafe\u0301 ae\u0301', 'caf\u00e9 a\u00e9'],
+  ['\u00e0 la carte', '\u0300 la carte', '\u00e0 la carte'],
+  ['a\u0300 la', '\u0300 la', 'a\u0300 la'],
+  ['\u4e2da\u4e2d', '\u4e2da\u4e2d', '\u4e2da\u4e2d'],
+  // An article is a whole word: a pattern such as "a|an|the" with loose boundaries eats parts of these
+  // (EleutherAI/lm-evaluation-harness issue 1303).
+  ['Then a man, and another', 'then man and another', 'then man and another'],
+  ['theatre', 'theatre', 'theatre'],
+  ['Athens', 'athens', 'athens'],
+  ['banana the', 'banana', 'banana'],
+];
+for (const [text, orqa, dpr] of normalised) {
+  test(`normalised: ${JSON.stringify(text)}`, () => {
+    assert.equal(normalizeAnswer(text, 'orqa'), orqa);
+    assert.equal(normalizeAnswer(text, 'dpr'), dpr);
+  });
+}
+
+test('exact match takes the best answer, and the protocols part over accents', () => {
+  assert.equal(exactMatch('the Eiffel Tower!', ['Louvre', 'eiffel tower'], 'orqa'), true);
+  assert.equal(exactMatch('Eiffel', ['Louvre', 'eiffel tower'], 'orqa'), false);
+  assert.equal(exactMatch('caf\u00e9', ['cafe\u0301'], 'orqa'), true);
+  assert.equal(exactMatch('caf\u00e9', ['cafe\u0301'], 'dpr'), false);
+  assert.equal(exactMatch('caf\u00e9', ['cafe'], 'orqa'), false);
+  assert.equal(exactMatch('x', [], 'orqa'), false);
+});
+
+test('F1 counts shared words as often as both have them', () => {
+  assert.equal(f1('the cat sat', ['a cat sat'], 'orqa'), 1);
+  assert.equal(f1('cat cat dog', ['cat bird'], 'orqa'), (2 * 1) / (3 + 2));
+  assert.equal(f1('cat', ['dog', 'cat dog'], 'orqa'), 2 / 3);
+  assert.equal(f1('cat', ['dog'], 'orqa'), 0);
+  assert.equal(f1('the', ['a'], 'orqa'), 0);
+});
+
+test('regular expressions: orqa anchors at the start, dpr searches; bad patterns never match', () => {
+  assert.equal(regexMatch('Mount Everest', ['everest'], 'orqa'), false);
+  assert.equal(regexMatch('Mount Everest', ['everest'], 'dpr'), true);
+  assert.equal(regexMatch('mount everest, Nepal', ['K2', '(Mt\\.?|Mount) Everest'], 'orqa'), true);
+  assert.equal(regexMatch('1969', ['19(69|70)$'], 'orqa'), true);
+  assert.equal(regexMatch('in\n1969', ['^1969'], 'dpr'), true);
+  assert.equal(regexMatch('in\n1969', ['^1969'], 'orqa'), false);
+  assert.equal(regexMatch('\u00c9clair', ['\u00e9clair'], 'orqa'), true);
+  assert.equal(regexMatch('twenty-one', ['twenty\\-one'], 'orqa'), true);
+  assert.equal(regexMatch('(', ['('], 'orqa'), false);
+});
+
+test('bootstrap interval: seeded, around the mean, as wide as the theory says', () => {
+  const rng = random(1);
+  const values = Float32Array.from({ length: 400 }, () => (rng.float() < 0.3 ? 1 : 0));
+  const { low, high } = bootstrapInterval(values, 5);
+  assert.deepEqual(bootstrapInterval(values, 5), { low, high });
+  assert.notDeepEqual(bootstrapInterval(values, 6), { low, high });
+  const p = mean(values);
+  const half = 1.96 * Math.sqrt((p * (1 - p)) / 400);
+  assert.ok(
+    Math.abs(p - low - half) < 0.15 * half && Math.abs(high - p - half) < 0.15 * half,
+    `${low} ${p} ${high}`,
+  );
+  assert.deepEqual(bootstrapInterval([2, 2], 1), { low: 2, high: 2 });
+  assert.deepEqual(bootstrapInterval([], 1), { low: 0, high: 0 });
+  assert.equal(mean([]), 0);
+});
