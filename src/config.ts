@@ -42,6 +42,13 @@ const schema = section({
     dev: z.string().nullable().default(null),
     test: z.string().nullable().default(null),
   }),
+  /** The generated world of the demo. */
+  world: section({
+    /** Documents, one for each person, town, firm and book. */
+    documents: z.int().min(20).default(1500),
+    /** Share of the facts that only test questions ask. */
+    heldOut: share(0.15),
+  }),
   text: section({
     /** A vocab.txt; null: the one beside `model.initial`, or else one trained on the documents. */
     vocabulary: z.string().nullable().default(null),
@@ -131,6 +138,12 @@ const schema = section({
     readerBlocks: count(5),
     /** Tokens of question and block together (orqa: 288 + 32). */
     readerTokens: count(320),
+    optimizer: optimizer(1e-5),
+  }),
+  /** The baseline that answers with the null document alone. */
+  closedBook: section({
+    steps: count(20_000),
+    batch: count(32),
     optimizer: optimizer(1e-5),
   }),
   train: section({

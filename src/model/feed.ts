@@ -47,7 +47,7 @@ export function makeFeed(
   const none = new Int32Array(0);
 
   const rowOf = new Map<number, number>();
-  const documents = [{ title: none, body: none }];
+  const documents: { title: Int32Array; body: Int32Array }[] = [{ title: none, body: none }];
   for (const block of candidates.flat()) {
     if (rowOf.has(block)) continue;
     rowOf.set(block, documents.length);

@@ -1,0 +1,160 @@
+import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import type { CommonOptions } from './commands/context.ts';
+import { UserError } from './errors.ts';
+
+// The command table. A command's code, and TensorFlow with it, is loaded when it runs and not before.
+
+/** Runs one command line; the result is the exit code: 0 done, 2 the user's mistake, 1 a bug, 130 stopped by a signal. */
+export async function main(argv: readonly string[]): Promise<number> {
+  let exitCode = 0;
+  const program = new Command('realm')
+    .description('Retrieval-augmented language model pre-training (REALM) on your own corpus')
+    .version('0.1.0')
+    .exitOverride()
+    .showHelpAfterError('(see realm --help)');
+
+  const command = (name: string, description: string) =>
+    withCommonOptions((name.startsWith('eval ') ? evaluation : program).command(name.replace('eval ', '')).description(description));
+  /** Prints a result: one JSON document with --json, else the lines a person reads. */
+  const print = (options: CommonOptions, result: unknown, lines: readonly string[]) => {
+    process.stdout.write(options.json ? `${JSON.stringify(result)}\n` : lines.map((line) => `${line}\n`).join(''));
+  };
+  const trained = (options: CommonOptions, result: { figures: Record<string, number>; seconds: number; stopped: boolean }) => {
+    if (result.stopped) {
+      exitCode = 130;
+      print(options, result, ['stopped and saved; the same command goes on from here']);
+    } else print(options, result, figureLines({ ...result.figures, seconds: result.seconds }));
+  };
+
+  command('prepare', 'turn raw JSONL text into a run-ready corpus: vocabulary, blocks, sentences with salient spans').action(
+    async (options: CommonOptions) => {
+      const { runConfig, runFolder } = await import('./run.ts');
+      const { prepareCorpus } = await import('./commands/prepare.ts');
+      const run = runFolder(options.run);
+      const set = options.seed === undefined ? options.set : [...options.set, `seed=${options.seed}`];
+      const counts = await prepareCorpus(run, runConfig(run, { config: options.config, set }));
+      print(options, counts, figureLines({ ...counts }));
+    },
+  );
+
+  command('ict-warmup', 'warm the retriever up with the inverse cloze task').action(async (options: CommonOptions) => {
+    const { begin } = await import('./commands/context.ts');
+    const { ictWarmup } = await import('./commands/ict-warmup.ts');
+    trained(options, await ictWarmup(await begin(options)));
+  });
+
+  command('build-index', 'embed all documents and build the maximum-inner-product index')
+    .addOption(new Option('--from <stage>', 'whose retriever (default: the newest)').choices(['ict', 'pretrain']))
+    .action(async (options: CommonOptions & { from?: 'ict' | 'pretrain' }) => {
+      const { begin } = await import('./commands/context.ts');
+      const { buildRunIndex } = await import('./commands/build-index.ts');
+      const manifest = await buildRunIndex(await begin(options), options.from);
+      print(options, manifest, [
+        `blocks             ${manifest.rows}`,
+        `recall@10 of exact ${manifest.recall10?.value.toFixed(3)} (${manifest.recall10?.probes} probes)`,
+        `graph              ${(manifest.file.bytes / 2 ** 20).toFixed(1)} MiB`,
+      ]);
+    });
+
+  command('pretrain', 'train retriever and reader through retrieval, with a live index refresh').action(async (options: CommonOptions) => {
+    const { begin } = await import('./commands/context.ts');
+    const { pretrain } = await import('./commands/pretrain.ts');
+    trained(options, await pretrain(await begin(options)));
+  });
+
+  command('finetune-qa', 'fine-tune open-domain question answering with answer spans').action(async (options: CommonOptions) => {
+    const { begin } = await import('./commands/context.ts');
+    const { finetuneQa } = await import('./commands/finetune-qa.ts');
+    trained(options, await finetuneQa(await begin(options)));
+  });
+
+  const evaluation = program.command('eval').description('evaluate a run');
+  command('eval exact-match', 'exact match of the fine-tuned model; writes predictions.jsonl')
+    .option('--questions <file>', 'JSONL of questions (default: data.test, else data.dev)')
+    .action(async (options: CommonOptions & { questions?: string }) => {
+      const { begin } = await import('./commands/context.ts');
+      const { evalExactMatch } = await import('./commands/eval.ts');
+      const { recall, ...figures } = await evalExactMatch(await begin(options), options.questions);
+      print(options, { ...figures, recall }, [...figureLines(figures), ...recallLines(recall)]);
+    });
+  command('eval recall', "recall of a stage's retriever, before fine-tuning, beside BM25")
+    .addOption(new Option('--stage <stage>', 'whose retriever').choices(['ict', 'pretrain']).default('pretrain'))
+    .option('--questions <file>', 'JSONL of questions (default: data.test, else data.dev)')
+    .action(async (options: CommonOptions & { stage: 'ict' | 'pretrain'; questions?: string }) => {
+      const { begin } = await import('./commands/context.ts');
+      const { evalRecall } = await import('./commands/eval.ts');
+      const result = await evalRecall(await begin(options), options.stage, options.questions);
+      print(options, result, [...recallLines(result.recall), ...recallLines(result.bm25, 'BM25 recall')]);
+    });
+
+  command('ask', 'answer a question from the fine-tuned run')
+    .argument('<question>')
+    .action(async (question: string, options: CommonOptions) => {
+      const { begin } = await import('./commands/context.ts');
+      const { ask, askLines } = await import('./commands/ask.ts');
+      const answers = await ask(await begin(options), question);
+      print(options, answers, askLines(answers));
+    });
+
+  command('demo', 'the whole lifecycle on a generated world, in minutes')
+    .action(async (options: CommonOptions) => {
+      const { demo, demoLines } = await import('./commands/demo.ts');
+      const result = await demo(options);
+      if (result === undefined) {
+        exitCode = 130;
+        print(options, { stopped: true }, ['stopped and saved; the same command goes on from here']);
+      } else print(options, result, demoLines(result));
+    });
+
+  program
+    .command('doctor')
+    .description('what this machine offers: engine, speed, and what is missing for a faster one')
+    .option('--json', 'print one JSON document on stdout', false)
+    .action(async (options: { json: boolean }) => {
+      const { doctor, formatDiagnosis } = await import('./doctor.ts');
+      const diagnosis = await doctor();
+      process.stdout.write(options.json ? `${JSON.stringify(diagnosis)}\n` : `${formatDiagnosis(diagnosis).join('\n')}\n`);
+    });
+
+  try {
+    await program.parseAsync(argv as string[]);
+    return exitCode;
+  } catch (error) {
+    if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2; // commander has said it already
+    if (error instanceof UserError) {
+      process.stderr.write(`realm: ${error.message}\n`);
+      return 2;
+    }
+    process.stderr.write(`${(error as Error)?.stack ?? error}\nrealm: this is a bug; please report it with the lines above\n`);
+    return 1;
+  }
+}
+
+function withCommonOptions(command: Command): Command {
+  return command
+    .option('--config <file>', 'settings of a new run (YAML), such as configs/world.yaml')
+    .option('--set <path=value>', 'change one setting; repeatable', (value: string, all: string[]) => [...all, value], [])
+    .option('--run <dir>', 'folder of the run', 'runs/default')
+    .option('--seed <n>', 'seed of everything random', wholeNumber)
+    .addOption(
+      new Option('--engine <name>', 'what computes').choices(['auto', 'tensorflow', 'webgpu', 'wasm', 'cpu']).default('auto'),
+    )
+    .option('--json', 'print one JSON document on stdout, all else on stderr', false);
+}
+
+function wholeNumber(value: string): number {
+  const n = Number(value);
+  if (!Number.isSafeInteger(n) || n < 0) throw new InvalidArgumentError('expected a whole number');
+  return n;
+}
+
+function figureLines(figures: Record<string, unknown>): string[] {
+  return Object.entries(figures).map(([name, value]) => {
+    const words = name.replace(/[A-Z]/g, (c) => ` ${c.toLowerCase()}`);
+    return `${words.padEnd(20)} ${typeof value === 'number' && !Number.isInteger(value) ? value.toFixed(4) : value}`;
+  });
+}
+
+function recallLines(recall: Record<number, number>, name = 'recall'): string[] {
+  return Object.entries(recall).map(([k, value]) => `${`${name}@${k}`.padEnd(20)} ${(100 * value).toFixed(1)} %`);
+}

@@ -1,0 +1,58 @@
+import { join } from 'node:path';
+import type { Corpus } from '../corpus/store.ts';
+import { UserError } from '../errors.ts';
+import { type Model, retrieverShapes } from '../model/model.ts';
+import { progress } from '../progress.ts';
+import { indexName, makeIndex, towerFingerprint } from '../retrieval/make-index.ts';
+import { currentIndex, type IndexManifest, openIndex, readManifest, type SearchIndex } from '../retrieval/search.ts';
+import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
+
+/** The stages whose retriever can embed the documents. Fine-tuning leaves the documents' vectors as they are. */
+export type RetrieverStage = 'ict' | 'pretrain';
+
+/** The furthest stage that has left a retriever. */
+export function newestRetriever(context: Context): RetrieverStage {
+  const stage = (['pretrain', 'ict'] as const).find((s) => hasWeights(context, s));
+  if (!stage) throw new UserError(`${context.run.dir}: no retriever in this run yet; train one with "realm ict-warmup --run ${context.run.dir}"`);
+  return stage;
+}
+
+/** Embeds all documents with the newest retriever (or the one of `from`) and makes that the run's index. */
+export async function buildRunIndex(context: Context, from?: RetrieverStage): Promise<IndexManifest> {
+  const stage = from ?? newestRetriever(context);
+  const corpus = runCorpus(context);
+  const model = emptyModel(context, corpus);
+  try {
+    stageWeights(context, stage, model, retrieverShapes(model));
+    return await build(context, stage, model, corpus);
+  } finally {
+    corpus.close();
+  }
+}
+
+/**
+ * The index of the model's document tower: the run's current one when it was made by the same weights, else a new one,
+ * so that a stage never searches with vectors that another retriever left.
+ */
+export async function matchingIndex(context: Context, stage: RetrieverStage, model: Model, corpus: Corpus): Promise<SearchIndex> {
+  const { run, config } = context;
+  const current = currentIndex(run.index);
+  if (!current || readManifest(join(run.index, current)).weightsSha256 !== towerFingerprint(model)) {
+    await build(context, stage, model, corpus);
+  }
+  return openIndex(join(run.index, currentIndex(run.index)!), {
+    corpusSha256: corpus.sha256,
+    expansionSearch: config.index.expansionSearch,
+  });
+}
+
+async function build({ run, config }: Context, stage: RetrieverStage, model: Model, corpus: Corpus): Promise<IndexManifest> {
+  const bar = progress('build-index', corpus.blocks);
+  try {
+    const step = stage === 'ict' ? 0 : config.pretrain.steps;
+    return await makeIndex(run.index, indexName(step), model, corpus, config, step, (done) => bar.at(done));
+  } finally {
+    bar.end();
+  }
+}
+

@@ -1,0 +1,50 @@
+import { resolve } from 'node:path';
+import { readQuestions } from '../corpus/qa.ts';
+import { UserError } from '../errors.ts';
+import { exactMatch } from '../eval/metrics.ts';
+import { bertShapes } from '../model/bert.ts';
+import { closedBookAnswers, closedBookStep } from '../train/closed-book.ts';
+import { train } from '../train/loop.ts';
+import { encodeQuestions } from '../train/qa.ts';
+import { type Context, emptyModel, firstWeights, runCorpus, stageWeights } from './context.ts';
+import { questionsOf } from './eval.ts';
+
+/** Questions answered in one call of the model. */
+const AT_ONCE = 256;
+
+/** Tunes the pretrained reader to answer without documents, on the training questions, and measures it on the test questions. */
+export async function closedBook(context: Context): Promise<{ questions: number; exactMatch: number }> {
+  const { run, config } = context;
+  if (config.data.train === null) throw new UserError(`${run.config}: data.train names no file; set it to the training questions`);
+  const corpus = runCorpus(context);
+  const model = emptyModel(context, corpus);
+  const shapes = bertShapes(model.readerTower, model.reader, true).filter(({ name }) => !name.includes('pooler.'));
+  firstWeights(context, model, shapes);
+  stageWeights(context, 'pretrain', model, shapes);
+  const stage = closedBookStep(model, shapes, corpus.tokenizer, encodeQuestions(corpus, readQuestions(resolve(config.data.train))), config);
+  try {
+    await train({
+      name: 'closed book',
+      model,
+      shapes,
+      steps: config.closedBook.steps,
+      optimizer: config.closedBook.optimizer,
+      checkpoint: run.checkpoint('closed-book'),
+      metrics: run.metrics('closed-book'),
+      ...config.train,
+      step: stage.step,
+    });
+    const questions = questionsOf(context, corpus);
+    let right = 0;
+    for (let at = 0; at < questions.length; at += AT_ONCE) {
+      const part = questions.slice(at, at + AT_ONCE);
+      closedBookAnswers(model, corpus.tokenizer, part, config).forEach((text, i) => {
+        if (exactMatch(text, part[i].answers, 'orqa')) right++;
+      });
+    }
+    return { questions: questions.length, exactMatch: right / questions.length };
+  } finally {
+    stage.dispose();
+    corpus.close();
+  }
+}

@@ -1,0 +1,66 @@
+import { join, resolve } from 'node:path';
+import { readQuestions } from '../corpus/qa.ts';
+import type { Corpus } from '../corpus/store.ts';
+import { UserError } from '../errors.ts';
+import { bm25Recall, type Evaluation, evaluateAnswers, evaluateRecall, type Recall } from '../eval/evaluate.ts';
+import { writeFileAtomic } from '../files.ts';
+import { type Model, retrieverShapes } from '../model/model.ts';
+import { currentIndex, openIndex, type SearchIndex } from '../retrieval/search.ts';
+import { type EncodedQuestion, encodeQuestions, qaShapes } from '../train/qa.ts';
+import { matchingIndex, type RetrieverStage } from './build-index.ts';
+import { type Context, emptyModel, runCorpus, stageWeights } from './context.ts';
+
+/** Ranks at which retrieval is measured. */
+const KS = [1, 5, 20];
+
+/** Exact match of the fine-tuned model; writes the run's predictions. */
+export async function evalExactMatch(context: Context, file?: string): Promise<Omit<Evaluation, 'predictions'>> {
+  const { run } = context;
+  const corpus = runCorpus(context);
+  const { model, index } = fineTuned(context, corpus);
+  try {
+    const { predictions, ...figures } = evaluateAnswers(model, corpus, index, questionsOf(context, corpus, file), context.config, KS);
+    writeFileAtomic(run.predictions, predictions.map((p) => `${JSON.stringify(p)}\n`).join(''));
+    return figures;
+  } finally {
+    index.close();
+    corpus.close();
+  }
+}
+
+/** Recall of a stage's retriever, before any fine-tuning on questions. */
+export async function evalRecall(context: Context, stage: RetrieverStage, file?: string): Promise<{ stage: string; questions: number; recall: Recall; bm25: Recall }> {
+  const corpus = runCorpus(context);
+  const model = emptyModel(context, corpus);
+  stageWeights(context, stage, model, retrieverShapes(model));
+  const index = await matchingIndex(context, stage, model, corpus);
+  try {
+    const questions = questionsOf(context, corpus, file);
+    return {
+      stage,
+      questions: questions.length,
+      recall: evaluateRecall(model, corpus, index, questions, context.config, KS),
+      bm25: bm25Recall(corpus, questions, KS),
+    };
+  } finally {
+    index.close();
+    corpus.close();
+  }
+}
+
+/** The fine-tuned model with the index that it was tuned on. */
+export function fineTuned(context: Context, corpus: Corpus): { model: Model; index: SearchIndex } {
+  const { run, config } = context;
+  const model = emptyModel(context, corpus);
+  stageWeights(context, 'qa', model, qaShapes(model));
+  const current = currentIndex(run.index);
+  if (!current) throw new UserError(`${run.index}: no index in this run; make it with "realm build-index --run ${run.dir}"`);
+  const index = openIndex(join(run.index, current), { corpusSha256: corpus.sha256, expansionSearch: config.index.expansionSearch });
+  return { model, index };
+}
+
+export function questionsOf({ run, config }: Context, corpus: Corpus, file?: string): EncodedQuestion[] {
+  const path = file ?? config.data.test ?? config.data.dev;
+  if (path === null) throw new UserError(`${run.config}: data.test names no file; give the JSONL of the questions with --questions FILE`);
+  return encodeQuestions(corpus, readQuestions(resolve(path)));
+}

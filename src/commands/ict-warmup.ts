@@ -1,0 +1,30 @@
+import { retrieverShapes } from '../model/model.ts';
+import { ictStep } from '../train/ict.ts';
+import { type LoopResult, train } from '../train/loop.ts';
+import { type Context, emptyModel, firstWeights, runCorpus } from './context.ts';
+
+/** Trains the retriever to find the block that a sentence was taken from. */
+export async function ictWarmup(context: Context): Promise<LoopResult> {
+  const { run, config } = context;
+  const corpus = runCorpus(context);
+  const model = emptyModel(context, corpus);
+  const shapes = retrieverShapes(model);
+  firstWeights(context, model, shapes);
+  const stage = ictStep(model, corpus, config);
+  try {
+    return await train({
+      name: 'ict-warmup',
+      model,
+      shapes,
+      steps: config.ict.steps,
+      optimizer: config.ict.optimizer,
+      checkpoint: run.checkpoint('ict'),
+      metrics: run.metrics('ict'),
+      ...config.train,
+      step: stage.step,
+    });
+  } finally {
+    stage.dispose();
+    corpus.close();
+  }
+}

@@ -1,0 +1,48 @@
+import { existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import type { Config } from '../config.ts';
+import { readDocuments } from '../corpus/documents.ts';
+import { type PrepareCounts, prepare } from '../corpus/prepare.ts';
+import { UserError } from '../errors.ts';
+import { writeFileAtomic } from '../files.ts';
+import { say } from '../progress.ts';
+import type { Run } from '../run.ts';
+import { trainVocabulary } from '../tokenizer/train-vocabulary.ts';
+import { loadWordPiece } from '../tokenizer/wordpiece.ts';
+
+/** Raw text → vocabulary and prepared corpus in the run folder. */
+export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCounts> {
+  const { data, text } = config;
+  if (data.documents === null) {
+    throw new UserError(`${run.config}: data.documents names no file; give the JSONL of your documents with --set data.documents=FILE`);
+  }
+  const documents = resolve(data.documents);
+  const vocabulary = await vocabularyFile(run, config, documents);
+  const counts = await prepare({
+    documents,
+    sentences: data.sentences === null ? undefined : resolve(data.sentences),
+    vocab: loadWordPiece(vocabulary, text.lowercase),
+    blockTokens: text.blockTokens,
+    queryTokens: text.sentenceTokens,
+    dir: run.corpus,
+    onProgress: (done) => say(`prepare: ${done.documents} documents, ${done.blocks} blocks, ${done.sentences} sentences`),
+  });
+  if (counts.sentences === 0) {
+    throw new UserError(`${data.sentences ?? documents}: not one sentence holds a name or a date to mask; give X with ready-made spans in data.sentences`);
+  }
+  return counts;
+}
+
+/** The vocabulary named, or the initial encoder's own, or one trained on the documents. */
+async function vocabularyFile(run: Run, { data, text, model }: Config, documents: string): Promise<string> {
+  if (text.vocabulary !== null) return resolve(text.vocabulary);
+  if (model.initial !== null) return join(resolve(model.initial), 'vocab.txt');
+  const path = join(run.dir, 'vocab.txt');
+  if (existsSync(path)) return path;
+  say(`vocabulary: training ${text.vocabularySize} word pieces on ${data.documents}`);
+  async function* texts() {
+    for await (const { title, text } of readDocuments(documents)) yield `${title} ${text}`;
+  }
+  writeFileAtomic(path, `${(await trainVocabulary(texts(), text.vocabularySize, text.lowercase)).join('\n')}\n`);
+  return path;
+}

@@ -1,0 +1,97 @@
+import * as tf from '@tensorflow/tfjs';
+import type { Config } from '../config.ts';
+import type { Corpus } from '../corpus/store.ts';
+import { embedAll, querySequences } from '../model/embedder.ts';
+import type { Model } from '../model/model.ts';
+import type { SearchIndex } from '../retrieval/search.ts';
+import { disposeReading, type EncodedQuestion, makeReading, readScores } from '../train/qa.ts';
+
+/** An answer read out of one retrieved block. */
+export interface Answer {
+  text: string;
+  block: number;
+  /** Characters of the answer in the block's text. */
+  start: number;
+  end: number;
+  /** Probability of this span among all spans of all blocks read. */
+  probability: number;
+  /** p(z|x) of its block, among the blocks read. */
+  prior: number;
+  /** p(y|z,x): probability of the span among the spans of its block. */
+  likelihood: number;
+}
+
+/** The blocks retrieved for a question, best first, and the best span of each block read, best first. */
+export interface Answered {
+  retrieved: number[];
+  answers: Answer[];
+}
+
+/**
+ * Answers questions: retrieves `retrieve` blocks, reads the first `qa.readerBlocks` of them, and takes the best span by
+ * span score plus retrieval score (orqa_model.py).
+ */
+export function answerQuestions(
+  model: Model,
+  corpus: Corpus,
+  index: SearchIndex,
+  questions: readonly EncodedQuestion[],
+  config: Config,
+  retrieve: number,
+): Answered[] {
+  const queries = querySequences(
+    corpus.tokenizer,
+    questions.map((q) => q.ids),
+    config.text.questionTokens,
+  );
+  const k = Math.min(Math.max(retrieve, config.qa.readerBlocks), corpus.blocks);
+  const vectors = embedAll(model.params, model.queryTower, model.embedder, queries, config.index.tokensPerBatch);
+  const found = index.search(vectors, k);
+  const R = Math.min(config.qa.readerBlocks, k);
+  const blocks = questions.map((_, b) => Array.from(found.blocks.subarray(b * k, b * k + found.counts[b])));
+  const read = blocks.map((list) => list.slice(0, R));
+  const reading = makeReading(corpus, questions, read, R, config);
+  const B = questions.length;
+  const priors = new Float32Array(B * R).fill(-1e9);
+  read.forEach((list, b) => list.forEach((_, r) => { priors[b * R + r] = found.scores[b * k + r] / model.temperature; }));
+  const best = tf.tidy(() => {
+    const retrieval = tf.tensor2d(priors, [B, R]);
+    const scores = readScores(model, reading, retrieval).reshape([B, R, -1]);
+    return {
+      prior: tf.logSoftmax(retrieval),
+      joint: scores.max(2).sub(scores.reshape([B, -1]).logSumExp(1).reshape([B, 1])), // [B, R]
+      likelihood: scores.max(2).sub(scores.logSumExp(2)), // [B, R]
+      span: scores.argMax(2), // [B, R]
+    };
+  });
+  const [prior, joint, likelihood] = [best.prior, best.joint, best.likelihood].map((t) => t.dataSync() as Float32Array);
+  const span = best.span.dataSync();
+  tf.dispose(best);
+  const results = questions.map((_, b) => {
+    const answers = read[b].map((block, r): Answer => {
+      const row = b * R + r;
+      const width = Math.floor(span[row] / reading.T) + 1;
+      const first = (span[row] % reading.T) - reading.offsets[row];
+      const place = characters(corpus, block, first, first + width);
+      return {
+        ...place,
+        block,
+        probability: Math.exp(joint[row]),
+        prior: Math.exp(prior[row]),
+        likelihood: Math.exp(likelihood[row]),
+      };
+    });
+    answers.sort((a, b) => b.probability - a.probability);
+    return { retrieved: blocks[b], answers };
+  });
+  disposeReading(reading);
+  return results;
+}
+
+/** The text of word pieces [start, end) of a block, in its own spelling: the block is tokenised again for its offsets. */
+function characters(corpus: Corpus, block: number, start: number, end: number): { text: string; start: number; end: number } {
+  const text = corpus.text(block);
+  const { starts, ends } = corpus.tokenizer.encode(text);
+  if (start < 0 || end > starts.length) return { text: '', start: 0, end: 0 };
+  return { text: text.slice(starts[start], ends[end - 1]), start: starts[start], end: ends[end - 1] };
+}

@@ -1,0 +1,118 @@
+import type { Config } from '../config.ts';
+import type { Corpus } from '../corpus/store.ts';
+import { embedAll, querySequences } from '../model/embedder.ts';
+import type { Model } from '../model/model.ts';
+import { progress } from '../progress.ts';
+import type { SearchIndex } from '../retrieval/search.ts';
+import type { EncodedQuestion } from '../train/qa.ts';
+import { answerQuestions } from './answer.ts';
+import { hasAnswer } from './has-answer.ts';
+import { exactMatch } from './metrics.ts';
+
+/** Share of questions for which an answer stands in one of the first k blocks, by k ("recall@k" in the paper's Table 2). */
+export type Recall = Record<number, number>;
+
+/** Questions embedded and searched together. */
+const AT_ONCE = 64;
+
+/** Retrieval alone, with a retriever of any stage. */
+export function evaluateRecall(
+  model: Model,
+  corpus: Corpus,
+  index: SearchIndex,
+  questions: readonly EncodedQuestion[],
+  config: Config,
+  ks: readonly number[],
+): Recall {
+  const k = Math.min(Math.max(...ks), corpus.blocks);
+  const ranks: number[] = [];
+  const bar = progress('recall', questions.length);
+  for (let at = 0; at < questions.length; at += AT_ONCE) {
+    const part = questions.slice(at, at + AT_ONCE);
+    const queries = querySequences(
+      corpus.tokenizer,
+      part.map((q) => q.ids),
+      config.text.questionTokens,
+    );
+    const vectors = embedAll(model.params, model.queryTower, model.embedder, queries, config.index.tokensPerBatch);
+    const found = index.search(vectors, k);
+    part.forEach((q, b) => {
+      ranks.push(firstWithAnswer(corpus, found.blocks.subarray(b * k, b * k + found.counts[b]), q.answers));
+    });
+    bar.at(ranks.length);
+  }
+  bar.end();
+  return recallOf(ranks, ks);
+}
+
+/** Rank of the first block that holds an answer, counted from 0; Infinity for none. */
+export function firstWithAnswer(corpus: Corpus, blocks: ArrayLike<number>, answers: readonly string[]): number {
+  for (let i = 0; i < blocks.length; i++) if (hasAnswer(corpus.text(blocks[i]), answers)) return i;
+  return Infinity;
+}
+
+export function recallOf(ranks: readonly number[], ks: readonly number[]): Recall {
+  return Object.fromEntries(ks.map((k) => [k, ranks.filter((r) => r < k).length / ranks.length]));
+}
+
+/** One question's outcome, a line of the predictions file. */
+export interface Prediction {
+  question: string;
+  answers: string[];
+  prediction: string;
+  correct: boolean;
+  /** Title and document of the block the prediction stands in. */
+  title: string;
+  document: string;
+  probability: number;
+}
+
+export interface Evaluation {
+  questions: number;
+  /** Share of predictions that equal an answer after normalisation (anchors: ORQA's protocol). */
+  exactMatch: number;
+  recall: Recall;
+  predictions: Prediction[];
+}
+
+/** Answers every question and compares. */
+export function evaluateAnswers(
+  model: Model,
+  corpus: Corpus,
+  index: SearchIndex,
+  questions: readonly EncodedQuestion[],
+  config: Config,
+  ks: readonly number[],
+): Evaluation {
+  const predictions: Prediction[] = [];
+  const ranks: number[] = [];
+  const bar = progress('exact-match', questions.length);
+  const atOnce = Math.max(1, Math.floor(AT_ONCE / config.qa.readerBlocks));
+  for (let at = 0; at < questions.length; at += atOnce) {
+    const part = questions.slice(at, at + atOnce);
+    const answered = answerQuestions(model, corpus, index, part, config, Math.max(...ks));
+    answered.forEach(({ retrieved, answers }, b) => {
+      const { question, answers: accepted } = part[b];
+      const best = answers[0];
+      const prediction = best?.text ?? '';
+      predictions.push({
+        question,
+        answers: accepted,
+        prediction,
+        correct: exactMatch(prediction, accepted, 'orqa'),
+        title: best ? corpus.title(best.block) : '',
+        document: best ? corpus.documentId(best.block) : '',
+        probability: best?.probability ?? 0,
+      });
+      ranks.push(firstWithAnswer(corpus, retrieved, accepted));
+    });
+    bar.at(predictions.length);
+  }
+  bar.end();
+  return {
+    questions: questions.length,
+    exactMatch: predictions.filter((p) => p.correct).length / predictions.length,
+    recall: recallOf(ranks, ks),
+    predictions,
+  };
+}

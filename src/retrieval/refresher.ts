@@ -1,0 +1,35 @@
+import { setPriority } from 'node:os';
+import { join } from 'node:path';
+import { loadConfig } from '../config.ts';
+import { openCorpus } from '../corpus/store.ts';
+import { type EngineName, startEngine } from '../engine.ts';
+import { embedderShapes } from '../model/embedder.ts';
+import { loadWeights } from '../model/checkpoint.ts';
+import { describeModel, disposeModel } from '../model/model.ts';
+import { runFolder } from '../run.ts';
+import { indexName, makeIndex } from './make-index.ts';
+import type { FromRefresher, Published, RefreshRequest, RefresherStart, ToRefresher } from './refresher-client.ts';
+
+// CHILD-PROCESS ENTRY. New weights → new embeddings → new index, as often as the trainer asks, until it says stop or dies.
+// It reads the run's own configuration, corpus and snapshots, so that it cannot disagree with the trainer.
+
+function tell(message: FromRefresher): void {
+  process.send?.(message);
+}
+
+async function refresh(start: RefresherStart, request: RefreshRequest): Promise<Published> {
+  const began = performance.now();
+  const run = runFolder(start.runDir);
+  const config = loadConfig(run.config, []);
+  const corpus = openCorpus(run.corpus);
+  const model = describeModel(config.model, corpus.tokenizer.size);
+  try {
+    loadWeights(request.snapshot, model, embedderShapes(model.documentTower, model.embedder), 'the trainer writes a new one at the next refresh');
+    const name = indexName(request.step);
+    const manifest = await makeIndex(run.index, name, model, corpus, config, request.step, (done, total) => tell({ type: 'progress', done, total }));
+    return { name, step: request.step, seconds: (performance.now() - began) / 1000, rows: manifest.rows };
+  } finally {
+    disposeModel(model);
+    corpus.close();
+  }
+}

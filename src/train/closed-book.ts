@@ -1,0 +1,119 @@
+import * as tf from '@tensorflow/tfjs';
+import type { Config } from '../config.ts';
+import { disposeInput, dropoutNoise, encode, encoderInput, maskedLanguageModel, type Noise, type Shape } from '../model/bert.ts';
+import { pairIds, type SpecialIds } from '../model/embedder.ts';
+import { lossGradients, type Model } from '../model/model.ts';
+import { readMasks } from '../model/realm.ts';
+import type { WordPiece } from '../tokenizer/wordpiece.ts';
+import type { StepResult } from './loop.ts';
+import type { EncodedQuestion } from './qa.ts';
+import { exampleAt, stepRandom } from './sampler.ts';
+
+// The closed-book baseline: the same pretrained reader, tuned on the same questions, with the null document alone.
+// `[CLS] question [MASK]… [SEP] [SEP]`: p(y | ∅, x), what the parameters know without retrieval.
+
+/** One step of tuning the reader to answer by its masked-language-model head. */
+export function closedBookStep(
+  model: Model,
+  shapes: readonly Shape[],
+  special: SpecialIds,
+  questions: readonly EncodedQuestion[],
+  config: Config,
+): { step(step: number): StepResult; dispose(): void } {
+  const noise = dropoutNoise(config.model.dropout, stepRandom(config.seed, -4));
+  const { batch } = config.closedBook;
+  return {
+    step(step) {
+      const random = stepRandom(config.seed, step);
+      if (noise) noise.random = random.fork();
+      const examples = [];
+      for (let i = 0; i < batch; i++) {
+        const question = questions[exampleAt(config.seed + 3, questions.length, step * batch + i)];
+        const answer = random.pick(question.answerIds).subarray(0, config.model.maxSpanWidth);
+        examples.push({ ids: question.ids, answer });
+      }
+      return gradientsOf(model, shapes, special, examples, config, noise);
+    },
+    dispose: () => noise?.dispose(),
+  };
+}
+
+function gradientsOf(
+  model: Model,
+  shapes: readonly Shape[],
+  special: SpecialIds,
+  examples: readonly { ids: Int32Array; answer: Int32Array }[],
+  config: Config,
+  noise: Noise | undefined,
+): StepResult {
+  const M = Math.max(...examples.map((e) => e.answer.length));
+  const masks = new Float32Array(examples.length * M);
+  const positions = new Int32Array(examples.length * M);
+  const targets = new Int32Array(examples.length * M);
+  const pairs = examples.map(({ ids, answer }, b) => {
+    const { sequence, first } = maskedQuestion(special, ids, answer.length, config.text.questionTokens);
+    masks.fill(1, b * M, b * M + answer.length);
+    for (let m = 0; m < answer.length; m++) positions[b * M + m] = first + m;
+    targets.set(answer, b * M);
+    return sequence;
+  });
+  const input = encoderInput(
+    pairs.map((p) => p.ids),
+    pairs.map((p) => p.firstSegment),
+  );
+  const shape: [number, number] = [examples.length, M];
+  const at = tf.tensor2d(positions, shape, 'int32');
+  const hidden = tf.tensor2d(targets, shape, 'int32');
+  const weights = tf.tensor2d(masks, shape);
+  const pieces = masks.reduce((a, b) => a + b, 0);
+  const { value, gradients } = lossGradients(model, shapes, () =>
+    readMasks(model.params, model.readerTower, model.reader, input, at, hidden, noise).mul(weights).sum().div(-pieces) as tf.Scalar,
+  );
+  const figures = { loss: value.dataSync()[0] };
+  tf.dispose([value, at, hidden, weights]);
+  disposeInput(input);
+  return { gradients, figures };
+}
+
+/** `[CLS] question [MASK] × n [SEP] [SEP]`, the question cut to fit, and where the masks begin. */
+function maskedQuestion(special: SpecialIds, question: Int32Array, n: number, limit: number) {
+  const kept = question.subarray(0, limit - 3);
+  const ids = new Int32Array(kept.length + n).fill(special.mask);
+  ids.set(kept);
+  return { sequence: pairIds(special, ids, new Int32Array(0), ids.length + 3), first: kept.length + 1 };
+}
+
+/** Answers from the parameters alone: the likeliest pieces for each number of masks, the best mean log probability wins. */
+export function closedBookAnswers(model: Model, tokenizer: WordPiece, questions: readonly EncodedQuestion[], config: Config): string[] {
+  const best = questions.map(() => ({ score: -Infinity, text: '' }));
+  for (let n = 1; n <= config.model.maxSpanWidth; n++) {
+    const built = questions.map((q) => maskedQuestion(tokenizer, q.ids, n, config.text.questionTokens));
+    const input = encoderInput(
+      built.map((b) => b.sequence.ids),
+      built.map((b) => b.sequence.firstSegment),
+    );
+    const { scores, pieces } = tf.tidy(() => {
+      const positions = tf.tensor2d(
+        built.flatMap((b) => Array.from({ length: n }, (_, m) => b.first + m)),
+        [built.length, n],
+        'int32',
+      );
+      const outputs = encode(model.params, model.readerTower, model.reader, input, undefined, positions);
+      const logits = maskedLanguageModel(model.params, model.readerTower, model.reader, outputs.reshape([built.length * n, model.reader.hidden]));
+      return {
+        scores: tf.logSoftmax(logits).max(1).reshape([built.length, n]).mean(1),
+        pieces: logits.argMax(1),
+      };
+    });
+    const score = scores.dataSync();
+    const piece = pieces.dataSync() as Int32Array;
+    tf.dispose([scores, pieces]);
+    disposeInput(input);
+    best.forEach((b, i) => {
+      if (score[i] <= b.score) return;
+      b.score = score[i];
+      b.text = tokenizer.decode(piece.subarray(i * n, (i + 1) * n));
+    });
+  }
+  return best.map((b) => b.text);
+}

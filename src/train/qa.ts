@@ -1,0 +1,210 @@
+import * as tf from '@tensorflow/tfjs';
+import type { Config } from '../config.ts';
+import type { Question } from '../corpus/qa.ts';
+import type { Corpus } from '../corpus/store.ts';
+import { answerSpans, hasAnswer } from '../eval/has-answer.ts';
+import { disposeInput, dropoutNoise, type EncoderInput, encoderInput, type Noise, type Shape } from '../model/bert.ts';
+import { embedAll, embedSequences, pairIds, querySequences } from '../model/embedder.ts';
+import { lossGradients, type Model, modelShapes } from '../model/model.ts';
+import { marginalLogLoss, spanScores } from '../model/reader.ts';
+import type { SearchIndex } from '../retrieval/search.ts';
+import type { StepResult } from './loop.ts';
+import { exampleAt, stepRandom } from './sampler.ts';
+
+/** A question as the model takes it: tokenised once, its answers both as text and as word pieces. */
+export interface EncodedQuestion {
+  question: string;
+  answers: string[];
+  ids: Int32Array;
+  answerIds: Int32Array[];
+}
+
+export function encodeQuestions(corpus: Corpus, questions: readonly Question[]): EncodedQuestion[] {
+  return questions.map(({ question, answers }) => ({
+    question,
+    answers,
+    ids: corpus.tokenizer.encode(question).ids,
+    answerIds: answers.map((a) => corpus.tokenizer.encode(a).ids).filter((ids) => ids.length > 0),
+  }));
+}
+
+/**
+ * One step of open-domain question answering (google-research/language, orqa_model.py; paper, section 3.3): the loss of
+ * the retriever over many blocks by the index's frozen vectors, and of the reader over all spans of the best few.
+ * The query tower and the reader train, the document tower rests. Unlike the released code, which takes one question a
+ * step, a batch of questions is read together.
+ */
+export function qaStep(
+  model: Model,
+  corpus: Corpus,
+  index: SearchIndex,
+  questions: readonly EncodedQuestion[],
+  config: Config,
+): { step(step: number): StepResult; dispose(): void } {
+  const noise = dropoutNoise(config.model.dropout, stepRandom(config.seed, -3));
+  const shapes = qaShapes(model);
+  const cache = new Map<number, string>();
+  return {
+    step(step) {
+      if (noise) noise.random = stepRandom(config.seed, step);
+      const batch = [];
+      for (let i = 0; i < config.qa.batch; i++) {
+        batch.push(questions[exampleAt(config.seed + 2, questions.length, step * config.qa.batch + i)]);
+      }
+      return qaGradients(model, shapes, corpus, index, batch, config, noise, cache);
+    },
+    dispose: () => noise?.dispose(),
+  };
+}
+
+/** What fine-tuning trains: the query tower, and the reader without its masked-language-model head. */
+export function qaShapes(model: Model): Shape[] {
+  return modelShapes(model).filter(
+    ({ name }) =>
+      (name.startsWith(model.queryTower) || name.startsWith(model.readerTower) || name.startsWith('span.')) &&
+      !name.startsWith(`${model.readerTower}mlm.`) &&
+      !name.startsWith(`${model.readerTower}pooler.`),
+  );
+}
+
+function qaGradients(
+  model: Model,
+  shapes: readonly Shape[],
+  corpus: Corpus,
+  index: SearchIndex,
+  batch: readonly EncodedQuestion[],
+  config: Config,
+  noise: Noise | undefined,
+  texts: Map<number, string>,
+): StepResult {
+  const B = batch.length;
+  const P = config.model.projection;
+  const queries = querySequences(
+    corpus.tokenizer,
+    batch.map((q) => q.ids),
+    config.text.questionTokens,
+  );
+  // The best few must come from the same search as the many, so that both losses speak of one ranking.
+  const n = Math.min(config.qa.retrieverBlocks, corpus.blocks);
+  const found = index.search(embedAll(model.params, model.queryTower, model.embedder, queries, config.index.tokensPerBatch), n);
+  const C = Math.max(1, ...found.counts);
+  const vectors = new Float32Array(B * C * P);
+  const present = new Float32Array(B * C);
+  const right = new Float32Array(B * C);
+  for (let b = 0; b < B; b++) {
+    const blocks = found.blocks.subarray(b * n, b * n + found.counts[b]);
+    vectors.set(index.vectors(blocks.slice()), b * C * P);
+    present.fill(1, b * C, b * C + blocks.length);
+    for (let c = 0; c < blocks.length; c++) {
+      let text = texts.get(blocks[c]);
+      if (text === undefined) {
+        text = corpus.text(blocks[c]);
+        if (texts.size < TEXTS_KEPT) texts.set(blocks[c], text);
+      }
+      right[b * C + c] = hasAnswer(text, batch[b].answers) ? 1 : 0;
+    }
+  }
+
+  const R = Math.min(config.qa.readerBlocks, C);
+  const readBlocks = batch.map((_, b) => Array.from(found.blocks.subarray(b * n, b * n + Math.min(R, found.counts[b]))));
+  const reading = makeReading(corpus, batch, readBlocks, R, config);
+  const correct = markSpans(reading, batch, corpus, readBlocks, model.reader.maxSpanWidth);
+  const queryInput = encoderInput(queries.ids, queries.firstSegment);
+  const z = tf.tensor3d(vectors, [B, C, P]);
+  const here = tf.tensor2d(present, [B, C]);
+  const positives = tf.tensor2d(right, [B, C]);
+  const spans = tf.tensor2d(correct, [B, correct.length / B]);
+  const kept: tf.Tensor[] = [];
+  const { value, gradients } = lossGradients(model, shapes, () => {
+    const q = embedSequences(model.params, model.queryTower, model.embedder, queryInput, noise);
+    const scores = tf.matMul(z, q.reshape([B, P, 1])).reshape([B, C]).div(model.temperature) as tf.Tensor2D;
+    const masked = scores.add(tf.sub(1, here).mul(-1e9)) as tf.Tensor2D;
+    const retriever = marginalLogLoss(masked, positives);
+    const all = readScores(model, reading, masked.slice([0, 0], [B, R]), noise); // [B, R*W*T]
+    const reader = marginalLogLoss(all, spans);
+    const hit = tf.gather(spans.flatten(), all.argMax(1).add(tf.range(0, B * spans.shape[1], spans.shape[1], 'int32')).toInt());
+    kept.push(...[retriever.mean(), reader.mean(), hit.mean(), positives.max(1).mean(), spans.max(1).mean()].map((t) => tf.keep(t)));
+    return retriever.add(reader).mean() as tf.Scalar;
+  });
+  const [retrieverLoss, readerLoss, exactMatch, retrieved, read] = kept.map((t) => t.dataSync()[0]);
+  const figures = { loss: value.dataSync()[0], retrieverLoss, readerLoss, exactMatch, retrieved, read };
+  tf.dispose([value, ...kept, z, here, positives, spans]);
+  disposeInput(queryInput);
+  disposeReading(reading);
+  return { gradients, figures };
+}
+
+/** Block texts held for has-answer matching; the same blocks come back for many questions. */
+const TEXTS_KEPT = 100_000;
+
+/** Joint sequences `[CLS] question [SEP] block [SEP]` of B questions with R blocks each, [B*R, T]. */
+export interface Reading {
+  input: EncoderInput;
+  blockTokens: tf.Tensor2D; // [B*R, T]
+  /** Where each row's block starts, and how many of its tokens are there; 0 where a question has fewer blocks. */
+  offsets: Int32Array;
+  lengths: Int32Array;
+  B: number;
+  R: number;
+  T: number;
+}
+
+export function makeReading(corpus: Corpus, batch: readonly EncodedQuestion[], blocks: readonly (readonly number[])[], R: number, config: Config): Reading {
+  const B = batch.length;
+  const pairs: { ids: Int32Array; firstSegment: number }[] = [];
+  const offsets = new Int32Array(B * R);
+  const lengths = new Int32Array(B * R);
+  for (let b = 0; b < B; b++) {
+    // The question is cut as the query tower cuts it; the released code does not cut it at all.
+    const question = batch[b].ids.subarray(0, config.text.questionTokens - 2);
+    for (let r = 0; r < R; r++) {
+      const block = blocks[b][r];
+      const pair = pairIds(corpus.tokenizer, question, block === undefined ? new Int32Array(0) : corpus.bodyIds(block), config.qa.readerTokens);
+      offsets[b * R + r] = pair.firstSegment;
+      lengths[b * R + r] = pair.ids.length - pair.firstSegment - 1;
+      pairs.push(pair);
+    }
+  }
+  const input = encoderInput(
+    pairs.map((p) => p.ids),
+    pairs.map((p) => p.firstSegment),
+  );
+  const T = input.ids.shape[1];
+  const inBlock = new Float32Array(B * R * T);
+  for (let row = 0; row < B * R; row++) inBlock.fill(1, row * T + offsets[row], row * T + offsets[row] + lengths[row]);
+  return { input, blockTokens: tf.tensor2d(inBlock, [B * R, T]), offsets, lengths, B, R, T };
+}
+
+export function disposeReading(reading: Reading): void {
+  disposeInput(reading.input);
+  reading.blockTokens.dispose();
+}
+
+/** Scores of all spans of a question's blocks, their blocks' retrieval scores [B, R] added: [B, R*W*T]. */
+export function readScores(model: Model, reading: Reading, retrieval: tf.Tensor2D, noise?: Noise): tf.Tensor2D {
+  return tf.tidy(() => {
+    const { B, R, input, blockTokens } = reading;
+    const scores = spanScores(model.params, model.readerTower, model.reader, input, blockTokens, noise); // [B*R, W, T]
+    const [, W, T] = scores.shape;
+    return scores.reshape([B, R, W * T]).add(retrieval.reshape([B, R, 1])).reshape([B, R * W * T]) as tf.Tensor2D;
+  });
+}
+
+/** 1 on every span that matches an answer's word pieces: [B, R*W*T] row-major, as `readScores` orders them. */
+function markSpans(reading: Reading, batch: readonly EncodedQuestion[], corpus: Corpus, blocks: readonly (readonly number[])[], maxWidth: number): Float32Array {
+  const { B, R, T, offsets, lengths } = reading;
+  const W = Math.min(maxWidth, T);
+  const correct = new Float32Array(B * R * W * T);
+  for (let b = 0; b < B; b++) {
+    for (let r = 0; r < blocks[b].length; r++) {
+      const row = b * R + r;
+      const body = corpus.bodyIds(blocks[b][r]).subarray(0, lengths[row]);
+      const spans = answerSpans(body, batch[b].answerIds);
+      for (let i = 0; i < spans.length; i += 2) {
+        const width = spans[i + 1] - spans[i];
+        if (width <= W) correct[(row * W + width - 1) * T + offsets[row] + spans[i]] = 1;
+      }
+    }
+  }
+  return correct;
+}
