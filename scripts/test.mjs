@@ -14,7 +14,9 @@ const chosen = process.env.REALM_ENGINE;
 const native = existsSync(join(root, 'node_modules', '.realm-engine', 'engine.json'));
 let failed = run(chosen ?? 'auto', files);
 if (!chosen && native) {
-  const computing = files.filter((file) => /support\/engine\.ts'/.test(readFileSync(join(root, file), 'utf8')));
+  const computing = files.filter((file) =>
+    /support\/engine\.ts'/.test(readFileSync(join(root, file), 'utf8')),
+  );
   failed = run('wasm', computing) || failed;
 }
 process.exitCode = failed ? 1 : 0;

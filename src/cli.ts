@@ -14,37 +14,51 @@ export async function main(argv: readonly string[]): Promise<number> {
     .showHelpAfterError('(see realm --help)');
 
   const command = (name: string, description: string) =>
-    withCommonOptions((name.startsWith('eval ') ? evaluation : program).command(name.replace('eval ', '')).description(description));
+    withCommonOptions(
+      (name.startsWith('eval ') ? evaluation : program)
+        .command(name.replace('eval ', ''))
+        .description(description),
+    );
   /** Prints a result: one JSON document with --json, else the lines a person reads. */
   const print = (options: CommonOptions, result: unknown, lines: readonly string[]) => {
-    process.stdout.write(options.json ? `${JSON.stringify(result)}\n` : lines.map((line) => `${line}\n`).join(''));
+    process.stdout.write(
+      options.json ? `${JSON.stringify(result)}\n` : lines.map((line) => `${line}\n`).join(''),
+    );
   };
-  const trained = (options: CommonOptions, result: { figures: Record<string, number>; seconds: number; stopped: boolean }) => {
+  const trained = (
+    options: CommonOptions,
+    result: { figures: Record<string, number>; seconds: number; stopped: boolean },
+  ) => {
     if (result.stopped) {
       exitCode = 130;
       print(options, result, ['stopped and saved; the same command goes on from here']);
     } else print(options, result, figureLines({ ...result.figures, seconds: result.seconds }));
   };
 
-  command('prepare', 'turn raw JSONL text into a run-ready corpus: vocabulary, blocks, sentences with salient spans').action(
+  command(
+    'prepare',
+    'turn raw JSONL text into a run-ready corpus: vocabulary, blocks, sentences with salient spans',
+  ).action(async (options: CommonOptions) => {
+    const { runConfig, runFolder } = await import('./run.ts');
+    const { prepareCorpus } = await import('./commands/prepare.ts');
+    const run = runFolder(options.run);
+    const set = options.seed === undefined ? options.set : [...options.set, `seed=${options.seed}`];
+    const counts = await prepareCorpus(run, runConfig(run, { config: options.config, set }));
+    print(options, counts, figureLines({ ...counts }));
+  });
+
+  command('ict-warmup', 'warm the retriever up with the inverse cloze task').action(
     async (options: CommonOptions) => {
-      const { runConfig, runFolder } = await import('./run.ts');
-      const { prepareCorpus } = await import('./commands/prepare.ts');
-      const run = runFolder(options.run);
-      const set = options.seed === undefined ? options.set : [...options.set, `seed=${options.seed}`];
-      const counts = await prepareCorpus(run, runConfig(run, { config: options.config, set }));
-      print(options, counts, figureLines({ ...counts }));
+      const { begin } = await import('./commands/context.ts');
+      const { ictWarmup } = await import('./commands/ict-warmup.ts');
+      trained(options, await ictWarmup(await begin(options)));
     },
   );
 
-  command('ict-warmup', 'warm the retriever up with the inverse cloze task').action(async (options: CommonOptions) => {
-    const { begin } = await import('./commands/context.ts');
-    const { ictWarmup } = await import('./commands/ict-warmup.ts');
-    trained(options, await ictWarmup(await begin(options)));
-  });
-
   command('build-index', 'embed all documents and build the maximum-inner-product index')
-    .addOption(new Option('--from <stage>', 'whose retriever (default: the newest)').choices(['ict', 'pretrain']))
+    .addOption(
+      new Option('--from <stage>', 'whose retriever (default: the newest)').choices(['ict', 'pretrain']),
+    )
     .action(async (options: CommonOptions & { from?: 'ict' | 'pretrain' }) => {
       const { begin } = await import('./commands/context.ts');
       const { buildRunIndex } = await import('./commands/build-index.ts');
@@ -56,17 +70,21 @@ export async function main(argv: readonly string[]): Promise<number> {
       ]);
     });
 
-  command('pretrain', 'train retriever and reader through retrieval, with a live index refresh').action(async (options: CommonOptions) => {
-    const { begin } = await import('./commands/context.ts');
-    const { pretrain } = await import('./commands/pretrain.ts');
-    trained(options, await pretrain(await begin(options)));
-  });
+  command('pretrain', 'train retriever and reader through retrieval, with a live index refresh').action(
+    async (options: CommonOptions) => {
+      const { begin } = await import('./commands/context.ts');
+      const { pretrain } = await import('./commands/pretrain.ts');
+      trained(options, await pretrain(await begin(options)));
+    },
+  );
 
-  command('finetune-qa', 'fine-tune open-domain question answering with answer spans').action(async (options: CommonOptions) => {
-    const { begin } = await import('./commands/context.ts');
-    const { finetuneQa } = await import('./commands/finetune-qa.ts');
-    trained(options, await finetuneQa(await begin(options)));
-  });
+  command('finetune-qa', 'fine-tune open-domain question answering with answer spans').action(
+    async (options: CommonOptions) => {
+      const { begin } = await import('./commands/context.ts');
+      const { finetuneQa } = await import('./commands/finetune-qa.ts');
+      trained(options, await finetuneQa(await begin(options)));
+    },
+  );
 
   const evaluation = program.command('eval').description('evaluate a run');
   command('eval exact-match', 'exact match of the fine-tuned model; writes predictions.jsonl')
@@ -78,13 +96,18 @@ export async function main(argv: readonly string[]): Promise<number> {
       print(options, { ...figures, recall }, [...figureLines(figures), ...recallLines(recall)]);
     });
   command('eval recall', "recall of a stage's retriever, before fine-tuning, beside BM25")
-    .addOption(new Option('--stage <stage>', 'whose retriever').choices(['ict', 'pretrain']).default('pretrain'))
+    .addOption(
+      new Option('--stage <stage>', 'whose retriever').choices(['ict', 'pretrain']).default('pretrain'),
+    )
     .option('--questions <file>', 'JSONL of questions (default: data.test, else data.dev)')
     .action(async (options: CommonOptions & { stage: 'ict' | 'pretrain'; questions?: string }) => {
       const { begin } = await import('./commands/context.ts');
       const { evalRecall } = await import('./commands/eval.ts');
       const result = await evalRecall(await begin(options), options.stage, options.questions);
-      print(options, result, [...recallLines(result.recall), ...recallLines(result.bm25, 'BM25 recall')]);
+      print(options, result, [
+        ...recallLines(result.recall),
+        ...recallLines(result.bm25 ?? {}, 'BM25 recall'),
+      ]);
     });
 
   command('ask', 'answer a question from the fine-tuned run')
@@ -96,15 +119,16 @@ export async function main(argv: readonly string[]): Promise<number> {
       print(options, answers, askLines(answers));
     });
 
-  command('demo', 'the whole lifecycle on a generated world, in minutes')
-    .action(async (options: CommonOptions) => {
+  command('demo', 'the whole lifecycle on a generated world, in minutes').action(
+    async (options: CommonOptions) => {
       const { demo, demoLines } = await import('./commands/demo.ts');
       const result = await demo(options);
       if (result === undefined) {
         exitCode = 130;
         print(options, { stopped: true }, ['stopped and saved; the same command goes on from here']);
       } else print(options, result, demoLines(result));
-    });
+    },
+  );
 
   program
     .command('doctor')
@@ -113,7 +137,9 @@ export async function main(argv: readonly string[]): Promise<number> {
     .action(async (options: { json: boolean }) => {
       const { doctor, formatDiagnosis } = await import('./doctor.ts');
       const diagnosis = await doctor();
-      process.stdout.write(options.json ? `${JSON.stringify(diagnosis)}\n` : `${formatDiagnosis(diagnosis).join('\n')}\n`);
+      process.stdout.write(
+        options.json ? `${JSON.stringify(diagnosis)}\n` : `${formatDiagnosis(diagnosis).join('\n')}\n`,
+      );
     });
 
   try {
@@ -125,7 +151,9 @@ export async function main(argv: readonly string[]): Promise<number> {
       process.stderr.write(`realm: ${error.message}\n`);
       return 2;
     }
-    process.stderr.write(`${(error as Error)?.stack ?? error}\nrealm: this is a bug; please report it with the lines above\n`);
+    process.stderr.write(
+      `${(error as Error)?.stack ?? error}\nrealm: this is a bug; please report it with the lines above\n`,
+    );
     return 1;
   }
 }
@@ -133,11 +161,18 @@ export async function main(argv: readonly string[]): Promise<number> {
 function withCommonOptions(command: Command): Command {
   return command
     .option('--config <file>', 'settings of a new run (YAML), such as configs/world.yaml')
-    .option('--set <path=value>', 'change one setting; repeatable', (value: string, all: string[]) => [...all, value], [])
+    .option(
+      '--set <path=value>',
+      'change one setting; repeatable',
+      (value: string, all: string[]) => [...all, value],
+      [],
+    )
     .option('--run <dir>', 'folder of the run', 'runs/default')
     .option('--seed <n>', 'seed of everything random', wholeNumber)
     .addOption(
-      new Option('--engine <name>', 'what computes').choices(['auto', 'tensorflow', 'webgpu', 'wasm', 'cpu']).default('auto'),
+      new Option('--engine <name>', 'what computes')
+        .choices(['auto', 'tensorflow', 'webgpu', 'wasm', 'cpu'])
+        .default('auto'),
     )
     .option('--json', 'print one JSON document on stdout, all else on stderr', false);
 }
@@ -156,5 +191,7 @@ function figureLines(figures: Record<string, unknown>): string[] {
 }
 
 function recallLines(recall: Record<number, number>, name = 'recall'): string[] {
-  return Object.entries(recall).map(([k, value]) => `${`${name}@${k}`.padEnd(20)} ${(100 * value).toFixed(1)} %`);
+  return Object.entries(recall).map(
+    ([k, value]) => `${`${name}@${k}`.padEnd(20)} ${(100 * value).toFixed(1)} %`,
+  );
 }

@@ -10,9 +10,17 @@ export interface Progress {
 /** Seconds between two plain lines. */
 const LINE_EVERY = 10;
 
-export function progress(name: string, total: number, stream: NodeJS.WriteStream = process.stderr): Progress {
+/** @param from how much an earlier run has done already: it does not count in the time that is left */
+export function progress(
+  name: string,
+  total: number,
+  from = 0,
+  stream: NodeJS.WriteStream = process.stderr,
+): Progress {
   const started = performance.now();
   const seconds = () => (performance.now() - started) / 1000;
+  const timeLeft = (done: number) =>
+    done <= from ? '?' : duration((seconds() / (done - from)) * (total - done));
   if (stream.isTTY) {
     const bar = new cliProgress.SingleBar(
       {
@@ -23,9 +31,9 @@ export function progress(name: string, total: number, stream: NodeJS.WriteStream
       },
       cliProgress.Presets.shades_classic,
     );
-    bar.start(total, 0, { remark: '', left: '?' });
+    bar.start(total, from, { remark: '', left: '?' });
     return {
-      at: (done, remark = '') => bar.update(done, { remark, left: timeLeft(done, total, seconds()) }),
+      at: (done, remark = '') => bar.update(done, { remark, left: timeLeft(done) }),
       end: () => bar.stop(),
     };
   }
@@ -37,15 +45,11 @@ export function progress(name: string, total: number, stream: NodeJS.WriteStream
       if (saidEnd || (now - last < LINE_EVERY && done < total)) return;
       last = now;
       saidEnd = done >= total;
-      const tail = saidEnd ? `in ${duration(now)}` : `${timeLeft(done, total, now)} left`;
+      const tail = saidEnd ? `in ${duration(now)}` : `${timeLeft(done)} left`;
       stream.write(`${name}: ${done}/${total}${remark ? ` ${remark}` : ''}, ${tail}\n`);
     },
     end() {},
   };
-}
-
-function timeLeft(done: number, total: number, seconds: number): string {
-  return done === 0 ? '?' : duration((seconds / done) * (total - done));
 }
 
 /** A duration a reader takes in at a glance: `8 s`, `3 min 20 s`, `5 h 12 min`. */

@@ -15,6 +15,8 @@ export interface Run {
   /** Weights handed to the refresher. */
   snapshots: string;
   metrics(stage: Stage): string;
+  /** One line for each index that pretraining took up. */
+  refreshes: string;
   predictions: string;
   summary: string;
 }
@@ -31,6 +33,7 @@ export function runFolder(dir: string): Run {
     index: join(dir, 'index'),
     snapshots: join(dir, 'snapshots'),
     metrics: (stage) => join(dir, 'metrics', `${stage}.jsonl`),
+    refreshes: join(dir, 'metrics', 'refreshes.jsonl'),
     predictions: join(dir, 'predictions.jsonl'),
     summary: join(dir, 'summary.json'),
   };

@@ -24,7 +24,14 @@ export async function ask(context: Context, question: string): Promise<AskAnswer
   const corpus = runCorpus(context);
   const { model, index } = fineTuned(context, corpus);
   try {
-    const [{ answers }] = answerQuestions(model, corpus, index, encodeQuestions(corpus, [{ question, answers: [] }]), context.config, 1);
+    const [{ answers }] = answerQuestions(
+      model,
+      corpus,
+      index,
+      encodeQuestions(corpus, [{ question, answers: [] }]),
+      context.config,
+      1,
+    );
     return answers.map(({ text, block, start, end, probability, prior, likelihood }) => ({
       answer: text,
       probability,
@@ -53,6 +60,9 @@ export function askLines(answers: readonly AskAnswer[]): string[] {
     `  ${best.title}: ${best.passage.slice(0, best.start)}[${best.passage.slice(best.start, best.end)}]${best.passage.slice(best.end)}`,
     `  p(z|x) ${percent(best.prior)}   p(y|z,x) ${percent(best.likelihood)}   in all ${percent(best.probability)}`,
     ...(others.length > 0 ? ['', 'also read:'] : []),
-    ...others.map((a) => `  ${a.answer} (${a.title}; p(z|x) ${percent(a.prior)}, p(y|z,x) ${percent(a.likelihood)}, in all ${percent(a.probability)})`),
+    ...others.map(
+      (a) =>
+        `  ${a.answer} (${a.title}; p(z|x) ${percent(a.prior)}, p(y|z,x) ${percent(a.likelihood)}, in all ${percent(a.probability)})`,
+    ),
   ];
 }

@@ -4,7 +4,13 @@ import { UserError } from '../errors.ts';
 import { type Model, retrieverShapes } from '../model/model.ts';
 import { progress } from '../progress.ts';
 import { indexName, makeIndex, towerFingerprint } from '../retrieval/make-index.ts';
-import { currentIndex, type IndexManifest, openIndex, readManifest, type SearchIndex } from '../retrieval/search.ts';
+import {
+  currentIndex,
+  type IndexManifest,
+  openIndex,
+  readManifest,
+  type SearchIndex,
+} from '../retrieval/search.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 
 /** The stages whose retriever can embed the documents. Fine-tuning leaves the documents' vectors as they are. */
@@ -13,7 +19,10 @@ export type RetrieverStage = 'ict' | 'pretrain';
 /** The furthest stage that has left a retriever. */
 export function newestRetriever(context: Context): RetrieverStage {
   const stage = (['pretrain', 'ict'] as const).find((s) => hasWeights(context, s));
-  if (!stage) throw new UserError(`${context.run.dir}: no retriever in this run yet; train one with "realm ict-warmup --run ${context.run.dir}"`);
+  if (!stage)
+    throw new UserError(
+      `${context.run.dir}: no retriever in this run yet; train one with "realm ict-warmup --run ${context.run.dir}"`,
+    );
   return stage;
 }
 
@@ -34,7 +43,12 @@ export async function buildRunIndex(context: Context, from?: RetrieverStage): Pr
  * The index of the model's document tower: the run's current one when it was made by the same weights, else a new one,
  * so that a stage never searches with vectors that another retriever left.
  */
-export async function matchingIndex(context: Context, stage: RetrieverStage, model: Model, corpus: Corpus): Promise<SearchIndex> {
+export async function matchingIndex(
+  context: Context,
+  stage: RetrieverStage,
+  model: Model,
+  corpus: Corpus,
+): Promise<SearchIndex> {
   const { run, config } = context;
   const current = currentIndex(run.index);
   if (!current || readManifest(join(run.index, current)).weightsSha256 !== towerFingerprint(model)) {
@@ -46,7 +60,12 @@ export async function matchingIndex(context: Context, stage: RetrieverStage, mod
   });
 }
 
-async function build({ run, config }: Context, stage: RetrieverStage, model: Model, corpus: Corpus): Promise<IndexManifest> {
+async function build(
+  { run, config }: Context,
+  stage: RetrieverStage,
+  model: Model,
+  corpus: Corpus,
+): Promise<IndexManifest> {
   const bar = progress('build-index', corpus.blocks);
   try {
     const step = stage === 'ict' ? 0 : config.pretrain.steps;
@@ -55,4 +74,3 @@ async function build({ run, config }: Context, stage: RetrieverStage, model: Mod
     bar.end();
   }
 }
-

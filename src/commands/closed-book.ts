@@ -12,18 +12,32 @@ import { questionsOf } from './eval.ts';
 /** Questions answered in one call of the model. */
 const AT_ONCE = 256;
 
-/** Tunes the pretrained reader to answer without documents, on the training questions, and measures it on the test questions. */
-export async function closedBook(context: Context): Promise<{ questions: number; exactMatch: number }> {
+/**
+ * Tunes the pretrained reader to answer without documents, on the training questions, and measures it on
+ * the test questions; undefined when a signal stopped the tuning.
+ */
+export async function closedBook(
+  context: Context,
+): Promise<{ questions: number; exactMatch: number } | undefined> {
   const { run, config } = context;
-  if (config.data.train === null) throw new UserError(`${run.config}: data.train names no file; set it to the training questions`);
+  if (config.data.train === null)
+    throw new UserError(`${run.config}: data.train names no file; set it to the training questions`);
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
-  const shapes = bertShapes(model.readerTower, model.reader, true).filter(({ name }) => !name.includes('pooler.'));
+  const shapes = bertShapes(model.readerTower, model.reader, true).filter(
+    ({ name }) => !name.includes('pooler.'),
+  );
   firstWeights(context, model, shapes);
   stageWeights(context, 'pretrain', model, shapes);
-  const stage = closedBookStep(model, shapes, corpus.tokenizer, encodeQuestions(corpus, readQuestions(resolve(config.data.train))), config);
+  const stage = closedBookStep(
+    model,
+    shapes,
+    corpus.tokenizer,
+    encodeQuestions(corpus, readQuestions(resolve(config.data.train))),
+    config,
+  );
   try {
-    await train({
+    const { stopped } = await train({
       name: 'closed book',
       model,
       shapes,
@@ -34,6 +48,7 @@ export async function closedBook(context: Context): Promise<{ questions: number;
       ...config.train,
       step: stage.step,
     });
+    if (stopped) return undefined;
     const questions = questionsOf(context, corpus);
     let right = 0;
     for (let at = 0; at < questions.length; at += AT_ONCE) {

@@ -45,11 +45,15 @@ export async function announceEngine(choice: 'auto' | EngineName): Promise<Engin
 
 export function runCorpus({ run, config }: Context): Corpus {
   if (!existsSync(join(run.corpus, 'manifest.json'))) {
-    throw new UserError(`${run.corpus}: no prepared corpus in this run; make it with "realm prepare --run ${run.dir}"`);
+    throw new UserError(
+      `${run.corpus}: no prepared corpus in this run; make it with "realm prepare --run ${run.dir}"`,
+    );
   }
   const corpus = openCorpus(run.corpus);
   if (corpus.tokenizer.lowercase !== config.text.lowercase) {
-    throw new UserError(`${run.corpus}: was prepared with text.lowercase ${corpus.tokenizer.lowercase}; run "realm prepare" again`);
+    throw new UserError(
+      `${run.corpus}: was prepared with text.lowercase ${corpus.tokenizer.lowercase}; run "realm prepare" again`,
+    );
   }
   return corpus;
 }

@@ -1,12 +1,12 @@
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { writeFileAtomic } from '../files.ts';
+import type { PrepareCounts } from '../corpus/prepare.ts';
+import { readJson, writeFileAtomic } from '../files.ts';
 import { duration, say } from '../progress.ts';
-import { runConfig, runFolder } from '../run.ts';
-import { isFinished } from '../train/loop.ts';
+import { type Run, runConfig, runFolder } from '../run.ts';
+import type { LoopResult } from '../train/loop.ts';
 import { generateWorld, writeWorld } from '../world/world.ts';
-import { buildRunIndex } from './build-index.ts';
 import { closedBook } from './closed-book.ts';
 import { announceEngine, type CommonOptions, type Context } from './context.ts';
 import { evalExactMatch, evalRecall } from './eval.ts';
@@ -34,54 +34,85 @@ export interface DemoSummary {
 
 const CONFIG = fileURLToPath(new URL('../../configs/world.yaml', import.meta.url));
 
-/** Generates a world and takes it through every stage; undefined when a signal stopped a stage. */
+/** Generates a world and takes it through every stage; undefined when a signal stopped one. A second call goes on from there. */
 export async function demo(options: CommonOptions): Promise<DemoSummary | undefined> {
-  const started = performance.now();
   const context = await makeWorld(options);
   const { run, config } = context;
-  const stages = [
-    { name: 'warm-up', work: () => ictWarmup(context) },
-    { name: 'pretraining', work: () => pretrain(context) },
-  ];
-  void stages;
+  const stage = stages(join(run.dir, 'demo.json'));
+  const unlessStopped = async (training: Promise<LoopResult>) => ((await training).stopped ? undefined : {});
 
-  say('\n1 of 6  inverse cloze warm-up');
-  if ((await ictWarmup(context)).stopped) return undefined;
-  say('\n2 of 6  the index');
-  await buildRunIndex(context, 'ict');
-  const ict = await evalRecall(context, 'ict');
-  say('\n3 of 6  pretraining through retrieval, the index refreshed live');
-  const pretrained = await pretrain(context);
-  if (pretrained.stopped) return undefined;
-  const after = await evalRecall(context, 'pretrain');
-  say('\n4 of 6  fine-tuning on questions');
-  if ((await finetuneQa(context)).stopped) return undefined;
-  say('\n5 of 6  held-out questions');
-  const evaluation = await evalExactMatch(context);
-  say('\n6 of 6  the same without documents');
-  const closed = await closedBook(context);
+  const made = await stage('\n1 of 7  a world of invented people, towns, firms and books', () =>
+    fillCorpus(context),
+  );
+  const warm =
+    made && (await stage('\n2 of 7  inverse cloze warm-up', () => unlessStopped(ictWarmup(context))));
+  const ict = warm && (await stage('\n3 of 7  embeddings and index', () => evalRecall(context, 'ict')));
+  const pretrained =
+    ict &&
+    (await stage('\n4 of 7  pretraining through retrieval, the index refreshed live', () =>
+      unlessStopped(pretrain(context)),
+    ));
+  const after =
+    pretrained &&
+    (await stage('\n5 of 7  retrieval, no question seen yet', () => evalRecall(context, 'pretrain')));
+  const tuned =
+    after && (await stage('\n6 of 7  fine-tuning on questions', () => unlessStopped(finetuneQa(context))));
+  const answered = tuned && (await stage('         held-out questions', () => evalExactMatch(context)));
+  const closed =
+    answered && (await stage('\n7 of 7  the same questions without documents', () => closedBook(context)));
+  if (!closed) return undefined;
 
-  const utility = utilities(run.metrics('pretrain'));
   const summary: DemoSummary = {
     engine: context.engine,
     seed: config.seed,
-    seconds: Math.round((performance.now() - started) / 100) / 10,
-    refreshes: pretrained.refreshes,
-    recall5: { ict: ict.recall[5], pretrain: after.recall[5], bm25: after.bm25[5] },
-    retrievalUtility: utility,
-    exactMatch: evaluation.exactMatch,
+    seconds: Math.round(10 * stage.seconds()) / 10,
+    refreshes: readLines(run.refreshes).length,
+    recall5: { ict: ict.recall[5], pretrain: after.recall[5], bm25: after.bm25![5] },
+    retrievalUtility: utility(run),
+    exactMatch: answered.exactMatch,
     exactMatchClosedBook: closed.exactMatch,
-    questions: evaluation.questions,
+    questions: answered.questions,
   };
   writeFileAtomic(run.summary, `${JSON.stringify(summary, null, 2)}\n`);
   return summary;
 }
 
-void existsSync;
-void isFinished;
-void duration;
+/**
+ * Runs each stage once: what it found, and how long it took, is kept in `file`, and a later call takes it from there.
+ * A stage that gives undefined is not done. `seconds` is the time of all stages done, in this process and earlier ones.
+ */
+function stages(file: string) {
+  const kept: Record<string, { seconds: number; result: unknown }> = existsSync(file)
+    ? (readJson(file, "the demo's results so far", `remove ${file}`) as never)
+    : {};
+  const stage = async <T>(title: string, work: () => Promise<T | undefined>): Promise<T | undefined> => {
+    if (kept[title]) return kept[title].result as T;
+    say(title);
+    const started = performance.now();
+    const result = await work();
+    if (result === undefined) return undefined;
+    kept[title] = { seconds: (performance.now() - started) / 1000, result };
+    writeFileAtomic(file, JSON.stringify(kept));
+    return result;
+  };
+  return Object.assign(stage, { seconds: () => Object.values(kept).reduce((sum, s) => sum + s.seconds, 0) });
+}
 
-/** The generated data and its prepared corpus, made once. */
+/** Retrieval utility over the first and the last tenth of pretraining. */
+function utility(run: Run): { first: number; last: number } {
+  const values = readLines(run.metrics('pretrain')).map(
+    (line) => JSON.parse(line).retrievalUtility as number,
+  );
+  const n = Math.max(1, Math.floor(values.length / 10));
+  const mean = (list: number[]) => list.reduce((a, b) => a + b, 0) / list.length;
+  return { first: mean(values.slice(0, n)), last: mean(values.slice(-n)) };
+}
+
+function readLines(path: string): string[] {
+  return readFileSync(path, 'utf8').split('\n').filter(Boolean);
+}
+
+/** The run folder's configuration, with the generated data's place in it, and the engine. */
 async function makeWorld(options: CommonOptions): Promise<Context> {
   const run = runFolder(options.run);
   const data = join(run.dir, 'data');
@@ -92,14 +123,16 @@ async function makeWorld(options: CommonOptions): Promise<Context> {
     ...['train', 'dev', 'test'].map((split) => `data.${split}=${join(data, `questions.${split}.jsonl`)}`),
     ...options.set,
   ];
-  const config = runConfig(run, { config: existsSync(run.config) ? options.config : (options.config ?? CONFIG), set });
-  const context = { run, config, engine: await announceEngine(options.engine) };
-  say('\n0 of 6  a world of invented people, towns, firms and books');
-  if (!existsSync(join(run.corpus, 'manifest.json'))) {
-    writeWorld(generateWorld({ seed: config.seed, ...config.world }), data);
-    await prepareCorpus(run, config);
-  }
-  return context;
+  const config = runConfig(run, {
+    config: existsSync(run.config) ? options.config : (options.config ?? CONFIG),
+    set,
+  });
+  return { run, config, engine: await announceEngine(options.engine) };
+}
+
+async function fillCorpus({ run, config }: Context): Promise<PrepareCounts> {
+  writeWorld(generateWorld({ seed: config.seed, ...config.world }), join(run.dir, 'data'));
+  return prepareCorpus(run, config);
 }
 
 export function demoLines(s: DemoSummary): string[] {

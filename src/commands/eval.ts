@@ -2,7 +2,13 @@ import { join, resolve } from 'node:path';
 import { readQuestions } from '../corpus/qa.ts';
 import type { Corpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
-import { bm25Recall, type Evaluation, evaluateAnswers, evaluateRecall, type Recall } from '../eval/evaluate.ts';
+import {
+  bm25Recall,
+  type Evaluation,
+  evaluateAnswers,
+  evaluateRecall,
+  type Recall,
+} from '../eval/evaluate.ts';
 import { writeFileAtomic } from '../files.ts';
 import { type Model, retrieverShapes } from '../model/model.ts';
 import { currentIndex, openIndex, type SearchIndex } from '../retrieval/search.ts';
@@ -14,12 +20,22 @@ import { type Context, emptyModel, runCorpus, stageWeights } from './context.ts'
 const KS = [1, 5, 20];
 
 /** Exact match of the fine-tuned model; writes the run's predictions. */
-export async function evalExactMatch(context: Context, file?: string): Promise<Omit<Evaluation, 'predictions'>> {
+export async function evalExactMatch(
+  context: Context,
+  file?: string,
+): Promise<Omit<Evaluation, 'predictions'>> {
   const { run } = context;
   const corpus = runCorpus(context);
   const { model, index } = fineTuned(context, corpus);
   try {
-    const { predictions, ...figures } = evaluateAnswers(model, corpus, index, questionsOf(context, corpus, file), context.config, KS);
+    const { predictions, ...figures } = evaluateAnswers(
+      model,
+      corpus,
+      index,
+      questionsOf(context, corpus, file),
+      context.config,
+      KS,
+    );
     writeFileAtomic(run.predictions, predictions.map((p) => `${JSON.stringify(p)}\n`).join(''));
     return figures;
   } finally {
@@ -29,7 +45,11 @@ export async function evalExactMatch(context: Context, file?: string): Promise<O
 }
 
 /** Recall of a stage's retriever, before any fine-tuning on questions. */
-export async function evalRecall(context: Context, stage: RetrieverStage, file?: string): Promise<{ stage: string; questions: number; recall: Recall; bm25: Recall }> {
+export async function evalRecall(
+  context: Context,
+  stage: RetrieverStage,
+  file?: string,
+): Promise<{ stage: string; questions: number; recall: Recall; bm25: Recall | undefined }> {
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
   stageWeights(context, stage, model, retrieverShapes(model));
@@ -54,13 +74,22 @@ export function fineTuned(context: Context, corpus: Corpus): { model: Model; ind
   const model = emptyModel(context, corpus);
   stageWeights(context, 'qa', model, qaShapes(model));
   const current = currentIndex(run.index);
-  if (!current) throw new UserError(`${run.index}: no index in this run; make it with "realm build-index --run ${run.dir}"`);
-  const index = openIndex(join(run.index, current), { corpusSha256: corpus.sha256, expansionSearch: config.index.expansionSearch });
+  if (!current)
+    throw new UserError(
+      `${run.index}: no index in this run; make it with "realm build-index --run ${run.dir}"`,
+    );
+  const index = openIndex(join(run.index, current), {
+    corpusSha256: corpus.sha256,
+    expansionSearch: config.index.expansionSearch,
+  });
   return { model, index };
 }
 
 export function questionsOf({ run, config }: Context, corpus: Corpus, file?: string): EncodedQuestion[] {
   const path = file ?? config.data.test ?? config.data.dev;
-  if (path === null) throw new UserError(`${run.config}: data.test names no file; give the JSONL of the questions with --questions FILE`);
+  if (path === null)
+    throw new UserError(
+      `${run.config}: data.test names no file; give the JSONL of the questions with --questions FILE`,
+    );
   return encodeQuestions(corpus, readQuestions(resolve(path)));
 }

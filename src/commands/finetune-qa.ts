@@ -12,7 +12,9 @@ import { type Context, emptyModel, firstWeights, runCorpus, stageWeights } from 
 export async function finetuneQa(context: Context): Promise<LoopResult> {
   const { run, config } = context;
   if (config.data.train === null) {
-    throw new UserError(`${run.config}: data.train names no file; give the JSONL of your training questions with --set data.train=FILE`);
+    throw new UserError(
+      `${run.config}: data.train names no file; give the JSONL of your training questions with --set data.train=FILE`,
+    );
   }
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
@@ -20,9 +22,16 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   if (stage === 'pretrain') {
     // The span scorer is new in this stage; everything else comes from pretraining.
     firstWeights(context, model, readerTowerShapes(model));
-    stageWeights(context, 'pretrain', model, modelShapes(model).filter(({ name }) => !name.startsWith('span.')));
+    stageWeights(
+      context,
+      'pretrain',
+      model,
+      modelShapes(model).filter(({ name }) => !name.startsWith('span.')),
+    );
   } else {
-    say('finetune-qa: this run has not been pretrained; the retriever is the inverse cloze task\'s, the reader starts afresh');
+    say(
+      "finetune-qa: this run has not been pretrained; the retriever is the inverse cloze task's, the reader starts afresh",
+    );
     stageWeights(context, 'ict', model, retrieverShapes(model));
     firstWeights(context, model, readerTowerShapes(model));
   }

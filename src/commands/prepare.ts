@@ -14,7 +14,9 @@ import { loadWordPiece } from '../tokenizer/wordpiece.ts';
 export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCounts> {
   const { data, text } = config;
   if (data.documents === null) {
-    throw new UserError(`${run.config}: data.documents names no file; give the JSONL of your documents with --set data.documents=FILE`);
+    throw new UserError(
+      `${run.config}: data.documents names no file; give the JSONL of your documents with --set data.documents=FILE`,
+    );
   }
   const documents = resolve(data.documents);
   const vocabulary = await vocabularyFile(run, config, documents);
@@ -25,10 +27,13 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
     blockTokens: text.blockTokens,
     queryTokens: text.sentenceTokens,
     dir: run.corpus,
-    onProgress: (done) => say(`prepare: ${done.documents} documents, ${done.blocks} blocks, ${done.sentences} sentences`),
+    onProgress: (done) =>
+      say(`prepare: ${done.documents} documents, ${done.blocks} blocks, ${done.sentences} sentences`),
   });
   if (counts.sentences === 0) {
-    throw new UserError(`${data.sentences ?? documents}: not one sentence holds a name or a date to mask; give X with ready-made spans in data.sentences`);
+    throw new UserError(
+      `${data.sentences ?? documents}: not one sentence holds a name or a date to mask; give X with ready-made spans in data.sentences`,
+    );
   }
   return counts;
 }
@@ -43,6 +48,9 @@ async function vocabularyFile(run: Run, { data, text, model }: Config, documents
   async function* texts() {
     for await (const { title, text } of readDocuments(documents)) yield `${title} ${text}`;
   }
-  writeFileAtomic(path, `${(await trainVocabulary(texts(), text.vocabularySize, text.lowercase)).join('\n')}\n`);
+  writeFileAtomic(
+    path,
+    `${(await trainVocabulary(texts(), text.vocabularySize, text.lowercase)).join('\n')}\n`,
+  );
   return path;
 }

@@ -45,7 +45,13 @@ export function answerQuestions(
     config.text.questionTokens,
   );
   const k = Math.min(Math.max(retrieve, config.qa.readerBlocks), corpus.blocks);
-  const vectors = embedAll(model.params, model.queryTower, model.embedder, queries, config.index.tokensPerBatch);
+  const vectors = embedAll(
+    model.params,
+    model.queryTower,
+    model.embedder,
+    queries,
+    config.index.tokensPerBatch,
+  );
   const found = index.search(vectors, k);
   const R = Math.min(config.qa.readerBlocks, k);
   const blocks = questions.map((_, b) => Array.from(found.blocks.subarray(b * k, b * k + found.counts[b])));
@@ -53,7 +59,9 @@ export function answerQuestions(
   const reading = makeReading(corpus, questions, read, R, config);
   const B = questions.length;
   const priors = new Float32Array(B * R).fill(-1e9);
-  read.forEach((list, b) => list.forEach((_, r) => { priors[b * R + r] = found.scores[b * k + r] / model.temperature; }));
+  for (let b = 0; b < B; b++) {
+    for (let r = 0; r < read[b].length; r++) priors[b * R + r] = found.scores[b * k + r] / model.temperature;
+  }
   const best = tf.tidy(() => {
     const retrieval = tf.tensor2d(priors, [B, R]);
     const scores = readScores(model, reading, retrieval).reshape([B, R, -1]);
@@ -64,7 +72,9 @@ export function answerQuestions(
       span: scores.argMax(2), // [B, R]
     };
   });
-  const [prior, joint, likelihood] = [best.prior, best.joint, best.likelihood].map((t) => t.dataSync() as Float32Array);
+  const [prior, joint, likelihood] = [best.prior, best.joint, best.likelihood].map(
+    (t) => t.dataSync() as Float32Array,
+  );
   const span = best.span.dataSync();
   tf.dispose(best);
   const results = questions.map((_, b) => {
@@ -89,7 +99,12 @@ export function answerQuestions(
 }
 
 /** The text of word pieces [start, end) of a block, in its own spelling: the block is tokenised again for its offsets. */
-function characters(corpus: Corpus, block: number, start: number, end: number): { text: string; start: number; end: number } {
+function characters(
+  corpus: Corpus,
+  block: number,
+  start: number,
+  end: number,
+): { text: string; start: number; end: number } {
   const text = corpus.text(block);
   const { starts, ends } = corpus.tokenizer.encode(text);
   if (start < 0 || end > starts.length) return { text: '', start: 0, end: 0 };

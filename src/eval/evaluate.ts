@@ -6,6 +6,7 @@ import { progress } from '../progress.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import type { EncodedQuestion } from '../train/qa.ts';
 import { answerQuestions } from './answer.ts';
+import { BM25_LIMIT, bm25 } from './bm25.ts';
 import { hasAnswer } from './has-answer.ts';
 import { exactMatch } from './metrics.ts';
 
@@ -34,7 +35,13 @@ export function evaluateRecall(
       part.map((q) => q.ids),
       config.text.questionTokens,
     );
-    const vectors = embedAll(model.params, model.queryTower, model.embedder, queries, config.index.tokensPerBatch);
+    const vectors = embedAll(
+      model.params,
+      model.queryTower,
+      model.embedder,
+      queries,
+      config.index.tokensPerBatch,
+    );
     const found = index.search(vectors, k);
     part.forEach((q, b) => {
       ranks.push(firstWithAnswer(corpus, found.blocks.subarray(b * k, b * k + found.counts[b]), q.answers));
@@ -45,8 +52,26 @@ export function evaluateRecall(
   return recallOf(ranks, ks);
 }
 
+/** Recall of BM25 on the same blocks and questions; undefined where the corpus is too large for it. */
+export function bm25Recall(
+  corpus: Corpus,
+  questions: readonly EncodedQuestion[],
+  ks: readonly number[],
+): Recall | undefined {
+  if (corpus.blocks > BM25_LIMIT) return undefined;
+  const search = bm25(corpus);
+  const ranks = questions.map(({ question, answers }) =>
+    firstWithAnswer(corpus, search(question, Math.max(...ks)), answers),
+  );
+  return recallOf(ranks, ks);
+}
+
 /** Rank of the first block that holds an answer, counted from 0; Infinity for none. */
-export function firstWithAnswer(corpus: Corpus, blocks: ArrayLike<number>, answers: readonly string[]): number {
+export function firstWithAnswer(
+  corpus: Corpus,
+  blocks: ArrayLike<number>,
+  answers: readonly string[],
+): number {
   for (let i = 0; i < blocks.length; i++) if (hasAnswer(corpus.text(blocks[i]), answers)) return i;
   return Infinity;
 }

@@ -206,8 +206,8 @@ const HEAD_MODULES: Record<string, string> = {
   'span.output': 'qa_outputs.dense_output',
 };
 
-/** Their names for one of our parameters: three for the fused queries, keys and values, else one. */
-function sourcesOf(tensors: Map<string, StoredTensor>, prefix: string, ours: string): string[] {
+/** Hugging Face's names for one of our parameters: three for the fused queries, keys and values, else one. */
+export function hubNames(ours: string, prefix = 'bert.'): string[] {
   const table = /^embeddings\.(word|position|segment)$/.exec(ours);
   if (table) {
     const kind = table[1] === 'segment' ? 'token_type' : table[1];
@@ -217,9 +217,15 @@ function sourcesOf(tensors: Map<string, StoredTensor>, prefix: string, ours: str
   const theirs = HEAD_MODULES[module]
     ? [HEAD_MODULES[module]]
     : ENCODER_MODULES[module].map((name) => `${prefix}${layer ? `encoder.${layer}` : ''}${name}`);
-  // Files made from the TensorFlow checkpoints call a norm's gain and bias gamma and beta.
-  const [name, old] = leaf === 'bias' ? ['bias', 'beta'] : ['weight', 'gamma'];
-  return theirs.map((m) => (tensors.has(`${m}.${old}`) ? `${m}.${old}` : `${m}.${name}`));
+  return theirs.map((m) => `${m}.${leaf === 'bias' ? 'bias' : 'weight'}`);
+}
+
+/** The names that this file has; those made from the TensorFlow checkpoints call a norm's gain and bias gamma and beta. */
+function sourcesOf(tensors: Map<string, StoredTensor>, prefix: string, ours: string): string[] {
+  return hubNames(ours, prefix).map((name) => {
+    const old = name.replace(/weight$/, 'gamma').replace(/bias$/, 'beta');
+    return tensors.has(old) ? old : name;
+  });
 }
 
 /**

@@ -29,7 +29,14 @@ export async function makeIndex(
   );
   const manifest = await buildIndex(
     join(root, name),
-    { embeddings, rows: corpus.blocks, corpusSha256: corpus.sha256, weightsSha256: towerFingerprint(model), step, signal },
+    {
+      embeddings,
+      rows: corpus.blocks,
+      corpusSha256: corpus.sha256,
+      weightsSha256: towerFingerprint(model),
+      step,
+      signal,
+    },
     { ...index, dimensions: config.model.projection },
   );
   publish(root, name, config.refresh.keep);

@@ -1,6 +1,14 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
-import { disposeInput, dropoutNoise, encode, encoderInput, maskedLanguageModel, type Noise, type Shape } from '../model/bert.ts';
+import {
+  disposeInput,
+  dropoutNoise,
+  encode,
+  encoderInput,
+  maskedLanguageModel,
+  type Noise,
+  type Shape,
+} from '../model/bert.ts';
 import { pairIds, type SpecialIds } from '../model/embedder.ts';
 import { lossGradients, type Model } from '../model/model.ts';
 import { readMasks } from '../model/realm.ts';
@@ -66,8 +74,14 @@ function gradientsOf(
   const hidden = tf.tensor2d(targets, shape, 'int32');
   const weights = tf.tensor2d(masks, shape);
   const pieces = masks.reduce((a, b) => a + b, 0);
-  const { value, gradients } = lossGradients(model, shapes, () =>
-    readMasks(model.params, model.readerTower, model.reader, input, at, hidden, noise).mul(weights).sum().div(-pieces) as tf.Scalar,
+  const { value, gradients } = lossGradients(
+    model,
+    shapes,
+    () =>
+      readMasks(model.params, model.readerTower, model.reader, input, at, hidden, noise)
+        .mul(weights)
+        .sum()
+        .div(-pieces) as tf.Scalar,
   );
   const figures = { loss: value.dataSync()[0] };
   tf.dispose([value, at, hidden, weights]);
@@ -84,7 +98,12 @@ function maskedQuestion(special: SpecialIds, question: Int32Array, n: number, li
 }
 
 /** Answers from the parameters alone: the likeliest pieces for each number of masks, the best mean log probability wins. */
-export function closedBookAnswers(model: Model, tokenizer: WordPiece, questions: readonly EncodedQuestion[], config: Config): string[] {
+export function closedBookAnswers(
+  model: Model,
+  tokenizer: WordPiece,
+  questions: readonly EncodedQuestion[],
+  config: Config,
+): string[] {
   const best = questions.map(() => ({ score: -Infinity, text: '' }));
   for (let n = 1; n <= config.model.maxSpanWidth; n++) {
     const built = questions.map((q) => maskedQuestion(tokenizer, q.ids, n, config.text.questionTokens));
@@ -99,7 +118,12 @@ export function closedBookAnswers(model: Model, tokenizer: WordPiece, questions:
         'int32',
       );
       const outputs = encode(model.params, model.readerTower, model.reader, input, undefined, positions);
-      const logits = maskedLanguageModel(model.params, model.readerTower, model.reader, outputs.reshape([built.length * n, model.reader.hidden]));
+      const logits = maskedLanguageModel(
+        model.params,
+        model.readerTower,
+        model.reader,
+        outputs.reshape([built.length * n, model.reader.hidden]),
+      );
       return {
         scores: tf.logSoftmax(logits).max(1).reshape([built.length, n]).mean(1),
         pieces: logits.argMax(1),

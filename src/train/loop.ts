@@ -70,7 +70,7 @@ export async function train(options: LoopOptions): Promise<LoopResult> {
   );
   const first = resume(options, optimizer);
   const log = jsonLines(options.metrics, first === 0);
-  const bar = progress(options.name, steps);
+  const bar = progress(options.name, steps, first);
   const stop = stopOnSignal();
   let averages = new Averages();
   let figures: Record<string, number> = {};
@@ -108,11 +108,9 @@ export async function train(options: LoopOptions): Promise<LoopResult> {
   return { figures, seconds: elapsed(started), stopped: done < steps };
 }
 
-/** True when the stage's checkpoint holds its last step. */
-export function isFinished(checkpoint: string): boolean {
-  if (!existsSync(join(checkpoint, STATE))) return false;
-  const state = readState(checkpoint);
-  return state.step === state.steps;
+/** True when the stage has been begun: the same command goes on from there. */
+export function hasCheckpoint(checkpoint: string): boolean {
+  return existsSync(join(checkpoint, STATE));
 }
 
 function readState(checkpoint: string): State {
@@ -131,7 +129,7 @@ function resume(
   { checkpoint, model, shapes, steps }: LoopOptions,
   optimizer: ReturnType<typeof createOptimizer>,
 ): number {
-  if (!existsSync(join(checkpoint, STATE))) return 0;
+  if (!hasCheckpoint(checkpoint)) return 0;
   const state = readState(checkpoint);
   const remedy = `remove ${checkpoint} to train the stage again`;
   if (state.steps !== steps && state.step < state.steps) {

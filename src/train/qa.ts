@@ -3,7 +3,14 @@ import type { Config } from '../config.ts';
 import type { Question } from '../corpus/qa.ts';
 import type { Corpus } from '../corpus/store.ts';
 import { answerSpans, hasAnswer } from '../eval/has-answer.ts';
-import { disposeInput, dropoutNoise, type EncoderInput, encoderInput, type Noise, type Shape } from '../model/bert.ts';
+import {
+  disposeInput,
+  dropoutNoise,
+  type EncoderInput,
+  encoderInput,
+  type Noise,
+  type Shape,
+} from '../model/bert.ts';
 import { embedAll, embedSequences, pairIds, querySequences } from '../model/embedder.ts';
 import { lossGradients, type Model, modelShapes } from '../model/model.ts';
 import { marginalLogLoss, spanScores } from '../model/reader.ts';
@@ -86,7 +93,10 @@ function qaGradients(
   );
   // The best few must come from the same search as the many, so that both losses speak of one ranking.
   const n = Math.min(config.qa.retrieverBlocks, corpus.blocks);
-  const found = index.search(embedAll(model.params, model.queryTower, model.embedder, queries, config.index.tokensPerBatch), n);
+  const found = index.search(
+    embedAll(model.params, model.queryTower, model.embedder, queries, config.index.tokensPerBatch),
+    n,
+  );
   const C = Math.max(1, ...found.counts);
   const vectors = new Float32Array(B * C * P);
   const present = new Float32Array(B * C);
@@ -106,7 +116,9 @@ function qaGradients(
   }
 
   const R = Math.min(config.qa.readerBlocks, C);
-  const readBlocks = batch.map((_, b) => Array.from(found.blocks.subarray(b * n, b * n + Math.min(R, found.counts[b]))));
+  const readBlocks = batch.map((_, b) =>
+    Array.from(found.blocks.subarray(b * n, b * n + Math.min(R, found.counts[b]))),
+  );
   const reading = makeReading(corpus, batch, readBlocks, R, config);
   const correct = markSpans(reading, batch, corpus, readBlocks, model.reader.maxSpanWidth);
   const queryInput = encoderInput(queries.ids, queries.firstSegment);
@@ -117,13 +129,26 @@ function qaGradients(
   const kept: tf.Tensor[] = [];
   const { value, gradients } = lossGradients(model, shapes, () => {
     const q = embedSequences(model.params, model.queryTower, model.embedder, queryInput, noise);
-    const scores = tf.matMul(z, q.reshape([B, P, 1])).reshape([B, C]).div(model.temperature) as tf.Tensor2D;
+    const scores = tf
+      .matMul(z, q.reshape([B, P, 1]))
+      .reshape([B, C])
+      .div(model.temperature) as tf.Tensor2D;
     const masked = scores.add(tf.sub(1, here).mul(-1e9)) as tf.Tensor2D;
     const retriever = marginalLogLoss(masked, positives);
     const all = readScores(model, reading, masked.slice([0, 0], [B, R]), noise); // [B, R*W*T]
     const reader = marginalLogLoss(all, spans);
-    const hit = tf.gather(spans.flatten(), all.argMax(1).add(tf.range(0, B * spans.shape[1], spans.shape[1], 'int32')).toInt());
-    kept.push(...[retriever.mean(), reader.mean(), hit.mean(), positives.max(1).mean(), spans.max(1).mean()].map((t) => tf.keep(t)));
+    const hit = tf.gather(
+      spans.flatten(),
+      all
+        .argMax(1)
+        .add(tf.range(0, B * spans.shape[1], spans.shape[1], 'int32'))
+        .toInt(),
+    );
+    kept.push(
+      ...[retriever.mean(), reader.mean(), hit.mean(), positives.max(1).mean(), spans.max(1).mean()].map(
+        (t) => tf.keep(t),
+      ),
+    );
     return retriever.add(reader).mean() as tf.Scalar;
   });
   const [retrieverLoss, readerLoss, exactMatch, retrieved, read] = kept.map((t) => t.dataSync()[0]);
@@ -149,7 +174,13 @@ export interface Reading {
   T: number;
 }
 
-export function makeReading(corpus: Corpus, batch: readonly EncodedQuestion[], blocks: readonly (readonly number[])[], R: number, config: Config): Reading {
+export function makeReading(
+  corpus: Corpus,
+  batch: readonly EncodedQuestion[],
+  blocks: readonly (readonly number[])[],
+  R: number,
+  config: Config,
+): Reading {
   const B = batch.length;
   const pairs: { ids: Int32Array; firstSegment: number }[] = [];
   const offsets = new Int32Array(B * R);
@@ -159,7 +190,12 @@ export function makeReading(corpus: Corpus, batch: readonly EncodedQuestion[], b
     const question = batch[b].ids.subarray(0, config.text.questionTokens - 2);
     for (let r = 0; r < R; r++) {
       const block = blocks[b][r];
-      const pair = pairIds(corpus.tokenizer, question, block === undefined ? new Int32Array(0) : corpus.bodyIds(block), config.qa.readerTokens);
+      const pair = pairIds(
+        corpus.tokenizer,
+        question,
+        block === undefined ? new Int32Array(0) : corpus.bodyIds(block),
+        config.qa.readerTokens,
+      );
       offsets[b * R + r] = pair.firstSegment;
       lengths[b * R + r] = pair.ids.length - pair.firstSegment - 1;
       pairs.push(pair);
@@ -171,7 +207,8 @@ export function makeReading(corpus: Corpus, batch: readonly EncodedQuestion[], b
   );
   const T = input.ids.shape[1];
   const inBlock = new Float32Array(B * R * T);
-  for (let row = 0; row < B * R; row++) inBlock.fill(1, row * T + offsets[row], row * T + offsets[row] + lengths[row]);
+  for (let row = 0; row < B * R; row++)
+    inBlock.fill(1, row * T + offsets[row], row * T + offsets[row] + lengths[row]);
   return { input, blockTokens: tf.tensor2d(inBlock, [B * R, T]), offsets, lengths, B, R, T };
 }
 
@@ -181,17 +218,31 @@ export function disposeReading(reading: Reading): void {
 }
 
 /** Scores of all spans of a question's blocks, their blocks' retrieval scores [B, R] added: [B, R*W*T]. */
-export function readScores(model: Model, reading: Reading, retrieval: tf.Tensor2D, noise?: Noise): tf.Tensor2D {
+export function readScores(
+  model: Model,
+  reading: Reading,
+  retrieval: tf.Tensor2D,
+  noise?: Noise,
+): tf.Tensor2D {
   return tf.tidy(() => {
     const { B, R, input, blockTokens } = reading;
     const scores = spanScores(model.params, model.readerTower, model.reader, input, blockTokens, noise); // [B*R, W, T]
     const [, W, T] = scores.shape;
-    return scores.reshape([B, R, W * T]).add(retrieval.reshape([B, R, 1])).reshape([B, R * W * T]) as tf.Tensor2D;
+    return scores
+      .reshape([B, R, W * T])
+      .add(retrieval.reshape([B, R, 1]))
+      .reshape([B, R * W * T]) as tf.Tensor2D;
   });
 }
 
 /** 1 on every span that matches an answer's word pieces: [B, R*W*T] row-major, as `readScores` orders them. */
-function markSpans(reading: Reading, batch: readonly EncodedQuestion[], corpus: Corpus, blocks: readonly (readonly number[])[], maxWidth: number): Float32Array {
+function markSpans(
+  reading: Reading,
+  batch: readonly EncodedQuestion[],
+  corpus: Corpus,
+  blocks: readonly (readonly number[])[],
+  maxWidth: number,
+): Float32Array {
   const { B, R, T, offsets, lengths } = reading;
   const W = Math.min(maxWidth, T);
   const correct = new Float32Array(B * R * W * T);
