@@ -29,7 +29,7 @@ const { values: options } = parseArgs({
     work: { type: 'string', default: 'runs/world-encoder' },
     vocabulary: { type: 'string', default: '2000' },
     batch: { type: 'string', default: '32' },
-    rate: { type: 'string', default: '2e-3' },
+    rate: { type: 'string', default: '1e-3' },
     threads: { type: 'string', default: '0' },
   },
 });
@@ -77,7 +77,7 @@ const result = await train({
     warmupSteps: 200,
     weightDecay: 0.01,
     beta1: 0.9,
-    beta2: 0.999,
+    beta2: 0.98,
     epsilon: 1e-6,
     clipNorm: 1,
   },

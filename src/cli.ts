@@ -13,11 +13,12 @@ export async function main(argv: readonly string[]): Promise<number> {
     .exitOverride()
     .showHelpAfterError('(see realm --help)');
 
-  const command = (name: string, description: string) =>
+  const command = (name: string, description: string, run = 'runs/default') =>
     withCommonOptions(
       (name.startsWith('eval ') ? evaluation : program)
         .command(name.replace('eval ', ''))
         .description(description),
+      run,
     );
   /** Prints a result: one JSON document with --json, else the lines a person reads. */
   const print = (options: CommonOptions, result: unknown, lines: readonly string[]) => {
@@ -119,7 +120,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       print(options, answers, askLines(answers));
     });
 
-  command('demo', 'the whole lifecycle on a generated world, in minutes').action(
+  command('demo', 'the whole lifecycle on a generated world, in minutes', 'runs/demo').action(
     async (options: CommonOptions) => {
       const { demo, demoLines } = await import('./commands/demo.ts');
       const result = await demo(options);
@@ -158,7 +159,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
-function withCommonOptions(command: Command): Command {
+function withCommonOptions(command: Command, run: string): Command {
   return command
     .option('--config <file>', 'settings of a new run (YAML), such as configs/world.yaml')
     .option(
@@ -167,7 +168,7 @@ function withCommonOptions(command: Command): Command {
       (value: string, all: string[]) => [...all, value],
       [],
     )
-    .option('--run <dir>', 'folder of the run', 'runs/default')
+    .option('--run <dir>', 'folder of the run', run)
     .option('--seed <n>', 'seed of everything random', wholeNumber)
     .addOption(
       new Option('--engine <name>', 'what computes')

@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import type { Corpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
 import { type Model, retrieverShapes } from '../model/model.ts';
@@ -51,10 +50,10 @@ export async function matchingIndex(
 ): Promise<SearchIndex> {
   const { run, config } = context;
   const current = currentIndex(run.index);
-  if (!current || readManifest(join(run.index, current)).weightsSha256 !== towerFingerprint(model)) {
+  if (!current || readManifest(current).weightsSha256 !== towerFingerprint(model)) {
     await build(context, stage, model, corpus);
   }
-  return openIndex(join(run.index, currentIndex(run.index)!), {
+  return openIndex(currentIndex(run.index)!, {
     corpusSha256: corpus.sha256,
     expansionSearch: config.index.expansionSearch,
   });

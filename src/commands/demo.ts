@@ -32,7 +32,8 @@ export interface DemoSummary {
   questions: number;
 }
 
-const CONFIG = fileURLToPath(new URL('../../configs/world.yaml', import.meta.url));
+const inPackage = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
+const CONFIG = inPackage('configs/world.yaml');
 
 /** Generates a world and takes it through every stage; undefined when a signal stopped one. A second call goes on from there. */
 export async function demo(options: CommonOptions): Promise<DemoSummary | undefined> {
@@ -117,6 +118,10 @@ async function makeWorld(options: CommonOptions): Promise<Context> {
   const run = runFolder(options.run);
   const data = join(run.dir, 'data');
   const set = [
+    // The file names it as seen from the project's folder; the demo may be started anywhere.
+    ...(options.config === undefined && !existsSync(run.config)
+      ? [`model.initial=${inPackage('assets/world-encoder')}`]
+      : []),
     ...(options.seed === undefined ? [] : [`seed=${options.seed}`]),
     `data.documents=${join(data, 'documents.jsonl')}`,
     `data.sentences=${join(data, 'sentences.jsonl')}`,

@@ -78,7 +78,7 @@ export function fineTuned(context: Context, corpus: Corpus): { model: Model; ind
     throw new UserError(
       `${run.index}: no index in this run; make it with "realm build-index --run ${run.dir}"`,
     );
-  const index = openIndex(join(run.index, current), {
+  const index = openIndex(current, {
     corpusSha256: corpus.sha256,
     expansionSearch: config.index.expansionSearch,
   });

@@ -54,7 +54,7 @@ export async function pretrain(context: Context): Promise<LoopResult> {
 
 /** A resumed run goes on with the index it last used. */
 function openCurrent({ run, config }: Context, corpus: Corpus): SearchIndex {
-  return openIndex(join(run.index, currentIndex(run.index)!), {
+  return openIndex(currentIndex(run.index)!, {
     corpusSha256: corpus.sha256,
     expansionSearch: config.index.expansionSearch,
   });
