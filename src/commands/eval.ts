@@ -1,4 +1,4 @@
-import { join, resolve } from 'node:path';
+import { resolve } from 'node:path';
 import { readQuestions } from '../corpus/qa.ts';
 import type { Corpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
