@@ -8,9 +8,11 @@ import { loadConfig } from '../src/config.ts';
 import { tokenSpans } from '../src/corpus/prepare.ts';
 import { splitSentences } from '../src/corpus/sentences.ts';
 import { startEngine } from '../src/engine.ts';
+import { answerSpans } from '../src/eval/has-answer.ts';
 import { writeFileAtomic } from '../src/files.ts';
 import { bertShapes, disposeInput, encoderInput } from '../src/model/bert.ts';
-import { pairIds } from '../src/model/embedder.ts';
+import { loadWeights } from '../src/model/checkpoint.ts';
+import { pairIds, queryIds } from '../src/model/embedder.ts';
 import { exportBert } from '../src/model/export-bert.ts';
 import { describeModel, initialise, lossGradients, type Model, setParam } from '../src/model/model.ts';
 import { readMasks } from '../src/model/realm.ts';
@@ -41,8 +43,26 @@ const STEPS_A_WORLD = 200;
 /** Worlds are numbered away from any seed a user gives; their names come from the half that no demo uses in any case. */
 const FIRST_SEED = 1_000_000;
 const WORLDS_FOR_VOCABULARY = 20;
-/** Share of the document's pieces hidden, as BERT hides them. */
-const BODY_MASKED = 0.15;
+/**
+ * The curriculum. Copying from a document of forty pieces is not found in this time when it is asked at once; from the one
+ * sentence that states the answer it is, within a thousand steps, and it carries over as whole documents come in.
+ */
+const STATED_ALONE = 1500;
+const STATED_GONE = 4000;
+/** From then on: share of sentences beside no document, or another's, where the reader must guess. */
+const WITHOUT = 0.12;
+/** And share of spans other than the answer, such as the name of the one that the sentence is about. */
+const OTHER_SPANS = 0.4;
+/** And share of the document's pieces hidden with the span. */
+const BODY_MASKED = 0.05;
+/**
+ * Share of texts whose pieces [CLS] alone must name. BERT's [CLS] learns from next-sentence prediction; this is the
+ * stronger task of encoders made for retrieval (bag-of-words prediction, as in Ma et al. 2024, arXiv 2401.11248).
+ */
+const BAGS = 0.25;
+/** Pieces of one text that are asked for. */
+const BAG_PIECES = 12;
+const NOTHING = new Int32Array(0);
 
 const vocabulary = join(options.work, 'vocab.txt');
 if (!existsSync(vocabulary)) {
@@ -65,6 +85,7 @@ const model = describeModel(config.model, tokenizer.size);
 const shapes = bertShapes(model.readerTower, model.reader, true);
 initialise(model, shapes, random(1));
 setSinusoids(model);
+if (process.env.FROM) loadWeights(process.env.FROM, model, shapes, '');
 
 let current = { number: -1, world: undefined as ReturnType<typeof encodeWorld> | undefined };
 const result = await train({
@@ -118,11 +139,12 @@ function setSinusoids({ params, reader, readerTower }: Model): void {
 function encodeWorld({ documents, sentences }: ReturnType<typeof makeWorld>, tokenizer: WordPiece) {
   const row = new Map(documents.map(({ id }, i) => [id, i]));
   return {
-    documents: documents.map(({ text }) => ({
+    documents: documents.map(({ title, text }) => ({
+      title: tokenizer.encode(title).ids,
       body: tokenizer.encode(text).ids,
       sentences: splitSentences(text).map(({ start, end }) => tokenizer.encode(text.slice(start, end)).ids),
     })),
-    sentences: sentences.map(({ text, spans, document }) => {
+    sentences: sentences.map(({ text, spans, answer, document }) => {
       const encoding = tokenizer.encode(text);
       return {
         ids: encoding.ids,
@@ -130,6 +152,7 @@ function encodeWorld({ documents, sentences }: ReturnType<typeof makeWorld>, tok
           encoding,
           spans.map(([start, end]) => ({ start, end })).sort((a, b) => a.start - b.start),
         ),
+        answer: sortedPlace(spans, answer),
         document: row.get(document)!,
       };
     }),
@@ -138,6 +161,7 @@ function encodeWorld({ documents, sentences }: ReturnType<typeof makeWorld>, tok
 
 /** One sequence `[CLS] a [SEP] b [SEP]` with the places and hidden pieces of its masks. */
 interface Example {
+  kind: 'stated' | 'document' | 'without';
   a: Int32Array;
   b: Int32Array;
   /** Places in a, then in b. */
@@ -145,27 +169,49 @@ interface Example {
   inB: number[];
 }
 
-/** A sentence with one span hidden, mostly beside its document, in which BERT's share of the pieces is hidden too. */
-function sentenceExample(world: ReturnType<typeof encodeWorld>, random: Random): Example {
-  const { ids, spans, document } = random.pick(world.sentences);
-  const chosen = random.int(spans.length / 2);
-  const inA = range(spans[2 * chosen], spans[2 * chosen + 1]);
-  const kind = random.float();
-  const b =
-    kind < 0.85
-      ? world.documents[document].body
-      : kind < 0.93
-        ? new Int32Array(0)
-        : random.pick(world.documents).body;
-  return { a: ids, b, inA, inB: b.length ? some(b.length, BODY_MASKED, random) : [] };
+/** A text whose distinct pieces [CLS] alone must name: a sentence as a query is embedded, or a title and its document. */
+interface Bag {
+  ids: Int32Array;
+  firstSegment: number;
+  pieces: number[];
 }
 
-/** A sentence of the document beside the document, 40 % of it hidden: copying at its plainest. */
-function copyExample(world: ReturnType<typeof encodeWorld>, random: Random): Example {
-  const { body, sentences } = random.pick(world.documents);
-  const a = random.pick(sentences);
-  const inA = some(a.length, 0.4, random);
-  return { a, b: body, inA: inA.length > 0 ? inA : [0], inB: [] };
+type EncodedWorld = ReturnType<typeof encodeWorld>;
+
+/** A sentence of X with one span hidden, beside the document's sentence that states the answer, its whole document, or another's. */
+function drawExample({ sentences, documents }: EncodedWorld, step: number, random: Random): Example {
+  const { ids, spans, document, answer } = random.pick(sentences);
+  const { body, sentences: statements } = documents[document];
+  const piecesOf = (span: number) => ids.subarray(spans[2 * span], spans[2 * span + 1]);
+  const stands = (span: number, text: Int32Array) => answerSpans(text, [piecesOf(span)]).length > 0;
+  const hide = (span: number) => range(spans[2 * span], spans[2 * span + 1]);
+  const stating = statements.find((s) => stands(answer, s));
+  const share = (step - STATED_ALONE) / (STATED_GONE - STATED_ALONE); // of whole documents
+  if (stating && random.float() >= share) {
+    return { kind: 'stated', a: ids, b: stating, inA: hide(answer), inB: [] };
+  }
+  const other = random.int(spans.length / 2);
+  const span = random.float() < OTHER_SPANS ? other : answer;
+  const draw = random.float();
+  if (draw < WITHOUT) {
+    const b = draw < WITHOUT / 2 ? NOTHING : random.pick(documents).body;
+    return { kind: 'without', a: ids, b, inA: hide(span), inB: [] };
+  }
+  const inB = range(0, body.length).filter(() => random.float() < BODY_MASKED);
+  return { kind: 'document', a: ids, b: body, inA: hide(stands(span, body) ? span : answer), inB };
+}
+
+function drawBag({ sentences, documents }: EncodedWorld, random: Random): Bag {
+  let sequence: { ids: Int32Array; firstSegment: number };
+  if (random.float() < 0.5) {
+    const ids = queryIds(tokenizer, random.pick(sentences).ids, config.model.positions);
+    sequence = { ids, firstSegment: ids.length };
+  } else {
+    const { title, body } = random.pick(documents);
+    sequence = pairIds(tokenizer, title, body, config.model.positions);
+  }
+  const pieces = new Set(sequence.ids.filter((id) => id !== tokenizer.cls && id !== tokenizer.sep));
+  return { ...sequence, pieces: random.shuffle([...pieces]).slice(0, BAG_PIECES) };
 }
 
 function maskedGradients(world: ReturnType<typeof encodeWorld>, step: number) {
@@ -174,11 +220,19 @@ function maskedGradients(world: ReturnType<typeof encodeWorld>, step: number) {
   const first: number[] = [];
   const positions: number[][] = [];
   const targets: number[][] = [];
-  const kinds: ('copy' | 'span')[] = [];
+  const kinds: (Example['kind'] | 'bag')[] = [];
   for (let i = 0; i < BATCH; i++) {
-    const copies = random.float() < Math.max(0.2, 1 - step / 1000);
-    const example = copies ? copyExample(world, random) : sentenceExample(world, random);
-    kinds.push(copies ? 'copy' : 'span');
+    if (random.float() < BAGS) {
+      const { ids, firstSegment, pieces } = drawBag(world, random);
+      kinds.push('bag');
+      sequences.push(ids);
+      first.push(firstSegment);
+      positions.push(pieces.map(() => 0));
+      targets.push(pieces);
+      continue;
+    }
+    const example = drawExample(world, step, random);
+    kinds.push(example.kind);
     const a = example.a.slice();
     const b = example.b.slice();
     for (const at of example.inA) a[at] = tokenizer.mask;
@@ -209,24 +263,25 @@ function maskedGradients(world: ReturnType<typeof encodeWorld>, step: number) {
     return logTokens.mul(weightsT).sum().div(-pieces) as tf.Scalar;
   });
   const values = logs.dataSync();
-  // Spans of the sentence alone: what the reader will be asked.
   const figures: { loss: number; [name: string]: number } = { loss: value.dataSync()[0] };
-  const sums: Record<string, number[]> = { copy: [], span: [], body: [] };
+  // By kind, the sentence's masks alone: what the reader will be asked.
+  const sums: Record<string, number[]> = { bag: [], stated: [], document: [], without: [] };
   kinds.forEach((kind, b) => {
     positions[b].forEach((p, m) => {
-      const name = kind === 'copy' ? 'copy' : p < first[b] ? 'span' : 'body';
-      sums[name].push(-values[b * M + m]);
+      if (p < first[b]) sums[kind].push(-values[b * M + m]);
     });
   });
-  for (const [name, list] of Object.entries(sums))
-    figures[name] = list.reduce((x, y) => x + y, 0) / list.length;
+  for (const [name, list] of Object.entries(sums)) {
+    if (list.length > 0) figures[name] = list.reduce((x, y) => x + y, 0) / list.length;
+  }
   tf.dispose([value, logs, atT, hiddenT, weightsT]);
   disposeInput(input);
   return { gradients, figures };
 }
 
-function some(n: number, share: number, random: Random): number[] {
-  return range(0, n).filter(() => random.float() < share);
+/** Which of the spans in their order is the one that was at `place`. */
+function sortedPlace(spans: readonly [number, number][], place: number): number {
+  return spans.filter(([start]) => start < spans[place][0]).length;
 }
 
 function range(start: number, end: number): number[] {

@@ -10,6 +10,9 @@ import type { Run } from '../run.ts';
 import { trainVocabulary } from '../tokenizer/train-vocabulary.ts';
 import { loadWordPiece } from '../tokenizer/wordpiece.ts';
 
+/** Milliseconds between two lines of progress: how much is to come is not known of a stream. */
+const SAY_EVERY = 10_000;
+
 /** Raw text → vocabulary and prepared corpus in the run folder. */
 export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCounts> {
   const { data, text } = config;
@@ -20,6 +23,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
   }
   const documents = resolve(data.documents);
   const vocabulary = await vocabularyFile(run, config, documents);
+  let said = performance.now();
   const counts = await prepare({
     documents,
     sentences: data.sentences === null ? undefined : resolve(data.sentences),
@@ -27,8 +31,12 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
     blockTokens: text.blockTokens,
     queryTokens: text.sentenceTokens,
     dir: run.corpus,
-    onProgress: (done) =>
-      say(`prepare: ${done.documents} documents, ${done.blocks} blocks, ${done.sentences} sentences`),
+    onProgress: ({ documents, blocks, sentences }) => {
+      const now = performance.now();
+      if (now - said < SAY_EVERY) return;
+      said = now;
+      say(`prepare: ${documents} documents, ${blocks} blocks, ${sentences} sentences`);
+    },
   });
   if (counts.sentences === 0) {
     throw new UserError(
