@@ -205,15 +205,16 @@ function setByPath(tree: Record<string, unknown>, override: string): void {
   }
   let node = tree;
   for (const key of keys.slice(0, -1)) {
-    if (typeof node[key] !== 'object' || node[key] === null) node[key] = {};
+    const held = Object.hasOwn(node, key) ? node[key] : undefined;
+    if (typeof held !== 'object' || held === null) setOwn(node, key, {});
     node = node[key] as Record<string, unknown>;
   }
-  Object.defineProperty(node, keys[keys.length - 1], {
-    value,
-    enumerable: true,
-    writable: true,
-    configurable: true,
-  });
+  setOwn(node, keys[keys.length - 1], value);
+}
+
+/** Sets a property of the object itself: the key `__proto__` must not reach what all objects share. */
+function setOwn(node: object, key: string, value: unknown): void {
+  Object.defineProperty(node, key, { value, enumerable: true, writable: true, configurable: true });
 }
 
 /** Checks a tree against the schema and fills in defaults; every complaint names the setting by its path. */
@@ -254,9 +255,14 @@ function check(tree: unknown, source: string): Config {
 }
 
 /** Longest sequence that any stage makes. */
-function longestSequence({ text, qa }: Config): number {
-  // Pretraining joins a sentence and a body, the body's own special tokens and title not counted.
-  return Math.max(text.sentenceTokens + text.blockTokens, qa.readerTokens, text.questionTokens);
+function longestSequence({ text, model, qa }: Config): number {
+  return Math.max(
+    // Pretraining joins a sentence and a body, the body's own special tokens and title not counted.
+    text.sentenceTokens + text.blockTokens,
+    qa.readerTokens,
+    // The closed-book baseline puts the masks of an answer behind the question.
+    text.questionTokens + model.maxSpanWidth,
+  );
 }
 
 /** The defaults at a path of the tree: its keys are the settings that exist there. */
