@@ -1,0 +1,205 @@
+import assert from 'node:assert/strict';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { parse } from 'yaml';
+import { type Config, loadConfig, saveConfig } from '../src/config.ts';
+import { UserError } from '../src/errors.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'config-'));
+after(() => rmSync(folder, { recursive: true }));
+
+function file(text: string): string {
+  const path = join(folder, 'settings.yaml');
+  writeFileSync(path, text);
+  return path;
+}
+
+function refused(load: () => unknown, message: RegExp): void {
+  assert.throws(load, (error) => {
+    assert.ok(error instanceof UserError, String(error));
+    assert.match(error.message, message);
+    return true;
+  });
+}
+
+const set = (...overrides: string[]) => loadConfig(undefined, overrides);
+
+test("without a file every setting has its default, the paper's where it gives one", () => {
+  const { seed, text, model, ict, pretrain, refresh, qa } = set();
+  assert.equal(seed, 1);
+  assert.deepEqual(
+    [text.blockTokens, model.layers, model.hidden, model.projection, ict.batch, ict.keepSentence],
+    [288, 12, 768, 128, 4096, 0.1],
+  );
+  assert.deepEqual(
+    [
+      pretrain.steps,
+      pretrain.batch,
+      pretrain.candidates,
+      pretrain.marginalize,
+      refresh.every,
+      qa.readerBlocks,
+    ],
+    [200_000, 512, 8, 'span', 500, 5],
+  );
+  // Each stage has an optimizer of its own.
+  assert.deepEqual(
+    [ict, pretrain, qa].map((stage) => stage.optimizer.learningRate),
+    [1e-4, 3e-5, 1e-5],
+  );
+  assert.equal(ict.optimizer.warmupSteps, null);
+});
+
+test('a file holds the differences from the defaults', () => {
+  const config = loadConfig(file('ict: { steps: 7 }\nmodel:\n  dropout: 0\n'), []);
+  const wanted = set();
+  wanted.ict.steps = 7;
+  wanted.model.dropout = 0;
+  assert.deepEqual(config, wanted);
+  assert.deepEqual(loadConfig(file('# nothing but a remark\n'), []), set());
+});
+
+test('--set reads numbers, truth values, null and text as YAML does, on any path', () => {
+  const config = set(
+    'ict.optimizer.learningRate=1e-3',
+    'ict.steps=12',
+    'model.sharedTowers=false',
+    'text.vocabulary=null',
+    'data.documents=a folder/file=1.jsonl',
+    "data.train='12'",
+    'qa={steps: 3, optimizer: {beta1: 0.5}}',
+    'qa.batch=4',
+  );
+  assert.equal(config.ict.optimizer.learningRate, 0.001);
+  assert.equal(config.ict.optimizer.weightDecay, 0.01, 'its neighbours keep their defaults');
+  assert.equal(config.ict.steps, 12);
+  assert.equal(config.model.sharedTowers, false);
+  assert.equal(config.text.vocabulary, null);
+  assert.equal(config.data.documents, 'a folder/file=1.jsonl');
+  assert.equal(config.data.train, '12');
+  assert.deepEqual([config.qa.steps, config.qa.batch, config.qa.optimizer.beta1], [3, 4, 0.5]);
+});
+
+test('--set goes over the file, and the last one of a path counts', () => {
+  const path = file('ict: { steps: 7, batch: 5 }');
+  const { ict } = loadConfig(path, ['ict.steps=8', 'ict.steps=9']);
+  assert.deepEqual([ict.steps, ict.batch], [9, 5]);
+});
+
+test('an unknown setting is refused by name, with the nearest that exists there', () => {
+  refused(() => set('ict.step=3'), /unknown setting "ict\.step"; did you mean "ict\.steps"\?/);
+  refused(() => set('sed=3'), /unknown setting "sed"; did you mean "seed"\?/);
+  refused(
+    () => loadConfig(file('qa:\n  optimizer:\n    learningrate: 1\n'), []),
+    /settings\.yaml: unknown setting "qa\.optimizer\.learningrate"; did you mean "qa\.optimizer\.learningRate"\?/,
+  );
+  refused(() => set('model.layer=3', 'model.head=2'), /"model\.layers"\?.*"model\.heads"\?/);
+});
+
+test('a value of the wrong kind is refused with its path and what came', () => {
+  refused(() => set('model.layers=two'), /model\.layers: expected number.*got "two"/);
+  refused(() => set('model.layers=2.5'), /model\.layers: .*got 2\.5/);
+  refused(() => set('ict.batch=0'), /ict\.batch: .*got 0/);
+  refused(() => set('refresh.mode=often'), /refresh\.mode: .*"async"\|"sync"\|"off".*got "often"/);
+  refused(() => set('data.train=12'), /data\.train: expected string.*got 12/);
+  refused(() => set('ict=3'), /ict: expected object.*got 3/);
+  refused(() => set('seed=1', 'ict.keepSentence=1.5', 'qa.steps=-1'), /ict\.keepSentence: .*; qa\.steps: /);
+});
+
+test('a --set that is no path.to.key=value says so', () => {
+  refused(() => set('ict.steps'), /--set ict\.steps: expected path\.to\.key=value/);
+  refused(() => set('=3'), /--set =3: expected path\.to\.key=value/);
+  refused(() => set('ict.steps=[1'), /--set ict\.steps=\[1: the value is not valid YAML/);
+});
+
+test('a hidden size that the heads do not divide is refused', () => {
+  refused(() => set('model.hidden=100'), /model\.hidden \(100\) must be a multiple of model\.heads \(12\)/);
+  assert.equal(set('model.hidden=100', 'model.heads=10').model.hidden, 100);
+});
+
+test('sequences longer than the positions are refused, whichever stage makes them', () => {
+  const short = [
+    'text.blockTokens=40',
+    'text.sentenceTokens=20',
+    'text.questionTokens=20',
+    'qa.readerTokens=60',
+  ];
+  assert.equal(set(...short, 'model.positions=60').model.positions, 60);
+  for (const [longer, tokens] of [
+    ['text.blockTokens=41', 61],
+    ['qa.readerTokens=62', 62],
+    ['text.questionTokens=53', 63], // and the masks of the widest answer, 10 pieces
+  ] as const) {
+    refused(
+      () => set(...short, 'model.positions=60', longer),
+      new RegExp(`model\\.positions is 60, but .* sequences of ${tokens} tokens`),
+    );
+  }
+});
+
+test('files that are missing, no YAML or no settings are refused in one line', () => {
+  refused(() => loadConfig(join(folder, 'none.yaml'), []), /none\.yaml: no such configuration file/);
+  refused(() => loadConfig(folder, []), /cannot be read as a configuration file \(EISDIR\)/);
+  for (const [text, message] of [
+    ['ict: [', /settings\.yaml: not valid YAML: /],
+    ['ict: 1\nict: 2', /not valid YAML: .*unique/],
+    ['- 1\n- 2', /expected settings as "name: value" lines/],
+    ['just text', /expected settings as "name: value" lines/],
+    ['seed: 1\n---\nseed: 2', /not valid YAML: /],
+  ] as const) {
+    refused(() => loadConfig(file(text), []), message);
+    refused(() => loadConfig(file(text), []), /^[^\n]*$/);
+  }
+});
+
+test('an alias bomb is refused before it is unfolded', () => {
+  const lines = ['a0: &a0 [x, x, x, x, x, x, x, x, x, x]'];
+  for (let i = 1; i < 12; i++)
+    lines.push(
+      `a${i}: &a${i} [${Array(10)
+        .fill(`*a${i - 1}`)
+        .join(', ')}]`,
+    );
+  refused(() => loadConfig(file(lines.join('\n')), []), /not valid YAML: Alias/);
+});
+
+test('keys of the prototype are unknown settings and change nothing', () => {
+  const keys = Object.getOwnPropertyNames(Object.prototype);
+  refused(() => set('__proto__.x=1'), /unknown setting "__proto__"/);
+  refused(() => set('model.__proto__.x=1'), /unknown setting "model\.__proto__"/);
+  refused(() => set('__proto__=1'), /unknown setting "__proto__"/);
+  refused(() => set('constructor.prototype.x=1'), /unknown setting "constructor"/);
+  refused(() => loadConfig(file('model: { __proto__: { x: 1 } }'), []), /unknown setting "model\.__proto__"/);
+  assert.deepEqual(Object.getOwnPropertyNames(Object.prototype), keys);
+  assert.equal(({} as { x?: number }).x, undefined);
+});
+
+test('a saved configuration reads back the same', () => {
+  const config = set('data.documents="a: #b"', 'data.train="null"', 'model.layerNormEps=1e-12', 'seed=7');
+  const path = join(folder, 'saved', 'config.yaml');
+  saveConfig(path, config);
+  assert.deepEqual(loadConfig(path, []), config);
+});
+
+const configs = join(import.meta.dirname, '../configs');
+
+test('every configuration that ships loads, and each of its lines is taken up', () => {
+  const names = readdirSync(configs).filter((name) => name.endsWith('.yaml'));
+  assert.ok(names.length >= 4, String(names));
+  for (const name of names) {
+    const config = loadConfig(join(configs, name), []);
+    const contains = (all: unknown, some: unknown, path: string): void => {
+      if (some === null || typeof some !== 'object') assert.deepEqual(all, some, `${name}: ${path}`);
+      else
+        for (const [key, value] of Object.entries(some))
+          contains((all as Record<string, unknown>)[key], value, `${path}.${key}`);
+    };
+    contains(config, parse(readFileSync(join(configs, name), 'utf8')), '');
+  }
+});
+
+test("paper.yaml names the defaults, which are the paper's", () => {
+  assert.deepEqual(loadConfig(join(configs, 'paper.yaml'), []), set() satisfies Config);
+});
