@@ -1,0 +1,109 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { loadConfig } from '../src/config.ts';
+import { UserError } from '../src/errors.ts';
+import { jsonLines, runConfig, runFolder } from '../src/run.ts';
+
+const folder = mkdtempSync(join(tmpdir(), 'run-'));
+after(() => rmSync(folder, { recursive: true }));
+
+let made = 0;
+const newRun = () => runFolder(join(folder, `run-${made++}`));
+
+function file(name: string, text: string): string {
+  const path = join(folder, name);
+  writeFileSync(path, text);
+  return path;
+}
+
+test('a new run saves its effective configuration, and a later command reads it back', () => {
+  const run = newRun();
+  const config = file('one.yaml', 'ict: { steps: 7 }');
+  const begun = runConfig(run, { config, set: ['seed=5', 'data.train=questions.jsonl'] });
+  assert.deepEqual([begun.ict.steps, begun.seed, begun.data.train], [7, 5, 'questions.jsonl']);
+  writeFileSync(config, 'ict: { steps: 8 }'); // the run does not look at it again
+  assert.deepEqual(runConfig(run, { set: [] }), begun);
+  assert.deepEqual(loadConfig(run.config, []), begun);
+});
+
+test('a run without a configuration has the defaults, and keeps them', () => {
+  const run = newRun();
+  assert.deepEqual(runConfig(run, { set: [] }), loadConfig(undefined, []));
+  assert.deepEqual(loadConfig(run.config, []), loadConfig(undefined, []));
+});
+
+test('another --config in a begun run is refused, the same one is not', () => {
+  const run = newRun();
+  const one = file('one.yaml', 'ict: { steps: 7 }');
+  const two = file('two.yaml', 'ict: { steps: 8 }');
+  const same = file('same.yaml', 'ict:\n  steps: 7 # said in other words\n');
+  const begun = runConfig(run, { config: one, set: ['seed=5'] });
+  const saved = readFileSync(run.config, 'utf8');
+  for (const [config, set] of [
+    [two, ['seed=5']],
+    [one, []],
+    [one, ['seed=6']],
+  ] as const) {
+    assert.throws(
+      () => runConfig(run, { config, set }),
+      (error) =>
+        error instanceof UserError &&
+        error.message.includes(run.config) &&
+        /has its own configuration already/.test(error.message),
+    );
+  }
+  assert.equal(readFileSync(run.config, 'utf8'), saved);
+  assert.deepEqual(runConfig(run, { config: one, set: ['seed=5'] }), begun);
+  assert.deepEqual(runConfig(run, { config: same, set: ['seed=5'] }), begun);
+});
+
+test('--set in a begun run changes that setting alone, and is saved', () => {
+  const run = newRun();
+  const begun = runConfig(run, { set: ['ict.steps=7', 'qa.steps=3'] });
+  const changed = runConfig(run, { set: ['ict.steps=9'] });
+  assert.deepEqual(changed, { ...begun, ict: { ...begun.ict, steps: 9 } });
+  assert.deepEqual(runConfig(run, { set: [] }), changed);
+});
+
+test('a wrong setting leaves the run as it was', () => {
+  const run = newRun();
+  assert.throws(() => runConfig(run, { set: ['ict.steps=none'] }), UserError);
+  assert.ok(!existsSync(run.dir), 'not even a folder');
+  runConfig(run, { set: ['ict.steps=7'] });
+  const saved = readFileSync(run.config, 'utf8');
+  assert.throws(() => runConfig(run, { set: ['ict.steps=none'] }), UserError);
+  assert.equal(readFileSync(run.config, 'utf8'), saved);
+});
+
+test('a command that changes nothing does not write', () => {
+  const run = newRun();
+  runConfig(run, { set: [] });
+  const { ino } = statSync(run.config);
+  runConfig(run, { set: [] });
+  assert.equal(statSync(run.config).ino, ino);
+});
+
+test('a saved configuration that was damaged by hand is named', () => {
+  const run = newRun();
+  runConfig(run, { set: [] });
+  writeFileSync(run.config, 'seed: x');
+  assert.throws(
+    () => runConfig(run, { set: [] }),
+    (error) => error instanceof UserError && error.message.startsWith(`${run.config}: seed: `),
+  );
+});
+
+test('a metrics log grows line by line, and a fresh one begins anew', () => {
+  const path = newRun().metrics('ict');
+  const first = jsonLines(path, true);
+  first.write({ step: 1, loss: 0.5 });
+  first.write({ step: 2 });
+  jsonLines(path, false).write({ step: 3 });
+  const lines = () => readFileSync(path, 'utf8').split('\n');
+  assert.deepEqual(lines(), ['{"step":1,"loss":0.5}', '{"step":2}', '{"step":3}', '']);
+  jsonLines(path, true).write({ step: 1 });
+  assert.deepEqual(lines(), ['{"step":1}', '']);
+});
