@@ -1,0 +1,345 @@
+import assert from 'node:assert/strict';
+import {
+  cpSync,
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import * as tf from '@tensorflow/tfjs';
+import { UserError } from '../../src/errors.ts';
+import type { Params, Shape } from '../../src/model/bert.ts';
+import { type Model, setParam } from '../../src/model/model.ts';
+import { addGradients, hasCheckpoint, type LoopOptions, train } from '../../src/train/loop.ts';
+import { stepRandom } from '../../src/train/sampler.ts';
+import { startTestEngine } from '../support/engine.ts';
+
+before(() => startTestEngine());
+
+const folder = mkdtempSync(join(tmpdir(), 'loop-'));
+after(() => rmSync(folder, { recursive: true }));
+
+const SHAPES: Shape[] = [
+  { name: 'a.kernel', shape: [3, 2], init: 'normal' },
+  { name: 'a.bias', shape: [2], init: 'zeros' },
+];
+
+function newModel(): Model {
+  const params: Params = new Map();
+  setParam(params, 'a.kernel', [3, 2], Float32Array.of(1, -2, 3, -4, 5, -6));
+  setParam(params, 'a.bias', [2], Float32Array.of(0.5, -0.5));
+  return { params } as Model;
+}
+
+function weights({ params }: Model): number[][] {
+  return SHAPES.map(({ name }) => [...params.get(name)!.dataSync()]);
+}
+
+/** Draws the weights towards random targets of each step: loss ½ |w − target|². */
+function pull(model: Model) {
+  return (step: number) => {
+    const random = stepRandom(9, step);
+    const gradients: tf.NamedTensorMap = {};
+    let loss = 0;
+    for (const { name, shape } of SHAPES) {
+      const weight = model.params.get(name)!;
+      const target = Float32Array.from({ length: weight.size }, () => random.float());
+      gradients[name] = tf.tidy(() => weight.sub(tf.tensor(target, shape)));
+      for (const g of gradients[name].dataSync()) loss += (g * g) / 2;
+    }
+    return { gradients, figures: { loss, accuracy: step } };
+  };
+}
+
+let made = 0;
+function options(more: Partial<LoopOptions> = {}): LoopOptions {
+  const dir = join(folder, `run-${made++}`);
+  const model = more.model ?? newModel();
+  return {
+    name: 'test',
+    model,
+    shapes: SHAPES,
+    steps: 8,
+    optimizer: {
+      learningRate: 0.1,
+      warmupSteps: 3,
+      weightDecay: 0.01,
+      beta1: 0.9,
+      beta2: 0.999,
+      epsilon: 1e-6,
+      clipNorm: 1,
+    },
+    checkpoint: join(dir, 'checkpoint'),
+    metrics: join(dir, 'metrics.jsonl'),
+    logEvery: 3,
+    saveEvery: 100,
+    step: pull(model),
+    ...more,
+  };
+}
+
+/** The same run with new weights, as another process would start it. */
+function again(of: LoopOptions, more: Partial<LoopOptions> = {}): LoopOptions {
+  const model = newModel();
+  return { ...of, model, step: pull(model), ...more };
+}
+
+/** Between steps: asks the loop to stop after step `last`. */
+function stopAfter(last: number, signal: 'SIGTERM' | 'SIGINT' = 'SIGTERM') {
+  return async (step: number) => {
+    if (step === last) process.emit(signal);
+    return {};
+  };
+}
+
+const lines = (path: string) =>
+  readFileSync(path, 'utf8')
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line) as Record<string, number>);
+
+async function refuses(run: LoopOptions, message: RegExp): Promise<void> {
+  await assert.rejects(train(run), (error) => {
+    assert.ok(error instanceof UserError, (error as Error).stack);
+    assert.match(error.message, message);
+    return true;
+  });
+}
+
+test('a run stopped by SIGTERM finishes its step, and ends bit for bit as one that was not', async () => {
+  const whole = options();
+  const { stopped } = await train(whole);
+  assert.equal(stopped, false);
+
+  const listeners = process.listenerCount('SIGTERM');
+  const cut = options();
+  const step = cut.step;
+  const first = await train({
+    ...cut,
+    step(n) {
+      if (n === 3) process.emit('SIGTERM');
+      return step(n);
+    },
+  });
+  assert.equal(first.stopped, true);
+  assert.equal(process.listenerCount('SIGTERM'), listeners);
+  assert.equal(JSON.parse(readFileSync(join(cut.checkpoint, 'state.json'), 'utf8')).step, 4);
+  assert.notDeepEqual(weights(cut.model), weights(whole.model));
+
+  const seen: number[] = [];
+  const resumed = again(cut);
+  const rest = await train({
+    ...resumed,
+    step(n) {
+      seen.push(n);
+      return pull(resumed.model)(n);
+    },
+  });
+  assert.equal(rest.stopped, false);
+  assert.deepEqual(seen, [4, 5, 6, 7]);
+  assert.deepEqual(weights(resumed.model), weights(whole.model));
+  for (const name of ['model.safetensors', 'optimizer.safetensors', 'state.json'])
+    assert.deepEqual(
+      readFileSync(join(cut.checkpoint, name)),
+      readFileSync(join(whole.checkpoint, name)),
+      name,
+    );
+  assert.deepEqual(
+    lines(cut.metrics).map((line) => line.step),
+    [3, 6, 8],
+  );
+  // What a line averages over ends with the process: the steps of the second alone.
+  assert.ok(Math.abs(lines(cut.metrics)[1].accuracy - (4 + 5) / 2) < 1e-12);
+});
+
+test('a run that was killed goes on from its last checkpoint, and ends bit for bit the same', async () => {
+  const whole = options();
+  await train(whole);
+  const killed = options({ saveEvery: 3 });
+  const step = killed.step;
+  await assert.rejects(
+    train({
+      ...killed,
+      step(n) {
+        if (n === 7) throw new Error('killed');
+        return step(n);
+      },
+    }),
+    /killed/,
+  );
+  const seen: number[] = [];
+  const resumed = again(killed);
+  await train({
+    ...resumed,
+    step(n) {
+      seen.push(n);
+      return pull(resumed.model)(n);
+    },
+  });
+  assert.deepEqual(seen, [6, 7], 'saved after 3 and after 6');
+  assert.deepEqual(weights(resumed.model), weights(whole.model));
+});
+
+test('a line is logged every few steps and at the end, each with means and the learning rate', async () => {
+  const run = options({
+    steps: 5,
+    logEvery: 2,
+    between: async (step) => ({ indexAgeSteps: 10 * step }),
+  });
+  const losses: number[] = [];
+  const step = run.step;
+  const result = await train({
+    ...run,
+    step(n) {
+      const found = step(n);
+      losses.push(found.figures.loss);
+      // A figure that does not exist in a step is left out of the mean.
+      return { ...found, figures: { ...found.figures, odd: n % 2 ? n : Number.NaN } };
+    },
+  });
+  const logged = lines(run.metrics);
+  assert.deepEqual(
+    logged.map(({ step, accuracy, odd, indexAgeSteps }) => ({ step, accuracy, odd, indexAgeSteps })),
+    [
+      { step: 2, accuracy: 0.5, odd: 1, indexAgeSteps: 5 },
+      { step: 4, accuracy: 2.5, odd: 3, indexAgeSteps: 25 },
+      { step: 5, accuracy: 4, odd: undefined, indexAgeSteps: 40 },
+    ],
+  );
+  const close = (a: number, b: number) => assert.ok(Math.abs(a - b) < 1e-9, `${a} ${b}`);
+  close(logged[0].loss, (losses[0] + losses[1]) / 2);
+  close(logged[2].loss, losses[4]);
+  // Steps 1, 3 and 4 of 5: rising over three steps to 0.1, then as if falling from the first.
+  logged.forEach((line, i) => {
+    close(line.learningRate, [0.1 / 3, 0.1 * (2 / 5), 0.1 * (1 / 5)][i]);
+    assert.ok(line.seconds >= 0 && line.stepSeconds > 0 && line.gradientNorm > 0);
+  });
+  assert.deepEqual([result.figures.accuracy, result.figures.indexAgeSteps], [4, 40]);
+});
+
+test('the first step of the schedule moves nothing, and the loss falls over the whole', async () => {
+  const run = options({ steps: 60, logEvery: 1 });
+  const start = weights(run.model);
+  let afterFirst: number[][] = [];
+  await train({
+    ...run,
+    between: async (step) => {
+      if (step === 0) afterFirst = weights(run.model);
+      return {};
+    },
+  });
+  assert.deepEqual(afterFirst, start);
+  const logged = lines(run.metrics);
+  assert.ok(logged.at(-1)!.loss < 0.6 * logged[0].loss, `${logged[0].loss} to ${logged.at(-1)!.loss}`);
+});
+
+test('another number of steps is refused while the stage is unfinished', async () => {
+  const run = options();
+  await train({ ...run, between: stopAfter(3, 'SIGINT') });
+  await refuses(
+    again(run, { steps: 9 }),
+    /was trained for 8 steps in all, now 9 are asked for; ask for 8 or remove .*checkpoint/,
+  );
+  await refuses(again(run, { steps: 2 }), /ask for 8/);
+  assert.equal((await train(again(run))).stopped, false);
+});
+
+test('a finished stage returns at once with its weights', async () => {
+  const run = options();
+  await train(run);
+  const log = readFileSync(run.metrics, 'utf8');
+  const next = again(run, {
+    step: () => {
+      throw new Error('no step is left');
+    },
+  });
+  const { stopped } = await train(next);
+  assert.equal(stopped, false);
+  assert.deepEqual(weights(next.model), weights(run.model));
+  assert.equal(readFileSync(run.metrics, 'utf8'), log, 'the metrics stay');
+});
+
+test('a checkpoint is there only when training has begun', async () => {
+  const run = options({ saveEvery: 2 });
+  assert.equal(hasCheckpoint(run.checkpoint), false);
+  const states: boolean[] = [];
+  await train({ ...run, between: async () => ({ is: Number(states.push(hasCheckpoint(run.checkpoint))) }) });
+  assert.deepEqual(states, [false, false, true, true, true, true, true, true]);
+  assert.deepEqual(
+    readdirSync(join(run.checkpoint, '..')).sort(),
+    ['checkpoint', 'metrics.jsonl'],
+    'nothing is left aside',
+  );
+});
+
+test('a damaged checkpoint is a user error that says to remove it', async () => {
+  const run = options();
+  await train({ ...run, between: stopAfter(3) });
+  const harmed = async (harm: (checkpoint: string) => void, message: RegExp) => {
+    const next = again(run, { checkpoint: join(folder, `harmed-${made++}`) });
+    cpSync(run.checkpoint, next.checkpoint, { recursive: true });
+    harm(next.checkpoint);
+    await refuses(next, message);
+  };
+  const state = (text: string) => (dir: string) => writeFileSync(join(dir, 'state.json'), text);
+  await harmed(state('{"format":1,"st'), /state\.json: this training state is not whole JSON; remove /);
+  await harmed(state('null'), /state\.json: not a training state of this version; remove /);
+  await harmed(state('{"format":2,"step":4,"steps":8}'), /not a training state of this version/);
+  await harmed(state('{"format":1,"step":"4","steps":8}'), /not a training state of this version/);
+  for (const name of ['model.safetensors', 'optimizer.safetensors']) {
+    await harmed((dir) => rmSync(join(dir, name)), new RegExp(name));
+    await harmed((dir) => truncateSync(join(dir, name), 20), new RegExp(name));
+  }
+});
+
+test('a whole run leaves no tensor behind', async () => {
+  const run = options();
+  const before = tf.memory().numTensors;
+  await train(run);
+  assert.equal(tf.memory().numTensors, before);
+  const cut = options();
+  await train({ ...cut, between: stopAfter(1) });
+  await train({ ...cut });
+  assert.equal(tf.memory().numTensors - before, SHAPES.length, "the second model's own");
+});
+
+test('a step that fails leaves the signals and the tensors as they were', async () => {
+  const run = options();
+  const listeners = process.listenerCount('SIGINT');
+  const before = tf.memory().numTensors;
+  await assert.rejects(
+    train({
+      ...run,
+      step() {
+        throw new Error('no luck');
+      },
+    }),
+    /no luck/,
+  );
+  assert.equal(process.listenerCount('SIGINT'), listeners);
+  assert.equal(tf.memory().numTensors, before);
+  assert.ok(!existsSync(run.checkpoint));
+});
+
+test('gradients of several passes add up, parameter by parameter', () => {
+  const before = tf.memory().numTensors;
+  const one = { a: tf.tensor1d([1, 2]), b: tf.tensor1d([3]) };
+  const two = { a: tf.tensor1d([10, 20]), c: tf.tensor1d([5]) };
+  const sum = addGradients(addGradients(undefined, one), two);
+  assert.deepEqual(
+    Object.entries(sum).map(([name, tensor]) => [name, ...tensor.dataSync()]),
+    [
+      ['a', 11, 22],
+      ['b', 3],
+      ['c', 5],
+    ],
+  );
+  tf.dispose(sum);
+  assert.equal(tf.memory().numTensors, before);
+});
