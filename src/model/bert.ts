@@ -281,6 +281,7 @@ const geluTanh = tf.customGrad((x, save) => {
 /** A source of dropout masks that can be replayed from its state. */
 export interface Noise {
   rate: number;
+  /** Where the next masks come from; each step, and each pass that is replayed, sets its own. */
   random: Random;
   /** A mask of `shape`: 0 with probability `rate`, else 1 / (1 − rate). */
   mask(shape: number[]): tf.Tensor;
@@ -301,7 +302,7 @@ export function dropoutNoise(rate: number, random: Random): Noise | undefined {
   const own = random.fork();
   for (let i = 0; i < POOL; i++) host[i] = own.float() < rate ? 0 : keep;
   const pool = tf.keep(tf.tensor1d(host));
-  return {
+  const noise: Noise = {
     rate,
     random,
     mask(shape) {
@@ -309,13 +310,14 @@ export function dropoutNoise(rate: number, random: Random): Noise | undefined {
       const parts: tf.Tensor1D[] = [];
       for (let left = size; left > 0; ) {
         const n = Math.min(left, POOL >> 1);
-        parts.push(pool.slice([random.int(POOL - n + 1)], [n]));
+        parts.push(pool.slice([noise.random.int(POOL - n + 1)], [n]));
         left -= n;
       }
       return (parts.length === 1 ? parts[0] : tf.concat(parts)).reshape(shape);
     },
     dispose: () => pool.dispose(),
   };
+  return noise;
 }
 
 export function dropout<T extends tf.Tensor>(x: T, noise: Noise | undefined): T {
