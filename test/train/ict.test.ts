@@ -1,0 +1,236 @@
+import assert from 'node:assert/strict';
+import { before, describe, test } from 'node:test';
+import * as tf from '@tensorflow/tfjs';
+import type { Corpus } from '../../src/corpus/store.ts';
+import { dropoutNoise, encoderInput } from '../../src/model/bert.ts';
+import { blockSequences, embedSequences, querySequences, type Sequences } from '../../src/model/embedder.ts';
+import { type Model, retrieverShapes } from '../../src/model/model.ts';
+import { type Random, random } from '../../src/random.ts';
+import { batchGradients, type IctExamples, ictStep, inverseCloze } from '../../src/train/ict.ts';
+import type { StepResult } from '../../src/train/loop.ts';
+import { exampleAt } from '../../src/train/sampler.ts';
+import { startTestEngine } from '../support/engine.ts';
+import { temporaryFolder, tinyConfig, tinyCorpus, tinyModel } from '../support/tiny.ts';
+
+describe('one example', () => {
+  const body = Int32Array.of(10, 11, 12, 20, 21, 30, 31, 32, 33);
+  const starts = Int32Array.of(0, 3, 5);
+  /** Draws sentence `s`, then `float`. */
+  const drawing = (s: number, float: number) => ({ int: () => s, float: () => float }) as unknown as Random;
+  const cloze = (s: number, float: number, keep = 0.1) => {
+    const { query, body: left } = inverseCloze(body, starts, keep, drawing(s, float));
+    return { query: [...query], left: [...left] };
+  };
+
+  test('a sentence is the query and leaves its block: the first, one between, the last', () => {
+    assert.deepEqual(cloze(0, 0.5), { query: [10, 11, 12], left: [20, 21, 30, 31, 32, 33] });
+    assert.deepEqual(cloze(1, 0.5), { query: [20, 21], left: [10, 11, 12, 30, 31, 32, 33] });
+    assert.deepEqual(cloze(2, 0.5), { query: [30, 31, 32, 33], left: [10, 11, 12, 20, 21] });
+  });
+
+  test('it stays with the probability given', () => {
+    assert.deepEqual(cloze(1, 0.09), { query: [20, 21], left: [...body] });
+    assert.deepEqual(cloze(1, 0.11).left.length, 7);
+    assert.deepEqual(cloze(1, 0.999, 1).left, [...body]);
+    assert.deepEqual(cloze(1, 0, 0).left.length, 7);
+  });
+
+  test('the only sentence of a block always stays', () => {
+    const found = inverseCloze(body, Int32Array.of(0), 0, drawing(0, 0.5));
+    assert.deepEqual([...found.query], [...body]);
+    assert.deepEqual([...found.body], [...body]);
+  });
+
+  test('sentences are drawn uniformly, and stay as often as asked', () => {
+    const source = random(1);
+    const counts = [0, 0, 0];
+    let stayed = 0;
+    for (let i = 0; i < 3000; i++) {
+      const { query, body: left } = inverseCloze(body, starts, 0.3, source);
+      counts[query[0] / 10 - 1]++;
+      if (left.length === body.length) stayed++;
+    }
+    // Five standard deviations: 129 of 1000 and 125 of 900.
+    for (const count of counts) assert.ok(Math.abs(count - 1000) < 129, String(counts));
+    assert.ok(Math.abs(stayed - 900) < 125, String(stayed));
+    assert.deepEqual([...body], [10, 11, 12, 20, 21, 30, 31, 32, 33], 'the block itself is left alone');
+  });
+});
+
+describe('the gradients of a batch', () => {
+  before(() => startTestEngine());
+
+  /** Seven queries and blocks of unlike lengths. */
+  function examples(): IctExamples {
+    const source = random(3);
+    const special = { cls: 2, sep: 3, mask: 4 };
+    const ids = (n: number) => Int32Array.from({ length: n }, () => 5 + source.int(45));
+    const queries = [4, 9, 1, 7, 3, 12, 5].map(ids);
+    const blocks = [20, 8, 31, 5, 14, 9, 26].map((n) => ({ title: ids(2), body: ids(n) }));
+    return { queries: querySequences(special, queries, 40), blocks: blockSequences(special, blocks, 64) };
+  }
+
+  const largest = (values: ArrayLike<number>) =>
+    Array.from(values).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+
+  /** Relative to the largest value of each gradient, and a little of all: some are nothing but rounding. */
+  function compare(actual: StepResult, expected: StepResult, tolerance: number): void {
+    assert.deepEqual(Object.keys(actual.gradients).sort(), Object.keys(expected.gradients).sort());
+    const all = Math.max(...Object.values(expected.gradients).map((g) => largest(g.dataSync())));
+    for (const [name, gradient] of Object.entries(expected.gradients)) {
+      const wanted = gradient.dataSync();
+      const error = largest(actual.gradients[name].dataSync().map((value, i) => value - wanted[i]));
+      const size = largest(wanted);
+      assert.ok(
+        error <= tolerance * (size + all / 5),
+        `${name}: off by ${error} where the largest is ${size}`,
+      );
+    }
+    for (const [name, value] of Object.entries(expected.figures))
+      assert.ok(Math.abs(actual.figures[name] - value) <= tolerance * Math.abs(value), name);
+  }
+
+  const vectors = (model: Model, tower: string, { ids, firstSegment }: Sequences) =>
+    embedSequences(model.params, tower, model.embedder, encoderInput(ids, firstSegment)).arraySync();
+
+  test('the loss is that of the softmax over all blocks of the batch', () => {
+    const model = tinyModel(tinyConfig('model.temperature=2'), 50);
+    const batch = examples();
+    const q = vectors(model, model.queryTower, batch.queries);
+    const z = vectors(model, model.documentTower, batch.blocks);
+    let loss = 0;
+    let right = 0;
+    q.forEach((query, i) => {
+      const scores = z.map((block) => block.reduce((sum, value, d) => sum + value * query[d], 0) / 2);
+      loss -= Math.log(Math.exp(scores[i]) / scores.reduce((sum, s) => sum + Math.exp(s), 0)) / q.length;
+      if (scores[i] === Math.max(...scores)) right++;
+    });
+    for (const chunk of [64, 3]) {
+      const { figures, gradients } = batchGradients(model, retrieverShapes(model), batch, chunk, undefined);
+      tf.dispose(gradients);
+      assert.ok(Math.abs(figures.loss - loss) < 1e-5 * loss, `${figures.loss} ${loss}`);
+      assert.ok(Math.abs(figures.accuracy - right / 7) < 1e-6);
+    }
+  });
+
+  for (const shared of [true, false]) {
+    test(`in chunks they are those of one pass, ${shared ? 'one tower' : 'two towers'}`, () => {
+      const model = tinyModel(tinyConfig(`model.sharedTowers=${shared}`), 50);
+      const shapes = retrieverShapes(model);
+      const whole = batchGradients(model, shapes, examples(), 7, undefined);
+      assert.equal(Object.keys(whole.gradients).length, shapes.length);
+      for (const chunk of [1, 3, 6]) {
+        const parts = batchGradients(model, shapes, examples(), chunk, undefined);
+        compare(parts, whole, 1e-5);
+        tf.dispose(parts.gradients);
+      }
+    });
+  }
+
+  test('with dropout, chunks are embedded twice with the same masks', () => {
+    const model = tinyModel(tinyConfig('model.dropout=0.3'), 50);
+    const shapes = retrieverShapes(model);
+    const noise = dropoutNoise(0.3, random(5))!;
+    const batch = examples();
+    const pass = () => {
+      noise.random = random(11);
+      return batchGradients(model, shapes, batch, 3, noise);
+    };
+    const one = pass();
+    compare(pass(), one, 0);
+    noise.random = random(12);
+    const other = batchGradients(model, shapes, batch, 3, noise);
+    assert.ok(Math.abs(other.figures.loss - one.figures.loss) > 1e-4, 'other masks, another loss');
+
+    // Were the second embedding's masks not the first's, the gradient would not be the loss's slope along itself.
+    const moved = (step: number) => {
+      for (const [name, gradient] of Object.entries(one.gradients)) {
+        const weight = model.params.get(name)!;
+        tf.tidy(() => weight.assign(weight.add(gradient.mul(step))));
+      }
+    };
+    const square = Object.values(one.gradients).reduce(
+      (sum, g) => sum + g.dataSync<'float32'>().reduce((a, b) => a + b * b, 0),
+      0,
+    );
+    const step = 2e-3 / Math.sqrt(square);
+    moved(step);
+    const up = pass().figures.loss;
+    moved(-2 * step);
+    const down = pass().figures.loss;
+    const slope = (up - down) / (2 * step);
+    assert.ok(Math.abs(slope / square - 1) < 0.02, `slope ${slope}, squared gradient ${square}`);
+    noise.dispose();
+  });
+});
+
+describe('steps on a corpus', () => {
+  before(() => startTestEngine());
+  const folder = temporaryFolder('ict');
+  const config = tinyConfig('ict.batch=3', 'ict.chunk=2', 'model.dropout=0.1');
+  let corpus: Corpus;
+  before(async () => {
+    ({ corpus } = await tinyCorpus(folder, config));
+  });
+
+  test('fifty steps leave no tensor behind', () => {
+    const model = tinyModel(config, corpus.tokenizer.size);
+    const empty = tf.memory().numTensors;
+    const stage = ictStep(model, corpus, config);
+    tf.dispose(stage.step(0).gradients);
+    const held = tf.memory().numTensors;
+    for (let step = 1; step <= 50; step++) tf.dispose(stage.step(step).gradients);
+    assert.equal(tf.memory().numTensors, held);
+    stage.dispose();
+    assert.equal(tf.memory().numTensors, empty);
+  });
+
+  test('a step is the same whenever it is taken, and steps and seeds differ', () => {
+    const model = tinyModel(config, corpus.tokenizer.size);
+    const loss = (seed: number, step: number, before = 0) => {
+      const stage = ictStep(model, corpus, { ...config, seed });
+      for (let s = 0; s < before; s++) tf.dispose(stage.step(s).gradients);
+      const { figures, gradients } = stage.step(step);
+      tf.dispose(gradients);
+      stage.dispose();
+      return figures.loss;
+    };
+    assert.equal(loss(1, 2, 2), loss(1, 2));
+    assert.equal(new Set([loss(1, 2), loss(1, 3), loss(2, 2)]).size, 3);
+  });
+
+  test('a batch takes the blocks that come next in the epoch, each with one of its sentences', () => {
+    const plain = tinyConfig('ict.batch=5', 'ict.keepSentence=1');
+    const model = tinyModel(plain, corpus.tokenizer.size);
+    const read: number[] = [];
+    const watched: Corpus = {
+      ...corpus,
+      bodyIds(block) {
+        read.push(block);
+        return corpus.bodyIds(block);
+      },
+    };
+    const stage = ictStep(model, watched, plain);
+    for (const step of [0, 1, 2]) tf.dispose(stage.step(step).gradients);
+    stage.dispose();
+    assert.deepEqual(
+      read,
+      Array.from({ length: 15 }, (_, i) => exampleAt(plain.seed, corpus.blocks, i)),
+    );
+  });
+
+  test('a few steps of descent on one batch lower its loss', () => {
+    const plain = tinyConfig('ict.batch=6');
+    const model = tinyModel(plain, corpus.tokenizer.size);
+    const stage = ictStep(model, corpus, plain);
+    const losses: number[] = [];
+    for (let i = 0; i < 10; i++) {
+      const { figures, gradients } = stage.step(0);
+      losses.push(figures.loss);
+      for (const [name, gradient] of Object.entries(gradients))
+        tf.tidy(() => model.params.get(name)!.assign(model.params.get(name)!.sub(gradient.mul(0.02))));
+      tf.dispose(gradients);
+    }
+    assert.ok(losses.at(-1)! < 0.8 * losses[0], losses.join());
+  });
+});
