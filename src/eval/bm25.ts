@@ -13,19 +13,17 @@ const STOP_WORDS = new Set(
   ),
 );
 
-/** Lower-case words of letters and digits without marks, stemmed by Porter's rules; undefined for a stop word. */
-function term(word: string): string | null {
-  const lower = word.toLowerCase();
-  return STOP_WORDS.has(lower) ? null : stemmer(lower);
-}
-
-function words(text: string): string[] {
-  return (
+/** Lower-case words of letters and digits without marks, stemmed by Porter's rules, stop words left out. */
+function terms(text: string): string[] {
+  const words =
     text
       .normalize('NFKD')
       .replace(/\p{M}/gu, '')
-      .match(/[\p{L}\p{N}]+/gu) ?? []
-  );
+      .match(/[\p{L}\p{N}]+/gu) ?? [];
+  return words
+    .map((word) => word.toLowerCase())
+    .filter((word) => !STOP_WORDS.has(word))
+    .map(stemmer);
 }
 
 /**
@@ -35,8 +33,9 @@ function words(text: string): string[] {
 export function bm25(corpus: Corpus): (question: string, k: number) => number[] {
   const index = new MiniSearch<{ id: number; text: string }>({
     fields: ['text'],
-    tokenize: words,
-    processTerm: term,
+    // MiniSearch takes the number of distinct tokens for a field's length: numbered, all of them are distinct.
+    tokenize: (text) => terms(text).map((term, i) => `${i} ${term}`),
+    processTerm: (token) => token.slice(token.indexOf(' ') + 1),
     searchOptions: { bm25: { k: 0.9, b: 0.4, d: 0 }, combineWith: 'OR' },
   });
   const bar = progress('bm25', corpus.blocks);
@@ -48,6 +47,9 @@ export function bm25(corpus: Corpus): (question: string, k: number) => number[] 
   return (question, k) =>
     index
       .search(question)
+      // MiniSearch multiplies a score by the number of query terms found, which BM25 does not.
+      .map(({ id, score, queryTerms }) => ({ id: id as number, score: score / queryTerms.length }))
+      .sort((a, b) => b.score - a.score || a.id - b.id)
       .slice(0, k)
-      .map(({ id }) => id as number);
+      .map(({ id }) => id);
 }
