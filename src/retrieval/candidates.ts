@@ -36,28 +36,32 @@ export function dropTrivial(
 /** Word pieces of one n-gram. */
 const GRAM = 5;
 
-/** Hashes of all n-grams; a text shorter than one is a single gram. */
-function ngrams(ids: Int32Array): Set<number> {
-  const n = Math.min(GRAM, ids.length);
-  const grams = new Set<number>();
-  for (let i = 0; i + n <= ids.length; i++) grams.add(gramAt(ids, i, n));
-  return grams;
+/** Hashes of all n-grams of a sentence; one shorter than an n-gram is a single gram of its own length. */
+function ngrams(ids: Int32Array): { length: number; hashes: Set<number> } {
+  const length = Math.min(GRAM, ids.length);
+  const hashes = new Set<number>();
+  if (length > 0) for (let i = 0; i + length <= ids.length; i++) hashes.add(gramAt(ids, i, length));
+  return { length, hashes };
 }
 
-/** Share of `grams` that stand in `body`. */
-function shared(grams: Set<number>, body: Int32Array): number {
-  if (grams.size === 0) return 0;
+/** Share of a sentence's grams that stand in `body`. */
+function shared({ length, hashes }: ReturnType<typeof ngrams>, body: Int32Array): number {
+  if (hashes.size === 0) return 0;
   const found = new Set<number>();
-  for (let i = 0; i + GRAM <= body.length; i++) {
-    const gram = gramAt(body, i, GRAM);
-    if (grams.has(gram)) found.add(gram);
+  for (let i = 0; i + length <= body.length; i++) {
+    const gram = gramAt(body, i, length);
+    if (hashes.has(gram)) found.add(gram);
   }
-  return found.size / grams.size;
+  return found.size / hashes.size;
 }
 
-/** A 53-bit polynomial hash: a collision merely makes one gram count. */
+/** 53 bits of two polynomials modulo 2^32: a collision merely makes one gram count. */
 function gramAt(ids: Int32Array, at: number, n: number): number {
-  let h = 0;
-  for (let i = at; i < at + n; i++) h = (h * 65599 + ids[i] + 1) % 9007199254740881;
-  return h;
+  let a = 0;
+  let b = 0;
+  for (let i = at; i < at + n; i++) {
+    a = (Math.imul(a, 0x01000193) + ids[i] + 1) | 0;
+    b = (Math.imul(b, 0x9e3779b1) + ids[i] + 1) | 0;
+  }
+  return (a >>> 0) * 2 ** 21 + (b >>> 11);
 }
