@@ -7,9 +7,9 @@ import { blockSequences, embedSequences, querySequences, type Sequences } from '
 import { type Model, retrieverShapes } from '../../src/model/model.ts';
 import { type Random, random } from '../../src/random.ts';
 import { batchGradients, type IctExamples, ictStep, inverseCloze } from '../../src/train/ict.ts';
-import type { StepResult } from '../../src/train/loop.ts';
 import { exampleAt } from '../../src/train/sampler.ts';
 import { startTestEngine } from '../support/engine.ts';
+import { assertSameStep, assertSlope, descend } from '../support/gradients.ts';
 import { temporaryFolder, tinyConfig, tinyCorpus, tinyModel } from '../support/tiny.ts';
 
 describe('one example', () => {
@@ -70,26 +70,6 @@ describe('the gradients of a batch', () => {
     return { queries: querySequences(special, queries, 40), blocks: blockSequences(special, blocks, 64) };
   }
 
-  const largest = (values: ArrayLike<number>) =>
-    Array.from(values).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-
-  /** Relative to the largest value of each gradient, and a little of all: some are nothing but rounding. */
-  function compare(actual: StepResult, expected: StepResult, tolerance: number): void {
-    assert.deepEqual(Object.keys(actual.gradients).sort(), Object.keys(expected.gradients).sort());
-    const all = Math.max(...Object.values(expected.gradients).map((g) => largest(g.dataSync())));
-    for (const [name, gradient] of Object.entries(expected.gradients)) {
-      const wanted = gradient.dataSync();
-      const error = largest(actual.gradients[name].dataSync().map((value, i) => value - wanted[i]));
-      const size = largest(wanted);
-      assert.ok(
-        error <= tolerance * (size + all / 5),
-        `${name}: off by ${error} where the largest is ${size}`,
-      );
-    }
-    for (const [name, value] of Object.entries(expected.figures))
-      assert.ok(Math.abs(actual.figures[name] - value) <= tolerance * Math.abs(value), name);
-  }
-
   const vectors = (model: Model, tower: string, { ids, firstSegment }: Sequences) =>
     embedSequences(model.params, tower, model.embedder, encoderInput(ids, firstSegment)).arraySync();
 
@@ -121,7 +101,7 @@ describe('the gradients of a batch', () => {
       assert.equal(Object.keys(whole.gradients).length, shapes.length);
       for (const chunk of [1, 3, 6]) {
         const parts = batchGradients(model, shapes, examples(), chunk, undefined);
-        compare(parts, whole, 1e-5);
+        assertSameStep(parts, whole, 1e-5);
         tf.dispose(parts.gradients);
       }
     });
@@ -137,29 +117,17 @@ describe('the gradients of a batch', () => {
       return batchGradients(model, shapes, batch, 3, noise);
     };
     const one = pass();
-    compare(pass(), one, 0);
+    assertSameStep(pass(), one, 0);
     noise.random = random(12);
     const other = batchGradients(model, shapes, batch, 3, noise);
     assert.ok(Math.abs(other.figures.loss - one.figures.loss) > 1e-4, 'other masks, another loss');
 
     // Were the second embedding's masks not the first's, the gradient would not be the loss's slope along itself.
-    const moved = (step: number) => {
-      for (const [name, gradient] of Object.entries(one.gradients)) {
-        const weight = model.params.get(name)!;
-        tf.tidy(() => weight.assign(weight.add(gradient.mul(step))));
-      }
-    };
-    const square = Object.values(one.gradients).reduce(
-      (sum, g) => sum + g.dataSync<'float32'>().reduce((a, b) => a + b * b, 0),
-      0,
-    );
-    const step = 2e-3 / Math.sqrt(square);
-    moved(step);
-    const up = pass().figures.loss;
-    moved(-2 * step);
-    const down = pass().figures.loss;
-    const slope = (up - down) / (2 * step);
-    assert.ok(Math.abs(slope / square - 1) < 0.02, `slope ${slope}, squared gradient ${square}`);
+    assertSlope(model, one.gradients, () => {
+      const { figures, gradients } = pass();
+      tf.dispose(gradients);
+      return figures.loss;
+    });
     noise.dispose();
   });
 });
@@ -223,14 +191,7 @@ describe('steps on a corpus', () => {
     const plain = tinyConfig('ict.batch=6');
     const model = tinyModel(plain, corpus.tokenizer.size);
     const stage = ictStep(model, corpus, plain);
-    const losses: number[] = [];
-    for (let i = 0; i < 10; i++) {
-      const { figures, gradients } = stage.step(0);
-      losses.push(figures.loss);
-      for (const [name, gradient] of Object.entries(gradients))
-        tf.tidy(() => model.params.get(name)!.assign(model.params.get(name)!.sub(gradient.mul(0.02))));
-      tf.dispose(gradients);
-    }
+    const losses = descend(model, () => stage.step(0), 10, 0.02);
     assert.ok(losses.at(-1)! < 0.8 * losses[0], losses.join());
   });
 });
