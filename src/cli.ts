@@ -180,7 +180,8 @@ function withCommonOptions(command: Command, run: string): Command {
 
 function wholeNumber(value: string): number {
   const n = Number(value);
-  if (!Number.isSafeInteger(n) || n < 0) throw new InvalidArgumentError('expected a whole number');
+  if (!/^\d+$/.test(value) || !Number.isSafeInteger(n))
+    throw new InvalidArgumentError('expected a whole number');
   return n;
 }
 

@@ -1,0 +1,176 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { loadConfig } from '../src/config.ts';
+
+const REALM = join(import.meta.dirname, '../bin/realm');
+
+const root = mkdtempSync(join(tmpdir(), 'realm-cli-'));
+after(() => rmSync(root, { recursive: true, force: true }));
+
+function start(...args: string[]) {
+  const child = spawn(process.execPath, [REALM, ...args], { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
+  let out = '';
+  let err = '';
+  child.stdout.setEncoding('utf8').on('data', (piece) => (out += piece));
+  child.stderr.setEncoding('utf8').on('data', (piece) => (err += piece));
+  const end = new Promise<{ code: number | null; out: string; err: string }>((resolve) =>
+    child.on('close', (code) => resolve({ code, out, err })),
+  );
+  return { child, end };
+}
+
+const realm = (...args: string[]) => start(...args).end;
+
+const documents = join(root, 'documents.jsonl');
+writeFileSync(
+  documents,
+  [
+    { title: 'Talvora Benik', text: 'Talvora Benik was born in Quenfell in 1812. Later she moved to Drost.' },
+    { title: 'Osk', text: 'The river Osk runs from Quenfell to Drost. It is long.' },
+  ]
+    .map((document) => `${JSON.stringify(document)}\n`)
+    .join(''),
+);
+
+/** Settings of a model that takes milliseconds a step. */
+const TINY = [
+  `data.documents=${documents}`,
+  'text={vocabularySize: 120, blockTokens: 64, sentenceTokens: 32, questionTokens: 32}',
+  'model={layers: 1, hidden: 8, heads: 2, intermediate: 8, positions: 96, projection: 4, dropout: 0}',
+  'qa.readerTokens=96',
+].flatMap((setting) => ['--set', setting]);
+
+test('--help lists every command on stdout and exits 0', async () => {
+  const { code, out, err } = await realm('--help');
+  assert.deepEqual([code, err], [0, '']);
+  for (const command of [
+    'prepare',
+    'ict-warmup',
+    'build-index',
+    'pretrain',
+    'finetune-qa',
+    'eval',
+    'ask',
+    'demo',
+    'doctor',
+  ])
+    assert.match(out, new RegExp(`^ {2}${command}\\b`, 'm'));
+});
+
+test("a command's own --help shows its options with their defaults", async () => {
+  const { code, out } = await realm('eval', 'recall', '--help');
+  assert.equal(code, 0);
+  for (const option of [
+    '--config',
+    '--set',
+    '--run',
+    '--seed',
+    '--engine',
+    '--json',
+    '--stage',
+    '--questions',
+  ])
+    assert.match(out, new RegExp(`^ {2}${option} `, 'm'));
+  assert.match(out, /"runs\/default"/);
+});
+
+for (const [what, args, message] of [
+  ['an unknown command', ['pretain'], /^error: unknown command 'pretain'/],
+  ['an unknown option', ['prepare', '--epochs', '3'], /^error: unknown option '--epochs'/],
+  ['an argument too many', ['prepare', 'documents.jsonl'], /^error: too many arguments/],
+  ['a question left out', ['ask'], /^error: missing required argument 'question'/],
+  ['no command', [], /^Usage: realm/],
+  [
+    'a stage that is none',
+    ['eval', 'recall', '--stage', 'qa'],
+    /^error: .*Allowed choices are ict, pretrain/,
+  ],
+  ['an engine that is none', ['ict-warmup', '--engine', 'gpu'], /^error: .*Allowed choices are auto/],
+  ['a seed that is no number', ['prepare', '--seed', 'x'], /^error: .*'--seed <n>'.*whole number/],
+  ['a seed in hexadecimal', ['prepare', '--seed', '0x10'], /^error: .*'--seed <n>'.*whole number/],
+  ['an empty seed', ['prepare', '--seed='], /^error: .*'--seed <n>'.*whole number/],
+] as [string, string[], RegExp][]) {
+  test(`${what} exits 2 with a message on stderr`, async () => {
+    const { code, out, err } = await realm(...args);
+    assert.deepEqual([code, out], [2, '']);
+    assert.match(err, message);
+    assert.doesNotMatch(err, /\n {4}at /);
+  });
+}
+
+for (const [what, args, message] of [
+  ['an unknown setting', ['prepare', '--set', 'ict.step=2'], /unknown setting "ict\.step".*"ict\.steps"/],
+  ['a configuration that is not there', ['prepare', '--config', 'none.yaml'], /none\.yaml: no such/],
+  ['no documents', ['prepare'], /data\.documents names no file/],
+  ['documents that are not there', ['prepare', '--set', 'data.documents=none.jsonl'], /none\.jsonl: no such/],
+  [
+    'a run that is not prepared',
+    ['ict-warmup', '--engine', 'cpu'],
+    /no prepared corpus in this run.*realm prepare/,
+  ],
+] as [string, string[], RegExp][]) {
+  test(`${what} is told in one line, and exits 2`, async () => {
+    const { code, out, err } = await realm(...args, '--run', join(root, `mistake ${what}`), '--json');
+    assert.deepEqual([code, out], [2, '']);
+    const lines = err.trimEnd().split('\n');
+    const complaint = lines.pop()!;
+    assert.match(complaint, message);
+    assert.match(complaint, /^realm: /);
+    assert.ok(
+      lines.every((line) => /^(engine|vocabulary): /.test(line)),
+      err,
+    );
+  });
+}
+
+test('prepare --json prints one JSON document on stdout; --seed and --set are kept with the run', async () => {
+  const run = join(root, 'run');
+  const { code, out, err } = await realm('prepare', '--run', run, '--json', '--seed', '7', ...TINY);
+  assert.equal(code, 0, err);
+  assert.match(out, /^\{.*\}\n$/);
+  const { documents, blocks, sentences } = JSON.parse(out);
+  assert.deepEqual({ documents, blocks, sentences }, { documents: 2, blocks: 2, sentences: 3 });
+  assert.match(err, /vocabulary/, 'what a person reads goes to stderr');
+  const config = loadConfig(join(run, 'config.yaml'), []);
+  assert.deepEqual([config.seed, config.text.blockTokens, config.model.hidden], [7, 64, 8]);
+});
+
+test('a signal while training saves, exits 130 and says so; the same command goes on', async () => {
+  const run = join(root, 'run');
+  const engine = process.env.REALM_ENGINE ?? 'auto';
+  const metrics = join(run, 'metrics', 'ict.jsonl');
+  const lines = () =>
+    readFileSync(metrics, 'utf8')
+      .trimEnd()
+      .split('\n')
+      .map((line) => JSON.parse(line).step);
+  const args = ['ict-warmup', '--run', run, '--engine', engine, '--json'];
+  const first = start(...args, '--set', 'ict={steps: 100000, batch: 2}', '--set', 'train.logEvery=1');
+  while (!existsSync(metrics) && first.child.exitCode === null)
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  first.child.kill('SIGTERM');
+  const { code, out, err } = await first.end;
+  assert.equal(code, 130, err);
+  assert.equal(JSON.parse(out).stopped, true);
+  assert.doesNotMatch(err, /\n {4}at /);
+  const done = lines().length;
+  assert.deepEqual(
+    lines(),
+    Array.from({ length: done }, (_, i) => i + 1),
+  );
+
+  const second = start(...args);
+  while (lines().length === done && second.child.exitCode === null)
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  second.child.kill('SIGINT');
+  assert.equal((await second.end).code, 130);
+  assert.ok(lines().length > done);
+  assert.deepEqual(
+    lines(),
+    lines().map((_, i) => i + 1),
+  );
+});
