@@ -1,0 +1,276 @@
+import assert from 'node:assert/strict';
+import { after, before, describe, test } from 'node:test';
+import * as tf from '@tensorflow/tfjs';
+import type { Config } from '../../src/config.ts';
+import type { Corpus } from '../../src/corpus/store.ts';
+import { encoderInput } from '../../src/model/bert.ts';
+import { embedSequences } from '../../src/model/embedder.ts';
+import { feedTensors, type MaskedSentence, makeFeed } from '../../src/model/feed.ts';
+import type { Model } from '../../src/model/model.ts';
+import { readMasks } from '../../src/model/realm.ts';
+import type { Random } from '../../src/random.ts';
+import { makeIndex } from '../../src/retrieval/make-index.ts';
+import { currentIndex, openIndex, type SearchIndex } from '../../src/retrieval/search.ts';
+import { drawMasked, maskSpan, pretrainStep, retrieveCandidates } from '../../src/train/pretrain.ts';
+import { exampleAt, stepRandom } from '../../src/train/sampler.ts';
+import { startTestEngine } from '../support/engine.ts';
+import { assertSameStep, assertSlope, descend } from '../support/gradients.ts';
+import { temporaryFolder, tinyConfig, tinyCorpus, tinyModel } from '../support/tiny.ts';
+
+describe('one example', () => {
+  const sentence = Int32Array.of(11, 12, 13, 14, 15, 16);
+  const spans = Int32Array.of(0, 1, 2, 5);
+  const mask = (chosen: number, maxMasks: number) =>
+    maskSpan(sentence, spans, 7, maxMasks, 4, { int: () => chosen } as unknown as Random);
+
+  test('every word piece of the chosen span is masked, and its places count from [CLS]', () => {
+    assert.deepEqual(mask(1, 10), {
+      sentence,
+      masked: Int32Array.of(11, 12, 4, 4, 4, 16),
+      positions: [3, 4, 5],
+      targets: [13, 14, 15],
+      source: 7,
+    });
+    assert.deepEqual(mask(0, 10).masked, Int32Array.of(4, 12, 13, 14, 15, 16));
+    assert.deepEqual(mask(0, 10).positions, [1]);
+    assert.deepEqual([...sentence], [11, 12, 13, 14, 15, 16], 'the sentence itself is left alone');
+  });
+
+  test('a span longer than allowed is masked whole, but its first pieces alone are asked', () => {
+    const { masked, positions, targets } = mask(1, 2);
+    assert.deepEqual(masked, Int32Array.of(11, 12, 4, 4, 4, 16));
+    assert.deepEqual(
+      [positions, targets],
+      [
+        [3, 4],
+        [13, 14],
+      ],
+    );
+  });
+});
+
+describe('steps on a corpus', () => {
+  before(() => startTestEngine());
+  const folder = temporaryFolder('pretrain');
+  const config = tinyConfig('pretrain.batch=4', 'pretrain.microBatch=4', 'pretrain.candidates=4');
+  const vary = (changes: Partial<Config['pretrain']>): Config => ({
+    ...config,
+    pretrain: { ...config.pretrain, ...changes },
+  });
+  let corpus: Corpus;
+  let model: Model;
+  let index: SearchIndex;
+  before(async () => {
+    ({ corpus } = await tinyCorpus(folder, config));
+    model = tinyModel(config, corpus.tokenizer.size);
+    await makeIndex(folder, 'index', model, corpus, config, 0);
+    index = openIndex(currentIndex(folder)!, { expansionSearch: 128 });
+  });
+  after(() => index?.close());
+
+  const step = (settings: Config, n = 0) => {
+    const stage = pretrainStep(model, corpus, index, settings);
+    const result = stage.step(n);
+    stage.dispose();
+    return result;
+  };
+  /** The examples that `step(config, n)` takes, and their candidates. */
+  const drawn = (n = 0) => {
+    const examples = drawMasked(corpus, config, 4 * n, 4, stepRandom(config.seed, n));
+    return { examples, ...retrieveCandidates(model, corpus, index, examples, config) };
+  };
+
+  const vector = (ids: number[], firstSegment: number) =>
+    tf.tidy(() => {
+      const input = encoderInput([Int32Array.from(ids)], [firstSegment]);
+      return [...embedSequences(model.params, model.queryTower, model.embedder, input).dataSync()];
+    });
+  const dot = (a: number[], b: number[]) => a.reduce((sum, value, i) => sum + value * b[i], 0);
+  const queryVector = ({ masked }: MaskedSentence) => {
+    const { cls, sep } = corpus.tokenizer;
+    return vector([cls, ...masked, sep], masked.length + 2);
+  };
+  const blockVector = (block: number | undefined) => {
+    const { cls, sep } = corpus.tokenizer;
+    if (block === undefined) return vector([cls, sep, sep], 2);
+    const title = [...corpus.titleIds(block)];
+    return vector([cls, ...title, sep, ...corpus.bodyIds(block), sep], title.length + 2);
+  };
+  /** log p(y_j | z, x) of each masked piece, for one pair alone; the null document has no body. */
+  const logPieces = ({ masked, positions, targets }: MaskedSentence, block: number | undefined) => {
+    const { cls, sep } = corpus.tokenizer;
+    const body = block === undefined ? [] : [...corpus.bodyIds(block)];
+    const ids = [cls, ...masked, sep, ...body, sep];
+    const one = (list: number[]) => tf.tensor2d([list], [1, list.length], 'int32');
+    return tf.tidy(() => {
+      const input = encoderInput([Int32Array.from(ids)], [masked.length + 2]);
+      return [
+        ...readMasks(
+          model.params,
+          model.readerTower,
+          model.reader,
+          input,
+          one(positions),
+          one(targets),
+        ).dataSync(),
+      ];
+    });
+  };
+
+  test('examples are the sentences that come next in the epoch, one span of each masked', () => {
+    const { examples } = drawn(2);
+    examples.forEach((example, i) => {
+      const at = exampleAt(config.seed + 1, corpus.sentences.count, 8 + i);
+      assert.deepEqual(example.sentence, corpus.sentences.ids(at));
+      assert.equal(example.source, corpus.sentences.source(at));
+      const spans = corpus.sentences.spans(at);
+      const masks = [...example.masked.keys()].filter((t) => example.masked[t] === corpus.tokenizer.mask);
+      const pairs = Array.from({ length: spans.length / 2 }, (_, s) =>
+        [spans[2 * s], spans[2 * s + 1]].join(),
+      );
+      assert.ok(pairs.includes([masks[0], masks.at(-1)! + 1].join()), `${masks} of ${pairs}`);
+    });
+  });
+
+  test('candidates are the best blocks by inner product, the source of the sentence never among them', () => {
+    const vectors = Array.from({ length: corpus.blocks }, (_, block) => blockVector(block));
+    let droppedInAll = 0;
+    for (let n = 0; n < 12; n++) {
+      const { examples, candidates, dropped } = drawn(n);
+      droppedInAll += dropped;
+      examples.forEach((example, i) => {
+        assert.ok(example.source >= 0);
+        assert.equal(candidates[i].length, 3);
+        assert.ok(!candidates[i].includes(example.source));
+      });
+      if (n > 2) continue;
+      examples.forEach((example, i) => {
+        const q = queryVector(example);
+        const scores = vectors.map((z) => dot(q, z));
+        const best = scores.map((_, b) => b).sort((a, b) => scores[b] - scores[a]);
+        assert.deepEqual(candidates[i], best.filter((b) => b !== example.source).slice(0, 3));
+      });
+    }
+    assert.ok(droppedInAll > 0, 'some source was retrieved');
+  });
+
+  test('the null document is the first candidate of every example', () => {
+    const { examples, candidates } = drawn();
+    const feed = makeFeed(examples, candidates, corpus, config.text);
+    const rows = feed.candidates.arraySync();
+    assert.deepEqual(
+      rows.map((row) => row[0]),
+      [0, 0, 0, 0],
+    );
+    assert.ok(rows.every((row) => row.slice(1).every((r) => r > 0)));
+    const { cls, sep } = corpus.tokenizer;
+    const [first] = feed.documents.ids.arraySync();
+    assert.deepEqual(first.slice(0, 4), [cls, sep, sep, 0]);
+    tf.dispose(feedTensors(feed));
+  });
+
+  for (const marginalize of ['span', 'token'] as const) {
+    test(`loss and figures are those of going through the pairs one by one, ${marginalize} marginal`, () => {
+      const { examples, candidates, dropped } = drawn();
+      let pieces = 0;
+      let marginal = 0;
+      let nullAlone = 0;
+      let nullMass = 0;
+      examples.forEach((example, i) => {
+        const documents = [undefined, ...candidates[i]];
+        const q = queryVector(example);
+        const weights = documents.map((z) => Math.exp(dot(q, blockVector(z)) / model.temperature));
+        const prior = weights.map((w) => w / weights.reduce((a, b) => a + b));
+        const logs = documents.map((z) => logPieces(example, z));
+        const sumOf = (list: number[]) => list.reduce((a, b) => a + b, 0);
+        marginal +=
+          marginalize === 'span'
+            ? Math.log(sumOf(prior.map((p, z) => p * Math.exp(sumOf(logs[z])))))
+            : sumOf(
+                example.targets.map((_, j) => Math.log(sumOf(prior.map((p, z) => p * Math.exp(logs[z][j]))))),
+              );
+        nullAlone += sumOf(logs[0]);
+        nullMass += prior[0] / 4;
+        pieces += example.targets.length;
+      });
+      assert.ok(pieces > 6, 'some spans have several pieces');
+      const { figures, gradients } = step(vary({ marginalize, microBatch: 2 }));
+      tf.dispose(gradients);
+      const close = (name: string, wanted: number) =>
+        assert.ok(
+          Math.abs(figures[name] - wanted) <= 1e-5 * Math.max(1, Math.abs(wanted)),
+          `${name}: ${figures[name]}, ${wanted}`,
+        );
+      close('loss', -marginal / pieces);
+      close('retrievalUtility', (marginal - nullAlone) / pieces);
+      close('nullMass', nullMass);
+      close('masks', pieces / 4);
+      close('trivialDropped', dropped / 4);
+    });
+  }
+
+  test('in several passes, loss and gradients are those of one', () => {
+    const whole = step(config);
+    for (const microBatch of [1, 2, 3, 64]) {
+      const parts = step(vary({ microBatch }));
+      assertSameStep(parts, whole, 1e-5);
+      tf.dispose(parts.gradients);
+    }
+    tf.dispose(whole.gradients);
+  });
+
+  test('the gradients are the slope of the loss, and following them lowers it', () => {
+    const { gradients } = step(config);
+    for (const tower of ['embedder.layer', 'embedder.projection', 'reader.layer', 'reader.mlm'])
+      assert.ok(
+        Object.keys(gradients).some((name) => name.startsWith(tower)),
+        tower,
+      );
+    const loss = () => {
+      const { figures, gradients } = step(config);
+      tf.dispose(gradients);
+      return figures.loss;
+    };
+    assertSlope(model, gradients, loss);
+    tf.dispose(gradients);
+    const own = tinyModel(config, corpus.tokenizer.size);
+    const stage = pretrainStep(own, corpus, index, config);
+    const losses = descend(own, () => stage.step(0), 8, 0.05);
+    assert.ok(losses.at(-1)! < 0.9 * losses[0], losses.join());
+  });
+
+  test('with dropout a step is the same whenever it is taken', () => {
+    const noisy = { ...config, model: { ...config.model, dropout: 0.2 } };
+    const stage = pretrainStep(model, corpus, index, noisy);
+    tf.dispose(stage.step(0).gradients);
+    const later = stage.step(1);
+    stage.dispose();
+    const first = step(noisy, 1);
+    assertSameStep(first, later, 0);
+    const plain = step(config, 1);
+    assert.notEqual(plain.figures.loss, first.figures.loss);
+    tf.dispose([later.gradients, first.gradients, plain.gradients]);
+  });
+
+  test('fifty steps leave no tensor behind', () => {
+    const small = {
+      ...vary({ batch: 2, microBatch: 1, candidates: 3 }),
+      model: { ...config.model, dropout: 0.1 },
+    };
+    const empty = tf.memory().numTensors;
+    const stage = pretrainStep(model, corpus, index, small);
+    tf.dispose(stage.step(0).gradients);
+    const held = tf.memory().numTensors;
+    for (let n = 1; n <= 50; n++) tf.dispose(stage.step(n).gradients);
+    assert.equal(tf.memory().numTensors, held);
+    stage.dispose();
+    assert.equal(tf.memory().numTensors, empty);
+  });
+
+  test('with one candidate there is the null document alone, and retrieval is worth nothing', () => {
+    const { figures, gradients } = step(vary({ candidates: 1 }));
+    tf.dispose(gradients);
+    assert.ok(Math.abs(figures.nullMass - 1) < 1e-6);
+    assert.ok(Math.abs(figures.retrievalUtility) < 1e-5);
+  });
+});
