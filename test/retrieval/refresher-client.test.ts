@@ -1,0 +1,253 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, afterEach, test } from 'node:test';
+import {
+  type Published,
+  type Refresher,
+  type RefresherTimes,
+  startRefresher,
+} from '../../src/retrieval/refresher-client.ts';
+
+const CHILD = join(import.meta.dirname, '../fixtures/refresher/child.mjs');
+const root = mkdtempSync(join(tmpdir(), 'realm-refresher-'));
+after(() => rmSync(root, { recursive: true, force: true }));
+
+/** Milliseconds; long enough for a child to start on a busy machine. */
+const TIMES: RefresherTimes = { silence: 60_000, secondLook: 10, backOff: 4, grace: 10_000 };
+
+let refresher: Refresher;
+afterEach(() => refresher.stop());
+
+/** Starts the fake child in a run folder of its own, and keeps what is told to the trainer. */
+function begin(name: string, times: Partial<RefresherTimes> = {}) {
+  const run = join(mkdtempSync(join(root, 'run-')), name);
+  mkdirSync(run);
+  const published: Published[] = [];
+  const progress: number[][] = [];
+  const failures: string[] = [];
+  let onFailure = (_: string) => {};
+  refresher = startRefresher(
+    run,
+    {
+      engine: 'none',
+      niceness: 5,
+      threads: 2,
+      onPublished: (p) => published.push(p),
+      onProgress: (done, total) => progress.push([done, total]),
+      onFailure: (message) => {
+        failures.push(message);
+        onFailure(message);
+      },
+    },
+    CHILD,
+    { ...TIMES, ...times },
+  );
+  const lines = () => {
+    const path = join(run, 'heard.jsonl');
+    if (!existsSync(path)) return [];
+    return readFileSync(path, 'utf8')
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => JSON.parse(line));
+  };
+  return {
+    run,
+    published,
+    progress,
+    failures,
+    heard: lines,
+    starts: () => lines().filter((line) => line.type === 'start'),
+    /** Steps that a child was asked for, in order. */
+    asked: () => lines().flatMap((line) => (line.type === 'refresh' ? [line.step] : [])),
+    go: () => writeFileSync(join(run, 'go'), ''),
+    whenFailing: (work: (message: string) => void) => {
+      onFailure = work;
+    },
+  };
+}
+
+async function until(happened: () => boolean): Promise<void> {
+  const deadline = Date.now() + 60_000;
+  while (!happened()) {
+    assert.ok(Date.now() < deadline, 'waited for a minute');
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    return process.kill(pid, 0);
+  } catch {
+    return false;
+  }
+}
+
+test('a request is published, with its progress on the way', async () => {
+  const { run, published, progress, failures, heard } = begin('published');
+  assert.equal(refresher.busy, false);
+  refresher.request({ snapshot: 'good', step: 500 }); // before the child is up
+  assert.equal(refresher.busy, true);
+  await until(() => published.length === 1);
+  assert.equal(refresher.busy, false);
+  assert.deepEqual(published, [{ name: 'step-500', step: 500, seconds: 0.5, rows: 7 }]);
+  assert.deepEqual(progress, [[3, 7]]);
+  refresher.request({ snapshot: 'good', step: 600 });
+  await until(() => published.length === 2);
+  const [{ pid: _, ...start }, ...requests] = heard();
+  assert.deepEqual(start, {
+    type: 'start',
+    runDir: run,
+    engine: 'none',
+    niceness: 5,
+    threads: 2,
+  });
+  assert.deepEqual(requests, [
+    { type: 'refresh', snapshot: 'good', step: 500 },
+    { type: 'refresh', snapshot: 'good', step: 600 },
+  ]);
+  assert.deepEqual(failures, []);
+});
+
+test('a newer request takes the place of one that waits, not of the one in work', async () => {
+  const { published, asked, go } = begin('newer');
+  refresher.request({ snapshot: 'slow', step: 1 });
+  await until(() => asked().length === 1);
+  refresher.request({ snapshot: 'good', step: 2 });
+  refresher.request({ snapshot: 'good', step: 3 });
+  go();
+  await until(() => !refresher.busy);
+  assert.deepEqual(
+    published.map((p) => p.step),
+    [1, 3],
+  );
+  assert.deepEqual(asked(), [1, 3]);
+});
+
+test('a child that dies is told of, started again, and asked the same once more', async () => {
+  const { published, failures, starts, asked } = begin('died');
+  refresher.request({ snapshot: 'deadly once', step: 1 });
+  await until(() => published.length === 1);
+  assert.deepEqual(failures, ['the refresher died (exit code 3); it is started again in 0.004 s']);
+  assert.equal(new Set(starts().map(({ pid }) => pid)).size, 2);
+  assert.deepEqual(asked(), [1, 1]);
+  // An index in between: the wait begins from its first length again.
+  refresher.request({ snapshot: 'deadly once', step: 2 });
+  await until(() => published.length === 2);
+  assert.equal(failures[1], failures[0]);
+});
+
+test('a child started again gets the newest request, not the one its forerunner died of', async () => {
+  const { published, failures, asked, go } = begin('newest');
+  refresher.request({ snapshot: 'deadly', step: 1 });
+  await until(() => asked().length === 1);
+  refresher.request({ snapshot: 'good', step: 2 });
+  go();
+  await until(() => published.length === 1);
+  assert.deepEqual(asked(), [1, 2]);
+  assert.equal(failures.length, 1);
+});
+
+test('a child killed from outside is started again', async () => {
+  const { published, failures, starts } = begin('killed');
+  refresher.request({ snapshot: 'good', step: 1 });
+  await until(() => published.length === 1);
+  process.kill(starts()[0].pid, 'SIGKILL');
+  await until(() => starts().length === 2);
+  assert.match(failures[0], /died \(killed by SIGKILL\)/);
+  refresher.request({ snapshot: 'good', step: 2 });
+  await until(() => published.length === 2);
+});
+
+test('a child that only dies is given up after five new starts, each waited for twice as long', async () => {
+  const { failures, starts } = begin('dead');
+  refresher.request({ snapshot: 'good', step: 1 });
+  await until(() => !refresher.busy);
+  assert.deepEqual(failures, [
+    ...[0.004, 0.008, 0.016, 0.032, 0.064].map(
+      (wait) => `the refresher died (exit code 9); it is started again in ${wait} s`,
+    ),
+    'the refresher died 6 times without a new index (exit code 9); it is not started again',
+  ]);
+  refresher.request({ snapshot: 'good', step: 2 });
+  assert.equal(refresher.busy, false);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  assert.equal(starts().length, 6);
+});
+
+test('a child that hangs in its work is killed and started again', async () => {
+  const { published, failures, starts, asked, whenFailing } = begin('hung', { silence: 1500 });
+  await until(() => starts().length === 1);
+  const [{ pid }] = starts();
+  whenFailing(() => refresher.request({ snapshot: 'good', step: 2 }));
+  refresher.request({ snapshot: 'endless', step: 1 });
+  await until(() => published.length === 1);
+  assert.ok(!isAlive(pid));
+  assert.match(failures[0], /died \(no sign of life for 1\.5 s\)/);
+  assert.equal(asked().at(-1), 2);
+});
+
+test('a child that spoke while the trainer was blocked is not taken for hanging', async () => {
+  const { published, failures, starts, asked, go } = begin('blocked', { silence: 1500 });
+  refresher.request({ snapshot: 'slow', step: 1 });
+  await until(() => asked().length > 0);
+  const before = [starts(), failures.length];
+  go();
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1700); // a long training step
+  await until(() => published.length === 1);
+  assert.deepEqual([starts(), failures.length], before);
+});
+
+test('a child without work may be silent for as long as it likes', async () => {
+  const { published, failures, starts } = begin('idle', { silence: 1500 });
+  refresher.request({ snapshot: 'good', step: 1 });
+  await until(() => published.length === 1);
+  const seen = failures.length;
+  await new Promise((resolve) => setTimeout(resolve, 1700));
+  assert.equal(failures.length, seen);
+  assert.ok(isAlive(starts().at(-1).pid));
+});
+
+test('a refresh that failed is told, and neither done again nor a reason for another child', async () => {
+  const { published, failures, starts, asked } = begin('failed');
+  refresher.request({ snapshot: 'bad', step: 1 });
+  await until(() => failures.length === 1);
+  assert.deepEqual(failures, ['no such weights']);
+  assert.equal(refresher.busy, false);
+  refresher.request({ snapshot: 'good', step: 2 });
+  await until(() => published.length === 1);
+  assert.deepEqual(asked(), [1, 2]);
+  assert.equal(starts().length, 1);
+});
+
+test('stop resolves when the child has gone, and nothing happens afterwards', async () => {
+  const { published, failures, heard, starts, asked } = begin('stopped');
+  refresher.request({ snapshot: 'slow', step: 1 });
+  await until(() => asked().length === 1);
+  refresher.request({ snapshot: 'good', step: 2 });
+  await Promise.all([refresher.stop(), refresher.stop()]);
+  assert.ok(!isAlive(starts()[0].pid));
+  assert.equal(heard().at(-1).type, 'stop');
+  refresher.request({ snapshot: 'good', step: 3 });
+  assert.equal(refresher.busy, false);
+  await refresher.stop();
+  assert.deepEqual([starts().length, asked(), published, failures], [1, [1], [], []]);
+});
+
+test('a child that does not stop is killed after the grace time, and what it still says is not heard', async () => {
+  const { published, failures, heard, starts } = begin('stubborn', { grace: 300 });
+  await until(() => starts().length === 1);
+  await refresher.stop();
+  assert.ok(!isAlive(starts()[0].pid));
+  assert.equal(heard().at(-1).type, 'stop');
+  assert.deepEqual([published, failures], [[], []]);
+});
+
+test('stop while a dead child waits for its new start leaves it dead', async () => {
+  const { failures, starts } = begin('dead', { backOff: 100 });
+  await until(() => failures.length === 1);
+  await refresher.stop();
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  assert.equal(starts().length, 1);
+});
