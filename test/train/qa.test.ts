@@ -1,0 +1,316 @@
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import * as tf from '@tensorflow/tfjs';
+import type { Config } from '../../src/config.ts';
+import type { Question } from '../../src/corpus/qa.ts';
+import type { Corpus } from '../../src/corpus/store.ts';
+import { answerQuestions } from '../../src/eval/answer.ts';
+import { encode, encoderInput } from '../../src/model/bert.ts';
+import { embedSequences } from '../../src/model/embedder.ts';
+import { describeModel, type Model } from '../../src/model/model.ts';
+import { makeIndex } from '../../src/retrieval/make-index.ts';
+import { currentIndex, openIndex, type SearchIndex } from '../../src/retrieval/search.ts';
+import { type EncodedQuestion, encodeQuestions, qaShapes, qaStep } from '../../src/train/qa.ts';
+import type { World } from '../../src/world/world.ts';
+import { startTestEngine } from '../support/engine.ts';
+import { assertSameStep, assertSlope, descend } from '../support/gradients.ts';
+import { temporaryFolder, tinyConfig, tinyCorpus, tinyModel } from '../support/tiny.ts';
+
+const folder = temporaryFolder('qa');
+const config = tinyConfig(
+  'qa.batch=4',
+  'qa.retrieverBlocks=12',
+  'qa.readerBlocks=3',
+  'model.maxSpanWidth=9',
+  'model.temperature=2',
+);
+const vary = (changes: Partial<Config['qa']>): Config => ({ ...config, qa: { ...config.qa, ...changes } });
+let corpus: Corpus;
+let world: World;
+let model: Model;
+let index: SearchIndex;
+/** Four questions, one for each case; together they are a batch. */
+let questions: EncodedQuestion[];
+before(async () => {
+  await startTestEngine();
+  ({ corpus, world } = await tinyCorpus(folder, config));
+  model = tinyModel(config, corpus.tokenizer.size);
+  await makeIndex(folder, 'index', model, corpus, config, 0);
+  index = openIndex(currentIndex(folder)!, { expansionSearch: 128 });
+  questions = encodeQuestions(corpus, cases());
+});
+after(() => index?.close());
+
+/** Answers that a model with random weights meets in what it happens to retrieve. */
+function cases(): Question[] {
+  const some = [0, 20, 40, 60].map((i) => world.train[i].question);
+  const ranked = encodeQuestions(
+    corpus,
+    some.map((question) => ({ question, answers: [] })),
+  ).map((question) => ranking(question).map(({ block }) => corpus.text(block)));
+  const words = (text: string) => text.match(/\p{L}+/gu)!;
+  const far = words(ranked[1][7]).find((w) => !ranked[1].slice(0, 3).some((text) => holds(text, [w])))!;
+  return [
+    // In many places, and as the last word of a block, which may be cut off.
+    { question: some[0], answers: ['the', words(ranked[0][1]).at(-1)!] },
+    // In a block that is retrieved but not read.
+    { question: some[1], answers: [far] },
+    // Nowhere.
+    { question: some[2], answers: ['zzz'] },
+    // In the best block, but too wide for the reader.
+    { question: some[3], answers: [words(ranked[3][0]).slice(0, 6).join(' ')] },
+  ];
+}
+
+const step = (settings: Config, n = 0) => {
+  const stage = qaStep(model, corpus, index, questions, settings);
+  const result = stage.step(n);
+  stage.dispose();
+  return result;
+};
+
+// ------------------------------------------------------------------ one question, one block, one span at a time
+
+const sum = (list: number[]) => list.reduce((a, b) => a + b, 0);
+const logSumExp = (list: number[]) => Math.log(sum(list.map(Math.exp)));
+
+function vector(ids: number[], firstSegment: number): number[] {
+  return tf.tidy(() => {
+    const input = encoderInput([Int32Array.from(ids)], [firstSegment]);
+    return [...embedSequences(model.params, model.queryTower, model.embedder, input).dataSync()];
+  });
+}
+
+/** `[CLS] question [SEP]`, the question cut to fit. */
+function asked({ ids }: EncodedQuestion): number[] {
+  const { cls, sep } = corpus.tokenizer;
+  return [cls, ...ids.slice(0, config.text.questionTokens - 2), sep];
+}
+
+/** Of all blocks. */
+let vectors: number[][] | undefined;
+
+/** Blocks with their retrieval scores, best first. */
+function ranking(question: EncodedQuestion): { block: number; score: number }[] {
+  const { cls, sep } = corpus.tokenizer;
+  const q = vector(asked(question), asked(question).length);
+  vectors ??= Array.from({ length: corpus.blocks }, (_, block) => {
+    const title = [...corpus.titleIds(block)];
+    return vector([cls, ...title, sep, ...corpus.bodyIds(block), sep], title.length + 2);
+  });
+  return vectors
+    .map((z, block) => ({ block, score: sum(z.map((value, d) => value * q[d])) / 2 }))
+    .sort((a, b) => b.score - a.score);
+}
+
+/** Whether an answer's words stand in the text; the world's names hold nothing but letters and digits. */
+function holds(text: string, answers: string[]): boolean {
+  const words = (s: string) =>
+    ` ${s
+      .toLowerCase()
+      .match(/[\p{L}\p{N}]+/gu)!
+      .join(' ')} `;
+  return answers.some((answer) => words(text).includes(words(answer)));
+}
+
+interface Span {
+  block: number;
+  /** Word pieces [start, end) of the block. */
+  start: number;
+  end: number;
+  /** Without the block's retrieval score. */
+  score: number;
+  correct: boolean;
+}
+
+/** Every span of a block that the reader may answer with. */
+function spansOf(question: EncodedQuestion, block: number, readerTokens: number): Span[] {
+  const { sep } = corpus.tokenizer;
+  const first = asked(question);
+  const body = [...corpus.bodyIds(block)].slice(0, readerTokens - first.length - 1);
+  const outputs = tf.tidy(() => {
+    const input = encoderInput([Int32Array.from([...first, ...body, sep])], [first.length]);
+    return (encode(model.params, model.readerTower, model.reader, input).arraySync() as number[][][])[0];
+  });
+  const get = (name: string) => [...model.params.get(name)!.dataSync()];
+  const S = model.reader.spanHidden;
+  const kernel = get('span.hidden.kernel');
+  const bias = get('span.hidden.bias');
+  const gain = get('span.norm.gain');
+  const shift = get('span.norm.bias');
+  const output = get('span.output.kernel');
+  const [constant] = get('span.output.bias');
+  const project = (token: number, half: number) =>
+    Array.from(
+      { length: S },
+      (_, s) => bias[half + s] + sum(outputs[token].map((v, h) => v * kernel[h * 2 * S + half + s])),
+    );
+  const starts = body.map((_, t) => project(first.length + t, 0));
+  const ends = body.map((_, t) => project(first.length + t, S));
+  const spans: Span[] = [];
+  for (let start = 0; start < body.length; start++) {
+    for (let end = start + 1; end <= Math.min(body.length, start + model.reader.maxSpanWidth); end++) {
+      const x = starts[start].map((v, s) => Math.max(0, v + ends[end - 1][s]));
+      const mean = sum(x) / S;
+      const deviation = Math.sqrt(sum(x.map((v) => (v - mean) ** 2)) / S + model.reader.spanLayerNormEps);
+      const score =
+        constant + sum(x.map((v, s) => output[s] * (((v - mean) / deviation) * gain[s] + shift[s])));
+      const pieces = body.slice(start, end).join();
+      spans.push({
+        block,
+        start,
+        end,
+        score,
+        correct: question.answerIds.some((ids) => ids.join() === pieces),
+      });
+    }
+  }
+  return spans;
+}
+
+/** What the reader sees of a question: all spans of the best three blocks, with their blocks' scores added. */
+function reading(question: EncodedQuestion, readerTokens: number): Span[] {
+  return ranking(question)
+    .slice(0, 3)
+    .flatMap(({ block, score }) =>
+      spansOf(question, block, readerTokens).map((span) => ({ ...span, score: span.score + score })),
+    );
+}
+
+// ------------------------------------------------------------------------------------------------------- tests
+
+for (const readerTokens of [104, 52]) {
+  test(`losses and figures are those of going through all spans one by one, ${readerTokens} tokens`, () => {
+    const found = { retriever: 0, reader: 0, hits: 0, retrieved: 0, read: 0 };
+    for (const question of questions) {
+      const ranked = ranking(question).slice(0, 12);
+      const right = ranked.filter(({ block }) => holds(corpus.text(block), question.answers));
+      if (right.length > 0) {
+        found.retrieved++;
+        found.retriever += logSumExp(ranked.map((r) => r.score)) - logSumExp(right.map((r) => r.score));
+      }
+      const spans = reading(question, readerTokens);
+      const correct = spans.filter((span) => span.correct);
+      if (correct.length > 0) {
+        found.read++;
+        found.reader += logSumExp(spans.map((s) => s.score)) - logSumExp(correct.map((s) => s.score));
+      }
+      if (spans.reduce((a, b) => (b.score > a.score ? b : a)).correct) found.hits++;
+    }
+    assert.deepEqual([found.retrieved, found.read], [3, 1]);
+    const { figures, gradients } = step(vary({ readerTokens }));
+    tf.dispose(gradients);
+    const close = (name: string, wanted: number) =>
+      assert.ok(
+        Math.abs(figures[name] - wanted) <= 1e-5 * Math.max(1, wanted),
+        `${name}: ${figures[name]}, ${wanted}`,
+      );
+    close('retrieverLoss', found.retriever / 4);
+    close('readerLoss', found.reader / 4);
+    close('loss', (found.retriever + found.reader) / 4);
+    close('exactMatch', found.hits / 4);
+    close('retrieved', found.retrieved / 4);
+    close('read', found.read / 4);
+  });
+}
+
+test('the answers of a model are the best spans of the blocks read, with their probabilities', () => {
+  const answered = answerQuestions(model, corpus, index, questions, config, 5);
+  questions.forEach((question, i) => {
+    const ranked = ranking(question);
+    assert.deepEqual(
+      answered[i].retrieved,
+      ranked.slice(0, 5).map((r) => r.block),
+    );
+    const spans = reading(question, config.qa.readerTokens);
+    const all = logSumExp(spans.map((s) => s.score));
+    const prior = logSumExp(ranked.slice(0, 3).map((r) => r.score));
+    const best = ranked
+      .slice(0, 3)
+      .map(({ block, score }) => {
+        const own = spans.filter((s) => s.block === block);
+        const span = own.reduce((a, b) => (b.score > a.score ? b : a));
+        return { ...span, prior: score - prior, likelihood: span.score - logSumExp(own.map((s) => s.score)) };
+      })
+      .sort((a, b) => b.score - a.score);
+    best.forEach((span, rank) => {
+      const answer = answered[i].answers[rank];
+      assert.equal(answer.block, span.block);
+      const close = (a: number, log: number) => assert.ok(Math.abs(a - Math.exp(log)) < 1e-5, `${a}`);
+      close(answer.probability, span.score - all);
+      close(answer.prior, span.prior);
+      close(answer.likelihood, span.likelihood);
+      // The text in its own spelling, tokenised again, is the span.
+      const pieces = corpus.bodyIds(span.block).subarray(span.start, span.end);
+      assert.equal(answer.text, corpus.text(span.block).slice(answer.start, answer.end));
+      const decoded = corpus.tokenizer.decode(pieces).replace(/^##/, '');
+      assert.equal(answer.text.toLowerCase().replaceAll(/\W/g, ''), decoded.replaceAll(/\W/g, ''));
+    });
+  });
+});
+
+test('the gradients are the slope of the loss, and following them lowers it', () => {
+  const { gradients } = step(config);
+  const loss = () => {
+    const { figures, gradients } = step(config);
+    tf.dispose(gradients);
+    return figures.loss;
+  };
+  assertSlope(model, gradients, loss);
+  tf.dispose(gradients);
+  const own = tinyModel(config, corpus.tokenizer.size);
+  // All blocks, so that it is one loss however the query moves.
+  const stage = qaStep(own, corpus, index, questions, vary({ retrieverBlocks: 42, readerBlocks: 42 }));
+  const losses = descend(own, () => stage.step(0), 8, 0.1);
+  assert.ok(losses.at(-1)! < 0.8 * losses[0], losses.join());
+});
+
+test('the query tower and the reader are trained, the document tower and unused heads are not', () => {
+  const names = (settings: Config) => qaShapes(describeModel(settings.model, 300)).map(({ name }) => name);
+  const parts = (list: string[]) => [...new Set(list.map((name) => name.replace(/\..*/, '')))];
+  const shared = names(config);
+  assert.deepEqual(parts(shared), ['embedder', 'reader', 'span']);
+  assert.deepEqual(parts(names(tinyConfig('model.sharedTowers=false'))), ['queryEmbedder', 'reader', 'span']);
+  assert.ok(shared.includes('embedder.projection.kernel') && shared.includes('embedder.pooler.kernel'));
+  assert.ok(!shared.some((name) => name.startsWith('reader.mlm.') || name.startsWith('reader.pooler.')));
+  const { gradients } = step(config);
+  assert.deepEqual(Object.keys(gradients).sort(), [...shared].sort(), 'each of them gets a gradient');
+  tf.dispose(gradients);
+});
+
+test('with dropout a step is the same whenever it is taken', () => {
+  const noisy = { ...config, model: { ...config.model, dropout: 0.2 } };
+  const stage = qaStep(model, corpus, index, questions, noisy);
+  tf.dispose(stage.step(0).gradients);
+  const later = stage.step(1);
+  stage.dispose();
+  const first = step(noisy, 1);
+  assertSameStep(first, later, 0);
+  tf.dispose([later.gradients, first.gradients]);
+});
+
+test('fifty steps leave no tensor behind', () => {
+  const many = encodeQuestions(corpus, world.train);
+  const noisy = { ...vary({ batch: 2 }), model: { ...config.model, dropout: 0.1 } };
+  const empty = tf.memory().numTensors;
+  const stage = qaStep(model, corpus, index, many, noisy);
+  tf.dispose(stage.step(0).gradients);
+  const held = tf.memory().numTensors;
+  for (let n = 1; n <= 50; n++) tf.dispose(stage.step(n).gradients);
+  assert.equal(tf.memory().numTensors, held);
+  stage.dispose();
+  assert.equal(tf.memory().numTensors, empty);
+});
+
+test('answering leaves no tensor behind', () => {
+  const before = tf.memory().numTensors;
+  answerQuestions(model, corpus, index, questions, config, 5);
+  assert.equal(tf.memory().numTensors, before);
+});
+
+test('questions are tokenised once, and answers without a word piece have none', () => {
+  const [encoded] = encodeQuestions(corpus, [{ question: 'Who?', answers: ['the', ' '] }]);
+  assert.deepEqual(encoded.ids, corpus.tokenizer.encode('who ?').ids);
+  assert.deepEqual(encoded.answers, ['the', ' ']);
+  assert.deepEqual(encoded.answerIds, [corpus.tokenizer.encode('the').ids]);
+});
