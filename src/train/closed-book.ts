@@ -30,13 +30,14 @@ export function closedBookStep(
 ): { step(step: number): StepResult; dispose(): void } {
   const noise = dropoutNoise(config.model.dropout, stepRandom(config.seed, -4));
   const { batch } = config.closedBook;
+  const answerable = questions.filter((q) => q.answerIds.length > 0);
   return {
     step(step) {
       const random = stepRandom(config.seed, step);
       if (noise) noise.random = random.fork();
       const examples = [];
       for (let i = 0; i < batch; i++) {
-        const question = questions[exampleAt(config.seed + 3, questions.length, step * batch + i)];
+        const question = answerable[exampleAt(config.seed + 3, answerable.length, step * batch + i)];
         const answer = random.pick(question.answerIds).subarray(0, config.model.maxSpanWidth);
         examples.push({ ids: question.ids, answer });
       }
