@@ -1,261 +1,253 @@
 import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, test } from 'node:test';
+import { after, afterEach, test } from 'node:test';
 import {
   type Published,
   type Refresher,
   type RefresherTimes,
   startRefresher,
 } from '../../src/retrieval/refresher-client.ts';
-import { temporaryFolder } from '../support/tiny.ts';
 
-const CHILD = join(import.meta.dirname, '../fixtures/refresher/child.ts');
-const folder = temporaryFolder('refresher');
+const CHILD = join(import.meta.dirname, '../fixtures/refresher/child.mjs');
+const root = mkdtempSync(join(tmpdir(), 'realm-refresher-'));
+after(() => rmSync(root, { recursive: true, force: true }));
 
-interface Watched {
-  refresher: Refresher;
-  times: RefresherTimes;
-  published: Published[];
-  failures: string[];
-  /** Processes that took up a request, and the steps asked of them. */
-  begun: { pid: number; step: number }[];
-  /** Called at each message and failure, for what a test does in between. */
-  on: { begun?(): void; failure?(): void };
-}
+/** Milliseconds; long enough for a child to start on a busy machine. */
+const TIMES: RefresherTimes = { silence: 60_000, secondLook: 10, backOff: 4, grace: 10_000 };
 
-const open: Refresher[] = [];
-afterEach(() => Promise.all(open.splice(0).map((refresher) => refresher.stop())));
+let refresher: Refresher;
+afterEach(() => refresher.stop());
 
-/** Starts the child of the fixtures that behaves as `behaviour` says. */
-function start(behaviour: string, times: Partial<RefresherTimes> = {}): Watched {
-  const watched: Omit<Watched, 'refresher'> = {
-    times: { silence: 60_000, secondLook: 100, backOff: 1, grace: 60_000, ...times },
-    published: [],
-    failures: [],
-    begun: [],
-    on: {},
-  };
-  const refresher = startRefresher(
-    behaviour,
+/** Starts the fake child in a run folder of its own, and keeps what is told to the trainer. */
+function begin(name: string, times: Partial<RefresherTimes> = {}) {
+  const run = join(mkdtempSync(join(root, 'run-')), name);
+  mkdirSync(run);
+  const published: Published[] = [];
+  const progress: number[][] = [];
+  const failures: string[] = [];
+  let onFailure = (_: string) => {};
+  refresher = startRefresher(
+    run,
     {
-      engine: 'wasm',
-      niceness: 19,
-      threads: 1,
-      onPublished: (p) => watched.published.push(p),
-      onProgress: (pid, step) => {
-        watched.begun.push({ pid, step });
-        watched.on.begun?.();
-      },
+      engine: 'none',
+      niceness: 5,
+      threads: 2,
+      onPublished: (p) => published.push(p),
+      onProgress: (done, total) => progress.push([done, total]),
       onFailure: (message) => {
-        watched.failures.push(message);
-        watched.on.failure?.();
+        failures.push(message);
+        onFailure(message);
       },
     },
     CHILD,
-    watched.times,
+    { ...TIMES, ...times },
   );
-  open.push(refresher);
-  return Object.assign(watched, { refresher });
+  const lines = () => {
+    const path = join(run, 'heard.jsonl');
+    if (!existsSync(path)) return [];
+    return readFileSync(path, 'utf8')
+      .split('\n')
+      .filter(Boolean)
+      .map((line) => JSON.parse(line));
+  };
+  return {
+    run,
+    published,
+    progress,
+    failures,
+    heard: lines,
+    starts: () => lines().filter((line) => line.type === 'start'),
+    /** Steps that a child was asked for, in order. */
+    asked: () => lines().flatMap((line) => (line.type === 'refresh' ? [line.step] : [])),
+    go: () => writeFileSync(join(run, 'go'), ''),
+    whenFailing: (work: (message: string) => void) => {
+      onFailure = work;
+    },
+  };
 }
 
-const ask = (step: number) => ({ snapshot: join(folder, `${step}-${Math.random()}`), step });
-const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
-
-async function until(condition: () => boolean): Promise<void> {
-  for (const end = Date.now() + 30_000; !condition(); await sleep(5))
-    if (Date.now() > end) throw new Error(`never: ${condition}`);
+async function until(happened: () => boolean): Promise<void> {
+  const deadline = Date.now() + 60_000;
+  while (!happened()) {
+    assert.ok(Date.now() < deadline, 'waited for a minute');
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
 }
 
 function isAlive(pid: number): boolean {
   try {
-    process.kill(pid, 0);
-    return true;
+    return process.kill(pid, 0);
   } catch {
     return false;
   }
 }
 
-test('a request, even one from before the child is ready, is answered by a published index', async () => {
-  const { refresher, published, failures } = start('works');
+test('a request is published, with its progress on the way', async () => {
+  const { run, published, progress, failures, heard } = begin('published');
   assert.equal(refresher.busy, false);
-  refresher.request(ask(7));
+  refresher.request({ snapshot: 'good', step: 500 }); // before the child is up
   assert.equal(refresher.busy, true);
-  await until(() => !refresher.busy);
-  refresher.request(ask(8));
-  await until(() => !refresher.busy);
-  assert.deepEqual(
-    published.map(({ step, seconds, rows }) => ({ step, seconds, rows })),
-    [
-      { step: 7, seconds: 1, rows: 2 },
-      { step: 8, seconds: 1, rows: 2 },
-    ],
-  );
-  assert.deepEqual(JSON.parse(published[0].name), {
+  await until(() => published.length === 1);
+  assert.equal(refresher.busy, false);
+  assert.deepEqual(published, [{ name: 'step-500', step: 500, seconds: 0.5, rows: 7 }]);
+  assert.deepEqual(progress, [[3, 7]]);
+  refresher.request({ snapshot: 'good', step: 600 });
+  await until(() => published.length === 2);
+  const [{ pid: _, ...start }, ...requests] = heard();
+  assert.deepEqual(start, {
     type: 'start',
-    runDir: 'works',
-    engine: 'wasm',
-    niceness: 19,
-    threads: 1,
+    runDir: run,
+    engine: 'none',
+    niceness: 5,
+    threads: 2,
   });
+  assert.deepEqual(requests, [
+    { type: 'refresh', snapshot: 'good', step: 500 },
+    { type: 'refresh', snapshot: 'good', step: 600 },
+  ]);
   assert.deepEqual(failures, []);
 });
 
-test('a newer request replaces the one that waits, and not the one in work', async () => {
-  const { refresher, published, begun } = start('takes its time');
-  refresher.request(ask(1));
-  await until(() => begun.length === 1);
-  refresher.request(ask(2));
-  refresher.request(ask(3));
+test('a newer request takes the place of one that waits, not of the one in work', async () => {
+  const { published, asked, go } = begin('newer');
+  refresher.request({ snapshot: 'slow', step: 1 });
+  await until(() => asked().length === 1);
+  refresher.request({ snapshot: 'good', step: 2 });
+  refresher.request({ snapshot: 'good', step: 3 });
+  go();
   await until(() => !refresher.busy);
   assert.deepEqual(
     published.map((p) => p.step),
     [1, 3],
   );
+  assert.deepEqual(asked(), [1, 3]);
 });
 
-test('a child that dies is told and started again, with the request it had', async () => {
-  const { refresher, published, failures, begun } = start('dies once');
-  refresher.request(ask(1));
+test('a child that dies is told of, started again, and asked the same once more', async () => {
+  const { published, failures, starts, asked } = begin('died');
+  refresher.request({ snapshot: 'deadly once', step: 1 });
   await until(() => published.length === 1);
-  assert.deepEqual(
-    begun.map((b) => b.step),
-    [1, 1],
-  );
-  assert.notEqual(begun[0].pid, begun[1].pid);
+  assert.deepEqual(failures, ['the refresher died (exit code 3); it is started again in 0.004 s']);
+  assert.equal(new Set(starts().map(({ pid }) => pid)).size, 2);
+  assert.deepEqual(asked(), [1, 1]);
+  // An index in between: the wait begins from its first length again.
+  refresher.request({ snapshot: 'deadly once', step: 2 });
+  await until(() => published.length === 2);
+  assert.equal(failures[1], failures[0]);
+});
+
+test('a child started again gets the newest request, not the one its forerunner died of', async () => {
+  const { published, failures, asked, go } = begin('newest');
+  refresher.request({ snapshot: 'deadly', step: 1 });
+  await until(() => asked().length === 1);
+  refresher.request({ snapshot: 'good', step: 2 });
+  go();
+  await until(() => published.length === 1);
+  assert.deepEqual(asked(), [1, 2]);
   assert.equal(failures.length, 1);
-  assert.match(failures[0], /the refresher died \(killed by SIGTERM\); it is started again in 0\.001 s/);
-  assert.equal(refresher.busy, false);
 });
 
-test('after a death the newest request goes first, the older one is gone', async () => {
-  const { refresher, published, begun, on } = start('dies once');
-  const newer = ask(2);
-  on.begun = () => {
-    if (begun.length === 1) refresher.request(newer);
-  };
-  refresher.request(ask(1));
-  // The second request kills its first child too.
+test('a child killed from outside is started again', async () => {
+  const { published, failures, starts } = begin('killed');
+  refresher.request({ snapshot: 'good', step: 1 });
   await until(() => published.length === 1);
-  assert.deepEqual(
-    begun.map((b) => b.step),
-    [1, 2, 2],
-  );
-  assert.deepEqual(published[0].step, 2);
+  process.kill(starts()[0].pid, 'SIGKILL');
+  await until(() => starts().length === 2);
+  assert.match(failures[0], /died \(killed by SIGKILL\)/);
+  refresher.request({ snapshot: 'good', step: 2 });
+  await until(() => published.length === 2);
 });
 
-test('after five deaths in a row it is given up, and requests do nothing', async () => {
-  const { refresher, failures, published } = start('dies at the start');
-  refresher.request(ask(1));
-  await until(() => failures.length === 6);
-  assert.deepEqual(
-    failures.slice(0, 5).map((f) => /\(exit code 3\); it is started again in (.*) s/.exec(f)?.[1]),
-    ['0.001', '0.002', '0.004', '0.008', '0.016'],
-  );
-  assert.match(failures[5], /died 6 times without a new index \(exit code 3\); it is not started again/);
+test('a child that only dies is given up after five new starts, each waited for twice as long', async () => {
+  const { failures, starts } = begin('dead');
+  refresher.request({ snapshot: 'good', step: 1 });
+  await until(() => !refresher.busy);
+  assert.deepEqual(failures, [
+    ...[0.004, 0.008, 0.016, 0.032, 0.064].map(
+      (wait) => `the refresher died (exit code 9); it is started again in ${wait} s`,
+    ),
+    'the refresher died 6 times without a new index (exit code 9); it is not started again',
+  ]);
+  refresher.request({ snapshot: 'good', step: 2 });
   assert.equal(refresher.busy, false);
-  refresher.request(ask(2));
-  assert.equal(refresher.busy, false);
-  await sleep(100);
-  assert.equal(failures.length, 6);
-  assert.deepEqual(published, []);
-  await refresher.stop();
-});
-
-test('an index in between makes the count of deaths begin anew', async () => {
-  const { refresher, failures, published } = start('dies once');
-  for (const step of [1, 2]) {
-    refresher.request(ask(step));
-    await until(() => published.length === step);
-  }
-  // Each is the first death: the wait did not double.
-  assert.deepEqual(
-    failures.map((f) => /again in (.*) s/.exec(f)?.[1]),
-    ['0.001', '0.001'],
-  );
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  assert.equal(starts().length, 6);
 });
 
 test('a child that hangs in its work is killed and started again', async () => {
-  const { refresher, failures, published, begun, times, on } = start('hangs once');
-  // Silence counts once the child is at work: starting up may take its time.
-  on.begun = () => {
-    if (begun.length === 1) times.silence = 200;
-  };
-  on.failure = () => {
-    times.silence = 60_000;
-  };
-  refresher.request(ask(1));
+  const { published, failures, starts, asked, whenFailing } = begin('hung', { silence: 1500 });
+  await until(() => starts().length === 1);
+  const [{ pid }] = starts();
+  whenFailing(() => refresher.request({ snapshot: 'good', step: 2 }));
+  refresher.request({ snapshot: 'endless', step: 1 });
   await until(() => published.length === 1);
-  assert.equal(failures.length, 1);
-  assert.match(failures[0], /the refresher died \(no sign of life for 0\.2 s\); it is started again/);
-  assert.ok(!isAlive(begun[0].pid));
+  assert.ok(!isAlive(pid));
+  assert.match(failures[0], /died \(no sign of life for 1\.5 s\)/);
+  assert.equal(asked().at(-1), 2);
 });
 
-test('a child that hangs before it is ready is killed as well', async () => {
-  const { failures, times, on } = start('hangs at the start', { silence: 100, grace: 100 });
-  on.failure = () => {
-    times.silence = 60_000;
-  };
+test('a child that spoke while the trainer was blocked is not taken for hanging', async () => {
+  const { published, failures, starts, asked, go } = begin('blocked', { silence: 1500 });
+  refresher.request({ snapshot: 'slow', step: 1 });
+  await until(() => asked().length > 0);
+  const before = [starts(), failures.length];
+  go();
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1700); // a long training step
+  await until(() => published.length === 1);
+  assert.deepEqual([starts(), failures.length], before);
+});
+
+test('a child without work may be silent for as long as it likes', async () => {
+  const { published, failures, starts } = begin('idle', { silence: 1500 });
+  refresher.request({ snapshot: 'good', step: 1 });
+  await until(() => published.length === 1);
+  const seen = failures.length;
+  await new Promise((resolve) => setTimeout(resolve, 1700));
+  assert.equal(failures.length, seen);
+  assert.ok(isAlive(starts().at(-1).pid));
+});
+
+test('a refresh that failed is told, and neither done again nor a reason for another child', async () => {
+  const { published, failures, starts, asked } = begin('failed');
+  refresher.request({ snapshot: 'bad', step: 1 });
   await until(() => failures.length === 1);
-  assert.match(failures[0], /no sign of life/);
-});
-
-test('messages that lie unread while this process computes are signs of life', async () => {
-  const { refresher, failures, published, begun, times, on } = start('keeps telling', { secondLook: 1000 });
-  on.begun = () => {
-    if (begun.length > 1) return;
-    times.silence = 800;
-    setTimeout(() => {
-      for (const end = Date.now() + 1600; Date.now() < end; );
-    }, 0);
-  };
-  refresher.request(ask(1));
-  await until(() => published.length === 1 || failures.length > 0);
-  assert.deepEqual(failures, []);
-});
-
-test('a refresh that fails is told and does not end the child', async () => {
-  const { refresher, failures, published, begun } = start('fails once');
-  const request = ask(1);
-  refresher.request(request);
-  await until(() => !refresher.busy);
   assert.deepEqual(failures, ['no such weights']);
-  assert.deepEqual(published, []);
-  refresher.request(request);
-  await until(() => !refresher.busy);
-  assert.equal(published.length, 1);
-  assert.equal(begun[0].pid, begun[1].pid);
-  assert.deepEqual(failures.length, 1);
+  assert.equal(refresher.busy, false);
+  refresher.request({ snapshot: 'good', step: 2 });
+  await until(() => published.length === 1);
+  assert.deepEqual(asked(), [1, 2]);
+  assert.equal(starts().length, 1);
 });
 
-// Killed only after the grace time, it would take a minute.
-test('stop ends the child, once, and nothing is told or taken after it', { timeout: 30_000 }, async () => {
-  const { refresher, begun, failures, published } = start('takes its time');
-  refresher.request(ask(1));
-  await until(() => begun.length === 1);
-  assert.equal(refresher.stop(), refresher.stop());
-  assert.equal(refresher.busy, false);
-  refresher.request(ask(2));
+test('stop resolves when the child has gone, and nothing happens afterwards', async () => {
+  const { published, failures, heard, starts, asked } = begin('stopped');
+  refresher.request({ snapshot: 'slow', step: 1 });
+  await until(() => asked().length === 1);
+  refresher.request({ snapshot: 'good', step: 2 });
+  await Promise.all([refresher.stop(), refresher.stop()]);
+  assert.ok(!isAlive(starts()[0].pid));
+  assert.equal(heard().at(-1).type, 'stop');
+  refresher.request({ snapshot: 'good', step: 3 });
   assert.equal(refresher.busy, false);
   await refresher.stop();
-  assert.ok(!isAlive(begun[0].pid));
-  await sleep(50);
-  assert.deepEqual([failures, published], [[], []]);
+  assert.deepEqual([starts().length, asked(), published, failures], [1, [1], [], []]);
 });
 
-test('a child that does not stop when asked is killed', async () => {
-  const { refresher, begun } = start('stubborn', { grace: 100 });
-  refresher.request(ask(1));
-  await until(() => begun.length === 1);
+test('a child that does not stop is killed after the grace time, and what it still says is not heard', async () => {
+  const { published, failures, heard, starts } = begin('stubborn', { grace: 300 });
+  await until(() => starts().length === 1);
   await refresher.stop();
-  assert.ok(!isAlive(begun[0].pid));
+  assert.ok(!isAlive(starts()[0].pid));
+  assert.equal(heard().at(-1).type, 'stop');
+  assert.deepEqual([published, failures], [[], []]);
 });
 
-test('stopped while it waits to be started again, it stays down', async () => {
-  const { refresher, failures, begun } = start('dies once', { backOff: 200 });
-  refresher.request(ask(1));
+test('stop while a dead child waits for its new start leaves it dead', async () => {
+  const { failures, starts } = begin('dead', { backOff: 100 });
   await until(() => failures.length === 1);
   await refresher.stop();
-  await sleep(400);
-  assert.equal(begun.length, 1);
-  assert.equal(failures.length, 1);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  assert.equal(starts().length, 1);
 });
