@@ -1,4 +1,4 @@
-import { setPriority } from 'node:os';
+import { getPriority, setPriority } from 'node:os';
 import { loadConfig } from '../config.ts';
 import { openCorpus } from '../corpus/store.ts';
 import { type EngineName, startEngine } from '../engine.ts';
@@ -53,7 +53,7 @@ process.on('message', async (message: ToRefresher) => {
   switch (message.type) {
     case 'start':
       started = message;
-      setPriority(message.niceness);
+      setPriority(Math.max(getPriority(), message.niceness)); // to be less nice than it was started takes a privilege
       await startEngine(message.engine as EngineName, { threads: message.threads });
       tell({ type: 'ready' });
       break;
