@@ -1,0 +1,110 @@
+import assert from 'node:assert/strict';
+import { type ChildProcess, fork } from 'node:child_process';
+import { once } from 'node:events';
+import { getPriority, setPriority } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import type { Corpus } from '../../src/corpus/store.ts';
+import { saveWeights } from '../../src/model/checkpoint.ts';
+import { embedderShapes } from '../../src/model/embedder.ts';
+import { disposeModel } from '../../src/model/model.ts';
+import { makeIndex } from '../../src/retrieval/make-index.ts';
+import type { FromRefresher, RefresherStart, ToRefresher } from '../../src/retrieval/refresher-client.ts';
+import { currentIndex, openIndex } from '../../src/retrieval/search.ts';
+import { runConfig, runFolder } from '../../src/run.ts';
+import { startTestEngine } from '../support/engine.ts';
+import { TINY, temporaryFolder, tinyCorpus, tinyModel } from '../support/tiny.ts';
+
+const folder = temporaryFolder('refresher');
+const run = runFolder(folder);
+const config = runConfig(run, { set: TINY });
+const snapshot = join(run.snapshots, 'one');
+/** What the trainer's own process makes of the same weights. */
+const here = join(folder, 'here');
+let corpus: Corpus;
+let engine: string;
+
+before(async () => {
+  ({ name: engine } = await startTestEngine());
+  ({ corpus } = await tinyCorpus(folder, config));
+  const model = tinyModel(config, corpus.tokenizer.size);
+  saveWeights(snapshot, model.params, embedderShapes(model.documentTower, model.embedder));
+  await makeIndex(here, 'one', model, corpus, config, 20);
+  disposeModel(model);
+});
+
+const children: ChildProcess[] = [];
+after(() => {
+  for (const child of children) child.kill('SIGKILL');
+});
+
+/** A refresher that is ready, and the messages it tells. */
+async function begin(more: Partial<RefresherStart> = {}) {
+  const child = fork(join(import.meta.dirname, '../../src/retrieval/refresher.ts'), [], {
+    execArgv: ['--import', import.meta.resolve('tsx')],
+  });
+  children.push(child);
+  const heard: FromRefresher[] = [];
+  child.on('message', (message) => heard.push(message as FromRefresher));
+  const tell = (message: ToRefresher) => child.send(message);
+  const answer = async () => {
+    const from = heard.length;
+    while (heard.slice(from).every(({ type }) => type === 'progress')) await once(child, 'message');
+    return heard.at(-1)!;
+  };
+  tell({ type: 'start', runDir: folder, engine, niceness: 0, threads: 1, ...more });
+  assert.deepEqual(await answer(), { type: 'ready' });
+  return { child, heard, tell, answer };
+}
+
+test('new weights become the index in use, the same as made here', async () => {
+  const { child, heard, tell, answer } = await begin();
+  tell({ type: 'refresh', snapshot, step: 20 });
+  const published = await answer();
+  assert.ok(published.type === 'published', JSON.stringify(published));
+  assert.deepEqual([published.name, published.step, published.rows], ['step-0000020', 20, corpus.blocks]);
+  assert.ok(heard.some((m) => m.type === 'progress' && m.done === m.total && m.total === corpus.blocks));
+
+  assert.equal(currentIndex(run.index), join(run.index, published.name));
+  const [theirs, ours] = [run.index, here].map((root) =>
+    openIndex(currentIndex(root)!, { expansionSearch: 64 }),
+  );
+  assert.equal(theirs.manifest.step, 20);
+  assert.equal(theirs.manifest.weightsSha256, ours.manifest.weightsSha256);
+  const all = Int32Array.from({ length: corpus.blocks }, (_, b) => b);
+  const vectors = ours.vectors(all);
+  const off = theirs.vectors(all).map((value, i) => Math.abs(value - vectors[i]));
+  assert.ok(Math.max(...off) < 1e-4, `${Math.max(...off)}`);
+  theirs.close();
+  ours.close();
+
+  // Asked to stop it goes, and in peace.
+  tell({ type: 'stop' });
+  assert.deepEqual(await once(child, 'exit'), [0, null]);
+});
+
+test('a refresh that cannot be done is told without a stack, and the next one is done', async () => {
+  const { tell, answer } = await begin();
+  tell({ type: 'refresh', snapshot: join(folder, 'none'), step: 30 });
+  const failed = await answer();
+  assert.ok(failed.type === 'failed', JSON.stringify(failed));
+  assert.match(failed.message, /none.*no such weights; the trainer writes a new one/);
+  assert.equal(failed.stack, undefined);
+  tell({ type: 'refresh', snapshot, step: 40 });
+  assert.equal((await answer()).type, 'published');
+});
+
+test('it is as nice as asked, and no less nice than the trainer', async () => {
+  const own = getPriority();
+  const { child } = await begin({ niceness: 19 });
+  assert.equal(getPriority(child.pid!), 19);
+  if (own === 0) setPriority(3);
+  const other = await begin({ niceness: 0 });
+  assert.equal(getPriority(other.child.pid!), Math.max(own, 3));
+});
+
+test('it goes when the trainer is gone', async () => {
+  const { child } = await begin();
+  child.disconnect();
+  assert.deepEqual(await once(child, 'exit'), [0, null]);
+});
