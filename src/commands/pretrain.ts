@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Corpus } from '../corpus/store.ts';
 import { writeFolderAtomic } from '../files.ts';
@@ -68,6 +69,15 @@ function liveRefresh({ run, config, engine }: Context, model: Model, index: Sear
   let published: Published | undefined;
   let snapshotAt = performance.now();
   let child: Refresher | undefined;
+  // What an earlier process handed out, no child of this one will read.
+  rmSync(run.snapshots, { recursive: true, force: true });
+  /** Snapshots up to the one that made the index in use are as large as the tower, and of no use any more. */
+  const forgetSnapshots = (step: number) => {
+    for (const older of [...asked.keys()].filter((s) => s <= step)) {
+      rmSync(join(run.snapshots, indexName(older)), { recursive: true, force: true });
+      asked.delete(older);
+    }
+  };
   const start = () =>
     startRefresher(run.dir, {
       engine,
@@ -80,7 +90,10 @@ function liveRefresh({ run, config, engine }: Context, model: Model, index: Sear
     });
 
   return {
-    stop: async () => child?.stop(),
+    async stop() {
+      await child?.stop();
+      forgetSnapshots(Infinity);
+    },
     async between(step: number): Promise<Record<string, number>> {
       const done = step + 1;
       if (mode !== 'off') child ??= start();
@@ -102,6 +115,7 @@ function liveRefresh({ run, config, engine }: Context, model: Model, index: Sear
       if (published) {
         index.swap(join(run.index, published.name), { hash: false });
         snapshotAt = asked.get(published.step) ?? snapshotAt;
+        forgetSnapshots(published.step);
         log.write({ ...published, inUseAt: done });
         published = undefined;
       }
