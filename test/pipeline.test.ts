@@ -1,0 +1,336 @@
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, before, mock, test } from 'node:test';
+import { type AskAnswer, ask } from '../src/commands/ask.ts';
+import { buildRunIndex } from '../src/commands/build-index.ts';
+import { closedBook } from '../src/commands/closed-book.ts';
+import { type Context, emptyModel, stageWeights } from '../src/commands/context.ts';
+import { evalExactMatch, evalRecall } from '../src/commands/eval.ts';
+import { finetuneQa } from '../src/commands/finetune-qa.ts';
+import { ictWarmup } from '../src/commands/ict-warmup.ts';
+import { prepareCorpus } from '../src/commands/prepare.ts';
+import { pretrain } from '../src/commands/pretrain.ts';
+import { openCorpus } from '../src/corpus/store.ts';
+import type { Recall } from '../src/eval/evaluate.ts';
+import { hasAnswer } from '../src/eval/has-answer.ts';
+import { exactMatch } from '../src/eval/metrics.ts';
+import { blockSequences, embedAll, querySequences, type Sequences } from '../src/model/embedder.ts';
+import { exportBert } from '../src/model/export-bert.ts';
+import { disposeModel, retrieverShapes } from '../src/model/model.ts';
+import { readSafetensors } from '../src/model/safetensors.ts';
+import { currentIndex, readManifest } from '../src/retrieval/search.ts';
+import { type Run, runConfig, runFolder } from '../src/run.ts';
+import { trainVocabulary } from '../src/tokenizer/train-vocabulary.ts';
+import { generateWorld, type World, writeWorld } from '../src/world/world.ts';
+import { startTestEngine } from './support/engine.ts';
+import { TINY, temporaryFolder, tinyConfig, tinyModel } from './support/tiny.ts';
+
+// Every stage once, through the functions that the commands call, on a generated world: what one stage leaves is what
+// the next one takes up. That the stages compute the right thing is the matter of the other tests.
+
+const root = temporaryFolder('pipeline');
+const data = join(root, 'data');
+const encoder = join(root, 'encoder');
+const STEPS = 6;
+
+let engine: Context['engine'];
+let said = '';
+before(async () => {
+  ({ name: engine } = await startTestEngine());
+  const world = generateWorld({ seed: 1, documents: 40, heldOut: 0.2 });
+  writeWorld(world, data);
+  await writeEncoder(world.documents);
+  mock.method(process.stderr, 'write', (text: string) => {
+    said += text;
+    return true;
+  });
+});
+after(() => mock.restoreAll());
+
+/** An encoder to start from, as BERT is: one from random weights would need many steps to tell texts apart. */
+async function writeEncoder(documents: World['documents']): Promise<void> {
+  async function* texts() {
+    for (const { title, text } of documents) yield `${title} ${text}`;
+  }
+  const config = tinyConfig();
+  const vocabulary = await trainVocabulary(texts(), config.text.vocabularySize, config.text.lowercase);
+  const model = tinyModel(config, vocabulary.length);
+  exportBert(encoder, model.params, model.readerTower, model.reader);
+  writeFileSync(join(encoder, 'vocab.txt'), `${vocabulary.join('\n')}\n`);
+  disposeModel(model);
+}
+
+/** A new run on the world's texts, with an index refreshed every second step while the trainer waits. */
+function begin(name: string, ...more: string[]): Context {
+  const run = runFolder(join(root, name));
+  const set = [
+    ...TINY,
+    `data.documents=${join(data, 'documents.jsonl')}`,
+    `data.sentences=${join(data, 'sentences.jsonl')}`,
+    `data.train=${join(data, 'questions.train.jsonl')}`,
+    `data.test=${join(data, 'questions.test.jsonl')}`,
+    `model.initial=${encoder}`,
+    'model.dropout=0.1',
+    'model.projectionLayerNormEps=1e-12',
+    'ict={steps: 4, batch: 8, chunk: 4, optimizer: {warmupSteps: 0, learningRate: 1e-3}}',
+    `pretrain={steps: ${STEPS}, batch: 4, microBatch: 2, candidates: 3, optimizer: {warmupSteps: 0, learningRate: 1e-2}}`,
+    'refresh={every: 2, mode: sync}',
+    'qa={steps: 3, batch: 2, retrieverBlocks: 10, readerBlocks: 2, readerTokens: 104}',
+    'closedBook={steps: 2, batch: 4}',
+    'train={logEvery: 1, saveEvery: 5}',
+    ...more,
+  ];
+  return { run, config: runConfig(run, { set }), engine };
+}
+
+function lines(path: string) {
+  if (!existsSync(path)) return [];
+  return readFileSync(path, 'utf8')
+    .split('\n')
+    .filter(Boolean)
+    .map((line) => JSON.parse(line));
+}
+
+/** What pretraining logged, without what depends on the clock. */
+function figures(run: Run) {
+  return lines(run.metrics('pretrain')).map(
+    ({ seconds: _, stepSeconds: _s, indexAgeSeconds: _i, ...rest }) => rest,
+  );
+}
+
+async function pretrained(context: Context): Promise<void> {
+  await prepareCorpus(context.run, context.config);
+  await ictWarmup(context);
+  const { stopped } = await pretrain(context);
+  assert.equal(stopped, false);
+}
+
+/** Recall of the ICT retriever by inner products with every block. */
+function recallByHand(context: Context): Recall {
+  const { run, config } = context;
+  const corpus = openCorpus(run.corpus);
+  const model = emptyModel(context, corpus);
+  const vectorsOf = (p: string, sequences: Sequences) => {
+    const flat = embedAll(model.params, p, model.embedder, sequences, 1000);
+    return sequences.ids.map((_, i) => [
+      ...flat.subarray(i * config.model.projection, (i + 1) * config.model.projection),
+    ]);
+  };
+  stageWeights(context, 'ict', model, retrieverShapes(model));
+  const blocks = Array.from({ length: corpus.blocks }, (_, b) => ({
+    title: corpus.titleIds(b),
+    body: corpus.bodyIds(b),
+  }));
+  const z = vectorsOf(model.documentTower, blockSequences(corpus.tokenizer, blocks, config.text.blockTokens));
+  const asked = lines(join(data, 'questions.test.jsonl'));
+  const ids = asked.map(({ question }) => corpus.tokenizer.encode(question).ids);
+  const q = vectorsOf(model.queryTower, querySequences(corpus.tokenizer, ids, config.text.questionTokens));
+  const ranks = q.map((vector, i) => {
+    const scores = z.map((block) => block.reduce((sum, value, d) => sum + value * vector[d], 0));
+    const order = scores.map((_, b) => b).sort((a, b) => scores[b] - scores[a]);
+    return order.findIndex((b) => hasAnswer(corpus.text(b), asked[i].answer));
+  });
+  corpus.close();
+  disposeModel(model);
+  const share = (k: number) => ranks.filter((rank) => rank >= 0 && rank < k).length / ranks.length;
+  return { 1: share(1), 5: share(5), 20: share(20) };
+}
+
+let main: Context;
+
+test('texts become a corpus, a retriever and an index', async () => {
+  main = begin('main');
+  const { run, config } = main;
+  const counts = await prepareCorpus(run, config);
+  assert.equal(counts.documents, 40);
+  assert.equal(counts.sentences, lines(join(data, 'sentences.jsonl')).length);
+
+  const warm = await ictWarmup(main);
+  assert.equal(warm.stopped, false);
+  assert.deepEqual(
+    lines(run.metrics('ict')).map(({ step }) => step),
+    [1, 2, 3, 4],
+  );
+
+  const manifest = await buildRunIndex(main);
+  assert.equal(manifest.rows, counts.blocks);
+  assert.equal(manifest.recall10?.value, 1);
+  assert.deepEqual(readManifest(currentIndex(run.index)!), manifest);
+});
+
+test('recall is measured with the index at hand, beside BM25', async () => {
+  const { run } = main;
+  const { createdAt } = readManifest(currentIndex(run.index)!);
+  const { questions, recall, bm25 } = await evalRecall(main, 'ict');
+  assert.equal(questions, lines(join(data, 'questions.test.jsonl')).length);
+  assert.deepEqual(recall, recallByHand(main));
+  assert.ok(bm25![5] > 0.5, 'questions of this world name what they ask of');
+  assert.equal(
+    readManifest(currentIndex(run.index)!).createdAt,
+    createdAt,
+    'the same weights, the same index',
+  );
+});
+
+test('pretraining takes up a new index every second step', async () => {
+  const { run, config } = main;
+  const { stopped, figures: last } = await pretrain(main);
+  assert.equal(stopped, false);
+  assert.deepEqual(
+    figures(run).map(({ step, indexAgeSteps }) => [step, indexAgeSteps]),
+    [1, 2, 3, 4, 5, 6].map((step) => [step, step % 2]),
+  );
+  assert.ok(Number.isFinite(last.loss) && Number.isFinite(last.retrievalUtility));
+  assert.deepEqual(
+    lines(run.refreshes).map(({ name, step, inUseAt, rows }) => ({ name, step, inUseAt, rows })),
+    [2, 4, 6].map((step) => ({
+      name: `step-000000${step}`,
+      step,
+      inUseAt: step,
+      rows: readManifest(currentIndex(run.index)!).rows,
+    })),
+  );
+  // The index of the last refresh is that of the weights left: nothing is embedded again.
+  const { createdAt, step } = readManifest(currentIndex(run.index)!);
+  assert.equal(step, STEPS);
+  await evalRecall(main, 'pretrain');
+  assert.equal(readManifest(currentIndex(run.index)!).createdAt, createdAt);
+  const indexes = readdirSync(run.index).filter((name) => name.startsWith('step-'));
+  assert.equal(indexes.length, config.refresh.keep);
+});
+
+test('fine-tuning leaves a model that answers, and its predictions are counted right', async () => {
+  const { run } = main;
+  assert.equal((await finetuneQa(main)).stopped, false);
+  const result = await evalExactMatch(main);
+  const predictions = lines(run.predictions);
+  const asked = lines(join(data, 'questions.test.jsonl'));
+  assert.deepEqual(
+    predictions.map(({ question, answers }) => ({ question, answers })),
+    asked.map(({ question, answer }) => ({ question, answers: answer })),
+  );
+  const right = predictions.filter((p) => exactMatch(p.prediction, p.answers, 'orqa'));
+  assert.equal(result.exactMatch, right.length / asked.length);
+  assert.deepEqual(
+    predictions.map((p) => p.correct),
+    predictions.map((p) => right.includes(p)),
+  );
+
+  const corpus = openCorpus(run.corpus);
+  const [{ question, prediction, document }] = predictions;
+  const answers = await ask(main, question);
+  assert.equal(answers.length, 2, 'one of each block read');
+  assert.deepEqual([answers[0].answer, answers[0].document], [prediction, document]);
+  for (const a of answers) {
+    assert.equal(a.passage.slice(a.start, a.end), a.answer);
+    assert.ok(a.answer.length > 0);
+    assert.ok(Array.from({ length: corpus.blocks }, (_, b) => corpus.text(b)).includes(a.passage));
+  }
+  const sum = (of: (a: AskAnswer) => number) => answers.reduce((total, a) => total + of(a), 0);
+  assert.ok(Math.abs(sum((a) => a.prior) - 1) < 1e-5);
+  assert.ok(answers[0].probability >= answers[1].probability && sum((a) => a.probability) <= 1 + 1e-6);
+  corpus.close();
+});
+
+test('the closed-book baseline trains and answers without documents', async () => {
+  const { run } = main;
+  const result = (await closedBook(main))!;
+  assert.equal(result.questions, lines(join(data, 'questions.test.jsonl')).length);
+  assert.ok(result.exactMatch >= 0 && result.exactMatch <= 1);
+  assert.equal(lines(run.metrics('closed-book')).length, 2);
+});
+
+test('the run folder holds what each stage leaves, and nothing half made', () => {
+  const { run } = main;
+  const all = readdirSync(run.dir, { recursive: true }) as string[];
+  for (const path of [
+    'config.yaml',
+    'corpus/manifest.json',
+    ...['ict', 'pretrain', 'qa', 'closed-book'].flatMap((stage) => [
+      `checkpoints/${stage}/model.safetensors`,
+      `checkpoints/${stage}/optimizer.safetensors`,
+      `checkpoints/${stage}/state.json`,
+      `metrics/${stage}.jsonl`,
+    ]),
+    'metrics/refreshes.jsonl',
+    'index/current',
+    'predictions.jsonl',
+  ])
+    assert.ok(all.includes(path), path);
+  assert.deepEqual(
+    all.filter((path) => /\.(tmp|old)$/.test(path)),
+    [],
+  );
+});
+
+test('one seed gives the same pretraining to the bit, stopped and gone on with or not; another seed another', async () => {
+  const again = begin('again');
+  await prepareCorpus(again.run, again.config);
+  await ictWarmup(again);
+  const stop = setInterval(() => {
+    if (lines(again.run.metrics('pretrain')).length >= 3) process.emit('SIGTERM');
+  }, 1);
+  const cut = await pretrain(again);
+  clearInterval(stop);
+  assert.equal(cut.stopped, true);
+  const { length } = figures(again.run);
+  assert.ok(length >= 3 && length < STEPS);
+  assert.equal((await pretrain(again)).stopped, false);
+
+  assert.deepEqual(figures(again.run), figures(main.run));
+  const weights = ({ run }: Context) => {
+    const { tensors, close } = readSafetensors(join(run.checkpoint('pretrain'), 'model.safetensors'));
+    const all = [...tensors].map(([name, t]) => [name, Buffer.from(t.read().buffer).toString('base64')]);
+    close();
+    return all;
+  };
+  assert.deepEqual(weights(again), weights(main));
+
+  const other = begin('other', 'seed=2', 'refresh.mode=off');
+  await pretrained(other);
+  const losses = (run: Run) => figures(run).map(({ loss }) => loss);
+  assert.notDeepEqual(losses(other.run), losses(main.run));
+});
+
+/** Processes of the refresher that this one started. */
+function refreshers(): number[] {
+  return execFileSync('ps', ['-A', '-o', 'pid=,ppid=,args='], { encoding: 'utf8' })
+    .split('\n')
+    .map((line) => /^\s*(\d+)\s+(\d+)\s.*refresher\.ts/.exec(line))
+    .filter((found) => found !== null && Number(found[2]) === process.pid)
+    .map((found) => Number(found![1]));
+}
+
+const noPs = process.platform === 'win32' && 'no ps here';
+
+test('training in async mode outlives its refresher, and leaves none behind', { skip: noPs }, async () => {
+  const context = begin(
+    'async',
+    'refresh={mode: async, every: 12}',
+    'pretrain={steps: 24, batch: 4, candidates: 2}',
+    'train.saveEvery=100',
+    'model.dropout=0',
+  );
+  const { run, config } = context;
+  await prepareCorpus(run, config);
+  await ictWarmup(context);
+  const killed: number[] = [];
+  said = '';
+  const kill = setInterval(() => {
+    for (const pid of refreshers()) {
+      process.kill(pid, 'SIGKILL');
+      killed.push(pid);
+      clearInterval(kill);
+    }
+  }, 50);
+  const { stopped, figures } = await pretrain(context);
+  clearInterval(kill);
+  assert.equal(killed.length, 1);
+  assert.match(said, /the refresher died \(killed by SIGKILL\)/);
+  assert.equal(stopped, false);
+  assert.ok(Number.isFinite(figures.loss));
+  assert.equal(lines(run.metrics('pretrain')).length, 24);
+  assert.deepEqual(refreshers(), []);
+});
