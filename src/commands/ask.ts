@@ -22,7 +22,7 @@ export interface AskAnswer {
 /** Answers one question, best answer first, one a block read. */
 export async function ask(context: Context, question: string): Promise<AskAnswer[]> {
   const corpus = runCorpus(context);
-  const { model, index } = fineTuned(context, corpus);
+  const { model, index } = await fineTuned(context, corpus);
   try {
     const [{ answers }] = answerQuestions(
       model,

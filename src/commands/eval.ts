@@ -10,10 +10,10 @@ import {
   type Recall,
 } from '../eval/evaluate.ts';
 import { writeFileAtomic } from '../files.ts';
-import { type Model, retrieverShapes } from '../model/model.ts';
-import { currentIndex, openIndex, type SearchIndex } from '../retrieval/search.ts';
+import { disposeModel, type Model, retrieverShapes } from '../model/model.ts';
+import type { SearchIndex } from '../retrieval/search.ts';
 import { type EncodedQuestion, encodeQuestions, qaShapes } from '../train/qa.ts';
-import { matchingIndex, type RetrieverStage } from './build-index.ts';
+import { matchingIndex, newestRetriever, type RetrieverStage } from './build-index.ts';
 import { type Context, emptyModel, runCorpus, stageWeights } from './context.ts';
 
 /** Ranks at which retrieval is measured. */
@@ -26,7 +26,7 @@ export async function evalExactMatch(
 ): Promise<Omit<Evaluation, 'predictions'>> {
   const { run } = context;
   const corpus = runCorpus(context);
-  const { model, index } = fineTuned(context, corpus);
+  const { model, index } = await fineTuned(context, corpus);
   try {
     const { predictions, ...figures } = evaluateAnswers(
       model,
@@ -68,20 +68,21 @@ export async function evalRecall(
   }
 }
 
-/** The fine-tuned model with the index that it was tuned on. */
-export function fineTuned(context: Context, corpus: Corpus): { model: Model; index: SearchIndex } {
-  const { run, config } = context;
+/**
+ * The fine-tuned model with the index that it was tuned on: that of the newest retriever, also where another index has
+ * become the run's current one since (`eval recall --stage ict` makes its own).
+ */
+export async function fineTuned(
+  context: Context,
+  corpus: Corpus,
+): Promise<{ model: Model; index: SearchIndex }> {
   const model = emptyModel(context, corpus);
   stageWeights(context, 'qa', model, qaShapes(model));
-  const current = currentIndex(run.index);
-  if (!current)
-    throw new UserError(
-      `${run.index}: no index in this run; make it with "realm build-index --run ${run.dir}"`,
-    );
-  const index = openIndex(current, {
-    corpusSha256: corpus.sha256,
-    expansionSearch: config.index.expansionSearch,
-  });
+  const stage = newestRetriever(context);
+  const retriever = emptyModel(context, corpus);
+  stageWeights(context, stage, retriever, retrieverShapes(retriever));
+  const index = await matchingIndex(context, stage, retriever, corpus);
+  disposeModel(retriever);
   return { model, index };
 }
 
