@@ -27,9 +27,10 @@ export async function pretrain(context: Context): Promise<LoopResult> {
   const shapes = modelShapes(model).filter(({ name }) => !name.startsWith('span.'));
   firstWeights(context, model, readerTowerShapes(model));
   stageWeights(context, 'ict', model, retrieverShapes(model));
-  const index = hasWeights(context, 'pretrain')
-    ? openCurrent(context, corpus)
-    : await matchingIndex(context, 'ict', model, corpus);
+  const index =
+    hasWeights(context, 'pretrain') && currentIndex(run.index)
+      ? openCurrent(context, corpus)
+      : await matchingIndex(context, 'ict', model, corpus);
   const stage = pretrainStep(model, corpus, index, config);
   const refresh = liveRefresh(context, model, index);
   try {
