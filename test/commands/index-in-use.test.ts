@@ -1,0 +1,102 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { before, test } from 'node:test';
+import { ask } from '../../src/commands/ask.ts';
+import type { Context } from '../../src/commands/context.ts';
+import { evalExactMatch, evalRecall } from '../../src/commands/eval.ts';
+import { finetuneQa } from '../../src/commands/finetune-qa.ts';
+import { ictWarmup } from '../../src/commands/ict-warmup.ts';
+import { prepareCorpus } from '../../src/commands/prepare.ts';
+import { pretrain } from '../../src/commands/pretrain.ts';
+import { currentIndex, readManifest } from '../../src/retrieval/search.ts';
+import { type Run, runConfig, runFolder } from '../../src/run.ts';
+import { generateWorld, writeWorld } from '../../src/world/world.ts';
+import { startTestEngine } from '../support/engine.ts';
+import { TINY, temporaryFolder } from '../support/tiny.ts';
+
+// Each stage must work with the vectors of the right retriever, whatever another command has made the current index.
+
+const folder = temporaryFolder('index-in-use');
+const STEPS = 3;
+let main: Context;
+
+/** The run with settings changed, as another command would open it. */
+function open(...set: string[]): Context {
+  return { ...main, config: runConfig(main.run, { set }) };
+}
+
+before(async () => {
+  const { name: engine } = await startTestEngine();
+  writeWorld(generateWorld({ seed: 1, documents: 40, heldOut: 0.2 }), folder);
+  const run = runFolder(join(folder, 'run'));
+  const set = [
+    ...TINY,
+    `data.documents=${join(folder, 'documents.jsonl')}`,
+    `data.train=${join(folder, 'questions.train.jsonl')}`,
+    `data.test=${join(folder, 'questions.test.jsonl')}`,
+    'ict={steps: 2, batch: 8, optimizer: {warmupSteps: 0, learningRate: 1e-2}}',
+    `pretrain={steps: ${STEPS}, batch: 2, candidates: 3, optimizer: {warmupSteps: 0, learningRate: 1e-2}}`,
+    'refresh={every: 1, mode: sync}',
+    'qa={steps: 2, retrieverBlocks: 10, readerBlocks: 2, readerTokens: 104}',
+    'train.logEvery=1',
+  ];
+  main = { run, config: runConfig(run, { set }), engine };
+  await prepareCorpus(run, main.config);
+  await ictWarmup(main);
+});
+
+const current = ({ index }: Run) => readManifest(currentIndex(index)!);
+
+test('snapshots and indexes do not pile up while pretraining refreshes', async () => {
+  const { run, config } = main;
+  // What a process that was killed has left.
+  mkdirSync(join(run.snapshots, 'step-0000099'), { recursive: true });
+  const most = { snapshots: 0, indexes: 0 };
+  const count = (dir: string) =>
+    existsSync(dir) ? readdirSync(dir).filter((n) => /^step-\d+$/.test(n)).length : 0;
+  const watch = setInterval(() => {
+    most.snapshots = Math.max(most.snapshots, count(run.snapshots));
+    most.indexes = Math.max(most.indexes, count(run.index));
+  }, 5);
+  await pretrain(main);
+  clearInterval(watch);
+  assert.equal(readFileSync(run.refreshes, 'utf8').trimEnd().split('\n').length, STEPS);
+  assert.equal(most.snapshots, 1);
+  assert.ok(most.indexes <= config.refresh.keep + 1, `${most.indexes}`);
+  assert.equal(count(run.snapshots), 0);
+  assert.equal(current(run).step, STEPS);
+});
+
+test("measuring an earlier stage's retriever does not change what the fine-tuned model answers", async () => {
+  const { run } = main;
+  await finetuneQa(main);
+  const figures = await evalExactMatch(main);
+  const predictions = readFileSync(run.predictions, 'utf8');
+  const question = 'Who wrote it?';
+  const answers = await ask(main, question);
+  const { weightsSha256 } = current(run);
+
+  await evalRecall(main, 'ict');
+  assert.notEqual(current(run).weightsSha256, weightsSha256, 'another index is the current one');
+  assert.deepEqual(await ask(main, question), answers);
+  await evalRecall(main, 'ict');
+  assert.deepEqual(await evalExactMatch(main), figures);
+  assert.equal(readFileSync(run.predictions, 'utf8'), predictions);
+  assert.equal(current(run).weightsSha256, weightsSha256);
+});
+
+test('pretraining that is taken up again without an index begins with that of the warm-up', async () => {
+  const { run } = main;
+  rmSync(run.checkpoint('pretrain'), { recursive: true });
+  const stop = setInterval(() => {
+    if (existsSync(run.metrics('pretrain'))) process.emit('SIGTERM');
+  }, 1);
+  const off = open('refresh.mode=off', 'pretrain.steps=12');
+  rmSync(run.metrics('pretrain'));
+  assert.equal((await pretrain(off)).stopped, true);
+  clearInterval(stop);
+  rmSync(run.index, { recursive: true });
+  assert.equal((await pretrain(off)).stopped, false);
+  assert.equal(current(run).step, 0);
+});
