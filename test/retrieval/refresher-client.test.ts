@@ -188,6 +188,25 @@ test('a child that hangs in its work is killed and started again', async () => {
   assert.equal(asked().at(-1), 2);
 });
 
+test('a child that hangs before it is ready is killed and started again', async () => {
+  const { published, failures, starts } = begin('stuck', { silence: 1500 });
+  refresher.request({ snapshot: 'good', step: 1 });
+  await until(() => published.length === 1);
+  assert.match(failures[0], /died \(no sign of life/);
+  assert.ok(!isAlive(starts()[0].pid));
+});
+
+test('a child that goes on telling of its progress may take longer than the silence allowed', async () => {
+  const { published, progress, failures, starts, asked, go } = begin('long', { silence: 1500 });
+  refresher.request({ snapshot: 'long', step: 1 });
+  await until(() => progress.length > 0);
+  const before = [starts(), asked(), failures.length];
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  go();
+  await until(() => published.length === 1);
+  assert.deepEqual([starts(), asked(), failures.length], before);
+});
+
 test('a child that spoke while the trainer was blocked is not taken for hanging', async () => {
   const { published, failures, starts, asked, go } = begin('blocked', { silence: 1500 });
   refresher.request({ snapshot: 'slow', step: 1 });
