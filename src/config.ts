@@ -7,7 +7,7 @@ import { writeFileAtomic } from './files.ts';
 
 // Defaults are the paper's and the released code's own numbers where they exist; configuration files hold differences.
 
-const count = (value: number) => z.int().min(1).default(value);
+const count = (value: number, least = 1) => z.int().min(least).default(value);
 const share = (value: number) => z.number().min(0).max(1).default(value);
 
 const optimizer = (learningRate: number) =>
@@ -56,11 +56,11 @@ const schema = section({
     vocabularySize: count(30522),
     lowercase: z.boolean().default(true),
     /** Tokens of a block with its title and special tokens. */
-    blockTokens: count(288),
+    blockTokens: count(288, 16),
     /** Tokens of a masked sentence with its special tokens (realm), the longest X. */
-    sentenceTokens: count(96),
+    sentenceTokens: count(96, 8),
     /** Tokens of a question or ICT query with its special tokens (orqa). */
-    questionTokens: count(64),
+    questionTokens: count(64, 8),
   }),
   model: section({
     layers: count(12),
@@ -225,6 +225,12 @@ function check(tree: unknown, source: string): Config {
     if (model.hidden % model.heads !== 0) {
       throw new UserError(
         `${source}: model.hidden (${model.hidden}) must be a multiple of model.heads (${model.heads})`,
+      );
+    }
+    const { text, qa } = result.data;
+    if (qa.readerTokens <= text.questionTokens + 1) {
+      throw new UserError(
+        `${source}: qa.readerTokens (${qa.readerTokens}) leaves no room for a block behind a question of text.questionTokens (${text.questionTokens}); raise it`,
       );
     }
     const longest = longestSequence(result.data);
