@@ -139,6 +139,17 @@ test('sequences longer than the positions are refused, whichever stage makes the
   }
 });
 
+test('texts too short to hold anything are refused', () => {
+  refused(() => set('text.blockTokens=3'), /text\.blockTokens: .*>=16, got 3/);
+  refused(() => set('text.sentenceTokens=2'), /text\.sentenceTokens: .*>=8, got 2/);
+  refused(() => set('text.questionTokens=1'), /text\.questionTokens: .*>=8, got 1/);
+  refused(
+    () => set('text.questionTokens=64', 'qa.readerTokens=65'),
+    /qa\.readerTokens \(65\) leaves no room for a block behind a question of text\.questionTokens \(64\)/,
+  );
+  assert.equal(set('text.questionTokens=64', 'qa.readerTokens=66').qa.readerTokens, 66);
+});
+
 test('files that are missing, no YAML or no settings are refused in one line', () => {
   refused(() => loadConfig(join(folder, 'none.yaml'), []), /none\.yaml: no such configuration file/);
   refused(() => loadConfig(folder, []), /cannot be read as a configuration file \(EISDIR\)/);
