@@ -10,6 +10,7 @@ import {
   readManifest,
   type SearchIndex,
 } from '../retrieval/search.ts';
+import { stepsDone } from '../train/loop.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 
 /** The stages whose retriever can embed the documents. Fine-tuning leaves the documents' vectors as they are. */
@@ -67,7 +68,7 @@ async function build(
 ): Promise<IndexManifest> {
   const bar = progress('build-index', corpus.blocks);
   try {
-    const step = stage === 'ict' ? 0 : config.pretrain.steps;
+    const step = stage === 'ict' ? 0 : (stepsDone(run.checkpoint('pretrain')) ?? 0);
     return await makeIndex(run.index, indexName(step), model, corpus, config, step, (done) => bar.at(done));
   } finally {
     bar.end();

@@ -7,7 +7,7 @@ import type { Shape } from '../model/bert.ts';
 import { loadWeights, saveWeights } from '../model/checkpoint.ts';
 import type { Model } from '../model/model.ts';
 import { readSafetensors, writeSafetensors } from '../model/safetensors.ts';
-import { progress } from '../progress.ts';
+import { progress, say } from '../progress.ts';
 import { jsonLines } from '../run.ts';
 import { createOptimizer, learningRate, type OptimizerConfig } from './optimizer.ts';
 
@@ -80,6 +80,8 @@ export async function train(options: LoopOptions): Promise<LoopResult> {
       const began = performance.now();
       const result = options.step(step);
       const gradientNorm = optimizer.apply(result.gradients, step);
+      if (!Number.isFinite(gradientNorm))
+        say(`${options.name}: step ${step + 1} has gradients that are not finite; it changes nothing`);
       done = step + 1;
       averages.add({ ...result.figures, gradientNorm, stepSeconds: (performance.now() - began) / 1000 });
       const between = await options.between?.(step);
@@ -106,6 +108,11 @@ export async function train(options: LoopOptions): Promise<LoopResult> {
     optimizer.dispose();
   }
   return { figures, seconds: elapsed(started), stopped: done < steps };
+}
+
+/** Steps that the stage's checkpoint has behind it; undefined without one. */
+export function stepsDone(checkpoint: string): number | undefined {
+  return hasCheckpoint(checkpoint) ? readState(checkpoint).step : undefined;
 }
 
 /** True when the stage has been begun: the same command goes on from there. */
