@@ -84,6 +84,11 @@ function isAlive(pid: number): boolean {
   }
 }
 
+/** Child processes of this one that live. */
+function children(): number {
+  return process.getActiveResourcesInfo().filter((name) => name === 'ProcessWrap').length;
+}
+
 test('a request is published, with its progress on the way', async () => {
   const { run, published, progress, failures, heard } = begin('published');
   assert.equal(refresher.busy, false);
@@ -172,8 +177,8 @@ test('a child that only dies is given up after five new starts, each waited for 
   ]);
   refresher.request({ snapshot: 'good', step: 2 });
   assert.equal(refresher.busy, false);
-  await new Promise((resolve) => setTimeout(resolve, 300));
-  assert.equal(starts().length, 6);
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  assert.deepEqual([starts().length, children()], [6, 0]);
 });
 
 test('a child that hangs in its work is killed and started again', async () => {
@@ -215,6 +220,8 @@ test('a child that spoke while the trainer was blocked is not taken for hanging'
   go();
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1700); // a long training step
   await until(() => published.length === 1);
+  refresher.request({ snapshot: 'good', step: 2 });
+  await until(() => published.length === 2);
   assert.deepEqual([starts(), failures.length], before);
 });
 
@@ -266,7 +273,8 @@ test('a child that does not stop is killed after the grace time, and what it sti
 test('stop while a dead child waits for its new start leaves it dead', async () => {
   const { failures, starts } = begin('dead', { backOff: 100 });
   await until(() => failures.length === 1);
+  assert.equal(children(), 0);
   await refresher.stop();
-  await new Promise((resolve) => setTimeout(resolve, 300));
-  assert.equal(starts().length, 1);
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  assert.deepEqual([starts().length, children()], [1, 0]);
 });
