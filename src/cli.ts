@@ -41,10 +41,11 @@ export async function main(argv: readonly string[]): Promise<number> {
     'turn raw JSONL text into a run-ready corpus: vocabulary, blocks, sentences with salient spans',
   ).action(async (options: CommonOptions) => {
     const { runConfig, runFolder } = await import('./run.ts');
-    const { prepareCorpus } = await import('./commands/prepare.ts');
+    const { documentsFile, prepareCorpus } = await import('./commands/prepare.ts');
     const run = runFolder(options.run);
     const set = options.seed === undefined ? options.set : [...options.set, `seed=${options.seed}`];
-    const counts = await prepareCorpus(run, runConfig(run, { config: options.config, set }));
+    const config = runConfig(run, { config: options.config, set }, (config) => documentsFile(run, config));
+    const counts = await prepareCorpus(run, config);
     print(options, counts, figureLines({ ...counts }));
   });
 

@@ -42,8 +42,13 @@ export function runFolder(dir: string): Run {
 /**
  * The run's effective configuration. A new run saves the one it is started with; a later command reads that file, and
  * refuses a `--config` beside it, so that two commands cannot disagree. `--set` changes it and is saved again.
+ * @param check throws where the command cannot work with the configuration: then nothing is saved
  */
-export function runConfig(run: Run, options: { config?: string; set: readonly string[] }): Config {
+export function runConfig(
+  run: Run,
+  options: { config?: string; set: readonly string[] },
+  check: (config: Config) => void = () => {},
+): Config {
   const started = existsSync(run.config);
   if (started && options.config !== undefined) {
     const asked = JSON.stringify(loadConfig(options.config, options.set));
@@ -55,6 +60,7 @@ export function runConfig(run: Run, options: { config?: string; set: readonly st
     }
   }
   const config = loadConfig(started ? run.config : options.config, options.set);
+  check(config);
   if (!started || options.set.length > 0) saveConfig(run.config, config);
   return config;
 }

@@ -33,6 +33,7 @@ export interface Context {
 export async function begin(options: CommonOptions): Promise<Context> {
   const run = runFolder(options.run);
   const set = options.seed === undefined ? options.set : [...options.set, `seed=${options.seed}`];
+  needCorpus(run); // before a configuration is saved in a folder that may be a slip of the pen
   const config = runConfig(run, { config: options.config, set });
   return { run, config, engine: await announceEngine(options.engine) };
 }
@@ -43,12 +44,15 @@ export async function announceEngine(choice: 'auto' | EngineName): Promise<Engin
   return engine.name;
 }
 
+function needCorpus(run: Run): void {
+  if (existsSync(join(run.corpus, 'manifest.json'))) return;
+  throw new UserError(
+    `${run.corpus}: no prepared corpus in this run; make it with "realm prepare --run ${run.dir}"`,
+  );
+}
+
 export function runCorpus({ run, config }: Context): Corpus {
-  if (!existsSync(join(run.corpus, 'manifest.json'))) {
-    throw new UserError(
-      `${run.corpus}: no prepared corpus in this run; make it with "realm prepare --run ${run.dir}"`,
-    );
-  }
+  needCorpus(run);
   const corpus = openCorpus(run.corpus);
   if (corpus.tokenizer.lowercase !== config.text.lowercase) {
     throw new UserError(

@@ -10,18 +10,28 @@ import type { Run } from '../run.ts';
 import { trainVocabulary } from '../tokenizer/train-vocabulary.ts';
 import { loadWordPiece } from '../tokenizer/wordpiece.ts';
 
+/** Path of Z; a `UserError` where none is named or the file is not there. */
+export function documentsFile(run: Run, { data }: Config): string {
+  if (data.documents === null) {
+    throw new UserError(
+      `${run.config}: data.documents names no file; give the JSONL of your documents with --set data.documents=FILE`,
+    );
+  }
+  const path = resolve(data.documents);
+  if (!existsSync(path))
+    throw new UserError(
+      `${path}: no such file; give the JSONL of your documents with --set data.documents=FILE`,
+    );
+  return path;
+}
+
 /** Milliseconds between two lines of progress: how much is to come is not known of a stream. */
 const SAY_EVERY = 10_000;
 
 /** Raw text → vocabulary and prepared corpus in the run folder. */
 export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCounts> {
   const { data, text } = config;
-  if (data.documents === null) {
-    throw new UserError(
-      `${run.config}: data.documents names no file; give the JSONL of your documents with --set data.documents=FILE`,
-    );
-  }
-  const documents = resolve(data.documents);
+  const documents = documentsFile(run, config);
   const vocabulary = await vocabularyFile(run, config, documents);
   let said = performance.now();
   const counts = await prepare({
