@@ -194,39 +194,58 @@ export function maskedLanguageModel(
   });
 }
 
-/** x W + b over rows: [R, in] → [R, out], one fused kernel where the engine has it. */
+/** x W + b over rows: [R, in] → [R, out]. */
 export function dense(params: Params, p: string, x: tf.Tensor2D): tf.Tensor2D {
-  return affine(x, param(params, `${p}kernel`) as tf.Tensor as tf.Tensor2D, param(params, `${p}bias`));
+  return affine(x, param(params, `${p}kernel`), param(params, `${p}bias`));
 }
 
-function affine(x: tf.Tensor2D, kernel: tf.Tensor2D, bias: tf.Tensor): tf.Tensor2D {
-  return tf.fused.matMul({ a: x, b: kernel, transposeA: false, transposeB: false, bias }) as tf.Tensor2D;
+/** x W + b with its gradient written out: TensorFlow.js's own passes every operand through reshapes, which are copies of handles at the price of a small kernel each. */
+const affine = tf.customGrad((x, kernel, bias, save) => {
+  const [input, weights] = [x, kernel] as tf.Tensor2D[];
+  (save as tf.GradSaveFunc)([input, weights]);
+  return {
+    value: tf.matMul(input, weights).add(bias as tf.Tensor),
+    gradFunc: (dy: tf.Tensor, [input, weights]: tf.Tensor[]) => [
+      tf.matMul(dy, weights, false, true),
+      tf.matMul(input, dy, true, false),
+      sumRows(dy),
+    ],
+  };
+}) as (x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) => tf.Tensor2D;
+
+/** Column sums [R, N] → [N], as a product with a row of ones: twice as fast as a reduction over the first axis. */
+function sumRows(x: tf.Tensor): tf.Tensor {
+  const R = x.shape[0];
+  return tf.matMul(tf.ones([1, R]), x).reshape([x.shape[1]!]);
 }
 
 /**
  * Layer normalisation over the last axis of [R, H]. The gradient is written out: with x̂ the normalised input and
  * ĝ = g ∘ dy, dx = (ĝ − mean(ĝ) − x̂ mean(ĝ x̂)) / σ, in a third of the kernels that differentiating op by op needs.
+ * Means are products with a column of 1/H, the fastest reduction that every engine has.
  */
 export function layerNorm(params: Params, p: string, x: tf.Tensor2D, eps: number): tf.Tensor2D {
   return normalise(x, param(params, `${p}gain`), param(params, `${p}bias`), eps);
 }
 
 function normalise(x: tf.Tensor2D, gain: tf.Tensor, bias: tf.Tensor, eps: number): tf.Tensor2D {
+  const H = x.shape[1];
   const op = tf.customGrad((x, gain, bias, save) => {
     const input = x as tf.Tensor;
-    const centred = input.sub(input.mean(-1, true));
-    const inverse = centred.square().mean(-1, true).add(eps).rsqrt(); // [R, 1]
+    const average = tf.fill([H, 1], 1 / H);
+    const centred = input.sub(tf.matMul(input, average));
+    const inverse = tf.matMul(centred.square(), average).add(eps).rsqrt(); // [R, 1]
     const normed = centred.mul(inverse);
     (save as tf.GradSaveFunc)([normed, inverse, gain as tf.Tensor]);
     return {
       value: normed.mul(gain as tf.Tensor).add(bias as tf.Tensor),
       gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => {
         const [normed, inverse, gain] = saved;
-        const scaled = dy.mul(gain);
+        const column = gain.reshape([H, 1]).div(H);
         const products = dy.mul(normed);
-        const along = scaled.mul(normed).mean(-1, true);
-        const dx = scaled.sub(scaled.mean(-1, true)).sub(normed.mul(along)).mul(inverse);
-        return [dx, products.sum(0), dy.sum(0)];
+        const along = tf.matMul(products, column); // mean(ĝ x̂), [R, 1]
+        const dx = dy.mul(gain).sub(normed.mul(along)).sub(tf.matMul(dy, column)).mul(inverse);
+        return [dx, sumRows(products), sumRows(dy)];
       },
     };
   });
@@ -257,23 +276,23 @@ const geluExact = tf.customGrad((x, save) => {
   };
 });
 
-/** ½ x (1 + tanh u), u = √(2/π) (x + 0.044715 x³); derivative ½ (1 + tanh u) + ½ x (1 − tanh² u) u′. */
+/** ½ x (1 + tanh u) = x s with s the sigmoid of 2u, u = √(2/π) (x + 0.044715 x³); derivative s + x s (1 − s) 2u′. */
 const geluTanh = tf.customGrad((x, save) => {
   const input = x as tf.Tensor;
-  const c = Math.sqrt(2 / Math.PI);
+  const c = 2 * Math.sqrt(2 / Math.PI);
   const square = input.square();
-  const t = input.mul(square.mul(0.044715).add(1)).mul(c).tanh();
-  (save as tf.GradSaveFunc)([input, square, t]);
+  const s = square
+    .mul(c * 0.044715)
+    .add(c)
+    .mul(input)
+    .sigmoid();
+  (save as tf.GradSaveFunc)([input, square, s]);
   return {
-    value: input.mul(t.add(1)).mul(0.5),
+    value: input.mul(s),
     gradFunc: (dy: tf.Tensor, saved: tf.Tensor[]) => {
-      const [x, square, t] = saved;
-      const slope = square
-        .mul(3 * 0.044715)
-        .add(1)
-        .mul(c);
-      const curve = tf.sub(1, t.square()).mul(x).mul(slope);
-      return dy.mul(t.add(1).add(curve)).mul(0.5);
+      const [x, square, s] = saved;
+      const slope = square.mul(3 * c * 0.044715).add(c); // 2u′
+      return slope.mul(x).mul(s.sub(s.square())).add(s).mul(dy);
     },
   };
 });

@@ -5,10 +5,10 @@ import {
   denseShapes,
   type EncoderInput,
   encode,
-  layerNorm,
   type Noise,
   normShapes,
   type Params,
+  param,
   type Shape,
 } from './bert.ts';
 
@@ -67,14 +67,34 @@ export function spanScores(
     const widths: tf.Tensor[] = [];
     const valid: tf.Tensor[] = [];
     for (let w = 0; w < W; w++) {
-      widths.push(start.add(end.slice([0, w, 0], [R, T, S])).relu());
+      widths.push(start.add(end.slice([0, w, 0], [R, T, S])));
       valid.push(blockTokens.mul(inBlock.slice([0, w], [R, T])));
     }
-    const spans = tf.stack(widths, 1).reshape([R * W * T, S]) as tf.Tensor2D;
-    const normed = layerNorm(params, 'span.norm.', spans, config.spanLayerNormEps);
-    const scores = dense(params, 'span.output.', normed).reshape([R, W, T]);
+    const spans = tf
+      .stack(widths, 1)
+      .reshape([R * W * T, S])
+      .relu() as tf.Tensor2D;
+    const scores = scoreSpans(params, spans, config.spanLayerNormEps).reshape([R, W, T]);
     return scores.add(tf.sub(1, tf.stack(valid, 1)).mul(INVALID)) as tf.Tensor3D;
   });
+}
+
+/**
+ * v · LayerNorm(h) + c of many spans: [n, S] → [n, 1]. With g and b the normalisation's gain and bias, u = v ∘ g and ū its
+ * mean, this is (u − ū) · h / σ(h) + v · b + c: no normalised copy of h, by far the reader's largest tensor.
+ */
+function scoreSpans(params: Params, spans: tf.Tensor2D, eps: number): tf.Tensor2D {
+  const S = spans.shape[1];
+  const v = param(params, 'span.output.kernel') as tf.Tensor as tf.Tensor2D; // [S, 1]
+  const u = v.mul(param(params, 'span.norm.gain').reshape([S, 1]));
+  const constant = tf
+    .matMul(param(params, 'span.norm.bias').reshape([1, S]), v)
+    .add(param(params, 'span.output.bias'));
+  const average = tf.fill([S, 1], 1 / S) as tf.Tensor2D;
+  const both = tf.matMul(spans, tf.concat([u.sub(u.mean()), average], 1) as tf.Tensor2D); // [n, 2]
+  const mean = both.slice([0, 1], [-1, 1]);
+  const variance = tf.matMul(spans.square(), average).sub(mean.square()).relu();
+  return both.slice([0, 0], [-1, 1]).mul(variance.add(eps).rsqrt()).add(constant) as tf.Tensor2D;
 }
 
 /**
