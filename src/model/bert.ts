@@ -25,11 +25,28 @@ export interface BertConfig {
 /** Every trained tensor by its name, such as `reader.layer.0.attention.qkv.kernel`. Dense kernels are [in, out]. */
 export type Params = Map<string, tf.Variable>;
 
-/** One padded batch: `ids` and `segments` are [B, T] int32, `bias` is [B, 1, 1, T]: 0 on tokens, a large negative number on padding. */
+/**
+ * One batch of B sequences, laid end to end: S rows, one a token, without padding. Only attention needs the rectangle
+ * [B, T] of the longest sequence: `rectangle` leads there and back.
+ */
 export interface EncoderInput {
-  ids: tf.Tensor2D;
-  segments: tf.Tensor2D;
-  bias: tf.Tensor4D;
+  ids: tf.Tensor1D; // [S] int32
+  segments: tf.Tensor2D; // [S, 1]
+  /** Position of each token in its sequence. */
+  places: tf.Tensor1D; // [S] int32
+  /** Row of each sequence's first token. */
+  starts: tf.Tensor2D; // [B, 1] int32
+  /** 0 on tokens, a large negative number on padding. */
+  bias: tf.Tensor4D; // [B, 1, 1, T]
+  /** Absent where the rows are the rectangle already. */
+  rectangle?: {
+    /** For each place of the rectangle its row, 0 for padding. */
+    rows: tf.Tensor1D; // [B*T] int32
+    /** For each row its place in the rectangle. */
+    cells: tf.Tensor1D; // [S] int32
+    /** 0 on padding. */
+    present: tf.Tensor2D; // [B*T, 1]
+  };
 }
 
 /** Added to the attention score of padding, as google-research/bert does; exp() of it is 0 in float32. */
@@ -41,9 +58,12 @@ export function param(params: Params, name: string): tf.Variable {
   return found;
 }
 
+/** Sequences that fill this much of their rectangle are padded after all: that costs less than two ways of laying out rows. */
+const FULL = 0.95;
+
 /**
- * Pads sequences to the longest of them and makes the encoder's input; the caller disposes the three tensors.
- * `sequences[b]` holds the ids of row b, `firstSegment[b]` how many of them belong to segment 0 (the rest is segment 1).
+ * The encoder's input; `disposeInput` frees it. `sequences[b]` holds the ids of row b, `firstSegment[b]` how many of them
+ * belong to segment 0 (the rest is segment 1).
  */
 export function encoderInput(
   sequences: readonly Int32Array[],
@@ -51,28 +71,87 @@ export function encoderInput(
 ): EncoderInput {
   const B = sequences.length;
   let T = 1;
-  for (const s of sequences) T = Math.max(T, s.length);
-  const ids = new Int32Array(B * T); // [PAD] is 0, see WordPiece
-  const segments = new Int32Array(B * T);
+  let tokens = 0;
+  for (const s of sequences) {
+    T = Math.max(T, s.length);
+    tokens += s.length;
+  }
+  const packed = tokens < FULL * B * T;
+  const S = packed ? tokens : B * T;
+  const ids = new Int32Array(S); // [PAD] is 0, see WordPiece
+  const segments = new Float32Array(S);
+  const places = new Int32Array(S);
+  const starts = new Int32Array(B);
   const bias = new Float32Array(B * T).fill(PADDING_BIAS);
-  for (let b = 0; b < B; b++) {
-    ids.set(sequences[b], b * T);
-    bias.fill(0, b * T, b * T + sequences[b].length);
-    segments.fill(1, b * T + firstSegment[b], b * T + sequences[b].length);
+  const rows = new Int32Array(packed ? B * T : 0);
+  const cells = new Int32Array(packed ? S : 0);
+  for (let b = 0, row = 0; b < B; b++) {
+    const n = sequences[b].length;
+    starts[b] = row;
+    ids.set(sequences[b], row);
+    segments.fill(1, row + firstSegment[b], row + n);
+    bias.fill(0, b * T, b * T + n);
+    for (let t = 0; t < n; t++) places[row + t] = t;
+    if (packed) {
+      for (let t = 0; t < n; t++) {
+        rows[b * T + t] = row + t;
+        cells[row + t] = b * T + t;
+      }
+    }
+    row += packed ? n : T;
   }
   return {
-    ids: tf.tensor2d(ids, [B, T], 'int32'),
-    segments: tf.tensor2d(segments, [B, T], 'int32'),
+    ids: tf.tensor1d(ids, 'int32'),
+    segments: tf.tensor2d(segments, [S, 1]),
+    places: tf.tensor1d(places, 'int32'),
+    starts: tf.tensor2d(starts, [B, 1], 'int32'),
     bias: tf.tensor4d(bias, [B, 1, 1, T]),
+    rectangle: packed
+      ? {
+          rows: tf.tensor1d(rows, 'int32'),
+          cells: tf.tensor1d(cells, 'int32'),
+          present: tf.tensor2d(
+            bias.map((x) => (x === 0 ? 1 : 0)),
+            [B * T, 1],
+          ),
+        }
+      : undefined,
   };
 }
 
+export function inputTensors({ rectangle, ...input }: EncoderInput): tf.Tensor[] {
+  return [...Object.values(input), ...Object.values(rectangle ?? {})];
+}
+
 export function disposeInput(input: EncoderInput): void {
-  tf.dispose([input.ids, input.segments, input.bias]);
+  tf.dispose(inputTensors(input));
+}
+
+/** Rows [S, C] laid out as the rectangle [B*T, C]. Padding repeats row 0, and its gradient must be 0. */
+function spread(x: tf.Tensor2D, { rectangle }: EncoderInput): tf.Tensor2D {
+  if (!rectangle) return x;
+  const { rows, cells } = rectangle;
+  const op = tf.customGrad((x) => ({
+    value: tf.gather(x as tf.Tensor, rows),
+    gradFunc: (dy: tf.Tensor) => tf.gather(dy, cells), // each row once: no sum over indices
+  }));
+  return op(x) as tf.Tensor2D;
+}
+
+/** The rows [S, C] of a rectangle [B*T, C]. */
+function gatherCells(x: tf.Tensor2D, { rectangle }: EncoderInput): tf.Tensor2D {
+  if (!rectangle) return x;
+  const { rows, cells, present } = rectangle;
+  const op = tf.customGrad((x) => ({
+    value: tf.gather(x as tf.Tensor, cells),
+    gradFunc: (dy: tf.Tensor) => tf.gather(dy, rows).mul(present),
+  }));
+  return op(x) as tf.Tensor2D;
 }
 
 /**
- * The encoder's output: the whole sequence [B, T, H], or with `positions` [B, M] (int32) only those tokens [B, M, H].
+ * The encoder's output: whole sequences [B, T, H], 0 on padding, or with `positions` [B, M] (int32) only those tokens
+ * [B, M, H].
  *
  * With `positions` the last layer computes queries, residual and feed-forward for these tokens alone; keys and values
  * still come from all tokens, so the result is the same and the last layer costs a fraction.
@@ -88,52 +167,48 @@ export function encode(
   positions?: tf.Tensor2D,
 ): tf.Tensor3D {
   return tf.tidy(() => {
-    const [B, T] = input.ids.shape;
+    const [B, , , T] = input.bias.shape;
     const H = config.hidden;
     if (T > config.positions)
       throw new Error(`a sequence of ${T} tokens is longer than the model's ${config.positions} positions`);
-    let x = dropout(embed(params, p, config, input), noise); // [B*T, H]
+    let x = dropout(embed(params, p, config, input), noise); // [S, H]
     for (let i = 0; i < config.layers; i++) {
       const last = i === config.layers - 1;
-      x = layer(params, `${p}layer.${i}.`, config, x, input.bias, noise, last ? positions : undefined);
+      x = layer(params, `${p}layer.${i}.`, config, x, input, noise, last ? positions : undefined);
     }
+    if (!positions && input.rectangle) x = spread(x, input).mul(input.rectangle.present);
     return x.reshape([B, -1, H]) as tf.Tensor3D;
   });
 }
 
-/** Word, position and segment embeddings, summed and normalised: [B*T, H]. */
+/** Word, position and segment embeddings, summed and normalised: [S, H]. */
 function embed(params: Params, p: string, config: BertConfig, input: EncoderInput): tf.Tensor2D {
-  const [B, T] = input.ids.shape;
   const H = config.hidden;
-  const word = tf.gather(param(params, `${p}embeddings.word`), input.ids.flatten()); // [B*T, H]
-  const position = param(params, `${p}embeddings.position`).slice([0, 0], [T, H]);
-  // With two segments a look-up is e0 + s (e1 - e0): a broadcast, whose gradient is a plain sum.
+  const word = tf.gather(param(params, `${p}embeddings.word`), input.ids); // [S, H]
+  const position = tf.gather(param(params, `${p}embeddings.position`), input.places);
+  // With two segments a look-up is e0 + s (e1 - e0), a product: its gradient needs no sum over indices.
   const segment = param(params, `${p}embeddings.segment`); // [2, H]
   const e0 = segment.slice([0, 0], [1, H]);
   const e1 = segment.slice([1, 0], [1, H]);
-  const s = input.segments.toFloat().reshape([B, T, 1]);
-  const base = position.add(e0).reshape([1, T, H]);
-  const sum = word
-    .reshape([B, T, H])
-    .add(base)
-    .add(s.mul(e1.sub(e0).reshape([1, 1, H])));
-  return layerNorm(params, `${p}embeddings.norm.`, sum.reshape([B * T, H]), config.layerNormEps);
+  const segments = affine(input.segments, e1.sub(e0), e0.flatten());
+  const sum = word.add(position).add(segments) as tf.Tensor2D;
+  return layerNorm(params, `${p}embeddings.norm.`, sum, config.layerNormEps);
 }
 
-/** One post-LN transformer layer: [B*T, H] → [B*T, H], or [B*M, H] when `positions` [B, M] are asked for. */
+/** One post-LN transformer layer: [S, H] → [S, H], or [B*M, H] when `positions` [B, M] are asked for. */
 function layer(
   params: Params,
   p: string,
   config: BertConfig,
   x: tf.Tensor2D,
-  bias: tf.Tensor4D,
+  input: EncoderInput,
   noise: Noise | undefined,
   positions: tf.Tensor2D | undefined,
 ): tf.Tensor2D {
   const { hidden: H, heads: N } = config;
   const D = H / N;
-  const B = bias.shape[0];
-  const T = bias.shape[3];
+  const { bias } = input;
+  const [B, , , T] = bias.shape;
   const kernel = param(params, `${p}attention.qkv.kernel`) as tf.Tensor as tf.Tensor2D; // [H, 3H]
   const qkvBias = param(params, `${p}attention.qkv.bias`) as tf.Tensor as tf.Tensor1D;
 
@@ -142,32 +217,26 @@ function layer(
   let k: tf.Tensor; // [B, N, T, D]
   let v: tf.Tensor;
   if (positions) {
-    residual = takeRows(x, positions, T);
+    residual = tf.gather(x, positions.add(input.starts).flatten().toInt()) as tf.Tensor2D;
     q = affine(residual, kernel.slice([0, 0], [H, H]), qkvBias.slice([0], [H]))
       .reshape([B, -1, N, D])
       .transpose([0, 2, 1, 3]);
     const kv = affine(x, kernel.slice([0, H], [H, 2 * H]), qkvBias.slice([H], [2 * H]));
-    [k, v] = tf.unstack(kv.reshape([B, T, 2, N, D]).transpose([2, 0, 3, 1, 4]));
+    [k, v] = tf.unstack(spread(kv, input).reshape([B, T, 2, N, D]).transpose([2, 0, 3, 1, 4]));
   } else {
     const qkv = affine(x, kernel, qkvBias);
-    [q, k, v] = tf.unstack(qkv.reshape([B, T, 3, N, D]).transpose([2, 0, 3, 1, 4]));
+    [q, k, v] = tf.unstack(spread(qkv, input).reshape([B, T, 3, N, D]).transpose([2, 0, 3, 1, 4]));
   }
   const scores = tf.matMul(q.mul(1 / Math.sqrt(D)), k, false, true).add(bias); // [B, N, T or M, T]
   const weights = dropout(tf.softmax(scores), noise);
-  const context = tf.matMul(weights, v).transpose([0, 2, 1, 3]).reshape([-1, H]) as tf.Tensor2D;
+  let context = tf.matMul(weights, v).transpose([0, 2, 1, 3]).reshape([-1, H]) as tf.Tensor2D;
+  if (!positions) context = gatherCells(context, input);
   const attended = dropout(dense(params, `${p}attention.output.`, context), noise);
   const y = layerNorm(params, `${p}attention.norm.`, residual.add(attended), config.layerNormEps);
 
   const inner = gelu(dense(params, `${p}intermediate.`, y), config.gelu); // [., F]
   const out = dropout(dense(params, `${p}output.`, inner), noise);
   return layerNorm(params, `${p}output.norm.`, y.add(out), config.layerNormEps);
-}
-
-/** Rows of `x` [B*T, H] at `positions` [B, M] of each sequence: [B*M, H]. */
-function takeRows(x: tf.Tensor2D, positions: tf.Tensor2D, T: number): tf.Tensor2D {
-  const B = positions.shape[0];
-  const starts = tf.range(0, B * T, T, 'int32').reshape([B, 1]);
-  return tf.gather(x, positions.add(starts).flatten().toInt()) as tf.Tensor2D;
 }
 
 /** tanh pooler over the first token's output [B, H] → [B, H]. */

@@ -37,7 +37,7 @@ export function embedSequences(
   noise?: Noise,
 ): tf.Tensor2D {
   return tf.tidy(() => {
-    const B = input.ids.shape[0];
+    const B = input.bias.shape[0];
     const first = encode(params, p, config, input, noise, tf.zeros([B, 1], 'int32') as tf.Tensor2D); // [B, 1, H]
     const pooled = pool(params, p, first.reshape([B, config.hidden]));
     const projected = dense(params, `${p}projection.`, pooled);

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
-import { type EncoderInput, encoderInput } from './bert.ts';
+import { type EncoderInput, encoderInput, inputTensors } from './bert.ts';
 import { blockSequences, groupByLength, pairIds, querySequences, type Sequences } from './embedder.ts';
 
 /** A sentence with one salient span masked. */
@@ -118,7 +118,7 @@ export function makeFeed(
 export function feedTensors(feed: Feed): tf.Tensor[] {
   const inputs = [feed.queries, feed.documents, ...feed.joint.map((g) => g.input)];
   return [
-    ...inputs.flatMap((i) => [i.ids, i.segments, i.bias]),
+    ...inputs.flatMap(inputTensors),
     feed.candidates,
     feed.present,
     feed.masks,

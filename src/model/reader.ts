@@ -49,7 +49,7 @@ export function spanScores(
   noise?: Noise,
 ): tf.Tensor3D {
   return tf.tidy(() => {
-    const [R, T] = input.ids.shape;
+    const [R, , , T] = input.bias.shape;
     const { hidden: H, spanHidden: S } = config;
     const W = Math.min(config.maxSpanWidth, T);
     const outputs = encode(params, p, config, input, noise).reshape([R * T, H]) as tf.Tensor2D;

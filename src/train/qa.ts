@@ -205,7 +205,7 @@ export function makeReading(
     pairs.map((p) => p.ids),
     pairs.map((p) => p.firstSegment),
   );
-  const T = input.ids.shape[1];
+  const T = input.bias.shape[3];
   const inBlock = new Float32Array(B * R * T);
   for (let row = 0; row < B * R; row++)
     inBlock.fill(1, row * T + offsets[row], row * T + offsets[row] + lengths[row]);

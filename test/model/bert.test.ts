@@ -124,3 +124,39 @@ test('a sequence longer than the positions is refused', () => {
   const input = encoderInput([new Int32Array(25).fill(7)], [25]);
   assert.throws(() => encode(params, '', config, input), /25 tokens.*24 positions/);
 });
+
+for (const [layout, lengths] of [
+  ['nearly full, so padded', [10, 10, 9, 10, 10, 10]],
+  ['uneven, so laid end to end', [10, 3, 9, 1, 10, 6]],
+] as const) {
+  test(`a batch ${layout}, computes what its sequences compute alone`, () => {
+    const { config, params } = loadFixture('bert-gelu', '');
+    const sequences = lengths.map((n, b) =>
+      Int32Array.from({ length: n }, (_, t) => 5 + ((7 * b + 3 * t) % 11)),
+    );
+    const variables = [...params.values()];
+    // Squares, so that no gradient is the same for every output.
+    const total = (rows: Int32Array[]) => {
+      const input = encoderInput(
+        rows,
+        rows.map((s) => Math.ceil(s.length / 2)),
+      );
+      return tf.variableGrads(
+        () => {
+          const outputs = encode(params, '', config, input); // [B, T, H]
+          const tokens = input.bias.equal(0).toFloat().reshape([rows.length, -1, 1]);
+          return outputs.mul(tokens).add(0.1).square().mul(tokens).sum() as tf.Scalar;
+        },
+        variables.filter((v) => !/pooler|mlm/.test(v.name)),
+      );
+    };
+    const together = total(sequences);
+    const alone = sequences.map((s) => total([s]));
+    const sum = (tensors: tf.Tensor[]) => tf.addN(tensors);
+    assertClose(together.value, sum(alone.map((a) => a.value)).arraySync() as number, 'loss');
+    for (const [name, gradient] of Object.entries(together.grads)) {
+      const wanted = sum(alone.map((a) => a.grads[name]));
+      assert.ok(relativeError(gradient.dataSync(), [...wanted.dataSync()]) < 1e-4, name);
+    }
+  });
+}
