@@ -1,9 +1,11 @@
 import { createHash } from 'node:crypto';
 import {
   closeSync,
+  existsSync,
   fsyncSync,
   mkdirSync,
   openSync,
+  readdirSync,
   readFileSync,
   readSync,
   renameSync,
@@ -52,6 +54,7 @@ export async function writeFolderAtomic<T>(dir: string, fill: (aside: string) =>
   const aside = `${dir}.${process.pid}.tmp`;
   const old = `${dir}.${process.pid}.old`;
   try {
+    recoverFolders(dirname(dir));
     rmSync(aside, { recursive: true, force: true });
     mkdirSync(aside, { recursive: true });
     const result = await fill(aside);
@@ -66,6 +69,46 @@ export async function writeFolderAtomic<T>(dir: string, fill: (aside: string) =>
   } catch (error) {
     rmSync(aside, { recursive: true, force: true });
     throw explainWrite(dir, error);
+  }
+}
+
+/** `NAME.PID.tmp`, a file or folder not yet whole, and `NAME.PID.old`, a folder on its way out. */
+const ASIDE = /^(.+)\.(\d+)\.(tmp|old)$/;
+
+/** True of the names that writing gives to what is not, or no longer, in its place. */
+export function isAside(name: string): boolean {
+  return ASIDE.test(name);
+}
+
+/**
+ * Clears up in `parent` after processes that were killed while writing there: a folder that was about to be replaced and
+ * never was gets its name back, everything else aside is removed. What living processes have aside stays.
+ */
+export function recoverFolders(parent: string): void {
+  let names: string[];
+  try {
+    names = readdirSync(parent);
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return;
+    throw error;
+  }
+  for (const name of names) {
+    const [, target, pid, kind] = ASIDE.exec(name) ?? [];
+    if (!target || Number(pid) === process.pid || isAlive(Number(pid))) continue;
+    if (kind === 'old' && !existsSync(join(parent, target))) {
+      renameSync(join(parent, name), join(parent, target));
+    } else {
+      rmSync(join(parent, name), { recursive: true, force: true });
+    }
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return errorCode(error) !== 'ESRCH';
   }
 }
 

@@ -13,11 +13,20 @@ import {
   writeSync,
 } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { Index, MetricKind, ScalarKind } from 'usearch';
 import { z } from 'zod';
 import { errorCode, UserError } from '../errors.ts';
-import { type FileSeal, inside, readJson, sha256File, writeFileAtomic, writeFolderAtomic } from '../files.ts';
+import {
+  type FileSeal,
+  inside,
+  isAside,
+  readJson,
+  recoverFolders,
+  sha256File,
+  writeFileAtomic,
+  writeFolderAtomic,
+} from '../files.ts';
 import { random } from '../random.ts';
 
 // Maximum inner product search over the block embeddings: one folder holds
@@ -132,7 +141,6 @@ export async function buildIndex(
   const { dimensions } = options;
   const { rows } = input;
   if (rows === 0) throw new UserError(`${dir}: there is no block to index; give a corpus with text`);
-  removeAbandoned(dirname(dir));
   return writeFolderAtomic(dir, async (aside) => {
     const threads = usableThreads(options.threads);
     const graph = newGraph(options);
@@ -317,7 +325,7 @@ export function publish(indexRoot: string, name: string, keep = 2): void {
   for (const folder of others.slice(Math.max(0, keep - 1))) {
     rmSync(join(indexRoot, folder.name), { recursive: true, force: true });
   }
-  removeAbandoned(indexRoot);
+  recoverFolders(indexRoot);
 }
 
 /** The folder that `current` points to, or undefined when nothing was published yet. */
@@ -334,7 +342,7 @@ export function currentIndex(indexRoot: string): string | undefined {
 function indexFolders(indexRoot: string): { name: string; createdAt: string }[] {
   const found: { name: string; createdAt: string }[] = [];
   for (const entry of readdirSync(indexRoot, { withFileTypes: true })) {
-    if (!entry.isDirectory() || ASIDE.test(entry.name)) continue;
+    if (!entry.isDirectory() || isAside(entry.name)) continue;
     try {
       found.push({ name: entry.name, createdAt: readManifest(join(indexRoot, entry.name)).createdAt });
     } catch (error) {
@@ -344,33 +352,6 @@ function indexFolders(indexRoot: string): { name: string; createdAt: string }[] 
   return found.sort((a, b) =>
     a.createdAt < b.createdAt ? 1 : a.createdAt > b.createdAt ? -1 : a.name < b.name ? 1 : -1,
   );
-}
-
-/** `NAME.PID.tmp` and `NAME.PID.old`, as `writeFolderAtomic` names its folders. */
-const ASIDE = /\.(\d+)\.(tmp|old)$/;
-
-/** Removes what killed builds left in `indexRoot`: a half-built index can be as large as a whole one. */
-function removeAbandoned(indexRoot: string): void {
-  let names: string[];
-  try {
-    names = readdirSync(indexRoot);
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return;
-    throw error;
-  }
-  for (const name of names) {
-    const pid = ASIDE.exec(name)?.[1];
-    if (pid && !isAlive(Number(pid))) rmSync(join(indexRoot, name), { recursive: true, force: true });
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return errorCode(error) !== 'ESRCH';
-  }
 }
 
 // ---------------------------------------------------------------- open and search

@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { UserError } from '../errors.ts';
-import { readJson, writeFileAtomic, writeFolderAtomic } from '../files.ts';
+import { readJson, recoverFolders, writeFileAtomic, writeFolderAtomic } from '../files.ts';
 import type { Shape } from '../model/bert.ts';
 import { loadWeights, saveWeights } from '../model/checkpoint.ts';
 import type { Model } from '../model/model.ts';
@@ -117,6 +117,7 @@ export function stepsDone(checkpoint: string): number | undefined {
 
 /** True when the stage has been begun: the same command goes on from there. */
 export function hasCheckpoint(checkpoint: string): boolean {
+  recoverFolders(dirname(checkpoint));
   return existsSync(join(checkpoint, STATE));
 }
 
