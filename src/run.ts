@@ -1,7 +1,8 @@
-import { appendFileSync, existsSync, mkdirSync, rmSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { appendFileSync, existsSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { type Config, loadConfig, saveConfig } from './config.ts';
 import { UserError } from './errors.ts';
+import { writeFileAtomic } from './files.ts';
 
 /** Every path in a run folder. */
 export interface Run {
@@ -70,9 +71,18 @@ export interface JsonLines {
   write(record: object): void;
 }
 
-/** Opens a metrics log; `fresh` empties what an earlier run of the stage left. */
-export function jsonLines(path: string, fresh: boolean): JsonLines {
-  mkdirSync(dirname(path), { recursive: true });
-  if (fresh) rmSync(path, { force: true });
+/**
+ * Opens a metrics log as it was after `done` steps: what a killed process wrote beyond its last checkpoint goes, since
+ * the steps are done again. A line tells its step as `inUseAt`, else as `step`.
+ */
+export function jsonLines(path: string, done: number): JsonLines {
+  const kept = [];
+  for (const line of done > 0 && existsSync(path) ? readFileSync(path, 'utf8').split('\n') : []) {
+    try {
+      const { inUseAt, step } = JSON.parse(line);
+      if ((inUseAt ?? step) <= done) kept.push(`${line}\n`);
+    } catch {} // a line that a kill cut short
+  }
+  writeFileAtomic(path, kept.join(''));
   return { write: (record) => appendFileSync(path, `${JSON.stringify(record)}\n`) };
 }

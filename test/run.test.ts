@@ -1,5 +1,13 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  appendFileSync,
+  existsSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -96,14 +104,16 @@ test('a saved configuration that was damaged by hand is named', () => {
   );
 });
 
-test('a metrics log grows line by line, and a fresh one begins anew', () => {
+test('a metrics log grows line by line, forgets the steps that are done again, and can begin anew', () => {
   const path = newRun().metrics('ict');
-  const first = jsonLines(path, true);
+  const first = jsonLines(path, 0);
   first.write({ step: 1, loss: 0.5 });
   first.write({ step: 2 });
-  jsonLines(path, false).write({ step: 3 });
+  first.write({ step: 1, inUseAt: 3 });
+  appendFileSync(path, '{"step":2,"lo'); // a kill in the middle of a line
+  jsonLines(path, 2).write({ step: 3 });
   const lines = () => readFileSync(path, 'utf8').split('\n');
   assert.deepEqual(lines(), ['{"step":1,"loss":0.5}', '{"step":2}', '{"step":3}', '']);
-  jsonLines(path, true).write({ step: 1 });
+  jsonLines(path, 0).write({ step: 1 });
   assert.deepEqual(lines(), ['{"step":1}', '']);
 });

@@ -1,6 +1,7 @@
 import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Corpus } from '../corpus/store.ts';
+import { UserError } from '../errors.ts';
 import { writeFolderAtomic } from '../files.ts';
 import { saveWeights } from '../model/checkpoint.ts';
 import { embedderShapes } from '../model/embedder.ts';
@@ -10,7 +11,7 @@ import { indexName } from '../retrieval/make-index.ts';
 import { type Published, type Refresher, startRefresher } from '../retrieval/refresher-client.ts';
 import { currentIndex, openIndex, type SearchIndex } from '../retrieval/search.ts';
 import { jsonLines } from '../run.ts';
-import { hasCheckpoint, type LoopResult, train } from '../train/loop.ts';
+import { type LoopResult, stepsDone, train } from '../train/loop.ts';
 import { pretrainStep } from '../train/pretrain.ts';
 import { matchingIndex } from './build-index.ts';
 import { type Context, emptyModel, firstWeights, hasWeights, runCorpus, stageWeights } from './context.ts';
@@ -65,7 +66,7 @@ function openCurrent({ run, config }: Context, corpus: Corpus): SearchIndex {
 /** The trainer's side of the refresh: hands out snapshots, takes up indexes, and tells how old the one in use is. */
 function liveRefresh({ run, config, engine }: Context, model: Model, index: SearchIndex) {
   const { every, mode, niceness } = config.refresh;
-  const log = jsonLines(run.refreshes, !hasCheckpoint(run.checkpoint('pretrain')));
+  const log = jsonLines(run.refreshes, stepsDone(run.checkpoint('pretrain')) ?? 0);
   const asked = new Map<number, number>(); // when the snapshot of each step was written
   let published: Published | undefined;
   let snapshotAt = performance.now();
@@ -108,7 +109,7 @@ function liveRefresh({ run, config, engine }: Context, model: Model, index: Sear
         if (mode === 'sync') {
           while (child.busy) await new Promise((resolve) => setTimeout(resolve, 20));
           if (!published)
-            throw new Error(
+            throw new UserError(
               "no new index, and refresh.mode sync cannot go on without: see the refresher's message above",
             );
         }

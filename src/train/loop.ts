@@ -69,7 +69,7 @@ export async function train(options: LoopOptions): Promise<LoopResult> {
     steps,
   );
   const first = resume(options, optimizer);
-  const log = jsonLines(options.metrics, first === 0);
+  const log = jsonLines(options.metrics, first);
   const bar = progress(options.name, steps, first);
   const stop = stopOnSignal();
   let averages = new Averages();
