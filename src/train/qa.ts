@@ -58,7 +58,10 @@ export function qaStep(
       for (let i = 0; i < config.qa.batch; i++) {
         batch.push(questions[exampleAt(config.seed + 2, questions.length, step * config.qa.batch + i)]);
       }
-      return qaGradients(model, shapes, corpus, index, batch, config, noise, cache);
+      const feed = makeQaFeed(model, corpus, index, batch, config, cache);
+      const result = qaGradients(model, shapes, feed, noise);
+      disposeQaFeed(feed);
+      return result;
     },
     dispose: () => noise?.dispose(),
   };
@@ -74,16 +77,27 @@ export function qaShapes(model: Model): Shape[] {
   );
 }
 
-function qaGradients(
+/** Everything one step of fine-tuning feeds to the model: B questions, C blocks retrieved for each, R of them read. */
+export interface QaFeed {
+  queries: EncoderInput;
+  /** The index's vectors of the blocks. */
+  vectors: tf.Tensor3D; // [B, C, P]
+  /** 1 where there is such a block, and where it holds an answer. */
+  present: tf.Tensor2D; // [B, C]
+  positives: tf.Tensor2D; // [B, C]
+  reading: Reading;
+  /** 1 on every span of `readScores` that is an answer. */
+  spans: tf.Tensor2D; // [B, R*W*T]
+}
+
+function makeQaFeed(
   model: Model,
-  shapes: readonly Shape[],
   corpus: Corpus,
   index: SearchIndex,
   batch: readonly EncodedQuestion[],
   config: Config,
-  noise: Noise | undefined,
   texts: Map<number, string>,
-): StepResult {
+): QaFeed {
   const B = batch.length;
   const P = config.model.projection;
   const queries = querySequences(
@@ -121,21 +135,40 @@ function qaGradients(
   );
   const reading = makeReading(corpus, batch, readBlocks, R, config);
   const correct = markSpans(reading, batch, corpus, readBlocks, model.reader.maxSpanWidth);
-  const queryInput = encoderInput(queries.ids, queries.firstSegment);
-  const z = tf.tensor3d(vectors, [B, C, P]);
-  const here = tf.tensor2d(present, [B, C]);
-  const positives = tf.tensor2d(right, [B, C]);
-  const spans = tf.tensor2d(correct, [B, correct.length / B]);
+  return {
+    queries: encoderInput(queries.ids, queries.firstSegment),
+    vectors: tf.tensor3d(vectors, [B, C, P]),
+    present: tf.tensor2d(present, [B, C]),
+    positives: tf.tensor2d(right, [B, C]),
+    reading,
+    spans: tf.tensor2d(correct, [B, correct.length / B]),
+  };
+}
+
+function disposeQaFeed({ queries, vectors, present, positives, reading, spans }: QaFeed): void {
+  disposeInput(queries);
+  disposeReading(reading);
+  tf.dispose([vectors, present, positives, spans]);
+}
+
+/** Gradients of the retriever's and the reader's loss, means over the batch's questions. */
+export function qaGradients(
+  model: Model,
+  shapes: readonly Shape[],
+  { queries, vectors, present, positives, reading, spans }: QaFeed,
+  noise?: Noise,
+): StepResult {
+  const [B, C, P] = vectors.shape;
   const kept: tf.Tensor[] = [];
   const { value, gradients } = lossGradients(model, shapes, () => {
-    const q = embedSequences(model.params, model.queryTower, model.embedder, queryInput, noise);
+    const q = embedSequences(model.params, model.queryTower, model.embedder, queries, noise);
     const scores = tf
-      .matMul(z, q.reshape([B, P, 1]))
+      .matMul(vectors, q.reshape([B, P, 1]))
       .reshape([B, C])
       .div(model.temperature) as tf.Tensor2D;
-    const masked = scores.add(tf.sub(1, here).mul(-1e9)) as tf.Tensor2D;
+    const masked = scores.add(tf.sub(1, present).mul(-1e9)) as tf.Tensor2D;
     const retriever = marginalLogLoss(masked, positives);
-    const all = readScores(model, reading, masked.slice([0, 0], [B, R]), noise); // [B, R*W*T]
+    const all = readScores(model, reading, masked.slice([0, 0], [B, reading.R]), noise); // [B, R*W*T]
     const reader = marginalLogLoss(all, spans);
     const hit = tf.gather(
       spans.flatten(),
@@ -153,9 +186,7 @@ function qaGradients(
   });
   const [retrieverLoss, readerLoss, exactMatch, retrieved, read] = kept.map((t) => t.dataSync()[0]);
   const figures = { loss: value.dataSync()[0], retrieverLoss, readerLoss, exactMatch, retrieved, read };
-  tf.dispose([value, ...kept, z, here, positives, spans]);
-  disposeInput(queryInput);
-  disposeReading(reading);
+  tf.dispose([value, ...kept]);
   return { gradients, figures };
 }
 
