@@ -147,7 +147,7 @@ export function retrieveCandidates(
  * Gradients and figures of one pass.
  * @param allMasks masked word pieces of the whole batch: the loss is the mean over them, as in the released code
  */
-function realmGradients(
+export function realmGradients(
   model: Model,
   shapes: readonly Shape[],
   feed: Feed,

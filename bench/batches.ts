@@ -1,0 +1,141 @@
+import { type Random, random } from '../src/random.ts';
+
+// Batches of the four kinds of work, of random word pieces with the lengths of SQuAD's passages and questions: speed
+// depends on lengths, not on words. Both sides of the benchmark get the same batches.
+
+export interface Size {
+  name: string;
+  layers: number;
+  hidden: number;
+  heads: number;
+  /** Questions or sentences a step, of the three training steps. */
+  batch: number;
+}
+
+export const SIZES: Size[] = [
+  { name: 'tiny', layers: 2, hidden: 128, heads: 4, batch: 8 },
+  { name: 'mini', layers: 4, hidden: 256, heads: 4, batch: 8 },
+  { name: 'small', layers: 6, hidden: 384, heads: 6, batch: 4 },
+];
+
+export const VOCABULARY = 16000;
+/** Candidates of a sentence in pretraining, the null document among them, and blocks read for a question. */
+const CANDIDATES = 5;
+const READ = 5;
+export const RETRIEVED = 200;
+/** Blocks of one embedding batch, and examples of an ICT step in units of the size's batch. */
+const EMBEDDED = 8;
+const ICT = 4;
+const MASKS = 3;
+const MASK = 4;
+
+/**
+ * Word pieces of 26,743 blocks (192 tokens at most), 77,082 sentences and 10,570 questions of SQuAD 1.1, as
+ * `configs/squad-open.yaml` prepares them with a vocabulary of 16,000: [share of them, at most this long].
+ */
+type Lengths = [number, number][];
+const BODIES: Lengths = curve([7, 36, 51, 82, 106, 119, 132, 144, 156, 166, 176, 182, 188]);
+const SENTENCES: Lengths = curve([2, 13, 16, 20, 24, 27, 31, 35, 40, 46, 57, 62, 62]);
+const QUESTIONS: Lengths = curve([4, 7, 8, 9, 10, 11, 12, 13, 14, 16, 18, 21, 38]);
+
+function curve(lengths: number[]): Lengths {
+  const shares = [0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1];
+  return shares.map((share, i) => [share, lengths[i]]);
+}
+
+function drawLength(lengths: Lengths, random: Random): number {
+  const u = random.float();
+  const i = lengths.findIndex(([share]) => share >= u && share > 0);
+  const [[from, low], [to, high]] = [lengths[i - 1], lengths[i]];
+  return Math.round(low + ((u - from) / (to - from)) * (high - low));
+}
+
+export interface SequenceBatch {
+  ids: number[][];
+  /** Tokens of segment 0 in each sequence. */
+  first: number[];
+}
+
+export interface Batches {
+  embed: SequenceBatch;
+  ict: { queries: SequenceBatch; blocks: SequenceBatch };
+  pretrain: {
+    queries: SequenceBatch;
+    /** Distinct documents, the null document first. */
+    documents: SequenceBatch;
+    /** [B][K] rows of `documents`, 0 first. */
+    candidates: number[][];
+    /** B*K rows: sentence and document. */
+    joint: SequenceBatch;
+    /** [B][M] places of the masks, the same in `queries` and `joint`, and the pieces they hide. */
+    positions: number[][];
+    targets: number[][];
+  };
+  qa: {
+    queries: SequenceBatch;
+    /** B*R rows: question and block. */
+    joint: SequenceBatch;
+    /** One right span a question, in its first block: start in the sequence and width. */
+    spans: [number, number][];
+  };
+}
+
+export function makeBatches(size: Size, seed: number): Batches {
+  const r = random(seed);
+  const piece = () => 10 + r.int(VOCABULARY - 10);
+  const text = (lengths: Lengths) => Array.from({ length: drawLength(lengths, r) }, piece);
+  const texts = (n: number, lengths: Lengths) => Array.from({ length: n }, () => text(lengths));
+  const [CLS, SEP] = [2, 3];
+  const queries = (list: number[][]): SequenceBatch => {
+    const ids = list.map((q) => [CLS, ...q, SEP]);
+    return { ids, first: ids.map((s) => s.length) };
+  };
+  const pairs = (list: [number[], number[]][]): SequenceBatch => ({
+    ids: list.map(([a, b]) => [CLS, ...a, SEP, ...b, SEP]),
+    first: list.map(([a]) => a.length + 2),
+  });
+  const blocks = (list: number[][]) => pairs(list.map((b) => [[piece(), piece()], b]));
+  const B = size.batch;
+
+  const sentences = texts(B, SENTENCES).map((s) => (s.length < MASKS ? [...s, piece(), piece()] : s));
+  const positions = sentences.map((s) => {
+    const at = r.int(s.length - MASKS + 1);
+    return [at + 1, at + 2, at + 3];
+  });
+  const masked = sentences.map((s, b) => s.map((id, i) => (positions[b].includes(i + 1) ? MASK : id)));
+  const bodies = texts(B * (CANDIDATES - 1), BODIES);
+  const candidates = masked.map((_, b) => [
+    0,
+    ...Array.from({ length: CANDIDATES - 1 }, (_, k) => 1 + b * (CANDIDATES - 1) + k),
+  ]);
+  const documents = blocks(bodies);
+  const questions = texts(B, QUESTIONS);
+  const read = texts(B * READ, BODIES);
+  return {
+    embed: blocks(texts(EMBEDDED * B, BODIES)),
+    ict: { queries: queries(texts(ICT * B, SENTENCES)), blocks: blocks(texts(ICT * B, BODIES)) },
+    pretrain: {
+      queries: queries(masked),
+      documents: { ids: [[CLS, SEP, SEP], ...documents.ids], first: [2, ...documents.first] },
+      candidates,
+      joint: pairs(
+        candidates.flatMap((row, b) =>
+          row.map((k): [number[], number[]] => [masked[b], k === 0 ? [] : bodies[k - 1]]),
+        ),
+      ),
+      positions,
+      targets: positions.map((row) => row.map(piece)),
+    },
+    qa: {
+      queries: queries(questions),
+      joint: pairs(
+        questions.flatMap((q, b) =>
+          read.slice(b * READ, (b + 1) * READ).map((z): [number[], number[]] => [q, z]),
+        ),
+      ),
+      spans: questions.map((q, b) => [q.length + 2, Math.min(2, read[b * READ].length)]),
+    },
+  };
+}
+
+export const BLOCKS_READ = READ;
