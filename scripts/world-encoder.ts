@@ -1,7 +1,7 @@
 // Trains the small encoder that the demo starts from, as REALM starts from BERT: masked language modelling on generated
-// worlds that share no name with the demo's. Run: npx tsx scripts/world-encoder.ts (about 40 minutes on two cores).
-// The weights in assets/ came out of this curriculum in two goes, while it was being found: 6,500 steps, then 2,500 more
-// with fresh moments and a highest rate of 6e-4.
+// worlds that share no name with the demo's. Run: npx tsx scripts/world-encoder.ts --threads 1 (50 minutes, on one core).
+// It made the weights in assets/: at the end 0.57 nats a hidden piece beside the right document, 4.16 beside another,
+// 3.84 without one, and 4.18 a piece that [CLS] names.
 import { copyFileSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -27,7 +27,7 @@ import { generateWorld } from '../src/world/world.ts';
 
 const { values: options } = parseArgs({
   options: {
-    steps: { type: 'string', default: '9000' },
+    steps: { type: 'string', default: '16000' },
     out: { type: 'string', default: 'assets/world-encoder' },
     work: { type: 'string', default: 'runs/world-encoder' },
     vocabulary: { type: 'string', default: '2000' },

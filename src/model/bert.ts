@@ -59,7 +59,7 @@ export function param(params: Params, name: string): tf.Variable {
 }
 
 /** Sequences that fill this much of their rectangle are padded after all: that costs less than two ways of laying out rows. */
-const FULL = 0.95;
+const FULL = 0.9;
 
 /**
  * The encoder's input; `disposeInput` frees it. `sequences[b]` holds the ids of row b, `firstSegment[b]` how many of them
