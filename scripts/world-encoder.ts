@@ -1,5 +1,5 @@
 // Trains the small encoder that the demo starts from, as REALM starts from BERT: masked language modelling on generated
-// worlds that share no name with the demo's. Run: npx tsx scripts/world-encoder.ts --threads 1 (50 minutes, on one core).
+// worlds that share no name with the demo's. Run: npx tsx scripts/world-encoder.ts --threads 1 (about an hour, on one core).
 // It made the weights in assets/: at the end 0.57 nats a hidden piece beside the right document, 4.16 beside another,
 // 3.84 without one, and 4.18 a piece that [CLS] names.
 import { copyFileSync, existsSync } from 'node:fs';
