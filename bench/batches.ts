@@ -1,3 +1,4 @@
+import { blockSequences, pairIds, querySequences, type Sequences } from '../src/model/embedder.ts';
 import { type Random, random } from '../src/random.ts';
 
 // Batches of the four kinds of work, of random word pieces with the lengths of SQuAD's passages and questions: speed
@@ -21,13 +22,15 @@ export const SIZES: Size[] = [
 export const VOCABULARY = 16000;
 /** Candidates of a sentence in pretraining, the null document among them, and blocks read for a question. */
 const CANDIDATES = 5;
-const READ = 5;
+export const READ = 5;
 export const RETRIEVED = 200;
 /** Blocks of one embedding batch, and examples of an ICT step in units of the size's batch. */
 const EMBEDDED = 8;
 const ICT = 4;
 const MASKS = 3;
-const MASK = 4;
+const SPECIAL = { cls: 2, sep: 3, mask: 4 };
+/** Longest sequence that the model of `configs/squad-open.yaml` takes; none here is cut. */
+const POSITIONS = 256;
 
 /**
  * Word pieces of 26,743 blocks (192 tokens at most), 77,082 sentences and 10,570 questions of SQuAD 1.1, as
@@ -50,31 +53,25 @@ function drawLength(lengths: Lengths, random: Random): number {
   return Math.round(low + ((u - from) / (to - from)) * (high - low));
 }
 
-export interface SequenceBatch {
-  ids: number[][];
-  /** Tokens of segment 0 in each sequence. */
-  first: number[];
-}
-
 export interface Batches {
-  embed: SequenceBatch;
-  ict: { queries: SequenceBatch; blocks: SequenceBatch };
+  embed: Sequences;
+  ict: { queries: Sequences; blocks: Sequences };
   pretrain: {
-    queries: SequenceBatch;
+    queries: Sequences;
     /** Distinct documents, the null document first. */
-    documents: SequenceBatch;
+    documents: Sequences;
     /** [B][K] rows of `documents`, 0 first. */
     candidates: number[][];
     /** B*K rows: sentence and document. */
-    joint: SequenceBatch;
+    joint: Sequences;
     /** [B][M] places of the masks, the same in `queries` and `joint`, and the pieces they hide. */
     positions: number[][];
     targets: number[][];
   };
   qa: {
-    queries: SequenceBatch;
+    queries: Sequences;
     /** B*R rows: question and block. */
-    joint: SequenceBatch;
+    joint: Sequences;
     /** One right span a question, in its first block: start in the sequence and width. */
     spans: [number, number][];
   };
@@ -83,44 +80,48 @@ export interface Batches {
 export function makeBatches(size: Size, seed: number): Batches {
   const r = random(seed);
   const piece = () => 10 + r.int(VOCABULARY - 10);
-  const text = (lengths: Lengths) => Array.from({ length: drawLength(lengths, r) }, piece);
+  const text = (lengths: Lengths) => Int32Array.from({ length: drawLength(lengths, r) }, piece);
   const texts = (n: number, lengths: Lengths) => Array.from({ length: n }, () => text(lengths));
-  const [CLS, SEP] = [2, 3];
-  const queries = (list: number[][]): SequenceBatch => {
-    const ids = list.map((q) => [CLS, ...q, SEP]);
-    return { ids, first: ids.map((s) => s.length) };
+  const queries = (list: Int32Array[]) => querySequences(SPECIAL, list, POSITIONS);
+  const pairs = (list: [Int32Array, Int32Array][]): Sequences => {
+    const both = list.map(([a, b]) => pairIds(SPECIAL, a, b, POSITIONS));
+    return { ids: both.map((p) => p.ids), firstSegment: both.map((p) => p.firstSegment) };
   };
-  const pairs = (list: [number[], number[]][]): SequenceBatch => ({
-    ids: list.map(([a, b]) => [CLS, ...a, SEP, ...b, SEP]),
-    first: list.map(([a]) => a.length + 2),
-  });
-  const blocks = (list: number[][]) => pairs(list.map((b) => [[piece(), piece()], b]));
+  const titled = (list: Int32Array[]) =>
+    list.map((body) => ({ title: Int32Array.of(piece(), piece()), body }));
+  const blocks = (list: { title: Int32Array; body: Int32Array }[]) =>
+    blockSequences(SPECIAL, list, POSITIONS);
+  const nothing = new Int32Array(0);
   const B = size.batch;
 
-  const sentences = texts(B, SENTENCES).map((s) => (s.length < MASKS ? [...s, piece(), piece()] : s));
+  const sentences = texts(B, SENTENCES).map((s) =>
+    s.length < MASKS ? Int32Array.of(...s, piece(), piece()) : s,
+  );
   const positions = sentences.map((s) => {
     const at = r.int(s.length - MASKS + 1);
     return [at + 1, at + 2, at + 3];
   });
-  const masked = sentences.map((s, b) => s.map((id, i) => (positions[b].includes(i + 1) ? MASK : id)));
+  const masked = sentences.map((s, b) =>
+    s.map((id, i) => (positions[b].includes(i + 1) ? SPECIAL.mask : id)),
+  );
   const bodies = texts(B * (CANDIDATES - 1), BODIES);
   const candidates = masked.map((_, b) => [
     0,
     ...Array.from({ length: CANDIDATES - 1 }, (_, k) => 1 + b * (CANDIDATES - 1) + k),
   ]);
-  const documents = blocks(bodies);
+  const documents = blocks([{ title: nothing, body: nothing }, ...titled(bodies)]);
   const questions = texts(B, QUESTIONS);
   const read = texts(B * READ, BODIES);
   return {
-    embed: blocks(texts(EMBEDDED * B, BODIES)),
-    ict: { queries: queries(texts(ICT * B, SENTENCES)), blocks: blocks(texts(ICT * B, BODIES)) },
+    embed: blocks(titled(texts(EMBEDDED * B, BODIES))),
+    ict: { queries: queries(texts(ICT * B, SENTENCES)), blocks: blocks(titled(texts(ICT * B, BODIES))) },
     pretrain: {
       queries: queries(masked),
-      documents: { ids: [[CLS, SEP, SEP], ...documents.ids], first: [2, ...documents.first] },
+      documents,
       candidates,
       joint: pairs(
         candidates.flatMap((row, b) =>
-          row.map((k): [number[], number[]] => [masked[b], k === 0 ? [] : bodies[k - 1]]),
+          row.map((k): [Int32Array, Int32Array] => [masked[b], k === 0 ? nothing : bodies[k - 1]]),
         ),
       ),
       positions,
@@ -130,12 +131,10 @@ export function makeBatches(size: Size, seed: number): Batches {
       queries: queries(questions),
       joint: pairs(
         questions.flatMap((q, b) =>
-          read.slice(b * READ, (b + 1) * READ).map((z): [number[], number[]] => [q, z]),
+          read.slice(b * READ, (b + 1) * READ).map((z): [Int32Array, Int32Array] => [q, z]),
         ),
       ),
       spans: questions.map((q, b) => [q.length + 2, Math.min(2, read[b * READ].length)]),
     },
   };
 }
-
-export const BLOCKS_READ = READ;

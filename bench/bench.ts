@@ -8,24 +8,16 @@ import * as tf from '@tensorflow/tfjs';
 import { loadConfig } from '../src/config.ts';
 import { startEngine } from '../src/engine.ts';
 import { type EncoderInput, encoderInput } from '../src/model/bert.ts';
-import { embedSequences } from '../src/model/embedder.ts';
+import { embedSequences, type Sequences } from '../src/model/embedder.ts';
 import type { Feed } from '../src/model/feed.ts';
 import { describeModel, disposeModel, initialise, type Model, modelShapes } from '../src/model/model.ts';
+import { say } from '../src/progress.ts';
 import { random } from '../src/random.ts';
 import { batchGradients } from '../src/train/ict.ts';
 import { createOptimizer } from '../src/train/optimizer.ts';
 import { realmGradients } from '../src/train/pretrain.ts';
 import { type QaFeed, qaGradients, qaShapes } from '../src/train/qa.ts';
-import {
-  type Batches,
-  BLOCKS_READ,
-  makeBatches,
-  RETRIEVED,
-  type SequenceBatch,
-  SIZES,
-  type Size,
-  VOCABULARY,
-} from './batches.ts';
+import { type Batches, makeBatches, READ, RETRIEVED, SIZES, type Size, VOCABULARY } from './batches.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -72,14 +64,9 @@ if (options.json)
 
 async function benchSize(size: Size): Promise<Row[]> {
   const batches = makeBatches(size, 1);
-  const sets = [
-    ...Object.entries({
-      layers: size.layers,
-      hidden: size.hidden,
-      heads: size.heads,
-      intermediate: 4 * size.hidden,
-    }),
-  ].map(([key, value]) => `model.${key}=${value}`);
+  const { layers, hidden, heads } = size;
+  const sizes = { layers, hidden, heads, intermediate: 4 * hidden };
+  const sets = Object.entries(sizes).map(([key, value]) => `model.${key}=${value}`);
   const config = loadConfig('configs/squad-open.yaml', sets);
   const { projection, spanHidden, maxSpanWidth, positions } = config.model;
   const model = describeModel(config.model, VOCABULARY);
@@ -101,7 +88,7 @@ async function benchSize(size: Size): Promise<Row[]> {
       spanHidden,
       maxSpanWidth,
       retrieved: RETRIEVED,
-      blocksRead: BLOCKS_READ,
+      blocksRead: READ,
     },
     batches,
   });
@@ -150,7 +137,7 @@ function operations({ layers, hidden }: Size, tokens: number): number {
 }
 
 function tokensOf(batches: Batches, step: Step): number {
-  const count = (...list: SequenceBatch[]) =>
+  const count = (...list: Sequences[]) =>
     list.reduce((n, { ids }) => n + ids.reduce((m, s) => m + s.length, 0), 0);
   const { embed, ict, pretrain, qa } = batches;
   if (step === 'embed') return count(embed);
@@ -164,11 +151,8 @@ function ourSteps(
   batches: Batches,
   apply: (gradients: tf.NamedTensorMap) => void,
 ): Record<Step, () => void> {
-  const input = ({ ids, first }: SequenceBatch) => encoderInput(arrays(ids), first);
-  const arrays = (ids: number[][]) => ids.map((s) => Int32Array.from(s));
-  const sequences = ({ ids, first }: SequenceBatch) => ({ ids: arrays(ids), firstSegment: first });
+  const input = ({ ids, firstSegment }: Sequences) => encoderInput(ids, firstSegment);
   const embedInput = input(batches.embed);
-  const ict = { queries: sequences(batches.ict.queries), blocks: sequences(batches.ict.blocks) };
   const all = modelShapes(model).filter(({ name }) => !name.startsWith('span.'));
   const retriever = all.filter(({ name }) => !name.startsWith(model.readerTower));
   const qa = qaFeed(model, batches, input);
@@ -184,14 +168,17 @@ function ourSteps(
       vectors.dataSync();
       vectors.dispose();
     },
-    ict: () => apply(batchGradients(model, retriever, ict, ict.queries.ids.length, undefined).gradients),
+    ict: () =>
+      apply(
+        batchGradients(model, retriever, batches.ict, batches.ict.queries.ids.length, undefined).gradients,
+      ),
     pretrain: () =>
       apply(realmGradients(model, all, realmFeed(batches, input), pretrain, masks, undefined).gradients),
     qa: () => apply(qaGradients(model, trained, qa).gradients),
   };
 }
 
-function realmFeed({ pretrain }: Batches, input: (b: SequenceBatch) => EncoderInput): Feed {
+function realmFeed({ pretrain }: Batches, input: (b: Sequences) => EncoderInput): Feed {
   const { candidates, positions, targets } = pretrain;
   const [B, K] = [candidates.length, candidates[0].length];
   const perPair = (list: number[][]) =>
@@ -211,16 +198,16 @@ function realmFeed({ pretrain }: Batches, input: (b: SequenceBatch) => EncoderIn
   };
 }
 
-function qaFeed(model: Model, { qa }: Batches, input: (b: SequenceBatch) => EncoderInput): QaFeed {
+function qaFeed(model: Model, { qa }: Batches, input: (b: Sequences) => EncoderInput): QaFeed {
   const B = qa.queries.ids.length;
   const joint = input(qa.joint);
   const [rows, , , T] = joint.bias.shape;
   const W = model.reader.maxSpanWidth;
-  const offsets = Int32Array.from(qa.joint.first);
+  const offsets = Int32Array.from(qa.joint.firstSegment);
   const lengths = Int32Array.from(qa.joint.ids, (ids, r) => ids.length - offsets[r] - 1);
   const inside = tf.buffer([rows, T]);
   for (let r = 0; r < rows; r++) for (let t = 0; t < lengths[r]; t++) inside.set(1, r, offsets[r] + t);
-  const spans = tf.buffer([B, BLOCKS_READ * W * T]);
+  const spans = tf.buffer([B, READ * W * T]);
   qa.spans.forEach(([start, width], b) => {
     spans.set(1, b, (width - 1) * T + start);
   });
@@ -237,7 +224,7 @@ function qaFeed(model: Model, { qa }: Batches, input: (b: SequenceBatch) => Enco
       offsets,
       lengths,
       B,
-      R: BLOCKS_READ,
+      R: READ,
       T,
     },
     spans: spans.toTensor() as tf.Tensor2D,
@@ -268,8 +255,9 @@ function spread(sorted: number[]): string {
   return `${median(sorted).toFixed(2)} (${sorted[0].toFixed(2)} to ${sorted.at(-1)!.toFixed(2)})`;
 }
 
-function say(line: string): void {
-  process.stderr.write(`${line}\n`);
+/** Word pieces as JSON's own arrays. */
+function plain(_: string, value: unknown): unknown {
+  return value instanceof Int32Array ? [...value] : value;
 }
 
 interface Peer {
@@ -293,7 +281,7 @@ async function startPeer(): Promise<Peer | undefined> {
   const ask = (request: object) =>
     new Promise<Record<string, unknown> | undefined>((resolve) => {
       waiting.push(resolve);
-      child.stdin!.write(`${JSON.stringify(request)}\n`);
+      child.stdin!.write(`${JSON.stringify(request, plain)}\n`);
     });
   const hello = await ask({ threads: THREADS });
   if (!hello) return undefined;

@@ -21,7 +21,7 @@ def layout(batch, packed):
     ids, segments, places, cells = [], [], [], []
     bias = torch.zeros(B, 1, 1, T)
     starts = []
-    for b, (row, first) in enumerate(zip(batch["ids"], batch["first"])):
+    for b, (row, first) in enumerate(zip(batch["ids"], batch["firstSegment"])):
         pad = 0 if packed else T - len(row)
         starts.append(len(ids))
         ids += row + [0] * pad
@@ -146,7 +146,7 @@ class Steps:
         joint = lay(q["joint"])
         B, R, T, W = len(q["queries"]["ids"]), size["blocksRead"], joint["T"], size["maxSpanWidth"]
         inside = torch.zeros(B * R, W, T)
-        for row, (ids, first) in enumerate(zip(q["joint"]["ids"], q["joint"]["first"])):
+        for row, (ids, first) in enumerate(zip(q["joint"]["ids"], q["joint"]["firstSegment"])):
             for w in range(W):
                 inside[row, w, first:len(ids) - 1 - w] = 1
         right = torch.zeros(B, R, W, T)
