@@ -115,7 +115,7 @@ export function stepsDone(checkpoint: string): number | undefined {
   return hasCheckpoint(checkpoint) ? readState(checkpoint).step : undefined;
 }
 
-/** True when the stage has been begun: the same command goes on from there. */
+/** True when the stage has been begun: the same command goes on from there. Undoes first what a kill left behind beside it. */
 export function hasCheckpoint(checkpoint: string): boolean {
   recoverFolders(dirname(checkpoint));
   return existsSync(join(checkpoint, STATE));
