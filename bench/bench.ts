@@ -7,10 +7,11 @@ import { parseArgs } from 'node:util';
 import * as tf from '@tensorflow/tfjs';
 import { loadConfig } from '../src/config.ts';
 import { startEngine } from '../src/engine.ts';
-import { type EncoderInput, encoderInput } from '../src/model/bert.ts';
+import { type EncoderInput, encoderInput, readout } from '../src/model/bert.ts';
 import { embedSequences, type Sequences } from '../src/model/embedder.ts';
 import type { Feed } from '../src/model/feed.ts';
 import { describeModel, disposeModel, initialise, type Model, modelShapes } from '../src/model/model.ts';
+import { blockPlaces } from '../src/model/reader.ts';
 import { say } from '../src/progress.ts';
 import { random } from '../src/random.ts';
 import { batchGradients } from '../src/train/ict.ts';
@@ -180,33 +181,33 @@ function ourSteps(
 
 function realmFeed({ pretrain }: Batches, input: (b: Sequences) => EncoderInput): Feed {
   const { candidates, positions, targets } = pretrain;
-  const [B, K] = [candidates.length, candidates[0].length];
-  const perPair = (list: number[][]) =>
-    tf.tensor2d(
-      list.flatMap((row) => candidates[0].map(() => row)),
-      undefined,
-      'int32',
-    );
+  const [B, K, M] = [candidates.length, candidates[0].length, positions[0].length];
+  const perPair = (list: number[][]) => list.flatMap((row) => candidates[0].map(() => row));
+  const joint = input(pretrain.joint);
   return {
     queries: input(pretrain.queries),
     documents: input(pretrain.documents),
     candidates: tf.tensor2d(candidates, [B, K], 'int32'),
     present: tf.ones([B, K]),
-    masks: tf.ones([B, positions[0].length]),
-    joint: [{ input: input(pretrain.joint), positions: perPair(positions), targets: perPair(targets) }],
-    order: tf.range(0, B * K, 1, 'int32'),
+    masks: tf.ones([B, M]),
+    joint: [
+      {
+        input: joint,
+        masks: readout(joint, perPair(positions)),
+        targets: tf.tensor1d(perPair(targets).flat(), 'int32'),
+      },
+    ],
+    order: tf.range(1, B * K * M + 1, 1, 'int32'),
   };
 }
 
 function qaFeed(model: Model, { qa }: Batches, input: (b: Sequences) => EncoderInput): QaFeed {
   const B = qa.queries.ids.length;
   const joint = input(qa.joint);
-  const [rows, , , T] = joint.bias.shape;
+  const T = joint.longest;
   const W = model.reader.maxSpanWidth;
   const offsets = Int32Array.from(qa.joint.firstSegment);
   const lengths = Int32Array.from(qa.joint.ids, (ids, r) => ids.length - offsets[r] - 1);
-  const inside = tf.buffer([rows, T]);
-  for (let r = 0; r < rows; r++) for (let t = 0; t < lengths[r]; t++) inside.set(1, r, offsets[r] + t);
   const spans = tf.buffer([B, READ * W * T]);
   qa.spans.forEach(([start, width], b) => {
     spans.set(1, b, (width - 1) * T + start);
@@ -218,15 +219,7 @@ function qaFeed(model: Model, { qa }: Batches, input: (b: Sequences) => EncoderI
     vectors: tf.randomNormal([B, RETRIEVED, model.embedder.projection]),
     present: tf.ones([B, RETRIEVED]),
     positives: positives.toTensor() as tf.Tensor2D,
-    reading: {
-      input: joint,
-      blockTokens: inside.toTensor() as tf.Tensor2D,
-      offsets,
-      lengths,
-      B,
-      R: READ,
-      T,
-    },
+    reading: { input: joint, blocks: blockPlaces(joint, offsets, lengths), B, R: READ, T },
     spans: spans.toTensor() as tf.Tensor2D,
   };
 }

@@ -12,7 +12,7 @@ import { splitSentences } from '../src/corpus/sentences.ts';
 import { startEngine } from '../src/engine.ts';
 import { answerSpans } from '../src/eval/has-answer.ts';
 import { writeFileAtomic } from '../src/files.ts';
-import { bertShapes, disposeInput, encoderInput } from '../src/model/bert.ts';
+import { bertShapes, disposeInput, encoderInput, readout } from '../src/model/bert.ts';
 import { pairIds, queryIds } from '../src/model/embedder.ts';
 import { exportBert } from '../src/model/export-bert.ts';
 import { describeModel, initialise, lossGradients, type Model, setParam } from '../src/model/model.ts';
@@ -270,39 +270,32 @@ function maskedGradients(world: ReturnType<typeof encodeWorld>, step: number) {
     positions.push([...example.inA.map((at) => at + 1), ...example.inB.map((at) => at + firstSegment)]);
     targets.push([...example.inA.map((at) => example.a[at]), ...example.inB.map((at) => example.b[at])]);
   }
-  const M = Math.max(...positions.map((p) => p.length));
-  const at = new Int32Array(BATCH * M);
-  const hidden = new Int32Array(BATCH * M);
-  const weights = new Float32Array(BATCH * M);
-  for (let b = 0; b < BATCH; b++) {
-    at.set(positions[b], b * M);
-    hidden.set(targets[b], b * M);
-    weights.fill(1, b * M, b * M + positions[b].length);
-  }
   const input = encoderInput(sequences, first);
-  const [atT, hiddenT] = [at, hidden].map((v) => tf.tensor2d(v, [BATCH, M], 'int32'));
-  const weightsT = tf.tensor2d(weights, [BATCH, M]);
-  const pieces = weights.reduce((x, y) => x + y, 0);
+  const masks = readout(input, positions);
+  const hidden = tf.tensor1d(targets.flat(), 'int32');
   let logs = tf.zeros([1]);
   const { value, gradients } = lossGradients(model, shapes, () => {
-    const logTokens = readMasks(model.params, model.readerTower, model.reader, input, atT, hiddenT);
+    const logTokens = readMasks(model.params, model.readerTower, model.reader, input, masks, hidden);
     logs = tf.keep(logTokens.clone());
-    return logTokens.mul(weightsT).sum().div(-pieces) as tf.Scalar;
+    return logTokens.mean().neg() as tf.Scalar;
   });
   const values = logs.dataSync();
   const figures: { loss: number; [name: string]: number } = { loss: value.dataSync()[0] };
   // By kind, the sentence's masks alone: what the reader will be asked.
   const sums: Record<string, number[]> = { bag: [], stated: [], document: [], another: [], without: [] };
+  let at = 0;
   kinds.forEach((kind, b) => {
-    positions[b].forEach((p, m) => {
-      if (p < first[b]) sums[kind].push(-values[b * M + m]);
-    });
+    for (const p of positions[b]) {
+      if (p < first[b]) sums[kind].push(-values[at]);
+      at++;
+    }
   });
   for (const [name, list] of Object.entries(sums)) {
     if (list.length > 0) figures[name] = list.reduce((x, y) => x + y, 0) / list.length;
   }
-  tf.dispose([value, logs, atT, hiddenT, weightsT]);
+  tf.dispose([value, logs, hidden]);
   disposeInput(input);
+  disposeInput(masks);
   return { gradients, figures };
 }
 

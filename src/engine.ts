@@ -1,8 +1,10 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { availableParallelism } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as tf from '@tensorflow/tfjs';
+import { kernelsAreRegistered } from './engine/fused.ts';
 import { registerWasmKernels } from './engine/wasm-kernels.ts';
 import { UserError } from './errors.ts';
 
@@ -23,6 +25,8 @@ interface NativeEngine {
   variant: string;
   package: string;
   binding: string;
+  /** The kernels of src/engine/native, where they could be compiled. */
+  kernels?: string;
 }
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -88,8 +92,25 @@ async function startTensorflow({ threads }: { threads?: number }): Promise<Engin
     tf.registerBackend('tensorflow', () => new NodeJSKernelBackend(binding, packageName));
   }
   await activate('tensorflow');
-  const device = (tf.backend() as unknown as { isUsingGpuDevice: boolean }).isUsingGpuDevice ? 'GPU' : 'CPU';
-  return { name: 'tensorflow', description: `native TensorFlow ${native.tensorflow} on the ${device}` };
+  const onGpu = (tf.backend() as unknown as { isUsingGpuDevice: boolean }).isUsingGpuDevice;
+  const description = `native TensorFlow ${native.tensorflow} on the ${onGpu ? 'GPU' : 'CPU'}`;
+  if (onGpu) return { name: 'tensorflow', description };
+  const missing = startKernels(native, threads);
+  return { name: 'tensorflow', description, ...(missing ? { hint: missing } : {}) };
+}
+
+let kernelsStarted = false;
+
+/** Registers the fused kernels; returns why not, where they are not there. */
+function startKernels(native: NativeEngine, threads = availableParallelism()): string | undefined {
+  if (kernelsStarted) return undefined;
+  if (!native.kernels)
+    return `no fused kernels, a step takes twice as long; \`${BUILD_NATIVE}\` compiles them`;
+  const { start } = createRequire(import.meta.url)(native.kernels) as { start(threads: number): void };
+  start(threads);
+  kernelsAreRegistered();
+  kernelsStarted = true;
+  return undefined;
 }
 
 function findNative(): NativeEngine {
@@ -102,7 +123,12 @@ function findNative(): NativeEngine {
     );
   }
   const here = dirname(pointer);
-  const native = { ...found, package: resolve(here, found.package), binding: resolve(here, found.binding) };
+  const native = {
+    ...found,
+    package: resolve(here, found.package),
+    binding: resolve(here, found.binding),
+    kernels: found.kernels && resolve(here, found.kernels),
+  };
   if (!existsSync(native.binding)) {
     throw new UserError(`engine tensorflow: ${native.binding} is gone; \`${BUILD_NATIVE}\` builds it again`);
   }

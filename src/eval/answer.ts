@@ -81,7 +81,7 @@ export function answerQuestions(
     const answers = read[b].map((block, r): Answer => {
       const row = b * R + r;
       const width = Math.floor(span[row] / reading.T) + 1;
-      const first = (span[row] % reading.T) - reading.offsets[row];
+      const first = (span[row] % reading.T) - reading.blocks.offsets[row];
       const place = characters(corpus, block, first, first + width);
       return {
         ...place,

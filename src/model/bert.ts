@@ -1,9 +1,19 @@
 import * as tf from '@tensorflow/tfjs';
+import {
+  type Activation,
+  type Drop,
+  fusedAttention,
+  fusedDense,
+  fusedEmbeddings,
+  fusedLogLikelihood,
+  fusedNorm,
+  hasFused,
+} from '../engine/fused.ts';
 import type { Random } from '../random.ts';
 
 // Letters used in every shape comment of this folder:
 // B batch, K candidates, T tokens, H hidden, N heads, D = H/N, F intermediate, P projection,
-// M positions read out of each sequence (masks), V vocabulary.
+// S rows of a batch (its tokens), n rows read out (masks), V vocabulary.
 
 /** Sizes and choices of one BERT encoder (Devlin et al. 2019; google-research/bert, modeling.py). */
 export interface BertConfig {
@@ -25,20 +35,16 @@ export interface BertConfig {
 /** Every trained tensor by its name, such as `reader.layer.0.attention.qkv.kernel`. Dense kernels are [in, out]. */
 export type Params = Map<string, tf.Variable>;
 
-/**
- * One batch of B sequences, laid end to end: S rows, one a token, without padding. Only attention needs the rectangle
- * [B, T] of the longest sequence: `rectangle` leads there and back.
- */
-export interface EncoderInput {
-  ids: tf.Tensor1D; // [S] int32
-  segments: tf.Tensor2D; // [S, 1]
-  /** Position of each token in its sequence. */
-  places: tf.Tensor1D; // [S] int32
-  /** Row of each sequence's first token. */
-  starts: tf.Tensor2D; // [B, 1] int32
-  /** 0 on tokens, a large negative number on padding. */
-  bias: tf.Tensor4D; // [B, 1, 1, T]
-  /** Absent where the rows are the rectangle already. */
+/** Rows of B sequences laid end to end, and for engines without kernels of our own the way to a rectangle and back. */
+export interface Rows {
+  sequences: number; // B
+  /** Rows in all. */
+  total: number;
+  /** Rows of the longest sequence. */
+  longest: number;
+  /** Where each sequence begins, and where the last one ends. */
+  bounds: tf.Tensor1D; // [B+1] int32
+  /** Absent where the rows are the rectangle [B, longest] already, and where attention needs none. */
   rectangle?: {
     /** For each place of the rectangle its row, 0 for padding. */
     rows: tf.Tensor1D; // [B*T] int32
@@ -49,10 +55,28 @@ export interface EncoderInput {
   };
 }
 
+/** One batch of B sequences: S rows, one a token, without padding. */
+export interface EncoderInput extends Rows {
+  ids: tf.Tensor1D; // [S] int32
+  segments: tf.Tensor1D; // [S] int32
+  /** Position of each token in its sequence. */
+  places: tf.Tensor1D; // [S] int32
+  /** Row of each sequence's first token, and these rows as a readout. */
+  starts: Int32Array;
+  first: Readout;
+  /** 0 on tokens, a large negative number on padding; absent where attention pads nothing. */
+  bias?: tf.Tensor4D; // [B, 1, 1, T]
+}
+
+/** Tokens to read out of a batch: n rows of it, in the order of its sequences. */
+export interface Readout extends Rows {
+  at: tf.Tensor1D; // [n] int32
+}
+
 /** Added to the attention score of padding, as google-research/bert does; exp() of it is 0 in float32. */
 const PADDING_BIAS = -10000;
 
-export function param(params: Params, name: string): tf.Variable {
+export function param(params: Params, name: string): tf.Tensor {
   const found = params.get(name);
   if (!found) throw new Error(`no parameter named ${name}`);
   return found;
@@ -60,6 +84,32 @@ export function param(params: Params, name: string): tf.Variable {
 
 /** Sequences that fill this much of their rectangle are padded after all: that costs less than two ways of laying out rows. */
 const FULL = 0.9;
+
+/** @param lengths rows of each sequence; `longest` their greatest */
+function layOut(lengths: readonly number[], longest: number): Rows {
+  const B = lengths.length;
+  const bounds = new Int32Array(B + 1);
+  for (let b = 0; b < B; b++) bounds[b + 1] = bounds[b] + lengths[b];
+  const total = bounds[B];
+  const rows: Rows = { sequences: B, total, longest, bounds: tf.tensor1d(bounds, 'int32') };
+  if (hasFused() || total === B * longest) return rows;
+  const from = new Int32Array(B * longest);
+  const cells = new Int32Array(total);
+  const present = new Float32Array(B * longest);
+  for (let b = 0; b < B; b++) {
+    for (let t = 0; t < lengths[b]; t++) {
+      from[b * longest + t] = bounds[b] + t;
+      cells[bounds[b] + t] = b * longest + t;
+    }
+    present.fill(1, b * longest, b * longest + lengths[b]);
+  }
+  rows.rectangle = {
+    rows: tf.tensor1d(from, 'int32'),
+    cells: tf.tensor1d(cells, 'int32'),
+    present: tf.tensor2d(present, [B * longest, 1]),
+  };
+  return rows;
+}
 
 /**
  * The encoder's input; `disposeInput` frees it. `sequences[b]` holds the ids of row b, `firstSegment[b]` how many of them
@@ -70,65 +120,65 @@ export function encoderInput(
   firstSegment: ArrayLike<number>,
 ): EncoderInput {
   const B = sequences.length;
-  let T = 1;
-  let tokens = 0;
-  for (const s of sequences) {
-    T = Math.max(T, s.length);
-    tokens += s.length;
-  }
-  const packed = tokens < FULL * B * T;
-  const S = packed ? tokens : B * T;
+  const lengths = sequences.map((s) => s.length);
+  const T = Math.max(1, ...lengths);
+  const tokens = lengths.reduce((a, b) => a + b, 0);
+  const padded = !hasFused() && tokens >= FULL * B * T;
+  const layout = layOut(padded ? lengths.map(() => T) : lengths, T);
+  const S = layout.total;
   const ids = new Int32Array(S); // [PAD] is 0, see WordPiece
-  const segments = new Float32Array(S);
+  const segments = new Int32Array(S);
   const places = new Int32Array(S);
   const starts = new Int32Array(B);
-  const bias = new Float32Array(B * T).fill(PADDING_BIAS);
-  const rows = new Int32Array(packed ? B * T : 0);
-  const cells = new Int32Array(packed ? S : 0);
   for (let b = 0, row = 0; b < B; b++) {
-    const n = sequences[b].length;
+    const n = lengths[b];
     starts[b] = row;
     ids.set(sequences[b], row);
     segments.fill(1, row + firstSegment[b], row + n);
-    bias.fill(0, b * T, b * T + n);
     for (let t = 0; t < n; t++) places[row + t] = t;
-    if (packed) {
-      for (let t = 0; t < n; t++) {
-        rows[b * T + t] = row + t;
-        cells[row + t] = b * T + t;
-      }
-    }
-    row += packed ? n : T;
+    row += padded ? T : n;
+  }
+  let bias: tf.Tensor4D | undefined;
+  if (!hasFused()) {
+    const values = new Float32Array(B * T).fill(PADDING_BIAS);
+    for (let b = 0; b < B; b++) values.fill(0, b * T, b * T + lengths[b]);
+    bias = tf.tensor4d(values, [B, 1, 1, T]);
   }
   return {
+    ...layout,
     ids: tf.tensor1d(ids, 'int32'),
-    segments: tf.tensor2d(segments, [S, 1]),
+    segments: tf.tensor1d(segments, 'int32'),
     places: tf.tensor1d(places, 'int32'),
-    starts: tf.tensor2d(starts, [B, 1], 'int32'),
-    bias: tf.tensor4d(bias, [B, 1, 1, T]),
-    rectangle: packed
-      ? {
-          rows: tf.tensor1d(rows, 'int32'),
-          cells: tf.tensor1d(cells, 'int32'),
-          present: tf.tensor2d(
-            bias.map((x) => (x === 0 ? 1 : 0)),
-            [B * T, 1],
-          ),
-        }
-      : undefined,
+    starts,
+    first: {
+      ...layOut(
+        lengths.map(() => 1),
+        1,
+      ),
+      at: tf.tensor1d(starts, 'int32'),
+    },
+    bias,
   };
 }
 
-export function inputTensors({ rectangle, ...input }: EncoderInput): tf.Tensor[] {
-  return [...Object.values(input), ...Object.values(rectangle ?? {})];
+/** The tokens at `positions[b]` of each sequence b; `disposeInput` frees it. */
+export function readout(input: EncoderInput, positions: readonly ArrayLike<number>[]): Readout {
+  const lengths = positions.map((p) => p.length);
+  const layout = layOut(lengths, Math.max(1, ...lengths));
+  const at = new Int32Array(layout.total);
+  let n = 0;
+  positions.forEach((list, b) => {
+    for (let i = 0; i < list.length; i++) at[n++] = input.starts[b] + list[i];
+  });
+  return { ...layout, at: tf.tensor1d(at, 'int32') };
 }
 
-export function disposeInput(input: EncoderInput): void {
-  tf.dispose(inputTensors(input));
+export function disposeInput(input: EncoderInput | Readout): void {
+  tf.dispose(input as unknown as tf.TensorContainerObject);
 }
 
 /** Rows [S, C] laid out as the rectangle [B*T, C]. Padding repeats row 0, and its gradient must be 0. */
-function spread(x: tf.Tensor2D, { rectangle }: EncoderInput): tf.Tensor2D {
+export function spread(x: tf.Tensor2D, { rectangle }: Rows): tf.Tensor2D {
   if (!rectangle) return x;
   const { rows, cells } = rectangle;
   const op = tf.customGrad((x) => ({
@@ -139,7 +189,7 @@ function spread(x: tf.Tensor2D, { rectangle }: EncoderInput): tf.Tensor2D {
 }
 
 /** The rows [S, C] of a rectangle [B*T, C]. */
-function gatherCells(x: tf.Tensor2D, { rectangle }: EncoderInput): tf.Tensor2D {
+function gatherCells(x: tf.Tensor2D, { rectangle }: Rows): tf.Tensor2D {
   if (!rectangle) return x;
   const { rows, cells, present } = rectangle;
   const op = tf.customGrad((x) => ({
@@ -150,10 +200,9 @@ function gatherCells(x: tf.Tensor2D, { rectangle }: EncoderInput): tf.Tensor2D {
 }
 
 /**
- * The encoder's output: whole sequences [B, T, H], 0 on padding, or with `positions` [B, M] (int32) only those tokens
- * [B, M, H].
+ * The encoder's output: all rows [S, H], or with `read` only those [n, H].
  *
- * With `positions` the last layer computes queries, residual and feed-forward for these tokens alone; keys and values
+ * With `read` the last layer computes queries, residual and feed-forward for these tokens alone; keys and values
  * still come from all tokens, so the result is the same and the last layer costs a fraction.
  * @param p prefix of the parameters' names, such as `reader.`
  * @param noise dropout masks; without it (inference) nothing is dropped
@@ -164,38 +213,43 @@ export function encode(
   config: BertConfig,
   input: EncoderInput,
   noise?: Noise,
-  positions?: tf.Tensor2D,
-): tf.Tensor3D {
+  read?: Readout,
+): tf.Tensor2D {
   return tf.tidy(() => {
-    const [B, , , T] = input.bias.shape;
-    const H = config.hidden;
-    if (T > config.positions)
-      throw new Error(`a sequence of ${T} tokens is longer than the model's ${config.positions} positions`);
+    const { longest } = input;
+    if (longest > config.positions)
+      throw new Error(
+        `a sequence of ${longest} tokens is longer than the model's ${config.positions} positions`,
+      );
     let x = dropout(embed(params, p, config, input), noise); // [S, H]
     for (let i = 0; i < config.layers; i++) {
       const last = i === config.layers - 1;
-      x = layer(params, `${p}layer.${i}.`, config, x, input, noise, last ? positions : undefined);
+      x = layer(params, `${p}layer.${i}.`, config, x, input, noise, last ? read : undefined);
     }
-    if (!positions && input.rectangle) x = spread(x, input).mul(input.rectangle.present);
-    return x.reshape([B, -1, H]) as tf.Tensor3D;
+    return x;
   });
 }
 
 /** Word, position and segment embeddings, summed and normalised: [S, H]. */
 function embed(params: Params, p: string, config: BertConfig, input: EncoderInput): tf.Tensor2D {
   const H = config.hidden;
-  const word = tf.gather(param(params, `${p}embeddings.word`), input.ids); // [S, H]
-  const position = tf.gather(param(params, `${p}embeddings.position`), input.places);
-  // With two segments a look-up is e0 + s (e1 - e0), a product: its gradient needs no sum over indices.
-  const segment = param(params, `${p}embeddings.segment`); // [2, H]
-  const e0 = segment.slice([0, 0], [1, H]);
-  const e1 = segment.slice([1, 0], [1, H]);
-  const segments = affine(input.segments, e1.sub(e0), e0.flatten());
-  const sum = word.add(position).add(segments) as tf.Tensor2D;
+  const [word, position, segment] = ['word', 'position', 'segment'].map((name) =>
+    param(params, `${p}embeddings.${name}`),
+  );
+  let sum: tf.Tensor2D;
+  if (hasFused()) {
+    sum = fusedEmbeddings(word, position, segment, input.ids, input.places, input.segments);
+  } else {
+    // With two segments a look-up is e0 + s (e1 - e0), a product: its gradient needs no sum over indices.
+    const e0 = segment.slice([0, 0], [1, H]);
+    const e1 = segment.slice([1, 0], [1, H]);
+    const segments = affine(input.segments.toFloat().reshape([-1, 1]), e1.sub(e0), e0.flatten());
+    sum = tf.gather(word, input.ids).add(tf.gather(position, input.places)).add(segments);
+  }
   return layerNorm(params, `${p}embeddings.norm.`, sum, config.layerNormEps);
 }
 
-/** One post-LN transformer layer: [S, H] → [S, H], or [B*M, H] when `positions` [B, M] are asked for. */
+/** One post-LN transformer layer: [S, H] → [S, H], or [n, H] of the rows read out. */
 function layer(
   params: Params,
   p: string,
@@ -203,50 +257,74 @@ function layer(
   x: tf.Tensor2D,
   input: EncoderInput,
   noise: Noise | undefined,
-  positions: tf.Tensor2D | undefined,
+  read: Readout | undefined,
 ): tf.Tensor2D {
-  const { hidden: H, heads: N } = config;
-  const D = H / N;
-  const { bias } = input;
-  const [B, , , T] = bias.shape;
-  const kernel = param(params, `${p}attention.qkv.kernel`) as tf.Tensor as tf.Tensor2D; // [H, 3H]
-  const qkvBias = param(params, `${p}attention.qkv.bias`) as tf.Tensor as tf.Tensor1D;
+  const residual = read ? (tf.gather(x, read.at) as tf.Tensor2D) : x;
+  const context = attend(params, `${p}attention.qkv.`, config, x, residual, input, noise, read);
+  const attended = dense(params, `${p}attention.output.`, context);
+  const y = addNorm(params, `${p}attention.norm.`, attended, residual, config.layerNormEps, noise);
+  const inner = dense(params, `${p}intermediate.`, y, config.gelu); // [., F]
+  const out = dense(params, `${p}output.`, inner);
+  return addNorm(params, `${p}output.norm.`, out, y, config.layerNormEps, noise);
+}
 
-  let residual = x;
+/** Multi-head self-attention of the rows of `asking`, x or some of its rows, to all rows of their sequence: [., H]. */
+function attend(
+  params: Params,
+  p: string,
+  { hidden: H, heads: N }: BertConfig,
+  x: tf.Tensor2D,
+  asking: tf.Tensor2D,
+  input: EncoderInput,
+  noise: Noise | undefined,
+  read: Readout | undefined,
+): tf.Tensor2D {
+  const kernel = param(params, `${p}kernel`); // [H, 3H]
+  const bias = param(params, `${p}bias`);
+  if (hasFused()) {
+    const drop = dropOf(noise);
+    if (!read) {
+      const qkv = fusedDense(x, kernel, bias);
+      return fusedAttention(qkv, undefined, input.bounds, input.bounds, N, drop);
+    }
+    const q = fusedDense(asking, kernel, bias, 'none', 0, H);
+    const kv = fusedDense(x, kernel, bias, 'none', H, 2 * H);
+    return fusedAttention(q, kv, read.bounds, input.bounds, N, drop);
+  }
+  const { sequences: B, longest: T } = input;
+  const D = H / N;
   let q: tf.Tensor; // [B, N, T or M, D]
   let k: tf.Tensor; // [B, N, T, D]
   let v: tf.Tensor;
-  if (positions) {
-    residual = tf.gather(x, positions.add(input.starts).flatten().toInt()) as tf.Tensor2D;
-    q = affine(residual, kernel.slice([0, 0], [H, H]), qkvBias.slice([0], [H]))
-      .reshape([B, -1, N, D])
-      .transpose([0, 2, 1, 3]);
-    const kv = affine(x, kernel.slice([0, H], [H, 2 * H]), qkvBias.slice([H], [2 * H]));
+  if (read) {
+    const some = affine(asking, kernel.slice([0, 0], [H, H]), bias.slice([0], [H]));
+    q = spread(some, read).reshape([B, read.longest, N, D]).transpose([0, 2, 1, 3]);
+    const kv = affine(x, kernel.slice([0, H], [H, 2 * H]), bias.slice([H], [2 * H]));
     [k, v] = tf.unstack(spread(kv, input).reshape([B, T, 2, N, D]).transpose([2, 0, 3, 1, 4]));
   } else {
-    const qkv = affine(x, kernel, qkvBias);
+    const qkv = affine(x, kernel, bias);
     [q, k, v] = tf.unstack(spread(qkv, input).reshape([B, T, 3, N, D]).transpose([2, 0, 3, 1, 4]));
   }
-  const scores = tf.matMul(q.mul(1 / Math.sqrt(D)), k, false, true).add(bias); // [B, N, T or M, T]
+  const scores = tf.matMul(q.mul(1 / Math.sqrt(D)), k, false, true).add(input.bias!); // [B, N, T or M, T]
   const weights = dropout(tf.softmax(scores), noise);
-  let context = tf.matMul(weights, v).transpose([0, 2, 1, 3]).reshape([-1, H]) as tf.Tensor2D;
-  if (!positions) context = gatherCells(context, input);
-  const attended = dropout(dense(params, `${p}attention.output.`, context), noise);
-  const y = layerNorm(params, `${p}attention.norm.`, residual.add(attended), config.layerNormEps);
-
-  const inner = gelu(dense(params, `${p}intermediate.`, y), config.gelu); // [., F]
-  const out = dropout(dense(params, `${p}output.`, inner), noise);
-  return layerNorm(params, `${p}output.norm.`, y.add(out), config.layerNormEps);
+  const context = tf.matMul(weights, v).transpose([0, 2, 1, 3]).reshape([-1, H]) as tf.Tensor2D;
+  return gatherCells(context, read ?? input);
 }
 
 /** tanh pooler over the first token's output [B, H] → [B, H]. */
 export function pool(params: Params, p: string, first: tf.Tensor2D): tf.Tensor2D {
-  return tf.tidy(() => dense(params, `${p}pooler.`, first).tanh());
+  return tf.tidy(() => dense(params, `${p}pooler.`, first, 'tanhUnit'));
+}
+
+/** What the masked-language-model head compares with the word embeddings: outputs [n, H] → [n, H]. */
+function transform(params: Params, p: string, config: BertConfig, outputs: tf.Tensor2D): tf.Tensor2D {
+  const bent = dense(params, `${p}mlm.transform.`, outputs, config.gelu);
+  return layerNorm(params, `${p}mlm.norm.`, bent, config.layerNormEps);
 }
 
 /**
- * Scores of every word piece at the positions read out, the decoder tied to the word embeddings:
- * outputs [R, H] → logits [R, V] (google-research/bert, run_pretraining.py, get_masked_lm_output).
+ * Scores of every word piece at the rows read out, the decoder tied to the word embeddings:
+ * outputs [n, H] → logits [n, V] (google-research/bert, run_pretraining.py, get_masked_lm_output).
  */
 export function maskedLanguageModel(
   params: Params,
@@ -255,17 +333,46 @@ export function maskedLanguageModel(
   outputs: tf.Tensor2D,
 ): tf.Tensor2D {
   return tf.tidy(() => {
-    const transformed = gelu(dense(params, `${p}mlm.transform.`, outputs), config.gelu);
-    const normed = layerNorm(params, `${p}mlm.norm.`, transformed, config.layerNormEps);
+    const word = param(params, `${p}embeddings.word`) as tf.Tensor2D;
     return tf
-      .matMul(normed, param(params, `${p}embeddings.word`) as tf.Tensor as tf.Tensor2D, false, true)
+      .matMul(transform(params, p, config, outputs), word, false, true)
       .add(param(params, `${p}mlm.bias`));
   });
 }
 
-/** x W + b over rows: [R, in] → [R, out]. */
-export function dense(params: Params, p: string, x: tf.Tensor2D): tf.Tensor2D {
-  return affine(x, param(params, `${p}kernel`), param(params, `${p}bias`));
+/** log p of the hidden word pieces under the same head: outputs [n, H], targets [n] int32 → [n]. */
+export function logLikelihood(
+  params: Params,
+  p: string,
+  config: BertConfig,
+  outputs: tf.Tensor2D,
+  targets: tf.Tensor1D,
+): tf.Tensor1D {
+  return tf.tidy(() => {
+    if (hasFused()) {
+      const [word, bias] = ['embeddings.word', 'mlm.bias'].map((name) => param(params, `${p}${name}`));
+      return fusedLogLikelihood(transform(params, p, config, outputs), word, bias, targets);
+    }
+    const logits = maskedLanguageModel(params, p, config, outputs);
+    const [n, V] = logits.shape;
+    const at = targets.add(tf.range(0, n * V, V, 'int32')).toInt();
+    return tf.gather(logits.flatten(), at).sub(logits.logSumExp(1)) as tf.Tensor1D;
+  });
+}
+
+/** f(x W + b) over rows: [R, in] → [R, out]. */
+export function dense(
+  params: Params,
+  p: string,
+  x: tf.Tensor2D,
+  activation: Activation = 'none',
+): tf.Tensor2D {
+  const kernel = param(params, `${p}kernel`);
+  const bias = param(params, `${p}bias`);
+  if (hasFused()) return fusedDense(x, kernel, bias, activation);
+  const y = affine(x, kernel, bias);
+  if (activation === 'none') return y;
+  return activation === 'tanhUnit' ? y.tanh() : gelu(y, activation);
 }
 
 /** x W + b with its gradient written out: TensorFlow.js's own passes every operand through reshapes, which are copies of handles at the price of a small kernel each. */
@@ -288,15 +395,30 @@ function sumRows(x: tf.Tensor): tf.Tensor {
   return tf.matMul(tf.ones([1, R]), x).reshape([x.shape[1]!]);
 }
 
-/**
- * Layer normalisation over the last axis of [R, H]. The gradient is written out: with x̂ the normalised input and
- * ĝ = g ∘ dy, dx = (ĝ − mean(ĝ) − x̂ mean(ĝ x̂)) / σ, in a third of the kernels that differentiating op by op needs.
- * Means are products with a column of 1/H, the fastest reduction that every engine has.
- */
+/** Layer normalisation over the last axis of [R, H]. */
 export function layerNorm(params: Params, p: string, x: tf.Tensor2D, eps: number): tf.Tensor2D {
-  return normalise(x, param(params, `${p}gain`), param(params, `${p}bias`), eps);
+  const [gain, bias] = [param(params, `${p}gain`), param(params, `${p}bias`)];
+  return hasFused() ? fusedNorm(x, undefined, gain, bias, eps) : normalise(x, gain, bias, eps);
 }
 
+/** LayerNorm(residual + dropout(x)), the end of a sublayer. */
+function addNorm(
+  params: Params,
+  p: string,
+  x: tf.Tensor2D,
+  residual: tf.Tensor2D,
+  eps: number,
+  noise: Noise | undefined,
+): tf.Tensor2D {
+  if (!hasFused()) return layerNorm(params, p, residual.add(dropout(x, noise)), eps);
+  return fusedNorm(x, residual, param(params, `${p}gain`), param(params, `${p}bias`), eps, dropOf(noise));
+}
+
+/**
+ * The gradient is written out: with x̂ the normalised input and ĝ = g ∘ dy, dx = (ĝ − mean(ĝ) − x̂ mean(ĝ x̂)) / σ, in a
+ * third of the kernels that differentiating op by op needs. Means are products with a column of 1/H, the fastest
+ * reduction that every engine has.
+ */
 function normalise(x: tf.Tensor2D, gain: tf.Tensor, bias: tf.Tensor, eps: number): tf.Tensor2D {
   const H = x.shape[1];
   const op = tf.customGrad((x, gain, bias, save) => {
@@ -406,6 +528,11 @@ export function dropoutNoise(rate: number, random: Random): Noise | undefined {
     dispose: () => pool.dispose(),
   };
   return noise;
+}
+
+/** What a fused kernel drops. */
+function dropOf(noise: Noise | undefined): Drop | undefined {
+  return noise && { rate: noise.rate, seed: noise.random.int(2 ** 31) };
 }
 
 export function dropout<T extends tf.Tensor>(x: T, noise: Noise | undefined): T {

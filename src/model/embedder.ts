@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import { hasFused } from '../engine/fused.ts';
 import {
   type BertConfig,
   bertShapes,
@@ -37,9 +38,8 @@ export function embedSequences(
   noise?: Noise,
 ): tf.Tensor2D {
   return tf.tidy(() => {
-    const B = input.bias.shape[0];
-    const first = encode(params, p, config, input, noise, tf.zeros([B, 1], 'int32') as tf.Tensor2D); // [B, 1, H]
-    const pooled = pool(params, p, first.reshape([B, config.hidden]));
+    const first = encode(params, p, config, input, noise, input.first); // [B, H]
+    const pooled = pool(params, p, first);
     const projected = dense(params, `${p}projection.`, pooled);
     return dropout(
       layerNorm(params, `${p}projection.norm.`, projected, config.projectionLayerNormEps),
@@ -159,9 +159,10 @@ export function lengthBatches(sequences: readonly { length: number }[], tokens: 
 /** A group's sequences are at least this share of its longest: padding costs less than the kernels of one more call. */
 const ALIKE = 0.6;
 
-/** Row numbers in groups of like length, longest first. */
+/** Row numbers in groups of like length, longest first; one group where nothing is padded. */
 export function groupByLength(sequences: readonly { length: number }[]): number[][] {
   const order = sequences.map((_, i) => i).sort((a, b) => sequences[b].length - sequences[a].length || a - b);
+  if (hasFused()) return [order];
   const groups: number[][] = [];
   for (const row of order) {
     const open = groups.at(-1);

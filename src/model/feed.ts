@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
-import { type EncoderInput, encoderInput, inputTensors } from './bert.ts';
+import { disposeInput, type EncoderInput, encoderInput, type Readout, readout } from './bert.ts';
 import { blockSequences, groupByLength, pairIds, querySequences, type Sequences } from './embedder.ts';
 
 /** A sentence with one salient span masked. */
@@ -24,9 +24,9 @@ export interface Feed {
   candidates: tf.Tensor2D; // [B, K] rows of `documents`
   present: tf.Tensor2D; // [B, K]
   masks: tf.Tensor2D; // [B, M]
-  /** Joint sequences in groups of like length. */
-  joint: { input: EncoderInput; positions: tf.Tensor2D; targets: tf.Tensor2D }[];
-  /** Row of the concatenated groups that holds pair (b, k): [B*K]. */
+  /** Joint sequences in groups of like length, where their masks stand and what these hide. */
+  joint: { input: EncoderInput; masks: Readout; targets: tf.Tensor1D }[];
+  /** For each (b, k, m) which of all the groups' masks it is, counted from 1; 0 where there is none: [B*K*M]. */
   order: tf.Tensor1D;
 }
 
@@ -76,26 +76,24 @@ export function makeFeed(
     }
   });
 
-  const order = new Int32Array(B * K); // an absent pair points at row 0, whatever stands there: its prior is 0
-  let at = 0;
+  const order = new Int32Array(B * K * M);
+  let at = 1;
   const groups = groupByLength(joint.ids).map((group) => {
-    const positions = new Int32Array(group.length * M);
-    const targets = new Int32Array(group.length * M);
-    group.forEach((j, r) => {
+    const targets: number[] = [];
+    for (const j of group) {
       const { b, k } = pairs[j];
-      order[b * K + k] = at + r;
-      positions.set(examples[b].positions, r * M);
-      targets.set(examples[b].targets, r * M);
-    });
-    at += group.length;
-    return {
-      input: encoderInput(
-        group.map((j) => joint.ids[j]),
-        group.map((j) => joint.firstSegment[j]),
-      ),
-      positions: tf.tensor2d(positions, [group.length, M], 'int32'),
-      targets: tf.tensor2d(targets, [group.length, M], 'int32'),
-    };
+      targets.push(...examples[b].targets);
+      for (let m = 0; m < examples[b].targets.length; m++) order[(b * K + k) * M + m] = at++;
+    }
+    const input = encoderInput(
+      group.map((j) => joint.ids[j]),
+      group.map((j) => joint.firstSegment[j]),
+    );
+    const masks = readout(
+      input,
+      group.map((j) => examples[pairs[j].b].positions),
+    );
+    return { input, masks, targets: tf.tensor1d(targets, 'int32') };
   });
 
   const queries = querySequences(
@@ -115,14 +113,7 @@ export function makeFeed(
   };
 }
 
-export function feedTensors(feed: Feed): tf.Tensor[] {
-  const inputs = [feed.queries, feed.documents, ...feed.joint.map((g) => g.input)];
-  return [
-    ...inputs.flatMap(inputTensors),
-    feed.candidates,
-    feed.present,
-    feed.masks,
-    ...feed.joint.flatMap((g) => [g.positions, g.targets]),
-    feed.order,
-  ];
+export function disposeFeed({ queries, documents, candidates, present, masks, joint, order }: Feed): void {
+  for (const input of [queries, documents, ...joint.flatMap((g) => [g.input, g.masks])]) disposeInput(input);
+  tf.dispose([candidates, present, masks, order, ...joint.map((g) => g.targets)]);
 }

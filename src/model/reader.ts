@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import { fusedSpanScores, hasFused } from '../engine/fused.ts';
 import {
   type BertConfig,
   dense,
@@ -10,6 +11,7 @@ import {
   type Params,
   param,
   type Shape,
+  spread,
 } from './bert.ts';
 
 /** The answer-span scorer on top of the reader's encoder (google-research/language, orqa/models/orqa_model.py). */
@@ -33,34 +35,55 @@ export function readerShapes(config: ReaderConfig): Shape[] {
   ];
 }
 
+/** Where the blocks stand in a batch of joint sequences `[CLS] question [SEP] block [SEP]`. */
+export interface BlockPlaces {
+  /** Where each row's block starts, and how many of its tokens are there. */
+  offsets: Int32Array; // [R]
+  lengths: Int32Array;
+  tensor: tf.Tensor2D; // [R, 3] int32: first row of the batch, length, offset
+}
+
+export function blockPlaces(input: EncoderInput, offsets: Int32Array, lengths: Int32Array): BlockPlaces {
+  const R = input.sequences;
+  const values = new Int32Array(3 * R);
+  for (let r = 0; r < R; r++) values.set([input.starts[r] + offsets[r], lengths[r], offsets[r]], 3 * r);
+  return { offsets, lengths, tensor: tf.tensor2d(values, [R, 3], 'int32') };
+}
+
 /**
- * Scores of every span of width 1 to W in every joint sequence: [R, T] → [R, W, T], entry (r, w, t) being the span that
+ * Scores of every span of width 1 to W in every joint sequence: [R, W, T], entry (r, w, t) being the span that
  * starts at token t and is w + 1 pieces wide. Spans that leave the block or the sequence hold a large negative number.
  *
  * h = LayerNorm(ReLU(start_i + end_j)), score = v · h + c.
- * @param blockTokens [R, T] 1 on tokens of the block, 0 on question, special tokens and padding
  */
 export function spanScores(
   params: Params,
   p: string,
   config: ReaderConfig,
   input: EncoderInput,
-  blockTokens: tf.Tensor2D,
+  blocks: BlockPlaces,
   noise?: Noise,
 ): tf.Tensor3D {
   return tf.tidy(() => {
-    const [R, , , T] = input.bias.shape;
-    const { hidden: H, spanHidden: S } = config;
+    const { sequences: R, longest: T } = input;
+    const { spanHidden: S, spanLayerNormEps: eps } = config;
     const W = Math.min(config.maxSpanWidth, T);
-    const outputs = encode(params, p, config, input, noise).reshape([R * T, H]) as tf.Tensor2D;
-    const ends = dense(params, 'span.hidden.', outputs).reshape([R, T, 2 * S]);
-    const start = ends.slice([0, 0, 0], [R, T, S]);
-    const end = ends.slice([0, 0, S], [R, T, S]).pad([
+    const ends = dense(params, 'span.hidden.', encode(params, p, config, input, noise)); // [rows, 2S]
+    if (hasFused()) {
+      const [gain, bias, kernel, constant] = ['norm.gain', 'norm.bias', 'output.kernel', 'output.bias'].map(
+        (name) => param(params, `span.${name}`),
+      );
+      return fusedSpanScores(ends, gain, bias, kernel, constant, blocks.tensor, W, T, eps, INVALID);
+    }
+    const both = spread(ends, input).reshape([R, T, 2 * S]);
+    const start = both.slice([0, 0, 0], [R, T, S]);
+    const end = both.slice([0, 0, S], [R, T, S]).pad([
       [0, 0],
       [0, W - 1],
       [0, 0],
     ]); // [R, T+W-1, S]
-    const inBlock = blockTokens.pad([
+    const tokens = blockTokens(blocks, T);
+    const inBlock = tokens.pad([
       [0, 0],
       [0, W - 1],
     ]); // [R, T+W-1]
@@ -68,15 +91,23 @@ export function spanScores(
     const valid: tf.Tensor[] = [];
     for (let w = 0; w < W; w++) {
       widths.push(start.add(end.slice([0, w, 0], [R, T, S])));
-      valid.push(blockTokens.mul(inBlock.slice([0, w], [R, T])));
+      valid.push(tokens.mul(inBlock.slice([0, w], [R, T])));
     }
     const spans = tf
       .stack(widths, 1)
       .reshape([R * W * T, S])
       .relu() as tf.Tensor2D;
-    const scores = scoreSpans(params, spans, config.spanLayerNormEps).reshape([R, W, T]);
+    const scores = scoreSpans(params, spans, eps).reshape([R, W, T]);
     return scores.add(tf.sub(1, tf.stack(valid, 1)).mul(INVALID)) as tf.Tensor3D;
   });
+}
+
+/** 1 on tokens of the block, 0 on question, special tokens and padding: [R, T]. */
+function blockTokens({ offsets, lengths }: BlockPlaces, T: number): tf.Tensor2D {
+  const R = offsets.length;
+  const values = new Float32Array(R * T);
+  for (let r = 0; r < R; r++) values.fill(1, r * T + offsets[r], r * T + offsets[r] + lengths[r]);
+  return tf.tensor2d(values, [R, T]);
 }
 
 /**
@@ -85,7 +116,7 @@ export function spanScores(
  */
 function scoreSpans(params: Params, spans: tf.Tensor2D, eps: number): tf.Tensor2D {
   const S = spans.shape[1];
-  const v = param(params, 'span.output.kernel') as tf.Tensor as tf.Tensor2D; // [S, 1]
+  const v = param(params, 'span.output.kernel') as tf.Tensor2D; // [S, 1]
   const u = v.mul(param(params, 'span.norm.gain').reshape([S, 1]));
   const constant = tf
     .matMul(param(params, 'span.norm.bias').reshape([1, S]), v)

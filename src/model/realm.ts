@@ -3,9 +3,10 @@ import {
   type BertConfig,
   type EncoderInput,
   encode,
-  maskedLanguageModel,
+  logLikelihood,
   type Noise,
   type Params,
+  type Readout,
 } from './bert.ts';
 import { embedSequences } from './embedder.ts';
 import type { Feed } from './feed.ts';
@@ -46,34 +47,23 @@ export function retrieve(
 }
 
 /**
- * log p(y_j | z, x) of each masked word piece under each candidate (paper, section 3.2):
- * @param input the joint sequences `[CLS] x [SEP] z [SEP]`, one row a pair, [R, T]
- * @param positions [R, M] where the masks stand in each sequence, 0 where there are fewer
- * @param targets [R, M] the hidden word pieces
- * @returns [R, M]; places beyond a row's masks hold values that the caller must weigh with 0
+ * log p(y_j | z, x) of masked word pieces (paper, section 3.2): [n].
+ * @param input the joint sequences `[CLS] x [SEP] z [SEP]`
+ * @param masks where the masks stand
+ * @param targets [n] int32, the hidden word pieces
  */
 export function readMasks(
   params: Params,
   p: string,
   config: BertConfig,
   input: EncoderInput,
-  positions: tf.Tensor2D,
-  targets: tf.Tensor2D,
+  masks: Readout,
+  targets: tf.Tensor1D,
   noise?: Noise,
-): tf.Tensor2D {
+): tf.Tensor1D {
   return tf.tidy(() => {
-    const [R, M] = positions.shape;
-    const outputs = encode(params, p, config, input, noise, positions).reshape([
-      R * M,
-      config.hidden,
-    ]) as tf.Tensor2D;
-    const logits = maskedLanguageModel(params, p, config, outputs); // [R*M, V]
-    const V = config.vocabulary;
-    const at = targets
-      .flatten()
-      .add(tf.range(0, R * M * V, V, 'int32'))
-      .toInt();
-    return tf.gather(logits.flatten(), at).sub(logits.logSumExp(1)).reshape([R, M]) as tf.Tensor2D;
+    const outputs = encode(params, p, config, input, noise, masks); // [n, H]
+    return logLikelihood(params, p, config, outputs, targets);
   });
 }
 
@@ -143,9 +133,11 @@ export function realmForward(
   const { scores, logPrior } = retrieve(queries, documents, feed.candidates, feed.present, model.temperature);
   // Read: p(y|z,x) of each pair.
   const groups = feed.joint.map((g) =>
-    readMasks(model.params, model.readerTower, model.reader, g.input, g.positions, g.targets, noise),
+    readMasks(model.params, model.readerTower, model.reader, g.input, g.masks, g.targets, noise),
   );
-  const logTokens = tf.gather(tf.concat(groups), feed.order).reshape([B, K, M]) as tf.Tensor3D;
+  const logTokens = tf
+    .gather(tf.concat1d([tf.zeros([1]), ...groups]), feed.order)
+    .reshape([B, K, M]) as tf.Tensor3D;
   // Marginalise.
   const marginal = marginalLogLikelihood(marginalize, logPrior, logTokens, feed.masks);
   return { scores, logPrior, logTokens, marginal };

@@ -7,6 +7,7 @@ import {
   encoderInput,
   maskedLanguageModel,
   type Noise,
+  readout,
   type Shape,
 } from '../model/bert.ts';
 import { pairIds, type SpecialIds } from '../model/embedder.ts';
@@ -55,47 +56,45 @@ function gradientsOf(
   config: Config,
   noise: Noise | undefined,
 ): StepResult {
-  const M = Math.max(...examples.map((e) => e.answer.length));
-  const masks = new Float32Array(examples.length * M);
-  const positions = new Int32Array(examples.length * M);
-  const targets = new Int32Array(examples.length * M);
-  const pairs = examples.map(({ ids, answer }, b) => {
-    const { sequence, first } = maskedQuestion(special, ids, answer.length, config.text.questionTokens);
-    masks.fill(1, b * M, b * M + answer.length);
-    for (let m = 0; m < answer.length; m++) positions[b * M + m] = first + m;
-    targets.set(answer, b * M);
-    return sequence;
-  });
-  const input = encoderInput(
-    pairs.map((p) => p.ids),
-    pairs.map((p) => p.firstSegment),
+  const built = examples.map(({ ids, answer }) =>
+    maskedQuestion(special, ids, answer.length, config.text.questionTokens),
   );
-  const shape: [number, number] = [examples.length, M];
-  const at = tf.tensor2d(positions, shape, 'int32');
-  const hidden = tf.tensor2d(targets, shape, 'int32');
-  const weights = tf.tensor2d(masks, shape);
-  const pieces = masks.reduce((a, b) => a + b, 0);
+  const input = encoderInput(
+    built.map((b) => b.sequence.ids),
+    built.map((b) => b.sequence.firstSegment),
+  );
+  const masks = readout(
+    input,
+    built.map((b) => b.masks),
+  );
+  const targets = tf.tensor1d(
+    examples.flatMap((e) => [...e.answer]),
+    'int32',
+  );
   const { value, gradients } = lossGradients(
     model,
     shapes,
     () =>
-      readMasks(model.params, model.readerTower, model.reader, input, at, hidden, noise)
-        .mul(weights)
-        .sum()
-        .div(-pieces) as tf.Scalar,
+      readMasks(model.params, model.readerTower, model.reader, input, masks, targets, noise)
+        .mean()
+        .neg() as tf.Scalar,
   );
   const figures = { loss: value.dataSync()[0] };
-  tf.dispose([value, at, hidden, weights]);
+  tf.dispose([value, targets]);
   disposeInput(input);
+  disposeInput(masks);
   return { gradients, figures };
 }
 
-/** `[CLS] question [MASK] × n [SEP] [SEP]`, the question cut to fit, and where the masks begin. */
+/** `[CLS] question [MASK] × n [SEP] [SEP]`, the question cut to fit, and where the masks stand. */
 function maskedQuestion(special: SpecialIds, question: Int32Array, n: number, limit: number) {
   const kept = question.subarray(0, limit - 3);
   const ids = new Int32Array(kept.length + n).fill(special.mask);
   ids.set(kept);
-  return { sequence: pairIds(special, ids, new Int32Array(0), ids.length + 3), first: kept.length + 1 };
+  return {
+    sequence: pairIds(special, ids, new Int32Array(0), ids.length + 3),
+    masks: Int32Array.from({ length: n }, (_, m) => kept.length + 1 + m),
+  };
 }
 
 /** Answers from the parameters alone: the likeliest pieces for each number of masks, the best mean log probability wins. */
@@ -112,19 +111,13 @@ export function closedBookAnswers(
       built.map((b) => b.sequence.ids),
       built.map((b) => b.sequence.firstSegment),
     );
+    const masks = readout(
+      input,
+      built.map((b) => b.masks),
+    );
     const { scores, pieces } = tf.tidy(() => {
-      const positions = tf.tensor2d(
-        built.flatMap((b) => Array.from({ length: n }, (_, m) => b.first + m)),
-        [built.length, n],
-        'int32',
-      );
-      const outputs = encode(model.params, model.readerTower, model.reader, input, undefined, positions);
-      const logits = maskedLanguageModel(
-        model.params,
-        model.readerTower,
-        model.reader,
-        outputs.reshape([built.length * n, model.reader.hidden]),
-      );
+      const outputs = encode(model.params, model.readerTower, model.reader, input, undefined, masks);
+      const logits = maskedLanguageModel(model.params, model.readerTower, model.reader, outputs);
       return {
         scores: tf.logSoftmax(logits).max(1).reshape([built.length, n]).mean(1),
         pieces: logits.argMax(1),
@@ -134,6 +127,7 @@ export function closedBookAnswers(
     const piece = pieces.dataSync() as Int32Array;
     tf.dispose([scores, pieces]);
     disposeInput(input);
+    disposeInput(masks);
     best.forEach((b, i) => {
       if (score[i] <= b.score) return;
       b.score = score[i];

@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import { fusedAdam, hasFused } from '../engine/fused.ts';
 import type { Params } from '../model/bert.ts';
 
 /** BERT's AdamW (google-research/bert, optimization.py); the learning rate rises linearly, then falls linearly to 0. */
@@ -40,6 +41,8 @@ export function learningRate(config: OptimizerConfig, step: number, steps: numbe
 
 /** Floats of one bucket: small parameters are updated together, so that a step costs tens of kernels and not hundreds. */
 const BUCKET = 1 << 22;
+/** The fused kernel takes them all in one call: each is a bucket of its own. */
+const ALONE = 0;
 
 interface Bucket {
   names: string[];
@@ -60,6 +63,7 @@ export function createOptimizer(
   return {
     apply(gradients, step) {
       const rate = learningRate(config, step, steps);
+      if (hasFused()) return applyFused(buckets, params, gradients, rate, config);
       const { norm, flat } = flatten(buckets, params, gradients);
       tf.dispose(gradients);
       if (Number.isFinite(norm)) {
@@ -116,6 +120,7 @@ function isDecayed(name: string): boolean {
 
 function fillBuckets(params: Params, names: readonly string[]): Bucket[] {
   const buckets: Bucket[] = [];
+  const limit = hasFused() ? ALONE : BUCKET;
   for (const decay of [true, false]) {
     let open: { names: string[]; sizes: number[]; total: number } | undefined;
     const close = () => {
@@ -127,7 +132,7 @@ function fillBuckets(params: Params, names: readonly string[]): Bucket[] {
     for (const name of names) {
       if (isDecayed(name) !== decay) continue;
       const size = params.get(name)!.size;
-      if (open && open.total + size > BUCKET) close();
+      if (open && open.total + size > limit) close();
       open ??= { names: [], sizes: [], total: 0 };
       open.names.push(name);
       open.sizes.push(size);
@@ -136,6 +141,35 @@ function fillBuckets(params: Params, names: readonly string[]): Bucket[] {
     close();
   }
   return buckets;
+}
+
+/** The whole update in one kernel; returns the gradients' global norm. */
+function applyFused(
+  buckets: readonly Bucket[],
+  params: Params,
+  gradients: tf.NamedTensorMap,
+  rate: number,
+  config: OptimizerConfig,
+): number {
+  const touched = buckets.filter((b) => gradients[b.names[0]]);
+  const decayed = tf.tensor1d(
+    touched.map((b) => (b.decay ? 1 : 0)),
+    'int32',
+  );
+  const norm = fusedAdam(
+    rate,
+    decayed,
+    {
+      weights: touched.map((b) => params.get(b.names[0])!),
+      m: touched.map((b) => b.m),
+      v: touched.map((b) => b.v),
+      gradients: touched.map((b) => gradients[b.names[0]]),
+    },
+    config,
+  );
+  const value = norm.dataSync()[0];
+  tf.dispose([norm, decayed, gradients]);
+  return value;
 }
 
 /** Gradients bucket by bucket as flat vectors (null where a bucket got none), with their global norm. */

@@ -3,7 +3,7 @@ import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
 import { dropoutNoise, type Noise, type Shape } from '../model/bert.ts';
 import { embedAll, querySequences } from '../model/embedder.ts';
-import { type Feed, feedTensors, type MaskedSentence, makeFeed } from '../model/feed.ts';
+import { disposeFeed, type Feed, type MaskedSentence, makeFeed } from '../model/feed.ts';
 import { lossGradients, type Model, modelShapes } from '../model/model.ts';
 import { realmForward, retrievalUtility } from '../model/realm.ts';
 import type { Random } from '../random.ts';
@@ -173,6 +173,7 @@ export function realmGradients(
     nullMass,
     masks: pieces / config.batch,
   };
-  tf.dispose([value, ...kept, ...feedTensors(feed)]);
+  tf.dispose([value, ...kept]);
+  disposeFeed(feed);
   return { gradients, figures };
 }

@@ -13,7 +13,7 @@ import {
 } from '../model/bert.ts';
 import { embedAll, embedSequences, pairIds, querySequences } from '../model/embedder.ts';
 import { lossGradients, type Model, modelShapes } from '../model/model.ts';
-import { marginalLogLoss, spanScores } from '../model/reader.ts';
+import { type BlockPlaces, blockPlaces, marginalLogLoss, spanScores } from '../model/reader.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import type { StepResult } from './loop.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
@@ -196,10 +196,8 @@ const TEXTS_KEPT = 100_000;
 /** Joint sequences `[CLS] question [SEP] block [SEP]` of B questions with R blocks each, [B*R, T]. */
 export interface Reading {
   input: EncoderInput;
-  blockTokens: tf.Tensor2D; // [B*R, T]
-  /** Where each row's block starts, and how many of its tokens are there; 0 where a question has fewer blocks. */
-  offsets: Int32Array;
-  lengths: Int32Array;
+  /** A question with fewer blocks has rows without tokens. */
+  blocks: BlockPlaces;
   B: number;
   R: number;
   T: number;
@@ -236,16 +234,12 @@ export function makeReading(
     pairs.map((p) => p.ids),
     pairs.map((p) => p.firstSegment),
   );
-  const T = input.bias.shape[3];
-  const inBlock = new Float32Array(B * R * T);
-  for (let row = 0; row < B * R; row++)
-    inBlock.fill(1, row * T + offsets[row], row * T + offsets[row] + lengths[row]);
-  return { input, blockTokens: tf.tensor2d(inBlock, [B * R, T]), offsets, lengths, B, R, T };
+  return { input, blocks: blockPlaces(input, offsets, lengths), B, R, T: input.longest };
 }
 
 export function disposeReading(reading: Reading): void {
   disposeInput(reading.input);
-  reading.blockTokens.dispose();
+  reading.blocks.tensor.dispose();
 }
 
 /** Scores of all spans of a question's blocks, their blocks' retrieval scores [B, R] added: [B, R*W*T]. */
@@ -256,8 +250,8 @@ export function readScores(
   noise?: Noise,
 ): tf.Tensor2D {
   return tf.tidy(() => {
-    const { B, R, input, blockTokens } = reading;
-    const scores = spanScores(model.params, model.readerTower, model.reader, input, blockTokens, noise); // [B*R, W, T]
+    const { B, R, input, blocks } = reading;
+    const scores = spanScores(model.params, model.readerTower, model.reader, input, blocks, noise); // [B*R, W, T]
     const [, W, T] = scores.shape;
     return scores
       .reshape([B, R, W * T])
@@ -274,7 +268,8 @@ function markSpans(
   blocks: readonly (readonly number[])[],
   maxWidth: number,
 ): Float32Array {
-  const { B, R, T, offsets, lengths } = reading;
+  const { B, R, T } = reading;
+  const { offsets, lengths } = reading.blocks;
   const W = Math.min(maxWidth, T);
   const correct = new Float32Array(B * R * W * T);
   for (let b = 0; b < B; b++) {

@@ -1,9 +1,27 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
-import { disposeInput, encode, encoderInput, gelu, maskedLanguageModel, pool } from '../../src/model/bert.ts';
+import {
+  disposeInput,
+  encode,
+  encoderInput,
+  gelu,
+  logLikelihood,
+  maskedLanguageModel,
+  pool,
+  readout,
+} from '../../src/model/bert.ts';
 import { startTestEngine } from '../support/engine.ts';
-import { assertClose, assertGradients, loadFixture, relativeError, rows, withoutLeak } from './fixture.ts';
+import {
+  assertClose,
+  assertGradients,
+  loadFixture,
+  relativeError,
+  rows,
+  tokenRows,
+  tokenValues,
+  withoutLeak,
+} from './fixture.ts';
 
 before(() => startTestEngine());
 
@@ -16,48 +34,40 @@ for (const name of ['bert-gelu', 'bert-gelu-new']) {
 
     test('outputs of every token and the pooled output', () => {
       const { config, params, expected, input } = load();
-      const sequence = withoutLeak(() => encode(params, 'reader.', config, input));
-      const weights = tf.tensor(expected.sequenceWeights);
-      // Outputs of padding mean nothing; the fixture's weights are 0 there.
-      const tokens = weights.abs().max(-1, true).greater(0).toFloat();
-      const wanted = tf.tensor(expected.sequence).mul(tokens);
-      assert.ok(tokens.sum().dataSync()[0] === 24);
-      assertClose(sequence.mul(tokens), wanted.arraySync() as number[][][], 'sequence output');
+      const { lengths } = expected;
+      assert.equal(
+        lengths.reduce((a: number, b: number) => a + b),
+        24,
+      );
+      const outputs = withoutLeak(() => encode(params, 'reader.', config, input));
+      const wanted = tokenValues<number[]>(expected.sequence, lengths);
+      assertClose(tokenRows(outputs, input, lengths), wanted, 'sequence output');
 
-      const first = sequence.slice([0, 0, 0], [3, 1, config.hidden]).reshape([3, config.hidden]);
-      const pooled = withoutLeak(() => pool(params, 'reader.', first as tf.Tensor2D));
+      const first = tf.gather(outputs, input.first.at) as tf.Tensor2D;
+      const pooled = withoutLeak(() => pool(params, 'reader.', first));
       assertClose(pooled, expected.pooled, 'pooled output');
       disposeInput(input);
     });
 
     test('gradients of every parameter', () => {
       const { config, params, expected, input } = load();
-      const weights = tf.tensor(expected.sequenceWeights);
+      const { lengths } = expected;
+      // Outputs of padding mean nothing; the fixture's weights are 0 there.
+      const weights = tf.tensor2d(tokenValues<number[]>(expected.sequenceWeights, lengths));
       const pooledWeights = tf.tensor(expected.pooledWeights);
       assertGradients(params, 'reader.', config, `${name}/gradients.safetensors`, () => {
-        const sequence = encode(params, 'reader.', config, input);
-        const first = sequence.slice([0, 0, 0], [3, 1, config.hidden]).reshape([3, config.hidden]);
-        const pooled = pool(params, 'reader.', first as tf.Tensor2D);
-        return sequence.mul(weights).sum().add(pooled.mul(pooledWeights).sum()) as tf.Scalar;
+        const outputs = encode(params, 'reader.', config, input);
+        const pooled = pool(params, 'reader.', tf.gather(outputs, input.first.at) as tf.Tensor2D);
+        const sum = tokenRows(outputs, input, lengths).mul(weights).sum();
+        return sum.add(pooled.mul(pooledWeights).sum()) as tf.Scalar;
       });
     });
 
     test('reading out some positions gives the same outputs as the whole sequence', () => {
       const { config, params, expected, input } = load();
-      const positions = [
-        [0, 9],
-        [5, 2],
-        [3, 3],
-      ];
-      const some = encode(
-        params,
-        'reader.',
-        config,
-        input,
-        undefined,
-        tf.tensor2d(positions, [3, 2], 'int32'),
-      );
-      const wanted = positions.map((places, b) => places.map((t) => expected.sequence[b][t]));
+      const positions = [[0, 9], [5], [3, 3, 1]];
+      const some = encode(params, 'reader.', config, input, undefined, readout(input, positions));
+      const wanted = positions.flatMap((places, b) => places.map((t) => expected.sequence[b][t]));
       assertClose(some, wanted, 'outputs at positions');
     });
   });
@@ -67,12 +77,12 @@ describe("the masked-LM head against transformers' BertForPreTraining", () => {
   const load = () => {
     const { config, params, expected } = loadFixture('masked-lm', '');
     const input = encoderInput(rows(expected), expected.firstSegment);
-    const positions = tf.tensor2d(expected.positions, undefined, 'int32');
-    const logits = () => {
-      const outputs = encode(params, '', config, input, undefined, positions).reshape([6, config.hidden]);
-      return maskedLanguageModel(params, '', config, outputs as tf.Tensor2D);
-    };
-    return { config, params, expected, logits };
+    const masks = readout(input, expected.positions);
+    const outputs = () => encode(params, '', config, input, undefined, masks);
+    const logits = () => maskedLanguageModel(params, '', config, outputs());
+    const targets = tf.tensor1d(expected.targets.flat(), 'int32');
+    const loss = () => logLikelihood(params, '', config, outputs(), targets).mean().neg() as tf.Scalar;
+    return { config, params, expected, logits, loss };
   };
 
   test('scores of all word pieces at the masks', () => {
@@ -85,9 +95,7 @@ describe("the masked-LM head against transformers' BertForPreTraining", () => {
   });
 
   test('loss, and gradients with the decoder tied to the word embeddings', () => {
-    const { config, params, expected, logits } = load();
-    const targets = tf.oneHot(tf.tensor1d(expected.targets.flat(), 'int32'), config.vocabulary);
-    const loss = () => tf.losses.softmaxCrossEntropy(targets, logits()) as tf.Scalar;
+    const { config, params, expected, loss } = load();
     assertClose(loss(), expected.loss, 'loss');
     assertGradients(params, '', config, 'masked-lm/gradients.safetensors', loss);
   });
@@ -143,9 +151,13 @@ for (const [layout, lengths] of [
       );
       return tf.variableGrads(
         () => {
-          const outputs = encode(params, '', config, input); // [B, T, H]
-          const tokens = input.bias.equal(0).toFloat().reshape([rows.length, -1, 1]);
-          return outputs.mul(tokens).add(0.1).square().mul(tokens).sum() as tf.Scalar;
+          const outputs = encode(params, '', config, input);
+          const tokens = tokenRows(
+            outputs,
+            input,
+            rows.map((s) => s.length),
+          );
+          return tokens.add(0.1).square().sum() as tf.Scalar;
         },
         variables.filter((v) => !/pooler|mlm/.test(v.name)),
       );

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
-import type { Params, Shape } from '../../src/model/bert.ts';
+import type { EncoderInput, Params, Shape } from '../../src/model/bert.ts';
 import { type ImportConfig, importBert, importTensors, readHubConfig } from '../../src/model/import-bert.ts';
 import { lossGradients, type Model, setParam } from '../../src/model/model.ts';
 import { writeSafetensors } from '../../src/model/safetensors.ts';
@@ -39,6 +39,17 @@ function ours(name: string, prefix: string): string {
 /** Rows of ids without their padding. */
 export function rows(expected: { ids: number[][]; lengths: number[] }): Int32Array[] {
   return expected.ids.map((row, r) => Int32Array.from(row.slice(0, expected.lengths[r])));
+}
+
+/** The tokens of an encoder's output, padding left out: [tokens, H]. */
+export function tokenRows(outputs: tf.Tensor, input: EncoderInput, lengths: readonly number[]): tf.Tensor2D {
+  const at = lengths.flatMap((n, b) => Array.from({ length: n }, (_, t) => input.starts[b] + t));
+  return tf.gather(outputs, tf.tensor1d(at, 'int32')) as tf.Tensor2D;
+}
+
+/** The same of values laid out as [B][T]. */
+export function tokenValues<T>(values: T[][], lengths: readonly number[]): T[] {
+  return values.flatMap((row, b) => row.slice(0, lengths[b]));
 }
 
 function flatten(values: Nested): number[] {

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import { encoderInput } from '../../src/model/bert.ts';
-import { marginalLogLoss, type ReaderConfig, spanScores } from '../../src/model/reader.ts';
+import { blockPlaces, marginalLogLoss, type ReaderConfig, spanScores } from '../../src/model/reader.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { assertClose, assertGradients, loadFixture, rows, withoutLeak } from './fixture.ts';
 
@@ -13,7 +13,12 @@ function load() {
   const { config: sizes, params, expected } = loadFixture('reader', 'reader.');
   const config: ReaderConfig = { ...sizes, spanHidden: 8, maxSpanWidth: 4, spanLayerNormEps: 1e-3 };
   const input = encoderInput(rows(expected), expected.firstSegment);
-  const blockTokens = tf.tensor2d(expected.blockTokens as number[][]);
+  const inside = expected.blockTokens as number[][];
+  const blocks = blockPlaces(
+    input,
+    Int32Array.from(inside, (row) => row.indexOf(1)),
+    Int32Array.from(inside, (row) => row.lastIndexOf(1) - row.indexOf(1) + 1),
+  );
   const relevance = tf.tensor1d(expected.relevance);
   const correct = new Float32Array(3 * 4 * 14);
   for (let r = 0; r < 3; r++) {
@@ -22,7 +27,7 @@ function load() {
     });
   }
   const gold = tf.tensor2d(correct, [1, correct.length]);
-  const scores = () => spanScores(params, 'reader.', config, input, blockTokens);
+  const scores = () => spanScores(params, 'reader.', config, input, blocks);
   /** Scores of all spans of the question, [1, R*W*T], the retrieval scores of their blocks added. */
   const joint = (s: tf.Tensor) =>
     scores()
@@ -83,7 +88,13 @@ test('a question without a correct span has no loss and no gradient; the others 
 test('sequences shorter than the widest span are read too', () => {
   const { config, params } = load();
   const input = encoderInput([Int32Array.of(7, 8)], [1]);
-  const found = spanScores(params, 'reader.', config, input, tf.tensor2d([[0, 1]]));
+  const found = spanScores(
+    params,
+    'reader.',
+    config,
+    input,
+    blockPlaces(input, Int32Array.of(1), Int32Array.of(1)),
+  );
   assert.deepEqual(found.shape, [1, 2, 2]);
   assert.deepEqual(
     [...found.dataSync()].map((score) => score > -1e8),

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
-import { encoderInput } from '../../src/model/bert.ts';
+import { encoderInput, readout } from '../../src/model/bert.ts';
 import { marginalLogLikelihood, readMasks, retrievalUtility, retrieve } from '../../src/model/realm.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { assertClose, assertGradients, loadFixture, rows, withoutLeak } from './fixture.ts';
@@ -12,16 +12,17 @@ before(() => startTestEngine());
 function load() {
   const { config, params, expected } = loadFixture('knowledge', 'reader.');
   const input = encoderInput(rows(expected), expected.firstSegment);
-  const perPair = (lists: number[][]) => {
-    const filled = lists.map((list) => [...list, 0].slice(0, 2));
-    return tf.tensor2d(
-      filled.flatMap((list) => [list, list, list]),
-      [6, 2],
-      'int32',
-    );
-  };
-  const positions = perPair(expected.positions);
-  const targets = perPair(expected.targets);
+  const pairs = [0, 0, 0, 1, 1, 1];
+  const positions = readout(
+    input,
+    pairs.map((b) => expected.positions[b]),
+  );
+  const targets = tf.tensor1d(
+    pairs.flatMap((b) => expected.targets[b]),
+    'int32',
+  );
+  /** Where the 9 values are in [2, 3, 2]; 0 for a place to spare. */
+  const order = tf.tensor1d([1, 2, 3, 4, 5, 6, 7, 0, 8, 0, 9, 0], 'int32');
   const masks = tf.tensor2d([
     [1, 1],
     [1, 0],
@@ -40,7 +41,12 @@ function load() {
     retrieved: (q: tf.Tensor2D, z: tf.Tensor2D) => retrieve(q, z, candidates, present),
     /** [B, K, M] */
     logTokens: () =>
-      readMasks(params, 'reader.', config, input, positions, targets).reshape([2, 3, 2]) as tf.Tensor3D,
+      tf
+        .gather(
+          tf.concat1d([tf.zeros([1]), readMasks(params, 'reader.', config, input, positions, targets)]),
+          order,
+        )
+        .reshape([2, 3, 2]) as tf.Tensor3D,
   };
 }
 

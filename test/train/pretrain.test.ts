@@ -3,9 +3,9 @@ import { after, before, describe, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../../src/config.ts';
 import type { Corpus } from '../../src/corpus/store.ts';
-import { encoderInput } from '../../src/model/bert.ts';
+import { encoderInput, readout } from '../../src/model/bert.ts';
 import { embedSequences } from '../../src/model/embedder.ts';
-import { feedTensors, type MaskedSentence, makeFeed } from '../../src/model/feed.ts';
+import { disposeFeed, type MaskedSentence, makeFeed } from '../../src/model/feed.ts';
 import type { Model } from '../../src/model/model.ts';
 import { readMasks } from '../../src/model/realm.ts';
 import type { Random } from '../../src/random.ts';
@@ -101,7 +101,6 @@ describe('steps on a corpus', () => {
     const { cls, sep } = corpus.tokenizer;
     const body = block === undefined ? [] : [...corpus.bodyIds(block)];
     const ids = [cls, ...masked, sep, ...body, sep];
-    const one = (list: number[]) => tf.tensor2d([list], [1, list.length], 'int32');
     return tf.tidy(() => {
       const input = encoderInput([Int32Array.from(ids)], [masked.length + 2]);
       return [
@@ -110,8 +109,8 @@ describe('steps on a corpus', () => {
           model.readerTower,
           model.reader,
           input,
-          one(positions),
-          one(targets),
+          readout(input, [positions]),
+          tf.tensor1d(targets, 'int32'),
         ).dataSync(),
       ];
     });
@@ -165,9 +164,9 @@ describe('steps on a corpus', () => {
     assert.ok(rows.every((row) => row.slice(1).every((r) => r > 0)));
     const { cls, sep } = corpus.tokenizer;
     const ids = [...feed.documents.ids.dataSync()];
-    const [[first], [second]] = feed.documents.starts.arraySync() as number[][];
+    const [first, second] = feed.documents.starts;
     assert.deepEqual([first, ids.slice(0, 3), ids[second]], [0, [cls, sep, sep], cls]);
-    tf.dispose(feedTensors(feed));
+    disposeFeed(feed);
   });
 
   for (const marginalize of ['span', 'token'] as const) {

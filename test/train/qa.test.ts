@@ -130,7 +130,7 @@ function spansOf(question: EncodedQuestion, block: number, readerTokens: number)
   const body = [...corpus.bodyIds(block)].slice(0, readerTokens - first.length - 1);
   const outputs = tf.tidy(() => {
     const input = encoderInput([Int32Array.from([...first, ...body, sep])], [first.length]);
-    return (encode(model.params, model.readerTower, model.reader, input).arraySync() as number[][][])[0];
+    return encode(model.params, model.readerTower, model.reader, input).arraySync() as number[][];
   });
   const get = (name: string) => [...model.params.get(name)!.dataSync()];
   const S = model.reader.spanHidden;

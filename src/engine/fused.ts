@@ -1,0 +1,287 @@
+import * as tf from '@tensorflow/tfjs';
+
+// The kernels of src/engine/native as differentiable functions. Each computes in one operation what the model composes
+// of dozens where the engine has no such kernel; src/model holds those compositions, and tests hold the two together.
+
+/** How a dense layer's result is bent. */
+export type Activation = 'none' | 'exact' | 'tanh' | 'tanhUnit';
+
+const ACTIVATIONS: Activation[] = ['none', 'exact', 'tanh', 'tanhUnit']; // as numbered in dense.cc
+
+/** Units dropped while training: the same seed drops the same units. */
+export interface Drop {
+  rate: number;
+  seed: number;
+}
+
+/** The parts of tfjs-node's backend and binding that an operation needs. */
+interface Backend {
+  executeMultipleOutputs(
+    name: string,
+    attributes: object[],
+    inputs: tf.Tensor[],
+    outputs: number,
+  ): tf.Tensor[];
+  binding: { TF_ATTR_INT: number; TF_ATTR_FLOAT: number };
+}
+
+let present = false;
+let wanted = true;
+
+/** Called by src/engine.ts once the operations are registered with TensorFlow. */
+export function kernelsAreRegistered(): void {
+  present = true;
+}
+
+/** Whether the engine in use has the kernels of this file. */
+export function hasFused(): boolean {
+  return present && wanted && tf.getBackend() === 'tensorflow';
+}
+
+/** Runs `work` as on an engine without these kernels. */
+export function withoutFused<T>(work: () => T): T {
+  const before = wanted;
+  wanted = false;
+  try {
+    return work();
+  } finally {
+    wanted = before;
+  }
+}
+
+function execute(
+  name: string,
+  integers: Record<string, number>,
+  numbers: Record<string, number>,
+  inputs: tf.Tensor[],
+  outputs: number,
+): tf.Tensor[] {
+  const backend = tf.backend() as unknown as Backend;
+  const { TF_ATTR_INT, TF_ATTR_FLOAT } = backend.binding;
+  const attributes = [];
+  for (const key in integers) attributes.push({ name: key, type: TF_ATTR_INT, value: integers[key] });
+  for (const key in numbers) attributes.push({ name: key, type: TF_ATTR_FLOAT, value: numbers[key] });
+  return backend.executeMultipleOutputs(name, attributes, inputs, outputs);
+}
+
+/** Whether someone will ask for gradients of what is computed now. */
+function recording(): boolean {
+  return (tf.engine() as unknown as { state: { gradientDepth: number } }).state.gradientDepth > 0;
+}
+
+/** A seed is an input: as an attribute each would leave a kernel of its own in TensorFlow's cache. */
+function seedTensor(drop: Drop | undefined): tf.Tensor {
+  return tf.scalar(drop?.seed ?? 0, 'int32');
+}
+
+const nothing = () => tf.zeros([0]);
+
+type Save = tf.GradSaveFunc;
+
+/** f(x W + b) of rows: [R, I] → [R, count], W's columns from `first` on (all by default). */
+export function fusedDense(
+  x: tf.Tensor,
+  kernel: tf.Tensor,
+  bias: tf.Tensor,
+  activation: Activation = 'none',
+  first = 0,
+  count = kernel.shape[1]! - first,
+): tf.Tensor2D {
+  const number = ACTIVATIONS.indexOf(activation);
+  const keep = recording();
+  const op = tf.customGrad((x, kernel, bias, save) => {
+    const attributes = { activation: number, first, count, keep: keep ? 1 : 0 };
+    const inputs = [x, kernel, bias] as tf.Tensor[];
+    const [y, u] = execute('RealmDense', attributes, {}, inputs, 2);
+    (save as Save)([inputs[0], activation === 'tanhUnit' ? y : u]);
+    return {
+      value: y,
+      gradFunc: (dy: tf.Tensor, [x, inner]: tf.Tensor[]) =>
+        execute('RealmDenseGrad', { activation: number, first, count }, {}, [dy, x, inputs[1], inner], 3),
+    };
+  });
+  return op(x, kernel, bias) as tf.Tensor2D;
+}
+
+/** LayerNorm(residual + dropout(x)) of rows [R, H]. */
+export function fusedNorm(
+  x: tf.Tensor,
+  residual: tf.Tensor | undefined,
+  gain: tf.Tensor,
+  bias: tf.Tensor,
+  eps: number,
+  drop?: Drop,
+): tf.Tensor2D {
+  const rate = { rate: drop?.rate ?? 0 };
+  const op = tf.customGrad((...all) => {
+    const save = all.pop() as Save;
+    const inputs = all as tf.Tensor[];
+    const [x, gain, bias] = inputs;
+    const seed = seedTensor(drop);
+    const [y, z, stats] = execute(
+      'RealmNorm',
+      {},
+      { eps, ...rate },
+      [x, inputs[3] ?? nothing(), gain, bias, seed],
+      3,
+    );
+    save([inputs.length === 4 ? z : x, stats, seed]);
+    return {
+      value: y,
+      gradFunc: (dy: tf.Tensor, [z, stats, seed]: tf.Tensor[]) => {
+        const [dz, dropped, dgain, dbias] = execute('RealmNormGrad', {}, rate, [dy, z, stats, gain, seed], 4);
+        const dx = rate.rate > 0 ? dropped : dz;
+        return inputs.length === 4 ? [dx, dgain, dbias, dz] : [dx, dgain, dbias];
+      },
+    };
+  });
+  return (residual ? op(x, gain, bias, residual) : op(x, gain, bias)) as tf.Tensor2D;
+}
+
+/**
+ * softmax(Q Kᵀ / √D) V of sequences laid end to end, each token to all tokens of its sequence, by heads: [queries, H].
+ * @param q [queries, H], or with no `kv` [rows, 3H]: queries, keys and values
+ * @param kv [rows, 2H]
+ * @param qBounds [B + 1] int32: where each sequence's queries begin, and where the last one's end; `kBounds` the keys'.
+ *   Not differentiated; they must live until the gradient is taken.
+ */
+export function fusedAttention(
+  q: tf.Tensor,
+  kv: tf.Tensor | undefined,
+  qBounds: tf.Tensor,
+  kBounds: tf.Tensor,
+  heads: number,
+  drop?: Drop,
+): tf.Tensor2D {
+  const shape = { heads, joint: kv ? 0 : 1 };
+  const rate = { rate: drop?.rate ?? 0 };
+  const op = tf.customGrad((...all) => {
+    const save = all.pop() as Save;
+    const [q, kv = q] = all as tf.Tensor[];
+    const seed = seedTensor(drop);
+    const [context, logSums] = execute('RealmAttention', shape, rate, [q, kv, qBounds, kBounds, seed], 2);
+    save([q, kv, seed, context, logSums]);
+    return {
+      value: context,
+      gradFunc: (dy: tf.Tensor, [q, kv, seed, context, logSums]: tf.Tensor[]) =>
+        execute(
+          'RealmAttentionGrad',
+          shape,
+          rate,
+          [q, kv, qBounds, kBounds, seed, context, logSums, dy],
+          2,
+        ).slice(0, all.length),
+    };
+  });
+  return (kv ? op(q, kv) : op(q)) as tf.Tensor2D;
+}
+
+/** word[ids] + position[places] + segment[segments]: [S, H]; the three lists [S] int32 must live until the gradient is taken. */
+export function fusedEmbeddings(
+  word: tf.Tensor,
+  position: tf.Tensor,
+  segment: tf.Tensor,
+  ids: tf.Tensor,
+  places: tf.Tensor,
+  segments: tf.Tensor,
+): tf.Tensor2D {
+  const op = tf.customGrad((word, position, segment) => ({
+    value: execute(
+      'RealmEmbeddings',
+      {},
+      {},
+      [word as tf.Tensor, position as tf.Tensor, segment as tf.Tensor, ids, places, segments],
+      1,
+    )[0],
+    gradFunc: (dy: tf.Tensor) =>
+      execute(
+        'RealmEmbeddingsGrad',
+        { words: (word as tf.Tensor).shape[0], positions: (position as tf.Tensor).shape[0]! },
+        {},
+        [dy, ids, places, segments],
+        3,
+      ),
+  }));
+  return op(word, position, segment) as tf.Tensor2D;
+}
+
+/** log softmax(x wordᵀ + bias) at one target of each row: [n, H] → [n]; `targets` [n] int32 must live until the gradient is taken. */
+export function fusedLogLikelihood(
+  x: tf.Tensor,
+  word: tf.Tensor,
+  bias: tf.Tensor,
+  targets: tf.Tensor,
+): tf.Tensor1D {
+  const op = tf.customGrad((x, word, bias, save) => {
+    const inputs = [x, word, bias] as tf.Tensor[];
+    const [y, logits, logSums] = execute('RealmLogLikelihood', {}, {}, [...inputs, targets], 3);
+    (save as Save)([inputs[0], logits, logSums]);
+    return {
+      value: y,
+      gradFunc: (dy: tf.Tensor, [x, logits, logSums]: tf.Tensor[]) =>
+        execute('RealmLogLikelihoodGrad', {}, {}, [dy, x, inputs[1], targets, logits, logSums], 3),
+    };
+  });
+  return op(x, word, bias) as tf.Tensor1D;
+}
+
+/**
+ * v · LayerNorm(ReLU(start_i + end_j)) + c of every span inside the blocks: [R, W, T]; `invalid` elsewhere.
+ * @param ends [rows, 2S] start and end vectors of each token
+ * @param blocks [R, 3] int32: the block's first row in `ends`, its tokens, and where it starts in its sequence; must live
+ *   until the gradient is taken
+ */
+export function fusedSpanScores(
+  ends: tf.Tensor,
+  gain: tf.Tensor,
+  bias: tf.Tensor,
+  kernel: tf.Tensor,
+  constant: tf.Tensor,
+  blocks: tf.Tensor,
+  width: number,
+  length: number,
+  eps: number,
+  invalid: number,
+): tf.Tensor3D {
+  const op = tf.customGrad((...all) => {
+    const save = all.pop() as Save;
+    const inputs = all as tf.Tensor[];
+    save([inputs[0]]);
+    return {
+      value: execute('RealmSpanScores', { width, length }, { eps, invalid }, [...inputs, blocks], 1)[0],
+      gradFunc: (dy: tf.Tensor, [ends]: tf.Tensor[]) =>
+        execute('RealmSpanScoresGrad', { width, length }, { eps }, [ends, ...inputs.slice(1), blocks, dy], 5),
+    };
+  });
+  return op(ends, gain, bias, kernel, constant) as tf.Tensor3D;
+}
+
+/**
+ * One step of the optimizer, in place, over parallel lists; nothing changes where the gradients' norm is not finite.
+ * @param decayed [N] int32, 1 where the weight decays
+ * @returns the global norm before clipping
+ */
+export function fusedAdam(
+  rate: number,
+  decayed: tf.Tensor,
+  lists: { weights: tf.Tensor[]; m: tf.Tensor[]; v: tf.Tensor[]; gradients: tf.Tensor[] },
+  config: { beta1: number; beta2: number; epsilon: number; weightDecay: number; clipNorm: number },
+): tf.Scalar {
+  const { weights, m, v, gradients } = lists;
+  return tf.tidy(
+    () =>
+      execute(
+        'RealmAdam',
+        { N: 4 * weights.length },
+        {
+          beta1: config.beta1,
+          beta2: config.beta2,
+          epsilon: config.epsilon,
+          decay: config.weightDecay,
+          clip_norm: config.clipNorm,
+        },
+        [tf.scalar(rate), decayed, ...weights, ...m, ...v, ...gradients],
+        1,
+      )[0] as tf.Scalar,
+  );
+}

@@ -1,0 +1,131 @@
+#include <algorithm>
+
+#include "kernels.h"
+#include "maths.h"
+
+// y = f(x W + b). W may be some columns of a wider matrix, as the queries' part of [queries keys values].
+
+namespace realm {
+namespace {
+
+enum Activation { NONE, GELU_EXACT, GELU_TANH, TANH };
+
+constexpr float C1 = 1.5957691216057308f;              // 2 sqrt(2/pi)
+constexpr float C3 = 1.5957691216057308f * 0.044715f;  // and the cubic term's
+
+/** f(u) of n numbers; x Phi(x), its tanh form as x sigmoid(2t), or tanh. */
+void activate(int kind, const float* u, float* y, int64_t n) {
+  if (kind == GELU_TANH) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] = u[i] * sigmoid(u[i] * (C1 + C3 * u[i] * u[i]));
+  } else if (kind == GELU_EXACT) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] = u[i] * normalCdf(u[i]);
+  } else if (kind == TANH) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] = 2 * sigmoid(2 * u[i]) - 1;
+  }
+}
+
+/** du = dy f'(u); for tanh `u` is y. */
+void deactivate(int kind, const float* u, const float* dy, float* du, int64_t n) {
+  if (kind == GELU_TANH) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+      const float x = u[i], square = x * x;
+      const float s = sigmoid(x * (C1 + C3 * square));
+      du[i] = dy[i] * (s + x * s * (1 - s) * (C1 + 3 * C3 * square));
+    }
+  } else if (kind == GELU_EXACT) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+      const float x = u[i];
+      du[i] = dy[i] * (normalCdf(x) + x * 0.3989422804014327f * fastExp(-0.5f * x * x));
+    }
+  } else if (kind == TANH) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) du[i] = dy[i] * (1 - u[i] * u[i]);
+  }
+}
+
+struct Dense {
+  int activation, from, count, keep;
+  void attributes(Attributes& a) {
+    activation = a.integer("activation");
+    from = a.integer("first");
+    count = a.integer("count");
+    keep = a.integer("keep");
+  }
+  /** x [R, I], W [I, O], b [O] → y [R, count]; with `keep` also u = x W + b, where the gradient needs it. */
+  void run(Call& call) {
+    const auto x = call.in(0), w = call.in(1), b = call.in(2);
+    const int64_t R = x.dim(0), I = x.dim(1), O = w.dim(1), n = count;
+    expect(w.dim(0) == I && b.size() == O && from >= 0 && from + n <= O, "dense: shapes do not fit");
+    const auto y = call.out(0, {R, n});
+    const bool gelu = activation == GELU_EXACT || activation == GELU_TANH;
+    const auto u = call.out(1, gelu && keep ? std::vector<int64_t>{R, n} : std::vector<int64_t>{0});
+    if (R == 0) return;
+    float* inner = gelu && keep ? u.data : y.data;
+    parallelTiles(R, n, I, [&](const Tile& t) {
+      const float* bias = b.data + from + t.column;
+      for (int64_t r = t.row; r < t.row + t.rows; r++)
+        std::copy(bias, bias + t.columns, inner + r * n + t.column);
+      product(false, false, t.rows, t.columns, I, 1, x.data + t.row * I, I, w.data + from + t.column, O, 1,
+              inner + t.row * n + t.column, n);
+      if (activation == NONE) return;
+      for (int64_t r = t.row; r < t.row + t.rows; r++)
+        activate(activation, inner + r * n + t.column, y.data + r * n + t.column, t.columns);
+    });
+  }
+};
+
+struct DenseGrad {
+  int activation, from, count;
+  void attributes(Attributes& a) {
+    activation = a.integer("activation");
+    from = a.integer("first");
+    count = a.integer("count");
+  }
+  /** dy [R, count], x [R, I], W [I, O], u as kept (y for tanh) → dx, dW and db, zero outside of the columns. */
+  void run(Call& call) {
+    const auto dy = call.in(0), x = call.in(1), w = call.in(2), u = call.in(3);
+    const int64_t R = x.dim(0), I = x.dim(1), O = w.dim(1), n = count;
+    expect(dy.dim(0) == R && dy.dim(1) == n && w.dim(0) == I && from >= 0 && from + n <= O,
+           "dense gradient: shapes do not fit");
+    expect(activation == NONE || u.size() == R * n, "dense gradient: the inner values are missing");
+    const auto dx = call.out(0, {R, I}), dw = call.out(1, {I, O}), db = call.out(2, {O});
+    std::unique_ptr<float[]> inner;
+    const float* du = dy.data;
+    if (activation != NONE) {
+      inner = room(R * n);
+      du = inner.get();
+      parallelRanges(R * n, 4096, [&](long f, long t) {
+        deactivate(activation, u.data + f, dy.data + f, inner.get() + f, t - f);
+      });
+    }
+    if (n < O) {
+      parallelRanges(I, 64, [&](long f, long t) { std::fill(dw.data + f * O, dw.data + t * O, 0.0f); });
+      std::fill(db.data, db.data + O, 0.0f);
+    }
+    if (R == 0) {
+      std::fill(dw.data, dw.data + I * O, 0.0f);
+      std::fill(db.data, db.data + O, 0.0f);
+      return;
+    }
+    parallelProduct(false, true, R, I, n, 1, du, n, w.data + from, O, 0, dx.data, I);
+    parallelProduct(true, false, I, n, R, 1, x.data, I, du, n, 0, dw.data + from, O);
+    columnSums(du, R, n, n, db.data + from);
+  }
+};
+
+}  // namespace
+
+void registerDense() {
+  registerOp<Dense>("RealmDense", {"x: float", "w: float", "b: float"}, {"y: float", "u: float"},
+                    {"activation: int", "first: int", "count: int", "keep: int"});
+  registerOp<DenseGrad>("RealmDenseGrad", {"dy: float", "x: float", "w: float", "u: float"},
+                        {"dx: float", "dw: float", "db: float"},
+                        {"activation: int", "first: int", "count: int"});
+}
+
+}  // namespace realm
