@@ -1,6 +1,7 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { availableParallelism } from 'node:os';
+import { availableParallelism, cpus } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as tf from '@tensorflow/tfjs';
@@ -25,8 +26,8 @@ interface NativeEngine {
   variant: string;
   package: string;
   binding: string;
-  /** The kernels of src/engine/native, where they could be compiled. */
-  kernels?: string;
+  /** The kernels of src/engine/native, where they could be compiled: of which source, and for which processor. */
+  kernels?: { file: string; sources: string; processor: string };
 }
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
@@ -102,15 +103,26 @@ async function startTensorflow({ threads }: { threads?: number }): Promise<Engin
 let kernelsStarted = false;
 
 /** Registers the fused kernels; returns why not, where they are not there. */
-function startKernels(native: NativeEngine, threads = availableParallelism()): string | undefined {
+function startKernels({ kernels }: NativeEngine, threads = availableParallelism()): string | undefined {
   if (kernelsStarted) return undefined;
-  if (!native.kernels)
-    return `no fused kernels, a step takes twice as long; \`${BUILD_NATIVE}\` compiles them`;
-  const { start } = createRequire(import.meta.url)(native.kernels) as { start(threads: number): void };
-  start(threads);
+  const remedy = `a step takes up to twice as long; \`${BUILD_NATIVE}\` compiles them`;
+  if (!kernels) return `realm's own kernels are not there: ${remedy}`;
+  if (kernels.processor !== (cpus()[0]?.model ?? ''))
+    return `realm's own kernels were compiled for another processor (${kernels.processor}): ${remedy}`;
+  if (kernels.sources !== sourcesDigest()) return `realm's own kernels are of another version: ${remedy}`;
+  const load = createRequire(import.meta.url);
+  (load(kernels.file) as { start(threads: number): void }).start(threads);
   kernelsAreRegistered();
   kernelsStarted = true;
   return undefined;
+}
+
+/** As scripts/engine.mjs computes it. */
+function sourcesDigest(): string {
+  const folder = join(root, 'src', 'engine', 'native');
+  const hash = createHash('sha256');
+  for (const name of readdirSync(folder).sort()) hash.update(readFileSync(join(folder, name)));
+  return hash.digest('hex');
 }
 
 function findNative(): NativeEngine {
@@ -127,7 +139,7 @@ function findNative(): NativeEngine {
     ...found,
     package: resolve(here, found.package),
     binding: resolve(here, found.binding),
-    kernels: found.kernels && resolve(here, found.kernels),
+    kernels: found.kernels && { ...found.kernels, file: resolve(here, found.kernels.file) },
   };
   if (!existsSync(native.binding)) {
     throw new UserError(`engine tensorflow: ${native.binding} is gone; \`${BUILD_NATIVE}\` builds it again`);
