@@ -1,0 +1,302 @@
+import assert from 'node:assert/strict';
+import { before, describe, test } from 'node:test';
+import * as tf from '@tensorflow/tfjs';
+import {
+  fusedAdam,
+  fusedAttention,
+  fusedDense,
+  fusedEmbeddings,
+  fusedLogLikelihood,
+  fusedNorm,
+  hasFused,
+  withoutFused,
+} from '../../src/engine/fused.ts';
+import {
+  bertShapes,
+  type EncoderInput,
+  encoderInput,
+  type Params,
+  readout,
+  type Shape,
+} from '../../src/model/bert.ts';
+import { embedderShapes, embedSequences } from '../../src/model/embedder.ts';
+import { initialise, lossGradients, type Model } from '../../src/model/model.ts';
+import { blockPlaces, readerShapes, spanScores } from '../../src/model/reader.ts';
+import { readMasks } from '../../src/model/realm.ts';
+import { random } from '../../src/random.ts';
+import { createOptimizer } from '../../src/train/optimizer.ts';
+import { startTestEngine } from '../support/engine.ts';
+
+before(() => startTestEngine());
+
+/** Large enough for several tiles, runs of query rows and blocks of the vocabulary. */
+const config = {
+  vocabulary: 2500,
+  layers: 2,
+  hidden: 48,
+  heads: 3,
+  intermediate: 100,
+  positions: 320,
+  gelu: 'tanh' as 'tanh' | 'exact',
+  dropout: 0,
+  layerNormEps: 1e-12,
+  projection: 20,
+  projectionLayerNormEps: 1e-3,
+  spanHidden: 24,
+  maxSpanWidth: 5,
+  spanLayerNormEps: 1e-3,
+};
+const LENGTHS = [300, 3, 141, 1, 60, 60, 7];
+
+function load(shapes: Shape[]): Model {
+  const model = { params: new Map() as Params } as Model;
+  initialise(model, shapes, random(3));
+  // Biases and gains that are all alike would hide a mistake.
+  const draw = random(4);
+  for (const { name, shape } of shapes) {
+    const noise = tf.tensor(
+      Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => draw.float() * 0.2 - 0.1),
+      shape,
+    );
+    const variable = model.params.get(name)!;
+    variable.assign(variable.add(noise));
+  }
+  return model;
+}
+
+function sequences(): { ids: Int32Array[]; first: number[] } {
+  const draw = random(5);
+  const ids = LENGTHS.map((n) => Int32Array.from({ length: n }, () => draw.int(config.vocabulary)));
+  return { ids, first: LENGTHS.map((n) => Math.ceil(n / 3)) };
+}
+
+/** Compares a loss and its gradients with the kernels and without them; `prepare` feeds what the loss needs. */
+function compare(shapes: Shape[], prepare: (model: Model, input: EncoderInput) => () => tf.Scalar): void {
+  const model = load(shapes);
+  const run = () => {
+    const { ids, first } = sequences();
+    const { value, gradients } = lossGradients(model, shapes, prepare(model, encoderInput(ids, first)));
+    return {
+      value: value.dataSync()[0],
+      gradients: new Map(Object.entries(gradients).map(([name, g]) => [name, [...g.dataSync()]])),
+    };
+  };
+  const fused = run();
+  const plain = withoutFused(run);
+  assert.ok(
+    Math.abs(fused.value - plain.value) < 1e-4 * Math.abs(plain.value),
+    `${fused.value} ${plain.value}`,
+  );
+  assert.deepEqual([...fused.gradients.keys()].sort(), [...plain.gradients.keys()].sort());
+  for (const [name, wanted] of plain.gradients) {
+    const found = fused.gradients.get(name)!;
+    const largest = Math.max(1e-3, ...wanted.map(Math.abs));
+    wanted.forEach((w, i) => {
+      assert.ok(Math.abs(found[i] - w) < 1e-3 * largest, `${name}[${i}]: ${found[i]}, wanted ${w}`);
+    });
+  }
+}
+
+/** Some fixed numbers to weigh outputs with, so that no gradient is that of a plain sum. */
+const weighed = (x: tf.Tensor) => {
+  const draw = random(6);
+  return x
+    .mul(
+      tf.tensor(
+        Float32Array.from({ length: x.size }, () => draw.float() - 0.3),
+        x.shape,
+      ),
+    )
+    .sum() as tf.Scalar;
+};
+
+describe('the fused kernels compute what the composed layers compute', () => {
+  for (const gelu of ['tanh', 'exact'] as const) {
+    test(`vectors, ${gelu} GELU`, (t) => {
+      if (!hasFused()) return t.skip('no fused kernels in this engine');
+      const sizes = { ...config, gelu };
+      compare(
+        embedderShapes('e.', sizes),
+        (model, input) => () => weighed(embedSequences(model.params, 'e.', sizes, input)),
+      );
+    });
+  }
+
+  test('masked word pieces', (t) => {
+    if (!hasFused()) return t.skip('no fused kernels in this engine');
+    compare(bertShapes('r.', config, true), (model, input) => {
+      const masks = readout(input, [[0, 299, 150, 7], [], [140], [0], [3, 3], [1], [6, 2]]);
+      const targets = tf.tensor1d([0, 2499, 1023, 1024, 7, 9, 100, 2, 3, 5, 2047], 'int32');
+      return () => weighed(readMasks(model.params, 'r.', config, input, masks, targets));
+    });
+  });
+
+  test('spans', (t) => {
+    if (!hasFused()) return t.skip('no fused kernels in this engine');
+    compare([...bertShapes('r.', config, false), ...readerShapes(config)], (model, input) => {
+      const first = LENGTHS.map((n) => Math.ceil(n / 3));
+      const lengths = Int32Array.from(LENGTHS, (n, r) => Math.max(0, n - first[r] - 1));
+      const blocks = blockPlaces(input, Int32Array.from(first), lengths);
+      const score = () => spanScores(model.params, 'r.', config, input, blocks);
+      const inside = score().greater(-1e8).toFloat();
+      assert.ok(inside.sum().dataSync()[0] > 1000);
+      return () => weighed(score().mul(inside));
+    });
+  });
+});
+
+/** The slope of `f` along a direction in each input, by differences, against its gradient. */
+function checkSlopes(f: (...inputs: tf.Tensor[]) => tf.Tensor, shapes: number[][]): void {
+  const draw = random(8);
+  const make = (shape: number[]) =>
+    tf.tensor(
+      Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => 2 * draw.float() - 1),
+      shape,
+    );
+  const inputs = shapes.map(make);
+  const loss = (...xs: tf.Tensor[]) => weighed(f(...xs));
+  const gradients = tf.grads(loss)(inputs);
+  inputs.forEach((input, i) => {
+    const direction = make(input.shape);
+    const at = (step: number) =>
+      loss(...inputs.map((x, j) => (i === j ? x.add(direction.mul(step)) : x))).dataSync()[0];
+    const wanted = (at(1e-2) - at(-1e-2)) / 2e-2;
+    const found = gradients[i].mul(direction).sum().dataSync()[0];
+    assert.ok(
+      Math.abs(found - wanted) < 2e-2 * Math.max(1, Math.abs(wanted)),
+      `input ${i}: ${found}, wanted ${wanted}`,
+    );
+  });
+}
+
+describe('dropout in the kernels', () => {
+  const bounds = () => tf.tensor1d([0, 9, 9, 14, 20], 'int32');
+
+  test('gradients follow the same units that the result dropped', (t) => {
+    if (!hasFused()) return t.skip('no fused kernels in this engine');
+    const drop = { rate: 0.4, seed: 77 };
+    checkSlopes(
+      (x, gain, bias, r) => fusedNorm(x, r, gain, bias, 1e-6, drop),
+      [[20, 12], [12], [12], [20, 12]],
+    );
+    const b = bounds();
+    checkSlopes((qkv) => fusedAttention(qkv, undefined, b, b, 2, drop), [[20, 24]]);
+    const some = tf.tensor1d([0, 2, 2, 3, 4], 'int32');
+    checkSlopes(
+      (q, kv) => fusedAttention(q, kv, some, b, 2, drop),
+      [
+        [4, 8],
+        [20, 16],
+      ],
+    );
+  });
+
+  test('drops its share, keeps the mean, and is repeated by its seed alone', (t) => {
+    if (!hasFused()) return t.skip('no fused kernels in this engine');
+    // Values of one head that tell the weights: V = 1, so each context is the sum of the kept weights.
+    const T = 400;
+    const qkv = tf.concat([tf.zeros([T, 2]), tf.ones([T, 1])], 1);
+    const b = tf.tensor1d([0, T], 'int32');
+    const run = (seed: number) => [
+      ...fusedAttention(qkv, undefined, b, b, 1, { rate: 0.25, seed }).dataSync(),
+    ];
+    const first = run(1);
+    assert.deepEqual(run(1), first);
+    assert.notDeepEqual(run(2), first);
+    const mean = first.reduce((a, x) => a + x) / T;
+    assert.ok(Math.abs(mean - 1) < 0.01, `${mean}`); // spread of the mean 0.0015
+    const spread = Math.sqrt(first.reduce((a, x) => a + (x - mean) ** 2, 0) / T);
+    const wanted = Math.sqrt(0.25 / 0.75 / T); // independent units
+    assert.ok(Math.abs(spread / wanted - 1) < 0.2, `${spread}, wanted ${wanted}`);
+  });
+});
+
+test('dense layers with each activation, and of some columns', (t) => {
+  if (!hasFused()) return t.skip('no fused kernels in this engine');
+  for (const activation of ['none', 'exact', 'tanh', 'tanhUnit'] as const) {
+    checkSlopes((x, w, b) => fusedDense(x, w, b, activation), [[6, 5], [5, 7], [7]]);
+  }
+  checkSlopes((x, w, b) => fusedDense(x, w, b, 'none', 2, 3), [[6, 5], [5, 7], [7]]);
+  const y = fusedDense(
+    tf.tensor2d([[1, 2]]),
+    tf.tensor2d([
+      [1, 0, 3],
+      [0, 1, 1],
+    ]),
+    tf.tensor1d([10, 20, 30]),
+    'none',
+    1,
+    2,
+  );
+  assert.deepEqual([...y.dataSync()], [22, 35]);
+});
+
+test('ids and bounds outside of their tables are refused, not read', (t) => {
+  if (!hasFused()) return t.skip('no fused kernels in this engine');
+  const ints = (...values: number[]) => tf.tensor1d(values, 'int32');
+  const table = tf.ones([4, 2]);
+  const two = tf.ones([2, 2]);
+  assert.throws(() => fusedEmbeddings(table, table, two, ints(4), ints(0), ints(0)), /outside of its table/);
+  assert.throws(() => fusedEmbeddings(table, table, two, ints(0), ints(-1), ints(0)), /outside of its table/);
+  assert.throws(() => fusedLogLikelihood(two, table, tf.zeros([4]), ints(0, 9)), /no word piece/);
+  const qkv = tf.ones([4, 6]);
+  assert.throws(() => fusedAttention(qkv, undefined, ints(0, 9), ints(0, 9), 1), /do not cover/);
+  assert.throws(() => fusedAttention(qkv, undefined, ints(0, 5, 4), ints(0, 5, 4), 1), /do not rise/);
+  assert.throws(() => fusedDense(qkv, table, tf.zeros([2])), /do not fit/);
+});
+
+test('a step of the optimizer is that of the composed one, with clipping, decay and parameters left alone', (t) => {
+  if (!hasFused()) return t.skip('no fused kernels in this engine');
+  const settings = {
+    learningRate: 0.01,
+    warmupSteps: 0,
+    weightDecay: 0.1,
+    beta1: 0.9,
+    beta2: 0.99,
+    epsilon: 1e-6,
+    clipNorm: 0.5,
+  };
+  const shapes: Record<string, number[]> = { kernel: [40, 30], bias: [30], other: [3] };
+  const run = () => {
+    const draw = random(2);
+    const values = (shape: number[]) =>
+      tf.tensor(
+        Float32Array.from({ length: shape.reduce((a, b) => a * b, 1) }, () => draw.float() - 0.5),
+        shape,
+      );
+    const params: Params = new Map(
+      Object.entries(shapes).map(([name, shape]) => [name, tf.variable(values(shape))]),
+    );
+    const optimizer = createOptimizer(params, Object.keys(shapes), settings, 10);
+    const norms = [0, 1, 2].map((step) =>
+      optimizer.apply({ kernel: values([40, 30]).mul(10 ** -step), bias: values([30]) }, step),
+    );
+    const state = [...optimizer.state()].map(([name, { data }]) => [name, [...data]]);
+    return {
+      norms,
+      params: [...params].map(([name, v]) => [name, [...v.dataSync()]] as [string, number[]]),
+      state: state as [string, number[]][],
+    };
+  };
+  const fused = run();
+  const plain = withoutFused(run);
+  for (const part of ['params', 'state'] as const) {
+    const wanted = new Map(plain[part]);
+    assert.equal(fused[part].length, wanted.size);
+    for (const [name, list] of fused[part]) {
+      for (const [i, x] of list.entries())
+        assert.ok(Math.abs(x - wanted.get(name)![i]) < 1e-6, `${name}[${i}]`);
+    }
+  }
+  for (const [i, n] of fused.norms.entries()) assert.ok(Math.abs(n / plain.norms[i] - 1) < 1e-5);
+});
+
+test('gradients that are not finite change nothing', (t) => {
+  if (!hasFused()) return t.skip('no fused kernels in this engine');
+  const one = () => tf.tensor1d([1, 2]);
+  const lists = { weights: [one()], m: [one()], v: [one()], gradients: [tf.tensor1d([Number.NaN, 1])] };
+  const settings = { beta1: 0.9, beta2: 0.99, epsilon: 1e-6, weightDecay: 0.1, clipNorm: 1 };
+  const norm = fusedAdam(0.1, tf.tensor1d([1], 'int32'), lists, settings).dataSync()[0];
+  assert.ok(Number.isNaN(norm));
+  for (const list of [lists.weights, lists.m, lists.v]) assert.deepEqual([...list[0].dataSync()], [1, 2]);
+});
