@@ -12,6 +12,7 @@ import { embedSequences, type Sequences } from '../src/model/embedder.ts';
 import type { Feed } from '../src/model/feed.ts';
 import { describeModel, disposeModel, initialise, type Model, modelShapes } from '../src/model/model.ts';
 import { blockPlaces } from '../src/model/reader.ts';
+import { retrieverInput } from '../src/model/retriever.ts';
 import { say } from '../src/progress.ts';
 import { random } from '../src/random.ts';
 import { batchGradients } from '../src/train/ict.ts';
@@ -174,19 +175,20 @@ function ourSteps(
         batchGradients(model, retriever, batches.ict, batches.ict.queries.ids.length, undefined).gradients,
       ),
     pretrain: () =>
-      apply(realmGradients(model, all, realmFeed(batches, input), pretrain, masks, undefined).gradients),
+      apply(
+        realmGradients(model, all, realmFeed(model, batches, input), pretrain, masks, undefined).gradients,
+      ),
     qa: () => apply(qaGradients(model, trained, qa).gradients),
   };
 }
 
-function realmFeed({ pretrain }: Batches, input: (b: Sequences) => EncoderInput): Feed {
+function realmFeed(model: Model, { pretrain }: Batches, input: (b: Sequences) => EncoderInput): Feed {
   const { candidates, positions, targets } = pretrain;
   const [B, K, M] = [candidates.length, candidates[0].length, positions[0].length];
   const perPair = (list: number[][]) => list.flatMap((row) => candidates[0].map(() => row));
   const joint = input(pretrain.joint);
   return {
-    queries: input(pretrain.queries),
-    documents: input(pretrain.documents),
+    retriever: retrieverInput(model, pretrain.queries, pretrain.documents),
     candidates: tf.tensor2d(candidates, [B, K], 'int32'),
     present: tf.ones([B, K]),
     masks: tf.ones([B, M]),

@@ -3,6 +3,8 @@ import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
 import { disposeInput, type EncoderInput, encoderInput, type Readout, readout } from './bert.ts';
 import { blockSequences, groupByLength, pairIds, querySequences, type Sequences } from './embedder.ts';
+import type { Model } from './model.ts';
+import { disposeRetrieverInput, type RetrieverInput, retrieverInput } from './retriever.ts';
 
 /** A sentence with one salient span masked. */
 export interface MaskedSentence {
@@ -19,9 +21,9 @@ export interface MaskedSentence {
 
 /** Everything one pass feeds to the model, as tensors. */
 export interface Feed {
-  queries: EncoderInput;
-  documents: EncoderInput;
-  candidates: tf.Tensor2D; // [B, K] rows of `documents`
+  /** The masked sentences and the distinct documents. */
+  retriever: RetrieverInput;
+  candidates: tf.Tensor2D; // [B, K] which of the documents
   present: tf.Tensor2D; // [B, K]
   masks: tf.Tensor2D; // [B, M]
   /** Joint sequences in groups of like length, where their masks stand and what these hide. */
@@ -35,6 +37,7 @@ export interface Feed {
  * @param candidates blocks of each example in the order of retrieval, the null document not listed: it comes first by itself
  */
 export function makeFeed(
+  model: Model,
   examples: readonly MaskedSentence[],
   candidates: readonly (readonly number[])[],
   corpus: Corpus,
@@ -103,8 +106,7 @@ export function makeFeed(
   );
   const blocks = blockSequences(special, documents, text.blockTokens);
   return {
-    queries: encoderInput(queries.ids, queries.firstSegment),
-    documents: encoderInput(blocks.ids, blocks.firstSegment),
+    retriever: retrieverInput(model, queries, blocks),
     candidates: tf.tensor2d(rows, [B, K], 'int32'),
     present: tf.tensor2d(present, [B, K]),
     masks: tf.tensor2d(masks, [B, M]),
@@ -113,7 +115,8 @@ export function makeFeed(
   };
 }
 
-export function disposeFeed({ queries, documents, candidates, present, masks, joint, order }: Feed): void {
-  for (const input of [queries, documents, ...joint.flatMap((g) => [g.input, g.masks])]) disposeInput(input);
+export function disposeFeed({ retriever, candidates, present, masks, joint, order }: Feed): void {
+  disposeRetrieverInput(retriever);
+  for (const input of joint.flatMap((g) => [g.input, g.masks])) disposeInput(input);
   tf.dispose([candidates, present, masks, order, ...joint.map((g) => g.targets)]);
 }

@@ -8,9 +8,9 @@ import {
   type Params,
   type Readout,
 } from './bert.ts';
-import { embedSequences } from './embedder.ts';
 import type { Feed } from './feed.ts';
 import type { Model } from './model.ts';
+import { embedBoth } from './retriever.ts';
 
 /** Score of a candidate that is not there: exp() of it is 0. */
 const ABSENT = -1e9;
@@ -128,8 +128,7 @@ export function realmForward(
   const [B, K] = feed.candidates.shape;
   const M = feed.masks.shape[1];
   // Retrieve: p(z|x) with today's weights; the index only picked the candidates.
-  const queries = embedSequences(model.params, model.queryTower, model.embedder, feed.queries, noise);
-  const documents = embedSequences(model.params, model.documentTower, model.embedder, feed.documents, noise);
+  const { queries, documents } = embedBoth(model, feed.retriever, noise);
   const { scores, logPrior } = retrieve(queries, documents, feed.candidates, feed.present, model.temperature);
   // Read: p(y|z,x) of each pair.
   const groups = feed.joint.map((g) =>

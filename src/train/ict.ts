@@ -12,6 +12,7 @@ import {
 import { blockSequences, embedSequences, querySequences, type Sequences } from '../model/embedder.ts';
 import { ictGradients, ictLoss } from '../model/ict.ts';
 import { lossGradients, type Model, retrieverShapes } from '../model/model.ts';
+import { disposeRetrieverInput, embedBoth, retrieverInput } from '../model/retriever.ts';
 import { type Random, randomFromState } from '../random.ts';
 import { addGradients, type StepResult } from './loop.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
@@ -133,21 +134,18 @@ function onePass(
   { queries, blocks }: IctExamples,
   noise: Noise | undefined,
 ): StepResult {
-  const queryInput = encoderInput(queries.ids, queries.firstSegment);
-  const blockInput = encoderInput(blocks.ids, blocks.firstSegment);
+  const input = retrieverInput(model, queries, blocks);
   let correct = tf.scalar(0);
   const { value, gradients } = lossGradients(model, shapes, () => {
-    const q = embedSequences(model.params, model.queryTower, model.embedder, queryInput, noise);
-    const z = embedSequences(model.params, model.documentTower, model.embedder, blockInput, noise);
-    const result = ictLoss(q, z, model.temperature);
+    const vectors = embedBoth(model, input, noise);
+    const result = ictLoss(vectors.queries, vectors.documents, model.temperature);
     tf.dispose(correct);
     correct = tf.keep(result.correct);
     return result.loss;
   });
   const figures = { loss: value.dataSync()[0], accuracy: correct.dataSync()[0] / queries.ids.length };
   tf.dispose([value, correct]);
-  disposeInput(queryInput);
-  disposeInput(blockInput);
+  disposeRetrieverInput(input);
   return { gradients, figures };
 }
 

@@ -39,6 +39,7 @@ export function pretrainStep(
       const sums: Record<string, number> = {};
       for (let at = 0; at < batch; at += microBatch) {
         const feed = makeFeed(
+          model,
           examples.slice(at, at + microBatch),
           candidates.slice(at, at + microBatch),
           corpus,
