@@ -67,6 +67,8 @@ const schema = section({
     hidden: count(768),
     heads: count(12),
     intermediate: count(3072),
+    /** Keep less for the gradients and compute it again: a third more time, a fraction of the memory. */
+    recompute: z.boolean().default(false),
     /** Longest sequence the encoder can take. */
     positions: count(512),
     gelu: z.enum(['exact', 'tanh']).default('tanh'),

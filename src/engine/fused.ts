@@ -76,6 +76,12 @@ function seedTensor(drop: Drop | undefined): tf.Tensor {
 
 const nothing = () => tf.zeros([0]);
 
+/** Frees what was kept for a gradient once that is there: the tape itself holds everything until the last one. */
+function release<T>(kept: tf.Tensor[], gradients: T): T {
+  tf.dispose(kept);
+  return gradients;
+}
+
 type Save = tf.GradSaveFunc;
 
 /** f(x W + b) of rows: [R, I] → [R, count], W's columns from `first` on (all by default). */
@@ -96,8 +102,11 @@ export function fusedDense(
     (save as Save)([inputs[0], activation === 'tanhUnit' ? y : u]);
     return {
       value: y,
-      gradFunc: (dy: tf.Tensor, [x, inner]: tf.Tensor[]) =>
-        execute('RealmDenseGrad', { activation: number, first, count }, {}, [dy, x, inputs[1], inner], 3),
+      gradFunc: (dy: tf.Tensor, kept: tf.Tensor[]) => {
+        const [x, inner] = kept;
+        const attributes = { activation: number, first, count };
+        return release(kept, execute('RealmDenseGrad', attributes, {}, [dy, x, inputs[1], inner], 3));
+      },
     };
   });
   return op(x, kernel, bias) as tf.Tensor2D;
@@ -128,8 +137,11 @@ export function fusedNorm(
     save([inputs.length === 4 ? z : x, stats, seed]);
     return {
       value: y,
-      gradFunc: (dy: tf.Tensor, [z, stats, seed]: tf.Tensor[]) => {
+      gradFunc: (dy: tf.Tensor, kept: tf.Tensor[]) => {
+        const [z, stats, seed] = kept;
         const [dz, dropped, dgain, dbias] = execute('RealmNormGrad', {}, rate, [dy, z, stats, gain, seed], 4);
+        tf.dispose(kept);
+        // One tensor may stand for both gradients: x comes out of the residual, so its gradient is used up first.
         const dx = rate.rate > 0 ? dropped : dz;
         return inputs.length === 4 ? [dx, dgain, dbias, dz] : [dx, dgain, dbias];
       },
@@ -163,14 +175,11 @@ export function fusedAttention(
     save([q, kv, seed, context, logSums]);
     return {
       value: context,
-      gradFunc: (dy: tf.Tensor, [q, kv, seed, context, logSums]: tf.Tensor[]) =>
-        execute(
-          'RealmAttentionGrad',
-          shape,
-          rate,
-          [q, kv, qBounds, kBounds, seed, context, logSums, dy],
-          2,
-        ).slice(0, all.length),
+      gradFunc: (dy: tf.Tensor, kept: tf.Tensor[]) => {
+        const [q, kv, seed, context, logSums] = kept;
+        const inputs = [q, kv, qBounds, kBounds, seed, context, logSums, dy];
+        return release(kept, execute('RealmAttentionGrad', shape, rate, inputs, 2)).slice(0, all.length);
+      },
     };
   });
   return (kv ? op(q, kv) : op(q)) as tf.Tensor2D;
@@ -218,8 +227,11 @@ export function fusedLogLikelihood(
     (save as Save)([inputs[0], logits, logSums]);
     return {
       value: y,
-      gradFunc: (dy: tf.Tensor, [x, logits, logSums]: tf.Tensor[]) =>
-        execute('RealmLogLikelihoodGrad', {}, {}, [dy, x, inputs[1], targets, logits, logSums], 3),
+      gradFunc: (dy: tf.Tensor, kept: tf.Tensor[]) => {
+        const [x, logits, logSums] = kept;
+        const all = [dy, x, inputs[1], targets, logits, logSums];
+        return release(kept, execute('RealmLogLikelihoodGrad', {}, {}, all, 3));
+      },
     };
   });
   return op(x, word, bias) as tf.Tensor1D;
@@ -249,8 +261,10 @@ export function fusedSpanScores(
     save([inputs[0]]);
     return {
       value: execute('RealmSpanScores', { width, length }, { eps, invalid }, [...inputs, blocks], 1)[0],
-      gradFunc: (dy: tf.Tensor, [ends]: tf.Tensor[]) =>
-        execute('RealmSpanScoresGrad', { width, length }, { eps }, [ends, ...inputs.slice(1), blocks, dy], 5),
+      gradFunc: (dy: tf.Tensor, kept: tf.Tensor[]) => {
+        const all = [kept[0], ...inputs.slice(1), blocks, dy];
+        return release(kept, execute('RealmSpanScoresGrad', { width, length }, { eps }, all, 5));
+      },
     };
   });
   return op(ends, gain, bias, kernel, constant) as tf.Tensor3D;

@@ -9,7 +9,7 @@ import {
   fusedNorm,
   hasFused,
 } from '../engine/fused.ts';
-import type { Random } from '../random.ts';
+import { type Random, randomFromState } from '../random.ts';
 
 // Letters used in every shape comment of this folder:
 // B batch, K candidates, T tokens, H hidden, N heads, D = H/N, F intermediate, P projection,
@@ -30,10 +30,14 @@ export interface BertConfig {
   dropout: number;
   /** Added to the variance; 1e-12 in published BERT. */
   layerNormEps: number;
+  /** Keep only each layer's input while training and compute the rest again for its gradient: less memory, a third more time. */
+  recompute?: boolean;
 }
 
 /** Every trained tensor by its name, such as `reader.layer.0.attention.qkv.kernel`. Dense kernels are [in, out]. */
 export type Params = Map<string, tf.Variable>;
+/** The same to read from. */
+export type Weights = ReadonlyMap<string, tf.Tensor>;
 
 /** Rows of B sequences laid end to end, and for engines without kernels of our own the way to a rectangle and back. */
 export interface Rows {
@@ -76,7 +80,7 @@ export interface Readout extends Rows {
 /** Added to the attention score of padding, as google-research/bert does; exp() of it is 0 in float32. */
 const PADDING_BIAS = -10000;
 
-export function param(params: Params, name: string): tf.Tensor {
+export function param(params: Weights, name: string): tf.Tensor {
   const found = params.get(name);
   if (!found) throw new Error(`no parameter named ${name}`);
   return found;
@@ -208,7 +212,7 @@ function gatherCells(x: tf.Tensor2D, { rectangle }: Rows): tf.Tensor2D {
  * @param noise dropout masks; without it (inference) nothing is dropped
  */
 export function encode(
-  params: Params,
+  params: Weights,
   p: string,
   config: BertConfig,
   input: EncoderInput,
@@ -223,15 +227,62 @@ export function encode(
       );
     let x = dropout(embed(params, p, config, input), noise); // [S, H]
     for (let i = 0; i < config.layers; i++) {
-      const last = i === config.layers - 1;
-      x = layer(params, `${p}layer.${i}.`, config, x, input, noise, last ? read : undefined);
+      const name = `${p}layer.${i}.`;
+      const some = i === config.layers - 1 ? read : undefined;
+      const run = (weights: Weights, x: tf.Tensor2D) =>
+        tf.tidy(() => layer(weights, name, config, x, input, noise, some));
+      x = config.recompute ? recomputed(params, name, x, noise, run) : run(params, x);
     }
     return x;
   });
 }
 
+/**
+ * The same output as `run(params, x)` with the same gradients, but nothing of what lies between is kept for them: it is
+ * computed again, with the same dropout, when the gradient comes (Chen et al. 2016, arXiv 1604.06174).
+ * @param prefix of the names of all parameters that `run` uses
+ */
+function recomputed(
+  params: Weights,
+  prefix: string,
+  x: tf.Tensor2D,
+  noise: Noise | undefined,
+  run: (weights: Weights, x: tf.Tensor2D) => tf.Tensor2D,
+): tf.Tensor2D {
+  const names = [...params.keys()].filter((name) => name.startsWith(prefix));
+  const start = noise?.random.state();
+  const op = tf.customGrad((...all) => {
+    const save = all.pop() as tf.GradSaveFunc;
+    const [x] = all as tf.Tensor[];
+    save([x]);
+    return {
+      value: run(params, x as tf.Tensor2D),
+      gradFunc: (dy: tf.Tensor, [x]: tf.Tensor[]) => {
+        const after = noise?.random;
+        if (noise) noise.random = randomFromState(start!);
+        const again = tf.grads((x, ...weights) =>
+          run(new Map(names.map((name, i) => [name, weights[i]])), x as tf.Tensor2D),
+        );
+        const gradients = onOwnTape(() => again([x, ...names.map((name) => params.get(name)!)], dy));
+        if (noise) noise.random = after!;
+        return gradients;
+      },
+    };
+  });
+  return op(x, ...names.map((name) => params.get(name)!)) as tf.Tensor2D;
+}
+
+/** TensorFlow.js has one tape at a time, and a gradient taken within a gradient would end the outer one's. */
+function onOwnTape<T>(work: () => T): T {
+  const { state } = tf.engine() as unknown as { state: { activeTape: unknown } };
+  const outer = state.activeTape;
+  const result = work();
+  state.activeTape = outer;
+  return result;
+}
+
 /** Word, position and segment embeddings, summed and normalised: [S, H]. */
-function embed(params: Params, p: string, config: BertConfig, input: EncoderInput): tf.Tensor2D {
+function embed(params: Weights, p: string, config: BertConfig, input: EncoderInput): tf.Tensor2D {
   const H = config.hidden;
   const [word, position, segment] = ['word', 'position', 'segment'].map((name) =>
     param(params, `${p}embeddings.${name}`),
@@ -251,7 +302,7 @@ function embed(params: Params, p: string, config: BertConfig, input: EncoderInpu
 
 /** One post-LN transformer layer: [S, H] → [S, H], or [n, H] of the rows read out. */
 function layer(
-  params: Params,
+  params: Weights,
   p: string,
   config: BertConfig,
   x: tf.Tensor2D,
@@ -270,7 +321,7 @@ function layer(
 
 /** Multi-head self-attention of the rows of `asking`, x or some of its rows, to all rows of their sequence: [., H]. */
 function attend(
-  params: Params,
+  params: Weights,
   p: string,
   { hidden: H, heads: N }: BertConfig,
   x: tf.Tensor2D,
@@ -312,12 +363,12 @@ function attend(
 }
 
 /** tanh pooler over the first token's output [B, H] → [B, H]. */
-export function pool(params: Params, p: string, first: tf.Tensor2D): tf.Tensor2D {
+export function pool(params: Weights, p: string, first: tf.Tensor2D): tf.Tensor2D {
   return tf.tidy(() => dense(params, `${p}pooler.`, first, 'tanhUnit'));
 }
 
 /** What the masked-language-model head compares with the word embeddings: outputs [n, H] → [n, H]. */
-function transform(params: Params, p: string, config: BertConfig, outputs: tf.Tensor2D): tf.Tensor2D {
+function transform(params: Weights, p: string, config: BertConfig, outputs: tf.Tensor2D): tf.Tensor2D {
   const bent = dense(params, `${p}mlm.transform.`, outputs, config.gelu);
   return layerNorm(params, `${p}mlm.norm.`, bent, config.layerNormEps);
 }
@@ -327,7 +378,7 @@ function transform(params: Params, p: string, config: BertConfig, outputs: tf.Te
  * outputs [n, H] → logits [n, V] (google-research/bert, run_pretraining.py, get_masked_lm_output).
  */
 export function maskedLanguageModel(
-  params: Params,
+  params: Weights,
   p: string,
   config: BertConfig,
   outputs: tf.Tensor2D,
@@ -342,7 +393,7 @@ export function maskedLanguageModel(
 
 /** log p of the hidden word pieces under the same head: outputs [n, H], targets [n] int32 → [n]. */
 export function logLikelihood(
-  params: Params,
+  params: Weights,
   p: string,
   config: BertConfig,
   outputs: tf.Tensor2D,
@@ -362,7 +413,7 @@ export function logLikelihood(
 
 /** f(x W + b) over rows: [R, in] → [R, out]. */
 export function dense(
-  params: Params,
+  params: Weights,
   p: string,
   x: tf.Tensor2D,
   activation: Activation = 'none',
@@ -396,14 +447,14 @@ function sumRows(x: tf.Tensor): tf.Tensor {
 }
 
 /** Layer normalisation over the last axis of [R, H]. */
-export function layerNorm(params: Params, p: string, x: tf.Tensor2D, eps: number): tf.Tensor2D {
+export function layerNorm(params: Weights, p: string, x: tf.Tensor2D, eps: number): tf.Tensor2D {
   const [gain, bias] = [param(params, `${p}gain`), param(params, `${p}bias`)];
   return hasFused() ? fusedNorm(x, undefined, gain, bias, eps) : normalise(x, gain, bias, eps);
 }
 
 /** LayerNorm(residual + dropout(x)), the end of a sublayer. */
 function addNorm(
-  params: Params,
+  params: Weights,
   p: string,
   x: tf.Tensor2D,
   residual: tf.Tensor2D,

@@ -3,6 +3,7 @@ import { before, describe, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import {
   disposeInput,
+  dropoutNoise,
   encode,
   encoderInput,
   gelu,
@@ -11,6 +12,7 @@ import {
   pool,
   readout,
 } from '../../src/model/bert.ts';
+import { random } from '../../src/random.ts';
 import { startTestEngine } from '../support/engine.ts';
 import {
   assertClose,
@@ -172,3 +174,31 @@ for (const [layout, lengths] of [
     }
   });
 }
+
+test('layers computed again for their gradients give the same gradients, also under dropout', () => {
+  const { config, params } = loadFixture('bert-gelu', '');
+  const input = encoderInput([Int32Array.of(3, 4, 5, 6, 7), Int32Array.of(9, 8)], [2, 1]);
+  const read = readout(input, [[0, 3], [1]]);
+  const variables = [...params.values()].filter((v) => !/pooler|mlm/.test(v.name));
+  for (const rate of [0, 0.3]) {
+    const run = (recompute: boolean) => {
+      const noise = dropoutNoise(rate, random(5));
+      const { value, grads } = withoutLeak(() =>
+        tf.variableGrads(() => {
+          if (noise) noise.random = random(6);
+          const outputs = encode(params, '', { ...config, recompute }, input, noise, read);
+          return outputs.add(0.1).square().sum() as tf.Scalar;
+        }, variables),
+      );
+      noise?.dispose();
+      return { value: value.dataSync()[0], grads };
+    };
+    const plain = run(false);
+    const again = run(true);
+    assert.equal(again.value, plain.value);
+    assert.deepEqual(Object.keys(again.grads).sort(), Object.keys(plain.grads).sort());
+    for (const [name, wanted] of Object.entries(plain.grads)) {
+      assert.ok(relativeError(again.grads[name].dataSync(), [...wanted.dataSync()]) < 1e-5, name);
+    }
+  }
+});
