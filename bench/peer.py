@@ -190,13 +190,36 @@ class Steps:
         return loss.item()
 
 
+def status(what):
+    """Bytes by the kernel's account of this process."""
+    with open("/proc/self/status") as lines:
+        return next(1024 * int(line.split()[1]) for line in lines if line.startswith(what))
+
+
+def peak():
+    """GFLOPS of a square product, the best of some."""
+    a = torch.randn(2048, 2048)
+    times = []
+    for _ in range(6):
+        began = time.perf_counter()
+        a @ a
+        times.append(time.perf_counter() - began)
+    return 2 * 2048**3 / min(times) / 1e9
+
+
 def main():
     steps = {}
     for line in sys.stdin:
         request = json.loads(line)
         if "threads" in request:
             torch.set_num_threads(request["threads"])
-            answer = {"version": torch.__version__}
+            answer = {"version": torch.__version__, "peak": peak()}
+        elif "memory" in request:
+            before = status("VmRSS")
+            one = Steps(request["size"], request["batches"], request["packed"])
+            for _ in range(3):
+                getattr(one, request["memory"])()
+            answer = {"bytes": status("VmHWM") - before}
         elif "batches" in request:
             steps = {packed: Steps(request["size"], request["batches"], packed) for packed in (False, True)}
             answer = {}

@@ -1,0 +1,20 @@
+// One step's peak of memory in a process of its own, for bench.ts: `memory.ts SIZE STEP THREADS ENGINE` prints bytes.
+import { readFileSync } from 'node:fs';
+import { startEngine } from '../src/engine.ts';
+import { makeBatches, SIZES } from './batches.ts';
+import { ours, type Step } from './ours.ts';
+
+const [name, step, threads, engine] = process.argv.slice(2);
+const size = SIZES.find((s) => s.name === name)!;
+const batches = makeBatches(size, 1);
+await startEngine(engine as 'auto', { threads: Number(threads) });
+const before = bytes('VmRSS');
+const our = ours(size, batches);
+for (let i = 0; i < 3; i++) our.steps[step as Step]();
+console.log(bytes('VmHWM') - before);
+
+/** A line of the kernel's account of this process. */
+function bytes(what: string): number {
+  const status = readFileSync('/proc/self/status', 'utf8');
+  return 1024 * Number(new RegExp(`${what}:\\s+(\\d+)`).exec(status)![1]);
+}

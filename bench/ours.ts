@@ -1,0 +1,128 @@
+import * as tf from '@tensorflow/tfjs';
+import { loadConfig } from '../src/config.ts';
+import { type EncoderInput, encoderInput, readout } from '../src/model/bert.ts';
+import { embedSequences, type Sequences } from '../src/model/embedder.ts';
+import type { Feed } from '../src/model/feed.ts';
+import { describeModel, disposeModel, initialise, type Model, modelShapes } from '../src/model/model.ts';
+import { blockPlaces } from '../src/model/reader.ts';
+import { retrieverInput } from '../src/model/retriever.ts';
+import { random } from '../src/random.ts';
+import { batchGradients } from '../src/train/ict.ts';
+import { createOptimizer } from '../src/train/optimizer.ts';
+import { realmGradients } from '../src/train/pretrain.ts';
+import { type QaFeed, qaGradients, qaShapes } from '../src/train/qa.ts';
+import { type Batches, READ, RETRIEVED, type Size, VOCABULARY } from './batches.ts';
+
+// Our side of the benchmark: a model of one size and a function for each kind of work.
+
+export const STEPS = ['embed', 'ict', 'pretrain', 'qa'] as const;
+export type Step = (typeof STEPS)[number];
+
+export interface Ours {
+  steps: Record<Step, () => void>;
+  /** What the peer has to know of the model. */
+  sizes: { positions: number; projection: number; spanHidden: number; maxSpanWidth: number };
+  dispose(): void;
+}
+
+export function ours({ layers, hidden, heads }: Size, batches: Batches): Ours {
+  const sizes = { layers, hidden, heads, intermediate: 4 * hidden, dropout: 0 };
+  const sets = Object.entries(sizes).map(([key, value]) => `model.${key}=${value}`);
+  const config = loadConfig('configs/squad-open.yaml', sets);
+  const { projection, spanHidden, maxSpanWidth, positions } = config.model;
+  const model = describeModel(config.model, VOCABULARY);
+  const shapes = modelShapes(model);
+  initialise(model, shapes, random(1));
+  const optimizer = createOptimizer(
+    model.params,
+    shapes.map(({ name }) => name),
+    config.pretrain.optimizer,
+    1000,
+  );
+  return {
+    steps: ourSteps(model, batches, (gradients) => optimizer.apply(gradients, 0)),
+    sizes: { positions, projection, spanHidden, maxSpanWidth },
+    dispose() {
+      optimizer.dispose();
+      disposeModel(model);
+    },
+  };
+}
+
+function ourSteps(
+  model: Model,
+  batches: Batches,
+  apply: (gradients: tf.NamedTensorMap) => void,
+): Record<Step, () => void> {
+  const input = ({ ids, firstSegment }: Sequences) => encoderInput(ids, firstSegment);
+  const embedInput = input(batches.embed);
+  const all = modelShapes(model).filter(({ name }) => !name.startsWith('span.'));
+  const retriever = all.filter(({ name }) => !name.startsWith(model.readerTower));
+  const qa = qaFeed(model, batches, input);
+  const trained = qaShapes(model);
+  const { pretrain } = loadConfig('configs/squad-open.yaml', [
+    `pretrain.batch=${batches.pretrain.candidates.length}`,
+    `pretrain.microBatch=${batches.pretrain.candidates.length}`,
+  ]);
+  const masks = batches.pretrain.targets.flat().length;
+  return {
+    embed() {
+      const vectors = embedSequences(model.params, model.documentTower, model.embedder, embedInput);
+      vectors.dataSync();
+      vectors.dispose();
+    },
+    ict: () =>
+      apply(
+        batchGradients(model, retriever, batches.ict, batches.ict.queries.ids.length, undefined).gradients,
+      ),
+    pretrain: () =>
+      apply(
+        realmGradients(model, all, realmFeed(model, batches, input), pretrain, masks, undefined).gradients,
+      ),
+    qa: () => apply(qaGradients(model, trained, qa).gradients),
+  };
+}
+
+function realmFeed(model: Model, { pretrain }: Batches, input: (b: Sequences) => EncoderInput): Feed {
+  const { candidates, positions, targets } = pretrain;
+  const [B, K, M] = [candidates.length, candidates[0].length, positions[0].length];
+  const perPair = (list: number[][]) => list.flatMap((row) => candidates[0].map(() => row));
+  const joint = input(pretrain.joint);
+  return {
+    retriever: retrieverInput(model, pretrain.queries, pretrain.documents),
+    candidates: tf.tensor2d(candidates, [B, K], 'int32'),
+    present: tf.ones([B, K]),
+    masks: tf.ones([B, M]),
+    joint: [
+      {
+        input: joint,
+        masks: readout(joint, perPair(positions)),
+        targets: tf.tensor1d(perPair(targets).flat(), 'int32'),
+      },
+    ],
+    order: tf.range(1, B * K * M + 1, 1, 'int32'),
+  };
+}
+
+function qaFeed(model: Model, { qa }: Batches, input: (b: Sequences) => EncoderInput): QaFeed {
+  const B = qa.queries.ids.length;
+  const joint = input(qa.joint);
+  const T = joint.longest;
+  const W = model.reader.maxSpanWidth;
+  const offsets = Int32Array.from(qa.joint.firstSegment);
+  const lengths = Int32Array.from(qa.joint.ids, (ids, r) => ids.length - offsets[r] - 1);
+  const spans = tf.buffer([B, READ * W * T]);
+  qa.spans.forEach(([start, width], b) => {
+    spans.set(1, b, (width - 1) * T + start);
+  });
+  const positives = tf.buffer([B, RETRIEVED]);
+  for (let b = 0; b < B; b++) positives.set(1, b, 0);
+  return {
+    queries: input(qa.queries),
+    vectors: tf.randomNormal([B, RETRIEVED, model.embedder.projection]),
+    present: tf.ones([B, RETRIEVED]),
+    positives: positives.toTensor() as tf.Tensor2D,
+    reading: { input: joint, blocks: blockPlaces(joint, offsets, lengths), B, R: READ, T },
+    spans: spans.toTensor() as tf.Tensor2D,
+  };
+}
