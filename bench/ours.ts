@@ -79,7 +79,7 @@ function ourSteps(
       apply(
         realmGradients(model, all, realmFeed(model, batches, input), pretrain, masks, undefined).gradients,
       ),
-    qa: () => apply(qaGradients(model, trained, qa).gradients),
+    qa: () => apply(qaGradients(model, trained, qa, batches.qa.queries.ids.length).gradients),
   };
 }
 

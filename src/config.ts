@@ -134,6 +134,8 @@ const schema = section({
   qa: section({
     steps: count(300_000),
     batch: count(1),
+    /** Questions in one forward and backward pass; the gradients of a batch are summed over passes. */
+    microBatch: count(16),
     /** Blocks in the retriever's loss. */
     retrieverBlocks: count(5000),
     /** Blocks the reader reads. */

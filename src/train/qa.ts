@@ -15,7 +15,7 @@ import { embedAll, embedSequences, pairIds, querySequences } from '../model/embe
 import { lossGradients, type Model, modelShapes } from '../model/model.ts';
 import { type BlockPlaces, blockPlaces, marginalLogLoss, spanScores } from '../model/reader.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
-import type { StepResult } from './loop.ts';
+import { addGradients, type StepResult } from './loop.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
 
 /** A question as the model takes it: tokenised once, its answers both as text and as word pieces. */
@@ -58,10 +58,17 @@ export function qaStep(
       for (let i = 0; i < config.qa.batch; i++) {
         batch.push(questions[exampleAt(config.seed + 2, questions.length, step * config.qa.batch + i)]);
       }
-      const feed = makeQaFeed(model, corpus, index, batch, config, cache);
-      const result = qaGradients(model, shapes, feed, noise);
-      disposeQaFeed(feed);
-      return result;
+      let gradients: tf.NamedTensorMap | undefined;
+      const sums: StepResult['figures'] = { loss: 0 };
+      for (let at = 0; at < batch.length; at += config.qa.microBatch) {
+        const part = batch.slice(at, at + config.qa.microBatch);
+        const feed = makeQaFeed(model, corpus, index, part, config, cache);
+        const result = qaGradients(model, shapes, feed, batch.length, noise);
+        disposeQaFeed(feed);
+        gradients = addGradients(gradients, result.gradients);
+        for (const [name, value] of Object.entries(result.figures)) sums[name] = (sums[name] ?? 0) + value;
+      }
+      return { gradients: gradients!, figures: sums };
     },
     dispose: () => noise?.dispose(),
   };
@@ -151,11 +158,15 @@ function disposeQaFeed({ queries, vectors, present, positives, reading, spans }:
   tf.dispose([vectors, present, positives, spans]);
 }
 
-/** Gradients of the retriever's and the reader's loss, means over the batch's questions. */
+/**
+ * Gradients of the retriever's and the reader's loss.
+ * @param questions of the whole batch, of which this pass may be a part: what comes back are its parts of the means
+ */
 export function qaGradients(
   model: Model,
   shapes: readonly Shape[],
   { queries, vectors, present, positives, reading, spans }: QaFeed,
+  questions: number,
   noise?: Noise,
 ): StepResult {
   const [B, C, P] = vectors.shape;
@@ -178,11 +189,9 @@ export function qaGradients(
         .toInt(),
     );
     kept.push(
-      ...[retriever.mean(), reader.mean(), hit.mean(), positives.max(1).mean(), spans.max(1).mean()].map(
-        (t) => tf.keep(t),
-      ),
+      ...[retriever, reader, hit, positives.max(1), spans.max(1)].map((t) => tf.keep(t.sum().div(questions))),
     );
-    return retriever.add(reader).mean() as tf.Scalar;
+    return retriever.add(reader).sum().div(questions) as tf.Scalar;
   });
   const [retrieverLoss, readerLoss, exactMatch, retrieved, read] = kept.map((t) => t.dataSync()[0]);
   const figures = { loss: value.dataSync()[0], retrieverLoss, readerLoss, exactMatch, retrieved, read };

@@ -278,6 +278,16 @@ test('the query tower and the reader are trained, the document tower and unused 
   tf.dispose(gradients);
 });
 
+test('in several passes, loss and gradients are those of one', () => {
+  const whole = step(config);
+  for (const microBatch of [1, 3]) {
+    const parts = step(vary({ microBatch }));
+    assertSameStep(parts, whole, 1e-5);
+    tf.dispose(parts.gradients);
+  }
+  tf.dispose(whole.gradients);
+});
+
 test('with dropout a step is the same whenever it is taken', () => {
   const noisy = { ...config, model: { ...config.model, dropout: 0.2 } };
   const stage = qaStep(model, corpus, index, questions, noisy);
