@@ -66,10 +66,13 @@ export function initialise(
   }
 }
 
-/** Creates or overwrites one parameter. */
+/**
+ * Creates or overwrites one parameter. The values are copied: the native engine works on the array that it is given, the
+ * optimizer changes weights in place, and towers may start from one array.
+ */
 export function setParam(params: Params, name: string, shape: number[], values: Float32Array): void {
   tf.tidy(() => {
-    const tensor = tf.tensor(values, shape, 'float32');
+    const tensor = tf.tensor(values.slice(), shape, 'float32');
     const existing = params.get(name);
     if (existing) existing.assign(tensor);
     else params.set(name, tf.variable(tensor, true));

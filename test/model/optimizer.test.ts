@@ -114,3 +114,32 @@ test('a parameter without a gradient is left alone, also beside others that have
   optimizer.apply(some, 5);
   assert.deepEqual([...params.get(kernel)!.dataSync()], values);
 });
+
+test('the values that parameters started from stay as they were, and parameters that share them move apart', () => {
+  const size = 256;
+  const buffer = new Float32Array(size + 16);
+  for (let offset = 0; offset < 16; offset++) {
+    // Whatever alignment an engine wants to work in place, one of these has it.
+    const values = buffer.subarray(offset, offset + size);
+    values.fill(1);
+    const params: Params = new Map();
+    for (const name of ['a', 'b']) setParam(params, name, [size], values);
+    const optimizer = createOptimizer(params, ['a', 'b'], { ...config, warmupSteps: 0 }, 10);
+    optimizer.apply({ a: tf.fill([size], 0.01) }, 0);
+    assert.ok(
+      params
+        .get('a')!
+        .dataSync()
+        .every((x) => x < 1),
+    );
+    assert.ok(
+      params
+        .get('b')!
+        .dataSync()
+        .every((x) => x === 1),
+    );
+    assert.ok(values.every((x) => x === 1));
+    optimizer.dispose();
+    tf.dispose([...params.values()]);
+  }
+});
