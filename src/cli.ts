@@ -21,7 +21,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       run,
     );
   /** Prints a result: one JSON document with --json, else the lines a person reads. */
-  const print = (options: CommonOptions, result: unknown, lines: readonly string[]) => {
+  const print = (options: Pick<CommonOptions, 'json'>, result: unknown, lines: readonly string[]) => {
     process.stdout.write(
       options.json ? `${JSON.stringify(result)}\n` : lines.map((line) => `${line}\n`).join(''),
     );
@@ -134,14 +134,25 @@ export async function main(argv: readonly string[]): Promise<number> {
 
   program
     .command('doctor')
-    .description('what this machine offers: engine, speed, and what is missing for a faster one')
+    .description('what this machine offers; with settings, what a run will need, before it runs')
+    .option(
+      '--config <file>',
+      'settings (YAML) of a run to estimate: parameters, memory, disk and time of each stage',
+    )
+    .option('--set <path=value>', 'change one setting; repeatable', collect, [])
+    .option('--run <dir>', 'folder of the run: where disk is asked about, and its data counted once prepared')
     .option('--json', 'print one JSON document on stdout', false)
-    .action(async (options: { json: boolean }) => {
+    .action(async (options: { config?: string; set: string[]; run?: string; json: boolean }) => {
       const { doctor, formatDiagnosis } = await import('./doctor.ts');
-      const diagnosis = await doctor();
-      process.stdout.write(
-        options.json ? `${JSON.stringify(diagnosis)}\n` : `${formatDiagnosis(diagnosis).join('\n')}\n`,
-      );
+      const { preflightInput, preflightLines, runPreflight } = await import('./commands/preflight.ts');
+      const asked = options.config !== undefined || options.set.length > 0 || options.run !== undefined;
+      const input = asked ? preflightInput(options) : undefined;
+      const diagnosis = await doctor(options.run);
+      const report = input && runPreflight(input, diagnosis);
+      print(options, { ...diagnosis, preflight: report }, [
+        ...formatDiagnosis(diagnosis),
+        ...(report ? preflightLines(report) : []),
+      ]);
     });
 
   try {
@@ -160,15 +171,14 @@ export async function main(argv: readonly string[]): Promise<number> {
   }
 }
 
+function collect(value: string, all: string[]): string[] {
+  return [...all, value];
+}
+
 function withCommonOptions(command: Command, run: string): Command {
   return command
     .option('--config <file>', 'settings of a new run (YAML), such as configs/world.yaml')
-    .option(
-      '--set <path=value>',
-      'change one setting; repeatable',
-      (value: string, all: string[]) => [...all, value],
-      [],
-    )
+    .option('--set <path=value>', 'change one setting; repeatable', collect, [])
     .option('--run <dir>', 'folder of the run', run)
     .option('--seed <n>', 'seed of everything random', wholeNumber)
     .addOption(

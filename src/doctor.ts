@@ -1,7 +1,8 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { spawnSync } from 'node:child_process';
+import { existsSync, readFileSync, statfsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { availableParallelism, cpus, totalmem } from 'node:os';
-import { join } from 'node:path';
+import { availableParallelism, cpus, freemem, totalmem } from 'node:os';
+import { dirname, join, resolve } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import type { Engine, EngineName } from './engine.ts';
 import { startEngine } from './engine.ts';
@@ -13,15 +14,29 @@ export interface Diagnosis {
   platform: string;
   /** Cores that this process may use, and the model of the first. */
   cpus: { count: number; model: string };
-  /** Bytes of main memory. */
+  /** Threads that the engine computes on, of the processor; undefined when none starts. */
+  threads?: number;
+  /** NVIDIA cards by nvidia-smi: name, and bytes of memory. */
+  gpus: Gpu[];
+  /** Bytes of main memory, and of it what no process uses. */
   memory: number;
+  memoryFree: number;
+  /** Bytes that may still be written where runs are kept, and the folder that was asked about. */
+  disk: { folder: string; free: number };
   /** What `--engine auto` takes; undefined when none starts. */
   engine?: Engine;
   engines: EngineState[];
+  /** Undefined when the fastest engine for this machine is the one that starts. */
+  faster?: FasterEngine;
   /** Billions of floating point operations a second on that engine; undefined when none starts. */
   gflops?: { matmul: number; batched: number };
   /** Installed versions, null for a package that is not there. */
   packages: Record<string, string | null>;
+}
+
+export interface Gpu {
+  name: string;
+  memory: number;
 }
 
 export interface EngineState {
@@ -31,11 +46,21 @@ export interface EngineState {
   why: string;
 }
 
+/** The next faster engine: what has to be put there first, and the command that then builds it. */
+export interface FasterEngine {
+  engine: string;
+  missing: string[];
+  command: string;
+}
+
 const ENGINES: EngineName[] = ['tensorflow', 'webgpu', 'wasm', 'cpu'];
 const PACKAGES = ['@tensorflow/tfjs', '@tensorflow/tfjs-backend-wasm', 'usearch', 'compromise'];
 
-/** Starts each engine in turn and leaves the best one active; works on a machine where none starts. */
-export async function doctor(): Promise<Diagnosis> {
+/**
+ * Starts each engine in turn and leaves the best one active; works on a machine where none starts.
+ * @param folder where runs are kept, or will be
+ */
+export async function doctor(folder = 'runs'): Promise<Diagnosis> {
   const engines: EngineState[] = [];
   for (const name of ENGINES) engines.push(await tryEngine(name));
   let engine: Engine | undefined;
@@ -44,16 +69,22 @@ export async function doctor(): Promise<Diagnosis> {
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
   }
+  const gpus = parseGpus(output('nvidia-smi', GPU_QUERY));
   return {
     node: process.version,
     platform: `${process.platform} ${process.arch}`,
     cpus: { count: availableParallelism(), model: cpus()[0]?.model.trim() ?? 'unknown' },
+    threads: engine && (engine.name === 'tensorflow' ? availableParallelism() : 1),
+    gpus,
     memory: totalmem(),
+    memoryFree: freemem(),
+    disk: diskOf(folder),
     engine,
     engines,
+    faster: fasterEngine(engine, gpus.length > 0, tools()),
     gflops: engine && {
-      matmul: measure(2 * 1024 ** 3, [1024, 1024]),
-      batched: measure(2 * 64 * 64 ** 3, [64, 64, 64]),
+      matmul: measureProduct([1024, 1024], [1024, 1024]) / 1e9,
+      batched: measureProduct([64, 64, 64], [64, 64, 64]) / 1e9,
     },
     packages: Object.fromEntries(PACKAGES.map((name) => [name, packageVersion(name)])),
   };
@@ -67,25 +98,126 @@ async function tryEngine(name: EngineName): Promise<EngineState> {
   }
 }
 
-/** Seconds that one measurement lasts, after a first product that warms up. */
+// ---------------------------------------------------------------------------------------------- what is missing
+
+/** What building the native engine needs (scripts/engine.mjs checks the same before it downloads anything). */
+export interface Tools {
+  linux: boolean;
+  compiler: boolean;
+  pip: boolean;
+}
+
+function tools(): Tools {
+  const pip = (python: string) => output(python, ['-m', 'pip', '--version']) !== undefined;
+  return {
+    linux: process.platform === 'linux',
+    compiler: output(process.env.CXX || 'g++', ['--version']) !== undefined,
+    pip: pip('python3') || pip('python'),
+  };
+}
+
+/** The next faster engine than the one that starts, on a machine with these tools. */
+export function fasterEngine(
+  engine: Pick<Engine, 'name' | 'description'> | undefined,
+  nvidia: boolean,
+  { linux, compiler, pip }: Tools,
+): FasterEngine | undefined {
+  if (!engine)
+    return { engine: 'WebAssembly', missing: ['the packages of package-lock.json'], command: 'npm ci' };
+  const missing = [
+    ...(compiler ? [] : ['a C++ compiler (Debian, Ubuntu: apt-get install g++)']),
+    ...(pip ? [] : ["Python's pip (Debian, Ubuntu: apt-get install python3-pip)"]),
+  ];
+  if (engine.name !== 'tensorflow') {
+    if (!linux) missing.push('Linux: the native engine has no recipe for this system');
+    return { engine: 'native TensorFlow', missing, command: 'npm run engine' };
+  }
+  if (!nvidia || !engine.description.endsWith('on the CPU')) return undefined;
+  return {
+    engine: 'native TensorFlow on the NVIDIA GPU',
+    missing,
+    command: 'node scripts/engine.mjs install --cuda',
+  };
+}
+
+const GPU_QUERY = ['--query-gpu=name,memory.total', '--format=csv,noheader,nounits'];
+
+/** Cards in what nvidia-smi printed, one `NAME, MEBIBYTES` a line; none where it could not be run. */
+export function parseGpus(csv: string | undefined): Gpu[] {
+  return (csv ?? '').split('\n').flatMap((line) => {
+    const [, name, mebibytes] = /^(.+), *(\d+)\s*$/.exec(line) ?? [];
+    return name ? [{ name, memory: Number(mebibytes) * 2 ** 20 }] : [];
+  });
+}
+
+/** What a program prints; undefined when it is not there, fails, or takes longer than ten seconds. */
+function output(program: string, args: string[]): string | undefined {
+  const { status, stdout } = spawnSync(program, args, { encoding: 'utf8', timeout: 10_000 });
+  return status === 0 ? stdout : undefined;
+}
+
+/** Room for files of this user in `folder`, or in the folder above it that stands already. */
+export function diskOf(folder: string): { folder: string; free: number } {
+  let standing = resolve(folder);
+  while (!existsSync(standing)) standing = dirname(standing);
+  const { bavail, bsize } = statfsSync(standing);
+  return { folder: standing, free: bavail * bsize };
+}
+
+// ---------------------------------------------------------------------------------------------------- speed
+
+/** Seconds that one measurement lasts, after rounds that warm up. */
 const MEASURE = 0.3;
 
-/** Speed of the product of two such (batches of) square matrices of `operations`, in GFLOPS. */
-function measure(operations: number, shape: number[]): number {
-  return tf.tidy(() => {
-    const a = tf.fill(shape, 0.5);
-    const product = () => {
-      const c = tf.matMul(a, a);
-      c.flatten().slice([0], [1]).dataSync(); // waits for the result
-      c.dispose();
-    };
-    product();
-    const started = performance.now();
-    let runs = 0;
-    let seconds = 0;
-    for (; seconds < MEASURE; seconds = (performance.now() - started) / 1000, runs++) product();
-    return (operations * runs) / seconds / 1e9;
-  });
+/** Floating point operations a second in products of matrices (or batches of them) of these shapes. */
+export function measureProduct(left: number[], right: number[]): number {
+  const operations = 2 * left.reduce((a, b) => a * b, 1) * right.at(-1)!;
+  const a = tf.fill(left, 0.5);
+  const b = tf.fill(right, 0.5);
+  const perSecond = operations * roundsPerSecond(() => tf.matMul(a, b));
+  tf.dispose([a, b]);
+  return perSecond;
+}
+
+/** Bytes read and written a second by a product element by element of tensors of 4 MiB, which a step of training is made of. */
+export function measureElementwise(): number {
+  const a = tf.fill([1 << 20], 0.5);
+  const perSecond = 3 * 4 * a.size * roundsPerSecond(() => a.mul(a));
+  a.dispose();
+  return perSecond;
+}
+
+/** Seconds of the smallest kernel: what each one costs before it computes anything. */
+export function measureKernel(): number {
+  const a = tf.scalar(0.5);
+  const chain = () => {
+    let sum: tf.Tensor = a;
+    for (let i = 0; i < KERNELS; i++) sum = sum.add(a);
+    return sum;
+  };
+  const seconds = 1 / roundsPerSecond(chain) / KERNELS;
+  a.dispose();
+  return seconds;
+}
+
+const KERNELS = 200;
+
+/** By the median round: a process that takes the cores for a moment changes nothing. */
+function roundsPerSecond(work: () => tf.Tensor): number {
+  const round = () =>
+    tf.tidy(() => {
+      work().flatten().slice([0], [1]).dataSync(); // waits for the result
+    });
+  for (let i = 0; i < 3; i++) round(); // the first wait for memory and for compiled code
+  const seconds: number[] = [];
+  const started = performance.now();
+  for (let now = started; now - started < 1000 * MEASURE; ) {
+    round();
+    const after = performance.now();
+    seconds.push((after - now) / 1000);
+    now = after;
+  }
+  return 1 / seconds.sort((a, b) => a - b)[seconds.length >> 1];
 }
 
 function packageVersion(name: string): string | null {
@@ -96,16 +228,29 @@ function packageVersion(name: string): string | null {
   return null;
 }
 
+// ---------------------------------------------------------------------------------------------------- lines
+
+const gib = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+
 /** The diagnosis as lines for a person. */
 export function formatDiagnosis(d: Diagnosis): string[] {
   return [
     `Node      ${d.node}, ${d.platform}`,
-    `Machine   ${d.cpus.count} cores (${d.cpus.model}), ${(d.memory / 2 ** 30).toFixed(1)} GiB of memory`,
-    `Engine    ${d.engine ? d.engine.description : 'none starts: run npm ci'}`,
-    ...(d.engine?.hint ? [`          ${d.engine.hint}`] : []),
+    `Machine   ${d.cpus.count} cores (${d.cpus.model}), ${gib(d.memory)} of memory, ${gib(d.memoryFree)} free`,
+    ...d.gpus.map(({ name, memory }) => `GPU       ${name}, ${gib(memory)}`),
+    ...(d.gpus.length === 0 ? ['GPU       none that nvidia-smi knows'] : []),
+    `Disk      ${gib(d.disk.free)} free in ${d.disk.folder}`,
+    `Engine    ${
+      d.engine
+        ? `${d.engine.description}, ${d.threads} thread${d.threads === 1 ? '' : 's'} of the processor`
+        : 'none starts'
+    }`,
     ...d.engines.map(
       ({ name, available, why }) => `  ${name.padEnd(11)}${available ? 'yes' : 'no '}  ${why}`,
     ),
+    d.faster
+      ? `Faster    ${d.faster.engine}: ${d.faster.missing.length > 0 ? `needs ${d.faster.missing.join(' and ')}, then run` : 'run'} ${d.faster.command}`
+      : 'Faster    nothing: this is the fastest engine for this machine',
     ...(d.gflops
       ? [
           `Speed     ${d.gflops.matmul.toFixed(1)} GFLOPS on large matrices, ${d.gflops.batched.toFixed(1)} on batches of small ones`,

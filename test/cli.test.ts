@@ -105,6 +105,8 @@ for (const [what, args, message] of [
 for (const [what, args, message] of [
   ['an unknown setting', ['prepare', '--set', 'ict.step=2'], /unknown setting "ict\.step".*"ict\.steps"/],
   ['a configuration that is not there', ['prepare', '--config', 'none.yaml'], /none\.yaml: no such/],
+  ['settings to estimate that are not there', ['doctor', '--config', 'none.yaml'], /none\.yaml: no such/],
+  ['a run to estimate that is not there', ['doctor'], /no such settings.*--config/],
   ['no documents', ['prepare'], /data\.documents names no file/],
   ['documents that are not there', ['prepare', '--set', 'data.documents=none.jsonl'], /none\.jsonl: no such/],
   [
@@ -126,6 +128,20 @@ for (const [what, args, message] of [
     );
   });
 }
+
+test('doctor --json prints one JSON document on stdout; with settings it holds what a run will need', async () => {
+  const { code, out, err } = await realm('doctor', '--json', ...TINY, '--set', 'index.scalar=f32');
+  assert.deepEqual([code, err], [0, '']);
+  assert.match(out, /^\{.*\}\n$/);
+  const { threads, disk, preflight } = JSON.parse(out);
+  assert.ok(threads >= 1 && disk.free > 0);
+  assert.equal(preflight.counts.documents, 2);
+  assert.deepEqual(
+    preflight.stages.map((s: { stage: string }) => s.stage),
+    ['prepare', 'ict-warmup', 'build-index', 'pretrain', 'finetune-qa'],
+  );
+  assert.deepEqual(preflight.warnings, []);
+});
 
 test('prepare --json prints one JSON document on stdout; --seed and --set are kept with the run', async () => {
   const run = join(root, 'run');

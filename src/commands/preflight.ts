@@ -1,0 +1,114 @@
+import { existsSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { type Config, loadConfig } from '../config.ts';
+import { type Census, censusOfCorpus, censusOfFiles } from '../corpus/census.ts';
+import { type Diagnosis, measureElementwise, measureKernel, measureProduct } from '../doctor.ts';
+import { hasFused } from '../engine/fused.ts';
+import { UserError } from '../errors.ts';
+import { about, type Counts, type Machine, type Preflight, preflight } from '../preflight.ts';
+import { runFolder } from '../run.ts';
+import { loadWordPiece, type WordPiece } from '../tokenizer/wordpiece.ts';
+
+export interface PreflightOptions {
+  config?: string;
+  set: string[];
+  /** A run that may be prepared already; its data are then counted, and its settings taken where no file is named. */
+  run?: string;
+}
+
+/** What was asked about, the figures, and what they rest on. */
+export interface PreflightReport extends Preflight {
+  counts: Counts;
+  source: string;
+  machine: Machine;
+}
+
+/** Settings and counts, read before the machine is measured: mistakes are told at once. */
+export function preflightInput({ config: file, set, run }: PreflightOptions): {
+  config: Config;
+  census: Census;
+} {
+  const folder = run === undefined ? undefined : runFolder(run);
+  if (file === undefined && folder && !existsSync(folder.config))
+    throw new UserError(
+      `${folder.config}: no such settings; name the settings of the run to come with --config, such as configs/world.yaml`,
+    );
+  const config = loadConfig(file ?? folder?.config, set);
+  const prepared = folder && existsSync(join(folder.corpus, 'manifest.json'));
+  return {
+    config,
+    census: prepared ? censusOfCorpus(folder.corpus, config) : censusOfFiles(config, vocabularyOf(config)),
+  };
+}
+
+/** The vocabulary that the run will use, where it exists before the run does. */
+function vocabularyOf({ text, model }: Config): WordPiece | undefined {
+  const path = text.vocabulary ?? (model.initial === null ? null : join(model.initial, 'vocab.txt'));
+  return path === null ? undefined : loadWordPiece(resolve(path), text.lowercase);
+}
+
+/** Bytes of tensors that WebAssembly, whose addresses have 32 bits, can hold. */
+const WASM_MEMORY = 2 ** 32;
+
+/** Measures the engine that the diagnosis has left active, in products of the model's sizes, and estimates. */
+export function runPreflight(
+  { config, census }: { config: Config; census: Census },
+  d: Diagnosis,
+): PreflightReport {
+  const { engine } = d;
+  if (!engine)
+    throw new UserError('no engine starts on this machine, so nothing can be estimated; run npm ci');
+  const { hidden, heads, intermediate } = config.model;
+  const tokens = Math.min(config.text.blockTokens, Math.max(8, Math.round(census.counts.body.mean)));
+  const onGpu = engine.description.endsWith('on the GPU');
+  const machine: Machine = {
+    memory: d.memory,
+    diskFree: d.disk.free,
+    gpuMemory: onGpu ? d.gpus[0]?.memory : undefined,
+    engineMemory: engine.name === 'wasm' ? WASM_MEMORY : undefined,
+    dense: measureProduct([2048, hidden], [hidden, intermediate]),
+    attention: measureProduct([16 * heads, tokens, hidden / heads], [16 * heads, hidden / heads, tokens]),
+    elementwise: measureElementwise(),
+    kernel: measureKernel(),
+    fused: hasFused(),
+  };
+  return { ...preflight(config, census.counts, machine), ...census, machine };
+}
+
+// ---------------------------------------------------------------------------------------------------- lines
+
+const size = (bytes: number) =>
+  bytes >= 2 ** 30
+    ? `${(bytes / 2 ** 30).toFixed(1)} GiB`
+    : `${(bytes / 2 ** 20).toFixed(bytes < 2 ** 24 ? 1 : 0)} MiB`;
+const millions = (n: number) => `${(n / 1e6).toFixed(n < 1e8 ? 2 : 0)} M`;
+const number = (n: number) => n.toLocaleString('en');
+
+export function preflightLines(p: PreflightReport): string[] {
+  const { counts, parameters } = p;
+  const row = (name: string, memory: string, disk: string, step: string, time: string) =>
+    `  ${name.padEnd(12)} ${memory.padStart(10)} ${disk.padStart(10)} ${step.padStart(9)}   ${time}`;
+  const range = ([low, high]: [number, number]) =>
+    high < 1 ? about(high) : `${about(low)} to ${about(high)}`;
+  return [
+    '',
+    `Data      ${number(counts.documents)} documents, ${number(counts.blocks)} blocks, ${number(counts.sentences)} sentences, ${number(counts.trainQuestions)} + ${number(counts.testQuestions)} questions (${p.source})`,
+    `Model     ${millions(parameters.total)} parameters: retriever ${millions(parameters.retriever)}, reader ${millions(parameters.reader)}, span scorer ${millions(parameters.spanScorer)}; vocabulary ${number(counts.vocabulary)}`,
+    '',
+    row('stage', 'memory', 'disk', 's a step', 'time'),
+    ...p.stages.map((s) =>
+      row(
+        s.stage,
+        size(s.memory),
+        size(s.disk),
+        s.stepSeconds === undefined ? '' : number(Number(s.stepSeconds.toPrecision(2))),
+        range(s.secondsRange),
+      ),
+    ),
+    row('all', size(Math.max(...p.stages.map((s) => s.memory))), size(p.disk), '', range(p.secondsRange)),
+    '',
+    ...p.assumptions.map((line) => `Assumes   ${line}`),
+    ...p.warnings.map((line) => `Warning   ${line}`),
+    ...(p.warnings.length === 0 ? ['Warnings  none'] : []),
+  ];
+}

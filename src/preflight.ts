@@ -1,0 +1,514 @@
+import type { Config } from './config.ts';
+import type { Shape } from './model/bert.ts';
+import { embedderShapes } from './model/embedder.ts';
+import { describeModel, modelShapes, readerTowerShapes, retrieverShapes } from './model/model.ts';
+import { qaShapes } from './train/qa.ts';
+import {
+  add,
+  encoderWork,
+  forwardSeconds,
+  ictWork,
+  lengths,
+  pretrainWork,
+  qaWork,
+  type StepWork,
+  spanWork,
+  stepSeconds,
+  type WorkOf,
+} from './work.ts';
+
+// What a run will need, computed before anything runs: settings, counts of the data and speeds of the machine in,
+// parameters, memory, disk and time out. Nothing here reads a file or computes a tensor.
+
+/** How much data there is and how long its texts are, in word pieces without special tokens. */
+export interface Counts {
+  documents: number;
+  blocks: number;
+  /** Sentences of X. */
+  sentences: number;
+  /** True when X comes from a file of its own and its tokens are stored beside the blocks'. */
+  foreignSentences: boolean;
+  trainQuestions: number;
+  testQuestions: number;
+  vocabulary: number;
+  title: Length;
+  body: Length;
+  sentence: Length;
+  question: Length;
+  /** Bytes of a block's text, of a document's id and title, and sentences of a block: means. */
+  blockBytes: number;
+  documentBytes: number;
+  blockSentences: number;
+  /** Masked spans of a sentence, mean. */
+  spans: number;
+}
+
+export interface Length {
+  mean: number;
+  max: number;
+}
+
+/** What the machine offers: bytes, and rates a second. */
+export interface Machine {
+  memory: number;
+  diskFree: number;
+  /** Bytes of the graphics card where the engine computes on one: tensors live there. */
+  gpuMemory?: number;
+  /** Bytes that the engine can hold at all, where that is less than the machine's memory. */
+  engineMemory?: number;
+  /** Floating point operations in dense layers of the model's own size, and in its attention. */
+  dense: number;
+  attention: number;
+  /** Bytes read and written by a product element by element. */
+  elementwise: number;
+  /** Seconds that the smallest kernel takes. */
+  kernel: number;
+  /** Whether the engine has kernels of our own (src/engine/fused.ts). */
+  fused: boolean;
+}
+
+export interface Parameters {
+  retriever: number;
+  reader: number;
+  spanScorer: number;
+  total: number;
+}
+
+export interface StageNeeds {
+  stage: string;
+  /** Bytes at the peak, in all processes of the stage; `of` says what they hold. */
+  memory: number;
+  of: {
+    process: number;
+    weights: number;
+    optimizer: number;
+    gradients: number;
+    activations: number;
+    index: number;
+    refresher: number;
+  };
+  /** Bytes on disk when the stage is done, and the most while it runs. */
+  disk: number;
+  diskPeak: number;
+  /** Wall time: the estimate, and the range it is honest to state. */
+  seconds: number;
+  secondsRange: [number, number];
+  /** Training steps, and the seconds of one. */
+  steps?: number;
+  stepSeconds?: number;
+}
+
+export interface Preflight {
+  parameters: Parameters;
+  stages: StageNeeds[];
+  /** Bytes on disk while and after everything runs, at the most; and wall time of all stages. */
+  disk: number;
+  seconds: number;
+  secondsRange: [number, number];
+  assumptions: string[];
+  warnings: string[];
+}
+
+// ---------------------------------------------------------------------------------------------- parameters
+
+export function countParameters(shapes: readonly Shape[]): number {
+  return shapes.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+}
+
+export function parametersOf(model: Config['model'], vocabulary: number): Parameters {
+  const sizes = describeModel(model, vocabulary);
+  const reader = readerTowerShapes(sizes);
+  const spans = reader.filter(({ name }) => name.startsWith('span.'));
+  return {
+    retriever: countParameters(retrieverShapes(sizes)),
+    reader: countParameters(reader) - countParameters(spans),
+    spanScorer: countParameters(spans),
+    total: countParameters(modelShapes(sizes)),
+  };
+}
+
+// ---------------------------------------------------------------------------------------------- time
+
+/** Blocks added to a graph a second and thread, of 128 numbers, at `connectivity` 16 and `expansionAdd` 128: measured 1,940 to 8,259 on 20,000 to 200,000 vectors. */
+const ADDED = 4000;
+/** Seconds that a search looks at one candidate of 128 numbers: 1.1 to 2 ms at 512 of them on 200,000 vectors. */
+const LOOKED_AT = 3e-6;
+/** Seconds to read a block's text and to look for an answer in it. */
+const MATCHED = 20e-6;
+/** Word pieces prepared a second, with names tagged by compromise: 3.3 million in 15 s. */
+const PREPARED = 220_000;
+/** The refresher's share of the cores beside a trainer that never rests, at the niceness of 5: Linux weighs 335 to 1024. */
+const REFRESHER_SHARE = 0.25;
+
+/** What the estimate of a time may be off by, either way: see README, "What a run will need". */
+export const TIME_FACTOR = 2;
+
+function embedSeconds(config: Config, counts: Counts, machine: Machine): number {
+  const { block } = lengths(config, counts, 'mean');
+  return forwardSeconds(encoderWork(config.model, machine.fused, counts.blocks, block, 1), machine);
+}
+
+function indexSeconds(config: Config, counts: Counts, machine: Machine): number {
+  const { connectivity, expansionAdd, threads } = config.index;
+  const rate = (ADDED * threads * 128 * 128) / (config.model.projection * expansionAdd);
+  return embedSeconds(config, counts, machine) + (counts.blocks * Math.sqrt(connectivity / 16)) / rate;
+}
+
+function searchSeconds({ index, model }: Config, counts: Counts, queries: number, wanted: number): number {
+  const candidates = Math.min(Math.max(index.expansionSearch, wanted), counts.blocks);
+  return (queries * candidates * LOOKED_AT * model.projection) / 128;
+}
+
+// ---------------------------------------------------------------------------------------------- memory
+
+/** Bytes of a process with the engine loaded and nothing computed: 450 MiB measured with the native engine. */
+const PROCESS = 450 * 2 ** 20;
+/** Memory of a prepare beside that: buffers, caches of words, and a million hashes at a time. */
+const PREPARE = 300 * 2 ** 20;
+/**
+ * Bytes for each float that a pass keeps, or holds: what the process grew by (VmHWM of /proc/self/status; tf.memory counts
+ * clones twice). Gradients come to the tensors kept, and the allocator keeps what was freed.
+ *
+ * Five to seven steps of `configs/world.yaml` grew it by 127 MiB (ict), 91 (pretrain) and 117 (qa) with kernels of our
+ * own, predicted 136, 152 and 142; composed by 316, 304 and 370, predicted 338, 354 and 342. With four layers of 768, and
+ * on SQuAD with `configs/squad-open.yaml`, measured over predicted was 0.4 to 1.3.
+ */
+const BYTES_KEPT = 4 * 1.8;
+/** Copies of its largest bucket that the optimizer makes where no kernel does it in one, and floats of a bucket unless one tensor is larger. */
+const UPDATE_COPIES = 15;
+const BUCKET = 1 << 22;
+/** Bytes that a graph in memory takes beside its file, a node: 115 measured. */
+const NODE_OVERHEAD = 115;
+
+/** Bytes of an index folder: the vectors as floats, and the graph with its copy, 20 bytes and 8 a link for each node. */
+export function indexBytes({ index, model }: Config, blocks: number): { vectors: number; graph: number } {
+  const kept = model.projection * (index.scalar === 'f16' ? 2 : 4);
+  return {
+    vectors: blocks * model.projection * 4,
+    graph: blocks * (kept + 20 + 8 * index.connectivity),
+  };
+}
+
+/** Bytes of a process that embeds and indexes all blocks. */
+function buildingMemory(config: Config, counts: Counts, fused: boolean) {
+  const { block } = lengths(config, counts, 'max');
+  const model = describeModel(config.model, counts.vocabulary);
+  const batch = encoderWork(config.model, fused, config.index.tokensPerBatch / block, block, 1);
+  return {
+    process: PROCESS,
+    weights: 4 * countParameters(embedderShapes(model.documentTower, model.embedder)),
+    activations: BYTES_KEPT * batch.held,
+    index: indexBytes(config, counts.blocks).graph + counts.blocks * NODE_OVERHEAD,
+  };
+}
+
+/** Bytes of a training process. @param held parameters in memory, @param own those that the stage trains */
+function trainingMemory(held: number, own: readonly Shape[], step: StepWork, fused: boolean) {
+  const trained = countParameters(own);
+  const largest = Math.max(...own.map((shape) => countParameters([shape])));
+  const bucket = Math.max(largest, Math.min(trained, BUCKET));
+  return {
+    process: PROCESS,
+    weights: 4 * held,
+    optimizer: 8 * trained,
+    // Twice: laid end to end for the update, or those of the passes so far beside those of this one.
+    gradients: 8 * trained,
+    activations: Math.max(BYTES_KEPT * step.pass.kept, fused ? 0 : 4 * UPDATE_COPIES * bucket),
+  };
+}
+
+// ---------------------------------------------------------------------------------------------- disk
+
+/** Bytes of a prepared corpus (src/corpus/store.ts). */
+export function corpusBytes(counts: Counts): number {
+  const { documents, blocks, sentences, title, body, sentence } = counts;
+  const id = counts.vocabulary <= 0x10000 ? 2 : 4;
+  return (
+    documents * (8 + 8 + counts.documentBytes + id * title.mean) +
+    blocks * (40 + counts.blockBytes + id * body.mean + 2 * counts.blockSentences) +
+    sentences * (24 + 4 * counts.spans + (counts.foreignSentences ? id * sentence.mean : 0))
+  );
+}
+
+/** Weights and two moments of a checkpoint. */
+const CHECKPOINT = 12;
+/** Blocks read at once, and blocks retrieved for each question, by `realm eval` (src/eval/evaluate.ts). */
+const EVALUATED = 64;
+const RETRIEVED = 20;
+/** Bytes of one line of predictions. */
+const PREDICTION = 220;
+
+// ---------------------------------------------------------------------------------------------- all stages
+
+/** What each stage of a run takes on this machine. */
+export function preflight(config: Config, counts: Counts, machine: Machine): Preflight {
+  const model = describeModel(config.model, counts.vocabulary);
+  const parameters = parametersOf(config.model, counts.vocabulary);
+  const index = indexBytes(config, counts.blocks);
+  const building = buildingMemory(config, counts, machine.fused);
+  const buildSeconds = indexSeconds(config, counts, machine);
+  const embedder = countParameters(embedderShapes(model.documentTower, model.embedder));
+
+  const stage = (
+    name: string,
+    needs: {
+      memory: Partial<StageNeeds['of']>;
+      disk: number;
+      diskPeak?: number;
+      seconds: number;
+      steps?: number;
+      stepSeconds?: number;
+    },
+  ): StageNeeds => {
+    const { memory, seconds, ...rest } = needs;
+    const of = {
+      process: PROCESS,
+      weights: 0,
+      optimizer: 0,
+      gradients: 0,
+      activations: 0,
+      index: 0,
+      refresher: 0,
+      ...memory,
+    };
+    return {
+      stage: name,
+      memory: Object.values(of).reduce((a, b) => a + b, 0),
+      of,
+      diskPeak: needs.disk,
+      ...rest,
+      seconds,
+      secondsRange: [seconds / TIME_FACTOR, seconds * TIME_FACTOR],
+    };
+  };
+  const training = (
+    name: string,
+    steps: number,
+    work: WorkOf,
+    held: number,
+    own: readonly Shape[],
+    more: {
+      step: number;
+      disk?: number;
+      diskPeak?: number;
+      index?: number;
+      refresher?: number;
+      seconds?(training: number): number;
+    },
+  ): StageNeeds => {
+    const trained = countParameters(own);
+    const one = stepSeconds(work(config, counts, machine.fused, 'mean'), trained, machine) + more.step;
+    const checkpoint = CHECKPOINT * trained;
+    const disk = checkpoint + (more.disk ?? 0);
+    return stage(name, {
+      memory: {
+        ...trainingMemory(held, own, work(config, counts, machine.fused, 'max'), machine.fused),
+        index: more.index ?? 0,
+        refresher: more.refresher ?? 0,
+      },
+      disk,
+      diskPeak: disk + checkpoint + (more.diskPeak ?? 0),
+      seconds: steps * one + (more.seconds?.(steps * one) ?? 0),
+      steps,
+      stepSeconds: one,
+    });
+  };
+
+  const tokens =
+    counts.blocks * counts.body.mean +
+    (counts.foreignSentences ? counts.sentences * counts.sentence.mean : 0);
+  const { refresh } = config;
+  const whole = index.vectors + index.graph;
+  const live = refresh.mode !== 'off';
+  const searched = config.pretrain.batch;
+  const noSpans = modelShapes(model).filter(({ name }) => !name.startsWith('span.'));
+  const { readerBlocks, retrieverBlocks } = config.qa;
+  const questions = counts.testQuestions;
+  const answering = (n: number, which: 'mean' | 'max') => {
+    const { question, reading } = lengths(config, counts, which);
+    return add(
+      encoderWork(config.model, machine.fused, n, question, 1),
+      encoderWork(config.model, machine.fused, n * readerBlocks, reading),
+      spanWork(config.model, machine.fused, n * readerBlocks, reading),
+    );
+  };
+  const refreshing = (trained: number) => {
+    const all = Math.floor(config.pretrain.steps / refresh.every) * buildSeconds;
+    if (refresh.mode === 'sync') return all;
+    return live ? Math.min(all, trained * (REFRESHER_SHARE / (1 - REFRESHER_SHARE))) : 0;
+  };
+
+  const stages = [
+    stage('prepare', { memory: { index: PREPARE }, disk: corpusBytes(counts), seconds: tokens / PREPARED }),
+    training('ict-warmup', config.ict.steps, ictWork, parameters.retriever, retrieverShapes(model), {
+      step: 0,
+    }),
+    stage('build-index', { memory: building, disk: whole, seconds: buildSeconds }),
+    training(
+      'pretrain',
+      config.pretrain.steps,
+      pretrainWork,
+      parameters.retriever + parameters.reader,
+      noSpans,
+      {
+        step: searchSeconds(config, counts, searched, config.pretrain.candidates),
+        disk: live ? (refresh.keep - 1) * whole : 0,
+        diskPeak: live ? whole + 2 * 4 * embedder : 0,
+        index: index.graph,
+        refresher: live ? Object.values(building).reduce((a, b) => a + b, 0) : 0,
+        seconds: refreshing,
+      },
+    ),
+    training('finetune-qa', config.qa.steps, qaWork, parameters.total, qaShapes(model), {
+      step:
+        searchSeconds(config, counts, config.qa.batch, retrieverBlocks) +
+        config.qa.batch * Math.min(retrieverBlocks, counts.blocks) * MATCHED,
+      index: index.graph,
+    }),
+    ...(questions === 0
+      ? []
+      : [
+          stage('eval', {
+            memory: {
+              weights: 4 * parameters.total,
+              activations: BYTES_KEPT * answering(EVALUATED / readerBlocks, 'max').held,
+              index: index.graph,
+            },
+            disk: questions * PREDICTION,
+            seconds:
+              (questions / EVALUATED) *
+                readerBlocks *
+                forwardSeconds(answering(EVALUATED / readerBlocks, 'mean'), machine) +
+              searchSeconds(config, counts, questions, RETRIEVED) +
+              questions * RETRIEVED * MATCHED,
+          }),
+        ]),
+  ];
+  const disk =
+    stages.reduce((sum, s) => sum + s.disk, 0) + Math.max(...stages.map((s) => s.diskPeak - s.disk));
+  const seconds = stages.reduce((sum, s) => sum + s.seconds, 0);
+  return {
+    parameters,
+    stages,
+    disk,
+    seconds,
+    secondsRange: [seconds / TIME_FACTOR, seconds * TIME_FACTOR],
+    assumptions: assumptions(machine, live),
+    warnings: warnings(config, counts, machine, stages, disk, buildSeconds),
+  };
+}
+
+function assumptions({ dense, attention, elementwise }: Machine, live: boolean): string[] {
+  return [
+    `time: products at the ${(dense / 1e9).toFixed(0)} GFLOPS (dense) and ${(attention / 1e9).toFixed(0)} GFLOPS (attention) measured just now on matrices of these sizes (lower on a busy machine), everything else at ${(elementwise / 1e9).toFixed(0)} GB/s; texts of mean length; right within a factor of ${TIME_FACTOR}`,
+    'memory: the longest texts in every place of a batch',
+    `disk: one checkpoint a stage, a second one while it is written${live ? '; refresh.keep indexes and the one being made' : ''}`,
+  ];
+}
+
+/** `2.5 min`, `3 h`, `40 days`: no more digits than the estimate is good for. */
+export function about(seconds: number): string {
+  if (seconds < 1) return 'less than 1 s';
+  const [unit, name] = UNITS.find(([unit]) => seconds >= 1.5 * unit) ?? [1, 's'];
+  const n = seconds / unit;
+  return `${n < 10 ? Number(n.toFixed(1)) : Number(n.toPrecision(2)).toLocaleString('en')} ${name}`;
+}
+
+const UNITS: [number, string][] = [
+  [365 * 86_400, 'years'],
+  [86_400, 'days'],
+  [3600, 'h'],
+  [60, 'min'],
+];
+
+/** Seconds beyond which a stage is worth a warning. */
+const LONG = 14 * 86_400;
+
+function warnings(
+  config: Config,
+  counts: Counts,
+  machine: Machine,
+  stages: readonly StageNeeds[],
+  disk: number,
+  buildSeconds: number,
+): string[] {
+  const found: string[] = [];
+  const GB = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+  for (const s of stages) {
+    const { weights, optimizer, gradients, activations } = s.of;
+    const tensors = weights + optimizer + gradients + activations;
+    const remedy = memoryRemedy(s, config);
+    if (s.memory > machine.memory)
+      found.push(
+        `${s.stage} needs about ${GB(s.memory)} of memory, the machine has ${GB(machine.memory)}: ${remedy}`,
+      );
+    else if (machine.gpuMemory !== undefined && tensors > machine.gpuMemory)
+      found.push(
+        `${s.stage} needs about ${GB(tensors)} on the GPU, which has ${GB(machine.gpuMemory)}: ${remedy}`,
+      );
+    else if (machine.engineMemory !== undefined && tensors > machine.engineMemory)
+      found.push(
+        `${s.stage} needs about ${GB(tensors)} for tensors, this engine holds ${GB(machine.engineMemory)}: ${remedy}, or take a faster engine`,
+      );
+    if (s.seconds > LONG)
+      found.push(`${s.stage} takes about ${about(s.seconds)} on this machine: ${TIME_REMEDY[s.stage]}`);
+  }
+  if (disk > machine.diskFree) {
+    const index = indexBytes(config, counts.blocks);
+    const remedy =
+      config.index.scalar === 'f32'
+        ? 'set index.scalar to f16'
+        : config.refresh.keep > 1
+          ? 'lower refresh.keep'
+          : undefined;
+    found.push(
+      `the run needs about ${GB(disk)} of disk, ${GB(machine.diskFree)} are free: ${
+        remedy && index.graph > disk / 20 ? `${remedy}, or ` : ''
+      }choose a folder on another disk with --run`,
+    );
+  }
+  const pretrain = stages.find(({ stage }) => stage === 'pretrain')!;
+  const between = config.refresh.every * pretrain.stepSeconds!;
+  const refreshed = buildSeconds / (config.refresh.mode === 'async' ? REFRESHER_SHARE : 1);
+  if (config.refresh.mode !== 'off' && refreshed > between) {
+    const every = Math.ceil(refreshed / pretrain.stepSeconds! / 10) * 10;
+    found.push(
+      config.refresh.mode === 'sync'
+        ? `refresh.mode sync waits longer for indexes than it trains between two: raise refresh.every (${config.refresh.every}) to ${every} or more`
+        : `a new index takes as long as ${every} steps beside the trainer, more than refresh.every (${config.refresh.every}): it comes less often than asked for; raise refresh.every to ${every}, or make the blocks fewer`,
+    );
+  }
+  return found;
+}
+
+/** The setting that lowers most what a stage holds most of. */
+function memoryRemedy(s: StageNeeds, config: Config): string {
+  const { weights, optimizer, gradients, activations, index, refresher } = s.of;
+  const model = weights + optimizer + gradients;
+  const most = Math.max(model, activations, index, refresher);
+  if (most === refresher) return 'lower index.tokensPerBatch, or set refresh.mode to off';
+  if (most === index)
+    return config.index.scalar === 'f32'
+      ? 'set index.scalar to f16'
+      : 'lower index.connectivity or model.projection';
+  if (most === activations)
+    return `${ACTIVATION_REMEDY[s.stage]}${s.steps && !config.model.recompute ? ', or set model.recompute' : ''}`;
+  return 'lower model.layers and model.hidden, or text.vocabularySize';
+}
+
+const ACTIVATION_REMEDY: Record<string, string> = {
+  'ict-warmup': 'lower ict.chunk',
+  'build-index': 'lower index.tokensPerBatch',
+  pretrain: 'lower pretrain.microBatch',
+  'finetune-qa': 'lower qa.microBatch',
+  eval: 'lower qa.readerTokens',
+};
+
+const TIME_REMEDY: Record<string, string> = {
+  prepare: 'give X with ready-made spans in data.sentences',
+  'ict-warmup': 'lower ict.steps or ict.batch',
+  'build-index': 'take a smaller model, or fewer blocks',
+  pretrain: 'lower pretrain.steps, pretrain.batch or pretrain.candidates',
+  'finetune-qa': 'lower qa.steps, qa.readerBlocks or qa.retrieverBlocks',
+  eval: 'give fewer questions',
+};

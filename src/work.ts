@@ -1,0 +1,241 @@
+import type { Config } from './config.ts';
+import type { Counts, Machine } from './preflight.ts';
+
+// What one training step of each stage computes, and how long that takes, told from sizes alone.
+// Letters: B sequences, T tokens of a sequence, H hidden, F intermediate, N heads, V vocabulary, M masks, W span widths.
+
+/** Work of one forward pass. */
+export interface Work {
+  /** Operations of products of matrices in dense layers, and of queries, keys and values. */
+  dense: number;
+  attention: number;
+  /** Floats of the tensors that it makes; of them those kept for gradients, and the most held where none are wanted. */
+  floats: number;
+  kept: number;
+  held: number;
+  kernels: number;
+}
+
+const NOTHING: Work = { dense: 0, attention: 0, floats: 0, kept: 0, held: 0, kernels: 0 };
+
+/** Passes one after the other. */
+export function add(...works: Work[]): Work {
+  return works.reduce(
+    (a, b) => ({
+      dense: a.dense + b.dense,
+      attention: a.attention + b.attention,
+      floats: a.floats + b.floats,
+      kept: a.kept + b.kept,
+      held: Math.max(a.held, b.held),
+      kernels: a.kernels + b.kernels,
+    }),
+    NOTHING,
+  );
+}
+
+/** The same pass `n` times. */
+function times(work: Work, n: number): Work {
+  const { dense, attention, floats, kept, held, kernels } = work;
+  return {
+    dense: n * dense,
+    attention: n * attention,
+    floats: n * floats,
+    kept: n * kept,
+    held,
+    kernels: n * kernels,
+  };
+}
+
+/**
+ * Forward work of the encoder (src/model/bert.ts) on B sequences of T tokens. Multiplications and additions each count
+ * one. A layer has 4 H² + 2 HF weights that every token meets; its attention makes scores and contexts of 2 T H
+ * products a token. Floats a token and layer: 8 H and 2 F with kernels of our own; composed of the engine's 24 H and 4 F,
+ * 3 a score of its N T, and where units are dropped 4 H and 2 a score more. Kernels are those counted in a step.
+ * @param fused whether the engine has kernels of our own (src/engine/fused.ts)
+ * @param read tokens of each sequence whose last layer is computed (see `encode`); all where it is not given
+ */
+export function encoderWork(
+  { layers, hidden: H, intermediate: F, heads: N, dropout, recompute }: Config['model'],
+  fused: boolean,
+  B: number,
+  T: number,
+  read = T,
+): Work {
+  const tokens = B * T;
+  const masks = dropout > 0 ? 1 : 0;
+  const layerFloats = fused ? 8 * H + 2 * F : (24 + 4 * masks) * H + 4 * F + (3 + 2 * masks) * N * T;
+  const embeddings = tokens * (fused ? 2 : 8) * H;
+  const full = {
+    dense: 2 * tokens * (4 * H * H + 2 * H * F),
+    attention: 4 * tokens * T * H,
+    floats: tokens * layerFloats,
+  };
+  const rows = B * Math.min(read, T);
+  const last =
+    rows === tokens
+      ? full
+      : {
+          dense: 2 * tokens * 2 * H * H + 2 * rows * (2 * H * H + 2 * H * F),
+          attention: 4 * rows * T * H,
+          floats: tokens * (fused ? 2 : 9) * H + rows * layerFloats,
+        };
+  const floats = embeddings + (layers - 1) * full.floats + last.floats;
+  const held = embeddings + (layers > 1 ? full : last).floats;
+  return {
+    dense: (layers - 1) * full.dense + last.dense,
+    attention: (layers - 1) * full.attention + last.attention,
+    floats,
+    kept: recompute ? layers * tokens * H + held : floats,
+    held,
+    kernels: fused ? 32 + 8 * layers : 60 + 50 * layers,
+  };
+}
+
+/** Work whose tensors are all held to its end. */
+function headWork(dense: number, floats: number, kernels: number): Work {
+  return { dense, attention: 0, floats, kept: floats, held: floats, kernels };
+}
+
+/** Scores of V word pieces for each of `rows` masks: the logits and their gradient, and composed three more such tensors. */
+function maskWork({ hidden: H }: Config['model'], fused: boolean, V: number, rows: number): Work {
+  return headWork(2 * rows * (H * H + H * V), rows * (fused ? 2 : 5) * V, 20);
+}
+
+/** The span scorer on B sequences of T tokens: W spans of S floats start at each, which composed stand in four tensors. */
+export function spanWork(
+  { hidden: H, spanHidden: S, maxSpanWidth }: Config['model'],
+  fused: boolean,
+  B: number,
+  T: number,
+): Work {
+  const W = Math.min(maxSpanWidth, T);
+  const floats = B * T * (4 * S + (fused ? W : 4 * W * S));
+  return headWork(2 * B * T * (H * 2 * S + W * S * 3), floats, 50 + 5 * W);
+}
+
+/** Sequences that the stages make of the data, in tokens with special ones: of the mean, or the longest, texts. */
+export function lengths({ text, qa }: Config, counts: Counts, which: 'mean' | 'max') {
+  const title = counts.title[which];
+  const body = counts.body[which];
+  const sentence = Math.min(counts.sentence[which] + 2, text.sentenceTokens);
+  const query = Math.min(counts.question[which] + 2, text.questionTokens);
+  return {
+    block: Math.min(3 + title + body, text.blockTokens),
+    sentence,
+    clozeQuery: Math.min(sentence, text.questionTokens),
+    question: query,
+    pair: sentence + 1 + Math.min(body, text.blockTokens - 2),
+    reading: Math.min(query + 1 + body, qa.readerTokens),
+  };
+}
+
+/** Masked word pieces of a sentence that the largest mask of a batch has, usually: names and dates are short. */
+const USUAL_MASKS = 5;
+
+/**
+ * Forward work of one step that gradients are taken of, in passes of which each is held whole; `extra` is forward work
+ * without gradients (queries embedded to search with, chunks embedded ahead).
+ */
+export interface StepWork {
+  pass: Work;
+  passes: number;
+  extra: Work;
+}
+
+/** Where layers are computed again for their gradients, each pass is computed forward once more. */
+function stepOf({ model }: Config, { pass, passes, extra }: StepWork): StepWork {
+  return { pass, passes, extra: model.recompute ? add(extra, times(pass, passes)) : extra };
+}
+
+/** Works out a step of a stage. */
+export type WorkOf = (config: Config, counts: Counts, fused: boolean, which: 'mean' | 'max') => StepWork;
+
+export const ictWork: WorkOf = (config, counts, fused, which) => {
+  const L = lengths(config, counts, which);
+  const { model } = config;
+  const batch = Math.min(config.ict.batch, counts.blocks);
+  const chunk = Math.min(config.ict.chunk, batch);
+  const queries = encoderWork(model, fused, chunk, L.clozeQuery, 1);
+  const blocks = encoderWork(model, fused, chunk, L.block, 1);
+  const passes = batch / chunk;
+  const both = add(queries, blocks);
+  if (passes === 1) return stepOf(config, { pass: both, passes, extra: NOTHING });
+  // In chunks of queries and chunks of blocks, of which the larger are the blocks', all embedded ahead.
+  const pass = { ...both, kept: blocks.kept };
+  return stepOf(config, { pass, passes, extra: times(both, passes) });
+};
+
+export const pretrainWork: WorkOf = (config, counts, fused, which) => {
+  const L = lengths(config, counts, which);
+  const { model } = config;
+  const { batch, candidates, maxMasks } = config.pretrain;
+  const B = Math.min(config.pretrain.microBatch, batch);
+  const K = Math.min(candidates - 1, counts.blocks);
+  const M = which === 'max' ? maxMasks : Math.min(maxMasks, USUAL_MASKS);
+  const pass = add(
+    encoderWork(model, fused, B, L.sentence, 1),
+    encoderWork(model, fused, Math.min(B * K, counts.blocks) + 1, L.block, 1),
+    encoderWork(model, fused, B * K, L.pair, M),
+    encoderWork(model, fused, B, L.sentence + 1, M), // with the null document
+    maskWork(model, fused, counts.vocabulary, B * (K + 1) * M),
+  );
+  const extra = encoderWork(model, fused, batch, L.sentence, 1);
+  return stepOf(config, { pass, passes: batch / B, extra });
+};
+
+export const qaWork: WorkOf = (config, counts, fused, which) => {
+  const L = lengths(config, counts, which);
+  const { model } = config;
+  const { batch, readerBlocks } = config.qa;
+  const B = Math.min(config.qa.microBatch, batch);
+  const rows = B * Math.min(readerBlocks, counts.blocks);
+  const queries = encoderWork(model, fused, B, L.question, 1);
+  const pass = add(
+    queries,
+    encoderWork(model, fused, rows, L.reading),
+    spanWork(model, fused, rows, L.reading),
+  );
+  return stepOf(config, { pass, passes: batch / B, extra: times(queries, batch / B) });
+};
+
+// ---------------------------------------------------------------------------------------------- time
+
+/** Products of a pass with its gradients, for each forward: the gradients of input and of weights are two more. */
+const TRAINING_PRODUCTS = 3;
+/**
+ * Bytes moved for each float that a pass makes, forward alone and with gradients; kernels called for each forward one,
+ * and how much longer than the smallest they take to call, with the record that gradients are made from.
+ *
+ * Set on steps measured on two cores with the native engine: medians of eight after a warm-up, update included.
+ * `configs/world.yaml` took 0.11 s (ict), 0.10 s (pretrain) and 0.14 s (qa) with kernels of our own, predicted 0.10, 0.12
+ * and 0.17; composed 0.22, 0.33 and 0.34 s, predicted 0.21, 0.26 and 0.23. With four layers of 768, and on SQuAD with
+ * `configs/squad-open.yaml`, measured over predicted was 0.7 to 1.7; a retriever of random weights, which finds the same
+ * few blocks for all, took 0.3 to 0.5.
+ */
+const FORWARD_BYTES = 20;
+const TRAINING_BYTES = 60;
+const TRAINING_KERNELS = 3.5;
+const CALL = 2;
+/** Floats moved a parameter by an update of AdamW: by one kernel with the norm before it, or tensor by tensor. */
+const UPDATE_FLOATS = { fused: 15, composed: 30 };
+
+/** Seconds of work computed forward. */
+export function forwardSeconds(work: Work, { dense, attention, elementwise, kernel }: Machine): number {
+  return (
+    work.dense / dense +
+    work.attention / attention +
+    (work.floats * FORWARD_BYTES) / elementwise +
+    work.kernels * CALL * kernel
+  );
+}
+
+export function stepSeconds({ pass, passes, extra }: StepWork, parameters: number, machine: Machine): number {
+  const { dense, attention, elementwise, kernel, fused } = machine;
+  const update = 4 * (fused ? UPDATE_FLOATS.fused : UPDATE_FLOATS.composed);
+  const one =
+    (TRAINING_PRODUCTS * pass.dense) / dense +
+    (TRAINING_PRODUCTS * pass.attention) / attention +
+    (pass.floats * TRAINING_BYTES) / elementwise +
+    pass.kernels * TRAINING_KERNELS * CALL * kernel;
+  return passes * one + forwardSeconds(extra, machine) + (parameters * update) / elementwise;
+}

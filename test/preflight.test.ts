@@ -1,0 +1,228 @@
+import assert from 'node:assert/strict';
+import { readdirSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import { preflightInput, preflightLines } from '../src/commands/preflight.ts';
+import { type Config, loadConfig } from '../src/config.ts';
+import { censusOfCorpus, censusOfFiles, sampleJsonLines } from '../src/corpus/census.ts';
+import { UserError } from '../src/errors.ts';
+import { describeModel, modelShapes } from '../src/model/model.ts';
+import {
+  type Counts,
+  corpusBytes,
+  countParameters,
+  indexBytes,
+  type Machine,
+  parametersOf,
+  preflight,
+} from '../src/preflight.ts';
+import { random } from '../src/random.ts';
+import { buildIndex } from '../src/retrieval/search.ts';
+import { encoderWork } from '../src/work.ts';
+import { writeWorld } from '../src/world/world.ts';
+import { temporaryFolder, tinyConfig, tinyCorpus } from './support/tiny.ts';
+
+const folder = temporaryFolder('preflight');
+const near = (actual: number, expected: number, share: number, what: string) =>
+  assert.ok(Math.abs(actual / expected - 1) <= share, `${what}: ${actual}, expected about ${expected}`);
+
+/** English Wikipedia as the paper has it: blocks of 288 word pieces at most. */
+const WIKIPEDIA: Counts = {
+  documents: 5_500_000,
+  blocks: 13_353_718,
+  sentences: 80_000_000,
+  foreignSentences: false,
+  trainQuestions: 79_168,
+  testQuestions: 3610,
+  vocabulary: 30_522,
+  title: { mean: 4, max: 20 },
+  body: { mean: 220, max: 281 },
+  sentence: { mean: 28, max: 94 },
+  question: { mean: 11, max: 30 },
+  blockBytes: 1000,
+  documentBytes: 28,
+  blockSentences: 8,
+  spans: 3,
+};
+
+const MACHINE: Machine = {
+  memory: 64 * 2 ** 30,
+  diskFree: 1e12,
+  dense: 100e9,
+  attention: 25e9,
+  elementwise: 25e9,
+  kernel: 15e-6,
+  fused: true,
+};
+
+test('parameters of BERT-base with our heads, counted by hand', () => {
+  const { model } = loadConfig('configs/paper.yaml', []);
+  // Embeddings: (30522 + 512 + 2) × 768 and a norm of 2 × 768                            23,837,184
+  // A layer: 768 × 2304 + 2304, 768 × 768 + 768, 2 × 768, 768 × 3072 + 3072,
+  //   3072 × 768 + 768, 2 × 768                                             7,087,872 × 12 = 85,054,464
+  // Pooler: 768 × 768 + 768                                                                 590,592
+  // Together 109,482,240, the published count of bert-base-uncased ("110M").
+  const bert = 109_482_240;
+  // Projection: 768 × 128 + 128 and a norm of 2 × 128                                          98,688
+  const retriever = bert + 98_688;
+  // Masked language model: 768 × 768 + 768, a norm of 2 × 768, 30522 biases                   622,650
+  const reader = bert + 622_650;
+  // Span scorer: 768 × 512 + 512, a norm of 2 × 256, 256 + 1                                  394,497
+  const spanScorer = 394_497;
+  const total = retriever + reader + spanScorer;
+  assert.deepEqual(parametersOf(model, 30_522), { retriever, reader, spanScorer, total });
+  // With two towers the paper counts 330 million.
+  assert.equal(parametersOf({ ...model, sharedTowers: false }, 30_522).total, total + retriever);
+});
+
+test("the demo's parameters are those of its model's shapes", () => {
+  const { model } = loadConfig('configs/world.yaml', []);
+  const shapes = modelShapes(describeModel(model, 1500));
+  const sizes = shapes.map(({ shape }) => shape.reduce((a, b) => a * b, 1));
+  const total = sizes.reduce((a, b) => a + b, 0);
+  assert.equal(parametersOf(model, 1500).total, total);
+  assert.equal(countParameters(shapes), total);
+});
+
+test('operations of an encoder, counted by hand', () => {
+  const model = { ...tinyConfig().model, layers: 1, hidden: 2, intermediate: 3, heads: 1 };
+  // Four tokens meet 4 × 2² + 2 × 2 × 3 = 28 weights each; each has 2 × 4 × 2 products in scores and contexts.
+  const { dense, attention } = encoderWork(model, false, 1, 4);
+  assert.deepEqual([dense, attention], [2 * 4 * 28, 2 * 4 * 2 * 4 * 2]);
+  // Read at one token, keys and values of four meet 2 × 2² weights, and that token the other 2 × 2² + 12.
+  const first = encoderWork(model, true, 1, 4, 1);
+  assert.deepEqual([first.dense, first.attention], [2 * 4 * 8 + 2 * 20, 2 * 2 * 4 * 2]);
+});
+
+test('the bytes of an index are those that building one leaves', async () => {
+  for (const scalar of ['f32', 'f16'] as const) {
+    const config = loadConfig('configs/world.yaml', [`index.scalar=${scalar}`]);
+    const rows = 500;
+    const source = random(1);
+    const embeddings = [Float32Array.from({ length: rows * 64 }, () => source.float() - 0.5)];
+    const dir = join(folder, scalar);
+    const made = await buildIndex(
+      dir,
+      { embeddings, rows, corpusSha256: '', step: 0 },
+      { ...config.index, dimensions: 64 },
+    );
+    const { vectors, graph } = indexBytes(config, rows);
+    assert.equal(vectors, made.embeddings.bytes);
+    near(graph, made.file.bytes, 0.03, scalar);
+  }
+  // The paper's 13,353,718 blocks of 128 numbers: 6.84 GB of floats (the released block_emb), 5.4 GB of graph in f16.
+  const paper = indexBytes(loadConfig('configs/paper.yaml', []), 13_353_718);
+  near(paper.vectors, 6.84e9, 0.001, 'vectors');
+  near(paper.graph, 5.4e9, 0.01, 'graph');
+});
+
+test('counts of files, before they are prepared, are near those of the corpus they make', async () => {
+  for (const foreign of [true, false]) {
+    const dir = join(folder, `corpus-${foreign}`);
+    const config = tinyConfig();
+    const { corpus, world } = await tinyCorpus(dir, config, { documents: 60, foreign });
+    corpus.close();
+    writeWorld(world, dir);
+    const named: Config = {
+      ...config,
+      data: {
+        documents: join(dir, 'documents.jsonl'),
+        sentences: foreign ? join(dir, 'sentences.jsonl') : null,
+        train: join(dir, 'questions.train.jsonl'),
+        dev: null,
+        test: join(dir, 'questions.test.jsonl'),
+      },
+    };
+    const made = censusOfCorpus(join(dir, 'corpus'), named).counts;
+    const told = censusOfFiles(named, corpus.tokenizer).counts;
+    for (const name of ['documents', 'blocks', 'trainQuestions', 'testQuestions', 'vocabulary'] as const)
+      assert.equal(told[name], made[name], name);
+    near(told.sentences, made.sentences, 0.4, 'sentences');
+    near(told.body.mean, made.body.mean, 0.02, 'body');
+    const files = readdirSync(join(dir, 'corpus')).filter((name) => /\.(bin|idx)$/.test(name));
+    const bytes = files.reduce((sum, name) => sum + statSync(join(dir, 'corpus', name)).size, 0);
+    near(corpusBytes(made), bytes, 0.02, 'bytes of the corpus');
+    near(corpusBytes(told), bytes, 0.15, 'bytes of the corpus to come');
+    // Without the vocabulary, word pieces are told from bytes.
+    near(censusOfFiles(named, undefined).counts.body.mean, made.body.mean, 0.5, 'body from bytes');
+  }
+});
+
+test('of a large file parts are read, and the whole estimated', () => {
+  const source = random(1);
+  const line = (i: number) => `${JSON.stringify({ id: i, text: 'ab '.repeat(20 + source.int(200)) })}\n`;
+  const text = Array.from({ length: 4000 }, (_, i) => line(i)).join('');
+  const plain = join(folder, 'large.jsonl');
+  writeFileSync(plain, text);
+  writeFileSync(`${plain}.gz`, gzipSync(text));
+  for (const path of [plain, `${plain}.gz`]) {
+    const whole = sampleJsonLines(path, 'a file');
+    assert.deepEqual([whole.lines.length, whole.scale], [4000, 1]);
+    const part = sampleJsonLines(path, 'a file', Math.floor(whole.bytes / 4));
+    assert.ok(part.lines.length < 2000);
+    near(part.lines.length * part.scale, 4000, 0.1, path);
+  }
+});
+
+test('the paper on one processor: what does not fit is told with the setting to change', () => {
+  const config = loadConfig('configs/paper.yaml', []);
+  const small = { ...MACHINE, memory: 8 * 2 ** 30, diskFree: 20e9 };
+  const told = preflight(config, WIKIPEDIA, small).warnings.join('\n');
+  assert.match(told, /^pretrain needs about \d+\.\d GiB of memory, the machine has 8\.0 GiB: /m);
+  assert.match(told, /lower pretrain\.microBatch|lower ict\.chunk/);
+  assert.match(told, /ict-warmup takes about [\d,.]+ (days|years) on this machine: lower ict\.steps/);
+  assert.match(told, /of disk, 18\.6 GiB are free: .*--run/);
+  assert.match(told, /refresh\.every/);
+  const wasm = { ...MACHINE, engineMemory: 2 ** 32 };
+  assert.match(preflight(config, WIKIPEDIA, wasm).warnings.join('\n'), /this engine holds 4\.0 GiB: lower/);
+  const card = { ...MACHINE, gpuMemory: 2 ** 32 };
+  assert.match(preflight(config, WIKIPEDIA, card).warnings.join('\n'), /on the GPU, which has 4\.0 GiB/);
+});
+
+test('memory falls with the setting that a warning names', () => {
+  const config = (...set: string[]) => loadConfig('configs/paper.yaml', set);
+  const memory = (stage: string, ...set: string[]) =>
+    preflight(config(...set), WIKIPEDIA, MACHINE).stages.find((s) => s.stage === stage)!.memory;
+  assert.ok(memory('pretrain', 'pretrain.microBatch=2') < memory('pretrain') / 1.5);
+  assert.ok(memory('pretrain', 'model.recompute=true') < memory('pretrain') / 1.5);
+  const many = ['qa.batch=64', 'qa.microBatch=64'];
+  assert.ok(memory('finetune-qa', ...many, 'qa.microBatch=2') < memory('finetune-qa', ...many) / 1.5);
+  assert.ok(memory('ict-warmup', 'ict.chunk=8') < memory('ict-warmup') / 1.5);
+  assert.ok(memory('build-index', 'index.tokensPerBatch=1024') < memory('build-index'));
+  assert.ok(memory('build-index', 'index.scalar=f16') < memory('build-index', 'index.scalar=f32'));
+});
+
+test('the demo: figures near those of a finished run', () => {
+  // Files of a demo of seed 1: index 331 kB each of two, checkpoints of 8.32 (ict), 16.76 (pretrain) and 16.54 MB (qa).
+  const { config, census } = preflightInput({ config: 'configs/world.yaml', set: [] });
+  assert.match(census.source, /generated world/);
+  assert.deepEqual([census.counts.documents, census.counts.blocks], [500, 500]);
+  assert.equal(census.counts.testQuestions, 301);
+  const report = preflight(config, census.counts, MACHINE);
+  const disk = Object.fromEntries(report.stages.map((s) => [s.stage, s.disk]));
+  near(disk['ict-warmup'], 8_318_080, 0.01, 'ict');
+  near(disk.pretrain, 16_760_928 + 331_129, 0.01, 'pretrain');
+  near(disk['finetune-qa'], 16_537_652, 0.01, 'qa');
+  near(disk['build-index'], 331_129, 0.01, 'index');
+  assert.deepEqual(report.warnings, []);
+  const lines = preflightLines({ ...report, ...census, machine: MACHINE }).join('\n');
+  assert.match(lines, /^ {2}pretrain +\d/m);
+  assert.match(lines, /within a factor of 2/);
+  assert.match(lines, /Warnings +none/);
+});
+
+test('mistakes are told before anything is measured', () => {
+  const refused = (options: Parameters<typeof preflightInput>[0], message: RegExp) =>
+    assert.throws(
+      () => preflightInput(options),
+      (error) => {
+        assert.ok(error instanceof UserError);
+        assert.match(error.message, message);
+        return true;
+      },
+    );
+  refused({ config: 'none.yaml', set: [] }, /none\.yaml: no such configuration file/);
+  refused({ run: join(folder, 'none'), set: [] }, /no such settings; .*--config/);
+  refused({ config: 'configs/world.yaml', set: ['data.documents=none.jsonl'] }, /none\.jsonl: no such file/);
+});
