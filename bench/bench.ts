@@ -78,7 +78,7 @@ async function benchSize(size: Size): Promise<Row[]> {
     const times: number[] = [];
     for (let round = -1; round < ROUNDS; round++) {
       const began = performance.now();
-      our.steps[step]();
+      await our.steps[step]();
       const seconds = (performance.now() - began) / 1000;
       const padded = await peer?.ask({ step, packed: false });
       const packed = await peer?.ask({ step, packed: true });

@@ -10,7 +10,7 @@ const batches = makeBatches(size, 1);
 await startEngine(engine as 'auto', { threads: Number(threads) });
 const before = bytes('VmRSS');
 const our = ours(size, batches);
-for (let i = 0; i < 3; i++) our.steps[step as Step]();
+for (let i = 0; i < 3; i++) await our.steps[step as Step]();
 console.log(bytes('VmHWM') - before);
 
 /** A line of the kernel's account of this process. */

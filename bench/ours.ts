@@ -19,7 +19,7 @@ export const STEPS = ['embed', 'ict', 'pretrain', 'qa'] as const;
 export type Step = (typeof STEPS)[number];
 
 export interface Ours {
-  steps: Record<Step, () => void>;
+  steps: Record<Step, () => Promise<unknown>>;
   /** What the peer has to know of the model. */
   sizes: { positions: number; projection: number; spanHidden: number; maxSpanWidth: number };
   dispose(): void;
@@ -52,8 +52,8 @@ export function ours({ layers, hidden, heads }: Size, batches: Batches): Ours {
 function ourSteps(
   model: Model,
   batches: Batches,
-  apply: (gradients: tf.NamedTensorMap) => void,
-): Record<Step, () => void> {
+  apply: (gradients: tf.NamedTensorMap) => Promise<number>,
+): Record<Step, () => Promise<unknown>> {
   const input = ({ ids, firstSegment }: Sequences) => encoderInput(ids, firstSegment);
   const embedInput = input(batches.embed);
   const all = modelShapes(model).filter(({ name }) => !name.startsWith('span.'));
@@ -66,20 +66,21 @@ function ourSteps(
   ]);
   const masks = batches.pretrain.targets.flat().length;
   return {
-    embed() {
+    async embed() {
       const vectors = embedSequences(model.params, model.documentTower, model.embedder, embedInput);
-      vectors.dataSync();
+      await vectors.data();
       vectors.dispose();
     },
-    ict: () =>
-      apply(
-        batchGradients(model, retriever, batches.ict, batches.ict.queries.ids.length, undefined).gradients,
-      ),
-    pretrain: () =>
-      apply(
-        realmGradients(model, all, realmFeed(model, batches, input), pretrain, masks, undefined).gradients,
-      ),
-    qa: () => apply(qaGradients(model, trained, qa, batches.qa.queries.ids.length).gradients),
+    async ict() {
+      const { ict } = batches;
+      const step = await batchGradients(model, retriever, ict, ict.queries.ids.length, undefined);
+      return apply(step.gradients);
+    },
+    async pretrain() {
+      const feed = realmFeed(model, batches, input);
+      return apply((await realmGradients(model, all, feed, pretrain, masks, undefined)).gradients);
+    },
+    qa: async () => apply((await qaGradients(model, trained, qa, batches.qa.queries.ids.length)).gradients),
   };
 }
 

@@ -16,6 +16,7 @@ import { bertShapes, disposeInput, encoderInput, readout } from '../src/model/be
 import { pairIds, queryIds } from '../src/model/embedder.ts';
 import { exportBert } from '../src/model/export-bert.ts';
 import { describeModel, initialise, lossGradients, type Model, setParam } from '../src/model/model.ts';
+import { read } from '../src/model/read.ts';
 import { readMasks } from '../src/model/realm.ts';
 import { say } from '../src/progress.ts';
 import { type Random, random } from '../src/random.ts';
@@ -123,7 +124,7 @@ const result = await train({
   },
 });
 if (!result.stopped) {
-  exportBert(options.out, model.params, model.readerTower, model.reader);
+  await exportBert(options.out, model.params, model.readerTower, model.reader);
   copyFileSync(vocabulary, join(options.out, 'vocab.txt'));
   say(`written to ${options.out}: ${JSON.stringify(result.figures)}`);
 }
@@ -241,7 +242,7 @@ function drawBag({ sentences, documents }: EncodedWorld, random: Random): Bag {
   return { ...sequence, pieces: random.shuffle([...pieces]).slice(0, BAG_PIECES) };
 }
 
-function maskedGradients(world: ReturnType<typeof encodeWorld>, step: number) {
+async function maskedGradients(world: ReturnType<typeof encodeWorld>, step: number) {
   const random = stepRandom(7, step);
   const sequences: Int32Array[] = [];
   const first: number[] = [];
@@ -279,8 +280,8 @@ function maskedGradients(world: ReturnType<typeof encodeWorld>, step: number) {
     logs = tf.keep(logTokens.clone());
     return logTokens.mean().neg() as tf.Scalar;
   });
-  const values = logs.dataSync();
-  const figures: { loss: number; [name: string]: number } = { loss: value.dataSync()[0] };
+  const [[loss], values] = await read(value, logs);
+  const figures: { loss: number; [name: string]: number } = { loss };
   // By kind, the sentence's masks alone: what the reader will be asked.
   const sums: Record<string, number[]> = { bag: [], stated: [], document: [], another: [], without: [] };
   let at = 0;

@@ -57,7 +57,7 @@ async function writeEncoder(documents: World['documents']): Promise<void> {
   const config = tinyConfig();
   const vocabulary = await trainVocabulary(texts(), config.text.vocabularySize, config.text.lowercase);
   const model = tinyModel(config, vocabulary.length);
-  exportBert(encoder, model.params, model.readerTower, model.reader);
+  await exportBert(encoder, model.params, model.readerTower, model.reader);
   writeFileSync(join(encoder, 'vocab.txt'), `${vocabulary.join('\n')}\n`);
   disposeModel(model);
 }
@@ -108,12 +108,12 @@ async function pretrained(context: Context): Promise<void> {
 }
 
 /** Recall of the ICT retriever by inner products with every block. */
-function recallByHand(context: Context): Recall {
+async function recallByHand(context: Context): Promise<Recall> {
   const { run, config } = context;
   const corpus = openCorpus(run.corpus);
   const model = emptyModel(context, corpus);
-  const vectorsOf = (p: string, sequences: Sequences) => {
-    const flat = embedAll(model.params, p, model.embedder, sequences, 1000);
+  const vectorsOf = async (p: string, sequences: Sequences) => {
+    const flat = await embedAll(model.params, p, model.embedder, sequences, 1000);
     return sequences.ids.map((_, i) => [
       ...flat.subarray(i * config.model.projection, (i + 1) * config.model.projection),
     ]);
@@ -123,10 +123,16 @@ function recallByHand(context: Context): Recall {
     title: corpus.titleIds(b),
     body: corpus.bodyIds(b),
   }));
-  const z = vectorsOf(model.documentTower, blockSequences(corpus.tokenizer, blocks, config.text.blockTokens));
+  const z = await vectorsOf(
+    model.documentTower,
+    blockSequences(corpus.tokenizer, blocks, config.text.blockTokens),
+  );
   const asked = lines(join(data, 'questions.test.jsonl'));
   const ids = asked.map(({ question }) => corpus.tokenizer.encode(question).ids);
-  const q = vectorsOf(model.queryTower, querySequences(corpus.tokenizer, ids, config.text.questionTokens));
+  const q = await vectorsOf(
+    model.queryTower,
+    querySequences(corpus.tokenizer, ids, config.text.questionTokens),
+  );
   const ranks = q.map((vector, i) => {
     const scores = z.map((block) => block.reduce((sum, value, d) => sum + value * vector[d], 0));
     const order = scores.map((_, b) => b).sort((a, b) => scores[b] - scores[a]);
@@ -165,7 +171,7 @@ test('recall is measured with the index at hand, beside BM25', async () => {
   const { createdAt } = readManifest(currentIndex(run.index)!);
   const { questions, recall, bm25 } = await evalRecall(main, 'ict');
   assert.equal(questions, lines(join(data, 'questions.test.jsonl')).length);
-  assert.deepEqual(recall, recallByHand(main));
+  assert.deepEqual(recall, await recallByHand(main));
   assert.ok(bm25![5] > 0.5, 'questions of this world name what they ask of');
   assert.equal(
     readManifest(currentIndex(run.index)!).createdAt,

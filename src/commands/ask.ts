@@ -24,7 +24,7 @@ export async function ask(context: Context, question: string): Promise<AskAnswer
   const corpus = runCorpus(context);
   const { model, index } = await fineTuned(context, corpus);
   try {
-    const [{ answers }] = answerQuestions(
+    const [{ answers }] = await answerQuestions(
       model,
       corpus,
       index,

@@ -51,7 +51,7 @@ export async function matchingIndex(
 ): Promise<SearchIndex> {
   const { run, config } = context;
   const current = currentIndex(run.index);
-  if (!current || readManifest(current).weightsSha256 !== towerFingerprint(model)) {
+  if (!current || readManifest(current).weightsSha256 !== (await towerFingerprint(model))) {
     await build(context, stage, model, corpus);
   }
   return openIndex(currentIndex(run.index)!, {

@@ -53,7 +53,8 @@ export async function closedBook(
     let right = 0;
     for (let at = 0; at < questions.length; at += AT_ONCE) {
       const part = questions.slice(at, at + AT_ONCE);
-      closedBookAnswers(model, corpus.tokenizer, part, config).forEach((text, i) => {
+      const texts = await closedBookAnswers(model, corpus.tokenizer, part, config);
+      texts.forEach((text, i) => {
         if (exactMatch(text, part[i].answers, 'orqa')) right++;
       });
     }

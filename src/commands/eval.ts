@@ -28,7 +28,7 @@ export async function evalExactMatch(
   const corpus = runCorpus(context);
   const { model, index } = await fineTuned(context, corpus);
   try {
-    const { predictions, ...figures } = evaluateAnswers(
+    const { predictions, ...figures } = await evaluateAnswers(
       model,
       corpus,
       index,
@@ -59,7 +59,7 @@ export async function evalRecall(
     return {
       stage,
       questions: questions.length,
-      recall: evaluateRecall(model, corpus, index, questions, context.config, KS),
+      recall: await evaluateRecall(model, corpus, index, questions, context.config, KS),
       bm25: bm25Recall(corpus, questions, KS),
     };
   } finally {

@@ -38,15 +38,20 @@ export function hasFused(): boolean {
   return present && wanted && tf.getBackend() === 'tensorflow';
 }
 
-/** Runs `work` as on an engine without these kernels. */
+/** Runs `work` as on an engine without these kernels, until what it may promise is settled. */
 export function withoutFused<T>(work: () => T): T {
   const before = wanted;
-  wanted = false;
-  try {
-    return work();
-  } finally {
+  const restore = () => {
     wanted = before;
+  };
+  wanted = false;
+  let result: T | undefined;
+  try {
+    result = work();
+  } finally {
+    if (!(result instanceof Promise)) restore();
   }
+  return result instanceof Promise ? (result.finally(restore) as T) : result;
 }
 
 function execute(

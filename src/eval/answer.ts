@@ -3,6 +3,7 @@ import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
 import { embedAll, querySequences } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
+import { read as readValues } from '../model/read.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { disposeReading, type EncodedQuestion, makeReading, readScores } from '../train/qa.ts';
 
@@ -31,21 +32,21 @@ export interface Answered {
  * Answers questions: retrieves `retrieve` blocks, reads the first `qa.readerBlocks` of them, and takes the best span by
  * span score plus retrieval score (orqa_model.py).
  */
-export function answerQuestions(
+export async function answerQuestions(
   model: Model,
   corpus: Corpus,
   index: SearchIndex,
   questions: readonly EncodedQuestion[],
   config: Config,
   retrieve: number,
-): Answered[] {
+): Promise<Answered[]> {
   const queries = querySequences(
     corpus.tokenizer,
     questions.map((q) => q.ids),
     config.text.questionTokens,
   );
   const k = Math.min(Math.max(retrieve, config.qa.readerBlocks), corpus.blocks);
-  const vectors = embedAll(
+  const vectors = await embedAll(
     model.params,
     model.queryTower,
     model.embedder,
@@ -72,10 +73,12 @@ export function answerQuestions(
       span: scores.argMax(2), // [B, R]
     };
   });
-  const [prior, joint, likelihood] = [best.prior, best.joint, best.likelihood].map(
-    (t) => t.dataSync() as Float32Array,
+  const [prior, joint, likelihood, span] = await readValues(
+    best.prior,
+    best.joint,
+    best.likelihood,
+    best.span,
   );
-  const span = best.span.dataSync();
   tf.dispose(best);
   const results = questions.map((_, b) => {
     const answers = read[b].map((block, r): Answer => {

@@ -17,14 +17,14 @@ export type Recall = Record<number, number>;
 const AT_ONCE = 64;
 
 /** Retrieval alone, with a retriever of any stage. */
-export function evaluateRecall(
+export async function evaluateRecall(
   model: Model,
   corpus: Corpus,
   index: SearchIndex,
   questions: readonly EncodedQuestion[],
   config: Config,
   ks: readonly number[],
-): Recall {
+): Promise<Recall> {
   const k = Math.min(Math.max(...ks), corpus.blocks);
   const ranks: number[] = [];
   const bar = progress('recall', questions.length);
@@ -35,7 +35,7 @@ export function evaluateRecall(
       part.map((q) => q.ids),
       config.text.questionTokens,
     );
-    const vectors = embedAll(
+    const vectors = await embedAll(
       model.params,
       model.queryTower,
       model.embedder,
@@ -101,21 +101,21 @@ export interface Evaluation {
 }
 
 /** Answers every question and compares. */
-export function evaluateAnswers(
+export async function evaluateAnswers(
   model: Model,
   corpus: Corpus,
   index: SearchIndex,
   questions: readonly EncodedQuestion[],
   config: Config,
   ks: readonly number[],
-): Evaluation {
+): Promise<Evaluation> {
   const predictions: Prediction[] = [];
   const ranks: number[] = [];
   const bar = progress('exact-match', questions.length);
   const atOnce = Math.max(1, Math.floor(AT_ONCE / config.qa.readerBlocks));
   for (let at = 0; at < questions.length; at += atOnce) {
     const part = questions.slice(at, at + atOnce);
-    const answered = answerQuestions(model, corpus, index, part, config, Math.max(...ks));
+    const answered = await answerQuestions(model, corpus, index, part, config, Math.max(...ks));
     answered.forEach(({ retrieved, answers }, b) => {
       const { question, answers: accepted } = part[b];
       const best = answers[0];

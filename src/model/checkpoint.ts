@@ -3,27 +3,23 @@ import { join } from 'node:path';
 import { UserError } from '../errors.ts';
 import type { Params, Shape } from './bert.ts';
 import { type Model, setParam } from './model.ts';
+import { read } from './read.ts';
 import { readSafetensors, writeSafetensors } from './safetensors.ts';
 
 /** Name of the weights in a checkpoint or snapshot folder. */
 export const WEIGHTS = 'model.safetensors';
 
 /** Writes the parameters of `shapes` to `dir`, aside and renamed. */
-export function saveWeights(
+export async function saveWeights(
   dir: string,
   params: Params,
   shapes: readonly Shape[],
   metadata: Record<string, string> = {},
-): void {
+): Promise<void> {
+  const values = await read(...shapes.map(({ name }) => params.get(name)!));
   writeSafetensors(
     join(dir, WEIGHTS),
-    shapes.map(({ name, shape }) => ({
-      name,
-      shape,
-      get data() {
-        return params.get(name)!.dataSync() as Float32Array;
-      },
-    })),
+    shapes.map(({ name, shape }, i) => ({ name, shape, data: values[i] })),
     metadata,
   );
 }

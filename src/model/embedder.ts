@@ -17,6 +17,7 @@ import {
   pool,
   type Shape,
 } from './bert.ts';
+import { read } from './read.ts';
 
 /** The retriever's encoder: BERT, its tanh pooler, then a projection to P with layer normalisation. */
 export interface EmbedderConfig extends BertConfig {
@@ -119,13 +120,13 @@ export function blockSequences(
 }
 
 /** Vectors of many sequences without gradients, row-major [n, P]: sorted by length and batched by tokens, so that little is padded. */
-export function embedAll(
+export async function embedAll(
   params: Params,
   p: string,
   config: EmbedderConfig,
   sequences: Sequences,
   tokensPerBatch: number,
-): Float32Array {
+): Promise<Float32Array> {
   const { ids, firstSegment } = sequences;
   const P = config.projection;
   const out = new Float32Array(ids.length * P);
@@ -135,7 +136,7 @@ export function embedAll(
       rows.map((r) => firstSegment[r]),
     );
     const vectors = embedSequences(params, p, config, input);
-    const host = vectors.dataSync() as Float32Array;
+    const [host] = await read(vectors);
     tf.dispose(vectors);
     disposeInput(input);
     for (let j = 0; j < rows.length; j++) out.set(host.subarray(j * P, (j + 1) * P), rows[j] * P);

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { writeFileAtomic } from '../files.ts';
 import { type BertConfig, bertShapes, type Params } from './bert.ts';
 import { hubNames } from './import-bert.ts';
+import { read } from './read.ts';
 import { type TensorToWrite, writeSafetensors } from './safetensors.ts';
 
 /**
@@ -10,12 +11,16 @@ import { type TensorToWrite, writeSafetensors } from './safetensors.ts';
  * config.json and model.safetensors. `importBert` and transformers both read it; vocab.txt is the caller's.
  * @param p prefix of the tower, such as `reader.`
  */
-export function exportBert(folder: string, params: Params, p: string, config: BertConfig): void {
+export async function exportBert(
+  folder: string,
+  params: Params,
+  p: string,
+  config: BertConfig,
+): Promise<void> {
   mkdirSync(folder, { recursive: true });
-  const tensors = bertShapes('', config, true).flatMap(({ name, shape }) => {
-    const values = params.get(p + name)!.dataSync() as Float32Array;
-    return theirTensors(name, shape, values);
-  });
+  const shapes = bertShapes('', config, true);
+  const values = await read(...shapes.map(({ name }) => params.get(p + name)!));
+  const tensors = shapes.flatMap(({ name, shape }, i) => theirTensors(name, shape, values[i]));
   writeSafetensors(join(folder, 'model.safetensors'), tensors, { format: 'pt' });
   const description = {
     architectures: ['BertForMaskedLM'],

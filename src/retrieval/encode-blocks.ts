@@ -18,7 +18,7 @@ export async function* encodeBlocks(
     const blocks = [];
     for (let b = at; b < end; b++) blocks.push({ title: corpus.titleIds(b), body: corpus.bodyIds(b) });
     const sequences = blockSequences(corpus.tokenizer, blocks, blockTokens);
-    yield embedAll(model.params, model.documentTower, model.embedder, sequences, tokensPerBatch);
+    yield await embedAll(model.params, model.documentTower, model.embedder, sequences, tokensPerBatch);
     onProgress?.(end);
     // Lets messages in: a refresher must hear "stop" between two pieces.
     await new Promise((resolve) => setImmediate(resolve));

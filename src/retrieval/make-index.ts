@@ -4,6 +4,7 @@ import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
+import { read } from '../model/read.ts';
 import { encodeBlocks } from './encode-blocks.ts';
 import { buildIndex, type IndexManifest, publish } from './search.ts';
 
@@ -33,7 +34,7 @@ export async function makeIndex(
       embeddings,
       rows: corpus.blocks,
       corpusSha256: corpus.sha256,
-      weightsSha256: towerFingerprint(model),
+      weightsSha256: await towerFingerprint(model),
       step,
       signal,
     },
@@ -49,10 +50,10 @@ export function indexName(step: number): string {
 }
 
 /** SHA-256 over the document tower's values: tells whether an index was made by these weights. */
-export function towerFingerprint(model: Model): string {
+export async function towerFingerprint(model: Model): Promise<string> {
   const hash = createHash('sha256');
-  for (const { name } of embedderShapes(model.documentTower, model.embedder)) {
-    const values = model.params.get(name)!.dataSync() as Float32Array;
+  const shapes = embedderShapes(model.documentTower, model.embedder);
+  for (const values of await read(...shapes.map(({ name }) => model.params.get(name)!))) {
     hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
   }
   return hash.digest('hex');

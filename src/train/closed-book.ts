@@ -12,6 +12,7 @@ import {
 } from '../model/bert.ts';
 import { pairIds, type SpecialIds } from '../model/embedder.ts';
 import { lossGradients, type Model } from '../model/model.ts';
+import { read } from '../model/read.ts';
 import { readMasks } from '../model/realm.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import type { StepResult } from './loop.ts';
@@ -28,7 +29,7 @@ export function closedBookStep(
   special: SpecialIds,
   questions: readonly EncodedQuestion[],
   config: Config,
-): { step(step: number): StepResult; dispose(): void } {
+): { step(step: number): Promise<StepResult>; dispose(): void } {
   const noise = dropoutNoise(config.model.dropout, stepRandom(config.seed, -4));
   const { batch } = config.closedBook;
   const answerable = questions.filter((q) => q.answerIds.length > 0);
@@ -48,14 +49,14 @@ export function closedBookStep(
   };
 }
 
-function gradientsOf(
+async function gradientsOf(
   model: Model,
   shapes: readonly Shape[],
   special: SpecialIds,
   examples: readonly { ids: Int32Array; answer: Int32Array }[],
   config: Config,
   noise: Noise | undefined,
-): StepResult {
+): Promise<StepResult> {
   const built = examples.map(({ ids, answer }) =>
     maskedQuestion(special, ids, answer.length, config.text.questionTokens),
   );
@@ -79,11 +80,11 @@ function gradientsOf(
         .mean()
         .neg() as tf.Scalar,
   );
-  const figures = { loss: value.dataSync()[0] };
+  const [[loss]] = await read(value);
   tf.dispose([value, targets]);
   disposeInput(input);
   disposeInput(masks);
-  return { gradients, figures };
+  return { gradients, figures: { loss } };
 }
 
 /** `[CLS] question [MASK] × n [SEP] [SEP]`, the question cut to fit, and where the masks stand. */
@@ -98,12 +99,12 @@ function maskedQuestion(special: SpecialIds, question: Int32Array, n: number, li
 }
 
 /** Answers from the parameters alone: the likeliest pieces for each number of masks, the best mean log probability wins. */
-export function closedBookAnswers(
+export async function closedBookAnswers(
   model: Model,
   tokenizer: WordPiece,
   questions: readonly EncodedQuestion[],
   config: Config,
-): string[] {
+): Promise<string[]> {
   const best = questions.map(() => ({ score: -Infinity, text: '' }));
   for (let n = 1; n <= config.model.maxSpanWidth; n++) {
     const built = questions.map((q) => maskedQuestion(tokenizer, q.ids, n, config.text.questionTokens));
@@ -123,15 +124,14 @@ export function closedBookAnswers(
         pieces: logits.argMax(1),
       };
     });
-    const score = scores.dataSync();
-    const piece = pieces.dataSync() as Int32Array;
+    const [score, piece] = await read(scores, pieces);
     tf.dispose([scores, pieces]);
     disposeInput(input);
     disposeInput(masks);
     best.forEach((b, i) => {
       if (score[i] <= b.score) return;
       b.score = score[i];
-      b.text = tokenizer.decode(piece.subarray(i * n, (i + 1) * n));
+      b.text = tokenizer.decode(Int32Array.from(piece.subarray(i * n, (i + 1) * n)));
     });
   }
   return best.map((b) => b.text);

@@ -12,6 +12,7 @@ import {
 import { blockSequences, embedSequences, querySequences, type Sequences } from '../model/embedder.ts';
 import { ictGradients, ictLoss } from '../model/ict.ts';
 import { lossGradients, type Model, retrieverShapes } from '../model/model.ts';
+import { read } from '../model/read.ts';
 import { disposeRetrieverInput, embedBoth, retrieverInput } from '../model/retriever.ts';
 import { type Random, randomFromState } from '../random.ts';
 import { addGradients, type StepResult } from './loop.ts';
@@ -25,7 +26,7 @@ export function ictStep(
   model: Model,
   corpus: Corpus,
   config: Config,
-): { step(step: number): StepResult; dispose(): void } {
+): { step(step: number): Promise<StepResult>; dispose(): void } {
   const noise = dropoutNoise(config.model.dropout, stepRandom(config.seed, -1));
   const shapes = retrieverShapes(model);
   return {
@@ -89,13 +90,13 @@ export function inverseCloze(
  * again, with the same dropout masks, and those gradients go down through it (gradient caching, Gao et al. 2021): the
  * result equals the one-pass gradient, in the memory of one chunk.
  */
-export function batchGradients(
+export async function batchGradients(
   model: Model,
   shapes: readonly Shape[],
   examples: IctExamples,
   chunk: number,
   noise: Noise | undefined,
-): StepResult {
+): Promise<StepResult> {
   const B = examples.queries.ids.length;
   if (B <= chunk) return onePass(model, shapes, examples, noise);
   const queries = chunksOf(model.queryTower, examples.queries, chunk);
@@ -122,18 +123,19 @@ export function batchGradients(
     gradients = addGradients(gradients, part.gradients);
     tf.dispose([part.value, along]);
   }
-  const figures = { loss: of.loss.dataSync()[0], accuracy: of.correct.dataSync()[0] / B };
+  const [[loss], [correct]] = await read(of.loss, of.correct);
+  const figures = { loss, accuracy: correct / B };
   tf.dispose([...vectors, q, z, of.loss, of.correct, of.queries, of.blocks]);
   for (const input of inputs) disposeInput(input);
   return { gradients: gradients!, figures };
 }
 
-function onePass(
+async function onePass(
   model: Model,
   shapes: readonly Shape[],
   { queries, blocks }: IctExamples,
   noise: Noise | undefined,
-): StepResult {
+): Promise<StepResult> {
   const input = retrieverInput(model, queries, blocks);
   let correct = tf.scalar(0);
   const { value, gradients } = lossGradients(model, shapes, () => {
@@ -143,7 +145,8 @@ function onePass(
     correct = tf.keep(result.correct);
     return result.loss;
   });
-  const figures = { loss: value.dataSync()[0], accuracy: correct.dataSync()[0] / queries.ids.length };
+  const [[loss], [hits]] = await read(value, correct);
+  const figures = { loss, accuracy: hits / queries.ids.length };
   tf.dispose([value, correct]);
   disposeRetrieverInput(input);
   return { gradients, figures };

@@ -31,7 +31,7 @@ export interface LoopOptions {
   logEvery: number;
   saveEvery: number;
   /** Computes the gradients of step `step`, counted from 0. */
-  step(step: number): StepResult;
+  step(step: number): StepResult | Promise<StepResult>;
   /** Called after each update, for work between two steps; may return figures to log with the step's. */
   between?(step: number): Promise<Record<string, number>>;
 }
@@ -78,8 +78,8 @@ export async function train(options: LoopOptions): Promise<LoopResult> {
   try {
     for (let step = first; step < steps && !stop.asked(); step++) {
       const began = performance.now();
-      const result = options.step(step);
-      const gradientNorm = optimizer.apply(result.gradients, step);
+      const result = await options.step(step);
+      const gradientNorm = await optimizer.apply(result.gradients, step);
       if (!Number.isFinite(gradientNorm))
         say(`${options.name}: step ${step + 1} has gradients that are not finite; it changes nothing`);
       done = step + 1;
@@ -98,7 +98,7 @@ export async function train(options: LoopOptions): Promise<LoopResult> {
       }
       bar.at(done, remark(figures));
       if (done % options.saveEvery === 0 && done < steps) await save(options, optimizer, done);
-      // Lets the child's messages and signals in; a step is synchronous from start to end.
+      // Lets the child's messages and signals in; on the CPU a step never waits for anything.
       await new Promise((resolve) => setImmediate(resolve));
     }
     if (done > first || !existsSync(checkpoint)) await save(options, optimizer, done);
@@ -161,9 +161,9 @@ async function save(
   optimizer: ReturnType<typeof createOptimizer>,
   step: number,
 ): Promise<void> {
-  await writeFolderAtomic(checkpoint, (aside) => {
-    saveWeights(aside, model.params, shapes);
-    const moments = [...optimizer.state()].map(([name, tensor]) => ({ name, ...tensor }));
+  await writeFolderAtomic(checkpoint, async (aside) => {
+    await saveWeights(aside, model.params, shapes);
+    const moments = [...(await optimizer.state())].map(([name, tensor]) => ({ name, ...tensor }));
     writeSafetensors(join(aside, OPTIMIZER), moments);
     writeFileAtomic(join(aside, STATE), JSON.stringify({ format: 1, step, steps } satisfies State));
   });

@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { fusedAdam, hasFused } from '../engine/fused.ts';
 import type { Params } from '../model/bert.ts';
+import { read } from '../model/read.ts';
 
 /** BERT's AdamW (google-research/bert, optimization.py); the learning rate rises linearly, then falls linearly to 0. */
 export interface OptimizerConfig {
@@ -24,9 +25,9 @@ export interface Optimizer {
    * published.
    * @returns the global norm before clipping; when it is not finite nothing is updated
    */
-  apply(gradients: tf.NamedTensorMap, step: number): number;
+  apply(gradients: tf.NamedTensorMap, step: number): Promise<number>;
   /** First and second moments by parameter name, for a checkpoint: `m/NAME` and `v/NAME`. */
-  state(): Map<string, { shape: number[]; data: Float32Array }>;
+  state(): Promise<Map<string, { shape: number[]; data: Float32Array }>>;
   restore(state: Map<string, Float32Array>): void;
   dispose(): void;
 }
@@ -61,10 +62,10 @@ export function createOptimizer(
 ): Optimizer {
   const buckets = fillBuckets(params, names);
   return {
-    apply(gradients, step) {
+    async apply(gradients, step) {
       const rate = learningRate(config, step, steps);
       if (hasFused()) return applyFused(buckets, params, gradients, rate, config);
-      const { norm, flat } = flatten(buckets, params, gradients);
+      const { norm, flat } = await flatten(buckets, params, gradients);
       tf.dispose(gradients);
       if (Number.isFinite(norm)) {
         const scale = norm > config.clipNorm ? config.clipNorm / norm : 1;
@@ -76,11 +77,10 @@ export function createOptimizer(
       tf.dispose(flat.filter((g) => g !== null));
       return norm;
     },
-    state() {
+    async state() {
       const out = new Map<string, { shape: number[]; data: Float32Array }>();
       for (const bucket of buckets) {
-        const m = bucket.m.dataSync() as Float32Array;
-        const v = bucket.v.dataSync() as Float32Array;
+        const [m, v] = await read(bucket.m, bucket.v);
         let at = 0;
         bucket.names.forEach((name, i) => {
           const shape = params.get(name)!.shape;
@@ -144,13 +144,13 @@ function fillBuckets(params: Params, names: readonly string[]): Bucket[] {
 }
 
 /** The whole update in one kernel; returns the gradients' global norm. */
-function applyFused(
+async function applyFused(
   buckets: readonly Bucket[],
   params: Params,
   gradients: tf.NamedTensorMap,
   rate: number,
   config: OptimizerConfig,
-): number {
+): Promise<number> {
   const touched = buckets.filter((b) => gradients[b.names[0]]);
   const decayed = tf.tensor1d(
     touched.map((b) => (b.decay ? 1 : 0)),
@@ -167,17 +167,17 @@ function applyFused(
     },
     config,
   );
-  const value = norm.dataSync()[0];
+  const [[value]] = await read(norm);
   tf.dispose([norm, decayed, gradients]);
   return value;
 }
 
 /** Gradients bucket by bucket as flat vectors (null where a bucket got none), with their global norm. */
-function flatten(
+async function flatten(
   buckets: Bucket[],
   params: Params,
   gradients: tf.NamedTensorMap,
-): { norm: number; flat: (tf.Tensor1D | null)[] } {
+): Promise<{ norm: number; flat: (tf.Tensor1D | null)[] }> {
   let flat: (tf.Tensor1D | null)[] = [];
   const squares = tf.tidy(() => {
     flat = buckets.map((bucket) => {
@@ -191,7 +191,7 @@ function flatten(
     });
     return tf.addN(flat.filter((g) => g !== null).map((g) => g.square().sum()));
   });
-  const norm = Math.sqrt(squares.dataSync()[0]);
+  const norm = Math.sqrt((await read(squares))[0][0]);
   squares.dispose();
   return { norm, flat };
 }

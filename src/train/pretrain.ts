@@ -5,6 +5,7 @@ import { dropoutNoise, type Noise, type Shape } from '../model/bert.ts';
 import { embedAll, querySequences } from '../model/embedder.ts';
 import { disposeFeed, type Feed, type MaskedSentence, makeFeed } from '../model/feed.ts';
 import { lossGradients, type Model, modelShapes } from '../model/model.ts';
+import { read } from '../model/read.ts';
 import { realmForward, retrievalUtility } from '../model/realm.ts';
 import type { Random } from '../random.ts';
 import { dropTrivial } from '../retrieval/candidates.ts';
@@ -24,16 +25,16 @@ export function pretrainStep(
   corpus: Corpus,
   index: SearchIndex,
   config: Config,
-): { step(step: number): StepResult; dispose(): void } {
+): { step(step: number): Promise<StepResult>; dispose(): void } {
   const noise = dropoutNoise(config.model.dropout, stepRandom(config.seed, -2));
   const shapes = modelShapes(model).filter(({ name }) => !name.startsWith('span.'));
   const { batch, microBatch } = config.pretrain;
   return {
-    step(step) {
+    async step(step) {
       const random = stepRandom(config.seed, step);
       if (noise) noise.random = random.fork();
       const examples = drawMasked(corpus, config, step * batch, batch, random);
-      const { candidates, dropped } = retrieveCandidates(model, corpus, index, examples, config);
+      const { candidates, dropped } = await retrieveCandidates(model, corpus, index, examples, config);
       const masks = examples.reduce((n, e) => n + e.targets.length, 0);
       let gradients: tf.NamedTensorMap | undefined;
       const sums: Record<string, number> = {};
@@ -45,7 +46,7 @@ export function pretrainStep(
           corpus,
           config.text,
         );
-        const result = realmGradients(model, shapes, feed, config.pretrain, masks, noise);
+        const result = await realmGradients(model, shapes, feed, config.pretrain, masks, noise);
         gradients = addGradients(gradients, result.gradients);
         for (const [name, value] of Object.entries(result.figures)) sums[name] = (sums[name] ?? 0) + value;
       }
@@ -105,20 +106,20 @@ export function maskSpan(
 }
 
 /** Candidates of each example by today's query vectors and the index, trivial sources dropped: at most K − 1 blocks. */
-export function retrieveCandidates(
+export async function retrieveCandidates(
   model: Model,
   corpus: Corpus,
   index: SearchIndex,
   examples: MaskedSentence[],
   config: Config,
-): { candidates: number[][]; dropped: number } {
+): Promise<{ candidates: number[][]; dropped: number }> {
   const limit = config.pretrain.candidates - 1;
   const queries = querySequences(
     corpus.tokenizer,
     examples.map((e) => e.masked),
     config.text.sentenceTokens,
   );
-  const vectors = embedAll(
+  const vectors = await embedAll(
     model.params,
     model.queryTower,
     model.embedder,
@@ -148,14 +149,14 @@ export function retrieveCandidates(
  * Gradients and figures of one pass.
  * @param allMasks masked word pieces of the whole batch: the loss is the mean over them, as in the released code
  */
-export function realmGradients(
+export async function realmGradients(
   model: Model,
   shapes: readonly Shape[],
   feed: Feed,
   config: Config['pretrain'],
   allMasks: number,
   noise: Noise | undefined,
-): StepResult {
+): Promise<StepResult> {
   const [B, K] = feed.candidates.shape;
   let kept: tf.Tensor[] = [];
   const { value, gradients } = lossGradients(model, shapes, () => {
@@ -163,13 +164,12 @@ export function realmGradients(
     kept = [out.logPrior, out.logTokens, out.marginal].map((t) => tf.keep(t.clone()));
     return out.marginal.sum().div(-allMasks) as tf.Scalar;
   });
-  const [logPrior, logTokens, marginal] = kept.map((t) => t.dataSync() as Float32Array);
-  const masks = feed.masks.dataSync() as Float32Array;
+  const [[loss], masks, logPrior, logTokens, marginal] = await read(value, feed.masks, ...kept);
   const pieces = masks.reduce((a, b) => a + b, 0);
   let nullMass = 0;
   for (let b = 0; b < B; b++) nullMass += Math.exp(logPrior[b * K]) / config.batch;
   const figures = {
-    loss: value.dataSync()[0],
+    loss,
     retrievalUtility: (retrievalUtility(marginal, logTokens, masks, K) * pieces) / allMasks,
     nullMass,
     masks: pieces / config.batch,

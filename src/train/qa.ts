@@ -13,6 +13,7 @@ import {
 } from '../model/bert.ts';
 import { embedAll, embedSequences, pairIds, querySequences } from '../model/embedder.ts';
 import { lossGradients, type Model, modelShapes } from '../model/model.ts';
+import { read as readValues } from '../model/read.ts';
 import { type BlockPlaces, blockPlaces, marginalLogLoss, spanScores } from '../model/reader.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { addGradients, type StepResult } from './loop.ts';
@@ -47,12 +48,12 @@ export function qaStep(
   index: SearchIndex,
   questions: readonly EncodedQuestion[],
   config: Config,
-): { step(step: number): StepResult; dispose(): void } {
+): { step(step: number): Promise<StepResult>; dispose(): void } {
   const noise = dropoutNoise(config.model.dropout, stepRandom(config.seed, -3));
   const shapes = qaShapes(model);
   const cache = new Map<number, string>();
   return {
-    step(step) {
+    async step(step) {
       if (noise) noise.random = stepRandom(config.seed, step);
       const batch = [];
       for (let i = 0; i < config.qa.batch; i++) {
@@ -62,8 +63,8 @@ export function qaStep(
       const sums: StepResult['figures'] = { loss: 0 };
       for (let at = 0; at < batch.length; at += config.qa.microBatch) {
         const part = batch.slice(at, at + config.qa.microBatch);
-        const feed = makeQaFeed(model, corpus, index, part, config, cache);
-        const result = qaGradients(model, shapes, feed, batch.length, noise);
+        const feed = await makeQaFeed(model, corpus, index, part, config, cache);
+        const result = await qaGradients(model, shapes, feed, batch.length, noise);
         disposeQaFeed(feed);
         gradients = addGradients(gradients, result.gradients);
         for (const [name, value] of Object.entries(result.figures)) sums[name] = (sums[name] ?? 0) + value;
@@ -97,14 +98,14 @@ export interface QaFeed {
   spans: tf.Tensor2D; // [B, R*W*T]
 }
 
-function makeQaFeed(
+async function makeQaFeed(
   model: Model,
   corpus: Corpus,
   index: SearchIndex,
   batch: readonly EncodedQuestion[],
   config: Config,
   texts: Map<number, string>,
-): QaFeed {
+): Promise<QaFeed> {
   const B = batch.length;
   const P = config.model.projection;
   const queries = querySequences(
@@ -115,7 +116,7 @@ function makeQaFeed(
   // The best few must come from the same search as the many, so that both losses speak of one ranking.
   const n = Math.min(config.qa.retrieverBlocks, corpus.blocks);
   const found = index.search(
-    embedAll(model.params, model.queryTower, model.embedder, queries, config.index.tokensPerBatch),
+    await embedAll(model.params, model.queryTower, model.embedder, queries, config.index.tokensPerBatch),
     n,
   );
   const C = Math.max(1, ...found.counts);
@@ -162,13 +163,13 @@ function disposeQaFeed({ queries, vectors, present, positives, reading, spans }:
  * Gradients of the retriever's and the reader's loss.
  * @param questions of the whole batch, of which this pass may be a part: what comes back are its parts of the means
  */
-export function qaGradients(
+export async function qaGradients(
   model: Model,
   shapes: readonly Shape[],
   { queries, vectors, present, positives, reading, spans }: QaFeed,
   questions: number,
   noise?: Noise,
-): StepResult {
+): Promise<StepResult> {
   const [B, C, P] = vectors.shape;
   const kept: tf.Tensor[] = [];
   const { value, gradients } = lossGradients(model, shapes, () => {
@@ -193,8 +194,11 @@ export function qaGradients(
     );
     return retriever.add(reader).sum().div(questions) as tf.Scalar;
   });
-  const [retrieverLoss, readerLoss, exactMatch, retrieved, read] = kept.map((t) => t.dataSync()[0]);
-  const figures = { loss: value.dataSync()[0], retrieverLoss, readerLoss, exactMatch, retrieved, read };
+  const [[loss], [retrieverLoss], [readerLoss], [exactMatch], [retrieved], [read]] = await readValues(
+    value,
+    ...kept,
+  );
+  const figures = { loss, retrieverLoss, readerLoss, exactMatch, retrieved, read };
   tf.dispose([value, ...kept]);
   return { gradients, figures };
 }

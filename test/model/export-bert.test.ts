@@ -51,10 +51,10 @@ const tensorsOf = (layers: number) => 5 + 16 * layers + 2 + 5;
 
 const bits = (values: Float32Array) => Buffer.from(values.buffer, values.byteOffset, values.byteLength);
 
-test('what is exported comes back by import, bit for bit', () => {
+test('what is exported comes back by import, bit for bit', async () => {
   const folder = join(root, 'random');
   const params = randomTower('reader.', CONFIG);
-  exportBert(folder, params, 'reader.', CONFIG);
+  await exportBert(folder, params, 'reader.', CONFIG);
   assert.deepEqual(readdirSync(folder).sort(), ['config.json', 'model.safetensors']);
   const back = importBert(folder, CONFIG);
   assert.deepEqual(back.unused, []);
@@ -66,9 +66,9 @@ test('what is exported comes back by import, bit for bit', () => {
   }
 });
 
-test("names and shapes are those of transformers' BertForMaskedLM", () => {
+test("names and shapes are those of transformers' BertForMaskedLM", async () => {
   const folder = join(root, 'names');
-  exportBert(folder, randomTower('', CONFIG), '', CONFIG);
+  await exportBert(folder, randomTower('', CONFIG), '', CONFIG);
   const tensors = stored(folder);
   const wanted: Record<string, number[]> = {
     'bert.embeddings.word_embeddings.weight': [23, 6],
@@ -90,14 +90,14 @@ test("names and shapes are those of transformers' BertForMaskedLM", () => {
   assert.equal(tensors.size, tensorsOf(CONFIG.layers));
 });
 
-test("a model that transformers saved is exported as it was, to each tensor's bits", () => {
+test("a model that transformers saved is exported as it was, to each tensor's bits", async () => {
   const source = fixturePath('masked-lm');
   const config = readHubConfig(source);
   const params: Params = new Map();
   for (const [name, { shape, data }] of importBert(source, config).params)
     setParam(params, `reader.${name}`, shape, data);
   const folder = join(root, 'masked-lm');
-  exportBert(folder, params, 'reader.', config);
+  await exportBert(folder, params, 'reader.', config);
   const theirs = new Map(
     [...stored(source)].map(([name, tensor]) => [
       name.replace(/gamma$/, 'weight').replace(/beta$/, 'bias'), // the fixture has the norms' older names
@@ -112,11 +112,11 @@ test("a model that transformers saved is exported as it was, to each tensor's bi
   }
 });
 
-test('the description reads back as the configuration it was made of', () => {
+test('the description reads back as the configuration it was made of', async () => {
   for (const gelu of ['tanh', 'exact'] as const) {
     const config = { ...CONFIG, gelu };
     const folder = join(root, gelu);
-    exportBert(folder, randomTower('', config), '', config);
+    await exportBert(folder, randomTower('', config), '', config);
     assert.deepEqual(readHubConfig(folder), { ...config, projection: undefined, spanHidden: undefined });
     const json = JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8'));
     assert.deepEqual(

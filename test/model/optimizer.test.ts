@@ -45,15 +45,15 @@ function assertMoved(params: Params, from: Record<string, number[]>, to: Record<
   }
 }
 
-test('weights and gradient norms follow google-research/bert step by step, without a leak', () => {
+test('weights and gradient norms follow google-research/bert step by step, without a leak', async () => {
   const params = start(expected.start);
   const optimizer = createOptimizer(params, names, config, expected.total);
   const tensors = tf.memory().numTensors;
-  expected.steps.forEach((step: { norm: number; params: Record<string, number[]> }, i: number) => {
-    assertClose([optimizer.apply(gradients(i), i)], [step.norm], `norm at step ${i}`);
+  for (const [i, step] of expected.steps.entries()) {
+    assertClose([await optimizer.apply(gradients(i), i)], [step.norm], `norm at step ${i}`);
     assertMoved(params, expected.start, step.params);
     assert.equal(tf.memory().numTensors, tensors);
-  });
+  }
 });
 
 test('the learning rate rises from 0 and falls to 0, measured from the first step', () => {
@@ -70,38 +70,38 @@ test("the default warm-up is the released code's rule", () => {
   assert.equal(learningRate(rule, 50, 300), 0.5);
 });
 
-test('a run resumed from the saved state goes on as if it had not stopped', () => {
+test('a run resumed from the saved state goes on as if it had not stopped', async () => {
   const before = start(expected.start);
   const optimizer = createOptimizer(before, names, config, expected.total);
-  for (let i = 0; i < 3; i++) optimizer.apply(gradients(i), i);
-  const saved = new Map([...optimizer.state()].map(([name, { data }]) => [name, data]));
+  for (let i = 0; i < 3; i++) await optimizer.apply(gradients(i), i);
+  const saved = new Map([...(await optimizer.state())].map(([name, { data }]) => [name, data]));
   const weights = Object.fromEntries(names.map((name) => [name, [...before.get(name)!.dataSync()]]));
   optimizer.dispose();
 
   const after = start(weights);
   const resumed = createOptimizer(after, names, config, expected.total);
   resumed.restore(saved);
-  for (let i = 3; i < 6; i++) resumed.apply(gradients(i), i);
+  for (let i = 3; i < 6; i++) await resumed.apply(gradients(i), i);
   assertMoved(after, expected.start, expected.steps[5].params);
 });
 
-test('a gradient that is not finite changes nothing', () => {
+test('a gradient that is not finite changes nothing', async () => {
   const params = start(expected.start);
   const optimizer = createOptimizer(params, names, config, expected.total);
   const bad = gradients(1);
   bad[names[0]].dispose();
   bad[names[0]] = tf.fill(expected.shapes[names[0]], Number.NaN);
-  assert.ok(Number.isNaN(optimizer.apply(bad, 1)));
+  assert.ok(Number.isNaN(await optimizer.apply(bad, 1)));
   for (const name of names) assertClose(params.get(name)!, expected.start[name], name);
-  for (const { data } of optimizer.state().values()) assert.ok(data.every((value) => value === 0));
+  for (const { data } of (await optimizer.state()).values()) assert.ok(data.every((value) => value === 0));
 });
 
-test('a parameter without a gradient is left alone, also beside others that have one', () => {
+test('a parameter without a gradient is left alone, also beside others that have one', async () => {
   const params = start(expected.start);
   const other = 'mlm.transform.kernel';
   setParam(params, other, [2], Float32Array.of(3, -4));
   const optimizer = createOptimizer(params, [...names, other], config, expected.total);
-  for (let i = 0; i < 6; i++) optimizer.apply(gradients(i), i);
+  for (let i = 0; i < 6; i++) await optimizer.apply(gradients(i), i);
   assert.deepEqual([...params.get(other)!.dataSync()], [3, -4]);
   assertMoved(params, expected.start, expected.steps[5].params);
 
@@ -111,7 +111,7 @@ test('a parameter without a gradient is left alone, also beside others that have
   const some = gradients(5);
   some[kernel].dispose();
   delete some[kernel];
-  optimizer.apply(some, 5);
+  await optimizer.apply(some, 5);
   assert.deepEqual([...params.get(kernel)!.dataSync()], values);
 });
 

@@ -28,7 +28,7 @@ before(async () => {
   ({ name: engine } = await startTestEngine());
   ({ corpus } = await tinyCorpus(folder, config));
   const model = tinyModel(config, corpus.tokenizer.size);
-  saveWeights(snapshot, model.params, embedderShapes(model.documentTower, model.embedder));
+  await saveWeights(snapshot, model.params, embedderShapes(model.documentTower, model.embedder));
   await makeIndex(here, 'one', model, corpus, config, 20);
   disposeModel(model);
 });

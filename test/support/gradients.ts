@@ -31,7 +31,11 @@ export function assertSameStep(actual: StepResult, expected: StepResult, toleran
 }
 
 /** Checks that the loss rises along its gradient as steeply as the gradient is long; the weights end as they were. */
-export function assertSlope(model: Model, gradients: tf.NamedTensorMap, loss: () => number): void {
+export async function assertSlope(
+  model: Model,
+  gradients: tf.NamedTensorMap,
+  loss: () => Promise<number>,
+): Promise<void> {
   const square = Object.values(gradients).reduce(
     (sum, g) => sum + g.dataSync<'float32'>().reduce((a, b) => a + b * b, 0),
     0,
@@ -43,17 +47,22 @@ export function assertSlope(model: Model, gradients: tf.NamedTensorMap, loss: ()
     return loss();
   };
   const step = 2e-3 / Math.sqrt(square);
-  const slope = (at(step) - at(-step)) / (2 * step);
-  at(0);
+  const slope = ((await at(step)) - (await at(-step))) / (2 * step);
+  await at(0);
   tf.dispose([...start.values()]);
   assert.ok(Math.abs(slope / square - 1) < 0.02, `slope ${slope}, squared gradient ${square}`);
 }
 
 /** Goes down the gradient of the same step again and again; the losses on the way. */
-export function descend(model: Model, step: () => StepResult, times: number, rate: number): number[] {
+export async function descend(
+  model: Model,
+  step: () => Promise<StepResult>,
+  times: number,
+  rate: number,
+): Promise<number[]> {
   const losses: number[] = [];
   for (let i = 0; i < times; i++) {
-    const { figures, gradients } = step();
+    const { figures, gradients } = await step();
     losses.push(figures.loss);
     for (const [name, gradient] of Object.entries(gradients)) {
       const weight = model.params.get(name)!;

@@ -44,7 +44,7 @@ function logPieces({ ids }: EncodedQuestion, n: number): number[][] {
   });
 }
 
-test('the loss is the mean over the pieces of the answers, each question read alone with its masks', () => {
+test('the loss is the mean over the pieces of the answers, each question read alone with its masks', async () => {
   const questions = encodeQuestions(
     corpus,
     ['the', 'it is known for silver buttons and the river', 'her', 'town'].map((answer, i) => ({
@@ -63,15 +63,15 @@ test('the loss is the mean over the pieces of the answers, each question read al
     });
   }
   const stage = stageOf(questions);
-  const { figures, gradients } = stage.step(0);
+  const { figures, gradients } = await stage.step(0);
   tf.dispose(gradients);
   assert.ok(Math.abs(figures.loss + sum / pieces) < 1e-5 * figures.loss, `${figures.loss}, ${-sum / pieces}`);
 });
 
-test('the answer is the likeliest pieces of the number of masks with the best mean', () => {
+test('the answer is the likeliest pieces of the number of masks with the best mean', async () => {
   const questions = encodeQuestions(corpus, world.test.slice(0, 5));
   const before = tf.memory().numTensors;
-  const answers = closedBookAnswers(model, corpus.tokenizer, questions, config);
+  const answers = await closedBookAnswers(model, corpus.tokenizer, questions, config);
   assert.equal(tf.memory().numTensors, before);
   const lengths = new Set<number>();
   questions.forEach((question, i) => {
@@ -88,29 +88,29 @@ test('the answer is the likeliest pieces of the number of masks with the best me
   assert.ok(lengths.size > 1, 'of several lengths');
 });
 
-test('following the gradients lowers the loss', () => {
+test('following the gradients lowers the loss', async () => {
   const stage = stageOf(encodeQuestions(corpus, world.train));
-  const losses = descend(model, () => stage.step(0), 6, 0.05);
+  const losses = await descend(model, () => stage.step(0), 6, 0.05);
   assert.ok(losses.at(-1)! < 0.9 * losses[0], losses.join());
 });
 
-test('a question whose answers have no word piece is left out', () => {
+test('a question whose answers have no word piece is left out', async () => {
   const questions = encodeQuestions(corpus, [
     { question: 'Who?', answers: [' '] },
     { question: 'Where?', answers: [' ', 'the'] },
   ]);
-  const [both, one] = [questions, questions.slice(1)].map((list) => stageOf(list).step(0));
+  const [both, one] = await Promise.all([questions, questions.slice(1)].map((list) => stageOf(list).step(0)));
   assertSameStep(both, one, 0);
   tf.dispose([both.gradients, one.gradients]);
 });
 
-test('fifty steps leave no tensor behind', () => {
+test('fifty steps leave no tensor behind', async () => {
   const noisy = { ...config, model: { ...config.model, dropout: 0.1 } };
   const empty = tf.memory().numTensors;
   const stage = stageOf(encodeQuestions(corpus, world.train), noisy);
-  tf.dispose(stage.step(0).gradients);
+  tf.dispose((await stage.step(0)).gradients);
   const held = tf.memory().numTensors;
-  for (let n = 1; n <= 50; n++) tf.dispose(stage.step(n).gradients);
+  for (let n = 1; n <= 50; n++) tf.dispose((await stage.step(n)).gradients);
   assert.equal(tf.memory().numTensors, held);
   stage.dispose();
   assert.equal(tf.memory().numTensors, empty);

@@ -73,7 +73,7 @@ describe('the gradients of a batch', () => {
   const vectors = (model: Model, tower: string, { ids, firstSegment }: Sequences) =>
     embedSequences(model.params, tower, model.embedder, encoderInput(ids, firstSegment)).arraySync();
 
-  test('the loss is that of the softmax over all blocks of the batch', () => {
+  test('the loss is that of the softmax over all blocks of the batch', async () => {
     const model = tinyModel(tinyConfig('model.temperature=2'), 50);
     const batch = examples();
     const q = vectors(model, model.queryTower, batch.queries);
@@ -86,7 +86,13 @@ describe('the gradients of a batch', () => {
       if (scores[i] === Math.max(...scores)) right++;
     });
     for (const chunk of [64, 3]) {
-      const { figures, gradients } = batchGradients(model, retrieverShapes(model), batch, chunk, undefined);
+      const { figures, gradients } = await batchGradients(
+        model,
+        retrieverShapes(model),
+        batch,
+        chunk,
+        undefined,
+      );
       tf.dispose(gradients);
       assert.ok(Math.abs(figures.loss - loss) < 1e-5 * loss, `${figures.loss} ${loss}`);
       assert.ok(Math.abs(figures.accuracy - right / 7) < 1e-6);
@@ -94,20 +100,20 @@ describe('the gradients of a batch', () => {
   });
 
   for (const shared of [true, false]) {
-    test(`in chunks they are those of one pass, ${shared ? 'one tower' : 'two towers'}`, () => {
+    test(`in chunks they are those of one pass, ${shared ? 'one tower' : 'two towers'}`, async () => {
       const model = tinyModel(tinyConfig(`model.sharedTowers=${shared}`), 50);
       const shapes = retrieverShapes(model);
-      const whole = batchGradients(model, shapes, examples(), 7, undefined);
+      const whole = await batchGradients(model, shapes, examples(), 7, undefined);
       assert.equal(Object.keys(whole.gradients).length, shapes.length);
       for (const chunk of [1, 3, 6]) {
-        const parts = batchGradients(model, shapes, examples(), chunk, undefined);
+        const parts = await batchGradients(model, shapes, examples(), chunk, undefined);
         assertSameStep(parts, whole, 1e-5);
         tf.dispose(parts.gradients);
       }
     });
   }
 
-  test('with dropout, chunks are embedded twice with the same masks', () => {
+  test('with dropout, chunks are embedded twice with the same masks', async () => {
     const model = tinyModel(tinyConfig('model.dropout=0.3'), 50);
     const shapes = retrieverShapes(model);
     const noise = dropoutNoise(0.3, random(5))!;
@@ -116,15 +122,15 @@ describe('the gradients of a batch', () => {
       noise.random = random(11);
       return batchGradients(model, shapes, batch, 3, noise);
     };
-    const one = pass();
-    assertSameStep(pass(), one, 0);
+    const one = await pass();
+    assertSameStep(await pass(), one, 0);
     noise.random = random(12);
-    const other = batchGradients(model, shapes, batch, 3, noise);
+    const other = await batchGradients(model, shapes, batch, 3, noise);
     assert.ok(Math.abs(other.figures.loss - one.figures.loss) > 1e-4, 'other masks, another loss');
 
     // Were the second embedding's masks not the first's, the gradient would not be the loss's slope along itself.
-    assertSlope(model, one.gradients, () => {
-      const { figures, gradients } = pass();
+    await assertSlope(model, one.gradients, async () => {
+      const { figures, gradients } = await pass();
       tf.dispose(gradients);
       return figures.loss;
     });
@@ -141,33 +147,33 @@ describe('steps on a corpus', () => {
     ({ corpus } = await tinyCorpus(folder, config));
   });
 
-  test('fifty steps leave no tensor behind', () => {
+  test('fifty steps leave no tensor behind', async () => {
     const model = tinyModel(config, corpus.tokenizer.size);
     const empty = tf.memory().numTensors;
     const stage = ictStep(model, corpus, config);
-    tf.dispose(stage.step(0).gradients);
+    tf.dispose((await stage.step(0)).gradients);
     const held = tf.memory().numTensors;
-    for (let step = 1; step <= 50; step++) tf.dispose(stage.step(step).gradients);
+    for (let step = 1; step <= 50; step++) tf.dispose((await stage.step(step)).gradients);
     assert.equal(tf.memory().numTensors, held);
     stage.dispose();
     assert.equal(tf.memory().numTensors, empty);
   });
 
-  test('a step is the same whenever it is taken, and steps and seeds differ', () => {
+  test('a step is the same whenever it is taken, and steps and seeds differ', async () => {
     const model = tinyModel(config, corpus.tokenizer.size);
-    const loss = (seed: number, step: number, before = 0) => {
+    const loss = async (seed: number, step: number, before = 0) => {
       const stage = ictStep(model, corpus, { ...config, seed });
-      for (let s = 0; s < before; s++) tf.dispose(stage.step(s).gradients);
-      const { figures, gradients } = stage.step(step);
+      for (let s = 0; s < before; s++) tf.dispose((await stage.step(s)).gradients);
+      const { figures, gradients } = await stage.step(step);
       tf.dispose(gradients);
       stage.dispose();
       return figures.loss;
     };
-    assert.equal(loss(1, 2, 2), loss(1, 2));
-    assert.equal(new Set([loss(1, 2), loss(1, 3), loss(2, 2)]).size, 3);
+    assert.equal(await loss(1, 2, 2), await loss(1, 2));
+    assert.equal(new Set([await loss(1, 2), await loss(1, 3), await loss(2, 2)]).size, 3);
   });
 
-  test('a batch takes the blocks that come next in the epoch, each with one of its sentences', () => {
+  test('a batch takes the blocks that come next in the epoch, each with one of its sentences', async () => {
     const plain = tinyConfig('ict.batch=5', 'ict.keepSentence=1');
     const model = tinyModel(plain, corpus.tokenizer.size);
     const read: number[] = [];
@@ -179,7 +185,7 @@ describe('steps on a corpus', () => {
       },
     };
     const stage = ictStep(model, watched, plain);
-    for (const step of [0, 1, 2]) tf.dispose(stage.step(step).gradients);
+    for (const step of [0, 1, 2]) tf.dispose((await stage.step(step)).gradients);
     stage.dispose();
     assert.deepEqual(
       read,
@@ -187,11 +193,11 @@ describe('steps on a corpus', () => {
     );
   });
 
-  test('a few steps of descent on one batch lower its loss', () => {
+  test('a few steps of descent on one batch lower its loss', async () => {
     const plain = tinyConfig('ict.batch=6');
     const model = tinyModel(plain, corpus.tokenizer.size);
     const stage = ictStep(model, corpus, plain);
-    const losses = descend(model, () => stage.step(0), 10, 0.02);
+    const losses = await descend(model, () => stage.step(0), 10, 0.02);
     assert.ok(losses.at(-1)! < 0.8 * losses[0], losses.join());
   });
 });

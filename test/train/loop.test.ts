@@ -196,8 +196,8 @@ test('a line is logged every few steps and at the end, each with means and the l
   const step = run.step;
   const result = await train({
     ...run,
-    step(n) {
-      const found = step(n);
+    async step(n) {
+      const found = await step(n);
       losses.push(found.figures.loss);
       // A figure that does not exist in a step is left out of the mean.
       return { ...found, figures: { ...found.figures, odd: n % 2 ? n : Number.NaN } };

@@ -68,16 +68,16 @@ describe('steps on a corpus', () => {
   });
   after(() => index?.close());
 
-  const step = (settings: Config, n = 0) => {
+  const step = async (settings: Config, n = 0) => {
     const stage = pretrainStep(model, corpus, index, settings);
-    const result = stage.step(n);
+    const result = await stage.step(n);
     stage.dispose();
     return result;
   };
   /** The examples that `step(config, n)` takes, and their candidates. */
-  const drawn = (n = 0) => {
+  const drawn = async (n = 0) => {
     const examples = drawMasked(corpus, config, 4 * n, 4, stepRandom(config.seed, n));
-    return { examples, ...retrieveCandidates(model, corpus, index, examples, config) };
+    return { examples, ...(await retrieveCandidates(model, corpus, index, examples, config)) };
   };
 
   const vector = (ids: number[], firstSegment: number) =>
@@ -116,8 +116,8 @@ describe('steps on a corpus', () => {
     });
   };
 
-  test('examples are the sentences that come next in the epoch, one span of each masked', () => {
-    const { examples } = drawn(2);
+  test('examples are the sentences that come next in the epoch, one span of each masked', async () => {
+    const { examples } = await drawn(2);
     examples.forEach((example, i) => {
       const at = exampleAt(config.seed + 1, corpus.sentences.count, 8 + i);
       assert.deepEqual(example.sentence, corpus.sentences.ids(at));
@@ -131,11 +131,11 @@ describe('steps on a corpus', () => {
     });
   });
 
-  test('candidates are the best blocks by inner product, the source of the sentence never among them', () => {
+  test('candidates are the best blocks by inner product, the source of the sentence never among them', async () => {
     const vectors = Array.from({ length: corpus.blocks }, (_, block) => blockVector(block));
     let droppedInAll = 0;
     for (let n = 0; n < 12; n++) {
-      const { examples, candidates, dropped } = drawn(n);
+      const { examples, candidates, dropped } = await drawn(n);
       droppedInAll += dropped;
       examples.forEach((example, i) => {
         assert.ok(example.source >= 0);
@@ -153,8 +153,8 @@ describe('steps on a corpus', () => {
     assert.ok(droppedInAll > 0, 'some source was retrieved');
   });
 
-  test('the null document is the first candidate of every example', () => {
-    const { examples, candidates } = drawn();
+  test('the null document is the first candidate of every example', async () => {
+    const { examples, candidates } = await drawn();
     const feed = makeFeed(model, examples, candidates, corpus, config.text);
     const rows = feed.candidates.arraySync();
     assert.deepEqual(
@@ -172,8 +172,8 @@ describe('steps on a corpus', () => {
   });
 
   for (const marginalize of ['span', 'token'] as const) {
-    test(`loss and figures are those of going through the pairs one by one, ${marginalize} marginal`, () => {
-      const { examples, candidates, dropped } = drawn();
+    test(`loss and figures are those of going through the pairs one by one, ${marginalize} marginal`, async () => {
+      const { examples, candidates, dropped } = await drawn();
       let pieces = 0;
       let marginal = 0;
       let nullAlone = 0;
@@ -196,7 +196,7 @@ describe('steps on a corpus', () => {
         pieces += example.targets.length;
       });
       assert.ok(pieces > 6, 'some spans have several pieces');
-      const { figures, gradients } = step(vary({ marginalize, microBatch: 2 }));
+      const { figures, gradients } = await step(vary({ marginalize, microBatch: 2 }));
       tf.dispose(gradients);
       const close = (name: string, wanted: number) =>
         assert.ok(
@@ -211,66 +211,66 @@ describe('steps on a corpus', () => {
     });
   }
 
-  test('in several passes, loss and gradients are those of one', () => {
-    const whole = step(config);
+  test('in several passes, loss and gradients are those of one', async () => {
+    const whole = await step(config);
     for (const microBatch of [1, 2, 3, 64]) {
-      const parts = step(vary({ microBatch }));
+      const parts = await step(vary({ microBatch }));
       assertSameStep(parts, whole, 1e-5);
       tf.dispose(parts.gradients);
     }
     tf.dispose(whole.gradients);
   });
 
-  test('the gradients are the slope of the loss, and following them lowers it', () => {
-    const { gradients } = step(config);
+  test('the gradients are the slope of the loss, and following them lowers it', async () => {
+    const { gradients } = await step(config);
     for (const tower of ['embedder.layer', 'embedder.projection', 'reader.layer', 'reader.mlm'])
       assert.ok(
         Object.keys(gradients).some((name) => name.startsWith(tower)),
         tower,
       );
-    const loss = () => {
-      const { figures, gradients } = step(config);
+    const loss = async () => {
+      const { figures, gradients } = await step(config);
       tf.dispose(gradients);
       return figures.loss;
     };
-    assertSlope(model, gradients, loss);
+    await assertSlope(model, gradients, loss);
     tf.dispose(gradients);
     const own = tinyModel(config, corpus.tokenizer.size);
     const stage = pretrainStep(own, corpus, index, config);
-    const losses = descend(own, () => stage.step(0), 8, 0.05);
+    const losses = await descend(own, () => stage.step(0), 8, 0.05);
     assert.ok(losses.at(-1)! < 0.9 * losses[0], losses.join());
   });
 
-  test('with dropout a step is the same whenever it is taken', () => {
+  test('with dropout a step is the same whenever it is taken', async () => {
     const noisy = { ...config, model: { ...config.model, dropout: 0.2 } };
     const stage = pretrainStep(model, corpus, index, noisy);
-    tf.dispose(stage.step(0).gradients);
-    const later = stage.step(1);
+    tf.dispose((await stage.step(0)).gradients);
+    const later = await stage.step(1);
     stage.dispose();
-    const first = step(noisy, 1);
+    const first = await step(noisy, 1);
     assertSameStep(first, later, 0);
-    const plain = step(config, 1);
+    const plain = await step(config, 1);
     assert.notEqual(plain.figures.loss, first.figures.loss);
     tf.dispose([later.gradients, first.gradients, plain.gradients]);
   });
 
-  test('fifty steps leave no tensor behind', () => {
+  test('fifty steps leave no tensor behind', async () => {
     const small = {
       ...vary({ batch: 2, microBatch: 1, candidates: 3 }),
       model: { ...config.model, dropout: 0.1 },
     };
     const empty = tf.memory().numTensors;
     const stage = pretrainStep(model, corpus, index, small);
-    tf.dispose(stage.step(0).gradients);
+    tf.dispose((await stage.step(0)).gradients);
     const held = tf.memory().numTensors;
-    for (let n = 1; n <= 50; n++) tf.dispose(stage.step(n).gradients);
+    for (let n = 1; n <= 50; n++) tf.dispose((await stage.step(n)).gradients);
     assert.equal(tf.memory().numTensors, held);
     stage.dispose();
     assert.equal(tf.memory().numTensors, empty);
   });
 
-  test('with one candidate there is the null document alone, and retrieval is worth nothing', () => {
-    const { figures, gradients } = step(vary({ candidates: 1 }));
+  test('with one candidate there is the null document alone, and retrieval is worth nothing', async () => {
+    const { figures, gradients } = await step(vary({ candidates: 1 }));
     tf.dispose(gradients);
     assert.ok(Math.abs(figures.nullMass - 1) < 1e-6);
     assert.ok(Math.abs(figures.retrievalUtility) < 1e-5);

@@ -62,9 +62,9 @@ function cases(): Question[] {
   ];
 }
 
-const step = (settings: Config, n = 0) => {
+const step = async (settings: Config, n = 0) => {
   const stage = qaStep(model, corpus, index, questions, settings);
-  const result = stage.step(n);
+  const result = await stage.step(n);
   stage.dispose();
   return result;
 };
@@ -180,7 +180,7 @@ function reading(question: EncodedQuestion, readerTokens: number): Span[] {
 // ------------------------------------------------------------------------------------------------------- tests
 
 for (const readerTokens of [104, 52]) {
-  test(`losses and figures are those of going through all spans one by one, ${readerTokens} tokens`, () => {
+  test(`losses and figures are those of going through all spans one by one, ${readerTokens} tokens`, async () => {
     const found = { retriever: 0, reader: 0, hits: 0, retrieved: 0, read: 0 };
     for (const question of questions) {
       const ranked = ranking(question).slice(0, 12);
@@ -198,7 +198,7 @@ for (const readerTokens of [104, 52]) {
       if (spans.reduce((a, b) => (b.score > a.score ? b : a)).correct) found.hits++;
     }
     assert.deepEqual([found.retrieved, found.read], [3, 1]);
-    const { figures, gradients } = step(vary({ readerTokens }));
+    const { figures, gradients } = await step(vary({ readerTokens }));
     tf.dispose(gradients);
     const close = (name: string, wanted: number) =>
       assert.ok(
@@ -214,8 +214,8 @@ for (const readerTokens of [104, 52]) {
   });
 }
 
-test('the answers of a model are the best spans of the blocks read, with their probabilities', () => {
-  const answered = answerQuestions(model, corpus, index, questions, config, 5);
+test('the answers of a model are the best spans of the blocks read, with their probabilities', async () => {
+  const answered = await answerQuestions(model, corpus, index, questions, config, 5);
   questions.forEach((question, i) => {
     const ranked = ranking(question);
     assert.deepEqual(
@@ -249,23 +249,23 @@ test('the answers of a model are the best spans of the blocks read, with their p
   });
 });
 
-test('the gradients are the slope of the loss, and following them lowers it', () => {
-  const { gradients } = step(config);
-  const loss = () => {
-    const { figures, gradients } = step(config);
+test('the gradients are the slope of the loss, and following them lowers it', async () => {
+  const { gradients } = await step(config);
+  const loss = async () => {
+    const { figures, gradients } = await step(config);
     tf.dispose(gradients);
     return figures.loss;
   };
-  assertSlope(model, gradients, loss);
+  await assertSlope(model, gradients, loss);
   tf.dispose(gradients);
   const own = tinyModel(config, corpus.tokenizer.size);
   // All blocks, so that it is one loss however the query moves.
   const stage = qaStep(own, corpus, index, questions, vary({ retrieverBlocks: 42, readerBlocks: 42 }));
-  const losses = descend(own, () => stage.step(0), 8, 0.1);
+  const losses = await descend(own, () => stage.step(0), 8, 0.1);
   assert.ok(losses.at(-1)! < 0.8 * losses[0], losses.join());
 });
 
-test('the query tower and the reader are trained, the document tower and unused heads are not', () => {
+test('the query tower and the reader are trained, the document tower and unused heads are not', async () => {
   const names = (settings: Config) => qaShapes(describeModel(settings.model, 300)).map(({ name }) => name);
   const parts = (list: string[]) => [...new Set(list.map((name) => name.replace(/\..*/, '')))];
   const shared = names(config);
@@ -273,48 +273,48 @@ test('the query tower and the reader are trained, the document tower and unused 
   assert.deepEqual(parts(names(tinyConfig('model.sharedTowers=false'))), ['queryEmbedder', 'reader', 'span']);
   assert.ok(shared.includes('embedder.projection.kernel') && shared.includes('embedder.pooler.kernel'));
   assert.ok(!shared.some((name) => name.startsWith('reader.mlm.') || name.startsWith('reader.pooler.')));
-  const { gradients } = step(config);
+  const { gradients } = await step(config);
   assert.deepEqual(Object.keys(gradients).sort(), [...shared].sort(), 'each of them gets a gradient');
   tf.dispose(gradients);
 });
 
-test('in several passes, loss and gradients are those of one', () => {
-  const whole = step(config);
+test('in several passes, loss and gradients are those of one', async () => {
+  const whole = await step(config);
   for (const microBatch of [1, 3]) {
-    const parts = step(vary({ microBatch }));
+    const parts = await step(vary({ microBatch }));
     assertSameStep(parts, whole, 1e-5);
     tf.dispose(parts.gradients);
   }
   tf.dispose(whole.gradients);
 });
 
-test('with dropout a step is the same whenever it is taken', () => {
+test('with dropout a step is the same whenever it is taken', async () => {
   const noisy = { ...config, model: { ...config.model, dropout: 0.2 } };
   const stage = qaStep(model, corpus, index, questions, noisy);
-  tf.dispose(stage.step(0).gradients);
-  const later = stage.step(1);
+  tf.dispose((await stage.step(0)).gradients);
+  const later = await stage.step(1);
   stage.dispose();
-  const first = step(noisy, 1);
+  const first = await step(noisy, 1);
   assertSameStep(first, later, 0);
   tf.dispose([later.gradients, first.gradients]);
 });
 
-test('fifty steps leave no tensor behind', () => {
+test('fifty steps leave no tensor behind', async () => {
   const many = encodeQuestions(corpus, world.train);
   const noisy = { ...vary({ batch: 2 }), model: { ...config.model, dropout: 0.1 } };
   const empty = tf.memory().numTensors;
   const stage = qaStep(model, corpus, index, many, noisy);
-  tf.dispose(stage.step(0).gradients);
+  tf.dispose((await stage.step(0)).gradients);
   const held = tf.memory().numTensors;
-  for (let n = 1; n <= 50; n++) tf.dispose(stage.step(n).gradients);
+  for (let n = 1; n <= 50; n++) tf.dispose((await stage.step(n)).gradients);
   assert.equal(tf.memory().numTensors, held);
   stage.dispose();
   assert.equal(tf.memory().numTensors, empty);
 });
 
-test('answering leaves no tensor behind', () => {
+test('answering leaves no tensor behind', async () => {
   const before = tf.memory().numTensors;
-  answerQuestions(model, corpus, index, questions, config, 5);
+  await answerQuestions(model, corpus, index, questions, config, 5);
   assert.equal(tf.memory().numTensors, before);
 });
 
