@@ -46,7 +46,7 @@ say(
   `ours: ${engine.description}; peer: ${peer ? `PyTorch ${peer.version}` : 'none'}; ${THREADS} threads; ${ROUNDS} rounds`,
 );
 if (!peer) say('no python with torch: only our own times (give one with --python PATH)');
-const ownPeak = measurePeak();
+const ownPeak = await measurePeak();
 const peak = Math.max(ownPeak, (peer?.peak as number) ?? 0);
 say(
   `fastest product of matrices: ours ${ownPeak.toFixed(0)}${peer ? `, PyTorch's ${peer.peak.toFixed(0)}` : ''} GFLOPS`,
@@ -155,7 +155,7 @@ function memoryLine({ ours, padded, packed }: NonNullable<Row['memory']>): strin
 }
 
 /** GFLOPS of a square product, the best of some. */
-function measurePeak(): number {
+async function measurePeak(): Promise<number> {
   const n = 2048;
   const a = tf.randomNormal([n, n]) as tf.Tensor2D;
   const zero = tf.zeros([n]);
@@ -163,7 +163,7 @@ function measurePeak(): number {
   for (let i = 0; i < 6; i++) {
     const began = performance.now();
     const c = hasFused() ? fusedDense(a, a, zero) : tf.matMul(a, a);
-    c.slice([0, 0], [1, 1]).dataSync();
+    await c.slice([0, 0], [1, 1]).data();
     best = Math.min(best, performance.now() - began);
     c.dispose();
   }

@@ -148,7 +148,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       const asked = options.config !== undefined || options.set.length > 0 || options.run !== undefined;
       const input = asked ? preflightInput(options) : undefined;
       const diagnosis = await doctor(options.run);
-      const report = input && runPreflight(input, diagnosis);
+      const report = input && (await runPreflight(input, diagnosis));
       print(options, { ...diagnosis, preflight: report }, [
         ...formatDiagnosis(diagnosis),
         ...(report ? preflightLines(report) : []),

@@ -83,8 +83,8 @@ export async function doctor(folder = 'runs'): Promise<Diagnosis> {
     engines,
     faster: fasterEngine(engine, gpus.length > 0, tools()),
     gflops: engine && {
-      matmul: measureProduct([1024, 1024], [1024, 1024]) / 1e9,
-      batched: measureProduct([64, 64, 64], [64, 64, 64]) / 1e9,
+      matmul: (await measureProduct([1024, 1024], [1024, 1024])) / 1e9,
+      batched: (await measureProduct([64, 64, 64], [64, 64, 64])) / 1e9,
     },
     packages: Object.fromEntries(PACKAGES.map((name) => [name, packageVersion(name)])),
   };
@@ -170,32 +170,32 @@ export function diskOf(folder: string): { folder: string; free: number } {
 const MEASURE = 0.3;
 
 /** Floating point operations a second in products of matrices (or batches of them) of these shapes. */
-export function measureProduct(left: number[], right: number[]): number {
+export async function measureProduct(left: number[], right: number[]): Promise<number> {
   const operations = 2 * left.reduce((a, b) => a * b, 1) * right.at(-1)!;
   const a = tf.fill(left, 0.5);
   const b = tf.fill(right, 0.5);
-  const perSecond = operations * roundsPerSecond(() => tf.matMul(a, b));
+  const perSecond = operations * (await roundsPerSecond(() => tf.matMul(a, b)));
   tf.dispose([a, b]);
   return perSecond;
 }
 
 /** Bytes read and written a second by a product element by element of tensors of 4 MiB, which a step of training is made of. */
-export function measureElementwise(): number {
+export async function measureElementwise(): Promise<number> {
   const a = tf.fill([1 << 20], 0.5);
-  const perSecond = 3 * 4 * a.size * roundsPerSecond(() => a.mul(a));
+  const perSecond = 3 * 4 * a.size * (await roundsPerSecond(() => a.mul(a)));
   a.dispose();
   return perSecond;
 }
 
 /** Seconds of the smallest kernel: what each one costs before it computes anything. */
-export function measureKernel(): number {
+export async function measureKernel(): Promise<number> {
   const a = tf.scalar(0.5);
   const chain = () => {
     let sum: tf.Tensor = a;
     for (let i = 0; i < KERNELS; i++) sum = sum.add(a);
     return sum;
   };
-  const seconds = 1 / roundsPerSecond(chain) / KERNELS;
+  const seconds = 1 / (await roundsPerSecond(chain)) / KERNELS;
   a.dispose();
   return seconds;
 }
@@ -203,16 +203,17 @@ export function measureKernel(): number {
 const KERNELS = 200;
 
 /** By the median round: a process that takes the cores for a moment changes nothing. */
-function roundsPerSecond(work: () => tf.Tensor): number {
-  const round = () =>
-    tf.tidy(() => {
-      work().flatten().slice([0], [1]).dataSync(); // waits for the result
-    });
-  for (let i = 0; i < 3; i++) round(); // the first wait for memory and for compiled code
+async function roundsPerSecond(work: () => tf.Tensor): Promise<number> {
+  const round = async () => {
+    const corner = tf.tidy(() => work().flatten().slice([0], [1]));
+    await corner.data(); // waits for the result
+    corner.dispose();
+  };
+  for (let i = 0; i < 3; i++) await round(); // the first wait for memory and for compiled code
   const seconds: number[] = [];
   const started = performance.now();
   for (let now = started; now - started < 1000 * MEASURE; ) {
-    round();
+    await round();
     const after = performance.now();
     seconds.push((after - now) / 1000);
     now = after;

@@ -7,6 +7,8 @@ import { fileURLToPath } from 'node:url';
 import * as tf from '@tensorflow/tfjs';
 import { kernelsAreRegistered } from './engine/fused.ts';
 import { registerWasmKernels } from './engine/wasm-kernels.ts';
+import { type Adapter, hasGpu, openBackend } from './engine/webgpu-device.ts';
+import { registerWebgpuKernels } from './engine/webgpu-kernels.ts';
 import { UserError } from './errors.ts';
 
 /** The only file that names TensorFlow.js backends: everything else computes on the one that `startEngine` chose. */
@@ -36,7 +38,7 @@ const BUILD_NATIVE = 'npm run engine';
 
 /**
  * Starts the engine that all tensor code of this process runs on, once, before the first tensor.
- * `auto` takes native TensorFlow where it loads, else WebAssembly, else plain JavaScript.
+ * `auto` takes native TensorFlow where it loads, else WebGPU where there is a GPU, else WebAssembly, else plain JavaScript.
  * `threads` bounds the native engine's threads (default: all cores); the others compute on one.
  * Throws a `UserError` with the remedy when an engine asked for by name is not there.
  */
@@ -52,6 +54,11 @@ export async function startEngine(
     if (!(error instanceof UserError)) throw error;
     const hint = error.message;
     try {
+      if (hasGpu()) return await startWebgpu();
+    } catch (gpuError) {
+      if (!(gpuError instanceof UserError)) throw gpuError;
+    }
+    try {
       return { ...(await startWasm()), hint };
     } catch (wasmError) {
       if (!(wasmError instanceof UserError)) throw wasmError;
@@ -62,9 +69,7 @@ export async function startEngine(
 
 const starters: Record<EngineName, (options: { threads?: number }) => Promise<Engine>> = {
   tensorflow: startTensorflow,
-  webgpu: async () => {
-    throw new UserError('engine webgpu: not there yet; choose --engine auto, tensorflow, wasm or cpu');
-  },
+  webgpu: startWebgpu,
   wasm: startWasm,
   cpu: startCpu,
 };
@@ -145,6 +150,20 @@ function findNative(): NativeEngine {
     throw new UserError(`engine tensorflow: ${native.binding} is gone; \`${BUILD_NATIVE}\` builds it again`);
   }
   return native;
+}
+
+let webgpuAdapter: Adapter | undefined;
+
+async function startWebgpu(): Promise<Engine> {
+  if (!webgpuAdapter) {
+    const { backend, adapter } = await openBackend();
+    tf.registerBackend('webgpu', () => backend);
+    registerWebgpuKernels(); // over the backend's own
+    webgpuAdapter = adapter;
+  }
+  await activate('webgpu');
+  const { name, software } = webgpuAdapter;
+  return { name: 'webgpu', description: `WebGPU on ${name}${software ? ', a software driver' : ''}` };
 }
 
 let wasmStarted = false;

@@ -131,7 +131,8 @@ for (const [what, args, message] of [
 
 test('doctor --json prints one JSON document on stdout; with settings it holds what a run will need', async () => {
   const { code, out, err } = await realm('doctor', '--json', ...TINY, '--set', 'index.scalar=f32');
-  assert.deepEqual([code, err], [0, '']);
+  // A software driver's limits are cut by WebGPU, which says so.
+  assert.deepEqual([code, err.replaceAll(/^Warning: max\w+ artificially .*\n/gm, '')], [0, '']);
   assert.match(out, /^\{.*\}\n$/);
   const { threads, disk, preflight } = JSON.parse(out);
   assert.ok(threads >= 1 && disk.free > 0);

@@ -51,10 +51,10 @@ function vocabularyOf({ text, model }: Config): WordPiece | undefined {
 const WASM_MEMORY = 2 ** 32;
 
 /** Measures the engine that the diagnosis has left active, in products of the model's sizes, and estimates. */
-export function runPreflight(
+export async function runPreflight(
   { config, census }: { config: Config; census: Census },
   d: Diagnosis,
-): PreflightReport {
+): Promise<PreflightReport> {
   const { engine } = d;
   if (!engine)
     throw new UserError('no engine starts on this machine, so nothing can be estimated; run npm ci');
@@ -66,10 +66,13 @@ export function runPreflight(
     diskFree: d.disk.free,
     gpuMemory: onGpu ? d.gpus[0]?.memory : undefined,
     engineMemory: engine.name === 'wasm' ? WASM_MEMORY : undefined,
-    dense: measureProduct([2048, hidden], [hidden, intermediate]),
-    attention: measureProduct([16 * heads, tokens, hidden / heads], [16 * heads, hidden / heads, tokens]),
-    elementwise: measureElementwise(),
-    kernel: measureKernel(),
+    dense: await measureProduct([2048, hidden], [hidden, intermediate]),
+    attention: await measureProduct(
+      [16 * heads, tokens, hidden / heads],
+      [16 * heads, hidden / heads, tokens],
+    ),
+    elementwise: await measureElementwise(),
+    kernel: await measureKernel(),
     fused: hasFused(),
   };
   return { ...preflight(config, census.counts, machine), ...census, machine };

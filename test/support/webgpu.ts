@@ -1,0 +1,15 @@
+import type { TestContext } from 'node:test';
+import { startEngine } from '../../src/engine.ts';
+import { UserError } from '../../src/errors.ts';
+
+/** Starts WebGPU; without an adapter here it skips the test, saying why, and returns false. */
+export async function webgpuOrSkip(t: TestContext): Promise<boolean> {
+  try {
+    await startEngine('webgpu');
+    return true;
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    t.skip(error.message);
+    return false;
+  }
+}
