@@ -17,33 +17,62 @@ import { errorCode, UserError } from './errors.ts';
 
 /** Writes a whole file aside, syncs it and renames it into place: a reader meets the old file or the new one, never a part. */
 export function writeFileAtomic(path: string, data: string | Uint8Array): void {
-  writeStreamAtomic(path, (write) => write(typeof data === 'string' ? Buffer.from(data) : data));
+  const file = openAside(path);
+  try {
+    file.write(typeof data === 'string' ? Buffer.from(data) : data);
+    file.finish();
+  } catch (error) {
+    throw file.abandon(error);
+  }
+}
+
+/** `writeFileAtomic` for a file too large to hold: `fill` hands its bytes over one piece after another. */
+export async function writeStreamAtomic(
+  path: string,
+  fill: (write: (bytes: Uint8Array) => void) => Promise<void>,
+): Promise<void> {
+  const file = openAside(path);
+  try {
+    await fill(file.write);
+    file.finish();
+  } catch (error) {
+    throw file.abandon(error);
+  }
 }
 
 /** Largest single write, in bytes: Node refuses one of 2 GiB. */
 const PIECE = 1 << 30;
 
-/** `writeFileAtomic` for a file too large to hold: `fill` hands its bytes over one piece after another. */
-export function writeStreamAtomic(path: string, fill: (write: (bytes: Uint8Array) => void) => void): void {
-  mkdirSync(dirname(path), { recursive: true });
+/** A file beside `path` that takes its name when it is finished; abandoned, it leaves nothing. */
+function openAside(path: string) {
   const aside = `${path}.${process.pid}.tmp`;
-  try {
-    const fd = openSync(aside, 'w');
-    try {
-      fill((bytes) => {
-        for (let at = 0; at < bytes.length; ) {
-          at += writeSync(fd, bytes, at, Math.min(PIECE, bytes.length - at));
-        }
-      });
-      fsyncSync(fd);
-    } finally {
-      closeSync(fd);
-    }
-    renameSync(aside, path);
-  } catch (error) {
+  let fd: number | undefined;
+  const abandon = (error: unknown) => {
+    if (fd !== undefined) closeSync(fd);
     rmSync(aside, { force: true });
-    throw explainWrite(path, error);
+    return explainWrite(path, error);
+  };
+  try {
+    mkdirSync(dirname(path), { recursive: true });
+    fd = openSync(aside, 'w');
+  } catch (error) {
+    throw abandon(error);
   }
+  const file = fd;
+  return {
+    write(bytes: Uint8Array): void {
+      for (let at = 0; at < bytes.length; ) {
+        at += writeSync(file, bytes, at, Math.min(PIECE, bytes.length - at));
+      }
+    },
+    finish(): void {
+      fsyncSync(file);
+      fd = undefined;
+      closeSync(file);
+      renameSync(aside, path);
+    },
+    abandon,
+  };
 }
 
 /**

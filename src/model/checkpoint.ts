@@ -16,10 +16,13 @@ export async function saveWeights(
   shapes: readonly Shape[],
   metadata: Record<string, string> = {},
 ): Promise<void> {
-  const values = await read(...shapes.map(({ name }) => params.get(name)!));
-  writeSafetensors(
+  await writeSafetensors(
     join(dir, WEIGHTS),
-    shapes.map(({ name, shape }, i) => ({ name, shape, data: values[i] })),
+    shapes.map(({ name, shape }) => ({
+      name,
+      shape,
+      data: async () => (await read(params.get(name)!))[0],
+    })),
     metadata,
   );
 }

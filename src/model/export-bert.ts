@@ -21,7 +21,7 @@ export async function exportBert(
   const shapes = bertShapes('', config, true);
   const values = await read(...shapes.map(({ name }) => params.get(p + name)!));
   const tensors = shapes.flatMap(({ name, shape }, i) => theirTensors(name, shape, values[i]));
-  writeSafetensors(join(folder, 'model.safetensors'), tensors, { format: 'pt' });
+  await writeSafetensors(join(folder, 'model.safetensors'), tensors, { format: 'pt' });
   const description = {
     architectures: ['BertForMaskedLM'],
     model_type: 'bert',

@@ -247,19 +247,19 @@ function halfToFloat(half: number): number {
   return sign * (1024 + fraction) * 2 ** (exponent - 25);
 }
 
-/** One tensor to write. `data` is looked at once, in its turn, so it may be a getter that fetches the values then. */
+/** One tensor to write; where `data` is a function it is called once, in its turn, so that few values are held at a time. */
 export interface TensorToWrite {
   name: string;
   shape: readonly number[];
-  readonly data: Float32Array;
+  data: Float32Array | (() => Promise<Float32Array>);
 }
 
 /** Writes tensors as F32 in the order given. The file is written aside and takes its name when it is whole. */
-export function writeSafetensors(
+export async function writeSafetensors(
   path: string,
   tensors: Iterable<TensorToWrite>,
   metadata: Record<string, string> = {},
-): void {
+): Promise<void> {
   const list = [...tensors];
   const header = new Map<string, unknown>([['__metadata__', metadata]]);
   let at = 0;
@@ -277,10 +277,10 @@ export function writeSafetensors(
   head.writeBigUInt64LE(BigInt(length));
   json.copy(head, 8);
 
-  writeStreamAtomic(path, (write) => {
+  await writeStreamAtomic(path, async (write) => {
     write(head);
     for (const tensor of list) {
-      const data = tensor.data;
+      const data = typeof tensor.data === 'function' ? await tensor.data() : tensor.data;
       if (data.length !== elements(tensor.shape)) {
         throw new Error(
           `writeSafetensors: "${tensor.name}" has ${data.length} values for the shape [${tensor.shape}]`,

@@ -163,8 +163,7 @@ async function save(
 ): Promise<void> {
   await writeFolderAtomic(checkpoint, async (aside) => {
     await saveWeights(aside, model.params, shapes);
-    const moments = [...(await optimizer.state())].map(([name, tensor]) => ({ name, ...tensor }));
-    writeSafetensors(join(aside, OPTIMIZER), moments);
+    await writeSafetensors(join(aside, OPTIMIZER), optimizer.state());
     writeFileAtomic(join(aside, STATE), JSON.stringify({ format: 1, step, steps } satisfies State));
   });
 }

@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import { fusedAdam, hasFused } from '../engine/fused.ts';
 import type { Params } from '../model/bert.ts';
 import { read } from '../model/read.ts';
+import type { TensorToWrite } from '../model/safetensors.ts';
 
 /** BERT's AdamW (google-research/bert, optimization.py); the learning rate rises linearly, then falls linearly to 0. */
 export interface OptimizerConfig {
@@ -26,8 +27,8 @@ export interface Optimizer {
    * @returns the global norm before clipping; when it is not finite nothing is updated
    */
   apply(gradients: tf.NamedTensorMap, step: number): Promise<number>;
-  /** First and second moments by parameter name, for a checkpoint: `m/NAME` and `v/NAME`. */
-  state(): Promise<Map<string, { shape: number[]; data: Float32Array }>>;
+  /** First and second moments for a checkpoint, named `m/NAME` and `v/NAME` after their parameters. */
+  state(): TensorToWrite[];
   restore(state: Map<string, Float32Array>): void;
   dispose(): void;
 }
@@ -77,19 +78,24 @@ export function createOptimizer(
       tf.dispose(flat.filter((g) => g !== null));
       return norm;
     },
-    async state() {
-      const out = new Map<string, { shape: number[]; data: Float32Array }>();
-      for (const bucket of buckets) {
-        const [m, v] = await read(bucket.m, bucket.v);
+    state() {
+      return buckets.flatMap((bucket) => {
         let at = 0;
-        bucket.names.forEach((name, i) => {
-          const shape = params.get(name)!.shape;
-          out.set(`m/${name}`, { shape, data: m.slice(at, at + bucket.sizes[i]) });
-          out.set(`v/${name}`, { shape, data: v.slice(at, at + bucket.sizes[i]) });
-          at += bucket.sizes[i];
+        return bucket.names.flatMap((name, i) => {
+          const [begin, size] = [at, bucket.sizes[i]];
+          at += size;
+          return (['m', 'v'] as const).map((kind) => ({
+            name: `${kind}/${name}`,
+            shape: params.get(name)!.shape,
+            data: async () => {
+              const part = bucket[kind].slice([begin], [size]);
+              const [values] = await read(part);
+              part.dispose();
+              return values;
+            },
+          }));
         });
-      }
-      return out;
+      });
     },
     restore(state) {
       for (const bucket of buckets) {

@@ -273,11 +273,13 @@ test('a step of the optimizer is that of the composed one, with clipping, decay 
       const gradients = { kernel: values([40, 30]).mul(10 ** -step), bias: values([30]) };
       norms.push(await optimizer.apply(gradients, step));
     }
-    const state = [...(await optimizer.state())].map(([name, { data }]) => [name, [...data]]);
+    const state: [string, number[]][] = [];
+    for (const { name, data } of optimizer.state())
+      state.push([name, [...(typeof data === 'function' ? await data() : data)]]);
     return {
       norms,
       params: [...params].map(([name, v]) => [name, [...v.dataSync()]] as [string, number[]]),
-      state: state as [string, number[]][],
+      state,
     };
   };
   const fused = await run();

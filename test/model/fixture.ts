@@ -103,9 +103,9 @@ export function assertGradients(
 }
 
 /** The file that scripts/fixtures/check_safetensors.py has read with Python's package. */
-export function writeSample(path: string): void {
+export async function writeSample(path: string): Promise<void> {
   const values = Float32Array.of(9, 1, 2, 3, 4, 5, 6, 9);
-  writeSafetensors(
+  await writeSafetensors(
     path,
     [
       { name: 'layer.0.kernel', shape: [2, 3], data: values.subarray(1, 7) },

@@ -89,9 +89,9 @@ describe('a folder that does not fit is refused with the reason', () => {
   }
 
   /** Rewrites the weights; `edit` gives what a tensor becomes, null to leave it out. */
-  function editTensors(
+  async function editTensors(
     edit: (name: string, shape: number[]) => { name?: string; shape?: number[] } | null,
-  ): void {
+  ): Promise<void> {
     const path = join(folder, 'model.safetensors');
     const { tensors, close } = readSafetensors(path);
     const out: TensorToWrite[] = [];
@@ -101,7 +101,7 @@ describe('a folder that does not fit is refused with the reason', () => {
       if (change) out.push({ name: change.name ?? name, shape: change.shape ?? shape, data });
     }
     close();
-    writeSafetensors(path, out);
+    await writeSafetensors(path, out);
   }
 
   test('other sizes', () => {
@@ -130,23 +130,25 @@ describe('a folder that does not fit is refused with the reason', () => {
     refused(/cls\.dense\.weight has the shape \[6,16\], the configuration needs \[7,16\]/);
   });
 
-  test('weights of another model than config.json', () => {
-    editTensors((name, shape) => (name.endsWith('intermediate.dense.bias') ? { shape: [...shape, 1] } : {}));
+  test('weights of another model than config.json', async () => {
+    await editTensors((name, shape) =>
+      name.endsWith('intermediate.dense.bias') ? { shape: [...shape, 1] } : {},
+    );
     refused(/intermediate\.dense\.bias has the shape \[32,1\], the configuration needs \[32\]/);
   });
 
-  test('a layer missing', () => {
-    editTensors((name) => (name.includes('layer.0.output') ? null : {}));
+  test('a layer missing', async () => {
+    await editTensors((name) => (name.includes('layer.0.output') ? null : {}));
     refused(/its encoder lacks 4 tensors, the first realm\.encoder\.layer\.0\.output\.dense\.weight/);
   });
 
-  test('half a head', () => {
-    editTensors((name) => (name.startsWith('cls.predictions.transform.dense') ? null : {}));
+  test('half a head', async () => {
+    await editTensors((name) => (name.startsWith('cls.predictions.transform.dense') ? null : {}));
     refused(/its masked-LM head lacks 2 tensors, the first cls\.predictions\.transform\.dense\.weight/);
   });
 
-  test('no BERT', () => {
-    editTensors((name) => ({ name: `gpt.${name}` }));
+  test('no BERT', async () => {
+    await editTensors((name) => ({ name: `gpt.${name}` }));
     refused(/has no BERT embeddings under Hugging Face's names \(it begins with gpt\./);
   });
 
@@ -177,8 +179,8 @@ describe('a folder that does not fit is refused with the reason', () => {
     refused(/pytorch_model\.bin is not read, since it may run code/);
   });
 
-  test('without pooler and head the encoder alone is imported', () => {
-    editTensors((name) => (/pooler|cls\./.test(name) ? null : {}));
+  test('without pooler and head the encoder alone is imported', async () => {
+    await editTensors((name) => (/pooler|cls\./.test(name) ? null : {}));
     const { params } = importBert(folder, config);
     assert.ok(params.has('layer.0.output.kernel'));
     assert.ok(!params.has('pooler.kernel') && !params.has('mlm.bias'));

@@ -3,7 +3,12 @@ import { before, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import type { Params } from '../../src/model/bert.ts';
 import { setParam } from '../../src/model/model.ts';
-import { createOptimizer, learningRate, type OptimizerConfig } from '../../src/train/optimizer.ts';
+import {
+  createOptimizer,
+  learningRate,
+  type Optimizer,
+  type OptimizerConfig,
+} from '../../src/train/optimizer.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { assertClose, readFixture } from './fixture.ts';
 
@@ -21,6 +26,15 @@ const config: OptimizerConfig = {
   epsilon: 1e-6,
   clipNorm: 1,
 };
+
+/** What a checkpoint would hold of the optimizer. */
+async function moments(optimizer: Optimizer): Promise<Map<string, Float32Array>> {
+  const all = new Map<string, Float32Array>();
+  for (const { name, data } of optimizer.state()) {
+    all.set(name, typeof data === 'function' ? await data() : data);
+  }
+  return all;
+}
 
 function start(values: Record<string, number[]>): Params {
   const params: Params = new Map();
@@ -74,7 +88,7 @@ test('a run resumed from the saved state goes on as if it had not stopped', asyn
   const before = start(expected.start);
   const optimizer = createOptimizer(before, names, config, expected.total);
   for (let i = 0; i < 3; i++) await optimizer.apply(gradients(i), i);
-  const saved = new Map([...(await optimizer.state())].map(([name, { data }]) => [name, data]));
+  const saved = await moments(optimizer);
   const weights = Object.fromEntries(names.map((name) => [name, [...before.get(name)!.dataSync()]]));
   optimizer.dispose();
 
@@ -93,7 +107,7 @@ test('a gradient that is not finite changes nothing', async () => {
   bad[names[0]] = tf.fill(expected.shapes[names[0]], Number.NaN);
   assert.ok(Number.isNaN(await optimizer.apply(bad, 1)));
   for (const name of names) assertClose(params.get(name)!, expected.start[name], name);
-  for (const { data } of (await optimizer.state()).values()) assert.ok(data.every((value) => value === 0));
+  for (const data of (await moments(optimizer)).values()) assert.ok(data.every((value) => value === 0));
 });
 
 test('a parameter without a gradient is left alone, also beside others that have one', async () => {
