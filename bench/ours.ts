@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { loadConfig } from '../src/config.ts';
-import { type EncoderInput, encoderInput, readout } from '../src/model/bert.ts';
+import { type EncoderInput, encoderInput, readout, type Shape } from '../src/model/bert.ts';
 import { embedSequences, type Sequences } from '../src/model/embedder.ts';
 import type { Feed } from '../src/model/feed.ts';
 import { describeModel, disposeModel, initialise, type Model, modelShapes } from '../src/model/model.ts';
@@ -8,7 +8,7 @@ import { blockPlaces } from '../src/model/reader.ts';
 import { retrieverInput } from '../src/model/retriever.ts';
 import { random } from '../src/random.ts';
 import { batchGradients } from '../src/train/ict.ts';
-import { createOptimizer } from '../src/train/optimizer.ts';
+import { createOptimizer, type Optimizer } from '../src/train/optimizer.ts';
 import { realmGradients } from '../src/train/pretrain.ts';
 import { type QaFeed, qaGradients, qaShapes } from '../src/train/qa.ts';
 import { type Batches, READ, RETRIEVED, type Size, VOCABULARY } from './batches.ts';
@@ -31,19 +31,23 @@ export function ours({ layers, hidden, heads }: Size, batches: Batches): Ours {
   const config = loadConfig('configs/squad-open.yaml', sets);
   const { projection, spanHidden, maxSpanWidth, positions } = config.model;
   const model = describeModel(config.model, VOCABULARY);
-  const shapes = modelShapes(model);
-  initialise(model, shapes, random(1));
-  const optimizer = createOptimizer(
-    model.params,
-    shapes.map(({ name }) => name),
-    config.pretrain.optimizer,
-    1000,
-  );
+  initialise(model, modelShapes(model), random(1));
+  const optimizers = new Map<string, Optimizer>();
+  /** Each kind of training has an optimizer of its own, from its first step on. */
+  const apply = async (kind: Step, shapes: readonly Shape[], gradients: tf.NamedTensorMap) => {
+    let optimizer = optimizers.get(kind);
+    if (!optimizer) {
+      const names = shapes.map(({ name }) => name);
+      optimizer = createOptimizer(model.params, names, config.pretrain.optimizer, 1000);
+      optimizers.set(kind, optimizer);
+    }
+    await optimizer.apply(gradients, 0);
+  };
   return {
-    steps: ourSteps(model, batches, (gradients) => optimizer.apply(gradients, 0)),
+    steps: ourSteps(model, batches, apply),
     sizes: { positions, projection, spanHidden, maxSpanWidth },
     dispose() {
-      optimizer.dispose();
+      for (const optimizer of optimizers.values()) optimizer.dispose();
       disposeModel(model);
     },
   };
@@ -52,7 +56,7 @@ export function ours({ layers, hidden, heads }: Size, batches: Batches): Ours {
 function ourSteps(
   model: Model,
   batches: Batches,
-  apply: (gradients: tf.NamedTensorMap) => Promise<number>,
+  apply: (kind: Step, shapes: readonly Shape[], gradients: tf.NamedTensorMap) => Promise<void>,
 ): Record<Step, () => Promise<unknown>> {
   const input = ({ ids, firstSegment }: Sequences) => encoderInput(ids, firstSegment);
   const embedInput = input(batches.embed);
@@ -74,13 +78,17 @@ function ourSteps(
     async ict() {
       const { ict } = batches;
       const step = await batchGradients(model, retriever, ict, ict.queries.ids.length, undefined);
-      return apply(step.gradients);
+      return apply('ict', retriever, step.gradients);
     },
     async pretrain() {
       const feed = realmFeed(model, batches, input);
-      return apply((await realmGradients(model, all, feed, pretrain, masks, undefined)).gradients);
+      const step = await realmGradients(model, all, feed, pretrain, masks, undefined);
+      return apply('pretrain', all, step.gradients);
     },
-    qa: async () => apply((await qaGradients(model, trained, qa, batches.qa.queries.ids.length)).gradients),
+    async qa() {
+      const step = await qaGradients(model, trained, qa, batches.qa.queries.ids.length);
+      return apply('qa', trained, step.gradients);
+    },
   };
 }
 
