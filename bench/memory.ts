@@ -1,5 +1,8 @@
-// One step's peak of memory in a process of its own, for bench.ts: `memory.ts SIZE STEP THREADS ENGINE` prints bytes.
-import { readFileSync } from 'node:fs';
+// The peak of weights, optimizer and step in a process of its own, for bench.ts: `memory.ts SIZE STEP THREADS ENGINE`
+// prints bytes.
+import { readFileSync, writeFileSync } from 'node:fs';
+import { setFlagsFromString } from 'node:v8';
+import { runInNewContext } from 'node:vm';
 import { startEngine } from '../src/engine.ts';
 import { makeBatches, SIZES } from './batches.ts';
 import { ours, type Step } from './ours.ts';
@@ -10,6 +13,10 @@ const batches = makeBatches(size, 1);
 await startEngine(engine as 'auto', { threads: Number(threads) });
 const before = bytes('VmRSS');
 const our = ours(size, batches);
+// What making random weights left on the heap is no part of a step.
+setFlagsFromString('--expose-gc');
+runInNewContext('gc')();
+writeFileSync('/proc/self/clear_refs', '5'); // the peak starts anew
 for (let i = 0; i < 3; i++) await our.steps[step as Step]();
 console.log(bytes('VmHWM') - before);
 

@@ -310,10 +310,12 @@ function layer(
   noise: Noise | undefined,
   read: Readout | undefined,
 ): tf.Tensor2D {
-  const residual = read ? (tf.gather(x, read.at) as tf.Tensor2D) : x;
-  const context = attend(params, `${p}attention.qkv.`, config, x, residual, input, noise, read);
-  const attended = dense(params, `${p}attention.output.`, context);
-  const y = addNorm(params, `${p}attention.norm.`, attended, residual, config.layerNormEps, noise);
+  const y = tf.tidy(() => {
+    const residual = read ? (tf.gather(x, read.at) as tf.Tensor2D) : x;
+    const context = attend(params, `${p}attention.qkv.`, config, x, residual, input, noise, read);
+    const attended = dense(params, `${p}attention.output.`, context);
+    return addNorm(params, `${p}attention.norm.`, attended, residual, config.layerNormEps, noise);
+  });
   const inner = dense(params, `${p}intermediate.`, y, config.gelu); // [., F]
   const out = dense(params, `${p}output.`, inner);
   return addNorm(params, `${p}output.norm.`, out, y, config.layerNormEps, noise);
@@ -335,8 +337,10 @@ function attend(
   if (hasFused()) {
     const drop = dropOf(noise);
     if (!read) {
-      const qkv = fusedDense(x, kernel, bias);
-      return fusedAttention(qkv, undefined, input.bounds, input.bounds, N, drop);
+      return tf.tidy(() => {
+        const qkv = fusedDense(x, kernel, bias);
+        return fusedAttention(qkv, undefined, input.bounds, input.bounds, N, drop);
+      });
     }
     const q = fusedDense(asking, kernel, bias, 'none', 0, H);
     const kv = fusedDense(x, kernel, bias, 'none', H, 2 * H);
