@@ -2,12 +2,14 @@
  * The native TensorFlow engine where the official binary cannot be had: the same Node binding, compiled against
  * the TensorFlow that the Python wheel carries. No Python code runs in it; Python's pip only downloads the wheel.
  *
- *   node scripts/engine.mjs install [--optional] [--cuda]   builds it unless one stands (--optional: failure is exit code 0)
- *   node scripts/engine.mjs status                          what stands, its checksums, and whether it computes
- *   node scripts/engine.mjs remove                          takes every trace of it away
+ *   node scripts/engine.mjs install [--optional] [--cuda | --cpu]
+ *                                     builds it unless one stands (--optional: failure is exit code 0; --cuda: the one
+ *                                     that computes on an NVIDIA GPU, kept by later installs; --cpu: back from that)
+ *   node scripts/engine.mjs status    what stands, its checksums, whether it computes and on what
+ *   node scripts/engine.mjs remove    takes every trace of it away
  *
- * What it leaves: CACHE/engine-KEY (TensorFlow's libraries and headers, OpenBLAS, the binding, the package's tarball,
- * stamp.json), shared by every checkout, and node_modules/.realm-engine (the package's JavaScript, the kernels of
+ * What it leaves: CACHE/engine-KEY (TensorFlow's libraries and headers, for --cuda NVIDIA's libraries, OpenBLAS, the
+ * binding, the package's tarball, stamp.json), shared by every checkout, and node_modules/.realm-engine (the package's JavaScript, the kernels of
  * src/engine/native compiled for this processor, and engine.json, which src/engine.ts reads).
  * It may use nothing outside Node itself, because npm runs it while it installs.
  */
@@ -17,6 +19,7 @@ import {
   closeSync,
   createReadStream,
   existsSync,
+  lstatSync,
   mkdirSync,
   openSync,
   readdirSync,
@@ -25,6 +28,7 @@ import {
   rmSync,
   statfsSync,
   statSync,
+  symlinkSync,
   writeFileSync,
   writeSync,
 } from 'node:fs';
@@ -39,12 +43,12 @@ const PACKAGE_VERSION = '4.22.0';
 /** As in package-lock.json, which is not at hand where realm is itself a dependency. */
 const PACKAGE_INTEGRITY =
   'sha512-p//NN6DGiN4hInUmIkRffaFVMcdTREUMjPyjW04J7OXvB2zBlQimj61eFKSgRrH3f5TnOfKzb0n56he/B6a4bw==';
-/** Counts changes to how the binding is compiled; a build made by an older recipe is not used. */
-const RECIPE = 2;
+/** Counts changes to how a variant is built; a build made by an older recipe is not used. */
+const RECIPES = { cpu: 2, cuda: 3 };
 
 /**
  * One wheel a machine, whatever Python runs pip: the libraries in it know nothing of the Python version.
- * `megabytes` is the download. No `tensorflow-cpu` is published for ARM; `tensorflow` is the CPU build there.
+ * No `tensorflow-cpu` is published for ARM; `tensorflow` is the CPU build there.
  */
 const WHEELS = {
   'x64-cpu': {
@@ -64,6 +68,75 @@ const WHEELS = {
   },
 };
 
+/**
+ * NVIDIA's libraries that the `x64-cuda` wheel opens when it finds a GPU: of each wheel that `tensorflow[and-cuda]`
+ * asks for the newest of CUDA 12. Two of those are left out: no library here names cuRAND, and the compiler of
+ * cuda-nvcc serves XLA's compiled functions and a few kernels (FloorMod, trigonometry of complex numbers), none of
+ * which realm runs; the other kernels come compiled in TensorFlow.
+ */
+const NVIDIA = [
+  {
+    name: 'nvidia-cudnn-cu12',
+    version: '9.28.0.42',
+    platform: 'manylinux_2_27_x86_64',
+    sha256: '9ff58b7f36dacd0a93e89f8f2957b52466889217963701daa15e577317cfa375',
+  },
+  {
+    name: 'nvidia-cublas-cu12',
+    version: '12.9.3.13',
+    platform: 'manylinux_2_27_x86_64',
+    sha256: 'd7d51055f161b317c7105ddaae90e71eda059026074ffef93cf7cde2886bfe72',
+  },
+  {
+    name: 'nvidia-cusparse-cu12',
+    version: '12.5.10.65',
+    platform: 'manylinux2014_x86_64',
+    sha256: '73060ce019ac064a057267c585bf1fd5a353734151f87472ff02b2c5c9984e78',
+  },
+  {
+    name: 'nvidia-nccl-cu12',
+    version: '2.32.3',
+    platform: 'manylinux_2_27_x86_64',
+    sha256: 'bb94b2348e4861d5e8aa00b36c3d12d9bdf9c6369b82cbb723de0b582280a21c',
+  },
+  {
+    name: 'nvidia-cusolver-cu12',
+    version: '11.7.5.82',
+    platform: 'manylinux_2_27_x86_64',
+    sha256: '15da72d1340d29b5b3cf3fd100e3cd53421dde36002eda6ed93811af63c40d88',
+  },
+  {
+    name: 'nvidia-cufft-cu12',
+    version: '11.4.1.4',
+    platform: 'manylinux2014_x86_64',
+    sha256: 'c67884f2a7d276b4b80eb56a79322a95df592ae5e765cf1243693365ccab4e28',
+  },
+  {
+    name: 'nvidia-cuda-nvrtc-cu12',
+    version: '12.9.86',
+    platform: 'manylinux2010_x86_64',
+    sha256: '210cf05005a447e29214e9ce50851e83fc5f4358df8b453155d5e1918094dcb4',
+  },
+  {
+    name: 'nvidia-nvjitlink-cu12',
+    version: '12.9.86',
+    platform: 'manylinux2010_x86_64',
+    sha256: 'e3f1171dbdc83c5932a45f0f4c99180a70de9bd2718c1ab77d14104f6d7147f9',
+  },
+  {
+    name: 'nvidia-cuda-cupti-cu12',
+    version: '12.9.79',
+    platform: 'manylinux_2_25_x86_64',
+    sha256: '096bcf334f13e1984ba36685ad4c1d6347db214de03dbb6eebb237b41d9d934f',
+  },
+  {
+    name: 'nvidia-cuda-runtime-cu12',
+    version: '12.9.79',
+    platform: 'manylinux2014_x86_64',
+    sha256: '25bba2dfb01d48a9b59ca474a1ac43c6ebf7011f1b0b8cc44f54eb6ac48a96c3',
+  },
+];
+
 /** OpenBLAS multiplies in our kernels: it is twice as fast as TensorFlow's own products on the small matrices of attention. */
 const OPENBLAS = {
   name: 'scipy-openblas32',
@@ -78,13 +151,21 @@ const OPENBLAS = {
   },
 };
 
-const LIBRARIES = ['libtensorflow_cc.so.2', 'libtensorflow_framework.so.2'];
 const BLAS = 'libscipy_openblas.so';
 const KERNELS = 'realm_kernels.node';
 const BINDING = 'tfjs_binding.node';
 const TARBALL = 'tfjs-node-gpu.tgz';
-/** Wheel, its libraries and headers unpacked, and some room. */
-const DISK_NEEDED = 2.5e9;
+/** What a build downloads, and the disk it takes: what it unpacks, the largest wheel beside that, and some room. */
+const SIZES = { cpu: { download: 280e6, disk: 2.5e9 }, cuda: { download: 3280e6, disk: 6e9 } };
+
+/**
+ * TensorFlow's libraries look for NVIDIA's at $ORIGIN/../nvidia/NAME/lib: one folder down, they find them in the
+ * engine's own folder and LD_LIBRARY_PATH is not needed.
+ */
+const libraries = (variant) =>
+  ['libtensorflow_cc.so.2', 'libtensorflow_framework.so.2'].map((name) =>
+    variant === 'cuda' ? `tensorflow/${name}` : name,
+  );
 
 const self = fileURLToPath(import.meta.url);
 const root = dirname(dirname(self));
@@ -98,10 +179,10 @@ class Missing extends Error {}
 
 // ---------------------------------------------------------------------------------------------------- commands
 
-async function install({ optional, cuda }) {
+async function install({ optional, cuda, cpu }) {
   if (optional && (process.env.npm_config_omit ?? '').split(/[\s,]+/).includes('optional')) return;
   const standing = readPointer();
-  if (standing && (!cuda || standing.variant === 'cuda')) {
+  if (standing && (cuda ? standing.variant === 'cuda' : !cpu || standing.variant !== 'cuda')) {
     const { variant, tensorflow, binding, sources } = standing;
     const current = variant === 'official' || dirname(binding) === engineDir(variant);
     if (current && (variant === 'official' || sources === sourcesDigest())) {
@@ -110,7 +191,7 @@ async function install({ optional, cuda }) {
     }
   }
   if (!cuda && (await useOfficial())) return;
-  const variant = cuda || stamped(engineDir('cuda')) ? 'cuda' : 'cpu';
+  const variant = cuda || (!cpu && hasCard() && stamped(engineDir('cuda'))) ? 'cuda' : 'cpu';
   const dir = engineDir(variant);
   const unlock = await lock();
   try {
@@ -120,6 +201,9 @@ async function install({ optional, cuda }) {
     unlock();
   }
 }
+
+/** Whether NVIDIA's driver is there, of Linux or of Windows below it: a home folder may be shared with machines without. */
+const hasCard = () => existsSync('/dev/nvidiactl') || existsSync('/dev/dxg');
 
 async function status() {
   const standing = readPointer();
@@ -133,8 +217,7 @@ async function status() {
       say(`  ${name}  ${megabytes(seal.bytes)}  checksum agrees`);
     }
   }
-  await compute(standing.package, standing.binding);
-  say('  computes: yes');
+  say(`  computes: yes, on the ${await compute(standing.package, standing.binding)}`);
 }
 
 const REBUILD = 'run: node scripts/engine.mjs remove && node scripts/engine.mjs install';
@@ -176,7 +259,7 @@ function readPointer() {
 }
 
 function engineDir(variant) {
-  return join(cache, `engine-${TENSORFLOW}-${variant}-${process.arch}-${RECIPE}`);
+  return join(cache, `engine-${TENSORFLOW}-${variant}-${process.arch}-${RECIPES[variant]}`);
 }
 
 /** The stamp of a finished build whose files all have their stamped length; `status` also compares the checksums. */
@@ -227,7 +310,7 @@ async function link(dir, variant) {
     await unpackJavaScript(dir, aside);
     let kernels;
     try {
-      await step('kernels compiled', undefined, () => compileKernels(dir, join(aside, KERNELS)));
+      await step('kernels compiled', undefined, () => compileKernels(dir, variant, join(aside, KERNELS)));
       kernels = { file: KERNELS, sources: sourcesDigest(), processor: processor() };
     } catch (error) {
       if (!(error instanceof Missing)) throw error;
@@ -255,15 +338,16 @@ function sourcesDigest() {
 /** The kernels use every instruction of the processor that they are compiled on. */
 const processor = () => cpus()[0]?.model ?? '';
 
-async function compileKernels(dir, out) {
+async function compileKernels(dir, variant, out) {
+  const framework = join(dir, libraries(variant)[1]);
   await compileShared(
     ['-O3', '-march=native', '-fopenmp-simd', '-fno-math-errno', '-fno-trapping-math'],
     [join(dir, 'include')],
     nativeSources()
       .filter((name) => name.endsWith('.cc'))
       .map((name) => join(native, name)),
-    [join(dir, LIBRARIES[1]), join(dir, BLAS)],
-    [`-Wl,-rpath,${dir}`],
+    [framework, join(dir, BLAS)],
+    [`-Wl,-rpath,${dir}:${dirname(framework)}`],
     out,
   );
 }
@@ -278,44 +362,45 @@ async function unpackJavaScript(dir, into) {
 // ------------------------------------------------------------------------------------------------------- build
 
 /**
- * Builds into DIR.work and renames it when a matmul has come out right. Finished steps are kept in that folder,
- * so an interrupted build goes on where it was.
+ * Builds in DIR.work/engine and renames that when a matmul has come out right. What a finished step has made there
+ * is kept, so an interrupted build goes on where it was.
  */
 async function build(dir, variant) {
-  const wheel = { version: TENSORFLOW, ...WHEELS[`${process.arch}-${variant}`] };
-  const python = await requirements(wheel);
   const work = `${dir}.work`;
-  mkdirSync(work, { recursive: true });
-  const started = performance.now();
-  say(`native engine: building it once, about a minute and 280 MB of download; Ctrl-C is safe`);
-
-  await step(`${PACKAGE} ${PACKAGE_VERSION} from npm`, join(work, TARBALL), () => fetchPackage(work));
-  const unpacked = join(work, 'unpacked');
-  await step(`libraries and headers out of the wheel`, unpacked, async () => {
-    const file = await fetchWheel(python, wheel, work);
-    await unpack(python, file, unpacked);
-    rmSync(join(work, 'wheel'), { recursive: true, force: true });
-  });
-  const blas = join(work, BLAS);
-  await step(`${OPENBLAS.name} ${OPENBLAS.version}`, blas, async () => {
-    const wheel = { name: OPENBLAS.name, version: OPENBLAS.version, ...OPENBLAS[process.arch] };
-    const file = await fetchWheel(python, wheel, work);
-    const into = join(work, 'blas');
-    await command(python, ['-m', 'zipfile', '-e', file, into]);
-    renameSync(join(into, 'scipy_openblas32', 'lib', BLAS), blas);
-    for (const folder of ['wheel', 'blas']) rmSync(join(work, folder), { recursive: true, force: true });
-  });
-
   const out = join(work, 'engine');
-  rmSync(out, { recursive: true, force: true });
-  mkdirSync(out);
-  await step('binding compiled', join(out, BINDING), () => compile(work, unpacked, out));
-  renameSync(join(work, TARBALL), join(out, TARBALL));
-  for (const name of LIBRARIES) renameSync(join(unpacked, 'tensorflow', name), join(out, name));
-  renameSync(join(unpacked, 'tensorflow', 'include'), join(out, 'include'));
-  renameSync(blas, join(out, BLAS));
+  const python = await requirements(variant, SIZES[variant].disk - sizeOf(work));
+  mkdirSync(out, { recursive: true });
+  const started = performance.now();
+  const download = megabytes(SIZES[variant].download);
+  say(`native engine: building it once, a minute or more and ${download} of download; Ctrl-C is safe`);
+
+  await step(`${PACKAGE} ${PACKAGE_VERSION} from npm`, join(out, TARBALL), () => fetchPackage(work, out));
+  await step(`libraries and headers out of the wheel`, join(out, 'include'), async () => {
+    const wheel = { version: TENSORFLOW, ...WHEELS[`${process.arch}-${variant}`] };
+    const unpacked = await fetchUnpacked(python, wheel, work, TENSORFLOW_FILES);
+    for (const name of libraries(variant)) {
+      mkdirSync(dirname(join(out, name)), { recursive: true });
+      renameSync(join(unpacked, 'tensorflow', basename(name)), join(out, name));
+    }
+    renameSync(join(unpacked, 'tensorflow', 'include'), join(out, 'include'));
+  });
+  await step(`${OPENBLAS.name} ${OPENBLAS.version}`, join(out, BLAS), async () => {
+    const wheel = { name: OPENBLAS.name, version: OPENBLAS.version, ...OPENBLAS[process.arch] };
+    const unpacked = await fetchUnpacked(python, wheel, work, `scipy_openblas32/lib/${BLAS}`);
+    renameSync(join(unpacked, 'scipy_openblas32', 'lib', BLAS), join(out, BLAS));
+  });
+  if (variant === 'cuda') await fetchNvidia(python, work, out);
+  rmSync(join(out, BINDING), { force: true });
+  await step('binding compiled', undefined, () => compile(work, out, variant));
+
+  const names = [...libraries(variant), BLAS, BINDING, TARBALL];
+  if (variant === 'cuda') {
+    for (const name of readdirSync(join(out, 'nvidia'), { recursive: true })) {
+      if (name.includes('.so')) names.push(join('nvidia', name));
+    }
+  }
   const files = {};
-  for (const name of [...LIBRARIES, BLAS, BINDING, TARBALL]) {
+  for (const name of names) {
     const path = join(out, name);
     files[name] = { bytes: statSync(path).size, sha256: await digest(path, 'sha256', 'hex') };
   }
@@ -324,18 +409,62 @@ async function build(dir, variant) {
     `${JSON.stringify({ tensorflow: TENSORFLOW, variant, files }, null, 2)}\n`,
   );
 
-  await step('a matmul comes out right', undefined, () => tryOut(out));
+  let device;
+  await step('a matmul comes out right', undefined, async () => {
+    device = await tryOut(out);
+  });
   rmSync(dir, { recursive: true, force: true });
   renameSync(out, dir);
   rmSync(work, { recursive: true, force: true });
-  const size = Object.values(files).reduce((sum, f) => sum + f.bytes, 0);
-  say(`native engine: ready after ${seconds(started)}, ${megabytes(size)} in ${dir}`);
+  say(`native engine: ready after ${seconds(started)}, ${megabytes(sizeOf(dir))} in ${dir}`);
+  if (variant === 'cuda' && device === 'CPU')
+    say('native engine: TensorFlow finds no GPU here now; realm says what is wanting when it starts');
+}
+
+/** The two libraries, and of the headers those that the binding and our kernels include. */
+const TENSORFLOW_FILES = [
+  'tensorflow/libtensorflow_(cc|framework)[.]so[.]2',
+  'tensorflow/include/(tensorflow/c|tensorflow/core/platform|tensorflow/core/common_runtime/next_pluggable_device/c' +
+    '|tsl/platform|xla/tsl/c|xla/c|xla/stream_executor)/.*[.]h',
+].join('|');
+
+/**
+ * NVIDIA's libraries into OUT/nvidia, in the wheels' own folders, by which they find one another. All that open them
+ * sit in libtensorflow_framework, whose list of folders lacks cuSOLVER's: a link in the runtime's makes up for it.
+ * Last TensorFlow's own function must find them all, which needs no GPU; on a machine that has one, it would
+ * otherwise leave the GPU alone.
+ */
+async function fetchNvidia(python, work, out) {
+  const nvidia = join(out, 'nvidia');
+  mkdirSync(nvidia, { recursive: true });
+  for (const wheel of NVIDIA) {
+    const folder = wheel.name.replace(/^nvidia-|-cu12$/g, '').replaceAll('-', '_');
+    await step(`${wheel.name} ${wheel.version}`, join(nvidia, folder), async () => {
+      const unpacked = await fetchUnpacked(python, wheel, work, `nvidia/${folder}/lib/[^/]*[.]so[^/]*`);
+      renameSync(join(unpacked, 'nvidia', folder), join(nvidia, folder));
+    });
+  }
+  const link = join(nvidia, 'cuda_runtime', 'lib', 'libcusolver.so.11');
+  rmSync(link, { force: true });
+  symlinkSync('../../cusolver/lib/libcusolver.so.11', link);
+  const program = `
+import ctypes, sys
+found = getattr(ctypes.CDLL(sys.argv[1]), '_ZN3tsl8internal9DsoLoader26MaybeTryDlopenGPULibrariesEv')
+found.restype = None
+status = (ctypes.c_size_t * 8)()
+found(status)  # an absl::Status, returned in place: 1 is OK
+sys.exit(0 if status[0] == 1 else "error: TensorFlow cannot load NVIDIA's libraries")
+`;
+  const framework = join(out, libraries('cuda')[1]);
+  await step("NVIDIA's libraries load", undefined, () => command(python, ['-c', program, framework]));
 }
 
 /** Everything that could be wanting, checked before the first byte is downloaded. Returns the Python to call. */
-async function requirements(wheel) {
-  if (process.platform !== 'linux' || !wheel.name) {
-    throw new Missing(`no recipe for ${process.platform} ${process.arch} (Linux on x64 and arm64 have one)`);
+async function requirements(variant, needed) {
+  if (process.platform !== 'linux' || !WHEELS[`${process.arch}-${variant}`]) {
+    const there =
+      variant === 'cuda' ? 'for NVIDIA GPUs Linux on x64 has one' : 'Linux on x64 and arm64 have one';
+    throw new Missing(`no recipe for ${process.platform} ${process.arch} (${there})`);
   }
   const glibc = process.report.getReport().header.glibcVersionRuntime;
   if (!glibc || compareVersions(glibc, '2.27') < 0) {
@@ -345,8 +474,10 @@ async function requirements(wheel) {
   }
   mkdirSync(cache, { recursive: true });
   const disk = statfsSync(cache);
-  if (disk.bavail * disk.bsize < DISK_NEEDED) {
-    throw new Missing(`${cache} has ${megabytes(disk.bavail * disk.bsize)} free, the build needs 2500 MB`);
+  if (disk.bavail * disk.bsize < needed) {
+    throw new Missing(
+      `${cache} has ${megabytes(disk.bavail * disk.bsize)} free, the build needs ${megabytes(needed)}`,
+    );
   }
   if (!works('tar', ['--version'])) throw new Missing('no tar');
   if (!works(compiler(), ['--version'])) {
@@ -373,7 +504,7 @@ function compareVersions(a, b) {
   return a.localeCompare(b, 'en', { numeric: true });
 }
 
-async function fetchPackage(work) {
+async function fetchPackage(work, out) {
   const npm = process.env.npm_execpath?.endsWith('.js')
     ? [process.execPath, process.env.npm_execpath]
     : ['npm'];
@@ -395,13 +526,13 @@ async function fetchPackage(work) {
       `${PACKAGE} ${PACKAGE_VERSION}: what npm delivered has another checksum than the pinned one`,
     );
   }
-  renameSync(file, join(work, TARBALL));
+  renameSync(file, join(out, TARBALL));
   rmSync(into, { recursive: true });
 }
 
 /** Downloads the wheel with pip, which compares the pinned hash and takes a whole wheel that is there already. */
 async function fetchWheel(python, wheel, work) {
-  const into = join(work, 'wheel');
+  const into = join(work, 'wheel', wheel.name);
   const temporary = join(work, 'tmp');
   rmSync(temporary, { recursive: true, force: true });
   mkdirSync(temporary);
@@ -438,34 +569,32 @@ async function fetchWheel(python, wheel, work) {
   return join(into, readdirSync(into)[0]);
 }
 
-/** Streams the two libraries and the C headers out of the wheel; Python's zipfile checks each member's CRC. */
-async function unpack(python, file, into) {
-  const aside = `${into}.tmp`;
-  rmSync(aside, { recursive: true, force: true });
+/** Downloads a wheel and unpacks the files whose whole name matches; Python's zipfile checks each one's CRC. */
+async function fetchUnpacked(python, wheel, work, files) {
+  const file = await fetchWheel(python, wheel, work);
+  const into = join(work, 'unpacked');
+  rmSync(into, { recursive: true, force: true });
   const program = `
-import sys, zipfile
+import re, sys, zipfile
 wheel = zipfile.ZipFile(sys.argv[1])
-headers = ('tensorflow/c/', 'tensorflow/core/platform/', 'tensorflow/core/common_runtime/next_pluggable_device/c/',
-           'tsl/platform/', 'xla/tsl/c/', 'xla/c/', 'xla/stream_executor/')
-wanted = tuple('tensorflow/include/' + h for h in headers)
-libraries = ['tensorflow/' + l for l in sys.argv[3:]]
-for name in libraries + [n for n in wheel.namelist() if n.startswith(wanted) and n.endswith('.h')]:
-    wheel.extract(name, sys.argv[2])
+for name in wheel.namelist():
+    if re.fullmatch(sys.argv[3], name):
+        wheel.extract(name, sys.argv[2])
 `;
-  await command(python, ['-c', program, file, aside, ...LIBRARIES]);
-  renameSync(aside, into);
+  await command(python, ['-c', program, file, into, files]);
+  rmSync(join(work, 'wheel'), { recursive: true });
+  return into;
 }
 
-async function compile(work, unpacked, out) {
-  await command('tar', ['-xzf', join(work, TARBALL), '-C', work, 'package/binding']);
+async function compile(work, out, variant) {
+  await command('tar', ['-xzf', join(out, TARBALL), '-C', work, 'package/binding']);
   const source = join(work, 'package');
-  const tensorflow = join(unpacked, 'tensorflow');
   await compileShared(
     ['-O2'],
-    [source, join(tensorflow, 'include')],
+    [source, join(out, 'include')],
     ['tfjs_backend.cc', 'tfjs_binding.cc'].map((name) => join(source, 'binding', name)),
-    LIBRARIES.map((name) => join(tensorflow, name)),
-    ['-Wl,-rpath,$ORIGIN'],
+    libraries(variant).map((name) => join(out, name)),
+    [`-Wl,-rpath,${join('$ORIGIN', dirname(libraries(variant)[0]))}`],
     join(out, BINDING),
   );
 }
@@ -492,13 +621,16 @@ async function tryOut(out) {
   const js = `${installed}.${process.pid}.try`;
   try {
     await unpackJavaScript(out, js);
-    await compute(join(js, 'package'), join(out, BINDING));
+    return await compute(join(js, 'package'), join(out, BINDING));
   } finally {
     rmSync(js, { recursive: true, force: true });
   }
 }
 
-/** Multiplies two matrices in a child process: a library that does not fit this machine may kill the process. */
+/**
+ * Multiplies two matrices in a child process: a library that does not fit this machine may kill the process.
+ * Returns on what: GPU or CPU.
+ */
 async function compute(packageDir, binding) {
   const program = `
 const { createRequire } = require('node:module');
@@ -510,18 +642,20 @@ need('./dist/register_all_kernels.js');
 tf.registerBackend('tensorflow', () => new NodeJSKernelBackend(need(binding), 'tfjs-node-gpu'));
 tf.setBackend('tensorflow');
 const product = tf.matMul([[1, 2], [3, 4]], [[5, 6], [7, 8]]).dataSync();
+console.log(tf.backend().isUsingGpuDevice ? 'on the GPU' : 'on the CPU');
 process.exit(product.join() === '19,22,43,50' ? 0 : 1);
 `;
-  await command(process.execPath, ['-e', program, packageDir, binding], {
-    env: { ...process.env, TF_CPP_MIN_LOG_LEVEL: '2', IS_TEST: '1' },
+  const said = await command(process.execPath, ['-e', program, packageDir, binding], {
+    env: { TF_FORCE_GPU_ALLOW_GROWTH: 'true', ...process.env, TF_CPP_MIN_LOG_LEVEL: '2', IS_TEST: '1' },
   });
+  return /^on the (GPU|CPU)$/m.exec(said)[1];
 }
 
 // ------------------------------------------------------------------------------------------------- small things
 
 const children = new Set();
 
-/** Runs a program quietly to its end; a failure is told with the last line it said that looks like the reason. */
+/** Runs a program quietly to its end and returns what it said; a failure is told with the last line it said that looks like the reason. */
 function command(name, args, options = {}) {
   return new Promise((done, fail) => {
     const child = spawn(name, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
@@ -535,7 +669,7 @@ function command(name, args, options = {}) {
     child.on('error', fail);
     child.on('close', (code, signal) => {
       children.delete(child);
-      if (code === 0) return done();
+      if (code === 0) return done(said);
       const lines = said.trim().split('\n');
       const reason = lines.findLast((line) => /error|cannot|fatal/i.test(line)) ?? lines.at(-1);
       fail(
@@ -572,7 +706,7 @@ function sizeOf(folder) {
   try {
     for (const entry of readdirSync(folder, { withFileTypes: true })) {
       const path = join(folder, entry.name);
-      bytes += entry.isDirectory() ? sizeOf(path) : statSync(path).size;
+      bytes += entry.isDirectory() ? sizeOf(path) : lstatSync(path).size;
     }
   } catch {} // a file moved away while we looked
   return bytes;
@@ -648,21 +782,22 @@ const seconds = (since) => `${((performance.now() - since) / 1000).toFixed(1)} s
 // --------------------------------------------------------------------------------------------------------- main
 
 const [verb, ...flags] = process.argv.slice(2);
-const known = { install: ['--optional', '--cuda'], status: [], remove: [] };
-if (!(verb in known) || flags.some((flag) => !known[verb].includes(flag))) {
-  say('usage: node scripts/engine.mjs install [--optional] [--cuda] | status | remove');
+const known = { install: ['--optional', '--cuda', '--cpu'], status: [], remove: [] };
+const [optional, cuda, cpu] = known.install.map((flag) => flags.includes(flag));
+if (!(verb in known) || flags.some((flag) => !known[verb].includes(flag)) || (cuda && cpu)) {
+  say('usage: node scripts/engine.mjs install [--optional] [--cuda | --cpu] | status | remove');
   process.exit(2);
 }
-const optional = flags.includes('--optional');
 try {
-  if (verb === 'install') await install({ optional, cuda: flags.includes('--cuda') });
+  if (verb === 'install') await install({ optional, cuda, cpu });
   if (verb === 'status') await status();
   if (verb === 'remove') await remove();
 } catch (error) {
   if (verb !== 'install') say(error instanceof Missing ? error.message : String(error.stack));
   else {
     const reason = error instanceof Missing ? error.message : `${error.code ?? error.name}: ${error.message}`;
-    say(`native engine: not built, realm goes on with WebAssembly (slower): ${reason}`);
+    const instead = readPointer() ? 'the one that stands stays' : 'realm goes on with WebAssembly (slower)';
+    say(`native engine: not built, ${instead}: ${reason}`);
   }
   process.exitCode = optional ? 0 : 1;
 }
