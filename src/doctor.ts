@@ -81,7 +81,10 @@ export async function doctor(folder = 'runs'): Promise<Diagnosis> {
     disk: diskOf(folder),
     engine,
     engines,
-    faster: fasterEngine(engine, gpus.length > 0, tools()),
+    faster:
+      !engine && engines.some(({ available }) => available)
+        ? NATIVE_ON_CPU
+        : fasterEngine(engine, gpus.length > 0, tools()),
     gflops: engine && {
       matmul: (await measureProduct([1024, 1024], [1024, 1024])) / 1e9,
       batched: (await measureProduct([64, 64, 64], [64, 64, 64])) / 1e9,
@@ -115,6 +118,13 @@ function tools(): Tools {
     pip: pip('python3') || pip('python'),
   };
 }
+
+/** Where `auto` refuses to start: the native engine was built for a GPU and finds none. */
+const NATIVE_ON_CPU: FasterEngine = {
+  engine: 'native TensorFlow on the CPU',
+  missing: [],
+  command: 'node scripts/engine.mjs install --cpu',
+};
 
 /** The next faster engine than the one that starts, on a machine with these tools. */
 export function fasterEngine(

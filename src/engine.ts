@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -40,7 +41,8 @@ const BUILD_NATIVE = 'npm run engine';
  * Starts the engine that all tensor code of this process runs on, once, before the first tensor.
  * `auto` takes native TensorFlow where it loads, else WebGPU where there is a GPU, else WebAssembly, else plain JavaScript.
  * `threads` bounds the native engine's threads (default: all cores); the others compute on one.
- * Throws a `UserError` with the remedy when an engine asked for by name is not there.
+ * Throws a `UserError` with the remedy when an engine asked for by name is not there, and for `auto` too when the
+ * native engine that was built for a GPU finds none: a run planned for the GPU would go on for days without it.
  */
 export async function startEngine(
   choice: 'auto' | EngineName,
@@ -51,7 +53,7 @@ export async function startEngine(
   try {
     return await startTensorflow(options);
   } catch (error) {
-    if (!(error instanceof UserError)) throw error;
+    if (!(error instanceof UserError) || error.cause === NO_GPU) throw error;
     const hint = error.message;
     try {
       if (hasGpu()) return await startWebgpu();
@@ -77,7 +79,8 @@ const starters: Record<EngineName, (options: { threads?: number }) => Promise<En
 async function startTensorflow({ threads }: { threads?: number }): Promise<Engine> {
   const native = findNative();
   if (!tf.findBackend('tensorflow')) {
-    process.env.TF_CPP_MIN_LOG_LEVEL ??= '2'; // errors only
+    process.env.TF_CPP_MIN_LOG_LEVEL ??= gpuHidden() ? '3' : '2'; // errors only, and none about a GPU that is hidden
+    process.env.TF_FORCE_GPU_ALLOW_GROWTH ??= 'true'; // else the first process takes the whole card, and the refresher is another
     if (threads !== undefined) {
       process.env.TF_NUM_INTRAOP_THREADS = String(threads);
       process.env.TF_NUM_INTEROP_THREADS = String(threads);
@@ -101,8 +104,38 @@ async function startTensorflow({ threads }: { threads?: number }): Promise<Engin
   const onGpu = (tf.backend() as unknown as { isUsingGpuDevice: boolean }).isUsingGpuDevice;
   const description = `native TensorFlow ${native.tensorflow} on the ${onGpu ? 'GPU' : 'CPU'}`;
   if (onGpu) return { name: 'tensorflow', description };
+  if (native.variant === 'cuda' && !gpuHidden()) throw new UserError(noGpu(), { cause: NO_GPU });
   const missing = startKernels(native, threads);
   return { name: 'tensorflow', description, ...(missing ? { hint: missing } : {}) };
+}
+
+/** Marks the one failure of the native engine that `auto` does not get round. */
+const NO_GPU = 'no GPU';
+
+/** `CUDA_VISIBLE_DEVICES=''` (or -1) hides every GPU: the user wants the processor. */
+const gpuHidden = () => ['', '-1'].includes(process.env.CUDA_VISIBLE_DEVICES ?? 'all');
+
+/** Why TensorFlow may have found no GPU, as far as the driver and nvidia-smi tell, and what to do. */
+function noGpu(): string {
+  return (
+    `engine tensorflow: built for a GPU, but TensorFlow finds none: ${driverTrouble()}; install a driver for CUDA 12 ` +
+    '(525 or newer), or go back with: node scripts/engine.mjs install --cpu, ' +
+    "or set CUDA_VISIBLE_DEVICES='' to compute on the CPU"
+  );
+}
+
+function driverTrouble(): string {
+  try {
+    process.dlopen({ exports: {} }, 'libcuda.so.1');
+  } catch (error) {
+    const { message } = error as Error; // a library that loads but is no addon "did not self-register"
+    if (!/self-register/.test(message)) return `NVIDIA's driver is not there (${message})`;
+  }
+  const { stdout, stderr, error } = spawnSync('nvidia-smi', ['-L'], { encoding: 'utf8', timeout: 10_000 });
+  const said = `${stdout ?? ''}${stderr ?? ''}`.trim().replace(/\s*\n\s*/g, '; ');
+  const visible = process.env.CUDA_VISIBLE_DEVICES;
+  const smi = error ? 'nvidia-smi cannot be run' : `nvidia-smi says: ${said}`;
+  return `the driver shows it no device (${smi}${visible ? `; CUDA_VISIBLE_DEVICES is ${visible}` : ''})`;
 }
 
 let kernelsStarted = false;

@@ -1,6 +1,18 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
-import { test } from 'node:test';
+import { spawnSync } from 'node:child_process';
+import {
+  cpSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { after, before, describe, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import { doctor, formatDiagnosis } from '../src/doctor.ts';
 import { type EngineName, startEngine } from '../src/engine.ts';
@@ -47,6 +59,97 @@ test('the pinned package is the one of package-lock.json', () => {
   const script = readFileSync('scripts/engine.mjs', 'utf8');
   assert.ok(script.includes(`'${version}'`));
   assert.ok(script.includes(`'${integrity}'`));
+});
+
+test('the same NVIDIA library is pinned once, each with a version and a checksum', () => {
+  const script = readFileSync('scripts/engine.mjs', 'utf8');
+  const pins = [
+    ...script.matchAll(
+      /name: '(nvidia-[a-z-]+-cu12)',\s+version: '[\d.]+',\s+platform: '(manylinux\w+_x86_64)',\s+sha256: '[\da-f]{64}'/g,
+    ),
+  ];
+  assert.equal(pins.length, script.match(/'nvidia-[a-z-]+-cu12'/g)!.length);
+  assert.equal(new Set(pins.map(([, name]) => name)).size, pins.length);
+});
+
+/** A checkout of its own with an engine.json that names a binding of nothing but JavaScript, and a child to start it. */
+describe('the native engine built for a GPU', () => {
+  let checkout: string;
+
+  before(() => {
+    checkout = mkdtempSync(join(tmpdir(), 'realm-engine-'));
+    cpSync('src', join(checkout, 'src'), { recursive: true });
+    cpSync('package.json', join(checkout, 'package.json'));
+    const packages = join(checkout, 'node_modules');
+    mkdirSync(packages);
+    for (const name of readdirSync('node_modules').filter((n) => !n.startsWith('.'))) {
+      symlinkSync(resolve('node_modules', name), join(packages, name));
+    }
+    const engine = join(packages, '.realm-engine');
+    const dist = join(engine, 'package', 'dist');
+    mkdirSync(dist, { recursive: true });
+    writeFileSync(
+      join(dist, 'nodejs_kernel_backend.js'),
+      `exports.NodeJSKernelBackend = class { isUsingGpuDevice = process.env.FAKE_GPU === '1'; };`,
+    );
+    writeFileSync(join(dist, 'register_all_kernels.js'), '');
+    writeFileSync(join(engine, 'binding.js'), '');
+    writeFileSync(
+      join(engine, 'engine.json'),
+      JSON.stringify({ tensorflow: '2', variant: 'cuda', package: 'package', binding: 'binding.js' }),
+    );
+    writeFileSync(
+      join(checkout, 'start.mts'),
+      `import { startEngine } from './src/engine.ts';
+       const growth = () => process.env.TF_FORCE_GPU_ALLOW_GROWTH;
+       for (const choice of ['auto', 'tensorflow']) {
+         const outcome = await startEngine(choice).then(
+           ({ name, description, hint }) => ({ name, description, hint }),
+           ({ name, message }) => ({ name, message }),
+         );
+         console.log(JSON.stringify({ ...outcome, growth: growth() }));
+       }`,
+    );
+  });
+  after(() => rmSync(checkout, { recursive: true }));
+
+  /** What \`--engine auto\` and \`--engine tensorflow\` come to. */
+  function start(environment: Record<string, string>): Record<string, string>[] {
+    const { CUDA_VISIBLE_DEVICES: _, TF_FORCE_GPU_ALLOW_GROWTH: __, ...env } = process.env;
+    const { stdout, stderr } = spawnSync(process.execPath, ['--import', 'tsx', join(checkout, 'start.mts')], {
+      env: { ...env, ...environment },
+      encoding: 'utf8',
+    });
+    const lines = stdout.trim().split('\n');
+    assert.equal(lines.length, 2, stderr);
+    return lines.map((line) => JSON.parse(line));
+  }
+
+  test('says so where there is none, and auto does not go on without', () => {
+    for (const { name, message, growth } of start({})) {
+      assert.equal(name, 'UserError');
+      assert.match(message, /finds none: .*(driver is not there|shows it no device).*install --cpu/);
+      assert.equal(growth, 'true');
+    }
+  });
+
+  test('computes on the CPU where the GPUs are hidden on purpose', () => {
+    for (const { name, description, hint } of start({ CUDA_VISIBLE_DEVICES: '' })) {
+      assert.equal(name, 'tensorflow');
+      assert.match(description, /on the CPU$/);
+      assert.match(hint, /realm's own kernels/);
+    }
+  });
+
+  test('takes the GPU, its memory as it is needed unless the user wants it otherwise', () => {
+    for (const outcome of start({ FAKE_GPU: '1', TF_FORCE_GPU_ALLOW_GROWTH: 'false' })) {
+      assert.deepEqual(outcome, {
+        name: 'tensorflow',
+        description: 'native TensorFlow 2 on the GPU',
+        growth: 'false',
+      });
+    }
+  });
 });
 
 test('doctor names every engine, a speed and the versions', async () => {
