@@ -129,7 +129,7 @@ test('a parameter without a gradient is left alone, also beside others that have
   assert.deepEqual([...params.get(kernel)!.dataSync()], values);
 });
 
-test('the values that parameters started from stay as they were, and parameters that share them move apart', () => {
+test('the values that parameters started from stay as they were, and parameters that share them move apart', async () => {
   const size = 256;
   const buffer = new Float32Array(size + 16);
   for (let offset = 0; offset < 16; offset++) {
@@ -139,7 +139,7 @@ test('the values that parameters started from stay as they were, and parameters 
     const params: Params = new Map();
     for (const name of ['a', 'b']) setParam(params, name, [size], values);
     const optimizer = createOptimizer(params, ['a', 'b'], { ...config, warmupSteps: 0 }, 10);
-    optimizer.apply({ a: tf.fill([size], 0.01) }, 0);
+    await optimizer.apply({ a: tf.fill([size], 0.01) }, 0);
     assert.ok(
       params
         .get('a')!
