@@ -3,7 +3,14 @@ import { loadConfig } from '../src/config.ts';
 import { type EncoderInput, encoderInput, readout, type Shape } from '../src/model/bert.ts';
 import { embedSequences, type Sequences } from '../src/model/embedder.ts';
 import type { Feed } from '../src/model/feed.ts';
-import { describeModel, disposeModel, initialise, type Model, modelShapes } from '../src/model/model.ts';
+import {
+  describeModel,
+  disposeModel,
+  initialise,
+  type Model,
+  modelShapes,
+  pretrainedShapes,
+} from '../src/model/model.ts';
 import { blockPlaces } from '../src/model/reader.ts';
 import { retrieverInput } from '../src/model/retriever.ts';
 import { random } from '../src/random.ts';
@@ -60,7 +67,7 @@ function ourSteps(
 ): Record<Step, () => Promise<unknown>> {
   const input = ({ ids, firstSegment }: Sequences) => encoderInput(ids, firstSegment);
   const embedInput = input(batches.embed);
-  const all = modelShapes(model).filter(({ name }) => !name.startsWith('span.'));
+  const all = pretrainedShapes(model);
   const retriever = all.filter(({ name }) => !name.startsWith(model.readerTower));
   const qa = qaFeed(model, batches, input);
   const trained = qaShapes(model);

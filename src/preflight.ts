@@ -1,7 +1,15 @@
 import type { Config } from './config.ts';
+import { AT_ONCE } from './eval/evaluate.ts';
 import type { Shape } from './model/bert.ts';
 import { embedderShapes } from './model/embedder.ts';
-import { describeModel, modelShapes, readerTowerShapes, retrieverShapes } from './model/model.ts';
+import {
+  describeModel,
+  modelShapes,
+  pretrainedShapes,
+  readerTowerShapes,
+  retrieverShapes,
+} from './model/model.ts';
+import { BUCKET } from './train/optimizer.ts';
 import { qaShapes } from './train/qa.ts';
 import {
   add,
@@ -174,9 +182,8 @@ const PREPARE = 300 * 2 ** 20;
  * on SQuAD with `configs/squad-open.yaml`, measured over predicted was 0.4 to 1.3.
  */
 const BYTES_KEPT = 4 * 1.8;
-/** Copies of its largest bucket that the optimizer makes where no kernel does it in one, and floats of a bucket unless one tensor is larger. */
+/** Copies of its largest bucket that the optimizer makes where no kernel does it in one. */
 const UPDATE_COPIES = 15;
-const BUCKET = 1 << 22;
 /** Bytes that a graph in memory takes beside its file, a node: 115 measured. */
 const NODE_OVERHEAD = 115;
 
@@ -232,8 +239,7 @@ export function corpusBytes(counts: Counts): number {
 
 /** Weights and two moments of a checkpoint. */
 const CHECKPOINT = 12;
-/** Blocks read at once, and blocks retrieved for each question, by `realm eval` (src/eval/evaluate.ts). */
-const EVALUATED = 64;
+/** Blocks retrieved for each question by `realm eval` (src/commands/eval.ts). */
 const RETRIEVED = 20;
 /** Bytes of one line of predictions. */
 const PREDICTION = 220;
@@ -321,7 +327,7 @@ export function preflight(config: Config, counts: Counts, machine: Machine): Pre
   const whole = index.vectors + index.graph;
   const live = refresh.mode !== 'off';
   const searched = config.pretrain.batch;
-  const noSpans = modelShapes(model).filter(({ name }) => !name.startsWith('span.'));
+  const noSpans = pretrainedShapes(model);
   const { readerBlocks, retrieverBlocks } = config.qa;
   const questions = counts.testQuestions;
   const answering = (n: number, which: 'mean' | 'max') => {
@@ -371,14 +377,14 @@ export function preflight(config: Config, counts: Counts, machine: Machine): Pre
           stage('eval', {
             memory: {
               weights: 4 * parameters.total,
-              activations: BYTES_KEPT * answering(EVALUATED / readerBlocks, 'max').held,
+              activations: BYTES_KEPT * answering(AT_ONCE / readerBlocks, 'max').held,
               index: index.graph,
             },
             disk: questions * PREDICTION,
             seconds:
-              (questions / EVALUATED) *
+              (questions / AT_ONCE) *
                 readerBlocks *
-                forwardSeconds(answering(EVALUATED / readerBlocks, 'mean'), machine) +
+                forwardSeconds(answering(AT_ONCE / readerBlocks, 'mean'), machine) +
               searchSeconds(config, counts, questions, RETRIEVED) +
               questions * RETRIEVED * MATCHED,
           }),

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import { readQuestions } from '../corpus/qa.ts';
 import { UserError } from '../errors.ts';
-import { modelShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
+import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { encodeQuestions, qaShapes, qaStep } from '../train/qa.ts';
@@ -22,12 +22,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   if (stage === 'pretrain') {
     // The span scorer is new in this stage; everything else comes from pretraining.
     firstWeights(context, model, readerTowerShapes(model));
-    stageWeights(
-      context,
-      'pretrain',
-      model,
-      modelShapes(model).filter(({ name }) => !name.startsWith('span.')),
-    );
+    stageWeights(context, 'pretrain', model, pretrainedShapes(model));
   } else {
     say(
       "finetune-qa: this run has not been pretrained; the retriever is the inverse cloze task's, the reader starts afresh",

@@ -5,7 +5,7 @@ import { UserError } from '../errors.ts';
 import { writeFolderAtomic } from '../files.ts';
 import { saveWeights } from '../model/checkpoint.ts';
 import { embedderShapes } from '../model/embedder.ts';
-import { type Model, modelShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
+import { type Model, pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
 import { indexName } from '../retrieval/make-index.ts';
 import { type Published, type Refresher, startRefresher } from '../retrieval/refresher-client.ts';
@@ -25,7 +25,7 @@ export async function pretrain(context: Context): Promise<LoopResult> {
   const { run, config } = context;
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
-  const shapes = modelShapes(model).filter(({ name }) => !name.startsWith('span.'));
+  const shapes = pretrainedShapes(model);
   firstWeights(context, model, readerTowerShapes(model));
   stageWeights(context, 'ict', model, retrieverShapes(model));
   const index =

@@ -25,17 +25,18 @@ interface Backend {
   binding: { TF_ATTR_INT: number; TF_ATTR_FLOAT: number };
 }
 
-let present = false;
+/** What stands for no dropout and for no residual, made once; absent until the kernels are there. */
+let none: { seed: tf.Tensor; residual: tf.Tensor } | undefined;
 let wanted = true;
 
-/** Called by src/engine.ts once the operations are registered with TensorFlow. */
+/** Called by src/engine.ts once the operations are registered with TensorFlow, whose backend is then active. */
 export function kernelsAreRegistered(): void {
-  present = true;
+  none = { seed: tf.keep(tf.scalar(0, 'int32')), residual: tf.keep(tf.zeros([0])) };
 }
 
 /** Whether the engine in use has the kernels of this file. */
 export function hasFused(): boolean {
-  return present && wanted && tf.getBackend() === 'tensorflow';
+  return none !== undefined && wanted && tf.getBackend() === 'tensorflow';
 }
 
 /** Runs `work` as on an engine without these kernels, until what it may promise is settled. */
@@ -76,10 +77,8 @@ function recording(): boolean {
 
 /** A seed is an input: as an attribute each would leave a kernel of its own in TensorFlow's cache. */
 function seedTensor(drop: Drop | undefined): tf.Tensor {
-  return tf.scalar(drop?.seed ?? 0, 'int32');
+  return drop ? tf.scalar(drop.seed, 'int32') : none!.seed;
 }
-
-const nothing = () => tf.zeros([0]);
 
 /** Frees what was kept for a gradient once that is there: the tape itself holds everything until the last one. */
 function release<T>(kept: tf.Tensor[], gradients: T): T {
@@ -136,7 +135,7 @@ export function fusedNorm(
       'RealmNorm',
       {},
       { eps, ...rate },
-      [x, inputs[3] ?? nothing(), gain, bias, seed],
+      [x, inputs[3] ?? none!.residual, gain, bias, seed],
       3,
     );
     save([inputs.length === 4 ? z : x, stats, seed]);

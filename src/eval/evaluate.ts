@@ -14,7 +14,7 @@ import { exactMatch } from './metrics.ts';
 export type Recall = Record<number, number>;
 
 /** Questions embedded and searched together. */
-const AT_ONCE = 64;
+export const AT_ONCE = 64;
 
 /** Retrieval alone, with a retriever of any stage. */
 export async function evaluateRecall(

@@ -48,6 +48,11 @@ export function modelShapes(model: Model): Shape[] {
   return [...retrieverShapes(model), ...readerTowerShapes(model)];
 }
 
+/** What pretraining trains: all but the span scorer, which comes with fine-tuning. */
+export function pretrainedShapes(model: Model): Shape[] {
+  return modelShapes(model).filter(({ name }) => !name.startsWith('span.'));
+}
+
 /**
  * Gives every tensor of `shapes` its first values: from `imported` where that has its name without the tower's prefix
  * (a BERT checkpoint starts every tower alike, as the paper's section 3.4 does), else random.

@@ -42,7 +42,7 @@ export function learningRate(config: OptimizerConfig, step: number, steps: numbe
 }
 
 /** Floats of one bucket: small parameters are updated together, so that a step costs tens of kernels and not hundreds. */
-const BUCKET = 1 << 22;
+export const BUCKET = 1 << 22;
 /** The fused kernel takes them all in one call: each is a bucket of its own. */
 const ALONE = 0;
 

@@ -4,7 +4,7 @@ import type { Corpus } from '../corpus/store.ts';
 import { dropoutNoise, type Noise, type Shape } from '../model/bert.ts';
 import { embedAll, querySequences } from '../model/embedder.ts';
 import { disposeFeed, type Feed, type MaskedSentence, makeFeed } from '../model/feed.ts';
-import { lossGradients, type Model, modelShapes } from '../model/model.ts';
+import { lossGradients, type Model, pretrainedShapes } from '../model/model.ts';
 import { read } from '../model/read.ts';
 import { realmForward, retrievalUtility } from '../model/realm.ts';
 import type { Random } from '../random.ts';
@@ -27,7 +27,7 @@ export function pretrainStep(
   config: Config,
 ): { step(step: number): Promise<StepResult>; dispose(): void } {
   const noise = dropoutNoise(config.model.dropout, stepRandom(config.seed, -2));
-  const shapes = modelShapes(model).filter(({ name }) => !name.startsWith('span.'));
+  const shapes = pretrainedShapes(model);
   const { batch, microBatch } = config.pretrain;
   return {
     async step(step) {

@@ -48,14 +48,8 @@ struct Layout {
   }
 };
 
-/** Scores of `rows` queries from row q on with all keys of the sequence: [rows, T]. */
-void scores(const Layout& a, int64_t q, int64_t rows, int64_t b, int64_t head, float* out) {
-  const int64_t first = a.kBounds[b], T = a.kBounds[b + 1] - first;
-  product(false, true, rows, T, a.D, 1 / std::sqrt(static_cast<float>(a.D)), a.q + q * a.ldq + head * a.D, a.ldq,
-          a.k + first * a.ldk + head * a.D, a.ldk, 0, out, T);
-}
-
-struct Attention {
+/** What both directions are told beside tensors. */
+struct Settings {
   int heads, joint;
   float rate;
   void attributes(Attributes& a) {
@@ -63,18 +57,40 @@ struct Attention {
     joint = a.integer("joint");
     rate = a.number("rate");
   }
+};
+
+/** One head of one sequence: its first column, and the sequence's keys. */
+struct Head {
+  int64_t b, head, at, first, T;
+};
+
+/** Calls work(head) for every head of every sequence, on all threads. */
+template <class Work>
+void parallelHeads(const Layout& a, const Work& work) {
+  parallel(static_cast<int>(a.B * a.N), [&](int task) {
+    const int64_t b = task / a.N, head = task % a.N, first = a.kBounds[b];
+    work(Head{b, head, head * a.D, first, a.kBounds[b + 1] - first});
+  });
+}
+
+/** Scores of `rows` queries from row q on with all keys of the sequence: [rows, T]. */
+void scores(const Layout& a, const Head& h, int64_t q, int64_t rows, float* out) {
+  product(false, true, rows, h.T, a.D, 1 / std::sqrt(static_cast<float>(a.D)), a.q + q * a.ldq + h.at, a.ldq,
+          a.k + h.first * a.ldk + h.at, a.ldk, 0, out, h.T);
+}
+
+struct Attention : Settings {
   /** q, kv, bounds of either [B + 1], seed → context [queries, H], log-sum-exp [queries, N]. */
   void run(Call& call) {
     const Layout a(call, heads, joint);
     const Dropout drop(rate, call.in<int32_t>(4).data[0]);
     const auto context = call.out(0, {a.queries, a.H}), logSums = call.out(1, {a.queries, a.N});
-    parallel(static_cast<int>(a.B * a.N), [&](int task) {
-      const int64_t b = task / a.N, head = task % a.N;
-      const int64_t first = a.kBounds[b], T = a.kBounds[b + 1] - first;
+    parallelHeads(a, [&](const Head& h) {
+      const auto [b, head, at, first, T] = h;
       auto p = room(ROWS * T);
       for (int64_t q = a.qBounds[b]; q < a.qBounds[b + 1]; q += ROWS) {
         const int64_t rows = std::min(ROWS, a.qBounds[b + 1] - q);
-        scores(a, q, rows, b, head, p.get());
+        scores(a, h, q, rows, p.get());
         for (int64_t r = 0; r < rows; r++) {
           float* row = p.get() + r * T;
           float most = row[0], sum = 0;
@@ -96,21 +112,14 @@ struct Attention {
           }
           logSums.data[(q + r) * a.N + head] = most + std::log(sum);
         }
-        product(false, false, rows, a.D, T, 1, p.get(), T, a.v + first * a.ldk + head * a.D, a.ldk, 0,
-                context.data + q * a.H + head * a.D, a.H);
+        product(false, false, rows, a.D, T, 1, p.get(), T, a.v + first * a.ldk + at, a.ldk, 0,
+                context.data + q * a.H + at, a.H);
       }
     });
   }
 };
 
-struct AttentionGrad {
-  int heads, joint;
-  float rate;
-  void attributes(Attributes& a) {
-    heads = a.integer("heads");
-    joint = a.integer("joint");
-    rate = a.number("rate");
-  }
+struct AttentionGrad : Settings {
   /** As above, then context, log-sum-exp and the context's gradient → gradients of q and kv (empty where q is all three). */
   void run(Call& call) {
     const Layout a(call, heads, joint);
@@ -123,9 +132,8 @@ struct AttentionGrad {
     float* dk = joint ? dq.data + a.H : dkv.data;
     float* dv = dk + a.H;
     const float scale = 1 / std::sqrt(static_cast<float>(a.D));
-    parallel(static_cast<int>(a.B * a.N), [&](int task) {
-      const int64_t b = task / a.N, head = task % a.N, at = head * a.D;
-      const int64_t first = a.kBounds[b], T = a.kBounds[b + 1] - first;
+    parallelHeads(a, [&](const Head& h) {
+      const auto [b, head, at, first, T] = h;
       auto p = room(ROWS * T), ds = room(ROWS * T);
       if (a.qBounds[b] == a.qBounds[b + 1]) {
         for (int64_t t = first; t < first + T; t++) {
@@ -136,7 +144,7 @@ struct AttentionGrad {
       for (int64_t q = a.qBounds[b]; q < a.qBounds[b + 1]; q += ROWS) {
         const int64_t rows = std::min(ROWS, a.qBounds[b + 1] - q);
         const float more = q == a.qBounds[b] ? 0 : 1;
-        scores(a, q, rows, b, head, p.get());
+        scores(a, h, q, rows, p.get());
         product(false, true, rows, T, a.D, 1, dy.data + q * a.H + at, a.H, a.v + first * a.ldk + at, a.ldk, 0,
                 ds.get(), T);
         for (int64_t r = 0; r < rows; r++) {
