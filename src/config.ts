@@ -4,6 +4,7 @@ import { parse, stringify } from 'yaml';
 import { z } from 'zod';
 import { errorCode, UserError } from './errors.ts';
 import { writeFileAtomic } from './files.ts';
+import { isSchedule, SCHEDULE_FORM } from './schedule.ts';
 
 // Defaults are the paper's and the released code's own numbers where they exist; configuration files hold differences.
 
@@ -122,14 +123,23 @@ const schema = section({
     optimizer: optimizer(3e-5),
   }),
   refresh: section({
-    /** Steps between two snapshots handed to the refresher. */
-    every: count(500),
+    /** Steps between two snapshots handed to the refresher, or a schedule such as 0-1000:500,1000-:2000. */
+    every: z.union([z.int().min(1), z.string().refine(isSchedule, { error: SCHEDULE_FORM })]).default(500),
     /** async: the child works while training goes on; sync: training waits; off: the first index stays. */
     mode: z.enum(['async', 'sync', 'off']).default('async'),
+    /** A refresh is due and the last one still in work: training goes on with the old index, or waits for it. */
+    onLate: z.enum(['continue', 'wait']).default('continue'),
+    /** The child has died `maxFailures` times in a row: train on with the index at hand, or stop. */
+    onFailure: z.enum(['continue', 'stop']).default('continue'),
+    maxFailures: count(5),
+    /** What the child computes on; null: the trainer's engine. */
+    engine: z.enum(['tensorflow', 'webgpu', 'wasm', 'cpu']).nullable().default(null),
+    /** Processor threads of the child; 0: all. */
+    threads: z.int().min(0).default(0),
     /** Niceness of the child process. */
     niceness: z.int().min(0).max(19).default(5),
     /** Indexes kept on disk. */
-    keep: count(2),
+    keepIndexes: count(2),
   }),
   qa: section({
     steps: count(300_000),
@@ -155,6 +165,10 @@ const schema = section({
     logEvery: count(10),
     /** Steps between two checkpoints. */
     saveEvery: count(500),
+    /** Checkpoints of a stage kept on disk; the best one stays besides. */
+    keep: count(2),
+    /** Steps skipped for a loss that is not finite or explodes, after which a stage stops; counted from its last good checkpoint on. */
+    maxSkipped: count(10),
   }),
 });
 

@@ -9,6 +9,7 @@ import {
   readerTowerShapes,
   retrieverShapes,
 } from './model/model.ts';
+import { timesDue } from './schedule.ts';
 import { BUCKET } from './train/optimizer.ts';
 import { qaShapes } from './train/qa.ts';
 import {
@@ -305,7 +306,9 @@ export function preflight(config: Config, counts: Counts, machine: Machine): Pre
     const trained = countParameters(own);
     const one = stepSeconds(work(config, counts, machine.fused, 'mean'), trained, machine) + more.step;
     const checkpoint = CHECKPOINT * trained;
-    const disk = checkpoint + (more.disk ?? 0);
+    // The last ones and the best.
+    const kept = Math.min(config.train.keep + 1, Math.ceil(steps / config.train.saveEvery));
+    const disk = kept * checkpoint + (more.disk ?? 0);
     return stage(name, {
       memory: {
         ...trainingMemory(held, own, work(config, counts, machine.fused, 'max'), machine.fused),
@@ -339,7 +342,7 @@ export function preflight(config: Config, counts: Counts, machine: Machine): Pre
     );
   };
   const refreshing = (trained: number) => {
-    const all = Math.floor(config.pretrain.steps / refresh.every) * buildSeconds;
+    const all = timesDue(refresh.every, config.pretrain.steps) * buildSeconds;
     if (refresh.mode === 'sync') return all;
     return live ? Math.min(all, trained * (REFRESHER_SHARE / (1 - REFRESHER_SHARE))) : 0;
   };
@@ -358,7 +361,7 @@ export function preflight(config: Config, counts: Counts, machine: Machine): Pre
       noSpans,
       {
         step: searchSeconds(config, counts, searched, config.pretrain.candidates),
-        disk: live ? (refresh.keep - 1) * whole : 0,
+        disk: live ? (refresh.keepIndexes - 1) * whole : 0,
         diskPeak: live ? whole + 2 * 4 * embedder : 0,
         index: index.graph,
         refresher: live ? Object.values(building).reduce((a, b) => a + b, 0) : 0,
@@ -408,7 +411,7 @@ function assumptions({ dense, attention, elementwise }: Machine, live: boolean):
   return [
     `time: products at the ${(dense / 1e9).toFixed(0)} GFLOPS (dense) and ${(attention / 1e9).toFixed(0)} GFLOPS (attention) measured just now on matrices of these sizes (lower on a busy machine), everything else at ${(elementwise / 1e9).toFixed(0)} GB/s; texts of mean length; right within a factor of ${TIME_FACTOR}`,
     'memory: the longest texts in every place of a batch',
-    `disk: one checkpoint a stage, a second one while it is written${live ? '; refresh.keep indexes and the one being made' : ''}`,
+    `disk: train.keep checkpoints a stage and its best, and one while it is written${live ? '; refresh.keepIndexes indexes and the one being made' : ''}`,
   ];
 }
 
@@ -464,8 +467,8 @@ function warnings(
     const remedy =
       config.index.scalar === 'f32'
         ? 'set index.scalar to f16'
-        : config.refresh.keep > 1
-          ? 'lower refresh.keep'
+        : config.refresh.keepIndexes > 1
+          ? 'lower refresh.keepIndexes'
           : undefined;
     found.push(
       `the run needs about ${GB(disk)} of disk, ${GB(machine.diskFree)} are free: ${
@@ -474,9 +477,10 @@ function warnings(
     );
   }
   const pretrain = stages.find(({ stage }) => stage === 'pretrain')!;
-  const between = config.refresh.every * pretrain.stepSeconds!;
+  const times = timesDue(config.refresh.every, config.pretrain.steps);
+  const between = (config.pretrain.steps / Math.max(1, times)) * pretrain.stepSeconds!;
   const refreshed = buildSeconds / (config.refresh.mode === 'async' ? REFRESHER_SHARE : 1);
-  if (config.refresh.mode !== 'off' && refreshed > between) {
+  if (config.refresh.mode !== 'off' && times > 0 && refreshed > between) {
     const every = Math.ceil(refreshed / pretrain.stepSeconds! / 10) * 10;
     found.push(
       config.refresh.mode === 'sync'

@@ -204,7 +204,7 @@ test('pretraining takes up a new index every second step', async () => {
   await evalRecall(main, 'pretrain');
   assert.equal(readManifest(currentIndex(run.index)!).createdAt, createdAt);
   const indexes = readdirSync(run.index).filter((name) => name.startsWith('step-'));
-  assert.equal(indexes.length, config.refresh.keep);
+  assert.equal(indexes.length, config.refresh.keepIndexes);
 });
 
 test('fine-tuning leaves a model that answers, and its predictions are counted right', async () => {

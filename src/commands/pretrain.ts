@@ -11,6 +11,7 @@ import { indexName } from '../retrieval/make-index.ts';
 import { type Published, type Refresher, startRefresher } from '../retrieval/refresher-client.ts';
 import { currentIndex, openIndex, type SearchIndex } from '../retrieval/search.ts';
 import { jsonLines } from '../run.ts';
+import { dueAt } from '../schedule.ts';
 import { type LoopResult, stepsDone, train } from '../train/loop.ts';
 import { pretrainStep } from '../train/pretrain.ts';
 import { matchingIndex } from './build-index.ts';
@@ -65,7 +66,8 @@ function openCurrent({ run, config }: Context, corpus: Corpus): SearchIndex {
 
 /** The trainer's side of the refresh: hands out snapshots, takes up indexes, and tells how old the one in use is. */
 function liveRefresh({ run, config, engine }: Context, model: Model, index: SearchIndex) {
-  const { every, mode, niceness } = config.refresh;
+  const { mode, niceness } = config.refresh;
+  const due = dueAt(config.refresh.every);
   const log = jsonLines(run.refreshes, stepsDone(run.checkpoint('pretrain')) ?? 0);
   const asked = new Map<number, number>(); // when the snapshot of each step was written
   let published: Published | undefined;
@@ -99,7 +101,7 @@ function liveRefresh({ run, config, engine }: Context, model: Model, index: Sear
     async between(step: number): Promise<Record<string, number>> {
       const done = step + 1;
       if (mode !== 'off') child ??= start();
-      if (child && done % every === 0) {
+      if (child && due(done)) {
         const snapshot = join(run.snapshots, indexName(done));
         await writeFolderAtomic(snapshot, (aside) =>
           saveWeights(aside, model.params, embedderShapes(model.documentTower, model.embedder)),

@@ -40,7 +40,7 @@ export async function makeIndex(
     },
     { ...index, dimensions: config.model.projection },
   );
-  publish(root, name, config.refresh.keep);
+  publish(root, name, config.refresh.keepIndexes);
   return manifest;
 }
 

@@ -63,7 +63,7 @@ test('snapshots and indexes do not pile up while pretraining refreshes', async (
   clearInterval(watch);
   assert.equal(readFileSync(run.refreshes, 'utf8').trimEnd().split('\n').length, STEPS);
   assert.equal(most.snapshots, 1);
-  assert.ok(most.indexes <= config.refresh.keep + 1, `${most.indexes}`);
+  assert.ok(most.indexes <= config.refresh.keepIndexes + 1, `${most.indexes}`);
   assert.equal(count(run.snapshots), 0);
   assert.equal(current(run).step, STEPS);
 });

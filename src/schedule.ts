@@ -1,0 +1,50 @@
+/**
+ * When something is due by steps: every `n` steps of all, or `FROM-TO:N` parts with commas between, such as
+ * `0-1000:500,1000-:2000`: every 500 steps up to step 1000, from there on every 2000. A part's steps are counted from
+ * its beginning; TO belongs to it, and the last part may leave it out.
+ */
+export type Schedule = number | string;
+
+interface Part {
+  from: number;
+  to: number;
+  every: number;
+}
+
+const PART = /^(\d{1,15})-(\d{1,15})?:(\d{1,15})$/;
+
+export const SCHEDULE_FORM =
+  'expected a number of steps, or parts like 0-1000:500,1000-:2000 (from-to:every), each beginning where the one before ends';
+
+/** True of a schedule that can be followed: parts join, and each has steps. */
+export function isSchedule(text: string): boolean {
+  return parse(text) !== undefined;
+}
+
+function parse(text: string): Part[] | undefined {
+  const parts: Part[] = [];
+  for (const written of text.split(',')) {
+    const found = PART.exec(written.trim());
+    if (!found) return undefined;
+    const [from, every] = [Number(found[1]), Number(found[3])];
+    const to = found[2] === undefined ? Infinity : Number(found[2]);
+    const before = parts.at(-1);
+    if (every < 1 || to <= from || (before && before.to !== from)) return undefined;
+    parts.push({ from, to, every });
+  }
+  return parts;
+}
+
+/** True when something is due after `done` steps, counted from 1. */
+export function dueAt(schedule: Schedule): (done: number) => boolean {
+  const parts = typeof schedule === 'number' ? [{ from: 0, to: Infinity, every: schedule }] : parse(schedule);
+  if (!parts) throw new Error(`not a schedule: ${schedule}`);
+  return (done) => parts.some((p) => done > p.from && done <= p.to && (done - p.from) % p.every === 0);
+}
+
+/** How often a schedule is due within the first `steps` steps. */
+export function timesDue(schedule: Schedule, steps: number): number {
+  const parts = typeof schedule === 'number' ? [{ from: 0, to: Infinity, every: schedule }] : parse(schedule);
+  if (!parts) throw new Error(`not a schedule: ${schedule}`);
+  return parts.reduce((n, p) => n + Math.max(0, Math.floor((Math.min(p.to, steps) - p.from) / p.every)), 0);
+}
