@@ -69,7 +69,10 @@ async function build(
   const bar = progress('build-index', corpus.blocks);
   try {
     const step = stage === 'ict' ? 0 : (stepsDone(run.checkpoint('pretrain')) ?? 0);
-    return await makeIndex(run.index, indexName(step), model, corpus, config, step, (done) => bar.at(done));
+    const made = await makeIndex(run.index, indexName(step), model, corpus, config, step, (done) =>
+      bar.at(done),
+    );
+    return made.manifest;
   } finally {
     bar.end();
   }

@@ -2,14 +2,12 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Corpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
-import { writeFolderAtomic } from '../files.ts';
-import { saveWeights } from '../model/checkpoint.ts';
-import { embedderShapes } from '../model/embedder.ts';
 import { type Model, pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
 import { indexName } from '../retrieval/make-index.ts';
 import { type Published, type Refresher, startRefresher } from '../retrieval/refresher-client.ts';
 import { currentIndex, openIndex, type SearchIndex } from '../retrieval/search.ts';
+import { configSha256, writeSnapshot } from '../retrieval/snapshot.ts';
 import { jsonLines } from '../run.ts';
 import { dueAt } from '../schedule.ts';
 import { type LoopResult, stepsDone, train } from '../train/loop.ts';
@@ -87,6 +85,9 @@ function liveRefresh({ run, config, engine }: Context, model: Model, index: Sear
       engine,
       niceness,
       threads: 0,
+      maxFailures: config.refresh.maxFailures,
+      rows: index.manifest.rows,
+      dimensions: index.manifest.dimensions,
       onPublished: (p) => {
         published = p;
       },
@@ -103,9 +104,11 @@ function liveRefresh({ run, config, engine }: Context, model: Model, index: Sear
       if (mode !== 'off') child ??= start();
       if (child && due(done)) {
         const snapshot = join(run.snapshots, indexName(done));
-        await writeFolderAtomic(snapshot, (aside) =>
-          saveWeights(aside, model.params, embedderShapes(model.documentTower, model.embedder)),
-        );
+        await writeSnapshot(snapshot, model, {
+          step: done,
+          configSha256: configSha256(config),
+          corpusSha256: index.manifest.corpusSha256,
+        });
         asked.set(done, performance.now());
         child.request({ snapshot, step: done });
         if (mode === 'sync') {
