@@ -1,9 +1,9 @@
 import type { Found } from './graph.ts';
 
 /**
- * How much of what was found before is found still: the mean, over queries, of the share of the k best blocks that two
- * searches of the same queries have in common; 1 where no query found anything. The results may have been searched with a larger k.
- * A query that found fewer than k in both counts by the larger of the two numbers.
+ * How much an index has changed: the mean, over the same queries, of the share of the k best blocks that two searches
+ * have in common, from 0 to 1. The searches may have asked for more than k. Where fewer were found, the share is of the
+ * larger number found; a query that found nothing twice does not count, and without any that counts it is 1.
  */
 export function overlapAt(before: Found, after: Found, k: number): number {
   const queries = before.counts.length;
