@@ -116,7 +116,11 @@ export function replaceFolder(from: string, dir: string): void {
 /** Makes the names in a folder outlast a loss of power, as `syncFile` does the content of a file. */
 export function syncFolder(dir: string): void {
   if (process.platform === 'win32') return; // folders cannot be opened there
-  syncOpened(openSync(dir, 'r'));
+  try {
+    syncOpened(openSync(dir, 'r'));
+  } catch (error) {
+    if (errorCode(error) !== 'EINVAL') throw error; // a file system that cannot do it
+  }
 }
 
 export function syncFile(path: string): void {

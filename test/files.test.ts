@@ -4,7 +4,7 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
-import { recoverFolders, writeFolderAtomic } from '../src/files.ts';
+import { recoverFolders, replaceFolder, writeFolderAtomic } from '../src/files.ts';
 
 let dir: string;
 beforeEach(() => {
@@ -38,8 +38,9 @@ test('what killed writers left beside a whole folder goes, what living ones have
   writeFileSync(join(dir, `metrics.jsonl.${dead()}.tmp`), '');
   folder(`qa.${process.ppid}.tmp`, 'being written');
   folder('notes.old', 'not ours');
+  folder('step-1.part', 'gone on with by the next build');
   recoverFolders(dir);
-  assert.deepEqual(readdirSync(dir).sort(), ['ict', 'notes.old', `qa.${process.ppid}.tmp`]);
+  assert.deepEqual(readdirSync(dir).sort(), ['ict', 'notes.old', `qa.${process.ppid}.tmp`, 'step-1.part']);
   assert.equal(text('ict'), 'whole');
 });
 
@@ -56,6 +57,13 @@ test('a folder is replaced whole, and stays as it was when filling fails', async
     /no/,
   );
   assert.equal(text('ict'), 'two');
+  assert.deepEqual(readdirSync(dir), ['ict']);
+});
+
+test('a folder that cannot be put in its place leaves the old one there', () => {
+  folder('ict', 'old');
+  assert.throws(() => replaceFolder(join(dir, 'none'), join(dir, 'ict')), /ENOENT/);
+  assert.equal(text('ict'), 'old');
   assert.deepEqual(readdirSync(dir), ['ict']);
 });
 
