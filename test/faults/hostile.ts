@@ -43,13 +43,28 @@ const PROGRESS: Record<string, RegExp> = {
 };
 
 /** Expectations that the program does not meet yet, and what will meet them. A case that fails so is counted apart. */
-const PENDING: { target: RegExp; mutation?: RegExp; why: string }[] = [];
+const PENDING: { target: RegExp; mutation?: RegExp; why: string }[] = [
+  {
+    target: /^state-(ict-warm|pretrain-pretrained|qa-tuned)$/,
+    why: 'whoever takes the weights of another stage does not read its state',
+  },
+  {
+    target: /^run-settings$/,
+    mutation: /^(missing|a link to itself)$/,
+    why: 'a run whose settings are gone takes the defaults, and keeps them',
+  },
+  { target: /^moments-/, why: 'the moments have no hash, and what they lack is told as a bug' },
+];
 
 type Outcome =
   | { kind: 'refused' }
   | { kind: 'harmless'; why: string }
   | { kind: 'pending'; why: string }
   | { kind: 'stack' | 'crash' | 'hang' | 'wrong'; why: string };
+
+const KINDS = ['refused', 'harmless', 'pending', 'wrong', 'stack', 'crash', 'hang'] as const;
+
+const isFailure = ({ kind }: Outcome) => !['refused', 'harmless', 'pending'].includes(kind);
 
 interface Ended {
   code: number | undefined;
@@ -72,18 +87,18 @@ export async function hostile(options: {
     first.end();
     const cases = choose(options, root);
     const outcomes = new Map<Case, Outcome>();
+    const seconds = new Map<Target, number>();
     const queue = [...cases];
     const lanes = Array.from({ length: Math.min(WORKERS, cases.length) }, (_, lane) =>
-      runAll(queue, root, join(root, `lane-${lane}`), (one, outcome) => {
+      runAll(queue, root, join(root, `lane-${lane}`), (one, outcome, took) => {
         outcomes.set(one, outcome);
-        if (outcome.kind !== 'refused' && outcome.kind !== 'harmless')
-          process.stderr.write(`${told(one, outcome)}\n`);
-        else if (options.only !== undefined) process.stderr.write(`${told(one, outcome)}\n`);
+        seconds.set(one.target, (seconds.get(one.target) ?? 0) + took);
+        if (options.only !== undefined || isFailure(outcome)) process.stderr.write(`${told(one, outcome)}\n`);
       }),
     );
     await Promise.all(lanes);
     const real = options.only === undefined ? runReal(cases, outcomes, root, options.short) : undefined;
-    return summary(outcomes, real, (performance.now() - began) / 1000);
+    return summary(outcomes, seconds, real, (performance.now() - began) / 1000);
   } finally {
     rmSync(root, { recursive: true, force: true });
   }
@@ -100,10 +115,8 @@ function choose(options: { short: boolean; only?: string; number?: number }, roo
   const each = Math.ceil(SHORT / TARGETS.length);
   return TARGETS.flatMap((target) => {
     const all = casesOf(target, root);
-    return Array.from(
-      { length: Math.min(each, all.length) },
-      (_, i) => all[Math.floor(((i + 0.5) * all.length) / each)],
-    );
+    const wanted = Math.min(target.slow ? 1 : each, all.length);
+    return Array.from({ length: wanted }, (_, i) => all[Math.floor(((i + 0.5) * all.length) / wanted)]);
   });
 }
 
@@ -118,7 +131,7 @@ async function runAll(
   queue: Case[],
   root: string,
   dir: string,
-  done: (one: Case, outcome: Outcome) => void,
+  done: (one: Case, outcome: Outcome, seconds: number) => void,
 ): Promise<void> {
   let worker = await warmWorker(root, dir);
   for (let count = 1; ; count++) {
@@ -128,10 +141,10 @@ async function runAll(
       worker.end();
       worker = await warmWorker(root, dir);
     }
-    done(
-      one,
-      await runOne(one, root, dir, (argv) => worker.ask({ type: 'run', dir, argv }) as Promise<Ended>),
-    );
+    const began = performance.now();
+    const run = (argv: string[]) => worker.ask({ type: 'run', dir, argv }) as Promise<Ended>;
+    const outcome = await runOne(one, root, dir, run);
+    done(one, outcome, (performance.now() - began) / 1000);
   }
   worker.end();
 }
@@ -157,11 +170,11 @@ async function runOne(
   const spoilt = spoil(one, dir, root);
   const files = contents(dir);
   const outcome = judge(one, spoilt, await run(one.argv), files, () => contents(dir));
-  if (outcome.kind === 'refused' || outcome.kind === 'harmless') return outcome;
+  if (!isFailure(outcome)) return outcome;
   const pending = PENDING.find(
     ({ target, mutation }) => target.test(one.target.name) && (mutation?.test(one.mutation) ?? true),
   );
-  return pending ? { kind: 'pending', why: `${pending.why} (${outcome.why})` } : outcome;
+  return pending ? { kind: 'pending', why: pending.why } : outcome;
 }
 
 function startWorker() {
@@ -244,6 +257,7 @@ function judge(
   const half = [...now.keys()].filter((path) => /\.(tmp|old)$/.test(path));
   if (half.length > 0) return wrong(`left ${half.join(', ')}`);
   if (ended.code === 0) {
+    if (target.accepted) return { kind: 'harmless', why: target.accepted };
     if (mutation === 'missing' && target.mayBeMissing) return { kind: 'harmless', why: target.mayBeMissing };
     const why = after && target.judge(before, after);
     return why === undefined ? wrong('was accepted') : { kind: 'harmless', why };
@@ -308,25 +322,31 @@ function told(one: Case, outcome: Outcome): string {
 
 function summary(
   outcomes: Map<Case, Outcome>,
+  secondsOf: Map<Target, number>,
   real: { ran: number; failures: string[] } | undefined,
   seconds: number,
 ): { lines: string[]; failed: boolean } {
   const count = (kind: Outcome['kind'], of = [...outcomes.values()]) =>
     of.filter((o) => o.kind === kind).length;
   const reasons = new Map<string, number>();
-  for (const o of outcomes.values())
-    if (o.kind === 'harmless') reasons.set(o.why, (reasons.get(o.why) ?? 0) + 1);
-  const row = (name: string, of: Outcome[]) =>
-    `  ${name.padEnd(34)} ${[String(of.length), ...(['refused', 'harmless', 'pending', 'wrong', 'stack', 'crash', 'hang'] as const).map((kind) => String(count(kind, of)))].map((n) => n.padStart(8)).join('')}`;
-  const failures = [...outcomes].filter(([, o]) => ['wrong', 'stack', 'crash', 'hang'].includes(o.kind));
+  for (const o of outcomes.values()) {
+    if (o.kind !== 'harmless' && o.kind !== 'pending') continue;
+    const why = o.kind === 'pending' ? `PENDING: ${o.why}` : o.why;
+    reasons.set(why, (reasons.get(why) ?? 0) + 1);
+  }
+  const columns = (name: string, values: unknown[]) =>
+    `  ${name.padEnd(34)} ${values.map((value) => String(value).padStart(8)).join('')}`;
+  const row = (name: string, of: Outcome[], took: number) =>
+    columns(name, [of.length, ...KINDS.map((kind) => count(kind, of)), took.toFixed(0)]);
+  const failures = [...outcomes].filter(([, o]) => isFailure(o));
   const lines = [
     `hostile input: ${outcomes.size} files spoilt in ${Math.round(seconds)} s`,
-    `  ${'target'.padEnd(34)} ${['files', 'refused', 'harmless', 'pending', 'wrong', 'stack', 'crash', 'hang'].map((n) => n.padStart(8)).join('')}`,
+    columns('target', ['files', ...KINDS, 'seconds']),
     ...TARGETS.flatMap((target) => {
       const of = [...outcomes].filter(([one]) => one.target === target).map(([, o]) => o);
-      return of.length === 0 ? [] : [row(target.name, of)];
+      return of.length === 0 ? [] : [row(target.name, of, secondsOf.get(target)!)];
     }),
-    row('all', [...outcomes.values()]),
+    row('all', [...outcomes.values()], seconds),
     'accepted as harmless, since the file',
     ...[...reasons].sort((a, b) => b[1] - a[1]).map(([why, n]) => `  ${String(n).padStart(5)}  ${why}`),
     ...(real

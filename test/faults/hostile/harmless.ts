@@ -10,9 +10,6 @@ export type Judge = (before: Buffer, after: Buffer) => string | undefined;
 /** Files with a recorded SHA-256: no other byte is as good. */
 export const sealed: Judge = () => undefined;
 
-/** Files that are written and never read. */
-export const unread: Judge = () => 'is written by this command and read by none';
-
 function text(bytes: Buffer): string | undefined {
   try {
     return new TextDecoder('utf-8', { fatal: true }).decode(bytes); // drops a byte order mark
@@ -120,7 +117,7 @@ export const sameFields =
 /** A settings file that is valid YAML in UTF-8: which settings there are, and of which values, has tests of its own. */
 export const settings: Judge = (_, after) => {
   const whole = text(after);
-  if (whole === undefined || whole.length > 1 << 20) return undefined;
+  if (whole === undefined || after.length > 64 << 10) return undefined;
   try {
     const tree = parse(whole, { maxAliasCount: 0, logLevel: 'silent' }) ?? {};
     return typeof tree === 'object' && !Array.isArray(tree)
@@ -204,3 +201,13 @@ export function unpacked(bytes: Buffer): Buffer | undefined {
     return undefined;
   }
 }
+
+/** What the demo keeps of each stage: its time and an object. A figure in it that is of the right kind is taken as it is. */
+export const results: Judge = (_, after) => {
+  const value = json(after);
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;
+  const sound = Object.values(value).every(
+    (kept) => typeof kept?.seconds === 'number' && typeof kept.result === 'object' && kept.result !== null,
+  );
+  return sound ? 'keeps results of the right form; a stage that it does not keep is run again' : undefined;
+};
