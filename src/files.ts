@@ -50,7 +50,7 @@ function openAside(path: string) {
   let fd: number | undefined;
   const abandon = (error: unknown) => {
     if (fd !== undefined) closeSync(fd);
-    rmSync(aside, { force: true });
+    discard(aside);
     return explainWrite(path, error);
   };
   try {
@@ -98,9 +98,16 @@ export async function writeFolderAtomic<T>(dir: string, fill: (aside: string) =>
     rmSync(old, { recursive: true, force: true });
     return result;
   } catch (error) {
-    rmSync(aside, { recursive: true, force: true });
+    discard(aside);
     throw explainWrite(dir, error);
   }
+}
+
+/** Removes what was not finished. Where even that fails, as below a file, the first failure is the one to tell. */
+function discard(aside: string): void {
+  try {
+    rmSync(aside, { recursive: true, force: true });
+  } catch {}
 }
 
 /** A file where the folder is to be is somebody's, and not ours to replace. */

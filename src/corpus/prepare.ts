@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { shown, UserError } from '../errors.ts';
 import { writeFolderAtomic } from '../files.ts';
 import type { Encoding, WordPiece } from '../tokenizer/wordpiece.ts';
@@ -32,6 +33,8 @@ export interface PrepareCounts extends CorpusCounts {
   nearEmptyBlocks: number;
   /** Blocks with title and text of an earlier one. */
   duplicateBlocks: number;
+  /** Documents with the id of an earlier one: they are kept, and an answer from any of them names the same id. */
+  duplicateIds: number;
   /** Sentences longer than a block, whose end was cut off. */
   cutSentences: number;
   /** Sentences left out of X because they hold no salient span. */
@@ -54,6 +57,7 @@ export async function prepare(options: PrepareOptions): Promise<PrepareCounts> {
     emptyDocuments: 0,
     nearEmptyBlocks: 0,
     duplicateBlocks: 0,
+    duplicateIds: 0,
     cutSentences: 0,
     withoutSpan: 0,
     spanTooFar: 0,
@@ -65,9 +69,10 @@ export async function prepare(options: PrepareOptions): Promise<PrepareCounts> {
 
   return writeFolderAtomic(options.dir, async (aside) => {
     const writer = writeCorpus(aside, options.vocab);
+    const ids = idCounter();
     try {
       for await (const document of readDocuments(options.documents)) {
-        addDocument(writer, document, options, counts);
+        if (addDocument(writer, document, options, counts)) ids.add(document.id);
         tick();
       }
       if (counts.blocks === 0) {
@@ -94,6 +99,7 @@ export async function prepare(options: PrepareOptions): Promise<PrepareCounts> {
     const corpus = openCorpus(aside);
     counts.duplicateBlocks = countDuplicates(corpus);
     corpus.close();
+    counts.duplicateIds = ids.duplicates();
     return counts;
   });
 }
@@ -103,17 +109,18 @@ interface Sentence extends Encoding {
   text: string;
 }
 
+/** Adds a document with its blocks and, where they are X, its sentences; false for one without text. */
 function addDocument(
   writer: CorpusWriter,
   document: Document,
   options: PrepareOptions,
   counts: PrepareCounts,
-): void {
+): boolean {
   const { vocab, blockTokens, queryTokens } = options;
   const sentences = sentencesOf(document.text, vocab);
   if (sentences.length === 0) {
     counts.emptyDocuments++;
-    return;
+    return false;
   }
   const titleIds = vocab.encode(document.title).ids.slice(0, titleRoom(blockTokens));
   const number = writer.addDocument(document.id, document.title, titleIds);
@@ -139,6 +146,7 @@ function addDocument(
       if (spans.length > 0) writer.addSentence(block, starts[s], length, spans);
     }
   }
+  return true;
 }
 
 /** The sentences of a text that hold a token. */
@@ -234,6 +242,36 @@ export function tokenSpans({ starts, ends }: Encoding, spans: readonly Range[]):
     if (end > first) pairs.push(first, end);
   }
   return pairs;
+}
+
+/** Ids whose hashes are kept in one array. */
+const IDS = 1 << 16;
+
+/** Counts ids that came before, from 8 bytes of each: 170 MB for the 21 million passages of Wikipedia, and no more. */
+function idCounter() {
+  const full: BigUint64Array[] = [];
+  let last = new BigUint64Array(IDS);
+  let used = 0;
+  return {
+    add(id: string): void {
+      if (used === IDS) {
+        full.push(last);
+        last = new BigUint64Array(IDS);
+        used = 0;
+      }
+      last[used++] = createHash('sha1').update(id).digest().readBigUInt64BE(0);
+    },
+    duplicates(): number {
+      const all = new BigUint64Array(full.length * IDS + used);
+      full.push(last.subarray(0, used));
+      for (let i = 0; i < full.length; i++) all.set(full[i], i * IDS);
+      full.length = 0;
+      all.sort();
+      let count = 0;
+      for (let i = 1; i < all.length; i++) if (all[i] === all[i - 1]) count++;
+      return count;
+    },
+  };
 }
 
 /** Hashes held at a time. */

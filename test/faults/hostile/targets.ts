@@ -218,7 +218,7 @@ export const TARGETS: Target[] = [
     mutations: jsonLines,
     judge: harmless.sealed,
     accepted: COUNTED,
-    cases: 12,
+    cases: 6,
   },
   {
     name: 'doctor-gz',
@@ -229,7 +229,7 @@ export const TARGETS: Target[] = [
     mutations: GZIP,
     judge: harmless.sealed,
     accepted: COUNTED,
-    cases: 10,
+    cases: 8,
   },
   {
     name: 'encoder-description',
@@ -280,7 +280,7 @@ export const TARGETS: Target[] = [
     judge: harmless.sealed,
     accepted: COUNTED,
     naming: /run\/corpus\b/,
-    cases: 2,
+    cases: 1,
   },
   {
     name: 'index',
