@@ -185,11 +185,17 @@ function concatenate(sentences: readonly Sentence[]): { ids: Int32Array; starts:
   return { ids, starts };
 }
 
+/** How many times the tokens of a query spans are sought in: finding them can take time with the square of the length. */
+const SOUGHT = 4;
+
 function addLine(writer: CorpusWriter, line: JsonLine, options: PrepareOptions, counts: PrepareCounts): void {
   const text = stringField(line, 'text');
   const encoding = options.vocab.encode(text);
   const length = Math.min(encoding.ids.length, options.queryTokens - 2);
-  const spans = spansWithin(encoding, spansOf(line, text) ?? salientSpans(text), length, counts);
+  // Of a text that is no sentence, such as a whole page, names and dates are sought as far as they may matter.
+  const end = encoding.ends[Math.min(encoding.ends.length, SOUGHT * options.queryTokens) - 1] ?? 0;
+  const ranges = spansOf(line, text) ?? salientSpans(text.slice(0, end));
+  const spans = spansWithin(encoding, ranges, length, counts);
   if (spans.length > 0) writer.addForeignSentence(encoding.ids.subarray(0, length), spans);
 }
 
