@@ -117,6 +117,9 @@ const result = await train({
   metrics: join(options.work, 'metrics.jsonl'),
   logEvery: 100,
   saveEvery: 500,
+  keep: 1,
+  maxSkipped: 10,
+  origin: { vocabularySha256: tokenizer.sha256, corpusSha256: '', settings: {} },
   step(step) {
     const number = Math.floor(step / STEPS_A_WORLD);
     if (current.number !== number) current = { number, world: encodeWorld(makeWorld(number), tokenizer) };

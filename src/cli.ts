@@ -1,6 +1,9 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
-import type { CommonOptions } from './commands/context.ts';
-import { UserError } from './errors.ts';
+import type { CommonOptions, Context } from './commands/context.ts';
+import { systemTrouble, UserError } from './errors.ts';
+import type { Stage } from './run.ts';
+import type { Which } from './train/checkpoints.ts';
+import type { LoopResult } from './train/loop.ts';
 
 // The command table. A command's code, and TensorFlow with it, is loaded when it runs and not before.
 
@@ -26,35 +29,54 @@ export async function main(argv: readonly string[]): Promise<number> {
       options.json ? `${JSON.stringify(result)}\n` : lines.map((line) => `${line}\n`).join(''),
     );
   };
-  const trained = (
-    options: CommonOptions,
-    result: { figures: Record<string, number>; seconds: number; stopped: boolean },
-  ) => {
+  const trained = (options: CommonOptions, result: LoopResult) => {
     if (result.stopped) {
       exitCode = 130;
       print(options, result, ['stopped and saved; the same command goes on from here']);
     } else print(options, result, figureLines({ ...result.figures, seconds: result.seconds }));
   };
 
+  const training = (
+    name: string,
+    description: string,
+    stage: Stage,
+    load: () => Promise<(context: Context) => Promise<LoopResult>>,
+  ) =>
+    command(name, description)
+      .addOption(
+        new Option('--resume <checkpoint>', 'go on from this one: latest, best, a step, or none of them')
+          .argParser(checkpoint)
+          .default('latest'),
+      )
+      .action(async (options: CommonOptions & { resume: Which | 'none' }) => {
+        const { begin, goBack } = await import('./commands/context.ts');
+        const train = await load();
+        const context = await begin(options, name);
+        goBack(context, stage, options.resume);
+        trained(options, await train(context));
+      });
+
   command(
     'prepare',
     'turn raw JSONL text into a run-ready corpus: vocabulary, blocks, sentences with salient spans',
   ).action(async (options: CommonOptions) => {
-    const { runConfig, runFolder } = await import('./run.ts');
+    const { lockRun, runConfig, runFolder } = await import('./run.ts');
     const { documentsFile, prepareCorpus } = await import('./commands/prepare.ts');
     const run = runFolder(options.run);
     const set = options.seed === undefined ? options.set : [...options.set, `seed=${options.seed}`];
-    const config = runConfig(run, { config: options.config, set }, (config) => documentsFile(run, config));
+    const config = runConfig(run, { config: options.config, set }, (config) => {
+      documentsFile(run, config);
+      lockRun(run, 'prepare');
+    });
     const counts = await prepareCorpus(run, config);
     print(options, counts, figureLines({ ...counts }));
   });
 
-  command('ict-warmup', 'warm the retriever up with the inverse cloze task').action(
-    async (options: CommonOptions) => {
-      const { begin } = await import('./commands/context.ts');
-      const { ictWarmup } = await import('./commands/ict-warmup.ts');
-      trained(options, await ictWarmup(await begin(options)));
-    },
+  training(
+    'ict-warmup',
+    'warm the retriever up with the inverse cloze task',
+    'ict',
+    async () => (await import('./commands/ict-warmup.ts')).ictWarmup,
   );
 
   command('build-index', 'embed all documents and build the maximum-inner-product index')
@@ -64,7 +86,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     .action(async (options: CommonOptions & { from?: 'ict' | 'pretrain' }) => {
       const { begin } = await import('./commands/context.ts');
       const { buildRunIndex } = await import('./commands/build-index.ts');
-      const manifest = await buildRunIndex(await begin(options), options.from);
+      const manifest = await buildRunIndex(await begin(options, 'build-index'), options.from);
       print(options, manifest, [
         `blocks             ${manifest.rows}`,
         `recall@10 of exact ${manifest.recall10?.value.toFixed(3)} (${manifest.recall10?.probes} probes)`,
@@ -72,20 +94,18 @@ export async function main(argv: readonly string[]): Promise<number> {
       ]);
     });
 
-  command('pretrain', 'train retriever and reader through retrieval, with a live index refresh').action(
-    async (options: CommonOptions) => {
-      const { begin } = await import('./commands/context.ts');
-      const { pretrain } = await import('./commands/pretrain.ts');
-      trained(options, await pretrain(await begin(options)));
-    },
+  training(
+    'pretrain',
+    'train retriever and reader through retrieval, with a live index refresh',
+    'pretrain',
+    async () => (await import('./commands/pretrain.ts')).pretrain,
   );
 
-  command('finetune-qa', 'fine-tune open-domain question answering with answer spans').action(
-    async (options: CommonOptions) => {
-      const { begin } = await import('./commands/context.ts');
-      const { finetuneQa } = await import('./commands/finetune-qa.ts');
-      trained(options, await finetuneQa(await begin(options)));
-    },
+  training(
+    'finetune-qa',
+    'fine-tune open-domain question answering with answer spans',
+    'qa',
+    async () => (await import('./commands/finetune-qa.ts')).finetuneQa,
   );
 
   const evaluation = program.command('eval').description('evaluate a run');
@@ -94,7 +114,10 @@ export async function main(argv: readonly string[]): Promise<number> {
     .action(async (options: CommonOptions & { questions?: string }) => {
       const { begin } = await import('./commands/context.ts');
       const { evalExactMatch } = await import('./commands/eval.ts');
-      const { recall, ...figures } = await evalExactMatch(await begin(options), options.questions);
+      const { recall, ...figures } = await evalExactMatch(
+        await begin(options, 'eval exact-match'),
+        options.questions,
+      );
       print(options, { ...figures, recall }, [...figureLines(figures), ...recallLines(recall)]);
     });
   command('eval recall', "recall of a stage's retriever, before fine-tuning, beside BM25")
@@ -105,7 +128,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     .action(async (options: CommonOptions & { stage: 'ict' | 'pretrain'; questions?: string }) => {
       const { begin } = await import('./commands/context.ts');
       const { evalRecall } = await import('./commands/eval.ts');
-      const result = await evalRecall(await begin(options), options.stage, options.questions);
+      const result = await evalRecall(await begin(options, 'eval recall'), options.stage, options.questions);
       print(options, result, [
         ...recallLines(result.recall),
         ...recallLines(result.bm25 ?? {}, 'BM25 recall'),
@@ -160,8 +183,9 @@ export async function main(argv: readonly string[]): Promise<number> {
     return exitCode;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2; // commander has said it already
-    if (error instanceof UserError) {
-      process.stderr.write(`realm: ${error.message}\n`);
+    const sentence = error instanceof UserError ? error.message : systemTrouble(error);
+    if (sentence !== undefined) {
+      process.stderr.write(`realm: ${sentence}\n`);
       return 2;
     }
     process.stderr.write(
@@ -186,13 +210,27 @@ function withCommonOptions(command: Command, run: string): Command {
         .choices(['auto', 'tensorflow', 'webgpu', 'wasm', 'cpu'])
         .default('auto'),
     )
+    .option('--threads <n>', 'processor threads to compute with (default: all)', atLeastOne)
     .option('--json', 'print one JSON document on stdout, all else on stderr', false);
+}
+
+function checkpoint(value: string): Which | 'none' {
+  if (value === 'latest' || value === 'best' || value === 'none') return value;
+  if (!/^\d{1,15}$/.test(value))
+    throw new InvalidArgumentError('expected latest, best, none, or the step of a checkpoint');
+  return Number(value);
 }
 
 function wholeNumber(value: string): number {
   const n = Number(value);
   if (!/^\d+$/.test(value) || !Number.isSafeInteger(n))
     throw new InvalidArgumentError('expected a whole number');
+  return n;
+}
+
+function atLeastOne(value: string): number {
+  const n = wholeNumber(value);
+  if (n < 1) throw new InvalidArgumentError('expected 1 or more');
   return n;
 }
 

@@ -152,6 +152,8 @@ const schema = section({
     readerBlocks: count(5),
     /** Tokens of question and block together (orqa: 288 + 32). */
     readerTokens: count(320),
+    /** Questions of data.dev answered at each checkpoint, by which the best one is told; 0: none. */
+    devQuestions: count(200, 0),
     optimizer: optimizer(1e-5),
   }),
   /** The baseline that answers with the null document alone. */
@@ -167,6 +169,8 @@ const schema = section({
     saveEvery: count(500),
     /** Checkpoints of a stage kept on disk; the best one stays besides. */
     keep: count(2),
+    /** The checkpoint of a stage that later stages and evaluations take; a stage itself always goes on from its latest. */
+    use: z.enum(['latest', 'best']).default('latest'),
     /** Steps skipped for a loss that is not finite or explodes, after which a stage stops; counted from its last good checkpoint on. */
     maxSkipped: count(10),
   }),

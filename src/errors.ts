@@ -11,3 +11,31 @@ export class UserError extends Error {
 export function errorCode(error: unknown): string | undefined {
   return (error as NodeJS.ErrnoException | undefined)?.code;
 }
+
+/** What the operating system refuses, in words, and what to do about it. */
+const TROUBLE: Record<string, string> = {
+  ENOSPC: 'the disk is full; free some room and run the same command again',
+  EDQUOT: 'your quota of the disk is used up; free some room and run the same command again',
+  EACCES: 'access is denied; change its permissions or name another path',
+  EPERM: 'access is denied; change its permissions or name another path',
+  EROFS: 'lies on a disk that is mounted read-only; name another path',
+  ENOENT: 'is not there, or was removed meanwhile; put it back or name another path',
+  ENOTDIR: 'a part of this path is a file, not a folder; name another path',
+  EISDIR: 'is a folder where a file is expected; name another path',
+  ENOTEMPTY: 'is not empty though it was just emptied; another program writes there',
+  EEXIST: 'is there already; another program writes there',
+  ELOOP: 'is a link that leads to itself; name another path',
+  ENAMETOOLONG: 'is too long for a path; name a shorter one',
+  EIO: 'the disk fails to read or write; look after it, then run the same command again',
+  ESTALE: 'the file server has lost it; mount it anew and run the same command again',
+  EMFILE: 'too many files are open; raise the limit (ulimit -n) and run the same command again',
+  ENFILE: 'too many files are open on this machine; close some and run the same command again',
+  ENOMEM: 'the machine is out of memory; stop other work or lower the sizes in the settings',
+};
+
+/** One sentence for an error of the operating system that is no bug; undefined for any other. */
+export function systemTrouble(error: unknown): string | undefined {
+  const { code, syscall, path } = (error ?? {}) as NodeJS.ErrnoException;
+  if (code === undefined || syscall === undefined || !Object.hasOwn(TROUBLE, code)) return undefined;
+  return `${path ?? `the system's ${syscall}`}: ${TROUBLE[code]}`;
+}

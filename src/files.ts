@@ -186,7 +186,8 @@ export function inside(dir: string, name: string): string {
   return join(dir, name);
 }
 
-function explainWrite(path: string, error: unknown): unknown {
+/** What a failed write means to whoever gave the path. */
+export function explainWrite(path: string, error: unknown): unknown {
   const code = errorCode(error);
   if (code === 'ENOSPC')
     return new UserError(`${path}: the disk is full; free some room and run the same command again`);

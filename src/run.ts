@@ -1,15 +1,17 @@
-import { appendFileSync, existsSync, readFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { type Config, loadConfig, saveConfig } from './config.ts';
 import { UserError } from './errors.ts';
-import { writeFileAtomic } from './files.ts';
+import { explainWrite, writeFileAtomic } from './files.ts';
+import { takeLock } from './lock.ts';
 
 /** Every path in a run folder. */
 export interface Run {
   dir: string;
   config: string;
   corpus: string;
-  /** Checkpoint folder of a stage. */
+  /** Folder of a stage's checkpoints. */
   checkpoint(stage: Stage): string;
   /** Folder of indexes; its file `current` names the one in use. */
   index: string;
@@ -66,6 +68,23 @@ export function runConfig(
   return config;
 }
 
+/** Keeps other processes from working in the run folder until this one ends; a `UserError` where one is at it already. */
+export function lockRun(run: Run, work: string): void {
+  try {
+    mkdirSync(run.dir, { recursive: true });
+    const { holder } = takeLock(join(run.dir, 'lock'), work);
+    if (!holder) return;
+    throw new UserError(
+      `${run.dir}: "realm ${holder.work}" is at work in this run folder (process ${holder.pid} on ${holder.host}); ` +
+        `wait for it or stop it, or choose another folder with --run${
+          holder.host === hostname() ? '' : `; if it has ended, remove ${join(run.dir, 'lock')}`
+        }`,
+    );
+  } catch (error) {
+    throw explainWrite(run.dir, error);
+  }
+}
+
 /** A JSONL file that grows by one line a call, such as a stage's metrics. */
 export interface JsonLines {
   write(record: object): void;
@@ -84,5 +103,13 @@ export function jsonLines(path: string, done: number): JsonLines {
     } catch {} // a line that a kill cut short
   }
   writeFileAtomic(path, kept.join(''));
-  return { write: (record) => appendFileSync(path, `${JSON.stringify(record)}\n`) };
+  return {
+    write(record) {
+      try {
+        appendFileSync(path, `${JSON.stringify(record)}\n`);
+      } catch (error) {
+        throw explainWrite(path, error);
+      }
+    },
+  };
 }

@@ -183,6 +183,15 @@ test('a signal while training saves, exits 130 and says so; the same command goe
   const second = start(...args);
   while (lines().length === done && second.child.exitCode === null)
     await new Promise((resolve) => setTimeout(resolve, 20));
+  // A run folder is one process's at a time; asking is free.
+  const rival = await start('pretrain', '--run', run, '--engine', engine).end;
+  assert.equal(rival.code, 2);
+  assert.match(
+    rival.err,
+    new RegExp(
+      `^realm: .*run: "realm ict-warmup" is at work in this run folder \\(process ${second.child.pid} on .*\\n$`,
+    ),
+  );
   second.child.kill('SIGINT');
   assert.equal((await second.end).code, 130);
   assert.ok(lines().length > done);

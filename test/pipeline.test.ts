@@ -23,6 +23,7 @@ import { readSafetensors } from '../src/model/safetensors.ts';
 import { currentIndex, readManifest } from '../src/retrieval/search.ts';
 import { type Run, runConfig, runFolder } from '../src/run.ts';
 import { trainVocabulary } from '../src/tokenizer/train-vocabulary.ts';
+import { openCheckpoint } from '../src/train/checkpoints.ts';
 import { generateWorld, type World, writeWorld } from '../src/world/world.ts';
 import { startTestEngine } from './support/engine.ts';
 import { TINY, temporaryFolder, tinyConfig, tinyModel } from './support/tiny.ts';
@@ -118,7 +119,7 @@ async function recallByHand(context: Context): Promise<Recall> {
       ...flat.subarray(i * config.model.projection, (i + 1) * config.model.projection),
     ]);
   };
-  stageWeights(context, 'ict', model, retrieverShapes(model));
+  stageWeights(context, 'ict', corpus, model, retrieverShapes(model));
   const blocks = Array.from({ length: corpus.blocks }, (_, b) => ({
     title: corpus.titleIds(b),
     body: corpus.bodyIds(b),
@@ -254,10 +255,12 @@ test('the run folder holds what each stage leaves, and nothing half made', () =>
   for (const path of [
     'config.yaml',
     'corpus/manifest.json',
-    ...['ict', 'pretrain', 'qa', 'closed-book'].flatMap((stage) => [
-      `checkpoints/${stage}/model.safetensors`,
-      `checkpoints/${stage}/optimizer.safetensors`,
-      `checkpoints/${stage}/state.json`,
+    ...Object.entries({ ict: 4, pretrain: STEPS, qa: 3, 'closed-book': 2 }).flatMap(([stage, steps]) => [
+      `checkpoints/${stage}/latest`,
+      `checkpoints/${stage}/best`,
+      `checkpoints/${stage}/step-000000${steps}/model.safetensors`,
+      `checkpoints/${stage}/step-000000${steps}/optimizer.safetensors`,
+      `checkpoints/${stage}/step-000000${steps}/state.json`,
       `metrics/${stage}.jsonl`,
     ]),
     'metrics/refreshes.jsonl',
@@ -287,7 +290,7 @@ test('one seed gives the same pretraining to the bit, stopped and gone on with o
 
   assert.deepEqual(figures(again.run), figures(main.run));
   const weights = ({ run }: Context) => {
-    const { tensors, close } = readSafetensors(join(run.checkpoint('pretrain'), 'model.safetensors'));
+    const { tensors, close } = readSafetensors(openCheckpoint(run.checkpoint('pretrain'), 'latest').weights);
     const all = [...tensors].map(([name, t]) => [name, Buffer.from(t.read().buffer).toString('base64')]);
     close();
     return all;

@@ -10,7 +10,7 @@ import {
   readManifest,
   type SearchIndex,
 } from '../retrieval/search.ts';
-import { stepsDone } from '../train/loop.ts';
+import { stepsDone } from '../train/checkpoints.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 
 /** The stages whose retriever can embed the documents. Fine-tuning leaves the documents' vectors as they are. */
@@ -29,10 +29,10 @@ export function newestRetriever(context: Context): RetrieverStage {
 /** Embeds all documents with the newest retriever (or the one of `from`) and makes that the run's index. */
 export async function buildRunIndex(context: Context, from?: RetrieverStage): Promise<IndexManifest> {
   const stage = from ?? newestRetriever(context);
-  const corpus = runCorpus(context);
+  const corpus = runCorpus(context, { verify: true });
   const model = emptyModel(context, corpus);
   try {
-    stageWeights(context, stage, model, retrieverShapes(model));
+    stageWeights(context, stage, corpus, model, retrieverShapes(model));
     return await build(context, stage, model, corpus);
   } finally {
     corpus.close();

@@ -6,7 +6,15 @@ import { bertShapes } from '../model/bert.ts';
 import { closedBookAnswers, closedBookStep } from '../train/closed-book.ts';
 import { train } from '../train/loop.ts';
 import { encodeQuestions } from '../train/qa.ts';
-import { type Context, emptyModel, firstWeights, runCorpus, stageWeights } from './context.ts';
+import {
+  type Context,
+  emptyModel,
+  firstWeights,
+  loopSettings,
+  originOf,
+  runCorpus,
+  stageWeights,
+} from './context.ts';
 import { questionsOf } from './eval.ts';
 
 /** Questions answered in one call of the model. */
@@ -28,7 +36,7 @@ export async function closedBook(
     ({ name }) => !name.includes('pooler.'),
   );
   firstWeights(context, model, shapes);
-  stageWeights(context, 'pretrain', model, shapes);
+  stageWeights(context, 'pretrain', corpus, model, shapes);
   const stage = closedBookStep(
     model,
     shapes,
@@ -43,9 +51,8 @@ export async function closedBook(
       shapes,
       steps: config.closedBook.steps,
       optimizer: config.closedBook.optimizer,
-      checkpoint: run.checkpoint('closed-book'),
-      metrics: run.metrics('closed-book'),
-      ...config.train,
+      ...loopSettings(context, 'closed-book'),
+      origin: originOf(context, corpus, ['closedBook']),
       step: stage.step,
     });
     if (stopped) return undefined;

@@ -1,16 +1,18 @@
-import { existsSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config.ts';
-import { type Corpus, openCorpus } from '../corpus/store.ts';
+import { type Corpus, openCorpus, verifyCorpus } from '../corpus/store.ts';
 import { type EngineName, startEngine } from '../engine.ts';
 import { UserError } from '../errors.ts';
 import type { Shape } from '../model/bert.ts';
-import { loadWeights, WEIGHTS } from '../model/checkpoint.ts';
+import { loadWeights } from '../model/checkpoint.ts';
 import { type ImportConfig, importBert } from '../model/import-bert.ts';
 import { describeModel, initialise, type Model } from '../model/model.ts';
 import { say } from '../progress.ts';
 import { random } from '../random.ts';
-import { type Run, runConfig, runFolder, type Stage } from '../run.ts';
+import { lockRun, type Run, runConfig, runFolder, type Stage } from '../run.ts';
+import { goBackTo, hasCheckpoint, openCheckpoint, type Which } from '../train/checkpoints.ts';
+import type { Origin } from '../train/loop.ts';
 
 /** Options that every command takes. */
 export interface CommonOptions {
@@ -19,6 +21,8 @@ export interface CommonOptions {
   run: string;
   seed?: number;
   engine: 'auto' | EngineName;
+  /** Processor threads; all where it is not given. */
+  threads?: number;
   json: boolean;
 }
 
@@ -29,17 +33,25 @@ export interface Context {
   engine: EngineName;
 }
 
-/** Opens the run folder with its configuration, and starts the engine. */
-export async function begin(options: CommonOptions): Promise<Context> {
+/**
+ * Opens the run folder with its configuration, and starts the engine.
+ * @param work what the command does in the run folder, kept to itself meanwhile; undefined where it only reads
+ */
+export async function begin(options: CommonOptions, work?: string): Promise<Context> {
   const run = runFolder(options.run);
   const set = options.seed === undefined ? options.set : [...options.set, `seed=${options.seed}`];
   needCorpus(run); // before a configuration is saved in a folder that may be a slip of the pen
-  const config = runConfig(run, { config: options.config, set });
-  return { run, config, engine: await announceEngine(options.engine) };
+  const config = runConfig(run, { config: options.config, set }, () => {
+    if (work !== undefined) lockRun(run, work);
+  });
+  return { run, config, engine: await announceEngine(options) };
 }
 
-export async function announceEngine(choice: 'auto' | EngineName): Promise<EngineName> {
-  const engine = await startEngine(choice);
+export async function announceEngine({
+  engine: choice,
+  threads,
+}: Pick<CommonOptions, 'engine' | 'threads'>): Promise<EngineName> {
+  const engine = await startEngine(choice, { threads });
   say(`engine: ${engine.description}${engine.hint ? ` (${engine.hint})` : ''}`);
   return engine.name;
 }
@@ -51,8 +63,10 @@ function needCorpus(run: Run): void {
   );
 }
 
-export function runCorpus({ run, config }: Context): Corpus {
+/** @param verify compares every byte with its hash first: what a training reads for hours shall be what was prepared */
+export function runCorpus({ run, config }: Context, { verify = false } = {}): Corpus {
   needCorpus(run);
+  if (verify) verifyCorpus(run.corpus);
   const corpus = openCorpus(run.corpus);
   if (corpus.tokenizer.lowercase !== config.text.lowercase) {
     throw new UserError(
@@ -80,7 +94,30 @@ export function firstWeights({ config }: Context, model: Model, shapes: readonly
 
 /** True when the stage has left weights. */
 export function hasWeights({ run }: Context, stage: Stage): boolean {
-  return existsSync(join(run.checkpoint(stage), WEIGHTS));
+  return hasCheckpoint(run.checkpoint(stage));
+}
+
+/** What a checkpoint of this stage belongs to. */
+export function originOf({ config }: Context, corpus: Corpus, settings: (keyof Config)[]): Origin {
+  const kept = (['seed', 'text', 'model', ...settings] as const).map((name) => [name, config[name]]);
+  return {
+    corpusSha256: corpus.sha256,
+    vocabularySha256: corpus.tokenizer.sha256,
+    settings: Object.fromEntries(kept),
+  };
+}
+
+/** What every training hands to the loop of its stage. */
+export function loopSettings({ run, config }: Context, stage: Stage) {
+  const { use: _, ...settings } = config.train;
+  return { ...settings, checkpoint: run.checkpoint(stage), metrics: run.metrics(stage) };
+}
+
+/** `--resume`: back to an earlier checkpoint of the stage, or to its beginning. */
+export function goBack({ run }: Context, stage: Stage, to: Which | 'none' | undefined): void {
+  if (to === undefined || to === 'latest') return;
+  if (to === 'none') rmSync(run.checkpoint(stage), { recursive: true, force: true });
+  else goBackTo(run.checkpoint(stage), to);
 }
 
 const COMMAND: Record<Stage, string> = {
@@ -91,6 +128,21 @@ const COMMAND: Record<Stage, string> = {
 };
 
 /** Weights of `shapes` that a stage has left; a `UserError` names the command that makes them. */
-export function stageWeights({ run }: Context, stage: Stage, model: Model, shapes: readonly Shape[]): void {
-  loadWeights(run.checkpoint(stage), model, shapes, `run "realm ${COMMAND[stage]} --run ${run.dir}"`);
+export function stageWeights(
+  { run, config }: Context,
+  stage: Stage,
+  corpus: Corpus,
+  model: Model,
+  shapes: readonly Shape[],
+): void {
+  const remedy = `run "realm ${COMMAND[stage]} --run ${run.dir}"`;
+  const root = run.checkpoint(stage);
+  if (!hasCheckpoint(root)) throw new UserError(`${root}: no such weights; ${remedy}`);
+  const { dir, state } = openCheckpoint(root, config.train.use);
+  if (state.vocabularySha256 !== corpus.tokenizer.sha256) {
+    throw new UserError(
+      `${dir}: was trained with another vocabulary than the corpus has now; ${remedy} --resume none`,
+    );
+  }
+  loadWeights(dir, model, shapes, remedy);
 }

@@ -4,7 +4,7 @@ import { fileURLToPath } from 'node:url';
 import type { PrepareCounts } from '../corpus/prepare.ts';
 import { readJson, writeFileAtomic } from '../files.ts';
 import { duration, say } from '../progress.ts';
-import { type Run, runConfig, runFolder } from '../run.ts';
+import { lockRun, type Run, runConfig, runFolder } from '../run.ts';
 import type { LoopResult } from '../train/loop.ts';
 import { generateWorld, writeWorld } from '../world/world.ts';
 import { closedBook } from './closed-book.ts';
@@ -128,11 +128,15 @@ async function makeWorld(options: CommonOptions): Promise<Context> {
     ...['train', 'dev', 'test'].map((split) => `data.${split}=${join(data, `questions.${split}.jsonl`)}`),
     ...options.set,
   ];
-  const config = runConfig(run, {
-    config: existsSync(run.config) ? options.config : (options.config ?? CONFIG),
-    set,
-  });
-  return { run, config, engine: await announceEngine(options.engine) };
+  const config = runConfig(
+    run,
+    {
+      config: existsSync(run.config) ? options.config : (options.config ?? CONFIG),
+      set,
+    },
+    () => lockRun(run, 'demo'),
+  );
+  return { run, config, engine: await announceEngine(options) };
 }
 
 async function fillCorpus({ run, config }: Context): Promise<PrepareCounts> {

@@ -52,7 +52,7 @@ export async function evalRecall(
 ): Promise<{ stage: string; questions: number; recall: Recall; bm25: Recall | undefined }> {
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
-  stageWeights(context, stage, model, retrieverShapes(model));
+  stageWeights(context, stage, corpus, model, retrieverShapes(model));
   const index = await matchingIndex(context, stage, model, corpus);
   try {
     const questions = questionsOf(context, corpus, file);
@@ -77,10 +77,10 @@ export async function fineTuned(
   corpus: Corpus,
 ): Promise<{ model: Model; index: SearchIndex }> {
   const model = emptyModel(context, corpus);
-  stageWeights(context, 'qa', model, qaShapes(model));
+  stageWeights(context, 'qa', corpus, model, qaShapes(model));
   const stage = newestRetriever(context);
   const retriever = emptyModel(context, corpus);
-  stageWeights(context, stage, retriever, retrieverShapes(retriever));
+  stageWeights(context, stage, corpus, retriever, retrieverShapes(retriever));
   const index = await matchingIndex(context, stage, retriever, corpus);
   disposeModel(retriever);
   return { model, index };

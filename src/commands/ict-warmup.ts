@@ -1,12 +1,12 @@
 import { retrieverShapes } from '../model/model.ts';
 import { ictStep } from '../train/ict.ts';
 import { type LoopResult, train } from '../train/loop.ts';
-import { type Context, emptyModel, firstWeights, runCorpus } from './context.ts';
+import { type Context, emptyModel, firstWeights, loopSettings, originOf, runCorpus } from './context.ts';
 
 /** Trains the retriever to find the block that a sentence was taken from. */
 export async function ictWarmup(context: Context): Promise<LoopResult> {
-  const { run, config } = context;
-  const corpus = runCorpus(context);
+  const { config } = context;
+  const corpus = runCorpus(context, { verify: true });
   const model = emptyModel(context, corpus);
   const shapes = retrieverShapes(model);
   firstWeights(context, model, shapes);
@@ -18,9 +18,8 @@ export async function ictWarmup(context: Context): Promise<LoopResult> {
       shapes,
       steps: config.ict.steps,
       optimizer: config.ict.optimizer,
-      checkpoint: run.checkpoint('ict'),
-      metrics: run.metrics('ict'),
-      ...config.train,
+      ...loopSettings(context, 'ict'),
+      origin: originOf(context, corpus, ['ict']),
       step: stage.step,
     });
   } finally {

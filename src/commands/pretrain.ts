@@ -1,5 +1,5 @@
 import { rmSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import type { Corpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
 import { writeFolderAtomic } from '../files.ts';
@@ -12,10 +12,20 @@ import { type Published, type Refresher, startRefresher } from '../retrieval/ref
 import { currentIndex, openIndex, type SearchIndex } from '../retrieval/search.ts';
 import { jsonLines } from '../run.ts';
 import { dueAt } from '../schedule.ts';
-import { type LoopResult, stepsDone, train } from '../train/loop.ts';
+import { stepsDone } from '../train/checkpoints.ts';
+import { type LoopResult, train } from '../train/loop.ts';
 import { pretrainStep } from '../train/pretrain.ts';
 import { matchingIndex } from './build-index.ts';
-import { type Context, emptyModel, firstWeights, hasWeights, runCorpus, stageWeights } from './context.ts';
+import {
+  type Context,
+  emptyModel,
+  firstWeights,
+  hasWeights,
+  loopSettings,
+  originOf,
+  runCorpus,
+  stageWeights,
+} from './context.ts';
 
 /**
  * Trains retriever and reader together through retrieval. Every `refresh.every` steps a snapshot of the document tower
@@ -24,11 +34,11 @@ import { type Context, emptyModel, firstWeights, hasWeights, runCorpus, stageWei
  */
 export async function pretrain(context: Context): Promise<LoopResult> {
   const { run, config } = context;
-  const corpus = runCorpus(context);
+  const corpus = runCorpus(context, { verify: true });
   const model = emptyModel(context, corpus);
   const shapes = pretrainedShapes(model);
   firstWeights(context, model, readerTowerShapes(model));
-  stageWeights(context, 'ict', model, retrieverShapes(model));
+  stageWeights(context, 'ict', corpus, model, retrieverShapes(model));
   const index =
     hasWeights(context, 'pretrain') && currentIndex(run.index)
       ? openCurrent(context, corpus)
@@ -42,9 +52,9 @@ export async function pretrain(context: Context): Promise<LoopResult> {
       shapes,
       steps: config.pretrain.steps,
       optimizer: config.pretrain.optimizer,
-      checkpoint: run.checkpoint('pretrain'),
-      metrics: run.metrics('pretrain'),
-      ...config.train,
+      ...loopSettings(context, 'pretrain'),
+      origin: originOf(context, corpus, ['pretrain', 'refresh']),
+      index: () => basename(index.dir),
       step: stage.step,
       between: refresh.between,
     });

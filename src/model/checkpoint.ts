@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../errors.ts';
+import type { FileSeal } from '../files.ts';
 import type { Params, Shape } from './bert.ts';
 import { type Model, setParam } from './model.ts';
 import { read } from './read.ts';
@@ -9,21 +10,15 @@ import { readSafetensors, writeSafetensors } from './safetensors.ts';
 /** Name of the weights in a checkpoint or snapshot folder. */
 export const WEIGHTS = 'model.safetensors';
 
-/** Writes the parameters of `shapes` to `dir`, aside and renamed. */
-export async function saveWeights(
-  dir: string,
-  params: Params,
-  shapes: readonly Shape[],
-  metadata: Record<string, string> = {},
-): Promise<void> {
-  await writeSafetensors(
+/** Writes the parameters of `shapes` to `dir`, aside and renamed; returns what `writeSafetensors` does. */
+export async function saveWeights(dir: string, params: Params, shapes: readonly Shape[]): Promise<FileSeal> {
+  return writeSafetensors(
     join(dir, WEIGHTS),
     shapes.map(({ name, shape }) => ({
       name,
       shape,
       data: async () => (await read(params.get(name)!))[0],
     })),
-    metadata,
   );
 }
 

@@ -1,6 +1,7 @@
+import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { errorCode, UserError } from '../errors.ts';
-import { writeStreamAtomic } from '../files.ts';
+import { type FileSeal, writeStreamAtomic } from '../files.ts';
 
 // The safetensors format (github.com/huggingface/safetensors, "Format"): the header's length as a 64-bit
 // little-endian integer, the header as JSON, then the bytes of all tensors without a gap:
@@ -254,12 +255,15 @@ export interface TensorToWrite {
   data: Float32Array | (() => Promise<Float32Array>);
 }
 
-/** Writes tensors as F32 in the order given. The file is written aside and takes its name when it is whole. */
+/**
+ * Writes tensors as F32 in the order given. The file is written aside and takes its name when it is whole.
+ * @returns length and SHA-256 of the bytes handed to the system
+ */
 export async function writeSafetensors(
   path: string,
   tensors: Iterable<TensorToWrite>,
   metadata: Record<string, string> = {},
-): Promise<void> {
+): Promise<FileSeal> {
   const list = [...tensors];
   const header = new Map<string, unknown>([['__metadata__', metadata]]);
   let at = 0;
@@ -277,7 +281,14 @@ export async function writeSafetensors(
   head.writeBigUInt64LE(BigInt(length));
   json.copy(head, 8);
 
-  await writeStreamAtomic(path, async (write) => {
+  const hash = createHash('sha256');
+  let bytes = 0;
+  await writeStreamAtomic(path, async (writeBytes) => {
+    const write = (part: Uint8Array) => {
+      hash.update(part);
+      bytes += part.length;
+      writeBytes(part);
+    };
     write(head);
     for (const tensor of list) {
       const data = typeof tensor.data === 'function' ? await tensor.data() : tensor.data;
@@ -289,6 +300,7 @@ export async function writeSafetensors(
       write(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     }
   });
+  return { bytes, sha256: hash.digest('hex') };
 }
 
 function elements(shape: readonly number[]): number {

@@ -51,8 +51,12 @@ function drawExamples(corpus: Corpus, config: Config, step: number, random: Rand
   const special = corpus.tokenizer;
   const queries: Int32Array[] = [];
   const blocks: { title: Int32Array; body: Int32Array }[] = [];
-  for (let i = 0; i < Math.min(batch, corpus.blocks); i++) {
-    const block = exampleAt(config.seed, corpus.blocks, step * batch + i);
+  // A batch lies within one epoch, whose last blocks are left out where they fill none: a block twice would be its own negative.
+  const size = Math.min(batch, corpus.blocks);
+  const perEpoch = Math.floor(corpus.blocks / size);
+  const start = Math.floor(step / perEpoch) * corpus.blocks + (step % perEpoch) * size;
+  for (let i = 0; i < size; i++) {
+    const block = exampleAt(config.seed, corpus.blocks, start + i);
     const example = inverseCloze(corpus.bodyIds(block), corpus.sentenceStarts(block), keepSentence, random);
     queries.push(example.query);
     blocks.push({ title: corpus.titleIds(block), body: example.body });

@@ -1,14 +1,12 @@
-import { existsSync } from 'node:fs';
-import { dirname, join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { UserError } from '../errors.ts';
-import { readJson, recoverFolders, writeFileAtomic, writeFolderAtomic } from '../files.ts';
 import type { Shape } from '../model/bert.ts';
-import { loadWeights, saveWeights } from '../model/checkpoint.ts';
+import { loadWeights } from '../model/checkpoint.ts';
 import type { Model } from '../model/model.ts';
-import { readSafetensors, writeSafetensors } from '../model/safetensors.ts';
+import { readSafetensors } from '../model/safetensors.ts';
 import { progress, say } from '../progress.ts';
 import { jsonLines } from '../run.ts';
+import { hasCheckpoint, openCheckpoint, type State, saveCheckpoint } from './checkpoints.ts';
 import { createOptimizer, learningRate, type OptimizerConfig } from './optimizer.ts';
 
 /** What one step found: gradients by parameter name (the loop disposes them) and figures to log; `loss` is shown. */
@@ -25,16 +23,31 @@ export interface LoopOptions {
   shapes: readonly Shape[];
   steps: number;
   optimizer: OptimizerConfig;
-  /** Folder of the stage's checkpoint. */
+  /** Folder of the stage's checkpoints. */
   checkpoint: string;
   metrics: string;
   logEvery: number;
   saveEvery: number;
+  /** Checkpoints kept. */
+  keep: number;
+  /** Steps skipped since the last checkpoint, after which training stops. */
+  maxSkipped: number;
+  /** What the weights and the order of the data belong to. */
+  origin: Origin;
+  /** Called once before the first step, with the steps done. */
+  begin?(done: number, stop: AbortSignal): Promise<void>;
   /** Computes the gradients of step `step`, counted from 0. */
   step(step: number): StepResult | Promise<StepResult>;
   /** Called after each update, for work between two steps; may return figures to log with the step's. */
-  between?(step: number): Promise<Record<string, number>>;
+  between?(step: number, seconds: number, stop: AbortSignal): Promise<Record<string, number>>;
+  /** Folder of the index in use, for the checkpoint. */
+  index?(): string;
+  /** Figures worth measuring at each checkpoint, `score` among them (larger is better); without it the mean loss tells which is best. */
+  evaluate?(): Promise<{ score: number; [name: string]: number }>;
 }
+
+/** Ties a checkpoint to what it was trained on and with. */
+export type Origin = Pick<State, 'vocabularySha256' | 'corpusSha256' | 'settings'>;
 
 export interface LoopResult {
   /** Figures of the last step, averaged over the last `logEvery` steps. */
@@ -45,63 +58,118 @@ export interface LoopResult {
   stopped: boolean;
 }
 
-/** The steps whose training state a checkpoint holds. */
-interface State {
-  format: 1;
-  step: number;
-  steps: number;
-}
-
-const STATE = 'state.json';
-const OPTIMIZER = 'optimizer.safetensors';
+/** The loss of the first steps says what is usual: a step beyond `EXPLODES` times the largest of them is not to be trusted. */
+const FIRST_STEPS = 20;
+const EXPLODES = 10;
 
 /**
  * The one training loop: step, update, log, save. A checkpoint in the folder is resumed; SIGINT and SIGTERM finish the
- * step, save and return. The weights in `model` are those of the last step when it returns.
+ * step, save and return, and a second one leaves at once. A step whose loss or gradients are not finite, or whose loss
+ * explodes, changes nothing and is counted; the weights before the first one are kept, and too many end the training.
+ * The weights in `model` are those of the last step when it returns.
  */
 export async function train(options: LoopOptions): Promise<LoopResult> {
-  const { model, shapes, steps, checkpoint } = options;
+  const { name, steps, saveEvery, logEvery } = options;
   const started = performance.now();
   const optimizer = createOptimizer(
-    model.params,
-    shapes.map((s) => s.name),
+    options.model.params,
+    options.shapes.map((s) => s.name),
     options.optimizer,
     steps,
   );
-  const first = resume(options, optimizer);
+  const before = resume(options, optimizer);
+  const first = before?.step ?? 0;
   const log = jsonLines(options.metrics, first);
-  const bar = progress(options.name, steps, first);
+  const bar = progress(name, steps, first);
   const stop = stopOnSignal();
-  let averages = new Averages();
+  let averages = new Averages(before?.averages);
+  const sinceSave = new Averages(before?.sinceSave);
   let figures: Record<string, number> = {};
   let done = first;
+  let firstLoss = before?.firstLoss ?? 0;
+  let skipped = before?.skipped ?? 0;
+  let skippedSince = 0; // the last checkpoint
+
+  const save = async (at: number, how?: 'stopped' | 'before-skipping') => {
+    const found = how ? undefined : await options.evaluate?.();
+    const score = how ? null : (found?.score ?? -(sinceSave.means().loss ?? Number.MAX_VALUE));
+    if (!how) sinceSave.clear();
+    if (found) {
+      const { score: _, ...rest } = found;
+      log.write({ step: at, ...rest });
+    }
+    const state = {
+      step: at,
+      steps,
+      ...options.origin,
+      index: options.index?.() ?? null,
+      score,
+      averages: averages.state(),
+      sinceSave: sinceSave.state(),
+      firstLoss,
+      skipped,
+    };
+    const pointer = how === 'before-skipping' ? how : undefined;
+    await saveCheckpoint(
+      options.checkpoint,
+      options.model,
+      options.shapes,
+      optimizer.state(),
+      state,
+      options.keep,
+      pointer,
+    );
+  };
+
   try {
-    for (let step = first; step < steps && !stop.asked(); step++) {
+    await options.begin?.(done, stop.signal);
+    for (let step = first; step < steps && !stop.signal.aborted; step++) {
       const began = performance.now();
       const result = await options.step(step);
-      const gradientNorm = await optimizer.apply(result.gradients, step);
-      if (!Number.isFinite(gradientNorm))
-        say(`${options.name}: step ${step + 1} has gradients that are not finite; it changes nothing`);
+      const { loss } = result.figures;
+      const exploded = step >= FIRST_STEPS && loss > EXPLODES * firstLoss;
+      let gradientNorm = Number.NaN;
+      if (Number.isFinite(loss) && !exploded) gradientNorm = await optimizer.apply(result.gradients, step);
+      else tf.dispose(result.gradients);
+      const stepSeconds = (performance.now() - began) / 1000;
+      if (Number.isFinite(gradientNorm)) {
+        if (step < FIRST_STEPS) firstLoss = Math.max(firstLoss, loss);
+        averages.add({ ...result.figures, gradientNorm, stepSeconds });
+        sinceSave.add({ loss });
+      } else {
+        if (skippedSince === 0) await save(step, 'before-skipping');
+        skipped++;
+        skippedSince++;
+        const why = `has a loss of ${Number(loss.toPrecision(3))}${
+          exploded ? `, over ${EXPLODES} times that of the first steps` : ' and gradients that are not finite'
+        }`;
+        say(`${name}: step ${step + 1} ${why}; it is skipped (${skippedSince} since the last checkpoint)`);
+        if (skippedSince >= options.maxSkipped) throw diverged(options, step + 1 - skippedSince, why);
+      }
       done = step + 1;
-      averages.add({ ...result.figures, gradientNorm, stepSeconds: (performance.now() - began) / 1000 });
-      const between = await options.between?.(step);
+      const between = await options.between?.(step, stepSeconds, stop.signal);
       if (between) averages.add(between);
-      if (done % options.logEvery === 0 || done === steps) {
+      if (done % logEvery === 0 || done === steps) {
         figures = averages.means();
         averages = new Averages();
         log.write({
           step: done,
           ...figures,
           learningRate: learningRate(options.optimizer, step, steps),
+          ...(skipped > 0 ? { skipped } : {}),
           seconds: elapsed(started),
         });
       }
       bar.at(done, remark(figures));
-      if (done % options.saveEvery === 0 && done < steps) await save(options, optimizer, done);
+      if (done % saveEvery === 0 && done < steps) {
+        await save(done);
+        skippedSince = 0;
+      }
       // Lets the child's messages and signals in; on the CPU a step never waits for anything.
       await new Promise((resolve) => setImmediate(resolve));
     }
-    if (done > first || !existsSync(checkpoint)) await save(options, optimizer, done);
+    if (done === steps && (done > first || !before)) await save(done);
+    else if (done > first && done % saveEvery !== 0) await save(done, 'stopped');
   } finally {
     bar.end();
     stop.forget();
@@ -110,71 +178,64 @@ export async function train(options: LoopOptions): Promise<LoopResult> {
   return { figures, seconds: elapsed(started), stopped: done < steps };
 }
 
-/** Steps that the stage's checkpoint has behind it; undefined without one. */
-export function stepsDone(checkpoint: string): number | undefined {
-  return hasCheckpoint(checkpoint) ? readState(checkpoint).step : undefined;
+function diverged({ name, checkpoint, maxSkipped }: LoopOptions, step: number, why: string): UserError {
+  return new UserError(
+    `${name}: ${maxSkipped} steps since the last checkpoint were skipped, the last one ${why.replace('has', 'with')}: training has ` +
+      `diverged; go back with --resume best, or to another checkpoint in ${checkpoint}, and a lower learning rate ` +
+      `(before-skipping there names the weights that led to step ${step + 1}; train.maxSkipped says how many steps may be skipped)`,
+  );
 }
 
-/** True when the stage has been begun: the same command goes on from there. Undoes first what a kill left behind beside it. */
-export function hasCheckpoint(checkpoint: string): boolean {
-  recoverFolders(dirname(checkpoint));
-  return existsSync(join(checkpoint, STATE));
-}
-
-function readState(checkpoint: string): State {
-  const path = join(checkpoint, STATE);
-  const state = readJson(path, 'training state', `remove ${checkpoint} to train the stage again`) as State;
-  if (state?.format !== 1 || !Number.isInteger(state.step) || !Number.isInteger(state.steps)) {
-    throw new UserError(
-      `${path}: not a training state of this version; remove ${checkpoint} to train the stage again`,
-    );
-  }
-  return state;
-}
-
-/** Takes up the checkpoint when there is one: weights, moments, and the step to go on with. */
-function resume(
-  { checkpoint, model, shapes, steps }: LoopOptions,
-  optimizer: ReturnType<typeof createOptimizer>,
-): number {
-  if (!hasCheckpoint(checkpoint)) return 0;
-  const state = readState(checkpoint);
+/** Takes up the latest checkpoint when there is one: weights, moments, and everything else to go on with. */
+function resume(options: LoopOptions, optimizer: ReturnType<typeof createOptimizer>): State | undefined {
+  const { name, checkpoint, model, shapes, steps, origin } = options;
+  if (!hasCheckpoint(checkpoint)) return undefined;
+  const { dir, state, optimizer: moments } = openCheckpoint(checkpoint, 'latest');
   const remedy = `remove ${checkpoint} to train the stage again`;
   if (state.steps !== steps && state.step < state.steps) {
     throw new UserError(
       `${checkpoint}: was trained for ${state.steps} steps in all, now ${steps} are asked for; ask for ${state.steps} or ${remedy}`,
     );
   }
-  loadWeights(checkpoint, model, shapes, remedy);
-  if (state.step >= steps) return steps;
-  const file = readSafetensors(join(checkpoint, OPTIMIZER));
+  if (state.vocabularySha256 !== origin.vocabularySha256) {
+    throw new UserError(`${dir}: was trained with another vocabulary than the corpus has now; ${remedy}`);
+  }
+  if (state.corpusSha256 !== origin.corpusSha256 && state.step < steps) {
+    throw new UserError(`${dir}: was begun on another corpus; prepare that one again to go on, or ${remedy}`);
+  }
+  loadWeights(dir, model, shapes, remedy);
+  if (state.step >= steps) return { ...state, step: steps };
+  for (const change of changes(state.settings, origin.settings)) say(`${name}: goes on with ${change}`);
+  const file = readSafetensors(moments);
   try {
     optimizer.restore(new Map([...file.tensors].map(([name, tensor]) => [name, tensor.read()])));
   } finally {
     file.close();
   }
-  return state.step;
+  return state;
 }
 
-async function save(
-  { checkpoint, model, shapes, steps }: LoopOptions,
-  optimizer: ReturnType<typeof createOptimizer>,
-  step: number,
-): Promise<void> {
-  await writeFolderAtomic(checkpoint, async (aside) => {
-    await saveWeights(aside, model.params, shapes);
-    await writeSafetensors(join(aside, OPTIMIZER), optimizer.state());
-    writeFileAtomic(join(aside, STATE), JSON.stringify({ format: 1, step, steps } satisfies State));
+/** `qa.batch 4, before 2` for every setting that differs. */
+function changes(before: Record<string, unknown>, now: Record<string, unknown>, path = ''): string[] {
+  return Object.keys(now).flatMap((key) => {
+    const [was, is] = [before[key], now[key]];
+    if (isGroup(was) && isGroup(is)) return changes(was, is, `${path}${key}.`);
+    const [a, b] = [JSON.stringify(was), JSON.stringify(is)];
+    return a === b ? [] : [`${path}${key} ${b}, before ${a}`];
   });
 }
 
-/** The first SIGINT or SIGTERM asks the loop to stop after its step; the second leaves at once, as by default. */
-function stopOnSignal(): { asked(): boolean; forget(): void } {
-  let asked = false;
-  const ask = () => {
-    asked = true;
+function isGroup(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** The first SIGINT or SIGTERM asks the loop to stop after its step; the second leaves at once. */
+function stopOnSignal(): { signal: AbortSignal; forget(): void } {
+  const stop = new AbortController();
+  const ask = (_signal: NodeJS.Signals, number: number) => {
+    if (stop.signal.aborted) process.exit(128 + number);
     process.stderr.write('\nstopping after this step; press again to leave at once\n');
-    forget();
+    stop.abort();
   };
   const forget = () => {
     process.off('SIGINT', ask);
@@ -182,12 +243,22 @@ function stopOnSignal(): { asked(): boolean; forget(): void } {
   };
   process.on('SIGINT', ask);
   process.on('SIGTERM', ask);
-  return { asked: () => asked, forget };
+  return { signal: stop.signal, forget };
 }
 
 /** Means of figures over steps; a figure that is not finite in a step is left out of its mean. */
 class Averages {
-  #sums = new Map<string, { sum: number; n: number }>();
+  #sums: Map<string, { sum: number; n: number }>;
+  /** @param state what `state` gave of another one */
+  constructor(state: State['averages'] = {}) {
+    this.#sums = new Map(Object.entries(state).map(([name, [sum, n]]) => [name, { sum, n }]));
+  }
+  state(): State['averages'] {
+    return Object.fromEntries([...this.#sums].map(([name, { sum, n }]) => [name, [sum, n]]));
+  }
+  clear(): void {
+    this.#sums.clear();
+  }
   add(figures: Record<string, number>): void {
     for (const [name, value] of Object.entries(figures)) {
       if (!Number.isFinite(value)) continue;

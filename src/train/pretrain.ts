@@ -52,7 +52,7 @@ export function pretrainStep(
       }
       return {
         gradients: gradients!,
-        figures: { ...sums, loss: sums.loss, trivialDropped: dropped / batch },
+        figures: { ...sums, loss: sums.loss, trivialDropped: dropped },
       };
     },
     dispose: () => noise?.dispose(),
@@ -105,7 +105,10 @@ export function maskSpan(
   return { sentence, masked, positions, targets: [...sentence.subarray(start, counted)], source };
 }
 
-/** Candidates of each example by today's query vectors and the index, trivial sources dropped: at most K − 1 blocks. */
+/**
+ * Candidates of each example by today's query vectors and the index, trivial sources dropped: at most K − 1 blocks.
+ * `dropped` is the share of trivial ones among the blocks looked at.
+ */
 export async function retrieveCandidates(
   model: Model,
   corpus: Corpus,
@@ -114,21 +117,11 @@ export async function retrieveCandidates(
   config: Config,
 ): Promise<{ candidates: number[][]; dropped: number }> {
   const limit = config.pretrain.candidates - 1;
-  const queries = querySequences(
-    corpus.tokenizer,
-    examples.map((e) => e.masked),
-    config.text.sentenceTokens,
-  );
-  const vectors = await embedAll(
-    model.params,
-    model.queryTower,
-    model.embedder,
-    queries,
-    config.index.tokensPerBatch,
-  );
+  const vectors = await queryVectors(model, corpus, examples, config);
   const k = Math.min(limit + SPARE, corpus.blocks);
   const found = index.search(vectors, k);
   let dropped = 0;
+  let looked = 0;
   const candidates = examples.map((example, i) => {
     const retrieved = found.blocks.subarray(i * k, i * k + found.counts[i]);
     const kept = dropTrivial(
@@ -140,9 +133,25 @@ export async function retrieveCandidates(
       config.pretrain.trivialOverlap,
     );
     dropped += kept.dropped;
+    looked += kept.dropped + kept.candidates.length;
     return kept.candidates;
   });
-  return { candidates, dropped };
+  return { candidates, dropped: dropped / Math.max(1, looked) };
+}
+
+/** Vectors of masked sentences by the weights of now, [n, P]. */
+export function queryVectors(
+  model: Model,
+  corpus: Corpus,
+  examples: readonly MaskedSentence[],
+  config: Config,
+): Promise<Float32Array> {
+  const queries = querySequences(
+    corpus.tokenizer,
+    examples.map((e) => e.masked),
+    config.text.sentenceTokens,
+  );
+  return embedAll(model.params, model.queryTower, model.embedder, queries, config.index.tokensPerBatch);
 }
 
 /**

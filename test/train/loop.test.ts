@@ -11,12 +11,13 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { after, before, mock, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import { UserError } from '../../src/errors.ts';
 import type { Params, Shape } from '../../src/model/bert.ts';
 import { type Model, setParam } from '../../src/model/model.ts';
-import { addGradients, hasCheckpoint, type LoopOptions, train } from '../../src/train/loop.ts';
+import { goBackTo, hasCheckpoint, latestState, openCheckpoint } from '../../src/train/checkpoints.ts';
+import { addGradients, type LoopOptions, train } from '../../src/train/loop.ts';
 import { stepRandom } from '../../src/train/sampler.ts';
 import { startTestEngine } from '../support/engine.ts';
 
@@ -79,6 +80,9 @@ function options(more: Partial<LoopOptions> = {}): LoopOptions {
     metrics: join(dir, 'metrics.jsonl'),
     logEvery: 3,
     saveEvery: 100,
+    keep: 2,
+    maxSkipped: 3,
+    origin: { vocabularySha256: 'v', corpusSha256: 'c', settings: { seed: 1, qa: { batch: 4 } } },
     step: pull(model),
     ...more,
   };
@@ -103,6 +107,9 @@ const lines = (path: string) =>
     .split('\n')
     .filter(Boolean)
     .map((line) => JSON.parse(line) as Record<string, number>);
+
+const withoutTimes = (run: LoopOptions) =>
+  lines(run.metrics).map(({ seconds: _, stepSeconds: _s, ...rest }) => rest);
 
 async function refuses(run: LoopOptions, message: RegExp): Promise<void> {
   await assert.rejects(train(run), (error) => {
@@ -129,7 +136,7 @@ test('a run stopped by SIGTERM finishes its step, and ends bit for bit as one th
   });
   assert.equal(first.stopped, true);
   assert.equal(process.listenerCount('SIGTERM'), listeners);
-  assert.equal(JSON.parse(readFileSync(join(cut.checkpoint, 'state.json'), 'utf8')).step, 4);
+  assert.equal(latestState(cut.checkpoint)!.step, 4);
   assert.notDeepEqual(weights(cut.model), weights(whole.model));
 
   const seen: number[] = [];
@@ -144,18 +151,19 @@ test('a run stopped by SIGTERM finishes its step, and ends bit for bit as one th
   assert.equal(rest.stopped, false);
   assert.deepEqual(seen, [4, 5, 6, 7]);
   assert.deepEqual(weights(resumed.model), weights(whole.model));
-  for (const name of ['model.safetensors', 'optimizer.safetensors', 'state.json'])
+  for (const name of ['model.safetensors', 'optimizer.safetensors'])
     assert.deepEqual(
-      readFileSync(join(cut.checkpoint, name)),
-      readFileSync(join(whole.checkpoint, name)),
+      readFileSync(join(cut.checkpoint, 'step-0000008', name)),
+      readFileSync(join(whole.checkpoint, 'step-0000008', name)),
       name,
     );
   assert.deepEqual(
     lines(cut.metrics).map((line) => line.step),
     [3, 6, 8],
   );
-  // What a line averages over ends with the process: the steps of the second alone.
-  assert.ok(Math.abs(lines(cut.metrics)[1].accuracy - (4 + 5) / 2) < 1e-12);
+  // A line averages over the steps of both processes.
+  assert.deepEqual(withoutTimes(cut), withoutTimes(whole));
+  assert.equal(latestState(cut.checkpoint)!.score, latestState(whole.checkpoint)!.score);
 });
 
 test('a run that was killed goes on from its last checkpoint, and ends bit for bit the same', async () => {
@@ -287,15 +295,190 @@ test('a damaged checkpoint is a user error that says to remove it', async () => 
     harm(next.checkpoint);
     await refuses(next, message);
   };
-  const state = (text: string) => (dir: string) => writeFileSync(join(dir, 'state.json'), text);
-  await harmed(state('{"format":1,"st'), /state\.json: this training state is not whole JSON; remove /);
-  await harmed(state('null'), /state\.json: not a training state of this version; remove /);
-  await harmed(state('{"format":2,"step":4,"steps":8}'), /not a training state of this version/);
-  await harmed(state('{"format":1,"step":"4","steps":8}'), /not a training state of this version/);
+  const inside = (name: string) => join('step-0000004', name);
+  const state = (change: (state: Record<string, unknown>) => unknown) => (dir: string) => {
+    const path = join(dir, inside('state.json'));
+    writeFileSync(path, JSON.stringify(change(JSON.parse(readFileSync(path, 'utf8')))));
+  };
+  const cut = (dir: string) => writeFileSync(join(dir, inside('state.json')), '{"format":2,"st');
+  await harmed(cut, /state\.json: this training state is not whole JSON; remove /);
+  const version = /state\.json: is not a training state of this version .*; remove /;
+  await harmed(
+    state(() => null),
+    version,
+  );
+  await harmed(
+    state((s) => ({ ...s, format: 1 })),
+    version,
+  );
+  await harmed(
+    state((s) => ({ ...s, step: '4' })),
+    version,
+  );
   for (const name of ['model.safetensors', 'optimizer.safetensors']) {
-    await harmed((dir) => rmSync(join(dir, name)), new RegExp(name));
-    await harmed((dir) => truncateSync(join(dir, name), 20), new RegExp(name));
+    const path = (dir: string) => join(dir, inside(name));
+    await harmed((dir) => rmSync(path(dir)), new RegExp(`${name}: is missing; remove `));
+    await harmed((dir) => truncateSync(path(dir), 20), new RegExp(`${name}: is damaged .*; remove `));
+    await harmed(
+      (dir) => {
+        const bytes = readFileSync(path(dir));
+        bytes[bytes.length - 2] ^= 1;
+        writeFileSync(path(dir), bytes);
+      },
+      new RegExp(`${name}: is damaged`),
+    );
   }
+  await harmed(
+    (dir) => writeFileSync(join(dir, 'latest'), '../../elsewhere'),
+    /latest: names no checkpoint; write step-0000004 /,
+  );
+  await harmed(
+    (dir) => rmSync(join(dir, 'step-0000004'), { recursive: true }),
+    /has no checkpoint "latest"; train the stage first/,
+  );
+});
+
+test('without its pointer the newest checkpoint counts; one of an older version is refused', async () => {
+  const run = options();
+  await train({ ...run, between: stopAfter(3) });
+  rmSync(join(run.checkpoint, 'latest'));
+  rmSync(join(run.checkpoint, 'best'));
+  assert.equal(latestState(run.checkpoint)!.step, 4);
+  const old = options();
+  cpSync(join(run.checkpoint, 'step-0000004'), old.checkpoint, { recursive: true });
+  await refuses(old, /checkpoint: was trained by an older version of realm; remove it /);
+});
+
+test('of the checkpoints the newest stay, and the best', async () => {
+  const run = options({ saveEvery: 2, steps: 12 });
+  const step = run.step;
+  await train({
+    ...run,
+    async step(n) {
+      const found = await step(n);
+      // The mean loss of steps 3 and 4 is the smallest.
+      return { ...found, figures: { loss: n === 2 || n === 3 ? 0.1 : 1 + n / 100 } };
+    },
+  });
+  assert.deepEqual(readdirSync(run.checkpoint).sort(), [
+    'best',
+    'latest',
+    'step-0000004',
+    'step-0000010',
+    'step-0000012',
+  ]);
+  assert.equal(readFileSync(join(run.checkpoint, 'best'), 'utf8'), 'step-0000004\n');
+  assert.equal(openCheckpoint(run.checkpoint, 'best').state.score, -0.1);
+  assert.equal(openCheckpoint(run.checkpoint, 'latest').state.step, 12);
+});
+
+test('what an evaluation finds tells the best checkpoint, and is logged', async () => {
+  const scores = [0.2, 0.6, 0.4];
+  const run = options({
+    saveEvery: 3,
+    steps: 8,
+    evaluate: async () => ({ score: scores[0], devExactMatch: scores.shift()! }),
+  });
+  await train(run);
+  assert.equal(openCheckpoint(run.checkpoint, 'best').state.step, 6);
+  assert.deepEqual(
+    lines(run.metrics).flatMap(({ step, devExactMatch }) =>
+      devExactMatch === undefined ? [] : [[step, devExactMatch]],
+    ),
+    [
+      [3, 0.2],
+      [6, 0.6],
+      [8, 0.4],
+    ],
+  );
+});
+
+test('training goes back to an earlier checkpoint, and from there on as it did the first time', async () => {
+  const run = options({ saveEvery: 2, keep: 5 });
+  await train(run);
+  const end = weights(run.model);
+  goBackTo(run.checkpoint, 4);
+  assert.deepEqual(
+    readdirSync(run.checkpoint).filter((name) => name.startsWith('step')),
+    ['step-0000002', 'step-0000004'],
+  );
+  assert.equal(openCheckpoint(run.checkpoint, 'best').state.step, 4);
+  const next = again(run);
+  await train(next);
+  assert.deepEqual(weights(next.model), end);
+  assert.throws(() => goBackTo(run.checkpoint, 7), /has no checkpoint "step 7"; there are 2, 4, 6, 8/);
+});
+
+test('a checkpoint of another corpus or vocabulary is refused, a changed setting is told', async () => {
+  const run = options();
+  await train({ ...run, between: stopAfter(3) });
+  const origin = (more: Partial<LoopOptions['origin']>) => again(run, { origin: { ...run.origin, ...more } });
+  await refuses(origin({ vocabularySha256: 'w' }), /step-0000004: was trained with another vocabulary/);
+  await refuses(origin({ corpusSha256: 'd' }), /step-0000004: was begun on another corpus/);
+  let said = '';
+  mock.method(process.stderr, 'write', (text: string) => {
+    said += text;
+    return true;
+  });
+  await train(origin({ settings: { seed: 1, qa: { batch: 8 } } }));
+  mock.restoreAll();
+  assert.match(said, /test: goes on with qa\.batch 8, before 4\n/);
+});
+
+/** Steps that find a loss of `loss(n)`, or gradients that are not finite where it is undefined. */
+function losing(run: LoopOptions, loss: (n: number) => number | undefined): LoopOptions {
+  const { step } = run;
+  return {
+    ...run,
+    async step(n) {
+      const found = await step(n);
+      const value = loss(n);
+      if (value !== undefined) return { ...found, figures: { ...found.figures, loss: value } };
+      const name = 'a.bias';
+      const old = found.gradients[name];
+      const gradients = { ...found.gradients, [name]: tf.tidy(() => old.mul(Number.NaN)) };
+      old.dispose();
+      return { gradients, figures: found.figures };
+    },
+  };
+}
+
+test('steps whose loss or gradients are not finite, or explode, change nothing and are counted', async () => {
+  const run = losing(
+    options({ steps: 30, saveEvery: 10, logEvery: 10 }),
+    (n) => ({ 5: Number.NaN, 6: undefined, 25: 100 })[n as 5] ?? (n === 6 ? undefined : 1 + (n % 3)),
+  );
+  const after: number[][][] = [];
+  const tensors = tf.memory().numTensors;
+  await train({ ...run, between: async () => ({ at: after.push(weights(run.model)) }) });
+  assert.equal(tf.memory().numTensors, tensors);
+  for (const skipped of [5, 6, 25]) assert.deepEqual(after[skipped], after[skipped - 1], `step ${skipped}`);
+  assert.notDeepEqual(after[7], after[6]);
+  assert.notDeepEqual(after[24], after[23], 'three times the first loss is not ten times');
+  assert.deepEqual(
+    lines(run.metrics).map(({ skipped, loss }) => [skipped, loss < 4]),
+    [
+      [2, true],
+      [2, true],
+      [3, true],
+    ],
+  );
+  // The weights that led to the latest skipped step are kept.
+  assert.equal(readFileSync(join(run.checkpoint, 'before-skipping'), 'utf8'), 'step-0000025\n');
+  assert.equal(openCheckpoint(run.checkpoint, 25).state.skipped, 2);
+});
+
+test('too many skipped steps end the training with an explanation, and it can go back', async () => {
+  const run = losing(options({ steps: 20, saveEvery: 5 }), (n) => (n >= 7 ? Number.NaN : 1));
+  await refuses(
+    run,
+    /test: 3 steps since the last checkpoint were skipped, the last one with a loss of NaN .*--resume best.*lower learning rate.*led to step 8/,
+  );
+  assert.equal(latestState(run.checkpoint)!.step, 5);
+  assert.equal(openCheckpoint(run.checkpoint, 7).state.step, 7);
+  const mended = again(run);
+  assert.equal((await train(mended)).stopped, false);
+  assert.equal(lines(run.metrics).at(-1)!.step, 20);
 });
 
 test('a whole run leaves no tensor behind', async () => {

@@ -207,7 +207,7 @@ describe('steps on a corpus', () => {
       close('retrievalUtility', (marginal - nullAlone) / pieces);
       close('nullMass', nullMass);
       close('masks', pieces / 4);
-      close('trivialDropped', dropped / 4);
+      close('trivialDropped', dropped);
     });
   }
 

@@ -1,0 +1,107 @@
+import assert from 'node:assert/strict';
+import { spawn, spawnSync } from 'node:child_process';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { takeLock } from '../src/lock.ts';
+import { temporaryFolder } from './support/tiny.ts';
+
+const folder = temporaryFolder('lock');
+const path = join(folder, 'lock');
+const MODULE = join(import.meta.dirname, '../src/lock.ts');
+
+/** A process that takes the lock, says who holds it otherwise, and lives until its input ends. */
+function rival(script = '') {
+  const child = spawn(
+    process.execPath,
+    [
+      '--import',
+      'tsx',
+      '--input-type=module',
+      '-e',
+      `const { takeLock } = await import(${JSON.stringify(MODULE)});
+       const { holder } = takeLock(${JSON.stringify(path)}, 'pretrain');
+       process.stdout.write(JSON.stringify(holder ?? null));
+       ${script}
+       process.stdin.resume();`,
+    ],
+    { stdio: ['pipe', 'pipe', 'inherit'] },
+  );
+  const said = new Promise<{ pid: number } | null>((resolve) => {
+    child.stdout.once('data', (text) => resolve(JSON.parse(String(text))));
+  });
+  const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()));
+  return { child, said, ended };
+}
+
+test('a lock is had by one, and given back', () => {
+  const mine = takeLock(path, 'prepare');
+  assert.equal(mine.holder, undefined);
+  assert.equal(takeLock(path, 'pretrain').holder!.work, 'prepare');
+  assert.equal(takeLock(path, 'pretrain').holder!.pid, process.pid);
+  mine.release!();
+  assert.equal(existsSync(path), false);
+  mine.release!();
+  const next = takeLock(path, 'pretrain');
+  assert.equal(next.holder, undefined);
+  next.release!();
+  assert.deepEqual(readdirSync(folder), []);
+});
+
+test("another process's lock holds while it lives, and no longer", async () => {
+  const { child, said, ended } = rival();
+  assert.equal(await said, null);
+  assert.equal(takeLock(path, 'eval').holder!.pid, child.pid);
+  child.kill('SIGKILL');
+  await ended;
+  assert.ok(existsSync(path), 'killed, it left its lock');
+  const mine = takeLock(path, 'eval');
+  assert.equal(mine.holder, undefined);
+  const late = rival();
+  assert.equal((await late.said)!.pid, process.pid);
+  mine.release!();
+  late.child.kill('SIGKILL');
+  await late.ended;
+});
+
+test('a process that ends in peace gives its lock back', async () => {
+  const { said, ended } = rival('process.exit(0);');
+  assert.equal(await said, null);
+  await ended;
+  assert.equal(existsSync(path), false);
+});
+
+test("a lock of this process's id from another life, or one that says nothing, is taken over", () => {
+  const { pid } = spawnSync('true');
+  const holder = { host: hostname(), work: 'pretrain' };
+  for (const text of [
+    '',
+    '{"pid"',
+    JSON.stringify({ ...holder, pid, started: '1' }),
+    ...(process.platform === 'linux' ? [JSON.stringify({ ...holder, pid: process.pid, started: '1' })] : []),
+  ]) {
+    writeFileSync(path, text);
+    const mine = takeLock(path, 'pretrain');
+    assert.equal(mine.holder, undefined, text);
+    assert.equal(JSON.parse(readFileSync(path, 'utf8')).pid, process.pid);
+    mine.release!();
+  }
+});
+
+test('a lock of another host counts, since its process cannot be asked', () => {
+  writeFileSync(path, JSON.stringify({ pid: 1, host: 'elsewhere', started: '', work: 'pretrain' }));
+  assert.equal(takeLock(path, 'pretrain').holder!.host, 'elsewhere');
+});
+
+test('of many that come at once over a dead lock, one has it', async () => {
+  writeFileSync(
+    path,
+    JSON.stringify({ pid: spawnSync('true').pid, host: hostname(), started: '1', work: 'x' }),
+  );
+  const rivals = Array.from({ length: 6 }, () => rival());
+  const holders = await Promise.all(rivals.map((r) => r.said));
+  assert.equal(holders.filter((holder) => holder === null).length, 1);
+  for (const { child } of rivals) child.kill('SIGKILL');
+  await Promise.all(rivals.map((r) => r.ended));
+});
