@@ -1,4 +1,3 @@
-import { createHash } from 'node:crypto';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadConfig } from '../../src/config.ts';
@@ -6,7 +5,8 @@ import { verifyCorpus } from '../../src/corpus/store.ts';
 import { isAside, sha256File } from '../../src/files.ts';
 import { readSafetensors } from '../../src/model/safetensors.ts';
 import { currentIndex, openIndex, readManifest } from '../../src/retrieval/search.ts';
-import { type Run, runFolder } from '../../src/run.ts';
+import { runFolder } from '../../src/run.ts';
+import { type Checkpoint, hasCheckpoint, openCheckpoint, type Which } from '../../src/train/checkpoints.ts';
 import { TRAINED } from './world.ts';
 
 // What a run folder holds: whether it is whole, as the library's own functions see it, and what of it must come out the
@@ -29,29 +29,21 @@ export function complaints(dir: string): string[] {
     look('index', () => openIndex(currentIndex(run.index)!, { expansionSearch: 16 }).close());
   }
   for (const stage of Object.values(TRAINED)) {
-    look(`checkpoint of ${stage}`, () => {
-      for (const folder of checkpointFolders(run, stage)) readCheckpoint(folder);
-    });
+    const root = run.checkpoint(stage);
+    if (!existsSync(root) || !hasCheckpoint(root)) continue;
+    const standing = readdirSync(root).filter((name) => /^step-\d+$/.test(name));
+    for (const which of ['latest', 'best', ...standing.map((name) => Number(name.slice(5)))] as Which[]) {
+      // A kill right after the first checkpoint leaves it without its pointers.
+      if (which === 'best' && !existsSync(join(root, which))) continue;
+      look(`checkpoint ${which} of ${stage}`, () => readAll(openCheckpoint(root, which)));
+    }
   }
   return found;
 }
 
-/** The step folders of a stage's checkpoints that count: those that stand, and those that `latest` and `best` name. */
-function checkpointFolders(run: Run, stage: (typeof TRAINED)[keyof typeof TRAINED]): string[] {
-  const dir = run.checkpoint(stage);
-  if (!existsSync(dir)) return [];
-  const named = ['latest', 'best'].flatMap((pointer) =>
-    existsSync(join(dir, pointer)) ? [readFileSync(join(dir, pointer), 'utf8').trim()] : [],
-  );
-  const standing = readdirSync(dir).filter((name) => /^step-\d+$/.test(name));
-  return [...new Set([...named, ...standing])].map((name) => join(dir, name));
-}
-
-function readCheckpoint(folder: string): void {
-  const { step } = JSON.parse(readFileSync(join(folder, 'state.json'), 'utf8'));
-  if (!Number.isInteger(step)) throw new Error(`${folder}: tells no step`);
-  for (const name of ['model.safetensors', 'optimizer.safetensors']) {
-    const file = readSafetensors(join(folder, name));
+function readAll({ weights, optimizer }: Checkpoint): void {
+  for (const path of [weights, optimizer]) {
+    const file = readSafetensors(path);
     try {
       for (const tensor of file.tensors.values()) tensor.read();
     } finally {
@@ -89,14 +81,6 @@ function withoutClock(path: string): string {
     .join('\n');
 }
 
-/** Path of a stage's last weights. */
-export function lastWeights(dir: string, stage: (typeof TRAINED)[keyof typeof TRAINED]): string {
-  const checkpoint = runFolder(dir).checkpoint(stage);
-  if (!existsSync(join(checkpoint, 'latest'))) return join(checkpoint, 'model.safetensors'); // TEMPORARY
-  const latest = readFileSync(join(checkpoint, 'latest'), 'utf8').trim();
-  return join(checkpoint, latest, 'model.safetensors');
-}
-
 /** What a command has made, in a form to compare with another run's: name → digest or text. */
 export function outcome(dir: string, command: string): Record<string, string> {
   const run = runFolder(dir);
@@ -113,7 +97,7 @@ export function outcome(dir: string, command: string): Record<string, string> {
   }
   const stage = TRAINED[command as keyof typeof TRAINED];
   return {
-    weights: sha256File(lastWeights(dir, stage)),
+    weights: openCheckpoint(run.checkpoint(stage), 'latest').state.files['model.safetensors'].sha256,
     figures: figures(dir, stage),
     ...(stage === 'pretrain' ? { refreshes: withoutClock(run.refreshes) } : {}),
   };
@@ -130,9 +114,4 @@ function firstDifference(one: string, other: string): string {
   const [a, b] = [one.split('\n'), other.split('\n')];
   const at = a.findIndex((line, i) => line !== b[i]);
   return at < 0 ? `${a.length} lines and ${b.length}` : `line ${at + 1}: ${a[at]} / ${b[at]}`;
-}
-
-/** A digest to print. */
-export function digest(outcome: Record<string, string>): string {
-  return createHash('sha256').update(JSON.stringify(outcome)).digest('hex').slice(0, 12);
 }

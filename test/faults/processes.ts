@@ -106,6 +106,14 @@ function processesWith(mark: string): number[] {
     .map(Number);
 }
 
+/** The refreshers whose parent is `pid`. */
+export function refreshersOf(pid: number): number[] {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number)
+    .filter((p) => new RegExp(`^PPid:\\s+${pid}$`, 'm').test(procFile(p, 'status')) && isRefresher(p));
+}
+
 function isRefresher(pid: number): boolean {
   return /refresher\.ts/.test(procFile(pid, 'cmdline'));
 }
