@@ -2,7 +2,7 @@ import { existsSync, type FSWatcher, rmSync, watch } from 'node:fs';
 import { type Random, random } from '../../src/random.ts';
 import { runFolder } from '../../src/run.ts';
 import { complaints, differences, jsonLines, outcome } from './leavings.ts';
-import { type Started, signal, sleep, until } from './processes.ts';
+import { nobodyLeft, type Started, signal, sleep } from './processes.ts';
 import { type Reference, reference } from './reference.ts';
 import { type FaultOptions, type Report, type Tally, tally } from './report.ts';
 import { newFolder, STAGES, type StageCommand, settings, startStage, TRAINED } from './world.ts';
@@ -11,8 +11,6 @@ import { newFolder, STAGES, type StageCommand, settings, startStage, TRAINED } f
 // the trainer, its refresher or both; gone on with until it ends by itself. In sync mode it must then have made the very
 // losses and weights of a run that nobody cut; in async mode, where a new index comes when it comes, finite ones.
 
-/** Seconds a refresher may outlive its trainer. */
-const OUTLIVES = 5;
 /** Kills of one command of one run, after which it may finish. */
 const MOST: Record<StageCommand, number> = {
   prepare: 3,
@@ -27,7 +25,7 @@ type Target = 'trainer' | 'refresher' | 'both';
 
 export async function kills({ short, seed }: FaultOptions): Promise<Report> {
   const t = tally('kills');
-  const wanted = short ? 20 : 200;
+  const wanted = short ? 14 : 200;
   const source = random(seed);
   const most = short
     ? (Object.fromEntries(STAGES.map((command) => [command, MOST_SHORT])) as typeof MOST)
@@ -38,6 +36,7 @@ export async function kills({ short, seed }: FaultOptions): Promise<Report> {
   const lane = async () => {
     while (t.counted('kills') < wanted) {
       const mode = campaigns++ % 2 === 0 ? 'sync' : 'async';
+      t.say(`${t.counted('kills')} of ${wanted} kills`);
       longest = Math.max(
         longest,
         await campaign({ t, mode, source: source.fork(), undisturbed, wanted, most }),
@@ -117,12 +116,9 @@ async function killStage(stage: Stage): Promise<{ whole: boolean; longest: numbe
       if (hit !== 'refresher') break;
     }
     const end = await started.ended;
-    const ended = performance.now();
-    const alone = await until(() => started.refreshers().length === 0, OUTLIVES, 50);
-    longest = Math.max(longest, (performance.now() - ended) / 1000);
-    if (!t.check(alone, `${command}: a refresher outlives its trainer by ${OUTLIVES} s`)) {
-      for (const pid of started.refreshers()) signal(pid, 'SIGKILL');
-    }
+    const left = await nobodyLeft(started);
+    longest = Math.max(longest, left.seconds);
+    if (left.complaint) t.fail(`${command}: ${left.complaint}`);
     const found = complaints(dir);
     t.check(found.length === 0, `${command}: ${found.join('; ')}`);
     if (end.code === 0) return { whole: true, longest };

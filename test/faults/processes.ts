@@ -132,6 +132,41 @@ export function residentMiB(pid: number): number {
   return Number(/VmRSS:\s+(\d+) kB/.exec(procFile(pid, 'status'))?.[1] ?? NaN) / 1024;
 }
 
+/** Processor time that a process has taken, in seconds; 0 when it is gone. */
+function processorSeconds(pid: number): number {
+  const stat = procFile(pid, 'stat');
+  const [user, system] = stat
+    .slice(stat.lastIndexOf(')') + 2)
+    .split(' ')
+    .slice(11, 13);
+  return (Number(user ?? 0) + Number(system ?? 0)) / 100; // ticks of 10 ms
+}
+
+/** Processor time, and the time that passes, that a child may take to see that its trainer is gone, in seconds. */
+const OUTLIVES = { processor: 3, all: 60 };
+
+/**
+ * Waits until no refresher of a command that has ended is left, and ends those that stay. A busy machine lets a nice
+ * process wait for long: what counts is the processor time it takes meanwhile.
+ * @returns seconds it took, and a complaint when it took too long
+ */
+export async function nobodyLeft(started: Started): Promise<{ seconds: number; complaint?: string }> {
+  const began = performance.now();
+  const seconds = () => (performance.now() - began) / 1000;
+  const before = new Map(started.refreshers().map((pid) => [pid, processorSeconds(pid)]));
+  for (;;) {
+    const left = started.refreshers();
+    if (left.length === 0) return { seconds: seconds() };
+    const taken = Math.max(...left.map((pid) => processorSeconds(pid) - (before.get(pid) ?? 0)));
+    if (taken > OUTLIVES.processor || seconds() > OUTLIVES.all) {
+      for (const pid of left) signal(pid, 'SIGKILL');
+      const long = `${seconds().toFixed(1)} s (${taken.toFixed(1)} s of processor time)`;
+      return { seconds: seconds(), complaint: `a refresher outlives its trainer by ${long}` };
+    }
+    await sleep(20);
+  }
+}
+
 /** Address space in bytes. */
 export function virtualBytes(pid: number): number {
   return Number(/VmSize:\s+(\d+) kB/.exec(procFile(pid, 'status'))?.[1] ?? NaN) * 1024;

@@ -12,11 +12,14 @@ export interface Report {
   failed: boolean;
 }
 
+/** Characters told of one failure. */
+const LONGEST = 1200;
+
 /** Counts and failures of one part, told as they come (stderr) and at the end (lines). */
 export function tally(part: string) {
   const counts = new Map<string, number>();
   const notes: string[] = [];
-  const failures: string[] = [];
+  const failures = new Map<string, number>();
   return {
     count(what: string, n = 1): void {
       counts.set(what, (counts.get(what) ?? 0) + n);
@@ -28,8 +31,10 @@ export function tally(part: string) {
       tell(`${part}: ${what}: ${value}`);
     },
     fail(what: string): void {
-      failures.push(what);
-      tell(`${part}: FAILED: ${what}`);
+      const failure = what.slice(0, LONGEST);
+      const before = failures.get(failure) ?? 0;
+      failures.set(failure, before + 1);
+      if (before === 0) tell(`${part}: FAILED: ${failure}`);
     },
     /** Fails unless `right`; tells whether it was. */
     check(right: boolean, what: string): boolean {
@@ -42,9 +47,9 @@ export function tally(part: string) {
         lines: [
           ...[...counts].map(([what, n]) => row(what, n)),
           ...notes,
-          ...failures.map((failure) => `  FAILED  ${failure}`),
+          ...[...failures].map(([failure, n]) => `  FAILED  ${failure}${n > 1 ? ` (${n} times)` : ''}`),
         ],
-        failed: failures.length > 0,
+        failed: failures.size > 0,
       };
     },
   };

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { random } from '../../src/random.ts';
 import { runFolder } from '../../src/run.ts';
 import { complaints, differences, jsonLines, leftAside, outcome } from './leavings.ts';
-import { type Started, signal, sleep, until, virtualBytes } from './processes.ts';
+import { nobodyLeft, sleep, until, virtualBytes } from './processes.ts';
 import { type Command, copyRun, type Reference, reference } from './reference.ts';
 import { type FaultOptions, type Report, type Tally, tally } from './report.ts';
 import { badRefusal, lastLines } from './sentence.ts';
@@ -136,7 +136,8 @@ async function refresherWithoutMemory(place: Place, mib: number): Promise<void> 
   t.check(end.code === 0, `${what}: exit code ${end.code}: ${lastLines(started.stderr())}`);
   const finite = jsonLines(runFolder(dir).metrics('pretrain')).every(({ loss }) => Number.isFinite(loss));
   t.check(finite, `${what}: a loss is not finite`);
-  await nobodyLeft(t, started, what);
+  const { complaint } = await nobodyLeft(started);
+  if (complaint) t.fail(`${what}: ${complaint}`);
   rmSync(dir, { recursive: true, force: true });
 }
 
@@ -148,19 +149,14 @@ async function trainerWithoutMemory(place: Place, mib: number): Promise<void> {
   if (!limitMemory(started.pid, mib)) t.note('left out: no prlimit here', '');
   const end = await started.ended;
   t.count(end.code === 0 ? 'trainers with just memory enough' : 'trainers that died without memory');
-  await nobodyLeft(t, started, what);
+  const { complaint } = await nobodyLeft(started);
+  if (complaint) t.fail(`${what}: ${complaint}`);
   await goesOn(place, 'pretrain', dir, what);
 }
 
 function limitMemory(pid: number, mib: number): boolean {
   const bytes = virtualBytes(pid) + mib * 2 ** 20;
   return spawnSync('prlimit', ['--pid', String(pid), `--as=${bytes}`]).status === 0;
-}
-
-async function nobodyLeft(t: Tally, started: Started, what: string): Promise<void> {
-  const alone = await until(() => started.refreshers().length === 0, 5, 50);
-  if (!t.check(alone, `${what}: leaves a refresher behind`))
-    for (const pid of started.refreshers()) signal(pid, 'SIGKILL');
 }
 
 /** The same command again, with everything in its place: to the end, and as undisturbed where it can be. */
