@@ -243,7 +243,7 @@ async function babble(t: Tally, which: number, from: string): Promise<void> {
       onFailure: (message) => failures.push(message),
     },
     join(import.meta.dirname, '../fixtures/refresher/babble.mjs'),
-    { ...TIMES, silence: 3000 },
+    { ...TIMES, silence: 60_000 },
   );
   const good = (p: Published) => p.name === basename(current) && p.step === step && p.rows === rows;
   // A trainer asks again at the next refresh; what failed is not asked for a second time by itself.
