@@ -29,12 +29,12 @@ export async function surroundings({ short, seed }: FaultOptions): Promise<Repor
     () => folderGone(place),
     () => documentsGone(place),
     ...Array.from({ length: short ? 1 : 5 }, () => {
-      const room = source.int(32);
-      return () => refresherWithoutMemory(place, room);
+      const delay = source.float();
+      return () => refresherWithoutMemory(place, delay);
     }),
     ...Array.from({ length: short ? 1 : 5 }, () => {
-      const room = source.int(16);
-      return () => trainerWithoutMemory(place, room);
+      const delay = source.float();
+      return () => trainerWithoutMemory(place, delay);
     }),
   ];
   const lane = async () => {
@@ -124,14 +124,14 @@ async function twoTrainers(place: Place): Promise<void> {
   t.check(different.length === 0, `a trainer beside which others were started: other ${different}`);
 }
 
-/** The refresher may take only a little more than it has: it fails or dies, and the trainer goes on. */
-async function refresherWithoutMemory(place: Place, mib: number): Promise<void> {
+/** It fails or dies, and the trainer goes on. */
+async function refresherWithoutMemory(place: Place, delay: number): Promise<void> {
   const { t } = place;
-  const what = `refresher with ${mib} MiB to go`;
+  const what = 'a refresher without memory';
   const { dir, started } = await atWork(place, 'pretrain', ASYNC);
   await until(() => started.refreshers().length > 0 || !started.running(), 10);
-  await sleep(500);
-  for (const pid of started.refreshers()) if (limitMemory(pid, mib)) t.count('refreshers without memory');
+  await sleep(1000 * delay);
+  for (const pid of started.refreshers()) if (takeNoMore(pid)) t.count('refreshers without memory');
   const end = await started.ended;
   t.check(end.code === 0, `${what}: exit code ${end.code}: ${lastLines(started.stderr())}`);
   const finite = jsonLines(runFolder(dir).metrics('pretrain')).every(({ loss }) => Number.isFinite(loss));
@@ -142,20 +142,22 @@ async function refresherWithoutMemory(place: Place, mib: number): Promise<void> 
 }
 
 /** The trainer dies of it, in whatever way, and the same command goes on. */
-async function trainerWithoutMemory(place: Place, mib: number): Promise<void> {
+async function trainerWithoutMemory(place: Place, delay: number): Promise<void> {
   const { t } = place;
-  const what = `trainer with ${mib} MiB to go`;
+  const what = 'a trainer without memory';
   const { dir, started } = await atWork(place, 'pretrain');
-  if (!limitMemory(started.pid, mib)) t.note('left out: no prlimit here', '');
+  await sleep(1000 * delay);
+  if (!takeNoMore(started.pid)) t.note('left out: no prlimit here', '');
   const end = await started.ended;
-  t.count(end.code === 0 ? 'trainers with just memory enough' : 'trainers that died without memory');
+  t.count(end.code === 0 ? 'trainers with memory enough as they were' : 'trainers that died without memory');
   const { complaint } = await nobodyLeft(started);
   if (complaint) t.fail(`${what}: ${complaint}`);
   await goesOn(place, 'pretrain', dir, what);
 }
 
-function limitMemory(pid: number, mib: number): boolean {
-  const bytes = virtualBytes(pid) + mib * 2 ** 20;
+/** From now on nothing can be had of the system that the process does not have yet. */
+function takeNoMore(pid: number): boolean {
+  const bytes = Math.round(virtualBytes(pid) / 2);
   return spawnSync('prlimit', ['--pid', String(pid), `--as=${bytes}`]).status === 0;
 }
 
