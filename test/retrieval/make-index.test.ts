@@ -189,7 +189,11 @@ test('what was begun of other indexes goes, and an index of an older version is 
   mkdirSync(join(root, 'step-0'));
   writeFileSync(join(root, 'step-0', 'manifest.json'), '{"format": 1}');
   writeFileSync(join(root, 'current'), 'step-0\n');
-  await made(root, 'step-0', corpus);
+  let parts: string[] = [];
+  await makeIndex(root, 'step-0', model, corpus, config, 0, () => {
+    parts = readdirSync(root).filter((name) => name.endsWith('.part'));
+  });
+  assert.deepEqual(parts, ['step-0.part'], 'before room is needed for the new one');
   assert.deepEqual(readdirSync(root).sort(), ['current', 'step-0']);
 });
 
