@@ -88,7 +88,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       const { buildRunIndex } = await import('./commands/build-index.ts');
       const manifest = await buildRunIndex(await begin(options, 'build-index'), options.from);
       print(options, manifest, [
-        `blocks             ${manifest.rows}`,
+        `blocks             ${manifest.rows}${manifest.reused > 0 ? `, ${manifest.reused} with vectors of an earlier index` : ''}`,
         `recall@10 of exact ${manifest.recall10?.value.toFixed(3)} (${manifest.recall10?.probes} probes)`,
         `graph              ${(manifest.file.bytes / 2 ** 20).toFixed(1)} MiB`,
       ]);
