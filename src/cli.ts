@@ -1,6 +1,7 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import type { CommonOptions, Context } from './commands/context.ts';
 import { systemTrouble, UserError } from './errors.ts';
+import { releaseLocks } from './lock.ts';
 import type { Stage } from './run.ts';
 import type { Which } from './train/checkpoints.ts';
 import type { LoopResult } from './train/loop.ts';
@@ -192,6 +193,8 @@ export async function main(argv: readonly string[]): Promise<number> {
       `${(error as Error)?.stack ?? error}\nrealm: this is a bug; please report it with the lines above\n`,
     );
     return 1;
+  } finally {
+    releaseLocks();
   }
 }
 
