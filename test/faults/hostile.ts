@@ -124,6 +124,7 @@ export async function hostile(options: {
       runAll(queue, root, join(root, `lane-${lane}`), (one, outcome, took) => {
         outcomes.set(one, outcome);
         seconds.set(one.target, (seconds.get(one.target) ?? 0) + took);
+        if (outcomes.size % 200 === 0) process.stderr.write(`hostile: ${outcomes.size} of ${cases.length}\n`);
         if (options.number !== undefined || isFailure(outcome))
           process.stderr.write(`${told(one, outcome)}\n`);
       }),
