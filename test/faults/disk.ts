@@ -30,8 +30,8 @@ const CASES: Case[] = [
   { name: 'pretrain, async', command: 'pretrain', more: ['--set', 'refresh.mode=async'], exact: false },
 ];
 
-/** Those of the short form, one for each way of writing: a corpus, checkpoints, an index in a child. */
-const SHORT: Command[] = ['prepare', 'ict-warmup', 'pretrain'];
+/** Those of the short form, one for each way of writing: a corpus; checkpoints, and an index in a child. */
+const SHORT: Command[] = ['prepare', 'pretrain'];
 
 export async function disk(options: FaultOptions): Promise<Report> {
   const t = tally('disk');
@@ -44,7 +44,7 @@ export async function disk(options: FaultOptions): Promise<Report> {
     }
     const undisturbed = await reference();
     const source = random(options.seed);
-    const cases = CASES.filter(({ command }) => !options.short || SHORT.includes(command));
+    const cases = CASES.filter(({ command, exact }) => !options.short || (exact && SHORT.includes(command)));
     await Promise.all(
       disks.map(async (disk) => {
         for (let c = cases.shift(); c; c = cases.shift()) {
@@ -53,7 +53,8 @@ export async function disk(options: FaultOptions): Promise<Report> {
         }
       }),
     );
-    await turnsReadOnly(t, disks[0], undisturbed);
+    const under = options.short ? ['ict-warmup'] : ['ict-warmup', 'pretrain', 'finetune-qa'];
+    await turnsReadOnly(t, disks[0], undisturbed, under);
   } finally {
     for (const disk of disks) spawnSync('umount', ['-l', disk], { stdio: 'ignore' });
   }
@@ -232,8 +233,8 @@ async function readOnly(t: Tally, c: Case, disk: string, undisturbed: Reference)
 }
 
 /** A disk that becomes read-only under a trainer, as one does after an error of the hardware. */
-async function turnsReadOnly(t: Tally, disk: string, undisturbed: Reference): Promise<void> {
-  for (const c of CASES.filter(({ name }) => ['ict-warmup', 'pretrain', 'finetune-qa'].includes(name))) {
+async function turnsReadOnly(t: Tally, disk: string, undisturbed: Reference, names: string[]): Promise<void> {
+  for (const c of CASES.filter(({ name }) => names.includes(name))) {
     const dir = fresh(c, disk, undisturbed);
     const started = start(c, dir, undisturbed);
     await sleep((undisturbed.seconds[c.command] / 2) * 1000);
