@@ -41,6 +41,11 @@ export async function begin(options: CommonOptions, work?: string): Promise<Cont
   const run = runFolder(options.run);
   const set = options.seed === undefined ? options.set : [...options.set, `seed=${options.seed}`];
   needCorpus(run); // before a configuration is saved in a folder that may be a slip of the pen
+  if (!existsSync(run.config) && options.config === undefined) {
+    throw new UserError(
+      `${run.config}: is missing, though this run is prepared; put it back, or name the settings with --config`,
+    );
+  }
   const config = runConfig(run, { config: options.config, set }, () => {
     if (work !== undefined) lockRun(run, work);
   });

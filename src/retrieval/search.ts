@@ -1,4 +1,12 @@
-import { closeSync, fstatSync, openSync, readdirSync, readFileSync, readSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmSync,
+} from 'node:fs';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { errorCode, UserError } from '../errors.ts';
@@ -7,6 +15,7 @@ import {
   inside,
   isAside,
   readJson,
+  readText,
   recoverFolders,
   syncFolder,
   writeFileAtomic,
@@ -119,12 +128,9 @@ export function clearIndexes(indexRoot: string, name: string): void {
 
 /** The folder that `current` points to, or undefined when nothing was published yet. */
 export function currentIndex(indexRoot: string): string | undefined {
-  try {
-    return inside(indexRoot, readFileSync(join(indexRoot, CURRENT), 'utf8').trim());
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return undefined;
-    throw error;
-  }
+  const path = join(indexRoot, CURRENT);
+  if (!existsSync(path)) return undefined;
+  return inside(indexRoot, readText(path, 'pointer to an index', REBUILD).trim());
 }
 
 /** Index folders with a readable manifest, newest first; anything else in `indexRoot` is not ours to touch. */

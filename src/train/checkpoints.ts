@@ -1,11 +1,12 @@
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { errorCode, UserError } from '../errors.ts';
 import {
   type FileSeal,
   isAside,
   readJson,
+  readText,
   recoverFolders,
   sha256File,
   writeFileAtomic,
@@ -135,13 +136,8 @@ function point(root: string, pointer: Pointer, name: string): void {
 /** The name that a pointer holds; undefined where there is no pointer. */
 function pointed(root: string, pointer: Pointer): string | undefined {
   const path = join(root, pointer);
-  let name: string;
-  try {
-    name = readFileSync(path, 'utf8').trim();
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT' || errorCode(error) === 'ENOTDIR') return undefined;
-    throw error;
-  }
+  if (!existsSync(path)) return undefined;
+  const name = readText(path, 'pointer to a checkpoint', `remove ${root} to train the stage again`).trim();
   if (NAME.test(name)) return name;
   const others = names(root);
   throw new UserError(
@@ -234,6 +230,9 @@ function readState(dir: string): State {
   const root = dirname(dir);
   const json = readJson(path, 'training state', remedy(root, dir));
   const parsed = stateSchema.safeParse(json);
+  if (parsed.success && nameOf(parsed.data.step) !== basename(dir)) {
+    throw new UserError(`${path}: is the state of step ${parsed.data.step}; ${remedy(root, dir)}`);
+  }
   if (parsed.success) return parsed.data;
   const { path: field, message } = parsed.error.issues[0];
   throw new UserError(
