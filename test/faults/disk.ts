@@ -1,13 +1,14 @@
 import { spawnSync } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, rmSync, statfsSync, writeSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statfsSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Random, random } from '../../src/random.ts';
-import { complaints, differences, leftAside, outcome } from './leavings.ts';
-import { type Started, signal, sleep, until } from './processes.ts';
+import { runFolder } from '../../src/run.ts';
+import { complaints, differences, jsonLines, leftAside, outcome } from './leavings.ts';
+import { type Started, signal, until } from './processes.ts';
 import { COMMANDS, type Command, copyRun, type Reference, reference } from './reference.ts';
 import { type FaultOptions, type Report, type Tally, tally } from './report.ts';
 import { badRefusal, lastLines } from './sentence.ts';
-import { newFolder, startStage } from './world.ts';
+import { newFolder, startStage, TRAINED } from './world.ts';
 
 // A disk of a few MiB in memory (tmpfs) on which room is left for so many KiB more, or for so many more files, at points
 // spread over what each command needs: wherever it runs out, the command ends with exit code 2 and a sentence, nothing is
@@ -237,10 +238,14 @@ async function turnsReadOnly(t: Tally, disk: string, undisturbed: Reference, nam
   for (const c of CASES.filter(({ name }) => names.includes(name))) {
     const dir = fresh(c, disk, undisturbed);
     const started = start(c, dir, undisturbed);
-    await sleep((undisturbed.seconds[c.command] / 2) * 1000);
+    const metrics = runFolder(dir).metrics(TRAINED[c.command as keyof typeof TRAINED]);
+    await until(() => jsonLines(metrics).length > 3 || !started.running(), 120);
     // Refused as long as a file is open for writing, which it is not for long.
     const turned = await until(() => !started.running() || mount('-o', 'remount,ro', disk).status === 0, 10);
-    if (!started.running()) continue;
+    if (!started.running() && !isReadOnly(disk)) {
+      t.count('trainers that ended before the disk became read-only');
+      continue;
+    }
     if (!turned) {
       t.note(`left out: the disk under ${c.name} is never without an open file`, '');
       signal(started.pid, 'SIGKILL');
@@ -253,4 +258,11 @@ async function turnsReadOnly(t: Tally, disk: string, undisturbed: Reference, nam
     makeRoom(disk);
     rmSync(dir, { recursive: true, force: true });
   }
+}
+
+function isReadOnly(disk: string): boolean {
+  const line = readFileSync('/proc/mounts', 'utf8')
+    .split('\n')
+    .find((mounted) => mounted.includes(` ${disk} `));
+  return / tmpfs ro[, ]/.test(line ?? '');
 }
