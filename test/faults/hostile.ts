@@ -36,6 +36,7 @@ const WORKER = fileURLToPath(new URL('./hostile/worker.ts', import.meta.url));
 const PROGRESS: Record<string, RegExp> = {
   // The settings and the vocabulary are settled before the corpus is read.
   prepare: /^run(\/config\.yaml|\/vocab\.txt)?$/,
+  'build-index': /^run\/index(\/|$)/,
   pretrain: /^run\/index(\/|$)/,
   'finetune-qa': /^run\/index(\/|$)/,
   eval: /^run\/index(\/|$)/,
