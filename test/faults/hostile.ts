@@ -375,7 +375,7 @@ function summary(
     reasons.set(why, (reasons.get(why) ?? 0) + 1);
   }
   const columns = (name: string, values: unknown[]) =>
-    `  ${name.padEnd(34)} ${values.map((value) => String(value).padStart(8)).join('')}`;
+    `  ${name.padEnd(34)} ${values.map((value) => String(value).padStart(9)).join('')}`;
   const row = (name: string, of: Outcome[], took: number) =>
     columns(name, [of.length, ...KINDS.map((kind) => count(kind, of)), took.toFixed(0)]);
   const failures = [...outcomes].filter(([, o]) => isFailure(o));
