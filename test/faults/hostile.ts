@@ -36,6 +36,7 @@ const WORKER = fileURLToPath(new URL('./hostile/worker.ts', import.meta.url));
 const PROGRESS: Record<string, RegExp> = {
   // The settings and the vocabulary are settled before the corpus is read.
   prepare: /^run(\/config\.yaml|\/vocab\.txt)?$/,
+  'build-index': /^run\/index(\/|$)/,
   pretrain: /^run\/index(\/|$)/,
   'finetune-qa': /^run\/index(\/|$)/,
   eval: /^run\/index(\/|$)/,
@@ -321,7 +322,7 @@ function summary(
     if (o.kind === 'harmless') reasons.set(o.why, (reasons.get(o.why) ?? 0) + 1);
   }
   const columns = (name: string, values: unknown[]) =>
-    `  ${name.padEnd(34)} ${values.map((value) => String(value).padStart(8)).join('')}`;
+    `  ${name.padEnd(34)} ${values.map((value) => String(value).padStart(9)).join('')}`;
   const row = (name: string, of: Outcome[], took: number) =>
     columns(name, [of.length, ...KINDS.map((kind) => count(kind, of)), took.toFixed(0)]);
   const failures = [...outcomes].filter(([, o]) => isFailure(o));
