@@ -7,7 +7,8 @@ import { isSchedule, SCHEDULE_FORM } from './schedule.ts';
 
 // Defaults are the paper's and the released code's own numbers where they exist; configuration files hold differences.
 
-const count = (value: number, least = 1) => z.int().min(least).default(value);
+/** No number of things may be beyond any use: a slip of the pen would ask for all memory. */
+const count = (value: number, least = 1, most = 1e9) => z.int().min(least).max(most).default(value);
 const share = (value: number) => z.number().min(0).max(1).default(value);
 
 const optimizer = (learningRate: number) =>
@@ -63,10 +64,10 @@ const schema = section({
     questionTokens: count(64, 8),
   }),
   model: section({
-    layers: count(12),
-    hidden: count(768),
-    heads: count(12),
-    intermediate: count(3072),
+    layers: count(12, 1, 1000),
+    hidden: count(768, 1, 1e6),
+    heads: count(12, 1, 1e6),
+    intermediate: count(3072, 1, 1e6),
     /** Keep less for the gradients and compute it again: a third more time, a fraction of the memory. */
     recompute: z.boolean().default(false),
     /** Longest sequence the encoder can take. */

@@ -34,8 +34,8 @@ export function takeLock(
   const mine: Holder = { pid: process.pid, host: hostname(), started: statOf(process.pid).started, work };
   // Written whole aside, then linked: no other process ever meets an empty lock, and only one link succeeds.
   const aside = `${path}.${process.pid}.tmp`;
-  writeFileSync(aside, `${JSON.stringify(mine)}\n`);
   try {
+    writeFileSync(aside, `${JSON.stringify(mine)}\n`);
     for (;;) {
       try {
         place(aside, path);
@@ -53,7 +53,9 @@ export function takeLock(
   const release = () => {
     if (!held.delete(release)) return;
     process.off('exit', release);
-    if (readHolder(path)?.pid === process.pid) rmSync(path, { force: true });
+    try {
+      if (readHolder(path)?.pid === process.pid) rmSync(path, { force: true });
+    } catch {} // on a disk that cannot be written any more it stays, and counts as left by a process that has ended
   };
   held.add(release);
   process.on('exit', release);

@@ -150,6 +150,12 @@ test('texts too short to hold anything are refused', () => {
   assert.equal(set('text.questionTokens=64', 'qa.readerTokens=66').qa.readerTokens, 66);
 });
 
+test('sizes beyond any use are refused', () => {
+  refused(() => set('model.layers=100000'), /model\.layers: .*<=1000, got 100000/);
+  refused(() => set('model.hidden=1e9', 'model.heads=1'), /model\.hidden: .*<=1000000, got 1000000000/);
+  refused(() => set('pretrain.batch=1e12'), /pretrain\.batch: /);
+});
+
 test('files that are missing, no YAML or no settings are refused in one line', () => {
   refused(() => loadConfig(join(folder, 'none.yaml'), []), /none\.yaml: no such configuration file/);
   refused(() => loadConfig(folder, []), /is a folder and not a configuration file/);

@@ -1,4 +1,5 @@
 import { existsSync, rmSync } from 'node:fs';
+import { totalmem } from 'node:os';
 import { join } from 'node:path';
 import type { Config } from '../config.ts';
 import { type Corpus, openCorpus } from '../corpus/store.ts';
@@ -7,7 +8,7 @@ import { UserError } from '../errors.ts';
 import type { Shape } from '../model/bert.ts';
 import { loadWeights } from '../model/checkpoint.ts';
 import { type ImportConfig, importBert } from '../model/import-bert.ts';
-import { describeModel, initialise, type Model } from '../model/model.ts';
+import { describeModel, initialise, type Model, modelShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
 import { random } from '../random.ts';
 import { lockRun, type Run, runConfig, runFolder, type Stage } from '../run.ts';
@@ -80,8 +81,16 @@ export function runCorpus({ run, config }: Context): Corpus {
 }
 
 /** The model's sizes, with the vocabulary of the corpus and no parameters yet. */
-export function emptyModel({ config }: Context, corpus: Corpus): Model {
-  return describeModel(config.model, corpus.tokenizer.size);
+export function emptyModel({ run, config }: Context, corpus: Corpus): Model {
+  const model = describeModel(config.model, corpus.tokenizer.size);
+  const bytes = 4 * modelShapes(model).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  if (bytes > totalmem()) {
+    const gib = (n: number) => `${(n / 2 ** 30).toPrecision(3)} GiB`;
+    throw new UserError(
+      `${run.config}: the settings under model make weights of ${gib(bytes)}, this machine has ${gib(totalmem())} of memory; lower model.hidden, model.intermediate or model.layers`,
+    );
+  }
+  return model;
 }
 
 /** First values of `shapes`: from the BERT folder `model.initial` where it has them, else random. */

@@ -107,12 +107,13 @@ function liveRefresh(context: Context, model: Model, corpus: Corpus, index: Sear
   let child: Refresher | undefined;
   // What an earlier process handed out, no child of this one will read.
   rmSync(run.snapshots, { recursive: true, force: true });
-  /** Snapshots up to the one that made the index in use are as large as the tower, and of no use any more. */
+  // Each is as large as the tower: those up to the one that made the index in use are of no use any more.
+  const forgetSnapshot = (step: number) => {
+    rmSync(join(run.snapshots, indexName(step)), { recursive: true, force: true });
+    asked.delete(step);
+  };
   const forgetSnapshots = (step: number) => {
-    for (const older of [...asked.keys()].filter((s) => s <= step)) {
-      rmSync(join(run.snapshots, indexName(older)), { recursive: true, force: true });
-      asked.delete(older);
-    }
+    for (const older of [...asked.keys()]) if (older <= step) forgetSnapshot(older);
   };
   const start = () =>
     startRefresher(run.dir, {
@@ -140,7 +141,8 @@ function liveRefresh(context: Context, model: Model, corpus: Corpus, index: Sear
       corpusSha256: corpus.sha256,
     });
     asked.set(done, performance.now());
-    child.request({ snapshot, step: done });
+    const idle = child.request({ snapshot, step: done });
+    if (idle) forgetSnapshot(idle.step);
   };
 
   const settle = async (stop: AbortSignal) => {

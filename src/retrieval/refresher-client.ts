@@ -78,8 +78,11 @@ export interface RefresherOptions extends Omit<RefresherStart, 'runDir'> {
 export interface Refresher {
   /** Whether a request is being worked on or waits. */
   readonly busy: boolean;
-  /** Asks for a new index; a request that still waits gives way to this one. Nothing happens once the child is given up. */
-  request(request: RefreshRequest): void;
+  /**
+   * Asks for a new index; a request that still waits gives way to this one.
+   * @returns the request that will not be worked on: the one that gave way, or this one once the child is given up
+   */
+  request(request: RefreshRequest): RefreshRequest | undefined;
   /** Asks the child to stop and ends it after a grace time; resolves when it is gone. */
   stop(): Promise<void>;
 }
@@ -306,9 +309,11 @@ export function startRefresher(
       return inWork !== undefined || waiting !== undefined;
     },
     request(request) {
-      if (stopping || deaths >= maxFailures) return;
+      if (stopping || deaths >= maxFailures) return request;
+      const gaveWay = waiting;
       waiting = request;
       next();
+      return gaveWay;
     },
     stop() {
       stopping ??= stopChild();

@@ -118,3 +118,10 @@ test('a corpus with one more document keeps the vectors of all others, and an un
   assert.equal((await evalRecall(main, 'ict')).questions > 0, true);
   assert.equal(current(run).rows, before + 1);
 });
+
+test('a model larger than the memory of the machine is refused before it is made', async () => {
+  await assert.rejects(
+    ictWarmup(open('model={hidden: 999999, heads: 1, intermediate: 1000000, layers: 100}')),
+    /config\.yaml: the settings under model make weights of .* GiB, this machine has .* GiB of memory; lower model\.hidden/,
+  );
+});
