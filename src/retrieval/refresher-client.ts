@@ -195,7 +195,8 @@ export function startRefresher(
         options.onFailure(message.stack ?? message.message);
         break;
     }
-    next(quiet);
+    next();
+    watch(quiet);
   }
 
   /** Whether a message can be meant so: its index is there, as it was asked for and as it must be. */
@@ -228,13 +229,12 @@ export function startRefresher(
   }
 
   /** Hands the child what waits, if it has nothing in work. */
-  function next(quiet = 0): void {
-    if (child && ready && !inWork && waiting && !stopping) {
-      inWork = waiting;
-      waiting = undefined;
-      tell(child, { type: 'refresh', ...inWork });
-    }
-    watch(quiet);
+  function next(): void {
+    if (!child || !ready || inWork || !waiting || stopping) return;
+    inWork = waiting;
+    waiting = undefined;
+    tell(child, { type: 'refresh', ...inWork });
+    watch(); // from now on; a request that only waits is no sign of life
   }
 
   /**
@@ -250,7 +250,8 @@ export function startRefresher(
     alarm = setTimeout(
       () => {
         alarm = setTimeout(() => {
-          if (child === watched) kill(`no sign of life for ${times.silence / 1000 + quiet} s`);
+          if (child === watched)
+            kill(`no sign of life for ${Number((times.silence / 1000 + quiet).toFixed(1))} s`);
         }, times.secondLook);
       },
       times.silence + 1000 * quiet,

@@ -305,6 +305,18 @@ test('a child that hangs in its work is killed and started again', async () => {
   assert.equal(asked().at(-1), 2);
 });
 
+test('a child that hangs is found out though new requests keep coming', async () => {
+  const { published, failures, starts, asked } = begin('hung', { silence: SILENCE });
+  await until(() => starts().length === 1);
+  refresher.request({ snapshot: 'endless', step: 1 });
+  await until(() => asked().length === 1);
+  let step = 1;
+  const asking = setInterval(() => refresher.request({ snapshot: 'good', step: ++step }), SILENCE / 20);
+  await until(() => published.length === 1);
+  clearInterval(asking);
+  assert.match(failures[0], /no sign of life/);
+});
+
 test('a child that hangs before it is ready is killed and started again', async () => {
   const { published, failures, starts } = begin('stuck', { silence: SILENCE });
   refresher.request({ snapshot: 'good', step: 1 });
