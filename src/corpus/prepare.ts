@@ -1,4 +1,4 @@
-import { UserError } from '../errors.ts';
+import { shown, UserError } from '../errors.ts';
 import { writeFolderAtomic } from '../files.ts';
 import type { Encoding, WordPiece } from '../tokenizer/wordpiece.ts';
 import { bodyRoom, packBlocks, titleRoom } from './blocks.ts';
@@ -192,9 +192,8 @@ function spansOf({ value, where }: JsonLine, text: string): Range[] | undefined 
       if (
         !(Number.isInteger(start) && Number.isInteger(end) && 0 <= start && start < end && end <= text.length)
       ) {
-        const shown = JSON.stringify(span);
         throw new UserError(
-          `${where}: span ${shown} is no [start, end] in the ${text.length} characters of "text"`,
+          `${where}: span ${shown(span)} is no [start, end] in the ${text.length} characters of "text"`,
         );
       }
       return { start, end };

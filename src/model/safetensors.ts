@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { errorCode, UserError } from '../errors.ts';
-import { type FileSeal, writeStreamAtomic } from '../files.ts';
+import { errorCode, shown, UserError } from '../errors.ts';
+import { explainRead, type FileSeal, writeStreamAtomic } from '../files.ts';
 
 // The safetensors format (github.com/huggingface/safetensors, "Format"): the header's length as a 64-bit
 // little-endian integer, the header as JSON, then the bytes of all tensors without a gap:
@@ -75,7 +75,7 @@ export function readSafetensors(path: string): Safetensors {
     fd = openSync(path, 'r');
   } catch (error) {
     if (errorCode(error) === 'ENOENT') throw new UserError(`${path}: no such file; check the path`);
-    throw error;
+    throw explainRead(path, 'a safetensors file', error, 'check the path');
   }
   try {
     return { ...readHeader(path, fd), close: () => closeSync(fd) };
@@ -171,11 +171,11 @@ function placeOf(path: string, name: string, entry: unknown): Place {
   const bad = (what: string): never => fail(path, `tensor "${name}" ${what}`);
   const { dtype, shape, data_offsets: offsets } = record(entry) ?? bad('is no object');
   if (typeof dtype !== 'string' || !Object.hasOwn(ELEMENT_BYTES, dtype)) {
-    return bad(`has the unknown dtype ${JSON.stringify(dtype)}`);
+    return bad(`has the unknown dtype ${shown(dtype)}`);
   }
-  if (!isCounts(shape)) return bad(`has the shape ${JSON.stringify(shape)}`);
+  if (!isCounts(shape)) return bad(`has the shape ${shown(shape)}`);
   if (!isCounts(offsets) || offsets.length !== 2 || offsets[0] > offsets[1]) {
-    return bad(`has the data offsets ${JSON.stringify(offsets)}`);
+    return bad(`has the data offsets ${shown(offsets)}`);
   }
   const [begin, end] = offsets;
   // A product past 2^53 is inexact, but far above any length that `end - begin` can have.
