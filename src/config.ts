@@ -1,6 +1,7 @@
 import { closest } from 'fastest-levenshtein';
 import { parse, stringify } from 'yaml';
 import { z } from 'zod';
+import { DOCUMENT_FORMATS } from './corpus/formats.ts';
 import { shown, UserError } from './errors.ts';
 import { readText, writeFileAtomic } from './files.ts';
 import { isSchedule, SCHEDULE_FORM } from './schedule.ts';
@@ -33,14 +34,20 @@ const schema = section({
   /** Seed of everything random in a run. */
   seed: z.int().min(0).default(1),
   data: section({
-    /** Z: JSONL of {id?, title, text}, plain or .gz. */
+    /** Z: a file or folder of documents, plain, .gz or .zst; - is standard input. */
     documents: z.string().nullable().default(null),
-    /** X: JSONL of {text, spans?}; null: the sentences of Z. */
+    /** What `documents` is; auto: by the look of its names. */
+    format: z.enum(['auto', ...DOCUMENT_FORMATS]).default('auto'),
+    /** Leave out lists, indexes, outlines and disambiguation pages by their titles, as ORQA and DPR do. */
+    articlesOnly: z.boolean().default(false),
+    /** X: sentences with or without ready-made spans; null: the sentences of Z. */
     sentences: z.string().nullable().default(null),
-    /** Questions: JSONL of {question, answer: [...]}. */
+    /** Questions with their answers. */
     train: z.string().nullable().default(null),
     dev: z.string().nullable().default(null),
     test: z.string().nullable().default(null),
+    /** What the answers are; auto: regular expressions where it is CuratedTREC by its name or looks like it. */
+    answers: z.enum(['auto', 'string', 'regex']).default('auto'),
   }),
   /** The generated world of the demo. */
   world: section({
@@ -55,6 +62,8 @@ const schema = section({
     /** Word pieces of a vocabulary trained here. */
     vocabularySize: count(30522),
     lowercase: z.boolean().default(true),
+    /** How a document is cut into blocks: whole sentences (orqa), 100 words (dpr), or not at all. */
+    packing: z.enum(['sentences', 'dpr', 'as-is']).default('sentences'),
     /** Tokens of a block with its title and special tokens. */
     blockTokens: count(288, 16),
     /** Tokens of a masked sentence with its special tokens (realm), the longest X. */

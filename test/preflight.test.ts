@@ -127,6 +127,7 @@ test('counts of files, before they are prepared, are near those of the corpus th
     const named: Config = {
       ...config,
       data: {
+        ...config.data,
         documents: join(dir, 'documents.jsonl'),
         sentences: foreign ? join(dir, 'sentences.jsonl') : null,
         train: join(dir, 'questions.train.jsonl'),
