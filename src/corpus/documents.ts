@@ -28,11 +28,11 @@ const READERS: Record<DocumentFormat, (path: string) => AsyncGenerator<Document>
 };
 
 /** Streams the documents of a file or folder. `auto` tells the format by the names. */
-export function readDocuments(
+export async function* readDocuments(
   path: string,
   format: DocumentFormat | 'auto' = 'auto',
 ): AsyncGenerator<Document> {
-  return READERS[format === 'auto' ? formatOf(path) : format](path);
+  yield* READERS[format === 'auto' ? formatOf(path) : format](path);
 }
 
 /** The format of a path by its look; a folder that holds none that is known is a `UserError`. */

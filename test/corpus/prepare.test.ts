@@ -92,6 +92,7 @@ test('documents become blocks with titles, texts, tokens and sentence starts', a
     tokens,
     sentences: 5,
     spans: 10,
+    skippedPages: 0,
     emptyDocuments: 1,
     nearEmptyBlocks: 0,
     duplicateBlocks: 1,
