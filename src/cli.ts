@@ -1,5 +1,6 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import type { CommonOptions, Context } from './commands/context.ts';
+import type { GetOptions } from './commands/data.ts';
 import { systemTrouble, UserError } from './errors.ts';
 import type { Stage } from './run.ts';
 import type { Which } from './train/checkpoints.ts';
@@ -176,6 +177,44 @@ export async function main(argv: readonly string[]): Promise<number> {
         ...formatDiagnosis(diagnosis),
         ...(report ? preflightLines(report) : []),
       ]);
+    });
+
+  const data = program.command('data').description('published data sets');
+  data
+    .command('list')
+    .description('what "realm data get" knows, with sizes and licences')
+    .option('--json', 'print one JSON document on stdout', false)
+    .action(async (options: { json: boolean }) => {
+      const { dataLines } = await import('./commands/data.ts');
+      const { CATALOGUE } = await import('./data/catalogue.ts');
+      print(options, CATALOGUE, dataLines());
+    });
+  data
+    .command('get')
+    .description('fetch a data set, or go on fetching it, and compare it with its published checksum')
+    .argument('<name>')
+    .option('--to <dir>', 'folder in which it gets one of its own', 'data')
+    .option('--mirror <url>', 'address of a folder that holds its files, instead of the official one')
+    .option('--from <path>', 'its file, or a folder with its files, that you have already')
+    .option('--json', 'print one JSON document on stdout, all else on stderr', false)
+    .action(async (name: string, options: GetOptions & { json: boolean }) => {
+      const { getData } = await import('./commands/data.ts');
+      const placed = await getData(name, options);
+      print(
+        options,
+        placed,
+        placed.map(({ path, how }) => `${path} (${how})`),
+      );
+    });
+  data
+    .command('resplit')
+    .description("split training questions into ORQA's training and dev sets, by the hash of each question")
+    .argument('<file>')
+    .option('--json', 'print one JSON document on stdout, all else on stderr', false)
+    .action(async (file: string, options: { json: boolean }) => {
+      const { resplitQuestions } = await import('./commands/data.ts');
+      const result = await resplitQuestions(file);
+      print(options, result, figureLines({ ...result }));
     });
 
   try {
