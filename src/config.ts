@@ -200,8 +200,8 @@ export function saveConfig(path: string, config: Config): void {
   );
 }
 
-/** Bytes of a configuration file, a hundred times what all settings take. */
-const SETTINGS_LIMIT = 1 << 20;
+/** Bytes of a configuration file, thirty times what all settings take: the parser needs a KiB for a byte of the worst. */
+const SETTINGS_LIMIT = 64 << 10;
 /** Levels of a configuration file; the settings have three. */
 const DEEPEST = 20;
 

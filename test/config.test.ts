@@ -152,7 +152,7 @@ test('texts too short to hold anything are refused', () => {
 
 test('files that are missing, no YAML or no settings are refused in one line', () => {
   refused(() => loadConfig(join(folder, 'none.yaml'), []), /none\.yaml: no such configuration file/);
-  refused(() => loadConfig(folder, []), /cannot be read as a configuration file \(EISDIR\)/);
+  refused(() => loadConfig(folder, []), /is a folder and not a configuration file/);
   for (const [text, message] of [
     ['ict: [', /settings\.yaml: not valid YAML: /],
     ['ict: 1\nict: 2', /not valid YAML: .*unique/],

@@ -99,6 +99,11 @@ export async function prepare(options: PrepareOptions): Promise<PrepareCounts> {
           tick();
         }
       }
+      if (counts.sentences === 0) {
+        throw new UserError(
+          `${options.sentences ?? options.documents}: not one sentence holds a name or a date to mask; give X with ready-made spans in data.sentences`,
+        );
+      }
       writer.finish();
     } catch (error) {
       writer.abandon();
