@@ -170,7 +170,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       const { doctor, formatDiagnosis } = await import('./doctor.ts');
       const { preflightInput, preflightLines, runPreflight } = await import('./commands/preflight.ts');
       const asked = options.config !== undefined || options.set.length > 0 || options.run !== undefined;
-      const input = asked ? preflightInput(options) : undefined;
+      const input = asked ? await preflightInput(options) : undefined;
       const diagnosis = await doctor(options.run);
       const report = input && (await runPreflight(input, diagnosis));
       print(options, { ...diagnosis, preflight: report }, [
