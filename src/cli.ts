@@ -59,7 +59,7 @@ export async function main(argv: readonly string[]): Promise<number> {
 
   command(
     'prepare',
-    'turn raw JSONL text into a run-ready corpus: vocabulary, blocks, sentences with salient spans',
+    'turn raw text into a run-ready corpus: vocabulary, blocks, sentences with salient spans',
   ).action(async (options: CommonOptions) => {
     const { lockRun, runConfig, runFolder } = await import('./run.ts');
     const { documentsFile, prepareCorpus } = await import('./commands/prepare.ts');
@@ -111,7 +111,7 @@ export async function main(argv: readonly string[]): Promise<number> {
 
   const evaluation = program.command('eval').description('evaluate a run');
   command('eval exact-match', 'exact match of the fine-tuned model; writes predictions.jsonl')
-    .option('--questions <file>', 'JSONL of questions (default: data.test, else data.dev)')
+    .option('--questions <file>', 'file of questions (default: data.test, else data.dev)')
     .action(async (options: CommonOptions & { questions?: string }) => {
       const { begin } = await import('./commands/context.ts');
       const { evalExactMatch } = await import('./commands/eval.ts');
@@ -125,7 +125,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     .addOption(
       new Option('--stage <stage>', 'whose retriever').choices(['ict', 'pretrain']).default('pretrain'),
     )
-    .option('--questions <file>', 'JSONL of questions (default: data.test, else data.dev)')
+    .option('--questions <file>', 'file of questions (default: data.test, else data.dev)')
     .action(async (options: CommonOptions & { stage: 'ict' | 'pretrain'; questions?: string }) => {
       const { begin } = await import('./commands/context.ts');
       const { evalRecall } = await import('./commands/eval.ts');
@@ -210,10 +210,11 @@ export async function main(argv: readonly string[]): Promise<number> {
     .command('resplit')
     .description("split training questions into ORQA's training and dev sets, by the hash of each question")
     .argument('<file>')
+    .option('--to <dir>', 'folder of the two files', '.')
     .option('--json', 'print one JSON document on stdout, all else on stderr', false)
-    .action(async (file: string, options: { json: boolean }) => {
+    .action(async (file: string, options: { to: string; json: boolean }) => {
       const { resplitQuestions } = await import('./commands/data.ts');
-      const result = await resplitQuestions(file);
+      const result = await resplitQuestions(file, options.to);
       print(options, result, figureLines({ ...result }));
     });
 

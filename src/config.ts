@@ -231,14 +231,18 @@ function deeperThan(tree: unknown, levels: number): boolean {
   return levels === 0 || Object.values(tree).some((value) => deeperThan(value, levels - 1));
 }
 
-/** Sets `a.b.c=value` in a tree; the value is read as YAML, so 3, 1e-4, true, null and text come out as such. */
+/**
+ * Sets `a.b.c=value` in a tree; the value is read as YAML, so 3, 1e-4, true, null and text come out as such, but for a lone
+ * - (standard input), which would be a list.
+ */
 function setByPath(tree: Record<string, unknown>, override: string): void {
   const at = override.indexOf('=');
   if (at < 1) throw new UserError(`--set ${override}: expected path.to.key=value`);
   const keys = override.slice(0, at).split('.');
   let value: unknown;
   try {
-    value = parse(override.slice(at + 1));
+    const text = override.slice(at + 1);
+    value = text === '-' ? text : parse(text);
   } catch {
     throw new UserError(`--set ${override}: the value is not valid YAML; put it in quotes`);
   }

@@ -80,14 +80,14 @@ export interface Resplit {
   devQuestions: number;
 }
 
-/** Splits training questions of any format into ORQA's training and dev set, beside the file, as JSONL. */
-export async function resplitQuestions(file: string): Promise<Resplit> {
+/** Splits training questions of any format into ORQA's training and dev set, two files of JSONL in the folder `to`. */
+export async function resplitQuestions(file: string, to: string): Promise<Resplit> {
   const questions = await readQuestions(file);
-  const stem = file.replace(/\.(gz|zst)$/, '');
-  const name = stem.slice(0, stem.length - extname(stem).length);
+  const stem = basename(file).replace(/\.(gz|zst)$/, '');
+  const name = basename(stem, extname(stem));
   const write = (split: string, dev: boolean) => {
     const chosen = questions.filter(({ question }) => isDevQuestion(question) === dev);
-    const path = `${name}.resplit.${split}.jsonl`;
+    const path = join(to, `${name}.resplit.${split}.jsonl`);
     const lines = chosen.map(({ question, answers, answerKind, passageId }) =>
       JSON.stringify({ question, answer: answers, answer_kind: answerKind, passage_id: passageId }),
     );

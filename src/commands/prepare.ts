@@ -66,6 +66,11 @@ async function vocabularyFile(run: Run, { data, text, model }: Config, documents
   if (model.initial !== null) return join(resolve(model.initial), 'vocab.txt');
   const path = join(run.dir, 'vocab.txt');
   if (existsSync(path)) return path;
+  if (documents === '-') {
+    throw new UserError(
+      '-: standard input can be read once only, and a vocabulary is to be trained on it first; save it to a file, or name one with text.vocabulary',
+    );
+  }
   say(`vocabulary: training ${text.vocabularySize} word pieces on ${data.documents}`);
   async function* texts() {
     for await (const { title, text } of readDocuments(documents, data.format)) {

@@ -21,9 +21,7 @@ export async function* readPieces(path: string): AsyncGenerator<Buffer> {
   }
   if (path === '-') {
     if (stdinTaken) {
-      throw new UserError(
-        '-: standard input can be read once only; save it to a file, or name a text.vocabulary so that it is read once',
-      );
+      throw new UserError('-: standard input can be read once only; save it to a file');
     }
     stdinTaken = true;
     yield* process.stdin as AsyncIterable<Buffer>;

@@ -237,7 +237,7 @@ test("data resplit: ORQA's training and dev sets, kinds of answers kept", async 
     path,
     questions.map((question) => `${JSON.stringify({ question, answer: ['A|B'] })}\n`).join(''),
   );
-  const result = await resplitQuestions(path);
+  const result = await resplitQuestions(path, dir);
   assert.deepEqual(result, {
     train: join(dir, 'CuratedTrec-train.resplit.train.jsonl'),
     dev: join(dir, 'CuratedTrec-train.resplit.dev.jsonl'),
