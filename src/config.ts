@@ -216,9 +216,10 @@ function readYaml(path: string): Record<string, unknown> {
   try {
     tree = parse(text, { maxAliasCount: 0, logLevel: 'error' }) ?? {};
   } catch (error) {
-    const why =
-      error instanceof RangeError ? 'it is nested too deep' : (error as Error).message.split('\n')[0];
-    throw new UserError(`${path}: not valid YAML: ${why}`);
+    const why = (error as Error).message.split('\n')[0];
+    // The parser calls itself for each level, and tells of the stack's end as of any other mistake.
+    const told = /call stack/.test(why) ? 'it is nested too deep' : why;
+    throw new UserError(`${path}: not valid YAML: ${told}`);
   }
   if (deeperThan(tree, DEEPEST)) throw new UserError(`${path}: is nested deeper than any setting`);
   if (typeof tree !== 'object' || Array.isArray(tree))

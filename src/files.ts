@@ -50,7 +50,7 @@ function openAside(path: string) {
   let fd: number | undefined;
   const abandon = (error: unknown) => {
     if (fd !== undefined) closeSync(fd);
-    rmSync(aside, { force: true });
+    discard(aside);
     return explainWrite(path, error);
   };
   try {
@@ -87,15 +87,9 @@ export async function writeFolderAtomic<T>(dir: string, fill: (aside: string) =>
     replaceFolder(aside, dir);
     return result;
   } catch (error) {
-    rmSync(aside, { recursive: true, force: true });
+    discard(aside);
     throw explainWrite(dir, error);
   }
-}
-
-/** A file where the folder is to be is somebody's, and not ours to replace. */
-function needNoFile(dir: string): void {
-  if (!existsSync(dir) || statSync(dir).isDirectory()) return;
-  throw new UserError(`${dir}: is a file where a folder must be; move it away`);
 }
 
 /**
@@ -124,7 +118,11 @@ export function replaceFolder(from: string, dir: string): void {
 /** Makes the names in a folder outlast a loss of power, as `syncFile` does the content of a file. */
 export function syncFolder(dir: string): void {
   if (process.platform === 'win32') return; // folders cannot be opened there
-  syncOpened(openSync(dir, 'r'));
+  try {
+    syncOpened(openSync(dir, 'r'));
+  } catch (error) {
+    if (errorCode(error) !== 'EINVAL') throw error; // a file system that cannot do it
+  }
 }
 
 export function syncFile(path: string): void {
@@ -154,6 +152,19 @@ export function readFully(fd: number, bytes: Uint8Array, position: number): void
     if (n === 0) throw new Error(`the file ends before byte ${position + bytes.length}`);
     at += n;
   }
+}
+
+/** Removes what was not finished. Where even that fails, as below a file, the first failure is the one to tell. */
+function discard(aside: string): void {
+  try {
+    rmSync(aside, { recursive: true, force: true });
+  } catch {}
+}
+
+/** A file where the folder is to be is somebody's, and not ours to replace. */
+function needNoFile(dir: string): void {
+  if (!existsSync(dir) || statSync(dir).isDirectory()) return;
+  throw new UserError(`${dir}: is a file where a folder must be; move it away`);
 }
 
 /** `NAME.PID.tmp`, a file or folder not yet whole, and `NAME.PID.old`, a folder on its way out. */

@@ -47,15 +47,29 @@ export async function readQuestions(path: string, kind: AnswerKind | 'auto' = 'a
   return questions;
 }
 
+/** Characters of all questions and answers of a file, ten times TriviaQA's: no little `.gz` of them fills the memory. */
+const HELD_LIMIT = 128 << 20;
+/** What a question takes besides, about. */
+const OVERHEAD = 64;
+
 export async function readQuestionFile(
   path: string,
   kind: AnswerKind | 'auto' = 'auto',
 ): Promise<QuestionFile> {
   const questions: Question[] = [];
   let unanswerable = 0;
+  let held = 0;
   for await (const question of allQuestions(path)) {
-    if (question.answers.length > 0) questions.push(question);
-    else unanswerable++;
+    if (question.answers.length === 0) {
+      unanswerable++;
+      continue;
+    }
+    questions.push(question);
+    held += OVERHEAD + question.question.length;
+    for (const answer of question.answers) held += answer.length;
+    if (held > HELD_LIMIT) {
+      throw new UserError(`${path}: holds more than ${HELD_LIMIT >> 20} MiB of questions; split it`);
+    }
   }
   const all = kind === 'auto' ? guessKind(path, questions) : kind;
   if (all !== undefined) for (const question of questions) question.answerKind = all;

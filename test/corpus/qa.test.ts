@@ -229,3 +229,17 @@ test("ORQA's dev questions", () => {
   assert.equal(isDevQuestion('what is the name of justin bieber brother?'), false);
   assert.equal(isDevQuestion('what character did natalie portman play in star wars?'), false);
 });
+
+test('what is no text, or unpacks to more than questions can be, is refused', async () => {
+  const line = '{"question": "who", "answer": ["A"]}\n';
+  await refuses(Buffer.from(`${line}{"question": "caf\xe9"}\n`, 'latin1'), /line 2: is not UTF-8 text/);
+  await refuses('{"question": "who", "answer": ["\\ud800"]}', /line 1: holds \\ud800/);
+  await refuses(gzipSync(Buffer.alloc(80 << 20)), /line 1: is longer than 16 MiB/, 'questions.jsonl.gz');
+  const long = `{"question": "${'x'.repeat(1 << 20)}", "answer": ["A"]}\n`;
+  await refuses(
+    gzipSync(long.repeat(140)),
+    /holds more than 128 MiB of questions; split it/,
+    'questions.jsonl.gz',
+  );
+  assert.equal((await read(line.repeat(20_000))).length, 20_000);
+});

@@ -3,7 +3,7 @@
  * judged. A sentence that names the file and exit code 2, with nothing half made; or the file is harmless, and a judge
  * says why; never a stack, a crash, a hang or more memory than the file warrants.
  *
- *   tsx test/faults/hostile.ts [--short] [--only TARGET [--case N]]
+ *   tsx test/faults/hostile.ts [--short] [--only TARGET [--case N]]     TARGET: a name, or a pattern of names
  */
 import { type ChildProcess, fork, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -42,18 +42,49 @@ const PROGRESS: Record<string, RegExp> = {
   ask: /^run\/index(\/|$)/,
 };
 
-/** Expectations that the program does not meet yet, and what will meet them. A case that fails so is counted apart. */
-const PENDING: { target: RegExp; mutation?: RegExp; why: string }[] = [
+/** Expectations that the program does not meet yet, and why. A case that fails so is counted apart. */
+const PENDING: { target: RegExp; mutation?: RegExp; kinds: Outcome['kind'][]; why: string }[] = [
   {
     target: /^state-(ict-warm|pretrain-pretrained|qa-tuned)$/,
+    kinds: ['wrong'],
     why: 'whoever takes the weights of another stage does not read its state',
+  },
+  {
+    target: /^(state|weights)-/,
+    kinds: ['wrong'],
+    why: 'weights and state have no recorded hash, so that other finite numbers and other steps are taken as they are',
+  },
+  {
+    target: /^moments-/,
+    kinds: ['wrong', 'stack'],
+    why: 'the moments have no hash, and what they lack is told as a bug',
   },
   {
     target: /^run-settings$/,
     mutation: /^(missing|a link to itself)$/,
+    kinds: ['wrong'],
     why: 'a run whose settings are gone takes the defaults, and keeps them',
   },
-  { target: /^moments-/, why: 'the moments have no hash, and what they lack is told as a bug' },
+  {
+    target: /^(index-pointer|pointer-written|index|index-going-on)$/,
+    mutation:
+      /^(a folder in its place|a file in place of its folder|a link to itself|3 GiB of holes behind it)$/,
+    kinds: ['stack', 'hang'],
+    why: 'what the system says of pointer and index files is told as a bug, and the pointer is read whole',
+  },
+  {
+    target: /^metrics$/,
+    mutation:
+      /^(a folder in its place|a file in place of its folder|a link to itself|3 GiB of holes behind it)$/,
+    kinds: ['stack', 'hang'],
+    why: 'what the system says of a log is told as a bug, and the log is read whole',
+  },
+  {
+    target: /-midway$/,
+    mutation: /^a file in place of its folder$/,
+    kinds: ['wrong'],
+    why: 'that a checkpoint cannot be written is found when the training is done',
+  },
 ];
 
 type Outcome =
@@ -93,7 +124,8 @@ export async function hostile(options: {
       runAll(queue, root, join(root, `lane-${lane}`), (one, outcome, took) => {
         outcomes.set(one, outcome);
         seconds.set(one.target, (seconds.get(one.target) ?? 0) + took);
-        if (options.only !== undefined || isFailure(outcome)) process.stderr.write(`${told(one, outcome)}\n`);
+        if (options.number !== undefined || isFailure(outcome))
+          process.stderr.write(`${told(one, outcome)}\n`);
       }),
     );
     await Promise.all(lanes);
@@ -106,10 +138,14 @@ export async function hostile(options: {
 
 function choose(options: { short: boolean; only?: string; number?: number }, root: string): Case[] {
   if (options.only !== undefined) {
-    const target = TARGETS.find(({ name }) => name === options.only);
-    if (!target)
+    const wanted = new RegExp(`^(${options.only})$`);
+    const targets = TARGETS.filter(({ name }) => wanted.test(name));
+    if (targets.length === 0)
       throw new Error(`no target ${options.only}; there are ${TARGETS.map(({ name }) => name).join(', ')}`);
-    return options.number === undefined ? casesOf(target, root) : [caseOf(target, options.number, root)];
+    const { number } = options;
+    return targets.flatMap((target) =>
+      number === undefined ? casesOf(target, root) : [caseOf(target, number, root)],
+    );
   }
   if (!options.short) return TARGETS.flatMap((target) => casesOf(target, root));
   const each = Math.ceil(SHORT / TARGETS.length);
@@ -172,7 +208,8 @@ async function runOne(
   const outcome = judge(one, spoilt, await run(one.argv), files, () => contents(dir));
   if (!isFailure(outcome)) return outcome;
   const pending = PENDING.find(
-    ({ target, mutation }) => target.test(one.target.name) && (mutation?.test(one.mutation) ?? true),
+    ({ target, mutation, kinds }) =>
+      target.test(one.target.name) && (mutation?.test(one.mutation) ?? true) && kinds.includes(outcome.kind),
   );
   return pending ? { kind: 'pending', why: pending.why } : outcome;
 }
@@ -258,7 +295,8 @@ function judge(
   if (half.length > 0) return wrong(`left ${half.join(', ')}`);
   if (ended.code === 0) {
     if (target.accepted) return { kind: 'harmless', why: target.accepted };
-    if (mutation === 'missing' && target.mayBeMissing) return { kind: 'harmless', why: target.mayBeMissing };
+    if (/^(missing|a link to itself)$/.test(mutation) && target.mayBeMissing)
+      return { kind: 'harmless', why: target.mayBeMissing };
     const why = after && target.judge(before, after);
     return why === undefined ? wrong('was accepted') : { kind: 'harmless', why };
   }

@@ -73,6 +73,7 @@ test('a failed build leaves nothing behind', async () => {
   const large = vectors.slice(0, 200 * P);
   large[9 * P] = 70000;
   const f16 = { ...OPTIONS, scalar: 'f16' as const };
+  const opened = openDescriptors();
   await assert.rejects(buildIndex(dir, input(nan), OPTIONS), /block 150 holds NaN/);
   await assert.rejects(buildIndex(dir, input(large), f16), /block 9 holds 70000/);
   await assert.rejects(buildIndex(dir, input(vectors, { rows: ROWS - 1 }), OPTIONS), /more than 2999/);
@@ -83,6 +84,7 @@ test('a failed build leaves nothing behind', async () => {
   await assert.rejects(buildIndex(dir, input(vectors.subarray(1)), OPTIONS), /whole number of rows/);
   await assert.rejects(buildIndex(dir, input(new Float32Array(0)), OPTIONS), UserError);
   assert.deepEqual(readdirSync(join(root, 'failed')), []);
+  assert.equal(openDescriptors(), opened);
 });
 
 test('a build shows progress piece by piece and stops at its signal', async () => {
@@ -104,6 +106,7 @@ test('a build shows progress piece by piece and stops at its signal', async () =
 test('given probes measure the recall of those queries', async () => {
   const dir = join(root, 'probes');
   const probes = clustered(30, 8);
+  const vectors = clustered(5000, 9); // more than are searched at a time
   const manifest = await buildIndex(dir, input(vectors, { probes }), {
     ...OPTIONS,
     connectivity: 2,

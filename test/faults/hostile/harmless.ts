@@ -87,6 +87,14 @@ export const questions = jsonLines(({ question, answer, answers, passage_id }) =
   );
 });
 
+/** A tree with the keys of every object in order. */
+function sorted(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(sorted);
+  if (typeof value !== 'object' || value === null) return value;
+  const keys = Object.keys(value).sort();
+  return keys.map((key) => [key, sorted((value as Line)[key])]);
+}
+
 /** JSON that says the same but for keys that only inform. */
 export const sameJson =
   (...informing: string[]): Judge =>
@@ -94,15 +102,19 @@ export const sameJson =
     const told = (bytes: Buffer) => {
       const value = json(bytes);
       if (typeof value !== 'object' || value === null) return undefined;
-      return JSON.stringify(
-        Object.entries(value)
-          .filter(([key]) => !informing.includes(key))
-          .sort(([a], [b]) => (a < b ? -1 : 1)),
-      );
+      const kept = Object.entries(value).filter(([key]) => !informing.includes(key));
+      return JSON.stringify(sorted(Object.fromEntries(kept)));
     };
     if (told(after) === undefined || told(after) !== told(before)) return undefined;
     return 'says the same in other JSON, or differs in what only informs';
   };
+
+/** The manifest of an index, which is read on only where it names the weights at hand. */
+export const indexManifest: Judge = (before, after) => {
+  const [old, now] = [json(before), json(after)] as ({ weightsSha256?: unknown } | undefined)[];
+  if (now && now.weightsSha256 !== old?.weightsSha256) return 'is of other weights: the index is made anew';
+  return sameJson('createdAt', 'recall10', 'step', 'expansionAdd', 'connectivity')(before, after);
+};
 
 /** JSON whose named fields are the same; others are passed over. */
 export const sameFields =
