@@ -1,7 +1,7 @@
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config.ts';
-import { type Corpus, openCorpus, verifyCorpus } from '../corpus/store.ts';
+import { type Corpus, openCorpus } from '../corpus/store.ts';
 import { type EngineName, startEngine } from '../engine.ts';
 import { UserError } from '../errors.ts';
 import type { Shape } from '../model/bert.ts';
@@ -63,10 +63,8 @@ function needCorpus(run: Run): void {
   );
 }
 
-/** @param verify compares every byte with its hash first: what a training reads for hours shall be what was prepared */
-export function runCorpus({ run, config }: Context, { verify = false } = {}): Corpus {
+export function runCorpus({ run, config }: Context): Corpus {
   needCorpus(run);
-  if (verify) verifyCorpus(run.corpus);
   const corpus = openCorpus(run.corpus);
   if (corpus.tokenizer.lowercase !== config.text.lowercase) {
     throw new UserError(

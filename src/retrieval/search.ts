@@ -8,10 +8,10 @@ import {
   isAside,
   readJson,
   recoverFolders,
-  sha256File,
   syncFolder,
   writeFileAtomic,
 } from '../files.ts';
+import { changedFile } from '../verified.ts';
 import { type Found, type Graph, newGraph, release, searchGraph, usableThreads, viewGraph } from './graph.ts';
 import { PART } from './shards.ts';
 
@@ -260,7 +260,11 @@ function openFolder(dir: string, options: OpenOptions, hash: boolean, inUse?: In
       `${join(dir, MANIFEST)}: ${manifest.rows} rows of ${manifest.dimensions} cannot take the place of the ${inUse.rows} of ${inUse.dimensions} in use; ${REBUILD}`,
     );
   }
-  for (const seal of [manifest.file, manifest.embeddings, manifest.blocks]) checkSeal(dir, seal, hash);
+  const seals = [manifest.file, manifest.embeddings, manifest.blocks];
+  for (const seal of seals) checkLength(dir, seal);
+  const changed = hash && changedFile(dir, Object.fromEntries(seals.map((seal) => [seal.name, seal])));
+  if (changed)
+    throw new UserError(`${join(dir, changed)}: is damaged (its SHA-256 is not the manifest's); ${REBUILD}`);
   const graphPath = inside(dir, manifest.file.name);
   const embeddings = openSync(inside(dir, manifest.embeddings.name), 'r');
   let graph: Graph | undefined;
@@ -301,17 +305,13 @@ export function readManifest(dir: string): IndexManifest {
   return parsed.data;
 }
 
-/** @param hash whether the content is checked beside the length */
-function checkSeal(dir: string, expected: NamedSeal, hash: boolean): void {
+function checkLength(dir: string, expected: NamedSeal): void {
   const path = inside(dir, expected.name);
   const bytes = sizeOf(path);
   if (bytes !== expected.bytes) {
     throw new UserError(
       `${path}: has ${bytes} bytes, not ${expected.bytes} as its manifest says; ${REBUILD}`,
     );
-  }
-  if (hash && sha256File(path) !== expected.sha256) {
-    throw new UserError(`${path}: is damaged (its SHA-256 is not the manifest's); ${REBUILD}`);
   }
 }
 

@@ -15,6 +15,7 @@ import type { Shape } from '../model/bert.ts';
 import { saveWeights, WEIGHTS } from '../model/checkpoint.ts';
 import type { Model } from '../model/model.ts';
 import { type TensorToWrite, writeSafetensors } from '../model/safetensors.ts';
+import { changedFile } from '../verified.ts';
 
 // The checkpoints of one stage: a folder that holds
 //   step-0000500/     model.safetensors, optimizer.safetensors, and state.json, which is written last and seals both
@@ -189,16 +190,15 @@ export function stepsDone(root: string): number | undefined {
 export function openCheckpoint(root: string, which: Which): Checkpoint {
   const dir = locate(root, which);
   const state = readState(dir);
-  for (const [file, { bytes, sha256 }] of Object.entries(state.files)) {
+  for (const file of Object.keys(state.files)) {
     const path = join(dir, file);
     if (!existsSync(path)) throw new UserError(`${path}: is missing; ${remedy(root, dir)}`);
-    const found = sha256File(path);
-    if (found !== sha256) {
-      throw new UserError(
-        `${path}: is damaged (not the ${bytes} bytes that were written); ${remedy(root, dir)}`,
-      );
-    }
   }
+  const changed = changedFile(dir, state.files);
+  if (changed)
+    throw new UserError(
+      `${join(dir, changed)}: is damaged (its SHA-256 is not state.json's); ${remedy(root, dir)}`,
+    );
   return { dir, state, weights: join(dir, WEIGHTS), optimizer: join(dir, OPTIMIZER) };
 }
 

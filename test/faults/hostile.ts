@@ -75,7 +75,7 @@ const PENDING: { target: RegExp; mutation?: RegExp; kinds: Outcome['kind'][]; wh
   {
     target: /^metrics$/,
     mutation:
-      /^(a folder in its place|a file in place of its folder|a link to itself|3 GiB of holes behind it)$/,
+      /^(a folder in its place|a file in place of its folder|a link to itself|3 GiB of holes behind it|line feeds alone)$/,
     kinds: ['stack', 'hang'],
     why: 'what the system says of a log is told as a bug, and the log is read whole',
   },

@@ -1,9 +1,12 @@
-import { existsSync, type FSWatcher, rmSync, watch } from 'node:fs';
+import { existsSync, type FSWatcher, readFileSync, rmSync, watch } from 'node:fs';
+import { join } from 'node:path';
 import { type Random, random } from '../../src/random.ts';
+import { indexName } from '../../src/retrieval/make-index.ts';
+import { PART, RESUME } from '../../src/retrieval/shards.ts';
 import { runFolder } from '../../src/run.ts';
 import { complaints, differences, jsonLines, outcome } from './leavings.ts';
-import { nobodyLeft, type Started, signal, sleep } from './processes.ts';
-import { type Reference, reference } from './reference.ts';
+import { nobodyLeft, type Started, signal, sleep, until } from './processes.ts';
+import { copyRun, type Reference, reference } from './reference.ts';
 import { type FaultOptions, type Report, type Tally, tally } from './report.ts';
 import { newFolder, STAGES, type StageCommand, settings, startStage, TRAINED } from './world.ts';
 
@@ -44,13 +47,14 @@ export async function kills({ short, seed }: FaultOptions): Promise<Report> {
     }
   };
   await Promise.all([lane(), lane()]);
+  if (!short) longest = Math.max(longest, await longBuild(t, source.fork()));
   t.note('longest that a refresher outlived its trainer, s', longest.toFixed(2));
   return t.report();
 }
 
 interface Campaign {
   t: Tally;
-  mode: 'sync' | 'async';
+  mode: 'sync' | 'async' | 'long';
   source: Random;
   undisturbed: Reference;
   /** Kills in all. */
@@ -85,10 +89,71 @@ async function campaign(all: Campaign): Promise<number> {
   return longest;
 }
 
+/** Blocks enough for two whole shards of vectors and a rest. */
+const LONG = 9000;
+
+/** An index that is built long enough to leave whole shards when it is killed, from which the next build goes on. */
+async function longBuild(t: Tally, source: Random): Promise<number> {
+  const set = settings({ documents: LONG, more: ['ict.steps=2', 'index.tokensPerBatch=8192'] });
+  const dir = newFolder('kills-long');
+  const seconds = {} as Reference['seconds'];
+  for (const command of ['prepare', 'ict-warmup'] as const) {
+    const started = startStage(command, dir, set);
+    const { code } = await started.ended;
+    if (!t.check(code === 0, `${command} of ${LONG} documents: ${tail(started)}`)) return 0;
+  }
+  const whole = newFolder('kills-long-whole');
+  copyRun(dir, whole);
+  const started = startStage('build-index', whole, set);
+  seconds['build-index'] = (await started.ended).seconds;
+  const expected = outcome(whole, 'build-index');
+  const { index } = runFolder(dir);
+  const part = join(index, `${indexName(0)}${PART}`, RESUME);
+  let gone = 0;
+  const done = await killStage({
+    t,
+    mode: 'long',
+    source,
+    undisturbed: { seconds } as Reference,
+    wanted: Number.POSITIVE_INFINITY,
+    most: { 'build-index': 8 } as typeof MOST,
+    dir,
+    set,
+    command: 'build-index',
+    moment: async (started) => {
+      // Not before there is a shard to lose and this process builds.
+      const builds = () => existsSync(part) && lockedBy(join(index, 'lock')) === started.pid;
+      await until(() => builds() || !started.running(), 300, 1);
+      await Promise.race([sleep(200 * seconds['build-index'] * source.float() ** 2), started.ended]);
+    },
+    afterKill: () => {
+      if (existsSync(part)) gone++;
+    },
+  });
+  t.count('kills of a long build that left whole shards', gone);
+  if (done.whole) {
+    const different = differences(expected, outcome(dir, 'build-index'));
+    t.check(different.length === 0, `a long build, killed: ends otherwise than undisturbed: ${different}`);
+    t.count('long builds killed and finished');
+  }
+  return done.longest;
+}
+
+function lockedBy(path: string): number | undefined {
+  try {
+    return JSON.parse(readFileSync(path, 'utf8')).pid;
+  } catch {
+    return undefined; // nobody, or just now
+  }
+}
+
 interface Stage extends Campaign {
   dir: string;
   set: string[];
   command: StageCommand;
+  /** When to kill, where that is not left to chance alone. */
+  moment?(started: Started): Promise<void>;
+  afterKill?(): void;
 }
 
 /** One command, killed until it ends by itself. */
@@ -105,7 +170,7 @@ async function killStage(stage: Stage): Promise<{ whole: boolean; longest: numbe
     ) {
       const target: Target =
         command === 'pretrain' ? source.pick(['trainer', 'refresher', 'both']) : 'trainer';
-      await moment(started, dir, undisturbed.seconds[command], source);
+      await (stage.moment?.(started) ?? moment(started, dir, undisturbed.seconds[command], source));
       const hit = strike(started, child < 2 ? target : 'trainer');
       if (!hit) continue; // ended just now, or no refresher yet: another moment
       if (hit !== 'refresher') await started.ended;
@@ -122,7 +187,10 @@ async function killStage(stage: Stage): Promise<{ whole: boolean; longest: numbe
     const found = complaints(dir);
     t.check(found.length === 0, `${command}: ${found.join('; ')}`);
     if (end.code === 0) return { whole: true, longest };
-    if (end.signal === 'SIGKILL') continue;
+    if (end.signal === 'SIGKILL') {
+      stage.afterKill?.();
+      continue;
+    }
     t.fail(`${command} (${stage.mode}), after ${killed} kills: exit code ${end.code}: ${tail(started)}`);
     return { whole: false, longest };
   }

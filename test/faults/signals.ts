@@ -53,7 +53,9 @@ async function once(
   await Promise.race([sleep(delay * 1000), started.ended]);
   send();
   if (times === 2) {
-    await until(() => STOPPING.test(started.stderr()) || !started.running(), STOP, 1);
+    // At once, within the same step, or when it has said that it stops.
+    if (round < 4) await sleep(3);
+    else await until(() => STOPPING.test(started.stderr()) || !started.running(), STOP, 1);
     send();
   }
   const inTime = await until(() => !started.running(), STOP);
@@ -65,7 +67,7 @@ async function once(
     t.check(end.code === 130, `${what}: exit code ${end.code}, signal ${end.signal}: ${started.stderr()}`);
     t.check(/stopped and saved/.test(started.stdout()), `${what}: does not say that it saved`);
     t.check(leftAside(dir).length === 0, `${what}: leaves ${leftAside(dir)}`);
-    t.count(times === 1 ? `stopped by one ${name}` : 'stopped before the second signal came');
+    t.count(times === 1 ? `stopped by one ${name}` : 'stopped and saved before the second signal came');
   } else {
     const left = end.code === (name === 'SIGINT' ? 130 : 143);
     t.check(left, `${what}: exit code ${end.code}, signal ${end.signal}: ${started.stderr()}`);

@@ -62,7 +62,7 @@ function corpus(state: State, ...commands: string[][]): Target[] {
       files: /^run\/corpus\/(?!manifest\.json|vocab\.txt)/,
       mutations: records,
       judge: harmless.sealed,
-      cases: 10,
+      cases: 7,
     },
     {
       ...common,
@@ -70,7 +70,7 @@ function corpus(state: State, ...commands: string[][]): Target[] {
       files: /^run\/corpus\/vocab\.txt$/,
       mutations: { ...text, ...VOCABULARY },
       judge: harmless.sealed,
-      cases: 25,
+      cases: 20,
     },
     {
       ...common,
@@ -80,7 +80,7 @@ function corpus(state: State, ...commands: string[][]): Target[] {
       judge: harmless.sameJson(),
       // What the manifest says of a file is not true of it: either may be the one that is spoilt.
       naming: /run\/corpus\b|run\/index\b/,
-      cases: 40,
+      cases: 30,
     },
   ];
 }
@@ -95,7 +95,7 @@ function checkpoint(stage: string, state: State, ...commands: string[][]): Targe
       files: new RegExp(`^run/checkpoints/${stage}/.*model\\.safetensors$`),
       mutations: tensors,
       judge: harmless.weights(),
-      cases: 60,
+      cases: 50,
     },
     {
       ...common,
@@ -104,7 +104,7 @@ function checkpoint(stage: string, state: State, ...commands: string[][]): Targe
       mutations: json,
       judge: harmless.sameFields('format', 'step', 'steps'),
       mayBeMissing: 'a stage without a state has not begun',
-      cases: 40,
+      cases: 30,
     },
   ];
 }
