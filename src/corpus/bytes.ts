@@ -9,6 +9,9 @@ import { UserError } from '../errors.ts';
 /** Bytes read at a time. */
 const PIECE = 1 << 18;
 
+/** Bytes of Zstandard unpacked at a time: four can stand for 128 KiB. */
+const SLICE = 1 << 10;
+
 let stdinTaken = false;
 
 /**
@@ -56,8 +59,10 @@ async function* unzstd(packed: AsyncIterable<Buffer>, path: string): AsyncGenera
     }
   };
   for await (const piece of packed) {
-    push(piece, false);
-    yield* unpacked.splice(0);
+    for (let at = 0; at < piece.length; at += SLICE) {
+      push(piece.subarray(at, at + SLICE), false);
+      yield* unpacked.splice(0);
+    }
   }
   push(new Uint8Array(0), true);
   yield* unpacked;

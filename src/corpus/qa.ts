@@ -107,7 +107,7 @@ export function answerKindOf({ value, where }: JsonLine): AnswerKind | undefined
 const REGEX_SHARE = 0.2;
 
 /**
- * What no plain answer holds, or almost none: 64 % of CuratedTREC's questions have it, 0.04 % of those of NQ-open,
+ * What no plain answer holds, or almost none: 64 % of CuratedTREC's questions have it, 0.03 % of those of NQ-open,
  * WebQuestions and SQuAD (all in square brackets).
  */
 const LOOKS_REGEX = /\\[swdbSWDB.?()[\]]|\.[*+]|\)\?|\w\?\w|\S\|\S|\(\?:|\[\w+\]/;

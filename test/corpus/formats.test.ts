@@ -45,6 +45,10 @@ test('Zstandard is unpacked, and a file cut short is told', async () => {
   for (const bytes of [packed.subarray(0, 40), packed.subarray(0, 3), Buffer.from('no zstd at all')]) {
     await refuses(read(write('cut.jsonl.zst', bytes)), /cut\.jsonl\.zst: is not a whole zstd file/);
   }
+  // 4 bytes that stand for 128 KiB each: a frame of RLE blocks (RFC 8878, section 3.1.1).
+  const block = Buffer.from([0x02 | ((1 << 17) << 3), (1 << 17) >> 5, (1 << 17) >> 13, 0x78]);
+  const frame = [Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x38]), ...Array<Buffer>(8000).fill(block)];
+  await refuses(read(write('bomb.jsonl.zst', Buffer.concat(frame))), /line 1: is longer than 16 MiB/);
   await refuses(read(write('wiki_00.bz2', packed)), /bzip2 is not read; unpack it with "bunzip2/);
 });
 
