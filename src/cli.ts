@@ -1,5 +1,6 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import type { CommonOptions, Context } from './commands/context.ts';
+import type { GetOptions } from './commands/data.ts';
 import { systemTrouble, UserError } from './errors.ts';
 import { releaseLocks } from './lock.ts';
 import type { Stage } from './run.ts';
@@ -59,7 +60,7 @@ export async function main(argv: readonly string[]): Promise<number> {
 
   command(
     'prepare',
-    'turn raw JSONL text into a run-ready corpus: vocabulary, blocks, sentences with salient spans',
+    'turn raw text into a run-ready corpus: vocabulary, blocks, sentences with salient spans',
   ).action(async (options: CommonOptions) => {
     const { lockRun, runConfig, runFolder } = await import('./run.ts');
     const { documentsFile, prepareCorpus } = await import('./commands/prepare.ts');
@@ -111,7 +112,7 @@ export async function main(argv: readonly string[]): Promise<number> {
 
   const evaluation = program.command('eval').description('evaluate a run');
   command('eval exact-match', 'exact match of the fine-tuned model; writes predictions.jsonl')
-    .option('--questions <file>', 'JSONL of questions (default: data.test, else data.dev)')
+    .option('--questions <file>', 'file of questions (default: data.test, else data.dev)')
     .action(async (options: CommonOptions & { questions?: string }) => {
       const { begin } = await import('./commands/context.ts');
       const { evalExactMatch } = await import('./commands/eval.ts');
@@ -125,7 +126,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     .addOption(
       new Option('--stage <stage>', 'whose retriever').choices(['ict', 'pretrain']).default('pretrain'),
     )
-    .option('--questions <file>', 'JSONL of questions (default: data.test, else data.dev)')
+    .option('--questions <file>', 'file of questions (default: data.test, else data.dev)')
     .action(async (options: CommonOptions & { stage: 'ict' | 'pretrain'; questions?: string }) => {
       const { begin } = await import('./commands/context.ts');
       const { evalRecall } = await import('./commands/eval.ts');
@@ -170,13 +171,52 @@ export async function main(argv: readonly string[]): Promise<number> {
       const { doctor, formatDiagnosis } = await import('./doctor.ts');
       const { preflightInput, preflightLines, runPreflight } = await import('./commands/preflight.ts');
       const asked = options.config !== undefined || options.set.length > 0 || options.run !== undefined;
-      const input = asked ? preflightInput(options) : undefined;
+      const input = asked ? await preflightInput(options) : undefined;
       const diagnosis = await doctor(options.run);
       const report = input && (await runPreflight(input, diagnosis));
       print(options, { ...diagnosis, preflight: report }, [
         ...formatDiagnosis(diagnosis),
         ...(report ? preflightLines(report) : []),
       ]);
+    });
+
+  const data = program.command('data').description('published data sets');
+  data
+    .command('list')
+    .description('what "realm data get" knows, with sizes and licences')
+    .option('--json', 'print one JSON document on stdout', false)
+    .action(async (options: { json: boolean }) => {
+      const { dataLines } = await import('./commands/data.ts');
+      const { CATALOGUE } = await import('./data/catalogue.ts');
+      print(options, CATALOGUE, dataLines());
+    });
+  data
+    .command('get')
+    .description('fetch a data set, or go on fetching it, and compare it with its published checksum')
+    .argument('<name>')
+    .option('--to <dir>', 'folder in which it gets one of its own', 'data')
+    .option('--mirror <url>', 'address of a folder that holds its files, instead of the official one')
+    .option('--from <path>', 'its file, or a folder with its files, that you have already')
+    .option('--json', 'print one JSON document on stdout, all else on stderr', false)
+    .action(async (name: string, options: GetOptions & { json: boolean }) => {
+      const { getData } = await import('./commands/data.ts');
+      const placed = await getData(name, options);
+      print(
+        options,
+        placed,
+        placed.map(({ path, how }) => `${path} (${how})`),
+      );
+    });
+  data
+    .command('resplit')
+    .description("split training questions into ORQA's training and dev sets, by the hash of each question")
+    .argument('<file>')
+    .option('--to <dir>', 'folder of the two files', '.')
+    .option('--json', 'print one JSON document on stdout, all else on stderr', false)
+    .action(async (file: string, options: { to: string; json: boolean }) => {
+      const { resplitQuestions } = await import('./commands/data.ts');
+      const result = await resplitQuestions(file, options.to);
+      print(options, result, figureLines({ ...result }));
     });
 
   try {

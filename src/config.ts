@@ -1,6 +1,7 @@
 import { closest } from 'fastest-levenshtein';
 import { parse, stringify } from 'yaml';
 import { z } from 'zod';
+import { DOCUMENT_FORMATS } from './corpus/formats.ts';
 import { shown, UserError } from './errors.ts';
 import { readText, writeFileAtomic } from './files.ts';
 import { isSchedule, SCHEDULE_FORM } from './schedule.ts';
@@ -34,14 +35,20 @@ const schema = section({
   /** Seed of everything random in a run. */
   seed: z.int().min(0).default(1),
   data: section({
-    /** Z: JSONL of {id?, title, text}, plain or .gz. */
+    /** Z: a file or folder of documents, plain, .gz or .zst; - is standard input. */
     documents: z.string().nullable().default(null),
-    /** X: JSONL of {text, spans?}; null: the sentences of Z. */
+    /** What `documents` is; auto: by the look of its names. */
+    format: z.enum(['auto', ...DOCUMENT_FORMATS]).default('auto'),
+    /** Leave out lists, indexes, outlines and disambiguation pages by their titles, as ORQA and DPR do. */
+    articlesOnly: z.boolean().default(false),
+    /** X: sentences with or without ready-made spans; null: the sentences of Z. */
     sentences: z.string().nullable().default(null),
-    /** Questions: JSONL of {question, answer: [...]}. */
+    /** Questions with their answers. */
     train: z.string().nullable().default(null),
     dev: z.string().nullable().default(null),
     test: z.string().nullable().default(null),
+    /** What the answers are; auto: regular expressions where it is CuratedTREC by its name or looks like it. */
+    answers: z.enum(['auto', 'string', 'regex']).default('auto'),
   }),
   /** The generated world of the demo. */
   world: section({
@@ -56,6 +63,8 @@ const schema = section({
     /** Word pieces of a vocabulary trained here. */
     vocabularySize: count(30522),
     lowercase: z.boolean().default(true),
+    /** How a document is cut into blocks: whole sentences (orqa), 100 words (dpr), or not at all. */
+    packing: z.enum(['sentences', 'dpr', 'as-is']).default('sentences'),
     /** Tokens of a block with its title and special tokens. */
     blockTokens: count(288, 16),
     /** Tokens of a masked sentence with its special tokens (realm), the longest X. */
@@ -224,14 +233,18 @@ function deeperThan(tree: unknown, levels: number): boolean {
   return levels === 0 || Object.values(tree).some((value) => deeperThan(value, levels - 1));
 }
 
-/** Sets `a.b.c=value` in a tree; the value is read as YAML, so 3, 1e-4, true, null and text come out as such. */
+/**
+ * Sets `a.b.c=value` in a tree; the value is read as YAML, so 3, 1e-4, true, null and text come out as such, but for a lone
+ * - (standard input), which would be a list.
+ */
 function setByPath(tree: Record<string, unknown>, override: string): void {
   const at = override.indexOf('=');
   if (at < 1) throw new UserError(`--set ${override}: expected path.to.key=value`);
   const keys = override.slice(0, at).split('.');
   let value: unknown;
   try {
-    value = parse(override.slice(at + 1));
+    const text = override.slice(at + 1);
+    value = text === '-' ? text : parse(text);
   } catch {
     throw new UserError(`--set ${override}: the value is not valid YAML; put it in quotes`);
   }

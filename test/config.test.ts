@@ -52,6 +52,10 @@ test("without a file every setting has its default, the paper's where it gives o
   assert.equal(ict.optimizer.warmupSteps, null);
 });
 
+test('a lone - is standard input, not a list', () => {
+  assert.equal(loadConfig(undefined, ['data.documents=-']).data.documents, '-');
+});
+
 test('a file holds the differences from the defaults', () => {
   const config = loadConfig(file('ict: { steps: 7 }\nmodel:\n  dropout: 0\n'), []);
   const wanted = set();

@@ -137,7 +137,9 @@ async function recallByHand(context: Context): Promise<Recall> {
   const ranks = q.map((vector, i) => {
     const scores = z.map((block) => block.reduce((sum, value, d) => sum + value * vector[d], 0));
     const order = scores.map((_, b) => b).sort((a, b) => scores[b] - scores[a]);
-    return order.findIndex((b) => hasAnswer(corpus.text(b), asked[i].answer));
+    return order.findIndex((b) =>
+      hasAnswer(corpus.text(b), { answers: asked[i].answer, answerKind: 'string' }),
+    );
   });
   corpus.close();
   disposeModel(model);

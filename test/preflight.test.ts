@@ -135,6 +135,7 @@ test('counts of files, before they are prepared, are near those of the corpus th
     const named: Config = {
       ...config,
       data: {
+        ...config.data,
         documents: join(dir, 'documents.jsonl'),
         sentences: foreign ? join(dir, 'sentences.jsonl') : null,
         train: join(dir, 'questions.train.jsonl'),
@@ -142,8 +143,8 @@ test('counts of files, before they are prepared, are near those of the corpus th
         test: join(dir, 'questions.test.jsonl'),
       },
     };
-    const made = censusOfCorpus(join(dir, 'corpus'), named).counts;
-    const told = censusOfFiles(named, corpus.tokenizer).counts;
+    const made = (await censusOfCorpus(join(dir, 'corpus'), named)).counts;
+    const told = (await censusOfFiles(named, corpus.tokenizer)).counts;
     for (const name of ['documents', 'blocks', 'trainQuestions', 'testQuestions', 'vocabulary'] as const)
       assert.equal(told[name], made[name], name);
     near(told.sentences, made.sentences, 0.4, 'sentences');
@@ -153,8 +154,22 @@ test('counts of files, before they are prepared, are near those of the corpus th
     near(corpusBytes(made), bytes, 0.02, 'bytes of the corpus');
     near(corpusBytes(told), bytes, 0.15, 'bytes of the corpus to come');
     // Without the vocabulary, word pieces are told from bytes.
-    near(censusOfFiles(named, undefined).counts.body.mean, made.body.mean, 0.5, 'body from bytes');
+    near((await censusOfFiles(named, undefined)).counts.body.mean, made.body.mean, 0.5, 'body from bytes');
   }
+});
+
+test('documents of another format are counted too, and the blocks that their packing makes', async () => {
+  const path = join(folder, 'passages.tsv');
+  const passage = (i: number) => `${i}\t"${'The river Osk runs to Vell. '.repeat(25)}"\tOsk\n`;
+  writeFileSync(path, `id\ttext\ttitle\n${Array.from({ length: 30 }, (_, i) => passage(i)).join('')}`);
+  const counts = async (packing: string) => {
+    const config = tinyConfig(`data.documents=${path}`, `text.packing=${packing}`);
+    return (await censusOfFiles(config, undefined)).counts;
+  };
+  assert.equal((await counts('as-is')).documents, 30);
+  assert.equal((await counts('as-is')).blocks, 30);
+  assert.equal((await counts('dpr')).blocks, 60);
+  assert.ok((await counts('sentences')).blocks > 60);
 });
 
 test('of a large file parts are read, and the whole estimated', () => {
@@ -201,9 +216,9 @@ test('memory falls with the setting that a warning names', () => {
   assert.ok(memory('build-index', 'index.scalar=f16') < memory('build-index', 'index.scalar=f32'));
 });
 
-test('the demo: figures near those of a finished run', () => {
+test('the demo: figures near those of a finished run', async () => {
   // Files of a demo of seed 1: index 331 kB each of two, checkpoints of 8.32 (ict), 16.76 (pretrain) and 16.54 MB (qa).
-  const { config, census } = preflightInput({ config: 'configs/world.yaml', set: [] });
+  const { config, census } = await preflightInput({ config: 'configs/world.yaml', set: [] });
   assert.match(census.source, /generated world/);
   assert.deepEqual([census.counts.documents, census.counts.blocks], [500, 500]);
   assert.equal(census.counts.testQuestions, 301);
@@ -220,17 +235,17 @@ test('the demo: figures near those of a finished run', () => {
   assert.match(lines, /Warnings +none/);
 });
 
-test('mistakes are told before anything is measured', () => {
+test('mistakes are told before anything is measured', async () => {
   const refused = (options: Parameters<typeof preflightInput>[0], message: RegExp) =>
-    assert.throws(
-      () => preflightInput(options),
-      (error) => {
-        assert.ok(error instanceof UserError);
-        assert.match(error.message, message);
-        return true;
-      },
-    );
-  refused({ config: 'none.yaml', set: [] }, /none\.yaml: no such configuration file/);
-  refused({ run: join(folder, 'none'), set: [] }, /no such settings; .*--config/);
-  refused({ config: 'configs/world.yaml', set: ['data.documents=none.jsonl'] }, /none\.jsonl: no such file/);
+    assert.rejects(preflightInput(options), (error) => {
+      assert.ok(error instanceof UserError);
+      assert.match(error.message, message);
+      return true;
+    });
+  await refused({ config: 'none.yaml', set: [] }, /none\.yaml: no such configuration file/);
+  await refused({ run: join(folder, 'none'), set: [] }, /no such settings; .*--config/);
+  await refused(
+    { config: 'configs/world.yaml', set: ['data.documents=none.jsonl'] },
+    /none\.jsonl: no such file/,
+  );
 });

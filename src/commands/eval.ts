@@ -32,7 +32,7 @@ export async function evalExactMatch(
       model,
       corpus,
       index,
-      questionsOf(context, corpus, file),
+      await questionsOf(context, corpus, file),
       context.config,
       KS,
     );
@@ -55,7 +55,7 @@ export async function evalRecall(
   stageWeights(context, stage, corpus, model, retrieverShapes(model));
   const index = await matchingIndex(context, stage, model, corpus);
   try {
-    const questions = questionsOf(context, corpus, file);
+    const questions = await questionsOf(context, corpus, file);
     return {
       stage,
       questions: questions.length,
@@ -86,11 +86,15 @@ export async function fineTuned(
   return { model, index };
 }
 
-export function questionsOf({ run, config }: Context, corpus: Corpus, file?: string): EncodedQuestion[] {
+export async function questionsOf(
+  { run, config }: Context,
+  corpus: Corpus,
+  file?: string,
+): Promise<EncodedQuestion[]> {
   const path = file ?? config.data.test ?? config.data.dev;
   if (path === null)
     throw new UserError(
       `${run.config}: data.test names no file; give the JSONL of the questions with --questions FILE`,
     );
-  return encodeQuestions(corpus, readQuestions(resolve(path)));
+  return encodeQuestions(corpus, await readQuestions(resolve(path), config.data.answers));
 }

@@ -41,8 +41,11 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
     firstWeights(context, model, readerTowerShapes(model));
   }
   const index = await matchingIndex(context, stage, model, corpus);
-  const questions = encodeQuestions(corpus, readQuestions(resolve(config.data.train)));
-  const dev = devQuestions(context, corpus);
+  const questions = encodeQuestions(
+    corpus,
+    await readQuestions(resolve(config.data.train), config.data.answers),
+  );
+  const dev = await devQuestions(context, corpus);
   const evaluate = async () => {
     const { exactMatch } = await evaluateAnswers(model, corpus, index, dev, config, [1]);
     return { score: exactMatch, devExactMatch: exactMatch };
@@ -68,10 +71,10 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
 }
 
 /** The questions that tell which checkpoint is the best: evenly spread over data.dev. */
-function devQuestions({ config }: Context, corpus: Corpus): EncodedQuestion[] {
+async function devQuestions({ config }: Context, corpus: Corpus): Promise<EncodedQuestion[]> {
   const n = config.qa.devQuestions;
   if (config.data.dev === null || n === 0) return [];
-  const all = readQuestions(resolve(config.data.dev));
+  const all = await readQuestions(resolve(config.data.dev), config.data.answers);
   const step = Math.max(1, all.length / n);
   return encodeQuestions(
     corpus,

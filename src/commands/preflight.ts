@@ -24,10 +24,10 @@ export interface PreflightReport extends Preflight {
 }
 
 /** Settings and counts, read before the machine is measured: mistakes are told at once. */
-export function preflightInput({ config: file, set, run }: PreflightOptions): {
+export async function preflightInput({ config: file, set, run }: PreflightOptions): Promise<{
   config: Config;
   census: Census;
-} {
+}> {
   const folder = run === undefined ? undefined : runFolder(run);
   if (file === undefined && folder && !existsSync(folder.config))
     throw new UserError(
@@ -37,7 +37,9 @@ export function preflightInput({ config: file, set, run }: PreflightOptions): {
   const prepared = folder && existsSync(join(folder.corpus, 'manifest.json'));
   return {
     config,
-    census: prepared ? censusOfCorpus(folder.corpus, config) : censusOfFiles(config, vocabularyOf(config)),
+    census: await (prepared
+      ? censusOfCorpus(folder.corpus, config)
+      : censusOfFiles(config, vocabularyOf(config))),
   };
 }
 

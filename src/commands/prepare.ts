@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Config } from '../config.ts';
-import { readDocuments } from '../corpus/documents.ts';
+import { isArticle, readDocuments } from '../corpus/documents.ts';
 import { type PrepareCounts, prepare } from '../corpus/prepare.ts';
 import { UserError } from '../errors.ts';
 import { writeFileAtomic } from '../files.ts';
@@ -14,13 +14,14 @@ import { loadWordPiece } from '../tokenizer/wordpiece.ts';
 export function documentsFile(run: Run, { data }: Config): string {
   if (data.documents === null) {
     throw new UserError(
-      `${run.config}: data.documents names no file; give the JSONL of your documents with --set data.documents=FILE`,
+      `${run.config}: data.documents names no file; give the file or folder of your documents with --set data.documents=FILE`,
     );
   }
+  if (data.documents === '-') return data.documents;
   const path = resolve(data.documents);
   if (!existsSync(path))
     throw new UserError(
-      `${path}: no such file; give the JSONL of your documents with --set data.documents=FILE`,
+      `${path}: no such file; give the file or folder of your documents with --set data.documents=FILE`,
     );
   return path;
 }
@@ -36,6 +37,9 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
   let said = performance.now();
   const counts = await prepare({
     documents,
+    format: data.format,
+    articlesOnly: data.articlesOnly,
+    packing: text.packing,
     sentences: data.sentences === null ? undefined : resolve(data.sentences),
     vocab: loadWordPiece(vocabulary, text.lowercase),
     blockTokens: text.blockTokens,
@@ -57,9 +61,16 @@ async function vocabularyFile(run: Run, { data, text, model }: Config, documents
   if (model.initial !== null) return join(resolve(model.initial), 'vocab.txt');
   const path = join(run.dir, 'vocab.txt');
   if (existsSync(path)) return path;
+  if (documents === '-') {
+    throw new UserError(
+      '-: standard input can be read once only, and a vocabulary is to be trained on it first; save it to a file, or name one with text.vocabulary',
+    );
+  }
   say(`vocabulary: training ${text.vocabularySize} word pieces on ${data.documents}`);
   async function* texts() {
-    for await (const { title, text } of readDocuments(documents)) yield `${title} ${text}`;
+    for await (const { title, text } of readDocuments(documents, data.format)) {
+      if (!data.articlesOnly || isArticle(title)) yield `${title} ${text}`;
+    }
   }
   writeFileAtomic(
     path,

@@ -1,4 +1,4 @@
-import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs';
+import { closeSync, fstatSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { constants, gunzipSync } from 'node:zlib';
 import type { Config } from '../config.ts';
@@ -8,7 +8,12 @@ import type { Counts, Length } from '../preflight.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { generateWorld } from '../world/world.ts';
 import { packBlocks, titleRoom } from './blocks.ts';
+import { formatOf, readDocuments } from './documents.ts';
+import { isShard } from './formats/realm-records.ts';
+import { readSentences } from './given-sentences.ts';
 import { explainRead, parseJsonLines, UNPACKED_LIMIT } from './jsonl.ts';
+import { hundredWords } from './passages.ts';
+import { readQuestionFile } from './qa.ts';
 import { splitSentences } from './sentences.ts';
 import { openCorpus } from './store.ts';
 
@@ -108,11 +113,11 @@ export interface Census {
 }
 
 /** Counts of the files that the settings name, or of the demo's world where they name no documents. */
-export function censusOfFiles(config: Config, vocabulary: WordPiece | undefined): Census {
+export async function censusOfFiles(config: Config, vocabulary: WordPiece | undefined): Promise<Census> {
   const { data, text } = config;
   const world = data.documents === null ? generateWorld({ seed: config.seed, ...config.world }) : undefined;
-  const documents = sampleOr(data.documents, 'a JSONL file of documents', world?.documents);
-  const sentences = sampleOr(data.sentences, 'a JSONL file of sentences', world?.sentences);
+  const documents = world ? listed(world.documents) : await sampleDocuments(data.documents!, data.format);
+  const sentences = await sampleSentences(data.sentences, world?.sentences);
   const pieces = (text: string) =>
     vocabulary ? vocabulary.encode(text).ids.length : Math.ceil(Buffer.byteLength(text) / PIECE_BYTES);
   const title = new Mean();
@@ -120,9 +125,11 @@ export function censusOfFiles(config: Config, vocabulary: WordPiece | undefined)
   const blockBytes = new Mean();
   const documentBytes = new Mean();
   const own = new Mean();
-  const all = documents!.lines;
+  const all = documents.lines;
   if (all.length === 0)
-    throw new UserError(`${data.documents}: no document found; every line must be {"title": …, "text": …}`);
+    throw new UserError(
+      `${data.documents}: no document found; every line must be {"title": …, "text": …}, or see data.format`,
+    );
   const every = Math.ceil(sum(all.map((line) => string(line.text).length)) / SPLIT);
   let sampled = 0;
   for (let i = 0; i < all.length; i += Math.max(1, every)) {
@@ -131,16 +138,22 @@ export function censusOfFiles(config: Config, vocabulary: WordPiece | undefined)
     const titlePieces = Math.min(pieces(name), titleRoom(text.blockTokens));
     title.add(titlePieces);
     documentBytes.add(Buffer.byteLength(name) + Buffer.byteLength(string(all[i].id ?? i)));
-    const texts = splitSentences(words).map(({ start, end }) => words.slice(start, end));
-    const lengths = texts.map(pieces);
-    for (const n of lengths) own.add(n);
     const room = text.blockTokens - 3 - titlePieces;
-    for (const { first, end } of packBlocks(lengths, titlePieces, text.blockTokens)) {
-      body.add(Math.min(room, sum(lengths.slice(first, end))));
-      blockBytes.add(Buffer.byteLength(texts.slice(first, end).join(' ')));
+    for (const passage of text.packing === 'dpr' ? hundredWords(words) : [words]) {
+      const texts = splitSentences(passage).map(({ start, end }) => passage.slice(start, end));
+      const lengths = texts.map(pieces);
+      for (const n of lengths) own.add(n);
+      const blocks =
+        text.packing === 'sentences'
+          ? packBlocks(lengths, titlePieces, text.blockTokens)
+          : [{ first: 0, end: lengths.length }].filter(({ end }) => end > 0);
+      for (const { first, end } of blocks) {
+        body.add(Math.min(room, sum(lengths.slice(first, end))));
+        blockBytes.add(Buffer.byteLength(texts.slice(first, end).join(' ')));
+      }
     }
   }
-  const perSampled = (all.length / sampled) * documents!.scale;
+  const perSampled = (all.length / sampled) * documents.scale;
   const foreign = sentences !== undefined;
   const given = foreign ? sentences.lines.slice(0, 20_000).map((line) => pieces(string(line.text))) : [];
   const spans = foreign
@@ -151,7 +164,7 @@ export function censusOfFiles(config: Config, vocabulary: WordPiece | undefined)
     blocks: Math.max(1, Math.round(body.n * perSampled)),
     sentences: foreign ? linesOf(sentences) : Math.round(own.n * perSampled * WITH_SPAN),
     foreignSentences: foreign,
-    ...questionCounts(config, pieces, world),
+    ...(await questionCounts(config, pieces, world)),
     vocabulary: vocabulary?.size ?? text.vocabularySize,
     title: title.length(),
     body: body.length(),
@@ -161,7 +174,7 @@ export function censusOfFiles(config: Config, vocabulary: WordPiece | undefined)
     blockSentences: own.n / Math.max(1, body.n),
     spans: spans.length > 0 ? lengthOf(spans).mean : SPANS,
   };
-  const { scale, read, bytes } = documents!;
+  const { scale, read, bytes } = documents;
   const how =
     scale !== 1
       ? `estimated from ${mebibytes(read)} of the ${mebibytes(bytes)}`
@@ -180,7 +193,7 @@ export function censusOfFiles(config: Config, vocabulary: WordPiece | undefined)
 const LOOKED_AT = 2000;
 
 /** Counts of a prepared corpus; the questions come from the files that the settings name. */
-export function censusOfCorpus(dir: string, config: Config): Census {
+export async function censusOfCorpus(dir: string, config: Config): Promise<Census> {
   const corpus = openCorpus(dir);
   try {
     const manifest = readJson(join(dir, 'manifest.json'), 'prepared corpus', 'prepare the corpus again') as {
@@ -203,7 +216,7 @@ export function censusOfCorpus(dir: string, config: Config): Census {
         blocks: corpus.blocks,
         sentences: sentences.count,
         foreignSentences: !manifest.sentencesFromBlocks,
-        ...questionCounts(config, (text) => corpus.tokenizer.encode(text).ids.length),
+        ...(await questionCounts(config, (text) => corpus.tokenizer.encode(text).ids.length)),
         vocabulary: corpus.tokenizer.size,
         title: lengthOf(titles),
         body: lengthOf(blocks.map((b) => corpus.bodyLength(b))),
@@ -225,14 +238,13 @@ export function censusOfCorpus(dir: string, config: Config): Census {
 /** Questions whose lengths are looked at. */
 const ASKED = 5000;
 
-function questionCounts(
+async function questionCounts(
   { data }: Config,
   pieces: (text: string) => number,
   world?: { train: readonly object[]; test: readonly object[] },
-): Pick<Counts, 'trainQuestions' | 'testQuestions' | 'question'> {
-  const what = 'a JSONL file of questions';
-  const train = sampleOr(data.train, what, world?.train);
-  const test = sampleOr(data.test ?? data.dev, what, world?.test);
+): Promise<Pick<Counts, 'trainQuestions' | 'testQuestions' | 'question'>> {
+  const train = await sampleQuestions(data.train, world?.train);
+  const test = await sampleQuestions(data.test ?? data.dev, world?.test);
   const asked = [...(train?.lines ?? []), ...(test?.lines ?? [])].slice(0, ASKED);
   return {
     trainQuestions: linesOf(train),
@@ -246,14 +258,67 @@ function linesOf(sample: Sample | undefined): number {
   return sample ? Math.round(sample.lines.length * sample.scale) : 0;
 }
 
-/** The sample of a file that is named, else of a list at hand. */
-function sampleOr(
+function listed(list: readonly object[]): Sample {
+  return { lines: list as Record<string, unknown>[], scale: 1, bytes: 0, read: 0 };
+}
+
+async function sampleDocuments(path: string, format: Config['data']['format']): Promise<Sample> {
+  if (path === '-') {
+    throw new UserError('-: standard input cannot be counted before it is read; save it to a file');
+  }
+  if ((format === 'auto' ? formatOf(path) : format) === 'jsonl' && !path.endsWith('.zst'))
+    return sampleJsonLines(path, 'a JSONL file of documents');
+  return sampleStream(readDocuments(path, format), path);
+}
+
+async function sampleSentences(
   path: string | null,
-  what: string,
   list: readonly object[] | undefined,
-): Sample | undefined {
-  if (path !== null) return sampleJsonLines(path, what);
-  return list && { lines: list as Record<string, unknown>[], scale: 1, bytes: 0, read: 0 };
+): Promise<Sample | undefined> {
+  if (path === null) return list && listed(list);
+  if (isShard(path) || statSync(path, { throwIfNoEntry: false })?.isDirectory() || path.endsWith('.zst'))
+    return sampleStream(readSentences(path), path);
+  const sample = sampleJsonLines(path, 'a JSONL file of sentences');
+  // EMDR2's lines have other keys.
+  const lines = sample.lines.map(({ text, sent_text, spans, linguistic_ent }) => ({
+    text: text ?? sent_text,
+    spans: spans ?? linguistic_ent,
+  }));
+  return { ...sample, lines };
+}
+
+/** Questions are read whole by whoever uses them, and so they are here. */
+async function sampleQuestions(
+  path: string | null,
+  list: readonly object[] | undefined,
+): Promise<Sample | undefined> {
+  if (path === null) return list && listed(list);
+  return listed((await readQuestionFile(path)).questions);
+}
+
+/** What text packed by gzip or Zstandard grows by, about. */
+const UNPACKED = 3;
+
+/** The first items of a stream, and how many such there may be, by the bytes of their texts and those of the files. */
+async function sampleStream(items: AsyncIterable<object>, path: string): Promise<Sample> {
+  const lines: Record<string, unknown>[] = [];
+  let read = 0;
+  for await (const item of items) {
+    lines.push(item as Record<string, unknown>);
+    for (const value of Object.values(item)) read += Buffer.byteLength(string(value));
+    if (read > READ) {
+      const bytes = bytesOf(path);
+      return { lines, scale: Math.max(1, bytes / read), bytes, read };
+    }
+  }
+  return { lines, scale: 1, bytes: read, read };
+}
+
+/** Bytes of a file or of all files in a folder, unpacked. */
+function bytesOf(path: string): number {
+  const found = statSync(path);
+  if (!found.isDirectory()) return found.size * (/\.(gz|zst)$|-of-\d+$/.test(path) ? UNPACKED : 1);
+  return sum(readdirSync(path).map((name) => bytesOf(join(path, name))));
 }
 
 class Mean {

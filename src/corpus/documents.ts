@@ -1,5 +1,14 @@
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
 import { UserError } from '../errors.ts';
-import { type JsonLine, readJsonLines, stringField } from './jsonl.ts';
+import { readJsonlDocuments } from './formats/documents-jsonl.ts';
+import { readDprPassages } from './formats/dpr-passages.ts';
+import { readOrqaBlocks } from './formats/orqa-blocks.ts';
+import { isShard, readRealmDocuments } from './formats/realm-records.ts';
+import { readSquadPassages } from './formats/squad.ts';
+import { isTextFile, readTextFolder } from './formats/text-folder.ts';
+import { readWikiExtractor, wikiExtractorFolders } from './formats/wikiextractor.ts';
+import { DOCUMENT_FORMATS, type DocumentFormat } from './formats.ts';
 
 /** A page of the corpus. */
 export interface Document {
@@ -8,32 +17,48 @@ export interface Document {
   text: string;
 }
 
-/**
- * Streams the documents of a JSONL file (`.jsonl`, or `.jsonl.gz`), one `{"id", "title", "text"}` a line. A document
- * without an id gets its number in the file, from 0; one without a title has none. Other keys are passed over.
- */
-export async function* readDocuments(path: string): AsyncGenerator<Document> {
-  let number = 0;
-  for await (const line of readJsonLines(path, 'a JSONL file of documents')) {
-    const { id, title } = line.value;
-    yield {
-      id:
-        id === undefined
-          ? String(number)
-          : typeof id === 'number'
-            ? numberId(line, id)
-            : stringField(line, 'id'),
-      title: title === undefined ? '' : stringField(line, 'title'),
-      text: stringField(line, 'text'),
-    };
-    number++;
-  }
+const READERS: Record<DocumentFormat, (path: string) => AsyncGenerator<Document>> = {
+  jsonl: readJsonlDocuments,
+  wikiextractor: readWikiExtractor,
+  dpr: readDprPassages,
+  text: readTextFolder,
+  squad: readSquadPassages,
+  orqa: readOrqaBlocks,
+  realm: readRealmDocuments,
+};
+
+/** Streams the documents of a file or folder. `auto` tells the format by the names. */
+export async function* readDocuments(
+  path: string,
+  format: DocumentFormat | 'auto' = 'auto',
+): AsyncGenerator<Document> {
+  yield* READERS[format === 'auto' ? formatOf(path) : format](path);
 }
 
-/** Beyond 2^53 JSON's numbers lose digits, and two documents would share an id. */
-function numberId({ where }: JsonLine, id: number): string {
-  if (Math.abs(id) <= Number.MAX_SAFE_INTEGER) return String(id);
+/** The format of a path by its look; a folder that holds none that is known is a `UserError`. */
+export function formatOf(path: string): DocumentFormat {
+  if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) {
+    const name = path.replace(/\.(gz|zst|bz2)$/, '');
+    if (name.endsWith('.tsv')) return 'dpr';
+    if (name.endsWith('.json')) return 'squad';
+    if (/(^|\/)blocks\.tfr$/.test(name)) return 'orqa';
+    return isShard(path) ? 'realm' : 'jsonl';
+  }
+  if (existsSync(join(path, 'blocks.tfr'))) return 'orqa';
+  if (wikiExtractorFolders(path).length > 0) return 'wikiextractor';
+  const names = readdirSync(path);
+  if (names.some(isShard)) return 'realm';
+  if (names.some((name) => isTextFile(name) || statSync(join(path, name)).isDirectory())) return 'text';
   throw new UserError(
-    `${where}: has a number as "id" that is too large to be kept exactly; put it in quotes`,
+    `${path}: is a folder and holds no documents that are known by their names; name one file, or set data.format to one of ${DOCUMENT_FORMATS.join(', ')}`,
   );
+}
+
+/**
+ * False of the titles of lists, indexes, outlines and disambiguation pages of Wikipedia: ORQA and DPR leave these out
+ * (google-research/language, language/orqa/preprocessing/wiki_preprocessor.py, remove_doc, commit 865fae6; DPR by
+ * facebookresearch/DrQA, scripts/retriever/prep_wikipedia.py, commit 6d7c1b7, which ignores the case of the last).
+ */
+export function isArticle(title: string): boolean {
+  return !/^(List|Index|Outline) of ./.test(title) && !/\(disambiguation( page)?\)/i.test(title);
 }

@@ -1,9 +1,7 @@
 import { isUtf8 } from 'node:buffer';
-import { closeSync, createReadStream, openSync, readFileSync, readSync } from 'node:fs';
-import type { Readable } from 'node:stream';
-import { createGunzip, gunzipSync } from 'node:zlib';
 import { errorCode, shown, UserError } from '../errors.ts';
 import * as files from '../files.ts';
+import { readPieces } from './bytes.ts';
 
 /** One line of a JSONL file: its object and how errors name it, `FILE: line N`. */
 export interface JsonLine {
@@ -11,56 +9,20 @@ export interface JsonLine {
   where: string;
 }
 
-/** Bytes read at a time. */
-const PIECE = 1 << 18;
-
-/** Bytes of a line, ten times the longest article of Wikipedia: no line, and no little `.gz` of one, fills the memory. */
-const LINE_LIMIT = 16 << 20;
+/**
+ * Bytes of a line, and of a record of any other format: ten times the longest article of Wikipedia. No line, and no
+ * little `.gz` of one, fills the memory.
+ */
+export const LINE_LIMIT = 16 << 20;
 
 /** Bytes of a whole `.gz` unpacked at once. */
 export const UNPACKED_LIMIT = 64 << 20;
 
-/** Streams the objects of a JSONL file, plain or compressed (`.gz`). Blank lines are passed over. */
+/** Streams the objects of a JSONL file, plain or compressed. Blank lines are passed over. */
 export async function* readJsonLines(path: string, what: string): AsyncGenerator<JsonLine> {
-  const file = createReadStream(path, { highWaterMark: PIECE });
-  let source: Readable = file;
-  if (path.endsWith('.gz')) {
-    const unzipped = createGunzip({ chunkSize: PIECE });
-    file.on('error', (error) => unzipped.destroy(error));
-    source = file.pipe(unzipped);
-  }
   const lines = lineParser(path);
   try {
-    for await (const piece of source) yield* lines.push(piece as Buffer);
-    yield* lines.end();
-  } catch (error) {
-    throw explainRead(path, what, error);
-  } finally {
-    file.destroy();
-    source.destroy();
-  }
-}
-
-/** The same without waiting, for a file that is read whole anyway; a `.gz` may unpack to `UNPACKED_LIMIT`. */
-export function* readJsonLinesSync(path: string, what: string): Generator<JsonLine> {
-  const lines = lineParser(path);
-  try {
-    if (path.endsWith('.gz')) {
-      yield* lines.push(gunzipSync(readFileSync(path), { maxOutputLength: UNPACKED_LIMIT }));
-    } else {
-      const fd = openSync(path, 'r');
-      try {
-        // Lines that are held back hold on to their piece: each is a new one.
-        for (;;) {
-          const piece = Buffer.allocUnsafe(PIECE);
-          const n = readSync(fd, piece);
-          if (n === 0) break;
-          yield* lines.push(piece.subarray(0, n));
-        }
-      } finally {
-        closeSync(fd);
-      }
-    }
+    for await (const piece of readPieces(path)) yield* lines.push(piece);
     yield* lines.end();
   } catch (error) {
     throw explainRead(path, what, error);
@@ -175,4 +137,23 @@ export function wholeText({ where }: JsonLine, text: string): string {
   throw new UserError(
     `${where}: holds ${code}, one half of a surrogate pair without the other; mend the text`,
   );
+}
+
+/** The objects of the list under `key`, each as a line of its own. */
+export function objectsField({ value, where }: JsonLine, key: string): JsonLine[] {
+  const list = value[key];
+  if (!Array.isArray(list) || list.some((item) => typeof item !== 'object' || item === null)) {
+    throw new UserError(`${where}: has "${key}" ${shown(list)}; "${key}" must be a list of objects`);
+  }
+  return list.map((item) => ({ value: item as Record<string, unknown>, where }));
+}
+
+/** The strings of the list under `key`; a lone string is a list of one. */
+export function stringsField(line: JsonLine, key: string): string[] {
+  const field = line.value[key];
+  const list = typeof field === 'string' ? [field] : field;
+  if (!Array.isArray(list) || list.some((item) => typeof item !== 'string')) {
+    throw new UserError(`${line.where}: "${key}" must be a list of one or more strings`);
+  }
+  return list.map((item) => wholeText(line, item));
 }

@@ -1,20 +1,28 @@
 import { createHash } from 'node:crypto';
-import { shown, UserError } from '../errors.ts';
+import { UserError } from '../errors.ts';
 import { writeFolderAtomic } from '../files.ts';
 import type { Encoding, WordPiece } from '../tokenizer/wordpiece.ts';
 import { bodyRoom, packBlocks, titleRoom } from './blocks.ts';
-import { type Document, readDocuments } from './documents.ts';
-import { type JsonLine, readJsonLines, stringField } from './jsonl.ts';
+import { type Document, isArticle, readDocuments } from './documents.ts';
+import type { DocumentFormat } from './formats.ts';
+import { type GivenSentence, readSentences } from './given-sentences.ts';
+import { hundredWords } from './passages.ts';
 import { salientSpans } from './salient-spans.ts';
 import { type Range, splitSentences } from './sentences.ts';
 import { type Corpus, type CorpusCounts, type CorpusWriter, openCorpus, writeCorpus } from './store.ts';
 
 export interface PrepareOptions {
-  /** JSONL of documents, from which Z is made. */
+  /** Path of the documents, from which Z is made. */
   documents: string;
-  /** JSONL of sentences for X: {"text", "spans"?: [[start, end], …] in characters}. Without it X is made from the documents. */
+  /** What they are; by the look of the path where it is not given. */
+  format?: DocumentFormat | 'auto';
+  /** Leave out pages of Wikipedia that are no articles, by their titles. */
+  articlesOnly?: boolean;
+  /** Path of the sentences for X. Without it X is made from the documents. */
   sentences?: string;
   vocab: WordPiece;
+  /** How a document is cut into blocks; whole sentences where it is not given. */
+  packing?: Packing;
   /** Tokens of `[CLS] title [SEP] body [SEP]` at most. */
   blockTokens: number;
   /** Tokens of `[CLS] sentence [SEP]` at most. */
@@ -25,8 +33,16 @@ export interface PrepareOptions {
   onProgress?(done: PrepareCounts): void;
 }
 
+/**
+ * `sentences`: whole sentences, as many as a block holds (ORQA); `dpr`: 100 words each (DPR); `as-is`: every document is
+ * a passage and makes one block.
+ */
+export type Packing = 'sentences' | 'dpr' | 'as-is';
+
 /** What was made, and what was left out. */
 export interface PrepareCounts extends CorpusCounts {
+  /** Pages that are no articles, left out as was asked. */
+  skippedPages: number;
   /** Documents without a single token of text; they are no part of the corpus. */
   emptyDocuments: number;
   /** Blocks of fewer than `NEAR_EMPTY` body tokens. */
@@ -35,7 +51,7 @@ export interface PrepareCounts extends CorpusCounts {
   duplicateBlocks: number;
   /** Documents with the id of an earlier one: they are kept, and an answer from any of them names the same id. */
   duplicateIds: number;
-  /** Sentences longer than a block, whose end was cut off. */
+  /** Sentences that were cut off, or left out, where a block was full. */
   cutSentences: number;
   /** Sentences left out of X because they hold no salient span. */
   withoutSpan: number;
@@ -54,6 +70,7 @@ export async function prepare(options: PrepareOptions): Promise<PrepareCounts> {
     tokens: 0,
     sentences: 0,
     spans: 0,
+    skippedPages: 0,
     emptyDocuments: 0,
     nearEmptyBlocks: 0,
     duplicateBlocks: 0,
@@ -71,18 +88,19 @@ export async function prepare(options: PrepareOptions): Promise<PrepareCounts> {
     const writer = writeCorpus(aside, options.vocab);
     const ids = idCounter();
     try {
-      for await (const document of readDocuments(options.documents)) {
-        if (addDocument(writer, document, options, counts)) ids.add(document.id);
+      for await (const document of readDocuments(options.documents, options.format)) {
+        if (options.articlesOnly && !isArticle(document.title)) counts.skippedPages++;
+        else if (addDocument(writer, document, options, counts)) ids.add(document.id);
         tick();
       }
       if (counts.blocks === 0) {
         throw new UserError(
-          `${options.documents}: holds no document with text; give a JSONL file of {"id", "title", "text"}`,
+          `${options.documents}: holds no document with text; give a JSONL file of {"id", "title", "text"}, or see data.format`,
         );
       }
       if (options.sentences !== undefined) {
-        for await (const line of readJsonLines(options.sentences, 'a JSONL file of sentences')) {
-          addLine(writer, line, options, counts);
+        for await (const sentence of readSentences(options.sentences)) {
+          addGiven(writer, sentence, options, counts);
           tick();
         }
       }
@@ -117,22 +135,17 @@ function addDocument(
   counts: PrepareCounts,
 ): boolean {
   const { vocab, blockTokens, queryTokens } = options;
-  const sentences = sentencesOf(document.text, vocab);
-  if (sentences.length === 0) {
+  const titleIds = vocab.encode(document.title).ids.slice(0, titleRoom(blockTokens));
+  const blocks = cutDocument(document.text, titleIds.length, options);
+  if (blocks.length === 0) {
     counts.emptyDocuments++;
     return false;
   }
-  const titleIds = vocab.encode(document.title).ids.slice(0, titleRoom(blockTokens));
   const number = writer.addDocument(document.id, document.title, titleIds);
   counts.documents++;
-  const lengths = sentences.map((sentence) => sentence.ids.length);
-  for (const { first, end } of packBlocks(lengths, titleIds.length, blockTokens)) {
-    const packed = sentences.slice(first, end);
-    const room = bodyRoom(titleIds.length, blockTokens);
-    if (packed[0].ids.length > room) {
-      packed[0] = cut(packed[0], room, vocab);
-      counts.cutSentences++;
-    }
+  const room = bodyRoom(titleIds.length, blockTokens);
+  for (const whole of blocks) {
+    const packed = fit(whole, room, vocab, counts);
     const { ids, starts } = concatenate(packed);
     const text = packed.map((sentence) => sentence.text).join(' ');
     const block = writer.addBlock(number, document.title, text, ids, starts);
@@ -147,6 +160,42 @@ function addDocument(
     }
   }
   return true;
+}
+
+/** The sentences of each block that a document makes. */
+function cutDocument(
+  text: string,
+  titleTokens: number,
+  { vocab, blockTokens, packing }: PrepareOptions,
+): Sentence[][] {
+  if (packing === 'as-is' || packing === 'dpr') {
+    const passages = packing === 'dpr' ? hundredWords(text) : [text];
+    return passages.map((passage) => sentencesOf(passage, vocab)).filter((sentences) => sentences.length > 0);
+  }
+  const sentences = sentencesOf(text, vocab);
+  const lengths = sentences.map((sentence) => sentence.ids.length);
+  return packBlocks(lengths, titleTokens, blockTokens).map(({ first, end }) => sentences.slice(first, end));
+}
+
+/** The first `room` tokens of a block's sentences. */
+function fit(
+  sentences: readonly Sentence[],
+  room: number,
+  vocab: WordPiece,
+  counts: PrepareCounts,
+): Sentence[] {
+  const kept: Sentence[] = [];
+  let left = room;
+  for (const sentence of sentences) {
+    if (sentence.ids.length > left) {
+      counts.cutSentences += sentences.length - kept.length;
+      if (left > 0) kept.push(cut(sentence, left, vocab));
+      break;
+    }
+    kept.push(sentence);
+    left -= sentence.ids.length;
+  }
+  return kept;
 }
 
 /** The sentences of a text that hold a token. */
@@ -188,36 +237,18 @@ function concatenate(sentences: readonly Sentence[]): { ids: Int32Array; starts:
 /** How many times the tokens of a query spans are sought in: finding them can take time with the square of the length. */
 const SOUGHT = 4;
 
-function addLine(writer: CorpusWriter, line: JsonLine, options: PrepareOptions, counts: PrepareCounts): void {
-  const text = stringField(line, 'text');
+function addGiven(
+  writer: CorpusWriter,
+  { text, spans }: GivenSentence,
+  options: PrepareOptions,
+  counts: PrepareCounts,
+): void {
   const encoding = options.vocab.encode(text);
   const length = Math.min(encoding.ids.length, options.queryTokens - 2);
   // Of a text that is no sentence, such as a whole page, names and dates are sought as far as they may matter.
   const end = encoding.ends[Math.min(encoding.ends.length, SOUGHT * options.queryTokens) - 1] ?? 0;
-  const ranges = spansOf(line, text) ?? salientSpans(text.slice(0, end));
-  const spans = spansWithin(encoding, ranges, length, counts);
-  if (spans.length > 0) writer.addForeignSentence(encoding.ids.subarray(0, length), spans);
-}
-
-/** The ready-made spans of a line, checked. */
-function spansOf({ value, where }: JsonLine, text: string): Range[] | undefined {
-  const { spans } = value;
-  if (spans === undefined || spans === null) return undefined;
-  if (!Array.isArray(spans))
-    throw new UserError(`${where}: "spans" must be a list of [start, end] in characters`);
-  return spans
-    .map((span) => {
-      const [start, end] = Array.isArray(span) && span.length === 2 ? span : [];
-      if (
-        !(Number.isInteger(start) && Number.isInteger(end) && 0 <= start && start < end && end <= text.length)
-      ) {
-        throw new UserError(
-          `${where}: span ${shown(span)} is no [start, end] in the ${text.length} characters of "text"`,
-        );
-      }
-      return { start, end };
-    })
-    .sort((a, b) => a.start - b.start);
+  const pairs = spansWithin(encoding, spans ?? salientSpans(text.slice(0, end)), length, counts);
+  if (pairs.length > 0) writer.addForeignSentence(encoding.ids.subarray(0, length), pairs);
 }
 
 /** Spans as token pairs of the sentence's first `length` tokens; those that do not fit are dropped, and the reason counted. */

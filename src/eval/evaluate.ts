@@ -1,4 +1,5 @@
 import type { Config } from '../config.ts';
+import type { Accepted } from '../corpus/qa.ts';
 import type { Corpus } from '../corpus/store.ts';
 import { embedAll, querySequences } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
@@ -8,7 +9,7 @@ import type { EncodedQuestion } from '../train/qa.ts';
 import { answerQuestions } from './answer.ts';
 import { BM25_LIMIT, bm25 } from './bm25.ts';
 import { hasAnswer } from './has-answer.ts';
-import { exactMatch } from './metrics.ts';
+import { isCorrect } from './metrics.ts';
 
 /** Share of questions for which an answer stands in one of the first k blocks, by k ("recall@k" in the paper's Table 2). */
 export type Recall = Record<number, number>;
@@ -44,7 +45,7 @@ export async function evaluateRecall(
     );
     const found = index.search(vectors, k);
     part.forEach((q, b) => {
-      ranks.push(firstWithAnswer(corpus, found.blocks.subarray(b * k, b * k + found.counts[b]), q.answers));
+      ranks.push(firstWithAnswer(corpus, found.blocks.subarray(b * k, b * k + found.counts[b]), q));
     });
     bar.at(ranks.length);
   }
@@ -60,19 +61,13 @@ export function bm25Recall(
 ): Recall | undefined {
   if (corpus.blocks > BM25_LIMIT) return undefined;
   const search = bm25(corpus);
-  const ranks = questions.map(({ question, answers }) =>
-    firstWithAnswer(corpus, search(question, Math.max(...ks)), answers),
-  );
+  const ranks = questions.map((q) => firstWithAnswer(corpus, search(q.question, Math.max(...ks)), q));
   return recallOf(ranks, ks);
 }
 
 /** Rank of the first block that holds an answer, counted from 0; Infinity for none. */
-export function firstWithAnswer(
-  corpus: Corpus,
-  blocks: ArrayLike<number>,
-  answers: readonly string[],
-): number {
-  for (let i = 0; i < blocks.length; i++) if (hasAnswer(corpus.text(blocks[i]), answers)) return i;
+export function firstWithAnswer(corpus: Corpus, blocks: ArrayLike<number>, accepted: Accepted): number {
+  for (let i = 0; i < blocks.length; i++) if (hasAnswer(corpus.text(blocks[i]), accepted)) return i;
   return Infinity;
 }
 
@@ -94,7 +89,7 @@ export interface Prediction {
 
 export interface Evaluation {
   questions: number;
-  /** Share of predictions that equal an answer after normalisation (anchors: ORQA's protocol). */
+  /** Share of predictions that equal an answer after normalisation, or that an expression matches (ORQA's protocol). */
   exactMatch: number;
   recall: Recall;
   predictions: Prediction[];
@@ -124,12 +119,12 @@ export async function evaluateAnswers(
         question,
         answers: accepted,
         prediction,
-        correct: exactMatch(prediction, accepted, 'orqa'),
+        correct: isCorrect(prediction, part[b], 'orqa'),
         title: best ? corpus.title(best.block) : '',
         document: best ? corpus.documentId(best.block) : '',
         probability: best?.probability ?? 0,
       });
-      ranks.push(firstWithAnswer(corpus, retrieved, accepted));
+      ranks.push(firstWithAnswer(corpus, retrieved, part[b]));
     });
     bar.at(predictions.length);
   }

@@ -1,3 +1,6 @@
+import type { Accepted } from '../corpus/qa.ts';
+import { regexMatch } from './metrics.ts';
+
 // Where answers stand in a text: by words for evaluation and the retriever's gold, by word pieces for the reader's.
 
 /** A run of letters, digits and marks is one token, any other visible character one more (DPR, dpr/utils/tokenizers.py). */
@@ -15,11 +18,13 @@ interface Pattern {
 const compiled = new WeakMap<readonly string[], Pattern[]>();
 
 /**
- * Whether any answer occurs in the text, as DPR judges it: both in NFD and lower case, the answer's tokens in the text's
- * tokens as a contiguous run. (DPR's own loop finds an answer without tokens in every text; ours finds it in none.)
+ * Whether any answer occurs in the text, as DPR judges it (dpr/data/qa_validation.py, has_answer): both in NFD and lower
+ * case, the answer's tokens in the text's tokens as a contiguous run; an expression matches anywhere in the text.
+ * (DPR's own loop finds an answer without tokens in every text; ours finds it in none.)
  * The list of answers must not change between calls: its patterns are kept as long as the list.
  */
-export function hasAnswer(text: string, answers: readonly string[]): boolean {
+export function hasAnswer(text: string, { answers, answerKind }: Accepted): boolean {
+  if (answerKind === 'regex') return regexMatch(text, answers, 'dpr');
   let patterns = compiled.get(answers);
   if (!patterns) {
     patterns = answers.map(fold).flatMap(patternOf);

@@ -1,3 +1,4 @@
+import type { Accepted } from '../corpus/qa.ts';
 import { random } from '../random.ts';
 
 // Scores of a predicted answer. Two published evaluations differ in small ways that move figures by points:
@@ -57,16 +58,47 @@ function wordF1(predicted: readonly string[], answer: readonly string[]): number
   return same === 0 ? 0 : (2 * same) / (predicted.length + answer.length);
 }
 
+/** Whether the prediction is right: it equals an answer, or an expression matches it (orqa/utils/eval_utils.py, is_correct). */
+export function isCorrect(
+  prediction: string,
+  { answers, answerKind }: Accepted,
+  protocol: Protocol,
+): boolean {
+  return answerKind === 'regex'
+    ? regexMatch(prediction, answers, protocol)
+    : exactMatch(prediction, answers, protocol);
+}
+
 /**
  * Whether any pattern matches, for data whose answers are regular expressions (CuratedTREC): `orqa` at the start of the
  * raw prediction, `dpr` anywhere in it with both in NFD. Case is ignored; a pattern that cannot be compiled never matches.
+ * The list of patterns must not change between calls: it is compiled once.
  */
 export function regexMatch(prediction: string, patterns: readonly string[], protocol: Protocol): boolean {
-  const unify = (text: string) => (protocol === 'dpr' ? text.normalize('NFD') : text);
-  return patterns.some((pattern) => {
-    const regex = compile(unify(pattern), protocol === 'orqa' ? 'imy' : 'im');
-    return regex?.test(unify(prediction)) ?? false;
+  const text = protocol === 'dpr' ? prediction.normalize('NFD') : prediction;
+  return compiled(patterns, protocol).some((regex) => {
+    regex.lastIndex = 0; // a sticky expression goes on where its last match ended
+    return regex.test(text);
   });
+}
+
+/** The texts that the patterns match, each once: the answers that a text holds. */
+export function regexMatches(text: string, patterns: readonly string[]): string[] {
+  const found = compiled(patterns, 'all').flatMap((regex) => text.match(regex) ?? []);
+  return [...new Set(found.map((match) => match.trim()))].filter((match) => match !== '');
+}
+
+const FLAGS = { orqa: 'imy', dpr: 'im', all: 'img' };
+const kept = new WeakMap<readonly string[], Partial<Record<keyof typeof FLAGS, RegExp[]>>>();
+
+function compiled(patterns: readonly string[], use: keyof typeof FLAGS): RegExp[] {
+  let uses = kept.get(patterns);
+  if (!uses) {
+    uses = {};
+    kept.set(patterns, uses);
+  }
+  uses[use] ??= patterns.flatMap((p) => compile(use === 'dpr' ? p.normalize('NFD') : p, FLAGS[use]) ?? []);
+  return uses[use];
 }
 
 /** Unicode mode first, for its case folding; it refuses escapes such as `\-`, which Python takes. */

@@ -1,8 +1,9 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
-import type { Question } from '../corpus/qa.ts';
+import type { Accepted, Question } from '../corpus/qa.ts';
 import type { Corpus } from '../corpus/store.ts';
 import { answerSpans, hasAnswer } from '../eval/has-answer.ts';
+import { regexMatches } from '../eval/metrics.ts';
 import {
   disposeInput,
   dropoutNoise,
@@ -20,20 +21,29 @@ import { addGradients, type StepResult } from './loop.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
 
 /** A question as the model takes it: tokenised once, its answers both as text and as word pieces. */
-export interface EncodedQuestion {
+export interface EncodedQuestion extends Accepted {
   question: string;
-  answers: string[];
   ids: Int32Array;
+  /** None where the answers are expressions: what these match is another text in every block. */
   answerIds: Int32Array[];
 }
 
-export function encodeQuestions(corpus: Corpus, questions: readonly Question[]): EncodedQuestion[] {
-  return questions.map(({ question, answers }) => ({
+/** Questions that were made here, not read from a file, have plain answers and need not say so. */
+export function encodeQuestions(
+  corpus: Corpus,
+  questions: readonly (Omit<Question, 'answerKind'> & Partial<Accepted>)[],
+): EncodedQuestion[] {
+  return questions.map(({ question, answers, answerKind = 'string' }) => ({
     question,
     answers,
+    answerKind,
     ids: corpus.tokenizer.encode(question).ids,
-    answerIds: answers.map((a) => corpus.tokenizer.encode(a).ids).filter((ids) => ids.length > 0),
+    answerIds: answerKind === 'regex' ? [] : piecesOf(corpus, answers),
   }));
+}
+
+function piecesOf({ tokenizer }: Corpus, texts: readonly string[]): Int32Array[] {
+  return texts.map((text) => tokenizer.encode(text).ids).filter((ids) => ids.length > 0);
 }
 
 /**
@@ -133,7 +143,7 @@ async function makeQaFeed(
         text = corpus.text(blocks[c]);
         if (texts.size < TEXTS_KEPT) texts.set(blocks[c], text);
       }
-      right[b * C + c] = hasAnswer(text, batch[b].answers) ? 1 : 0;
+      right[b * C + c] = hasAnswer(text, batch[b]) ? 1 : 0;
     }
   }
 
@@ -273,7 +283,11 @@ export function readScores(
   });
 }
 
-/** 1 on every span that matches an answer's word pieces: [B, R*W*T] row-major, as `readScores` orders them. */
+/**
+ * 1 on every span that matches an answer's word pieces: [B, R*W*T] row-major, as `readScores` orders them. The answers of
+ * an expression are the texts that it matches in the block, as DrQA's distant supervision has them
+ * (facebookresearch/DrQA, scripts/distant/generate.py, commit 6d7c1b7).
+ */
 function markSpans(
   reading: Reading,
   batch: readonly EncodedQuestion[],
@@ -288,8 +302,13 @@ function markSpans(
   for (let b = 0; b < B; b++) {
     for (let r = 0; r < blocks[b].length; r++) {
       const row = b * R + r;
-      const body = corpus.bodyIds(blocks[b][r]).subarray(0, lengths[row]);
-      const spans = answerSpans(body, batch[b].answerIds);
+      const block = blocks[b][r];
+      const body = corpus.bodyIds(block).subarray(0, lengths[row]);
+      const { answers, answerKind, answerIds } = batch[b];
+      const spans = answerSpans(
+        body,
+        answerKind === 'regex' ? piecesOf(corpus, regexMatches(corpus.text(block), answers)) : answerIds,
+      );
       for (let i = 0; i < spans.length; i += 2) {
         const width = spans[i + 1] - spans[i];
         if (width <= W) correct[(row * W + width - 1) * T + offsets[row] + spans[i]] = 1;

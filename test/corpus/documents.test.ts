@@ -60,7 +60,7 @@ test('a file that is missing, cut or of another kind is told', async () => {
     missing.next(),
     /none\.jsonl: no such file; give the path of a JSONL file of documents/,
   );
-  await assert.rejects(readDocuments(folder).next(), /is a folder/);
+  await assert.rejects(readDocuments(folder).next(), /is a folder and holds no documents/);
   await assert.rejects(readDocuments(join(folder, 'none.jsonl.gz')).next(), /no such file/);
 });
 

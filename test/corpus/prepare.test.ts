@@ -16,6 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { createGunzip } from 'node:zlib';
+import { hundredWords } from '../../src/corpus/passages.ts';
 import { type PrepareOptions, prepare, tokenSpans } from '../../src/corpus/prepare.ts';
 import { type Corpus, openCorpus, writeCorpus } from '../../src/corpus/store.ts';
 import { UserError } from '../../src/errors.ts';
@@ -93,6 +94,7 @@ test('documents become blocks with titles, texts, tokens and sentence starts', a
     tokens,
     sentences: 5,
     spans: 10,
+    skippedPages: 0,
     emptyDocuments: 1,
     nearEmptyBlocks: 0,
     duplicateBlocks: 1,
@@ -391,6 +393,55 @@ test('real documents: blocks fit, and their tokens are those of their text', {
   }
   assert.equal(spans, counts.spans);
   corpus.close();
+});
+
+test('packing as-is: every document makes one block, cut where it is full', async () => {
+  const { dir, counts } = await prepared({ packing: 'as-is' });
+  const corpus = openCorpus(dir);
+  assert.equal(corpus.blocks, 3);
+  assert.equal(counts.emptyDocuments, 1);
+  assert.equal(counts.cutSentences, 2); // of the first: one within, one behind
+  const room = 24 - 3 - corpus.titleIds(0).length;
+  const whole = vocab.encode(documents[0].text).ids;
+  assert.ok(corpus.bodyLength(0) <= room && corpus.bodyLength(0) > room - 3);
+  assert.deepEqual(corpus.bodyIds(0), whole.subarray(0, corpus.bodyLength(0)));
+  assert.equal(corpus.text(1), documents[2].text);
+  assert.deepEqual(
+    corpus.sentenceStarts(0).slice(0, 2),
+    Int32Array.of(0, vocab.encode('Talvora Benik was born in Quenfell.').ids.length),
+  );
+  corpus.close();
+});
+
+test('packing dpr: a hundred words each, the last filled up from the beginning', async () => {
+  const words = Array.from({ length: 230 }, (_, i) => `w${i}${i % 10 === 9 ? '.' : ''}`);
+  assert.deepEqual(hundredWords(words.join(' \n')), [
+    words.slice(0, 100).join(' '),
+    words.slice(100, 200).join(' '),
+    [...words.slice(200), ...words.slice(0, 70)].join(' '),
+  ]);
+  assert.deepEqual(hundredWords('one two'), ['one two one two']);
+  assert.equal(hundredWords(words.slice(0, 200).join(' ')).length, 2);
+  assert.deepEqual(hundredWords(' \n '), []);
+
+  const long = join(folder, 'words.jsonl');
+  const text = `The river Osk runs to Vell and on. ${'It runs and runs. '.repeat(40)}`;
+  writeFileSync(long, `${JSON.stringify({ id: 'x', title: 'Osk', text })}\n`);
+  const { dir, counts } = await prepared({ documents: long, packing: 'dpr', blockTokens: 400 });
+  const corpus = openCorpus(dir);
+  assert.deepEqual([counts.documents, counts.blocks, counts.cutSentences], [1, 2, 0]);
+  assert.deepEqual([0, 1].map(corpus.text), hundredWords(text));
+  assert.deepEqual([corpus.documentId(1), corpus.title(1)], ['x', 'Osk']);
+  corpus.close();
+});
+
+test('lists and disambiguation pages are left out where it is asked', async () => {
+  const pages = join(folder, 'pages.jsonl');
+  const page = (title: string) => `${JSON.stringify({ title, text: 'The river Osk runs to Vell.' })}\n`;
+  writeFileSync(pages, page('List of rivers') + page('Osk') + page('Vell (disambiguation)'));
+  const { counts } = await prepared({ documents: pages, articlesOnly: true });
+  assert.deepEqual([counts.documents, counts.skippedPages], [1, 2]);
+  assert.equal((await prepared({ documents: pages })).counts.documents, 3);
 });
 
 test('a manifest cannot make sentences of their own pass for sentences of the blocks', async () => {

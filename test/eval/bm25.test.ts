@@ -98,6 +98,7 @@ test('recall@k is the share of questions with an answer among the first k blocks
   const asked = (question: string, ...answers: string[]) => ({
     question,
     answers,
+    answerKind: 'string' as const,
     ids: new Int32Array(0),
     answerIds: [],
   });
@@ -108,8 +109,8 @@ test('recall@k is the share of questions with an answer among the first k blocks
     asked('What is the Osk?', 'a mountain'), // nowhere
   ];
   assert.deepEqual(bm25Recall(corpus, questions, [1, 2, 3]), { 1: 0.5, 2: 0.75, 3: 0.75 });
-  assert.equal(firstWithAnswer(corpus, [0, 2, 1], ['1812']), 2);
-  assert.equal(firstWithAnswer(corpus, [0, 2], ['1812']), Infinity);
+  assert.equal(firstWithAnswer(corpus, [0, 2, 1], { answers: ['1812'], answerKind: 'string' }), 2);
+  assert.equal(firstWithAnswer(corpus, [0, 2], { answers: ['1812'], answerKind: 'string' }), Infinity);
   assert.deepEqual(recallOf([0, 4, 5, Infinity], [1, 5, 20]), { 1: 0.25, 5: 0.5, 20: 0.75 });
 });
 

@@ -30,8 +30,8 @@ const cases: [text: string, answer: string, has: boolean][] = [
 ];
 for (const [text, answer, has] of cases) {
   test(`${JSON.stringify(text)} ${has ? 'holds' : 'does not hold'} ${JSON.stringify(answer)}`, () => {
-    assert.equal(hasAnswer(text, [answer]), has);
-    assert.equal(hasAnswer(text, ['zzz', answer]), has);
+    assert.equal(hasAnswer(text, strings(answer)), has);
+    assert.equal(hasAnswer(text, strings('zzz', answer)), has);
   });
 }
 
@@ -46,6 +46,8 @@ function slowly(text: string, answer: string): boolean {
   if (part.length === 0) return false;
   return all.some((_, i) => part.every((token, j) => all[i + j] === token));
 }
+
+const strings = (...answers: string[]) => ({ answers, answerKind: 'string' as const });
 
 test('agrees with tokenising both sides on random strings', () => {
   const rng = random(3);
@@ -73,7 +75,7 @@ test('agrees with tokenising both sides on random strings', () => {
     const answer = word(1 + rng.int(3));
     const want = slowly(text, answer);
     if (want) positive++;
-    assert.equal(hasAnswer(text, [answer]), want, JSON.stringify([text, answer]));
+    assert.equal(hasAnswer(text, strings(answer)), want, JSON.stringify([text, answer]));
   }
   assert.ok(positive > 300, 'both outcomes are common');
 });
@@ -99,4 +101,14 @@ test('recall at k counts questions whose first right block is in reach', () => {
   const ranked = [[true], [false, false, true], [false, false], []];
   assert.deepEqual(recallAtK(ranked, [1, 2, 3, 100]), [0.25, 0.25, 0.5, 0.5]);
   assert.deepEqual(recallAtK([], [1]), [0]);
+});
+
+test('an expression matches anywhere in the text, both in NFD, whatever their case', () => {
+  const regex = (...answers: string[]) => ({ answers, answerKind: 'regex' as const });
+  const text = 'Lindbergh took off from Roosevelt Field in New York; it was caf\u00e9 weather.';
+  assert.equal(hasAnswer(text, regex('Long Island|New\\s?York|roosevelt field')), true);
+  assert.equal(hasAnswer(text, strings('Long Island|New\\s?York|roosevelt field')), false);
+  assert.equal(hasAnswer(text, regex('Newark', 'CAFE\u0301')), true);
+  assert.equal(hasAnswer(text, regex('^New York')), false);
+  assert.equal(hasAnswer(text, regex('(')), false);
 });

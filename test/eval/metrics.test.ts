@@ -4,9 +4,11 @@ import {
   bootstrapInterval,
   exactMatch,
   f1,
+  isCorrect,
   mean,
   normalizeAnswer,
   regexMatch,
+  regexMatches,
 } from '../../src/eval/metrics.ts';
 import { random } from '../../src/random.ts';
 
@@ -84,4 +86,26 @@ test('bootstrap interval: seeded, around the mean, as wide as the theory says', 
   assert.deepEqual(bootstrapInterval([2, 2], 1), { low: 2, high: 2 });
   assert.deepEqual(bootstrapInterval([], 1), { low: 0, high: 0 });
   assert.equal(mean([]), 0);
+});
+
+test('right answers are judged by what they are', () => {
+  const answers = ['Sept?(ember)?|Feb(ruary)?'];
+  assert.equal(isCorrect('September 2004', { answers, answerKind: 'regex' }, 'orqa'), true);
+  assert.equal(isCorrect('September 2004', { answers, answerKind: 'regex' }, 'orqa'), true); // a second time as the first
+  assert.equal(isCorrect('in September', { answers, answerKind: 'regex' }, 'orqa'), false);
+  assert.equal(isCorrect('in September', { answers, answerKind: 'regex' }, 'dpr'), true);
+  assert.equal(isCorrect('September', { answers, answerKind: 'string' }, 'orqa'), false);
+  assert.equal(isCorrect('the Alps', { answers: ['Alps'], answerKind: 'string' }, 'orqa'), true);
+});
+
+test('the texts that expressions match, each once and without white space around it', () => {
+  const text = 'In sept 1999 and Sept 2000, not in February.';
+  assert.deepEqual(regexMatches(text, ['Sept?(ember)?|Feb(ruary)?', '\\s\\d{4}']), [
+    'sept',
+    'Sept',
+    'February',
+    '1999',
+    '2000',
+  ]);
+  assert.deepEqual(regexMatches(text, ['x*', '(']), []);
 });

@@ -52,13 +52,13 @@ function cases(): Question[] {
   const far = words(ranked[1][7]).find((w) => !ranked[1].slice(0, 3).some((text) => holds(text, [w])))!;
   return [
     // In many places, and as the last word of a block, which may be cut off.
-    { question: some[0], answers: ['the', words(ranked[0][1]).at(-1)!] },
+    { question: some[0], answers: ['the', words(ranked[0][1]).at(-1)!], answerKind: 'string' },
     // In a block that is retrieved but not read.
-    { question: some[1], answers: [far] },
+    { question: some[1], answers: [far], answerKind: 'string' },
     // Nowhere.
-    { question: some[2], answers: ['zzz'] },
+    { question: some[2], answers: ['zzz'], answerKind: 'string' },
     // In the best block, but too wide for the reader.
-    { question: some[3], answers: [words(ranked[3][0]).slice(0, 6).join(' ')] },
+    { question: some[3], answers: [words(ranked[3][0]).slice(0, 6).join(' ')], answerKind: 'string' },
   ];
 }
 
@@ -323,4 +323,21 @@ test('questions are tokenised once, and answers without a word piece have none',
   assert.deepEqual(encoded.ids, corpus.tokenizer.encode('who ?').ids);
   assert.deepEqual(encoded.answers, ['the', ' ']);
   assert.deepEqual(encoded.answerIds, [corpus.tokenizer.encode('the').ids]);
+});
+
+test('expressions that match the answers make the same step as these', async () => {
+  const escaped = (answer: string) => `\\b${answer.replace(/[^\p{L}\p{N} ]/gu, '.')}\\b`;
+  const asExpressions = encodeQuestions(
+    corpus,
+    cases().map((q) => ({ ...q, answers: [q.answers.map(escaped).join('|')], answerKind: 'regex' as const })),
+  );
+  const settings = vary({ batch: 4, microBatch: 4 });
+  const figures = async (asked: typeof questions) => {
+    const stage = qaStep(model, corpus, index, asked, settings);
+    const result = await stage.step(0);
+    stage.dispose();
+    tf.dispose(result.gradients);
+    return result.figures;
+  };
+  assert.deepEqual(await figures(asExpressions), await figures(questions));
 });

@@ -1,0 +1,100 @@
+import { statSync } from 'node:fs';
+import { basename, extname, join } from 'node:path';
+import { closest } from 'fastest-levenshtein';
+import { readQuestions } from '../corpus/qa.ts';
+import { isDevQuestion } from '../corpus/resplit.ts';
+import { CATALOGUE, type DataFile } from '../data/catalogue.ts';
+import { fetchFile, type Placed, placeFile } from '../data/download.ts';
+import { UserError } from '../errors.ts';
+import { writeFileAtomic } from '../files.ts';
+import { say } from '../progress.ts';
+
+export interface GetOptions {
+  /** Folder in which the data set gets a folder of its own. */
+  to: string;
+  /** Address of a folder that holds the files under their names. */
+  mirror?: string;
+  /** A file, or a folder with files, that are here already. */
+  from?: string;
+}
+
+/** What there is to get. */
+export function dataLines(): string[] {
+  return Object.entries(CATALOGUE).flatMap(([name, { what, licence, files }]) => [
+    `${name.padEnd(15)} ${what}`,
+    `${''.padEnd(15)} ${size(files)}, ${licence}`,
+  ]);
+}
+
+/** Says where a data set comes from and under which licence, then fetches it or copies it into its place. */
+export async function getData(name: string, { to, mirror, from }: GetOptions): Promise<Placed[]> {
+  if (!Object.hasOwn(CATALOGUE, name)) {
+    throw new UserError(
+      `${name}: no such data set; did you mean "${closest(name, Object.keys(CATALOGUE))}"? "realm data list" shows all`,
+    );
+  }
+  const { what, licence, files } = CATALOGUE[name];
+  const dir = join(to, name);
+  say(`${name}: ${what}`);
+  say(`licence: ${licence}`);
+  const placed: Placed[] = [];
+  for (const file of files) {
+    const address = mirror === undefined ? file.url : `${mirror.replace(/\/$/, '')}/${file.name}`;
+    const local = from === undefined ? undefined : localFile(from, file, files.length);
+    if (from !== undefined && local === undefined) continue;
+    say(`${file.name}: ${size([file])}, from ${local ?? address}`);
+    const one = local ? await placeFile(file, local, dir) : await fetchFile({ ...file, url: address }, dir);
+    if (file.sha256 === undefined) {
+      say(`${file.name}: no checksum is published to compare; its SHA-256 is ${one.sha256}`);
+    }
+    placed.push(one);
+  }
+  if (placed.length === 0) {
+    throw new UserError(
+      `${from}: holds none of ${files.map((file) => file.name).join(', ')}; give the file or the folder that does`,
+    );
+  }
+  return placed;
+}
+
+/** The file itself, whatever its name, where one is wanted; else that of its name. */
+function localFile(from: string, { name }: DataFile, wanted: number): string | undefined {
+  const found = statSync(from, { throwIfNoEntry: false });
+  if (!found) throw new UserError(`${from}: no such file; give the file or the folder that holds the data`);
+  if (!found.isDirectory()) return wanted === 1 || basename(from) === name ? from : undefined;
+  const path = join(from, name);
+  return statSync(path, { throwIfNoEntry: false }) ? path : undefined;
+}
+
+function size(files: readonly DataFile[]): string {
+  if (files.some((file) => file.bytes === undefined)) return 'size not published';
+  const bytes = files.reduce((sum, file) => sum + file.bytes!, 0);
+  return bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;
+}
+
+/** Counts of the two files that a set of training questions was split into. */
+export interface Resplit {
+  train: string;
+  dev: string;
+  trainQuestions: number;
+  devQuestions: number;
+}
+
+/** Splits training questions of any format into ORQA's training and dev set, two files of JSONL in the folder `to`. */
+export async function resplitQuestions(file: string, to: string): Promise<Resplit> {
+  const questions = await readQuestions(file);
+  const stem = basename(file).replace(/\.(gz|zst)$/, '');
+  const name = basename(stem, extname(stem));
+  const write = (split: string, dev: boolean) => {
+    const chosen = questions.filter(({ question }) => isDevQuestion(question) === dev);
+    const path = join(to, `${name}.resplit.${split}.jsonl`);
+    const lines = chosen.map(({ question, answers, answerKind, passageId }) =>
+      JSON.stringify({ question, answer: answers, answer_kind: answerKind, passage_id: passageId }),
+    );
+    writeFileAtomic(path, lines.map((line) => `${line}\n`).join(''));
+    return { path, count: chosen.length };
+  };
+  const train = write('train', false);
+  const dev = write('dev', true);
+  return { train: train.path, dev: dev.path, trainQuestions: train.count, devQuestions: dev.count };
+}

@@ -1,0 +1,24 @@
+import { statSync } from 'node:fs';
+import { taggedSentence } from './formats/emdr2.ts';
+import { isShard, readRealmSentences } from './formats/realm-records.ts';
+import { plainSentence } from './formats/sentences-jsonl.ts';
+import { readJsonLines } from './jsonl.ts';
+import type { Range } from './sentences.ts';
+
+/** A sentence of X from a file of its own. */
+export interface GivenSentence {
+  text: string;
+  /** Its salient spans in characters, by their starts; undefined where they are still to be found. */
+  spans: Range[] | undefined;
+}
+
+/** Streams X: REALM's TFRecords by their names, else JSONL, of which each line tells by its keys whose it is. */
+export async function* readSentences(path: string): AsyncGenerator<GivenSentence> {
+  if (isShard(path) || statSync(path, { throwIfNoEntry: false })?.isDirectory()) {
+    yield* readRealmSentences(path);
+    return;
+  }
+  for await (const line of readJsonLines(path, 'a JSONL file of sentences')) {
+    yield line.value.sent_text === undefined ? plainSentence(line) : taggedSentence(line);
+  }
+}

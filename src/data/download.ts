@@ -1,0 +1,218 @@
+import { createHash } from 'node:crypto';
+import {
+  createReadStream,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statfsSync,
+  statSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
+import { open } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { setTimeout as wait } from 'node:timers/promises';
+import { errorCode, UserError } from '../errors.ts';
+import { explainRead, explainWrite, sha256File, writeStreamAtomic } from '../files.ts';
+import { progress, say } from '../progress.ts';
+import type { DataFile } from './catalogue.ts';
+
+// A file is fetched into `NAME.part` and renamed when it is whole and right. `NAME.part.of` holds the address and the
+// server's mark of the version (ETag or date), so that a later run goes on only with the same one.
+
+/** Attempts in a row that bring nothing new, after which a fetch gives up. */
+const ATTEMPTS = 4;
+/** Milliseconds without a byte after which a connection counts as broken. */
+const SILENCE = 60_000;
+
+/** How a file came, and its SHA-256. */
+export interface Placed {
+  path: string;
+  how: 'there already' | 'copied' | 'fetched';
+  sha256: string;
+}
+
+/** Fetches a file into `dir`, or goes on with what an earlier run has fetched of it. */
+export async function fetchFile(file: DataFile, dir: string, pause = 1000): Promise<Placed> {
+  const path = join(dir, file.name);
+  const there = placedAlready(file, path);
+  if (there) return there;
+  const part = `${path}.part`;
+  try {
+    mkdirSync(dirname(path), { recursive: true });
+    needRoom(file, dir, sizeOf(part));
+    for (let failed = 0, before = sizeOf(part); !(await fetchSome(file, part)); before = sizeOf(part)) {
+      // Whatever broke the connection, the next one goes on behind what has come.
+      if (sizeOf(part) > before) failed = 0;
+      if (++failed === ATTEMPTS) {
+        throw new UserError(
+          `${file.url}: the connection breaks again and again; ${sizeOf(part)} bytes are kept in ${part}, and the same command goes on there`,
+        );
+      }
+      await wait(pause * 2 ** (failed - 1));
+    }
+  } catch (error) {
+    throw explainWrite(path, error);
+  }
+  const sha256 = sha256File(part);
+  const wrong = differs(file, sizeOf(part), sha256);
+  if (wrong) {
+    rmSync(part);
+    rmSync(`${part}.of`, { force: true });
+    throw new UserError(
+      `${file.url}: what came ${wrong}; it is removed, run the same command again or name another place with --mirror`,
+    );
+  }
+  renameSync(part, path);
+  rmSync(`${part}.of`, { force: true });
+  return { path, how: 'fetched', sha256 };
+}
+
+/** Puts a file that is here already in its place, when it is the published one. */
+export async function placeFile(file: DataFile, from: string, dir: string): Promise<Placed> {
+  const path = join(dir, file.name);
+  const there = placedAlready(file, path);
+  if (there) return there;
+  const hash = createHash('sha256');
+  await writeStreamAtomic(path, async (write) => {
+    let bytes = 0;
+    try {
+      for await (const piece of createReadStream(from, { highWaterMark: 1 << 20 })) {
+        hash.update(piece as Buffer);
+        bytes += (piece as Buffer).length;
+        write(piece as Buffer);
+      }
+    } catch (error) {
+      throw explainRead(from, 'a file', error, `give the path of ${file.name} with --from`);
+    }
+    const wrong = differs(file, bytes, hash.copy().digest('hex'));
+    if (wrong) throw new UserError(`${from}: ${wrong}; see whether it is ${file.name} as published`);
+  });
+  return { path, how: 'copied', sha256: hash.digest('hex') };
+}
+
+function placedAlready(file: DataFile, path: string): Placed | undefined {
+  if (!existsSync(path)) return undefined;
+  const sha256 = sha256File(path);
+  const wrong = differs(file, sizeOf(path), sha256);
+  if (!wrong) return { path, how: 'there already', sha256 };
+  throw new UserError(`${path}: is there already and ${wrong}; move it away`);
+}
+
+/** What sets a file apart from the published one; undefined when nothing is known to. */
+function differs({ bytes, sha256 }: DataFile, found: number, hash: string): string | undefined {
+  if (bytes !== undefined && bytes !== found) return `is ${found} bytes long, not ${bytes} as published`;
+  if (sha256 !== undefined && sha256 !== hash) return `has the SHA-256 ${hash}, not ${sha256} as published`;
+  return undefined;
+}
+
+function needRoom({ bytes = 0, name }: DataFile, dir: string, have: number): void {
+  const { bavail, bsize } = statfsSync(dir);
+  if (bytes - have <= bavail * bsize) return;
+  throw new UserError(
+    `${dir}: has ${bavail * bsize} bytes free, too few for ${name} (${bytes}); free some, or name another folder with --to`,
+  );
+}
+
+const sizeOf = (path: string) => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+
+/** One connection. True when the file is whole, false when the connection broke. */
+async function fetchSome(file: DataFile, part: string): Promise<boolean> {
+  let have = sizeOf(part);
+  const [address, version] = existsSync(`${part}.of`) ? readFileSync(`${part}.of`, 'utf8').split('\n') : [];
+  if (have > 0 && (address !== file.url || !version)) {
+    rmSync(part);
+    have = 0;
+  }
+  const silence = new AbortController();
+  let alarm = setTimeout(() => silence.abort(), SILENCE);
+  try {
+    const response = await fetch(file.url, {
+      // Packed on the way, a file would be counted in other bytes than it has.
+      headers: {
+        'accept-encoding': 'identity',
+        ...(have > 0 ? { range: `bytes=${have}-`, 'if-range': version } : {}),
+      },
+      signal: silence.signal,
+    });
+    const total = totalOf(response, file);
+    if (response.status === 416 && have > 0) {
+      await response.body?.cancel();
+      if (have === total) return true;
+      rmSync(part);
+      return false;
+    }
+    refuse(response, file);
+    if (response.status === 206) {
+      const start = /^bytes (\d+)-/.exec(response.headers.get('content-range') ?? '')?.[1];
+      if (Number(start) !== have)
+        throw new UserError(
+          `${file.url}: the server sends another part than was asked for; name another place with --mirror`,
+        );
+    } else {
+      if (have > 0) truncateSync(part, 0);
+      have = 0;
+    }
+    const now = response.headers.get('etag') ?? response.headers.get('last-modified') ?? '';
+    // A weak ETag does not tell that the bytes are the same, and If-Range takes none.
+    writeFileSync(`${part}.of`, `${file.url}\n${now.startsWith('W/') ? '' : now}\n`);
+    const out = await open(part, 'a');
+    const bar = total === undefined ? undefined : progress(file.name, total, have);
+    try {
+      for await (const piece of response.body ?? []) {
+        clearTimeout(alarm);
+        alarm = setTimeout(() => silence.abort(), SILENCE);
+        await out.write(piece);
+        have += piece.length;
+        bar?.at(have);
+      }
+      await out.sync();
+    } finally {
+      bar?.end();
+      await out.close();
+    }
+    return total === undefined || have === total;
+  } catch (error) {
+    if (!isNetworkTrouble(error)) throw error;
+    const cause = errorCode((error as Error).cause);
+    if (cause === 'ENOTFOUND' || cause === 'ECONNREFUSED' || cause === 'EAI_AGAIN') {
+      throw new UserError(
+        `${file.url}: cannot be reached (${cause}); see to the network, name another place with --mirror, or a file that you have with --from`,
+      );
+    }
+    say(`${file.name}: the connection broke at ${sizeOf(part)} bytes`);
+    return false;
+  } finally {
+    clearTimeout(alarm);
+  }
+}
+
+/** fetch() throws a TypeError for whatever happens on the way, and an AbortError for our own alarm. */
+function isNetworkTrouble(error: unknown): boolean {
+  return error instanceof TypeError || (error as Error)?.name === 'AbortError';
+}
+
+/** Bytes of the whole file, as the answer tells. */
+function totalOf({ status, headers }: Response, { bytes }: DataFile): number | undefined {
+  const range = /\/(\d+)$/.exec(headers.get('content-range') ?? '')?.[1];
+  const length = status === 200 ? headers.get('content-length') : null;
+  const told = range ?? length;
+  return told === null || told === undefined ? bytes : Number(told);
+}
+
+/** Answers that another attempt would not change; those that it may count as a broken connection. */
+function refuse({ ok, status, url }: Response, file: DataFile): void {
+  if (status === 429 || status >= 500) throw new TypeError(`the server answers ${status}`);
+  if (!ok) {
+    throw new UserError(
+      `${file.url}: the server answers ${status}; name another place with --mirror, or a file that you have with --from`,
+    );
+  }
+  if (file.url.startsWith('https:') && !url.startsWith('https:')) {
+    throw new UserError(
+      `${file.url}: leads to ${url}, which is not encrypted; name another place with --mirror`,
+    );
+  }
+}
