@@ -2,10 +2,11 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../errors.ts';
 import { readJson } from '../files.ts';
+import type { StoredTensor } from '../formats/tensors.ts';
 import { type BertConfig, bertShapes, type Shape } from './bert.ts';
 import { type EmbedderConfig, embedderShapes } from './embedder.ts';
 import { type ReaderConfig, readerShapes } from './reader.ts';
-import { readSafetensors, type StoredTensor } from './safetensors.ts';
+import { readSafetensors } from './safetensors.ts';
 
 /** Sizes of a model to import; the heads of retriever and reader are looked for where their size is given. */
 export type ImportConfig = BertConfig &
