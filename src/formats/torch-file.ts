@@ -1,5 +1,5 @@
-import { crc32 } from '@node-rs/crc32';
 import { UserError } from '../errors.ts';
+import { checksum } from './checksum.ts';
 import { type OpenFile, openFile, orClose } from './file.ts';
 import { type Names, readWholePickle } from './pickle.ts';
 import { ELEMENT_BYTES, elements, readFloats, type StoredTensor, type TensorFile } from './tensors.ts';
@@ -45,9 +45,6 @@ class View {
 class StorageKind {
   constructor(readonly dtype: string) {}
 }
-
-/** Bytes whose sum is taken at a time. */
-const CHECKED_AT_ONCE = 1 << 26;
 
 /**
  * Opens what `torch.save` wrote of a state_dict. Its pickle is read now, and nothing of it is run; the tensors are read
@@ -168,11 +165,8 @@ function checkSum(file: OpenFile, name: string, storage: Storage, sums: Map<Stor
   const entry = sums.get(storage);
   if (!entry) return;
   sums.delete(storage);
-  let sum = 0;
-  for (let at = entry.begin; at < entry.end; at += CHECKED_AT_ONCE) {
-    sum = crc32(new Uint8Array(file.read(at, Math.min(CHECKED_AT_ONCE, entry.end - at))), sum);
-  }
-  if (sum !== entry.crc32) bad(file, `has other bytes in tensor "${name}" than were saved (CRC-32)`);
+  if (checksum(file, 'crc32', entry.begin, entry.end) !== entry.crc32)
+    bad(file, `has other bytes in tensor "${name}" than were saved (CRC-32)`);
 }
 
 /** The first bytes of torch.save before PyTorch 1.6: the magic number 0x1950a86a20f9469cfc6c as a pickle. */
