@@ -60,11 +60,7 @@ function openAside(path: string) {
   }
   const file = fd;
   return {
-    write(bytes: Uint8Array): void {
-      for (let at = 0; at < bytes.length; ) {
-        at += writeSync(file, bytes, at, Math.min(PIECE, bytes.length - at));
-      }
-    },
+    write: (bytes: Uint8Array) => writeFully(file, bytes, null),
     finish(): void {
       fsyncSync(file);
       fd = undefined;
@@ -81,23 +77,74 @@ function openAside(path: string) {
  */
 export async function writeFolderAtomic<T>(dir: string, fill: (aside: string) => T | Promise<T>): Promise<T> {
   const aside = `${dir}.${process.pid}.tmp`;
-  const old = `${dir}.${process.pid}.old`;
   try {
     recoverFolders(dirname(dir));
     rmSync(aside, { recursive: true, force: true });
     mkdirSync(aside, { recursive: true });
     const result = await fill(aside);
-    try {
-      renameSync(dir, old);
-    } catch (error) {
-      if (errorCode(error) !== 'ENOENT') throw error;
-    }
-    renameSync(aside, dir);
-    rmSync(old, { recursive: true, force: true });
+    replaceFolder(aside, dir);
     return result;
   } catch (error) {
     rmSync(aside, { recursive: true, force: true });
     throw explainWrite(dir, error);
+  }
+}
+
+/**
+ * Gives the whole folder `from` the name `dir`; one that stands is replaced. A kill between its two renames is undone
+ * by `recoverFolders`.
+ */
+export function replaceFolder(from: string, dir: string): void {
+  const old = `${dir}.${process.pid}.old`;
+  let replaced = true;
+  try {
+    renameSync(dir, old);
+  } catch (error) {
+    if (errorCode(error) !== 'ENOENT') throw error;
+    replaced = false;
+  }
+  try {
+    renameSync(from, dir);
+  } catch (error) {
+    if (replaced) renameSync(old, dir);
+    throw error;
+  }
+  syncFolder(dirname(dir));
+  rmSync(old, { recursive: true, force: true });
+}
+
+/** Makes the names in a folder outlast a loss of power, as `syncFile` does the content of a file. */
+export function syncFolder(dir: string): void {
+  if (process.platform === 'win32') return; // folders cannot be opened there
+  syncOpened(openSync(dir, 'r'));
+}
+
+export function syncFile(path: string): void {
+  syncOpened(openSync(path, 'r+'));
+}
+
+function syncOpened(fd: number): void {
+  try {
+    fsyncSync(fd);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** Writes all bytes, at `position` or, where that is null, behind what was written last. */
+export function writeFully(fd: number, bytes: Uint8Array, position: number | null): void {
+  for (let at = 0; at < bytes.length; ) {
+    const length = Math.min(PIECE, bytes.length - at);
+    at += writeSync(fd, bytes, at, length, position === null ? null : position + at);
+  }
+}
+
+/** Fills `bytes` from `position` on; throws where the file ends before. */
+export function readFully(fd: number, bytes: Uint8Array, position: number): void {
+  for (let at = 0; at < bytes.length; ) {
+    const n = readSync(fd, bytes, at, Math.min(PIECE, bytes.length - at), position + at);
+    if (n === 0) throw new Error(`the file ends before byte ${position + bytes.length}`);
+    at += n;
   }
 }
 
@@ -186,10 +233,10 @@ export function inside(dir: string, name: string): string {
   return join(dir, name);
 }
 
-/** What a failed write means to whoever gave the path. */
+/** The sentence for what keeps `path` from being written, where there is one; else the error as it is. */
 export function explainWrite(path: string, error: unknown): unknown {
   const code = errorCode(error);
-  if (code === 'ENOSPC')
+  if (code === 'ENOSPC' || code === 'EDQUOT')
     return new UserError(`${path}: the disk is full; free some room and run the same command again`);
   if (code === 'EACCES' || code === 'EROFS' || code === 'EPERM') {
     return new UserError(

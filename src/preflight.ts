@@ -361,7 +361,7 @@ export function preflight(config: Config, counts: Counts, machine: Machine): Pre
       noSpans,
       {
         step: searchSeconds(config, counts, searched, config.pretrain.candidates),
-        disk: live ? (refresh.keepIndexes - 1) * whole : 0,
+        disk: live ? refresh.keepIndexes * whole : 0,
         diskPeak: live ? whole + 2 * 4 * embedder : 0,
         index: index.graph,
         refresher: live ? Object.values(building).reduce((a, b) => a + b, 0) : 0,

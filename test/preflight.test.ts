@@ -18,7 +18,7 @@ import {
   preflight,
 } from '../src/preflight.ts';
 import { random } from '../src/random.ts';
-import { buildIndex } from '../src/retrieval/search.ts';
+import { buildIndex } from '../src/retrieval/build.ts';
 import { encoderWork } from '../src/work.ts';
 import { writeWorld } from '../src/world/world.ts';
 import { temporaryFolder, tinyConfig, tinyCorpus } from './support/tiny.ts';
@@ -104,7 +104,15 @@ test('the bytes of an index are those that building one leaves', async () => {
     const dir = join(folder, scalar);
     const made = await buildIndex(
       dir,
-      { embeddings, rows, corpusSha256: '', step: 0 },
+      {
+        embeddings: () => embeddings,
+        rows,
+        corpusSha256: '',
+        weightsSha256: '',
+        encoding: '',
+        step: 0,
+        blockHash: BigInt,
+      },
       { ...config.index, dimensions: 64 },
     );
     const { vectors, graph } = indexBytes(config, rows);

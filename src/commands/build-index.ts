@@ -7,10 +7,11 @@ import {
   currentIndex,
   type IndexManifest,
   openIndex,
+  pruneIndexes,
   readManifest,
   type SearchIndex,
 } from '../retrieval/search.ts';
-import { stepsDone } from '../train/checkpoints.ts';
+import { latestState, stepsDone } from '../train/checkpoints.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 
 /** The stages whose retriever can embed the documents. Fine-tuning leaves the documents' vectors as they are. */
@@ -60,16 +61,27 @@ export async function matchingIndex(
   });
 }
 
+/** Keeps the newest indexes, and the one that pretraining goes on with when it is taken up again. */
+export function forgetIndexes({ run, config }: Context): void {
+  const inUse = latestState(run.checkpoint('pretrain'))?.index;
+  pruneIndexes(run.index, config.refresh.keepIndexes, inUse ? [inUse] : []);
+}
+
 async function build(
-  { run, config }: Context,
+  context: Context,
   stage: RetrieverStage,
   model: Model,
   corpus: Corpus,
 ): Promise<IndexManifest> {
+  const { run, config } = context;
   const bar = progress('build-index', corpus.blocks);
   try {
     const step = stage === 'ict' ? 0 : (stepsDone(run.checkpoint('pretrain')) ?? 0);
-    return await makeIndex(run.index, indexName(step), model, corpus, config, step, (done) => bar.at(done));
+    const made = await makeIndex(run.index, indexName(step), model, corpus, config, step, (done) =>
+      bar.at(done),
+    );
+    forgetIndexes(context);
+    return made.manifest;
   } finally {
     bar.end();
   }

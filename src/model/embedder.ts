@@ -119,13 +119,14 @@ export function blockSequences(
   return { ids: pairs.map((x) => x.ids), firstSegment: pairs.map((x) => x.firstSegment) };
 }
 
-/** Vectors of many sequences without gradients, row-major [n, P]: sorted by length and batched by tokens, so that little is padded. */
+/** Vectors of many sequences without gradients, row-major [n, P]: sorted by length and batched by tokens, so that little is padded. `between` is waited for after each batch. */
 export async function embedAll(
   params: Params,
   p: string,
   config: EmbedderConfig,
   sequences: Sequences,
   tokensPerBatch: number,
+  between?: () => Promise<void>,
 ): Promise<Float32Array> {
   const { ids, firstSegment } = sequences;
   const P = config.projection;
@@ -140,6 +141,7 @@ export async function embedAll(
     tf.dispose(vectors);
     disposeInput(input);
     for (let j = 0; j < rows.length; j++) out.set(host.subarray(j * P, (j + 1) * P), rows[j] * P);
+    await between?.();
   }
   return out;
 }

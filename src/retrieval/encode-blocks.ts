@@ -1,26 +1,44 @@
 import type { Corpus } from '../corpus/store.ts';
 import { blockSequences, embedAll } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
+import { breathe, type Life } from './life.ts';
+import type { Reuse } from './reuse.ts';
 
 /** Blocks read and sorted by length at a time: enough for batches without padding, few enough to stay small in memory. */
 const PIECE = 1024;
 
-/** Vectors of all blocks in order, [n, P] a piece. */
+/**
+ * Vectors of the blocks from `first` on in order, [n, P] a piece; those that `reuse` holds are copied from there.
+ * @param first a multiple of 1024, so that the same blocks are embedded together wherever a build begins
+ */
 export async function* encodeBlocks(
   model: Model,
   corpus: Corpus,
   blockTokens: number,
   tokensPerBatch: number,
-  onProgress?: (done: number) => void,
+  first = 0,
+  reuse?: Reuse,
+  life: Life = {},
 ): AsyncGenerator<Float32Array> {
-  for (let at = 0; at < corpus.blocks; at += PIECE) {
-    const end = Math.min(corpus.blocks, at + PIECE);
-    const blocks = [];
-    for (let b = at; b < end; b++) blocks.push({ title: corpus.titleIds(b), body: corpus.bodyIds(b) });
-    const sequences = blockSequences(corpus.tokenizer, blocks, blockTokens);
-    yield await embedAll(model.params, model.documentTower, model.embedder, sequences, tokensPerBatch);
-    onProgress?.(end);
-    // Lets messages in: a refresher must hear "stop" between two pieces.
-    await new Promise((resolve) => setImmediate(resolve));
+  if (first % PIECE !== 0) throw new Error(`block ${first} does not begin a piece of ${PIECE}`);
+  const P = model.embedder.projection;
+  for (let at = first; at < corpus.blocks; at += PIECE) {
+    const n = Math.min(PIECE, corpus.blocks - at);
+    const rows = Int32Array.from({ length: n }, (_, i) => reuse?.row(corpus.hash(at + i)) ?? -1);
+    const piece = new Float32Array(n * P);
+    reuse?.copy(rows, piece);
+    const missing = [...rows.keys()].filter((i) => rows[i] < 0);
+    const blocks = missing.map((i) => ({ title: corpus.titleIds(at + i), body: corpus.bodyIds(at + i) }));
+    const vectors = await embedAll(
+      model.params,
+      model.documentTower,
+      model.embedder,
+      blockSequences(corpus.tokenizer, blocks, blockTokens),
+      tokensPerBatch,
+      () => breathe(life), // a batch may take seconds; a refresher must hear "stop" between two
+    );
+    for (const [j, i] of missing.entries()) piece.set(vectors.subarray(j * P, (j + 1) * P), i * P);
+    yield piece;
+    await breathe(life);
   }
 }

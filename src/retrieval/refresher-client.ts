@@ -1,5 +1,9 @@
 import { type ChildProcess, fork } from 'node:child_process';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { z } from 'zod';
+import { runFolder } from '../run.ts';
+import { readManifest } from './search.ts';
 
 // The parent side of the asynchronous refresher, and the messages both sides exchange. The trainer asks and goes on;
 // the child (refresher.ts) embeds all blocks with the snapshot's weights, publishes an index and says so.
@@ -34,19 +38,41 @@ export type ToRefresher =
   | ({ type: 'refresh' } & RefreshRequest)
   | { type: 'stop' };
 
-export type FromRefresher =
+const fromRefresher = z.discriminatedUnion('type', [
   /** The engine is up; requests may come. */
-  | { type: 'ready' }
-  | { type: 'progress'; done: number; total: number }
-  | ({ type: 'published' } & Published)
+  z.strictObject({ type: z.literal('ready') }),
+  z.strictObject({
+    type: z.literal('progress'),
+    done: z.int().nonnegative(),
+    total: z.int().nonnegative(),
+  }),
+  /** The work goes on, though it has nothing to show; it may be silent for `quiet` seconds more than usual. */
+  z.strictObject({ type: z.literal('alive'), quiet: z.number().min(0).max(86_400) }),
+  z.strictObject({
+    type: z.literal('published'),
+    name: z.string().regex(/^step-\d+$/),
+    step: z.int().nonnegative(),
+    seconds: z.number().nonnegative(),
+    rows: z.int().positive(),
+  }),
   /** This refresh failed, the child lives; asking again with the same snapshot would fail again. */
-  | { type: 'failed'; message: string; stack?: string };
+  z.strictObject({ type: z.literal('failed'), message: z.string(), stack: z.string().optional() }),
+]);
+
+export type FromRefresher = z.infer<typeof fromRefresher>;
 
 export interface RefresherOptions extends Omit<RefresherStart, 'runDir'> {
+  /** Rows and dimensions that every index must have. */
+  rows: number;
+  dimensions: number;
+  /** Deaths in a row, without an index published in between, after which the child is not started again. */
+  maxFailures: number;
   onPublished(published: Published): void;
   onProgress?(done: number, total: number): void;
-  /** A refresh failed, or the child died, or will not be started again. Training can go on with the index it has. */
+  /** A refresh failed, or the child died. Training can go on with the index it has. */
   onFailure(message: string): void;
+  /** The child will not be started again; by default a failure like the others. */
+  onGivenUp?(message: string): void;
 }
 
 export interface Refresher {
@@ -72,8 +98,11 @@ export interface RefresherTimes {
 
 const TIMES: RefresherTimes = { silence: 120_000, secondLook: 2000, backOff: 1000, grace: 10_000 };
 
-/** Deaths without an index published in between, after which the child is not started again. */
-const MAX_FAILURES = 5;
+/** Longest wait before a dead child is started again, in milliseconds. */
+const LONGEST_BACK_OFF = 60_000;
+
+/** Messages that are not of the protocol, or not true, after which a child is ended. */
+const MAX_NONSENSE = 3;
 
 const ENTRY = fileURLToPath(new URL('./refresher.ts', import.meta.url));
 
@@ -88,7 +117,8 @@ export function startRefresher(
   entry: string = ENTRY,
   times: RefresherTimes = TIMES,
 ): Refresher {
-  const { engine, niceness, threads } = options;
+  const { engine, niceness, threads, maxFailures } = options;
+  const indexes = runFolder(runDir).index;
   let child: ChildProcess | undefined;
   let ready = false;
   let inWork: RefreshRequest | undefined;
@@ -98,10 +128,13 @@ export function startRefresher(
   let gone: (() => void) | undefined; // told when the child that is being stopped has ended
   let restart: NodeJS.Timeout | undefined;
   let alarm: NodeJS.Timeout | undefined;
-  let hung = false; // the alarm killed it
+  let nonsense = 0; // heard from this child
+  let killedFor: string | undefined; // why we have killed it
 
   function start(): void {
     ready = false;
+    nonsense = 0;
+    killedFor = undefined;
     const started = fork(entry, [], {
       execArgv: ['--import', import.meta.resolve('tsx')],
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'], // stdout belongs to the command's result
@@ -109,29 +142,43 @@ export function startRefresher(
     child = started;
     let ended = false;
     // A child that cannot be started tells by `error` alone, one that ran by `exit`.
-    const end = (why: string) => {
+    const end = (why: string, advice = '') => {
       if (ended) return;
       ended = true;
-      died(why);
+      died(why, advice);
       gone?.();
     };
-    started.on('message', (message) => heard(message as FromRefresher));
+    started.on('message', (said) => {
+      if (child === started) heard(said);
+    });
     started.on('error', (error) => {
       if (started.pid === undefined) end(error.message);
     });
-    started.on('exit', (code, signal) => end(signal ? `killed by ${signal}` : `exit code ${code}`));
+    started.on('exit', (code, signal) => {
+      if (signal) end(`killed by ${signal}`, OUT_OF_MEMORY.includes(signal) ? MEMORY_ADVICE : '');
+      else end(`exit code ${code}`);
+    });
     tell(started, { type: 'start', runDir, engine, niceness, threads });
     watch();
   }
 
-  function heard(message: FromRefresher): void {
-    if (stopping) return;
+  function heard(said: unknown): void {
+    if (stopping || killedFor) return;
+    const { data: message } = fromRefresher.safeParse(said);
+    if (!message || !isTrue(message)) {
+      doubt();
+      return;
+    }
+    let quiet = 0;
     switch (message.type) {
       case 'ready':
         ready = true;
         break;
       case 'progress':
         options.onProgress?.(message.done, message.total);
+        break;
+      case 'alive':
+        quiet = message.quiet;
         break;
       case 'published': {
         const { name, step, seconds, rows } = message;
@@ -145,58 +192,95 @@ export function startRefresher(
         options.onFailure(message.stack ?? message.message);
         break;
     }
-    next();
+    next(quiet);
+  }
+
+  /** Whether a message can be meant so: its index is there, as it was asked for and as it must be. */
+  function isTrue(message: FromRefresher): boolean {
+    if (message.type === 'ready' || message.type === 'alive') return true;
+    if (message.type !== 'published') return inWork !== undefined;
+    if (message.step !== inWork?.step) return false;
+    try {
+      const { step, rows, dimensions } = readManifest(join(indexes, message.name));
+      return (
+        step === message.step &&
+        rows === message.rows &&
+        rows === options.rows &&
+        dimensions === options.dimensions
+      );
+    } catch {
+      return false;
+    }
+  }
+
+  /** Takes note of a message that makes no sense, which is no sign of life either. */
+  function doubt(): void {
+    nonsense++;
+    if (nonsense >= MAX_NONSENSE) kill(`${nonsense} messages that make no sense`);
+  }
+
+  function kill(why: string): void {
+    killedFor = why;
+    child?.kill('SIGKILL');
   }
 
   /** Hands the child what waits, if it has nothing in work. */
-  function next(): void {
+  function next(quiet = 0): void {
     if (child && ready && !inWork && waiting && !stopping) {
       inWork = waiting;
       waiting = undefined;
       tell(child, { type: 'refresh', ...inWork });
     }
-    watch();
+    watch(quiet);
   }
 
   /**
    * Every message puts the alarm off; a child that starts up is watched as one that works. A training step may block
    * this process for longer than the silence allowed, so that the alarm goes before messages long arrived are read:
    * hence the second look, after the event loop has been round once more.
+   * @param quiet seconds that it may be silent for besides
    */
-  function watch(): void {
+  function watch(quiet = 0): void {
     clearTimeout(alarm);
     const watched = child;
     if (!watched || stopping || (ready && !inWork)) return;
-    alarm = setTimeout(() => {
-      alarm = setTimeout(() => {
-        hung = true;
-        watched.kill('SIGKILL');
-      }, times.secondLook);
-    }, times.silence);
+    alarm = setTimeout(
+      () => {
+        alarm = setTimeout(() => {
+          if (child === watched) kill(`no sign of life for ${times.silence / 1000 + quiet} s`);
+        }, times.secondLook);
+      },
+      times.silence + 1000 * quiet,
+    );
   }
 
-  function died(why: string): void {
-    const reason = hung ? `no sign of life for ${times.silence / 1000} s` : why;
+  function died(why: string, advice: string): void {
+    const reason = killedFor ?? why;
     clearTimeout(alarm);
-    hung = false;
     child = undefined;
     waiting ??= inWork; // a request that waits is newer than the one in work
     inWork = undefined;
     if (stopping) return;
     deaths++;
-    if (deaths > MAX_FAILURES) {
+    const hint = killedFor ? '' : advice;
+    if (deaths >= maxFailures) {
       waiting = undefined;
-      options.onFailure(
-        `the refresher died ${deaths} times without a new index (${reason}); it is not started again`,
+      (options.onGivenUp ?? options.onFailure)(
+        `the refresher died ${deaths} times without a new index (${reason}); it is not started again${hint}`,
       );
       return;
     }
-    const wait = times.backOff * 2 ** (deaths - 1);
+    const wait = Math.min(LONGEST_BACK_OFF, times.backOff * 2 ** (deaths - 1));
     restart = setTimeout(start, wait);
-    options.onFailure(`the refresher died (${reason}); it is started again in ${wait / 1000} s`);
+    options.onFailure(`the refresher died (${reason}); it is started again in ${wait / 1000} s${hint}`);
   }
 
+  /** A trainer that leaves without stopping the child takes it along. */
+  const leave = () => child?.kill('SIGKILL');
+  process.on('exit', leave);
+
   function stopChild(): Promise<void> {
+    process.off('exit', leave);
     clearTimeout(alarm);
     clearTimeout(restart);
     waiting = undefined;
@@ -219,7 +303,7 @@ export function startRefresher(
       return inWork !== undefined || waiting !== undefined;
     },
     request(request) {
-      if (stopping || deaths > MAX_FAILURES) return;
+      if (stopping || deaths >= maxFailures) return;
       waiting = request;
       next();
     },
@@ -229,6 +313,11 @@ export function startRefresher(
     },
   };
 }
+
+/** What the system, or Node itself, ends a process with for want of memory. */
+const OUT_OF_MEMORY = ['SIGKILL', 'SIGABRT'];
+
+const MEMORY_ADVICE = '; if memory ran out, lower index.tokensPerBatch';
 
 /** A child may die between two lines of ours: its `exit` tells, not this. */
 function tell(child: ChildProcess, message: ToRefresher): void {

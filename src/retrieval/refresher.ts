@@ -15,32 +15,57 @@ import type {
   RefreshRequest,
   ToRefresher,
 } from './refresher-client.ts';
+import { configSha256, readSnapshot } from './snapshot.ts';
 
 // CHILD-PROCESS ENTRY. New weights → new embeddings → new index, as often as the trainer asks, until it says stop or dies.
-// It reads the run's own configuration, corpus and snapshots, so that it cannot disagree with the trainer.
+// It reads the run's own configuration, corpus and snapshots, and checks that the snapshot was written for them, so that
+// it cannot disagree with the trainer.
 
 function tell(message: FromRefresher): void {
-  process.send?.(message);
+  // A trainer that is gone does not hear it; `disconnect` tells of that.
+  process.send?.(message, undefined, undefined, () => {});
 }
 
-async function refresh(start: RefresherStart, request: RefreshRequest): Promise<Published> {
+/** Milliseconds between two signs of life that say nothing else. */
+const ALIVE_EVERY = 1000;
+
+/** Bytes a second that the slowest disk is taken to manage. */
+const SLOW_DISK = 10e6;
+
+let lastAlive = 0;
+
+function alive(bytes: number): void {
+  const now = performance.now();
+  if (bytes === 0 && now - lastAlive < ALIVE_EVERY) return;
+  lastAlive = now;
+  tell({ type: 'alive', quiet: bytes / SLOW_DISK });
+}
+
+async function refresh(start: RefresherStart, { snapshot, step }: RefreshRequest): Promise<Published> {
   const began = performance.now();
   const run = runFolder(start.runDir);
   const config = loadConfig(run.config, []);
   const corpus = openCorpus(run.corpus);
   const model = describeModel(config.model, corpus.tokenizer.size);
   try {
+    readSnapshot(snapshot, { step, configSha256: configSha256(config), corpusSha256: corpus.sha256 });
     loadWeights(
-      request.snapshot,
+      snapshot,
       model,
       embedderShapes(model.documentTower, model.embedder),
       'the trainer writes a new one at the next refresh',
     );
-    const name = indexName(request.step);
-    const manifest = await makeIndex(run.index, name, model, corpus, config, request.step, (done, total) =>
-      tell({ type: 'progress', done, total }),
+    const { name, manifest } = await makeIndex(
+      run.index,
+      indexName(step),
+      model,
+      corpus,
+      config,
+      step,
+      (done, total) => tell({ type: 'progress', done, total }),
+      { onAlive: alive },
     );
-    return { name, step: request.step, seconds: (performance.now() - began) / 1000, rows: manifest.rows };
+    return { name, step, seconds: (performance.now() - began) / 1000, rows: manifest.rows };
   } finally {
     disposeModel(model);
     corpus.close();
@@ -54,7 +79,7 @@ process.on('message', async (message: ToRefresher) => {
     case 'start':
       started = message;
       setPriority(Math.max(getPriority(), message.niceness)); // to be less nice than it was started takes a privilege
-      await startEngine(message.engine as EngineName, { threads: message.threads });
+      await startEngine(message.engine as EngineName, { threads: message.threads || undefined });
       tell({ type: 'ready' });
       break;
     case 'refresh':

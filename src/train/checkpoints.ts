@@ -167,7 +167,12 @@ function names(root: string): string[] {
 /** True when the stage has been begun: the same command goes on from there. Undoes first what a kill left behind. */
 export function hasCheckpoint(root: string): boolean {
   recoverFolders(root);
-  return existsSync(join(root, 'latest'));
+  if (existsSync(join(root, STATE))) {
+    throw new UserError(
+      `${root}: was trained by an older version of realm; remove it to train the stage again`,
+    );
+  }
+  return existsSync(join(root, 'latest')) || names(root).length > 0;
 }
 
 /** What the stage's latest checkpoint says of itself, its weights not looked at; undefined without one. */
@@ -199,7 +204,11 @@ export function openCheckpoint(root: string, which: Which): Checkpoint {
 
 function locate(root: string, which: Which): string {
   recoverFolders(root);
-  const name = typeof which === 'number' ? nameOf(which) : pointed(root, which);
+  // A kill between the first checkpoint and its pointer leaves the checkpoint alone.
+  const name =
+    typeof which === 'number'
+      ? nameOf(which)
+      : (pointed(root, which) ?? (which === 'latest' ? names(root).at(-1) : undefined));
   if (name !== undefined && existsSync(join(root, name))) return join(root, name);
   const there = names(root);
   const asked = typeof which === 'number' ? `step ${which}` : which;

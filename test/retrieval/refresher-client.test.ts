@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -6,6 +8,7 @@ import { after, afterEach, test } from 'node:test';
 import {
   type Published,
   type Refresher,
+  type RefresherOptions,
   type RefresherTimes,
   startRefresher,
 } from '../../src/retrieval/refresher-client.ts';
@@ -20,8 +23,10 @@ const TIMES: RefresherTimes = { silence: 60_000, secondLook: 10, backOff: 4, gra
 let refresher: Refresher;
 afterEach(() => refresher.stop());
 
+const LIMITS = { rows: 7, dimensions: 4, maxFailures: 5 };
+
 /** Starts the fake child in a run folder of its own, and keeps what is told to the trainer. */
-function begin(name: string, times: Partial<RefresherTimes> = {}) {
+function begin(name: string, times: Partial<RefresherTimes> = {}, more: Partial<RefresherOptions> = {}) {
   const run = join(mkdtempSync(join(root, 'run-')), name);
   mkdirSync(run);
   const published: Published[] = [];
@@ -34,12 +39,14 @@ function begin(name: string, times: Partial<RefresherTimes> = {}) {
       engine: 'none',
       niceness: 5,
       threads: 2,
+      ...LIMITS,
       onPublished: (p) => published.push(p),
       onProgress: (done, total) => progress.push([done, total]),
       onFailure: (message) => {
         failures.push(message);
         onFailure(message);
       },
+      ...more,
     },
     CHILD,
     { ...TIMES, ...times },
@@ -165,20 +172,122 @@ test('a child killed from outside is started again', async () => {
   await until(() => published.length === 2);
 });
 
-test('a child that only dies is given up after five new starts, each waited for twice as long', async () => {
+test('a child that only dies is given up after as many deaths as are allowed, each waited for twice as long', async () => {
   const { failures, starts } = begin('dead');
   refresher.request({ snapshot: 'good', step: 1 });
   await until(() => !refresher.busy);
   assert.deepEqual(failures, [
-    ...[0.004, 0.008, 0.016, 0.032, 0.064].map(
+    ...[0.004, 0.008, 0.016, 0.032].map(
       (wait) => `the refresher died (exit code 9); it is started again in ${wait} s`,
     ),
-    'the refresher died 6 times without a new index (exit code 9); it is not started again',
+    'the refresher died 5 times without a new index (exit code 9); it is not started again',
   ]);
   refresher.request({ snapshot: 'good', step: 2 });
   assert.equal(refresher.busy, false);
   await new Promise((resolve) => setTimeout(resolve, 200));
-  assert.deepEqual([starts().length, children()], [6, 0]);
+  assert.deepEqual([starts().length, children()], [5, 0]);
+});
+
+test('the trainer is told apart when the child is given up, and waits no longer than a minute before that', async () => {
+  const givenUp: string[] = [];
+  const { failures } = begin('dead', {}, { maxFailures: 2, onGivenUp: (message) => givenUp.push(message) });
+  await until(() => givenUp.length === 1);
+  assert.deepEqual(failures, ['the refresher died (exit code 9); it is started again in 0.004 s']);
+  assert.deepEqual(givenUp, [
+    'the refresher died 2 times without a new index (exit code 9); it is not started again',
+  ]);
+  const late = begin('dead', { backOff: 1e6 });
+  await until(() => late.failures.length === 1);
+  assert.match(late.failures[0], /started again in 60 s$/);
+});
+
+for (const signal of ['SIGKILL', 'SIGABRT']) {
+  test(`a child that ${signal} ends, which is what want of memory does, is told of with what helps`, async () => {
+    const { published, failures } = begin(signal);
+    refresher.request({ snapshot: signal === 'SIGKILL' ? 'killed once' : 'aborted once', step: 1 });
+    await until(() => published.length === 1);
+    assert.deepEqual(failures, [
+      `the refresher died (killed by ${signal}); it is started again in 0.004 s; if memory ran out, lower index.tokensPerBatch`,
+    ]);
+  });
+}
+
+const PUBLISHED = { type: 'published', name: 'step-1', step: 1, seconds: 1, rows: 7 };
+
+/** Messages that make no sense; an `index` is left beside the message, with these fields wrong in its manifest. */
+const NONSENSE = [
+  [null, 'published', {}],
+  [{ type: 'hello' }, { type: 'progress', done: 'all', total: 7 }, { type: 'alive', quiet: 1e300 }],
+  [{ type: 'failed' }, { ...PUBLISHED, more: 1 }, { ...PUBLISHED, name: 'step-9' }],
+  [
+    { index: {}, step: 2 },
+    { index: {}, name: '../step-1' },
+    { index: {}, name: 'current' },
+  ],
+  [{ index: { step: 4 } }, { index: { dimensions: 5 } }, { index: { rows: 6 }, rows: 6 }],
+  [{ index: {}, rows: 6 }, { index: { format: 1 } }, { index: { format: 3 } }],
+];
+
+for (const messages of NONSENSE) {
+  test(`a child that babbles is ended and started again: ${JSON.stringify(messages)}`, async () => {
+    process.env.BABBLE = JSON.stringify(messages);
+    const { published, progress, failures } = begin('babble', { backOff: 60_000 });
+    refresher.request({ snapshot: 'babble', step: 1 });
+    await until(() => failures.length === 1);
+    assert.deepEqual(failures, [
+      'the refresher died (3 messages that make no sense); it is started again in 60 s',
+    ]);
+    assert.deepEqual([published, progress, children()], [[], [], 0]);
+    assert.equal(refresher.busy, true, 'the request waits for the next child');
+  });
+}
+
+test('two messages that make no sense are heard out', async () => {
+  process.env.BABBLE = JSON.stringify([{ type: 'hello' }, PUBLISHED]);
+  const { run, published, failures, go, asked } = begin('few');
+  refresher.request({ snapshot: 'babble', step: 1 });
+  await until(() => asked().length === 1);
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  assert.ok(!existsSync(join(run, 'index')));
+  go();
+  await until(() => published.length === 1);
+  assert.deepEqual(published, [{ name: 'step-1', step: 1, seconds: 0.5, rows: 7 }]);
+  assert.deepEqual(failures, []);
+});
+
+test('a child that said so beforehand may be silent for longer', async () => {
+  const { published, failures, starts, asked, go } = begin('quiet', { silence: 1500 });
+  refresher.request({ snapshot: 'quiet', step: 1 });
+  await until(() => asked().length > 0);
+  const before = [starts(), failures.length];
+  await new Promise((resolve) => setTimeout(resolve, 2000));
+  go();
+  await until(() => published.length === 1);
+  assert.deepEqual([starts(), failures.length], before);
+});
+
+test('a trainer that leaves without a word takes the child along', async () => {
+  const run = mkdtempSync(join(root, 'run-'));
+  const client = join(import.meta.dirname, '../../src/retrieval/refresher-client.ts');
+  const script = `
+    const { startRefresher } = await import(${JSON.stringify(client)});
+    const options = { engine: 'none', niceness: 0, threads: 1, rows: 7, dimensions: 4, maxFailures: 5 };
+    startRefresher(${JSON.stringify(run)}, { ...options, onPublished() {}, onFailure() {} }, ${JSON.stringify(CHILD)})
+      .request({ snapshot: 'endless', step: 1 });
+    const { existsSync, readFileSync } = await import('node:fs');
+    const heard = ${JSON.stringify(join(run, 'heard.jsonl'))};
+    setInterval(() => {
+      if (existsSync(heard) && readFileSync(heard, 'utf8').includes('endless')) process.exit(7);
+    }, 5);`;
+  const trainer = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], {
+    cwd: join(import.meta.dirname, '../..'),
+    stdio: ['ignore', 'inherit', 'inherit'],
+  });
+  assert.deepEqual(await once(trainer, 'exit'), [7, null]);
+  const [{ pid }] = readFileSync(join(run, 'heard.jsonl'), 'utf8')
+    .split('\n', 1)
+    .map((line) => JSON.parse(line));
+  await until(() => !isAlive(pid));
 });
 
 test('a child that hangs in its work is killed and started again', async () => {

@@ -5,12 +5,11 @@ import { getPriority, setPriority } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { Corpus } from '../../src/corpus/store.ts';
-import { saveWeights } from '../../src/model/checkpoint.ts';
-import { embedderShapes } from '../../src/model/embedder.ts';
 import { disposeModel } from '../../src/model/model.ts';
 import { makeIndex } from '../../src/retrieval/make-index.ts';
 import type { FromRefresher, RefresherStart, ToRefresher } from '../../src/retrieval/refresher-client.ts';
 import { currentIndex, openIndex } from '../../src/retrieval/search.ts';
+import { configSha256, writeSnapshot } from '../../src/retrieval/snapshot.ts';
 import { runConfig, runFolder } from '../../src/run.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { TINY, temporaryFolder, tinyCorpus, tinyModel } from '../support/tiny.ts';
@@ -18,7 +17,8 @@ import { TINY, temporaryFolder, tinyCorpus, tinyModel } from '../support/tiny.ts
 const folder = temporaryFolder('refresher');
 const run = runFolder(folder);
 const config = runConfig(run, { set: TINY });
-const snapshot = join(run.snapshots, 'one');
+/** Snapshots of step 20, of step 40 with other weights, and of step 50 and 60 that belong to other settings, and to another corpus. */
+const snapshot = (step: number) => join(run.snapshots, `${step}`);
 /** What the trainer's own process makes of the same weights. */
 const here = join(folder, 'here');
 let corpus: Corpus;
@@ -28,7 +28,13 @@ before(async () => {
   ({ name: engine } = await startTestEngine());
   ({ corpus } = await tinyCorpus(folder, config));
   const model = tinyModel(config, corpus.tokenizer.size);
-  await saveWeights(snapshot, model.params, embedderShapes(model.documentTower, model.embedder));
+  const of = { configSha256: configSha256(config), corpusSha256: corpus.sha256 };
+  await writeSnapshot(snapshot(20), model, { step: 20, ...of });
+  await writeSnapshot(snapshot(50), model, { step: 50, ...of, configSha256: 'other' });
+  await writeSnapshot(snapshot(60), model, { step: 60, ...of, corpusSha256: 'other' });
+  const other = tinyModel(config, corpus.tokenizer.size, 2);
+  await writeSnapshot(snapshot(40), other, { step: 40, ...of });
+  disposeModel(other);
   await makeIndex(here, 'one', model, corpus, config, 20);
   disposeModel(model);
 });
@@ -49,7 +55,8 @@ async function begin(more: Partial<RefresherStart> = {}) {
   const tell = (message: ToRefresher) => child.send(message);
   const answer = async () => {
     const from = heard.length;
-    while (heard.slice(from).every(({ type }) => type === 'progress')) await once(child, 'message');
+    while (heard.slice(from).every(({ type }) => type === 'progress' || type === 'alive'))
+      await once(child, 'message');
     return heard.at(-1)!;
   };
   tell({ type: 'start', runDir: folder, engine, niceness: 0, threads: 1, ...more });
@@ -58,11 +65,12 @@ async function begin(more: Partial<RefresherStart> = {}) {
 }
 
 test('new weights become the index in use, the same as made here', async () => {
-  const { child, heard, tell, answer } = await begin();
-  tell({ type: 'refresh', snapshot, step: 20 });
+  const { child, heard, tell, answer } = await begin({ threads: 0 }); // all
+  tell({ type: 'refresh', snapshot: snapshot(20), step: 20 });
   const published = await answer();
   assert.ok(published.type === 'published', JSON.stringify(published));
   assert.deepEqual([published.name, published.step, published.rows], ['step-0000020', 20, corpus.blocks]);
+  assert.ok(heard.some((m) => m.type === 'alive' && m.quiet >= 0));
   assert.ok(heard.some((m) => m.type === 'progress' && m.done === m.total && m.total === corpus.blocks));
 
   assert.equal(currentIndex(run.index), join(run.index, published.name));
@@ -88,9 +96,9 @@ test('a refresh that cannot be done is told without a stack, and the next one is
   tell({ type: 'refresh', snapshot: join(folder, 'none'), step: 30 });
   const failed = await answer();
   assert.ok(failed.type === 'failed', JSON.stringify(failed));
-  assert.match(failed.message, /none.*no such weights; the trainer writes a new one/);
+  assert.match(failed.message, /none.*no such snapshot manifest; the trainer writes a new one/);
   assert.equal(failed.stack, undefined);
-  tell({ type: 'refresh', snapshot, step: 40 });
+  tell({ type: 'refresh', snapshot: snapshot(40), step: 40 });
   assert.equal((await answer()).type, 'published');
 });
 
@@ -107,4 +115,41 @@ test('it goes when the trainer is gone', async () => {
   const { child } = await begin();
   child.disconnect();
   assert.deepEqual(await once(child, 'exit'), [0, null]);
+});
+
+test('weights for other settings, or of another corpus, than the run has now are not embedded', async () => {
+  const { tell, answer } = await begin();
+  const before = currentIndex(run.index);
+  for (const [step, message] of [
+    [50, /other settings of model, text or index.*stop and start the trainer/],
+    [60, /another corpus.*stop and start the trainer/],
+  ] as const) {
+    tell({ type: 'refresh', snapshot: snapshot(step), step });
+    const failed = await answer();
+    assert.ok(failed.type === 'failed', JSON.stringify(failed));
+    assert.match(failed.message, message);
+    assert.equal(failed.stack, undefined);
+  }
+  assert.equal(currentIndex(run.index), before);
+});
+
+test('it goes at once though it embeds, when the trainer is gone', async () => {
+  const long = runFolder(temporaryFolder('refresher-long'));
+  // One block a call: each piece of 1024 takes seconds.
+  const slow = runConfig(long, { set: [...TINY, 'index.tokensPerBatch=1'] });
+  const { corpus: large } = await tinyCorpus(long.dir, slow, { documents: 900 });
+  const model = tinyModel(slow, large.tokenizer.size);
+  const path = join(long.snapshots, 'long');
+  const of = { step: 1, configSha256: configSha256(slow), corpusSha256: large.sha256 };
+  await writeSnapshot(path, model, of);
+  disposeModel(model);
+  large.close();
+  const { child, heard, tell } = await begin({ runDir: long.dir });
+  tell({ type: 'refresh', snapshot: path, step: 1 });
+  while (heard.every(({ type }) => type !== 'alive')) await once(child, 'message');
+  const began = performance.now();
+  child.disconnect();
+  assert.deepEqual(await once(child, 'exit'), [0, null]);
+  assert.ok(performance.now() - began < 5000, `${performance.now() - began} ms`);
+  assert.equal(currentIndex(long.index), undefined);
 });

@@ -14,53 +14,14 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { UserError } from '../../src/errors.ts';
-import { random } from '../../src/random.ts';
-import {
-  type BuildInput,
-  buildIndex,
-  currentIndex,
-  type IndexOptions,
-  openIndex,
-  publish,
-  readManifest,
-} from '../../src/retrieval/search.ts';
+import { buildIndex } from '../../src/retrieval/build.ts';
+import { currentIndex, openIndex, pruneIndexes, publish, readManifest } from '../../src/retrieval/search.ts';
+import { CORPUS, clustered, input, OPTIONS, P } from './vectors.ts';
 
-const P = 32;
 const ROWS = 3000;
-const OPTIONS: IndexOptions = {
-  dimensions: P,
-  scalar: 'f32',
-  connectivity: 16,
-  expansionAdd: 128,
-  expansionSearch: 128,
-  threads: 1,
-};
-const CORPUS = 'c'.repeat(64);
 
 const root = mkdtempSync(join(tmpdir(), 'realm-search-'));
 after(() => rmSync(root, { recursive: true, force: true }));
-
-/** Rows around 40 centres with unlike norms, as embeddings are; [rows, P]. */
-function clustered(rows: number, seed: number): Float32Array {
-  const rng = random(seed);
-  const normal = () => Math.sqrt(-2 * Math.log(1 - rng.float())) * Math.cos(2 * Math.PI * rng.float());
-  const centres = Float32Array.from({ length: 40 * P }, normal);
-  const out = new Float32Array(rows * P);
-  for (let row = 0; row < rows; row++) {
-    const centre = rng.int(40) * P;
-    const scale = 0.5 + rng.float();
-    for (let d = 0; d < P; d++) out[row * P + d] = scale * (centres[centre + d] + 0.5 * normal());
-  }
-  return out;
-}
-
-function* pieces(floats: Float32Array, rowsAPiece: number): Generator<Float32Array> {
-  for (let at = 0; at < floats.length; at += rowsAPiece * P) yield floats.subarray(at, at + rowsAPiece * P);
-}
-
-function input(floats: Float32Array, more: Partial<BuildInput> = {}): BuildInput {
-  return { embeddings: pieces(floats, 100), rows: floats.length / P, corpusSha256: CORPUS, step: 7, ...more };
-}
 
 function dot(a: Float32Array, i: number, b: Float32Array, j: number): number {
   let sum = 0;
@@ -103,7 +64,12 @@ test('the manifest says what was built, and recall is measured', () => {
     manifest.recall10.value > 0.95 && manifest.recall10.value <= 1,
     `recall ${manifest.recall10.value}`,
   );
-  assert.deepEqual(readdirSync(main).sort(), ['embeddings.f32', 'graph.usearch', 'manifest.json']);
+  assert.deepEqual(readdirSync(main).sort(), [
+    'blocks.u64',
+    'embeddings.f32',
+    'graph.usearch',
+    'manifest.json',
+  ]);
 });
 
 test('recall against exact search is above 0.95 and scores are inner products', () => {
@@ -203,85 +169,6 @@ test('vectors come back in full precision, in the order asked', () => {
   index.close();
 });
 
-test('one thread gives the same files to the byte, however the rows come in pieces', async () => {
-  const dir = join(root, 'again');
-  async function* slowly() {
-    yield* pieces(vectors, 777);
-  }
-  await buildIndex(dir, input(vectors, { embeddings: slowly() }), OPTIONS);
-  const a = readManifest(main);
-  const b = readManifest(dir);
-  assert.deepEqual(b.file, a.file);
-  assert.deepEqual(b.embeddings, a.embeddings);
-  assert.deepEqual(b.recall10, a.recall10);
-});
-
-test('many threads may build and many search', async () => {
-  const dir = join(root, 'threads');
-  const manifest = await buildIndex(dir, input(vectors), { ...OPTIONS, threads: 64 });
-  assert.ok(manifest.recall10!.value > 0.95);
-  const index = openIndex(dir, { expansionSearch: 64, threads: 64 });
-  assert.equal(index.search(clustered(9, 6), 4).counts.length, 9);
-  index.close();
-});
-
-test('a failed build leaves nothing behind', async () => {
-  const dir = join(root, 'failed', 'index');
-  const nan = vectors.slice(0, 200 * P);
-  nan[150 * P + 2] = Number.NaN;
-  const large = vectors.slice(0, 200 * P);
-  large[9 * P] = 70000;
-  const f16 = { ...OPTIONS, scalar: 'f16' as const };
-  await assert.rejects(buildIndex(dir, input(nan), OPTIONS), /block 150 holds NaN/);
-  await assert.rejects(buildIndex(dir, input(large), f16), /block 9 holds 70000/);
-  await assert.rejects(buildIndex(dir, input(vectors, { rows: ROWS - 1 }), OPTIONS), /more than 2999/);
-  await assert.rejects(
-    buildIndex(dir, input(vectors, { rows: ROWS + 1 }), OPTIONS),
-    /3000 embeddings came where .* 3001/,
-  );
-  await assert.rejects(buildIndex(dir, input(vectors.subarray(1)), OPTIONS), /whole number of rows/);
-  await assert.rejects(buildIndex(dir, input(new Float32Array(0)), OPTIONS), UserError);
-  assert.deepEqual(readdirSync(join(root, 'failed')), []);
-});
-
-test('a build shows progress piece by piece and stops at its signal', async () => {
-  const dir = join(root, 'stopped', 'index');
-  const stop = new AbortController();
-  const seen: number[] = [];
-  const onProgress = (done: number) => {
-    seen.push(done);
-    if (done === 2048) stop.abort(new Error('asked to stop'));
-  };
-  await assert.rejects(
-    buildIndex(dir, input(vectors, { onProgress, signal: stop.signal }), OPTIONS),
-    /asked to stop/,
-  );
-  assert.deepEqual(seen, [1024, 2048]);
-  assert.deepEqual(readdirSync(join(root, 'stopped')), []);
-});
-
-test('given probes measure the recall of those queries', async () => {
-  const dir = join(root, 'probes');
-  const probes = clustered(30, 8);
-  const manifest = await buildIndex(dir, input(vectors, { probes }), {
-    ...OPTIONS,
-    connectivity: 2,
-    expansionAdd: 2,
-    expansionSearch: 1,
-  });
-  const index = openIndex(dir, { expansionSearch: 1, threads: 1 });
-  const found = index.search(probes, 10);
-  let hits = 0;
-  for (let q = 0; q < 30; q++) {
-    const best = new Set(exact(vectors, probes, q).slice(0, 10));
-    for (let i = 0; i < found.counts[q]; i++) if (best.has(found.blocks[q * 10 + i])) hits++;
-  }
-  assert.equal(manifest.recall10?.probes, 30);
-  assert.ok(Math.abs(manifest.recall10.value - hits / 300) < 1e-9);
-  assert.ok(manifest.recall10.value < 0.9, 'so poor a graph must show in the figure');
-  index.close();
-});
-
 for (const [name, harm, message] of [
   ['graph.usearch', (path) => truncateSync(path, 5000), /graph\.usearch: has 5000 bytes/],
   ['graph.usearch', flipBit, /graph\.usearch: is damaged/],
@@ -290,7 +177,13 @@ for (const [name, harm, message] of [
   ['embeddings.f32', flipBit, /embeddings\.f32: is damaged/],
   ['manifest.json', (path) => rmSync(path), /manifest\.json: no such index manifest.*realm build-index/],
   ['manifest.json', (path) => edit(path, { rows: 2999 }), /manifest\.json: 2999 rows/],
-  ['manifest.json', (path) => edit(path, { format: 2 }), /manifest\.json: format/],
+  ['blocks.u64', flipBit, /blocks\.u64: is damaged/],
+  ['manifest.json', (path) => edit(path, { format: 3 }), /manifest\.json: format/],
+  [
+    'manifest.json',
+    (path) => writeFileSync(path, '{"format": 1, "rows": 5}'),
+    /manifest\.json: made by an older version; make it again with "realm build-index"/,
+  ],
   [
     'manifest.json',
     (path) => edit(path, { file: { name: '../x', bytes: 1, sha256: 'a'.repeat(64) } }),
@@ -327,7 +220,7 @@ test('refused: a graph of another shape whose seal fits', async () => {
   const other = await buildIndex(join(root, 'fewer'), input(vectors.subarray(0, 500 * P)), OPTIONS);
   copyFileSync(join(root, 'fewer', 'graph.usearch'), join(dir, 'graph.usearch'));
   edit(join(dir, 'manifest.json'), { file: other.file });
-  assert.throws(() => openIndex(dir, { expansionSearch: 16 }), /holds 500 vectors .* says 3000/);
+  assert.throws(() => openIndex(dir, { expansionSearch: 16 }), /holds 500 vectors .* 3000 .* expected/);
 });
 
 test('refused: an index of another corpus, opened or swapped in', async () => {
@@ -368,6 +261,18 @@ test('fifty swaps open nothing more, and the results are those of the new index'
   assert.equal(graphMaps(0), 0);
 });
 
+test('a graph is freed though no temporary file can be written', () => {
+  const before = process.env.TMPDIR;
+  process.env.TMPDIR = join(root, 'no such folder');
+  const index = openIndex(main, { expansionSearch: 64 });
+  for (let i = 0; i < 5; i++) index.swap(main, { hash: false });
+  assert.equal(graphMaps(1), 1);
+  index.close();
+  assert.equal(graphMaps(0), 0);
+  if (before === undefined) delete process.env.TMPDIR;
+  else process.env.TMPDIR = before;
+});
+
 test('replacing or removing the folder under an open index is harmless', async () => {
   const dir = copy('replaced');
   const index = openIndex(dir, { expansionSearch: 64 });
@@ -381,7 +286,7 @@ test('replacing or removing the folder under an open index is harmless', async (
   index.close();
 });
 
-test('publish moves the pointer, keeps the newest and never removes the current or what is not an index', async () => {
+test('publish moves the pointer; the newest, the current, those in use and what is no index are kept', async () => {
   const runs = join(root, 'published');
   assert.equal(currentIndex(runs), undefined);
   for (let i = 0; i < 4; i++) {
@@ -392,11 +297,15 @@ test('publish moves the pointer, keeps the newest and never removes the current 
   cpSync(join(runs, 'step-0'), join(runs, 'half.4194304.tmp'), { recursive: true }); // no such process: pids end at 4194303
   cpSync(join(runs, 'step-0'), join(runs, `half.${process.pid}.tmp`), { recursive: true });
 
-  publish(runs, 'step-0', 3);
+  publish(runs, 'step-0');
   assert.equal(currentIndex(runs), join(runs, 'step-0'));
   const live = `half.${process.pid}.tmp`;
+  pruneIndexes(runs, 2, []);
   assert.deepEqual(readdirSync(runs).sort(), ['current', live, 'notes.txt', 'step-0', 'step-2', 'step-3']);
-  publish(runs, 'step-3', 1);
+  publish(runs, 'step-3');
+  pruneIndexes(runs, 1, ['step-0']);
+  assert.deepEqual(readdirSync(runs).sort(), ['current', live, 'notes.txt', 'step-0', 'step-3']);
+  pruneIndexes(runs, 1, ['gone']);
   assert.deepEqual(readdirSync(runs).sort(), ['current', live, 'notes.txt', 'step-3']);
 
   assert.throws(() => publish(runs, 'step-2'), /step-2.*no such index manifest/);

@@ -338,6 +338,17 @@ test('a damaged checkpoint is a user error that says to remove it', async () => 
   );
 });
 
+test('without its pointer the newest checkpoint counts; one of an older version is refused', async () => {
+  const run = options();
+  await train({ ...run, between: stopAfter(3) });
+  rmSync(join(run.checkpoint, 'latest'));
+  rmSync(join(run.checkpoint, 'best'));
+  assert.equal(latestState(run.checkpoint)!.step, 4);
+  const old = options();
+  cpSync(join(run.checkpoint, 'step-0000004'), old.checkpoint, { recursive: true });
+  await refuses(old, /checkpoint: was trained by an older version of realm; remove it /);
+});
+
 test('of the checkpoints the newest stay, and the best', async () => {
   const run = options({ saveEvery: 2, steps: 12 });
   const step = run.step;

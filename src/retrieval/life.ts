@@ -1,0 +1,42 @@
+import { createHash } from 'node:crypto';
+import { closeSync, openSync, readSync } from 'node:fs';
+import type { FileSeal } from '../files.ts';
+
+/** How work that takes minutes shows that it goes on, and hears that it should not. */
+export interface Life {
+  /**
+   * Called between two pieces of work.
+   * @param bytes how much is read or written next in one blocking call; 0 for nothing worth telling
+   */
+  onAlive?(bytes: number): void;
+  /** Stops the work between two pieces with `signal.reason`. */
+  signal?: AbortSignal;
+}
+
+/** Lets messages and timers in between two blocking calls, and is the place to stop. */
+export async function breathe({ onAlive, signal }: Life, bytes = 0): Promise<void> {
+  onAlive?.(bytes);
+  await new Promise((resolve) => setImmediate(resolve));
+  signal?.throwIfAborted();
+}
+
+/** Bytes hashed between two breaths. */
+const PIECE = 1 << 23;
+
+/** Length and SHA-256 of a file that may take a minute to read. */
+export async function sealFile(path: string, life: Life): Promise<FileSeal> {
+  const hash = createHash('sha256');
+  const piece = Buffer.allocUnsafe(PIECE);
+  let bytes = 0;
+  const fd = openSync(path, 'r');
+  try {
+    for (let n = readSync(fd, piece); n > 0; n = readSync(fd, piece)) {
+      hash.update(piece.subarray(0, n));
+      bytes += n;
+      await breathe(life);
+    }
+  } finally {
+    closeSync(fd);
+  }
+  return { bytes, sha256: hash.digest('hex') };
+}

@@ -1,0 +1,93 @@
+import { closeSync, openSync } from 'node:fs';
+import { errorCode } from '../errors.ts';
+import { inside, readFully } from '../files.ts';
+import { breathe, type Life, sealFile } from './life.ts';
+import type { IndexManifest, NamedSeal } from './search.ts';
+
+// What an index holds of the blocks of another corpus: the same text, embedded by the same weights, has the same vector.
+
+export interface Reuse {
+  /** SHA-256 of the embeddings. */
+  sha256: string;
+  /** The row of the block with this hash; -1 where it is not held. */
+  row(hash: bigint): number;
+  /** Copies the embeddings of `rows` to `out` [n, P], one after another; where a row is -1 `out` stays as it is. */
+  copy(rows: Int32Array, out: Float32Array): void;
+  close(): void;
+}
+
+/**
+ * Opens the index folder `dir` to copy from; undefined where its files are not what the manifest says.
+ * Memory: 8 bytes a row for the hashes and 6 to 12 for the table that finds them.
+ */
+export async function openReuse(
+  dir: string,
+  manifest: IndexManifest,
+  life: Life,
+): Promise<Reuse | undefined> {
+  const { rows, dimensions } = manifest;
+  for (const seal of [manifest.blocks, manifest.embeddings]) {
+    if (!(await isWhole(dir, seal, life))) return undefined;
+  }
+  const words = new Uint32Array(rows * 2); // of the hashes, low word first
+  const hashes = openSync(inside(dir, manifest.blocks.name), 'r');
+  try {
+    readFully(hashes, new Uint8Array(words.buffer), 0);
+  } finally {
+    closeSync(hashes);
+  }
+  // Open addressing: a row lies, plus one, at its hash's low word or in the next places, up to the first that is free.
+  let size = 1;
+  while (size < rows * 1.5) size *= 2;
+  const table = new Uint32Array(size);
+  for (let row = 0; row < rows; row++) {
+    const found = place(words[2 * row], words[2 * row + 1]);
+    if (table[found] === 0) table[found] = row + 1; // of copies of a block the first
+    if (row % HASHES_AT_ONCE === 0) await breathe(life);
+  }
+  const file = openSync(inside(dir, manifest.embeddings.name), 'r');
+
+  /** Where the hash lies, or the free place where it would. */
+  function place(low: number, high: number): number {
+    let at = low & (size - 1);
+    for (; table[at] !== 0; at = (at + 1) & (size - 1)) {
+      const row = table[at] - 1;
+      if (words[2 * row] === low && words[2 * row + 1] === high) break;
+    }
+    return at;
+  }
+
+  return {
+    sha256: manifest.embeddings.sha256,
+    row: (hash) => table[place(Number(hash & 0xffffffffn), Number(hash >> 32n))] - 1,
+    copy(wanted, out) {
+      const bytes = new Uint8Array(out.buffer, out.byteOffset, out.byteLength);
+      const rowBytes = dimensions * 4;
+      for (let i = 0; i < wanted.length; ) {
+        if (wanted[i] < 0) {
+          i++;
+          continue;
+        }
+        let n = 1; // neighbours come together
+        while (i + n < wanted.length && wanted[i + n] === wanted[i] + n) n++;
+        readFully(file, bytes.subarray(i * rowBytes, (i + n) * rowBytes), wanted[i] * rowBytes);
+        i += n;
+      }
+    },
+    close: () => closeSync(file),
+  };
+}
+
+/** Hashes put into the table between two breaths. */
+const HASHES_AT_ONCE = 1 << 16;
+
+/** Whether a file of the index folder `dir` is there with the content that the manifest says. */
+export async function isWhole(dir: string, seal: NamedSeal, life: Life): Promise<boolean> {
+  try {
+    const { bytes, sha256 } = await sealFile(inside(dir, seal.name), life);
+    return bytes === seal.bytes && sha256 === seal.sha256;
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return false;
+    throw error;
+  }
+}

@@ -1,0 +1,67 @@
+import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { writeFileAtomic } from '../files.ts';
+
+// The resume manifest of an index that is being built: which rows of its embeddings file are whole, shard by shard.
+// It is a help and no more: what in it, or in the file, is not as it should be is made anew.
+
+/** Of the folder an index is built in, beside the one it becomes. */
+export const PART = '.part';
+
+export const RESUME = 'resume.json';
+
+/** Rows of a shard; what a kill can cost. A few seconds of embedding on a GPU, and a multiple of what is embedded and added at once. */
+export const SHARD = 4096;
+
+/** What makes two builds the same, to the byte. */
+export interface Identity {
+  corpusSha256: string;
+  weightsSha256: string;
+  encoding: string;
+  /** SHA-256 of the embeddings that vectors are copied from; empty for none. */
+  reusedFrom: string;
+  rows: number;
+  dimensions: number;
+  scalar: string;
+  connectivity: number;
+  expansionAdd: number;
+}
+
+export interface Shard {
+  rows: number;
+  sha256: string;
+}
+
+const schema = z.strictObject({
+  format: z.literal(1),
+  identity: z.record(z.string(), z.union([z.string(), z.number()])),
+  shards: z.array(z.strictObject({ rows: z.int().positive(), sha256: z.string() })),
+});
+
+/** The whole shards that an earlier build of this identity has left in the folder `part`; none where anything is strange. */
+export function readShards(part: string, identity: Identity): Shard[] {
+  let json: unknown;
+  try {
+    json = JSON.parse(readFileSync(join(part, RESUME), 'utf8'));
+  } catch {
+    return [];
+  }
+  const { success, data } = schema.safeParse(json);
+  if (!success || digest(data.identity) !== digest(identity)) return [];
+  const strange = data.shards.findIndex(({ rows }, i) => rows !== Math.min(SHARD, identity.rows - i * SHARD));
+  return strange < 0 ? data.shards : data.shards.slice(0, strange);
+}
+
+/** Their rows must be on the disk before. */
+export function writeShards(part: string, identity: Identity, shards: readonly Shard[]): void {
+  writeFileAtomic(join(part, RESUME), JSON.stringify({ format: 1, identity, shards }));
+}
+
+/** The same for the same settings, in whatever order they stand. */
+function digest(identity: object): string {
+  return createHash('sha256')
+    .update(JSON.stringify(Object.entries(identity).sort(([a], [b]) => (a < b ? -1 : 1))))
+    .digest('hex');
+}

@@ -1,0 +1,234 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
+import { join } from 'node:path';
+import { after, before, test } from 'node:test';
+import type { Config } from '../../src/config.ts';
+import { prepare } from '../../src/corpus/prepare.ts';
+import { type Corpus, openCorpus } from '../../src/corpus/store.ts';
+import { UserError } from '../../src/errors.ts';
+import { takeLock } from '../../src/lock.ts';
+import { disposeModel, type Model } from '../../src/model/model.ts';
+import { encodeBlocks } from '../../src/retrieval/encode-blocks.ts';
+import { lockIndexes, makeIndex } from '../../src/retrieval/make-index.ts';
+import { openReuse } from '../../src/retrieval/reuse.ts';
+import { currentIndex, openIndex, readManifest } from '../../src/retrieval/search.ts';
+import { startTestEngine } from '../support/engine.ts';
+import { temporaryFolder, tinyConfig, tinyCorpus, tinyModel } from '../support/tiny.ts';
+
+const folder = temporaryFolder('make-index');
+const config = tinyConfig();
+let model: Model;
+/** `grown` has the documents of `corpus`, one of them changed, one new before them and its last one gone. */
+let corpus: Corpus;
+let grown: Corpus;
+before(async () => {
+  await startTestEngine();
+  ({ corpus } = await tinyCorpus(folder, config));
+  model = tinyModel(config, corpus.tokenizer.size);
+  const lines = readFileSync(join(folder, 'documents.jsonl'), 'utf8').trimEnd().split('\n');
+  const [changed, ...rest] = lines.map((line) => JSON.parse(line));
+  const documents = [
+    { ...changed, id: 'new', title: 'A new one' },
+    ...rest.slice(0, -1),
+    { ...changed, text: `${changed.text} He came late.` },
+  ];
+  const path = join(folder, 'grown.jsonl');
+  writeFileSync(path, documents.map((document) => `${JSON.stringify(document)}\n`).join(''));
+  const dir = join(folder, 'grown');
+  await prepare({
+    documents: path,
+    vocab: corpus.tokenizer,
+    blockTokens: config.text.blockTokens,
+    queryTokens: config.text.sentenceTokens,
+    dir,
+  });
+  grown = openCorpus(dir);
+});
+after(() => {
+  disposeModel(model);
+  corpus.close();
+  grown.close();
+});
+
+let roots = 0;
+const newRoot = () => join(folder, `root-${roots++}`);
+
+/** What was made and published, with all its embeddings. */
+async function made(root: string, name: string, of: Corpus, by = model, settings: Config = config, step = 0) {
+  const result = await makeIndex(root, name, by, of, settings, step);
+  assert.equal(currentIndex(root), join(root, result.name));
+  const index = openIndex(join(root, result.name), { corpusSha256: of.sha256, expansionSearch: 64 });
+  const vectors = index.vectors(Int32Array.from({ length: of.blocks }, (_, b) => b));
+  index.close();
+  return { ...result, vectors };
+}
+
+const P = config.model.projection;
+const rowOf = (vectors: Float32Array, block: number) => [...vectors.subarray(block * P, (block + 1) * P)];
+
+function assertClose(actual: Float32Array, expected: Float32Array): void {
+  assert.equal(actual.length, expected.length);
+  for (let i = 0; i < actual.length; i++) assert.ok(Math.abs(actual[i] - expected[i]) < 1e-4, `${i}`);
+}
+
+test('of another corpus only the blocks that are new are embedded, the others are copied to the bit', async () => {
+  const root = newRoot();
+  const old = await made(root, 'step-0', corpus);
+  assert.equal(old.manifest.reused, 0);
+  const next = await made(root, 'step-1', grown);
+
+  const held = new Map(Array.from({ length: corpus.blocks }, (_, b) => [corpus.hash(b), b]));
+  const shared = Array.from({ length: grown.blocks }, (_, b) => [b, held.get(grown.hash(b)) ?? -1]);
+  const copied = shared.filter(([, b]) => b >= 0);
+  assert.ok(copied.length > 20 && copied.length < grown.blocks, `${copied.length} of ${grown.blocks}`);
+  assert.equal(next.manifest.reused, copied.length);
+  for (const [block, from] of copied) assert.deepEqual(rowOf(next.vectors, block), rowOf(old.vectors, from));
+  const anew = await made(newRoot(), 'step-1', grown);
+  assert.equal(anew.manifest.reused, 0);
+  assertClose(next.vectors, anew.vectors);
+});
+
+test('what is copied is not embedded: a vector changed in the old index is found in the new one', async () => {
+  const pieces = async (reuse?: Awaited<ReturnType<typeof openReuse>>) => {
+    const all: number[] = [];
+    for await (const piece of encodeBlocks(model, grown, 64, 1000, 0, reuse)) all.push(...piece);
+    return Float32Array.from(all);
+  };
+  const full = await pieces();
+  // Every second block, and in another order than that of the corpus.
+  const rows = Array.from({ length: grown.blocks }, (_, b) => b)
+    .filter((b) => b % 2 === 1)
+    .reverse();
+  const reuse = {
+    sha256: '',
+    row: (hash: bigint) => rows.findIndex((b) => grown.hash(b) === hash),
+    copy: (wanted: Int32Array, out: Float32Array) => {
+      for (const [i, row] of wanted.entries()) if (row >= 0) out.fill(1000 + row, i * P, (i + 1) * P);
+    },
+    close() {},
+  };
+  const mixed = await pieces(reuse);
+  const copies = new Map(rows.map((b, row) => [grown.hash(b), row]));
+  for (let b = 0; b < grown.blocks; b++) {
+    const row = copies.get(grown.hash(b));
+    if (row !== undefined) assert.deepEqual(rowOf(mixed, b), Array(P).fill(1000 + row));
+    else assertClose(mixed.subarray(b * P, (b + 1) * P), full.subarray(b * P, (b + 1) * P));
+  }
+});
+
+test('an index to copy from finds its rows by their hash, in any order, and says what it lacks', async () => {
+  const root = newRoot();
+  const { name, manifest, vectors } = await made(root, 'step-0', corpus);
+  const reuse = (await openReuse(join(root, name), manifest, {}))!;
+  const rows = Int32Array.of(2, 3, 4, -1, 0, 1, corpus.blocks - 1, -1, 3);
+  const out = new Float32Array(rows.length * P).fill(7);
+  reuse.copy(rows, out);
+  for (const [i, row] of rows.entries())
+    assert.deepEqual(rowOf(out, i), row < 0 ? Array(P).fill(7) : rowOf(vectors, row));
+  const first = new Map<bigint, number>();
+  for (let b = corpus.blocks - 1; b >= 0; b--) first.set(corpus.hash(b), b);
+  for (const [hash, b] of first) {
+    assert.equal(reuse.row(hash), b);
+    // Hashes that differ in the high word alone, and in the low word alone.
+    assert.equal(reuse.row(hash ^ (1n << 63n)), -1);
+    assert.equal(reuse.row(hash ^ 1n), -1);
+  }
+  reuse.close();
+});
+
+test('nothing is copied where other weights, settings of embedding or a damaged index would make it wrong', async () => {
+  const root = newRoot();
+  await made(root, 'step-0', corpus);
+  const other = tinyModel(config, corpus.tokenizer.size, 2);
+  assert.equal((await made(root, 'step-1', grown, other)).manifest.reused, 0);
+  disposeModel(other);
+  rmSync(root, { recursive: true });
+
+  await made(root, 'step-0', corpus);
+  const shorter = tinyConfig('text.blockTokens=60');
+  assert.equal((await made(root, 'step-1', grown, model, shorter)).manifest.reused, 0);
+  rmSync(root, { recursive: true });
+
+  for (const name of ['blocks.u64', 'embeddings.f32']) {
+    await made(root, 'step-0', corpus);
+    const path = join(root, 'step-0', name);
+    const bytes = readFileSync(path);
+    bytes[3] ^= 1;
+    writeFileSync(path, bytes);
+    assert.equal((await made(root, 'step-1', grown)).manifest.reused, 0, name);
+    rmSync(root, { recursive: true });
+  }
+});
+
+test('an index that stands already is published as it is, at the step that asks for it', async () => {
+  const root = newRoot();
+  const first = await made(root, 'step-0', corpus);
+  const other = tinyModel(config, corpus.tokenizer.size, 2);
+  await made(root, 'step-1', corpus, other);
+  disposeModel(other);
+  const again = await made(root, 'step-2', corpus, model, config, 2);
+  assert.equal(again.name, 'step-0');
+  assert.deepEqual(again.manifest, { ...first.manifest, step: 2 });
+  assert.deepEqual(readManifest(join(root, 'step-0')), again.manifest);
+  assert.deepEqual(readdirSync(root).sort(), ['current', 'step-0', 'step-1']);
+  // Damaged, it is made again; with another graph, its vectors serve.
+  const path = join(root, 'step-0', 'graph.usearch');
+  const bytes = readFileSync(path);
+  bytes[bytes.length >> 1] ^= 1;
+  writeFileSync(path, bytes);
+  const mended = await made(root, 'step-3', corpus);
+  assert.deepEqual([mended.name, mended.manifest.reused], ['step-3', corpus.blocks]);
+  assert.deepEqual(mended.vectors, first.vectors);
+  const half = await made(root, 'step-3', corpus, model, tinyConfig('index.scalar=f16'));
+  assert.deepEqual([half.manifest.scalar, half.manifest.reused], ['f16', corpus.blocks]);
+});
+
+test('what was begun of other indexes goes, and an index of an older version is no hindrance', async () => {
+  const root = newRoot();
+  mkdirSync(join(root, 'step-7.part'), { recursive: true });
+  mkdirSync(join(root, 'step-0'));
+  writeFileSync(join(root, 'step-0', 'manifest.json'), '{"format": 1}');
+  writeFileSync(join(root, 'current'), 'step-0\n');
+  await made(root, 'step-0', corpus);
+  assert.deepEqual(readdirSync(root).sort(), ['current', 'step-0']);
+});
+
+test('blocks are embedded alike from wherever a build goes on, but only from the start of a piece', async () => {
+  const { corpus: large } = await tinyCorpus(join(folder, 'large'), config, { documents: 720 });
+  const encode = async (first: number) => {
+    const pieces = [];
+    for await (const piece of encodeBlocks(model, large, 64, 1000, first)) pieces.push(piece);
+    return pieces;
+  };
+  const all = await encode(0);
+  assert.ok(all.length > 1, `${large.blocks} blocks`);
+  assert.deepEqual(await encode(1024), all.slice(1));
+  await assert.rejects(encode(5), /block 5 does not begin a piece/);
+  large.close();
+});
+
+test('an index is not built beside another: the lock is waited for, and a sentence names who holds it', async () => {
+  const root = newRoot();
+  mkdirSync(root);
+  const { release } = takeLock(join(root, 'lock'), 'building an index') as { release: () => void };
+  const names = (error: unknown) =>
+    error instanceof UserError &&
+    error.message.startsWith(
+      `${join(root, 'lock')}: process ${process.pid} on ${hostname()} builds an index here`,
+    );
+  await assert.rejects(lockIndexes(root, {}, 0.3), names);
+  const stop = new AbortController();
+  setTimeout(() => stop.abort(new Error('asked to stop')), 100);
+  await assert.rejects(lockIndexes(root, { signal: stop.signal }), /asked to stop/);
+
+  let built = false;
+  const building = made(root, 'step-0', corpus).then(() => {
+    built = true;
+  });
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  assert.deepEqual([built, readdirSync(root)], [false, ['lock']]);
+  release();
+  await building;
+  assert.deepEqual(readdirSync(root).sort(), ['current', 'step-0']);
+});
