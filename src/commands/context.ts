@@ -6,7 +6,7 @@ import { type EngineName, startEngine } from '../engine.ts';
 import { UserError } from '../errors.ts';
 import type { Shape } from '../model/bert.ts';
 import { loadWeights } from '../model/checkpoint.ts';
-import { type ImportConfig, importBert } from '../model/import-bert.ts';
+import { type ImportConfig, type ImportedBert, importBert, type Tower } from '../model/import-bert.ts';
 import { describeModel, initialise, type Model } from '../model/model.ts';
 import { say } from '../progress.ts';
 import { random } from '../random.ts';
@@ -81,15 +81,18 @@ export function emptyModel({ config }: Context, corpus: Corpus): Model {
   return describeModel(config.model, corpus.tokenizer.size);
 }
 
-/** First values of `shapes`: from the BERT folder `model.initial` where it has them, else random. */
+/** First values of `shapes`: from the folders `model.initial` and `model.initialReader` where they have them, else random. */
 export function firstWeights({ config }: Context, model: Model, shapes: readonly Shape[]): void {
-  const source = random(config.seed);
-  if (config.model.initial === null) {
-    initialise(model, shapes, source);
-    return;
-  }
-  const { params } = importBert(config.model.initial, model.embedder satisfies ImportConfig);
-  initialise(model, shapes, source, params);
+  const { initial, initialReader } = config.model;
+  const imported = new Map<Tower, ImportedBert['params'] | undefined>();
+  initialise(model, shapes, random(config.seed), (tower) => {
+    const folder = tower === 'reader' ? (initialReader ?? initial) : initial;
+    if (folder !== null && !imported.has(tower)) {
+      const sizes = { ...model.embedder, ...model.reader } satisfies ImportConfig;
+      imported.set(tower, importBert(folder, sizes, tower).params);
+    }
+    return imported.get(tower);
+  });
 }
 
 /** True when the stage has left weights. */

@@ -117,7 +117,9 @@ test('the description reads back as the configuration it was made of', async () 
     const config = { ...CONFIG, gelu };
     const folder = join(root, gelu);
     await exportBert(folder, randomTower('', config), '', config);
-    assert.deepEqual(readHubConfig(folder), { ...config, projection: undefined, spanHidden: undefined });
+    const [projection, spanHidden, projectionLayerNormEps, spanLayerNormEps] = [];
+    const heads = { projection, spanHidden, projectionLayerNormEps, spanLayerNormEps };
+    assert.deepEqual(readHubConfig(folder), { ...config, ...heads });
     const json = JSON.parse(readFileSync(join(folder, 'config.json'), 'utf8'));
     assert.deepEqual(
       [json.model_type, json.architectures, json.hidden_act, json.type_vocab_size],
