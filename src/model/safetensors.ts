@@ -161,13 +161,20 @@ export interface TensorToWrite {
   data: Float32Array | (() => Promise<Float32Array>);
 }
 
+/** One that is too large to hold: its values come in pieces. */
+export interface LargeTensor {
+  name: string;
+  shape: readonly number[];
+  pieces: AsyncIterable<Float32Array>;
+}
+
 /**
  * Writes tensors as F32 in the order given. The file is written aside and takes its name when it is whole.
  * @returns length and SHA-256 of the bytes handed to the system
  */
 export async function writeSafetensors(
   path: string,
-  tensors: Iterable<TensorToWrite>,
+  tensors: Iterable<TensorToWrite | LargeTensor>,
   metadata: Record<string, string> = {},
 ): Promise<FileSeal> {
   const list = [...tensors];
@@ -197,16 +204,24 @@ export async function writeSafetensors(
     };
     write(head);
     for (const tensor of list) {
-      const data = typeof tensor.data === 'function' ? await tensor.data() : tensor.data;
-      if (data.length !== elements(tensor.shape)) {
+      const pieces = 'pieces' in tensor ? tensor.pieces : [await valuesOf(tensor)];
+      let values = 0;
+      for await (const piece of pieces) {
+        values += piece.length;
+        write(new Uint8Array(piece.buffer, piece.byteOffset, piece.byteLength));
+      }
+      if (values !== elements(tensor.shape)) {
         throw new Error(
-          `writeSafetensors: "${tensor.name}" has ${data.length} values for the shape [${tensor.shape}]`,
+          `writeSafetensors: "${tensor.name}" has ${values} values for the shape [${tensor.shape}]`,
         );
       }
-      write(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     }
   });
   return { bytes, sha256: hash.digest('hex') };
+}
+
+function valuesOf({ data }: TensorToWrite): Float32Array | Promise<Float32Array> {
+  return typeof data === 'function' ? data() : data;
 }
 
 function isCounts(value: unknown): value is number[] {
