@@ -226,7 +226,7 @@ def answer(folder):
     retriever = RealmRetriever.from_pretrained(folder)
     assert isinstance(retriever.tokenizer.vocab_size, int) and len(retriever.block_records) == BLOCKS
     model = RealmForOpenQA.from_pretrained(folder, retriever=retriever).eval()
-    question = retriever.tokenizer(["word1 word2"], return_tensors="pt")
+    question = retriever.tokenizer([" ".join(f"word{i}" for i in range(9))], return_tensors="pt")
     with torch.no_grad():
         out = model(**question)
     print("openqa answers", retriever.tokenizer.decode(out.predicted_answer_ids), "from", retriever.block_records[0])
