@@ -1,6 +1,7 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import type { CommonOptions, Context } from './commands/context.ts';
 import { systemTrouble, UserError } from './errors.ts';
+import { releaseLocks } from './lock.ts';
 import type { Stage } from './run.ts';
 import type { Which } from './train/checkpoints.ts';
 import type { LoopResult } from './train/loop.ts';
@@ -88,7 +89,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       const { buildRunIndex } = await import('./commands/build-index.ts');
       const manifest = await buildRunIndex(await begin(options, 'build-index'), options.from);
       print(options, manifest, [
-        `blocks             ${manifest.rows}`,
+        `blocks             ${manifest.rows}${manifest.reused > 0 ? `, ${manifest.reused} with vectors of an earlier index` : ''}`,
         `recall@10 of exact ${manifest.recall10?.value.toFixed(3)} (${manifest.recall10?.probes} probes)`,
         `graph              ${(manifest.file.bytes / 2 ** 20).toFixed(1)} MiB`,
       ]);
@@ -205,6 +206,8 @@ export async function main(argv: readonly string[]): Promise<number> {
       `${(error as Error)?.stack ?? error}\nrealm: this is a bug; please report it with the lines above\n`,
     );
     return 1;
+  } finally {
+    releaseLocks();
   }
 }
 

@@ -1,9 +1,8 @@
-import { readFileSync } from 'node:fs';
 import { closest } from 'fastest-levenshtein';
 import { parse, stringify } from 'yaml';
 import { z } from 'zod';
-import { errorCode, UserError } from './errors.ts';
-import { writeFileAtomic } from './files.ts';
+import { shown, UserError } from './errors.ts';
+import { readText, writeFileAtomic } from './files.ts';
 import { isSchedule, SCHEDULE_FORM } from './schedule.ts';
 
 // Defaults are the paper's and the released code's own numbers where they exist; configuration files hold differences.
@@ -194,26 +193,36 @@ export function saveConfig(path: string, config: Config): void {
   );
 }
 
+/** Bytes of a configuration file, thirty times what all settings take: the parser needs a KiB for a byte of the worst. */
+const SETTINGS_LIMIT = 64 << 10;
+/** Levels of a configuration file; the settings have three. */
+const DEEPEST = 20;
+
 function readYaml(path: string): Record<string, unknown> {
-  let text: string;
-  try {
-    text = readFileSync(path, 'utf8');
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT')
-      throw new UserError(
-        `${path}: no such configuration file; name one with --config, such as configs/world.yaml`,
-      );
-    throw new UserError(`${path}: cannot be read as a configuration file (${errorCode(error)})`);
-  }
+  const text = readText(
+    path,
+    'configuration file',
+    'name one with --config, such as configs/world.yaml',
+    SETTINGS_LIMIT,
+  );
   let tree: unknown;
   try {
-    tree = parse(text, { maxAliasCount: 0 }) ?? {};
+    tree = parse(text, { maxAliasCount: 0, logLevel: 'error' }) ?? {};
   } catch (error) {
-    throw new UserError(`${path}: not valid YAML: ${(error as Error).message.split('\n')[0]}`);
+    const why = (error as Error).message.split('\n')[0];
+    // The parser calls itself for each level, and tells of the stack's end as of any other mistake.
+    const told = /call stack/.test(why) ? 'it is nested too deep' : why;
+    throw new UserError(`${path}: not valid YAML: ${told}`);
   }
+  if (deeperThan(tree, DEEPEST)) throw new UserError(`${path}: is nested deeper than any setting`);
   if (typeof tree !== 'object' || Array.isArray(tree))
     throw new UserError(`${path}: expected settings as "name: value" lines`);
   return tree as Record<string, unknown>;
+}
+
+function deeperThan(tree: unknown, levels: number): boolean {
+  if (typeof tree !== 'object' || tree === null) return false;
+  return levels === 0 || Object.values(tree).some((value) => deeperThan(value, levels - 1));
 }
 
 /** Sets `a.b.c=value` in a tree; the value is read as YAML, so 3, 1e-4, true, null and text come out as such. */
@@ -276,7 +285,7 @@ function check(tree: unknown, source: string): Config {
         )
         .join(' ');
     }
-    const got = JSON.stringify(
+    const got = shown(
       issue.path.reduce<unknown>((node, key) => (node as Record<PropertyKey, unknown>)?.[key], tree),
     );
     return `${path || 'the file'}: ${issue.message.replace(/^Invalid (input|option): /, '')}, got ${got}`;

@@ -39,3 +39,15 @@ export function systemTrouble(error: unknown): string | undefined {
   if (code === undefined || syscall === undefined || !Object.hasOwn(TROUBLE, code)) return undefined;
   return `${path ?? `the system's ${syscall}`}: ${TROUBLE[code]}`;
 }
+
+/** A value of somebody's file as a message shows it: cut short, since it may be of any length and depth. */
+export function shown(value: unknown, most = 40): string {
+  if (value === undefined) return 'nothing';
+  let text: string;
+  try {
+    text = JSON.stringify(value);
+  } catch {
+    return 'something nested too deep to show'; // JSON.parse has no limit of depth, JSON.stringify has one
+  }
+  return text.length > most ? `${text.slice(0, most)}…` : text;
+}

@@ -1,3 +1,4 @@
+import { isUtf8 } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import {
   closeSync,
@@ -6,14 +7,14 @@ import {
   mkdirSync,
   openSync,
   readdirSync,
-  readFileSync,
   readSync,
   renameSync,
   rmSync,
+  statSync,
   writeSync,
 } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { errorCode, UserError } from './errors.ts';
+import { errorCode, shown, UserError } from './errors.ts';
 
 /** Writes a whole file aside, syncs it and renames it into place: a reader meets the old file or the new one, never a part. */
 export function writeFileAtomic(path: string, data: string | Uint8Array): void {
@@ -49,7 +50,7 @@ function openAside(path: string) {
   let fd: number | undefined;
   const abandon = (error: unknown) => {
     if (fd !== undefined) closeSync(fd);
-    rmSync(aside, { force: true });
+    discard(aside);
     return explainWrite(path, error);
   };
   try {
@@ -79,13 +80,14 @@ export async function writeFolderAtomic<T>(dir: string, fill: (aside: string) =>
   const aside = `${dir}.${process.pid}.tmp`;
   try {
     recoverFolders(dirname(dir));
+    needNoFile(dir);
     rmSync(aside, { recursive: true, force: true });
     mkdirSync(aside, { recursive: true });
     const result = await fill(aside);
     replaceFolder(aside, dir);
     return result;
   } catch (error) {
-    rmSync(aside, { recursive: true, force: true });
+    discard(aside);
     throw explainWrite(dir, error);
   }
 }
@@ -116,7 +118,11 @@ export function replaceFolder(from: string, dir: string): void {
 /** Makes the names in a folder outlast a loss of power, as `syncFile` does the content of a file. */
 export function syncFolder(dir: string): void {
   if (process.platform === 'win32') return; // folders cannot be opened there
-  syncOpened(openSync(dir, 'r'));
+  try {
+    syncOpened(openSync(dir, 'r'));
+  } catch (error) {
+    if (errorCode(error) !== 'EINVAL') throw error; // a file system that cannot do it
+  }
 }
 
 export function syncFile(path: string): void {
@@ -148,6 +154,19 @@ export function readFully(fd: number, bytes: Uint8Array, position: number): void
   }
 }
 
+/** Removes what was not finished. Where even that fails, as below a file, the first failure is the one to tell. */
+function discard(aside: string): void {
+  try {
+    rmSync(aside, { recursive: true, force: true });
+  } catch {}
+}
+
+/** A file where the folder is to be is somebody's, and not ours to replace. */
+function needNoFile(dir: string): void {
+  if (!existsSync(dir) || statSync(dir).isDirectory()) return;
+  throw new UserError(`${dir}: is a file where a folder must be; move it away`);
+}
+
 /** `NAME.PID.tmp`, a file or folder not yet whole, and `NAME.PID.old`, a folder on its way out. */
 const ASIDE = /^(.+)\.(\d+)\.(tmp|old)$/;
 
@@ -166,7 +185,7 @@ export function recoverFolders(parent: string): void {
     names = readdirSync(parent);
   } catch (error) {
     if (errorCode(error) === 'ENOENT') return;
-    throw error;
+    throw explainWrite(parent, error);
   }
   for (const name of names) {
     const [, target, pid, kind] = ASIDE.exec(name) ?? [];
@@ -207,15 +226,64 @@ export interface FileSeal {
   sha256: string;
 }
 
+/** Bytes of a text that is read whole. The largest of them, a vocabulary, has a few MiB. */
+const TEXT_LIMIT = 16 << 20;
+
+/**
+ * The text of a UTF-8 file of at most `limit` bytes, without a byte order mark. Whatever else stands at `path` is a
+ * `UserError` that says what the file should be and how to get it.
+ */
+export function readText(path: string, what: string, remedy: string, limit = TEXT_LIMIT): string {
+  let bytes: Buffer | undefined;
+  try {
+    bytes = readUpTo(path, limit);
+  } catch (error) {
+    throw explainRead(path, `a ${what}`, error, remedy);
+  }
+  if (!bytes) {
+    throw new UserError(`${path}: is longer than ${limit} bytes, too long for a ${what}; ${remedy}`);
+  }
+  if (!isUtf8(bytes)) throw new UserError(`${path}: is not UTF-8 text, as a ${what} must be; ${remedy}`);
+  return bytes.toString('utf8').replace(/^\uFEFF/, '');
+}
+
+/** All bytes of a file, or undefined where they are more than `limit`. */
+function readUpTo(path: string, limit: number): Buffer | undefined {
+  const fd = openSync(path, 'r');
+  try {
+    const pieces: Buffer[] = [];
+    let room = limit;
+    for (;;) {
+      const piece = Buffer.allocUnsafe(1 << 16);
+      const n = readSync(fd, piece);
+      if (n === 0) break;
+      if (n > room) return undefined;
+      room -= n;
+      pieces.push(piece.subarray(0, n));
+    }
+    return Buffer.concat(pieces);
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** What a failed read means to whoever gave the path: `what` should be there, `remedy` says how it comes there. */
+export function explainRead(path: string, what: string, error: unknown, remedy: string): unknown {
+  const code = errorCode(error);
+  if (code === 'ENOENT') return new UserError(`${path}: no such ${what.replace(/^an? /, '')}; ${remedy}`);
+  if (code === 'EISDIR') return new UserError(`${path}: is a folder and not ${what}; ${remedy}`);
+  if (code === 'EACCES' || code === 'EPERM')
+    return new UserError(`${path}: may not be read; change its permissions`);
+  // ENOTDIR, ELOOP, ENAMETOOLONG, EIO, …: what the system says of the path, not what the program did wrong.
+  // ERR_INVALID_ARG_VALUE is a path with a NUL character.
+  if ((error as NodeJS.ErrnoException)?.syscall !== undefined || code === 'ERR_INVALID_ARG_VALUE')
+    return new UserError(`${path}: cannot be read (${code}); ${remedy}`);
+  return error;
+}
+
 /** Parses a JSON file; a missing or broken one is a `UserError` that says what the file is and how to get it. */
 export function readJson(path: string, what: string, remedy: string): unknown {
-  let text: string;
-  try {
-    text = readFileSync(path, 'utf8');
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') throw new UserError(`${path}: no such ${what}; ${remedy}`);
-    throw error;
-  }
+  const text = readText(path, what, remedy);
   try {
     return JSON.parse(text);
   } catch {
@@ -225,9 +293,9 @@ export function readJson(path: string, what: string, remedy: string): unknown {
 
 /** The path of a file that a manifest names, refused when it leaves the manifest's folder. */
 export function inside(dir: string, name: string): string {
-  if (!/^[A-Za-z0-9][A-Za-z0-9._-]*$/.test(name)) {
+  if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/.test(name)) {
     throw new UserError(
-      `${dir}: the manifest names "${name}", which is not a plain file name; the folder is damaged, make it again`,
+      `${dir}: the manifest names ${shown(name)}, which is not a plain file name; the folder is damaged, make it again`,
     );
   }
   return join(dir, name);
@@ -241,6 +309,11 @@ export function explainWrite(path: string, error: unknown): unknown {
   if (code === 'EACCES' || code === 'EROFS' || code === 'EPERM') {
     return new UserError(
       `${path}: cannot be written (${code}); choose another folder with --run or change its permissions`,
+    );
+  }
+  if (code === 'ENOTDIR' || code === 'EEXIST' || code === 'EISDIR') {
+    return new UserError(
+      `${path}: cannot be written (${code}), since a file stands where a folder must be, or a folder where a file must be; move it away`,
     );
   }
   return error;

@@ -50,15 +50,22 @@ export function takeLock(
   } finally {
     rmSync(aside, { force: true });
   }
-  let held = true;
   const release = () => {
-    if (!held) return;
-    held = false;
+    if (!held.delete(release)) return;
     process.off('exit', release);
     if (readHolder(path)?.pid === process.pid) rmSync(path, { force: true });
   };
+  held.add(release);
   process.on('exit', release);
   return { release };
+}
+
+/** The locks of this process. */
+const held = new Set<() => void>();
+
+/** Gives back every lock that this process holds: its work is done, whether or not it goes on to live. */
+export function releaseLocks(): void {
+  for (const release of held) release();
 }
 
 /** Gives a file a second name that must be new. */

@@ -189,11 +189,15 @@ const UPDATE_COPIES = 15;
 const NODE_OVERHEAD = 115;
 
 /** Bytes of an index folder: the vectors as floats, and the graph with its copy, 20 bytes and 8 a link for each node. */
-export function indexBytes({ index, model }: Config, blocks: number): { vectors: number; graph: number } {
+export function indexBytes(
+  { index, model }: Config,
+  blocks: number,
+): { vectors: number; graph: number; hashes: number } {
   const kept = model.projection * (index.scalar === 'f16' ? 2 : 4);
   return {
     vectors: blocks * model.projection * 4,
     graph: blocks * (kept + 20 + 8 * index.connectivity),
+    hashes: 8 * blocks,
   };
 }
 
@@ -327,7 +331,7 @@ export function preflight(config: Config, counts: Counts, machine: Machine): Pre
     counts.blocks * counts.body.mean +
     (counts.foreignSentences ? counts.sentences * counts.sentence.mean : 0);
   const { refresh } = config;
-  const whole = index.vectors + index.graph;
+  const whole = index.vectors + index.graph + index.hashes;
   const live = refresh.mode !== 'off';
   const searched = config.pretrain.batch;
   const noSpans = pretrainedShapes(model);

@@ -152,7 +152,7 @@ test('texts too short to hold anything are refused', () => {
 
 test('files that are missing, no YAML or no settings are refused in one line', () => {
   refused(() => loadConfig(join(folder, 'none.yaml'), []), /none\.yaml: no such configuration file/);
-  refused(() => loadConfig(folder, []), /cannot be read as a configuration file \(EISDIR\)/);
+  refused(() => loadConfig(folder, []), /is a folder and not a configuration file/);
   for (const [text, message] of [
     ['ict: [', /settings\.yaml: not valid YAML: /],
     ['ict: 1\nict: 2', /not valid YAML: .*unique/],
@@ -213,4 +213,19 @@ test('every configuration that ships loads, and each of its lines is taken up', 
 
 test("paper.yaml names the defaults, which are the paper's", () => {
   assert.deepEqual(loadConfig(join(configs, 'paper.yaml'), []), set() satisfies Config);
+});
+
+test('settings of any depth and length are refused in one short line', () => {
+  for (const [text, message] of [
+    [`model: ${'['.repeat(20_000)}`, /not valid YAML: it is nested too deep/],
+    [`model: ${'['.repeat(30)}${']'.repeat(30)}`, /is nested deeper than any setting/],
+    [`# ${'x'.repeat(1 << 17)}`, /is longer than 65536 bytes/],
+    [`data: {train: [${'1, '.repeat(1000)}1]}`, /data\.train: expected string.*got \[1,1/],
+    ['__proto__: {seed: 2}', /unknown setting "__proto__"/],
+  ] as const) {
+    refused(() => loadConfig(file(text), []), message);
+    refused(() => loadConfig(file(text), []), /^.{1,250}$/);
+  }
+  writeFileSync(join(folder, 'settings.yaml'), Buffer.from('data: {train: caf\xe9}', 'latin1'));
+  refused(() => loadConfig(join(folder, 'settings.yaml'), []), /is not UTF-8 text/);
 });

@@ -1,10 +1,20 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
-import { recoverFolders, writeFolderAtomic } from '../src/files.ts';
+import { UserError } from '../src/errors.ts';
+import { inside, readText, recoverFolders, replaceFolder, writeFolderAtomic } from '../src/files.ts';
 
 let dir: string;
 beforeEach(() => {
@@ -38,8 +48,9 @@ test('what killed writers left beside a whole folder goes, what living ones have
   writeFileSync(join(dir, `metrics.jsonl.${dead()}.tmp`), '');
   folder(`qa.${process.ppid}.tmp`, 'being written');
   folder('notes.old', 'not ours');
+  folder('step-1.part', 'gone on with by the next build');
   recoverFolders(dir);
-  assert.deepEqual(readdirSync(dir).sort(), ['ict', 'notes.old', `qa.${process.ppid}.tmp`]);
+  assert.deepEqual(readdirSync(dir).sort(), ['ict', 'notes.old', `qa.${process.ppid}.tmp`, 'step-1.part']);
   assert.equal(text('ict'), 'whole');
 });
 
@@ -59,6 +70,65 @@ test('a folder is replaced whole, and stays as it was when filling fails', async
   assert.deepEqual(readdirSync(dir), ['ict']);
 });
 
+test('a folder that cannot be put in its place leaves the old one there', () => {
+  folder('ict', 'old');
+  assert.throws(() => replaceFolder(join(dir, 'none'), join(dir, 'ict')), /ENOENT/);
+  assert.equal(text('ict'), 'old');
+  assert.deepEqual(readdirSync(dir), ['ict']);
+});
+
 test('recovering where there is no folder is nothing', () => {
   recoverFolders(join(dir, 'none'));
+});
+
+test('a text file is UTF-8 of a bounded length, and whatever else is there is told', () => {
+  const path = join(dir, 'settings.txt');
+  const get = (where = path) => readText(where, 'settings file', 'name another', 10);
+  const refused = (message: RegExp, where?: string) =>
+    assert.throws(
+      () => get(where),
+      (error) => error instanceof UserError && message.test(error.message),
+    );
+  refused(/settings\.txt: no such settings file; name another/);
+  writeFileSync(path, '\uFEFFcaf\u00e9');
+  assert.equal(get(), 'caf\u00e9');
+  writeFileSync(path, Buffer.from('caf\xe9', 'latin1'));
+  refused(/settings\.txt: is not UTF-8 text, as a settings file must be/);
+  writeFileSync(path, 'x'.repeat(11));
+  refused(/settings\.txt: is longer than 10 bytes, too long for a settings file/);
+  truncateSync(path, 2 ** 32);
+  refused(/is longer than 10 bytes/);
+  refused(/is a folder and not a settings file/, dir);
+  refused(/cannot be read \(ENOTDIR\)/, join(path, 'within'));
+  refused(/cannot be read \(ERR_INVALID_ARG_VALUE\)/, `${path}\0`);
+  symlinkSync('loop', join(dir, 'loop'));
+  refused(/loop: cannot be read \(ELOOP\)/, join(dir, 'loop'));
+});
+
+test('a file where a folder is to be is left alone', async () => {
+  const target = join(dir, 'corpus');
+  writeFileSync(target, 'mine');
+  const told = (error: unknown) => error instanceof UserError && /corpus.*move it away/.test(error.message);
+  await assert.rejects(
+    writeFolderAtomic(target, () => {}),
+    told,
+  );
+  await assert.rejects(
+    writeFolderAtomic(join(target, 'within'), () => {}),
+    told,
+  );
+  assert.equal(readFileSync(target, 'utf8'), 'mine');
+  assert.deepEqual(readdirSync(dir), ['corpus']);
+});
+
+test('a name in a manifest is a plain file name of bounded length', () => {
+  assert.equal(inside(dir, 'graph.usearch'), join(dir, 'graph.usearch'));
+  for (const name of ['', '.', '..', '../x', '/etc/passwd', 'a/b', 'a\\b', 'a\0', 'a\n', 'x'.repeat(300)])
+    assert.throws(
+      () => inside(dir, name),
+      (error) =>
+        error instanceof UserError &&
+        /not a plain file name/.test(error.message) &&
+        error.message.length < 300,
+    );
 });

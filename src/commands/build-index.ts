@@ -41,7 +41,7 @@ export async function buildRunIndex(context: Context, from?: RetrieverStage): Pr
 }
 
 /**
- * The index of the model's document tower: the run's current one when it was made by the same weights, else a new one,
+ * The index of the model's document tower: the run's current one when the same weights made it of this corpus, else a new one,
  * so that a stage never searches with vectors that another retriever left.
  */
 export async function matchingIndex(
@@ -52,7 +52,12 @@ export async function matchingIndex(
 ): Promise<SearchIndex> {
   const { run, config } = context;
   const current = currentIndex(run.index);
-  if (!current || readManifest(current).weightsSha256 !== (await towerFingerprint(model))) {
+  const manifest = current && readManifest(current);
+  if (
+    !manifest ||
+    manifest.corpusSha256 !== corpus.sha256 ||
+    manifest.weightsSha256 !== (await towerFingerprint(model))
+  ) {
     await build(context, stage, model, corpus);
   }
   return openIndex(currentIndex(run.index)!, {

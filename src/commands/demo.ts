@@ -1,8 +1,10 @@
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import * as z from 'zod';
 import type { PrepareCounts } from '../corpus/prepare.ts';
-import { readJson, writeFileAtomic } from '../files.ts';
+import { UserError } from '../errors.ts';
+import { readJson, readText, writeFileAtomic } from '../files.ts';
 import { duration, say } from '../progress.ts';
 import { lockRun, type Run, runConfig, runFolder } from '../run.ts';
 import type { LoopResult } from '../train/loop.ts';
@@ -42,32 +44,36 @@ export async function demo(options: CommonOptions): Promise<DemoSummary | undefi
   const stage = stages(join(run.dir, 'demo.json'));
   const unlessStopped = async (training: Promise<LoopResult>) => ((await training).stopped ? undefined : {});
 
-  const made = await stage('\n1 of 7  a world of invented people, towns, firms and books', () =>
+  const made = await stage('\n1 of 7  a world of invented people, towns, firms and books', DONE, () =>
     fillCorpus(context),
   );
   const warm =
-    made && (await stage('\n2 of 7  inverse cloze warm-up', () => unlessStopped(ictWarmup(context))));
-  const ict = warm && (await stage('\n3 of 7  embeddings and index', () => evalRecall(context, 'ict')));
+    made && (await stage('\n2 of 7  inverse cloze warm-up', DONE, () => unlessStopped(ictWarmup(context))));
+  const ict =
+    warm && (await stage('\n3 of 7  embeddings and index', RECALL, () => evalRecall(context, 'ict')));
   const pretrained =
     ict &&
-    (await stage('\n4 of 7  pretraining through retrieval, the index refreshed live', () =>
+    (await stage('\n4 of 7  pretraining through retrieval, the index refreshed live', DONE, () =>
       unlessStopped(pretrain(context)),
     ));
   const after =
     pretrained &&
-    (await stage('\n5 of 7  retrieval, no question seen yet', () => evalRecall(context, 'pretrain')));
+    (await stage('\n5 of 7  retrieval, no question seen yet', RECALL, () => evalRecall(context, 'pretrain')));
   const tuned =
-    after && (await stage('\n6 of 7  fine-tuning on questions', () => unlessStopped(finetuneQa(context))));
-  const answered = tuned && (await stage('         held-out questions', () => evalExactMatch(context)));
+    after &&
+    (await stage('\n6 of 7  fine-tuning on questions', DONE, () => unlessStopped(finetuneQa(context))));
+  const answered =
+    tuned && (await stage('         held-out questions', ANSWERS, () => evalExactMatch(context)));
   const closed =
-    answered && (await stage('\n7 of 7  the same questions without documents', () => closedBook(context)));
+    answered &&
+    (await stage('\n7 of 7  the same questions without documents', ANSWERS, () => closedBook(context)));
   if (!closed) return undefined;
 
   const summary: DemoSummary = {
     engine: context.engine,
     seed: config.seed,
     seconds: Math.round(10 * stage.seconds()) / 10,
-    refreshes: readLines(run.refreshes).length,
+    refreshes: records(run.refreshes).length,
     recall5: { ict: ict.recall[5], pretrain: after.recall[5], bm25: after.bm25![5] },
     retrievalUtility: utility(run),
     exactMatch: answered.exactMatch,
@@ -78,16 +84,36 @@ export async function demo(options: CommonOptions): Promise<DemoSummary | undefi
   return summary;
 }
 
+const share = z.number().min(0).max(1);
+const at5 = z.looseObject({ 5: share });
+/** What is taken from the results of a stage, where they are kept from an earlier call. */
+const DONE = z.looseObject({});
+const RECALL = z.looseObject({ recall: at5, bm25: at5 });
+const ANSWERS = z.looseObject({ exactMatch: share, questions: z.int().positive() });
+const KEPT = z.record(z.string(), z.object({ seconds: z.number().nonnegative(), result: z.unknown() }));
+
 /**
  * Runs each stage once: what it found, and how long it took, is kept in `file`, and a later call takes it from there.
  * A stage that gives undefined is not done. `seconds` is the time of all stages done, in this process and earlier ones.
  */
 function stages(file: string) {
-  const kept: Record<string, { seconds: number; result: unknown }> = existsSync(file)
-    ? (readJson(file, "the demo's results so far", `remove ${file}`) as never)
-    : {};
-  const stage = async <T>(title: string, work: () => Promise<T | undefined>): Promise<T | undefined> => {
-    if (kept[title]) return kept[title].result as T;
+  const remedy = `remove ${file}`;
+  const kept: Record<string, { seconds: number; result: unknown }> = {};
+  if (existsSync(file)) {
+    const read = KEPT.safeParse(readJson(file, "the demo's results so far", remedy));
+    if (!read.success) throw new UserError(`${file}: does not keep the demo's results so far; ${remedy}`);
+    Object.assign(kept, read.data);
+  }
+  const stage = async <T>(
+    title: string,
+    shape: z.ZodType,
+    work: () => Promise<T | undefined>,
+  ): Promise<T | undefined> => {
+    if (Object.hasOwn(kept, title)) {
+      const { result } = kept[title];
+      if (shape.safeParse(result).success) return result as T;
+      throw new UserError(`${file}: keeps no result of "${title.trim()}"; ${remedy}`);
+    }
     say(title);
     const started = performance.now();
     const result = await work();
@@ -101,16 +127,30 @@ function stages(file: string) {
 
 /** Retrieval utility over the first and the last tenth of pretraining. */
 function utility(run: Run): { first: number; last: number } {
-  const values = readLines(run.metrics('pretrain')).map(
-    (line) => JSON.parse(line).retrievalUtility as number,
+  const log = run.metrics('pretrain');
+  const values = records(log).flatMap(({ retrievalUtility }) =>
+    typeof retrievalUtility === 'number' ? [retrievalUtility] : [],
   );
+  if (values.length === 0)
+    throw new UserError(
+      `${log}: holds no figures of pretraining to sum the demo up by; remove ${run.dir} to run it again`,
+    );
   const n = Math.max(1, Math.floor(values.length / 10));
   const mean = (list: number[]) => list.reduce((a, b) => a + b, 0) / list.length;
   return { first: mean(values.slice(0, n)), last: mean(values.slice(-n)) };
 }
 
-function readLines(path: string): string[] {
-  return readFileSync(path, 'utf8').split('\n').filter(Boolean);
+/** The records of a log; a line that a kill cut short is left out. */
+function records(path: string): Record<string, unknown>[] {
+  const lines = existsSync(path) ? readText(path, 'log of this run', `remove ${path}`).split('\n') : [];
+  return lines.flatMap((line) => {
+    try {
+      const record = JSON.parse(line);
+      return typeof record === 'object' && record !== null ? [record] : [];
+    } catch {
+      return [];
+    }
+  });
 }
 
 /** The run folder's configuration, with the generated data's place in it, and the engine. */

@@ -2,13 +2,13 @@ import { closeSync, fstatSync, openSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { constants, gunzipSync } from 'node:zlib';
 import type { Config } from '../config.ts';
-import { UserError } from '../errors.ts';
+import { errorCode, UserError } from '../errors.ts';
 import { readJson } from '../files.ts';
 import type { Counts, Length } from '../preflight.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { generateWorld } from '../world/world.ts';
 import { packBlocks, titleRoom } from './blocks.ts';
-import { explainRead, parseJsonLines } from './jsonl.ts';
+import { explainRead, parseJsonLines, UNPACKED_LIMIT } from './jsonl.ts';
 import { splitSentences } from './sentences.ts';
 import { openCorpus } from './store.ts';
 
@@ -26,6 +26,8 @@ export interface Sample {
 /** Bytes read of one file: all of a smaller one. The parts lie at even distances, as the articles of a dump lie by age. */
 const READ = 8 << 20;
 const PARTS = 8;
+/** Bytes of a `.gz` below which nothing honest unpacks to too much. */
+const LEAST = 1 << 16;
 
 /** Reads a JSONL file, or of a large one a few parts. Of a large `.gz`, which opens at its start only, the first. */
 export function sampleJsonLines(path: string, what: string, limit = READ): Sample {
@@ -41,22 +43,25 @@ export function sampleJsonLines(path: string, what: string, limit = READ): Sampl
       const buffer = Buffer.alloc(Math.min(size, bytes - at));
       return buffer.subarray(0, readSync(fd, buffer, 0, buffer.length, at));
     };
-    const lines = (text: string, where = path) => parseJsonLines(text, where).map(({ value }) => value);
+    const lines = (text: Buffer, where = path) => parseJsonLines(text, where).map(({ value }) => value);
     const zipped = path.endsWith('.gz');
     if (bytes <= limit) {
       const all = part(0, bytes);
       return {
-        lines: lines((zipped ? gunzipSync(all) : all).toString('utf8')),
+        lines: lines(zipped ? gunzipSync(all, { maxOutputLength: UNPACKED_LIMIT }) : all),
         scale: 1,
         bytes,
         read: bytes,
       };
     }
     if (zipped) {
-      const text = gunzipSync(part(0, limit), { finishFlush: constants.Z_SYNC_FLUSH });
+      const text = gunzipSync(part(0, limit), {
+        finishFlush: constants.Z_SYNC_FLUSH,
+        maxOutputLength: UNPACKED_LIMIT,
+      });
       const whole = text.lastIndexOf(10) + 1; // the last line is cut
       return {
-        lines: lines(text.toString('utf8', 0, whole)),
+        lines: lines(text.subarray(0, whole)),
         scale: (bytes / limit) * (text.length / Math.max(1, whole)),
         bytes,
         read: limit,
@@ -72,10 +77,13 @@ export function sampleJsonLines(path: string, what: string, limit = READ): Sampl
       const to = text.lastIndexOf(10) + 1;
       if (to <= from || (at > 0 && from === 0)) continue; // within one line
       kept += to - from;
-      found.push(...lines(text.toString('utf8', from, to), `${path}, from byte ${at + from}`));
+      found.push(...lines(text.subarray(from, to), `${path}, from byte ${at + from}`));
     }
     return { lines: found, scale: bytes / Math.max(1, kept), bytes, read: PARTS * size };
   } catch (error) {
+    // A file that unpacks to more than is wanted is known by less of it.
+    if (errorCode(error) === 'ERR_BUFFER_TOO_LARGE' && limit > LEAST)
+      return sampleJsonLines(path, what, Math.floor(Math.min(limit, statSync(path).size) / 16));
     throw explainRead(path, what, error);
   } finally {
     closeSync(fd);

@@ -1,8 +1,9 @@
-import { createReadStream } from 'node:fs';
-import { createInterface } from 'node:readline';
+import { isUtf8 } from 'node:buffer';
+import { closeSync, createReadStream, openSync, readFileSync, readSync } from 'node:fs';
 import type { Readable } from 'node:stream';
-import { createGunzip } from 'node:zlib';
-import { errorCode, UserError } from '../errors.ts';
+import { createGunzip, gunzipSync } from 'node:zlib';
+import { errorCode, shown, UserError } from '../errors.ts';
+import * as files from '../files.ts';
 
 /** One line of a JSONL file: its object and how errors name it, `FILE: line N`. */
 export interface JsonLine {
@@ -10,42 +11,121 @@ export interface JsonLine {
   where: string;
 }
 
+/** Bytes read at a time. */
+const PIECE = 1 << 18;
+
+/** Bytes of a line, ten times the longest article of Wikipedia: no line, and no little `.gz` of one, fills the memory. */
+const LINE_LIMIT = 16 << 20;
+
+/** Bytes of a whole `.gz` unpacked at once. */
+export const UNPACKED_LIMIT = 64 << 20;
+
 /** Streams the objects of a JSONL file, plain or compressed (`.gz`). Blank lines are passed over. */
 export async function* readJsonLines(path: string, what: string): AsyncGenerator<JsonLine> {
-  const file = createReadStream(path, { highWaterMark: 1 << 18 });
+  const file = createReadStream(path, { highWaterMark: PIECE });
   let source: Readable = file;
-  let failure: unknown;
   if (path.endsWith('.gz')) {
-    const unzipped = createGunzip();
+    const unzipped = createGunzip({ chunkSize: PIECE });
     file.on('error', (error) => unzipped.destroy(error));
     source = file.pipe(unzipped);
   }
-  // readline does not hand on the errors of its input.
-  const lines = createInterface({ input: source, crlfDelay: Number.POSITIVE_INFINITY });
-  source.on('error', (error) => {
-    failure = error;
-    lines.close();
-  });
-  let number = 0;
+  const lines = lineParser(path);
   try {
-    for await (const text of lines) {
-      const line = parseLine(text, path, ++number);
-      if (line) yield line;
-    }
-    if (failure) throw failure;
+    for await (const piece of source) yield* lines.push(piece as Buffer);
+    yield* lines.end();
   } catch (error) {
-    // A line torn by a failure of the file is not the reader's to mend.
-    throw explainRead(path, what, failure ?? error);
+    throw explainRead(path, what, error);
   } finally {
-    lines.close();
     file.destroy();
     source.destroy();
   }
 }
 
-/** The same of a text at hand. */
-export function parseJsonLines(text: string, path: string): JsonLine[] {
-  return text.split(/\r?\n/).flatMap((line, i) => parseLine(line, path, i + 1) ?? []);
+/** The same without waiting, for a file that is read whole anyway; a `.gz` may unpack to `UNPACKED_LIMIT`. */
+export function* readJsonLinesSync(path: string, what: string): Generator<JsonLine> {
+  const lines = lineParser(path);
+  try {
+    if (path.endsWith('.gz')) {
+      yield* lines.push(gunzipSync(readFileSync(path), { maxOutputLength: UNPACKED_LIMIT }));
+    } else {
+      const fd = openSync(path, 'r');
+      try {
+        // Lines that are held back hold on to their piece: each is a new one.
+        for (;;) {
+          const piece = Buffer.allocUnsafe(PIECE);
+          const n = readSync(fd, piece);
+          if (n === 0) break;
+          yield* lines.push(piece.subarray(0, n));
+        }
+      } finally {
+        closeSync(fd);
+      }
+    }
+    yield* lines.end();
+  } catch (error) {
+    throw explainRead(path, what, error);
+  }
+}
+
+/** The objects of a text at hand. */
+export function parseJsonLines(text: Uint8Array, path: string): JsonLine[] {
+  const lines = lineParser(path);
+  return [...lines.push(Buffer.from(text.buffer, text.byteOffset, text.byteLength)), ...lines.end()];
+}
+
+/** Takes a file piece by piece and gives the objects of the lines that are whole. Holds one line, whose length is bounded. */
+function lineParser(path: string) {
+  let number = 0;
+  let held: Buffer[] = []; // the beginning of a line that goes on in the next piece
+  let heldBytes = 0;
+
+  function hold(part: Buffer): void {
+    heldBytes += part.length;
+    if (heldBytes > LINE_LIMIT) {
+      throw new UserError(
+        `${path}: line ${number + 1}: is longer than ${LINE_LIMIT >> 20} MiB; split what it holds into several lines`,
+      );
+    }
+    if (part.length > 0) held.push(part);
+  }
+
+  function line(last: Buffer): JsonLine | undefined {
+    hold(last);
+    const bytes = held.length === 1 ? held[0] : Buffer.concat(held);
+    held = [];
+    heldBytes = 0;
+    number++;
+    if (!isUtf8(bytes)) {
+      throw new UserError(`${path}: line ${number}: is not UTF-8 text; save the file as UTF-8`);
+    }
+    return parseLine(bytes.toString('utf8'), path, number);
+  }
+
+  return {
+    *push(piece: Buffer): Generator<JsonLine> {
+      let from = 0;
+      // A file of nothing but line feeds is done at the speed of a loop.
+      const skipBlank = () => {
+        while (heldBytes === 0 && piece[from] === 10) {
+          from++;
+          number++;
+        }
+      };
+      skipBlank();
+      for (let at = piece.indexOf(10, from); at >= 0; at = piece.indexOf(10, from)) {
+        const found = line(piece.subarray(from, at));
+        from = at + 1;
+        if (found) yield found;
+        skipBlank();
+      }
+      hold(piece.subarray(from));
+    },
+    /** The last line, where no line feed ends it. */
+    *end(): Generator<JsonLine> {
+      const found = line(Buffer.alloc(0));
+      if (found) yield found;
+    },
+  };
 }
 
 function parseLine(line: string, path: string, number: number): JsonLine | undefined {
@@ -68,23 +148,31 @@ function parseLine(line: string, path: string, number: number): JsonLine | undef
 export function explainRead(path: string, what: string, error: unknown): unknown {
   const code = errorCode(error);
   if (code === 'ENOENT') return new UserError(`${path}: no such file; give the path of ${what}`);
-  if (code === 'EISDIR') return new UserError(`${path}: is a folder; give the path of ${what}`);
-  if (code === 'EACCES') return new UserError(`${path}: may not be read; change its permissions`);
   if (code?.startsWith('Z_')) {
     return new UserError(`${path}: is not a whole gzip file; make or fetch it again`);
   }
-  return error;
+  if (code === 'ERR_BUFFER_TOO_LARGE' || code === 'ERR_FS_FILE_TOO_LARGE') {
+    return new UserError(
+      `${path}: unpacks to more than ${UNPACKED_LIMIT >> 20} MiB; see whether it is ${what}, and unpack it`,
+    );
+  }
+  return files.explainRead(path, what, error, `give the path of ${what}`);
 }
 
 /** The string under `key`, or a `UserError` that says what is there instead. */
-export function stringField({ value, where }: JsonLine, key: string): string {
-  const field = value[key];
-  if (typeof field === 'string') return field;
+export function stringField(line: JsonLine, key: string): string {
+  const field = line.value[key];
+  if (typeof field === 'string') return wholeText(line, field);
   const found = field === undefined ? `has no "${key}"` : `has "${key}" ${shown(field)}`;
-  throw new UserError(`${where}: ${found}; "${key}" must be a string`);
+  throw new UserError(`${line.where}: ${found}; "${key}" must be a string`);
 }
 
-function shown(value: unknown): string {
-  const text = JSON.stringify(value);
-  return text.length > 40 ? `${text.slice(0, 40)}…` : text;
+/** A text that can be written as UTF-8: JSON can name half a character, which would be replaced in silence. */
+export function wholeText({ where }: JsonLine, text: string): string {
+  const half = /\p{Surrogate}/u.exec(text);
+  if (!half) return text;
+  const code = `\\u${half[0].charCodeAt(0).toString(16)}`;
+  throw new UserError(
+    `${where}: holds ${code}, one half of a surrogate pair without the other; mend the text`,
+  );
 }

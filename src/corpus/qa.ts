@@ -1,7 +1,5 @@
-import { readFileSync } from 'node:fs';
-import { gunzipSync } from 'node:zlib';
 import { UserError } from '../errors.ts';
-import { explainRead, type JsonLine, parseJsonLines, stringField } from './jsonl.ts';
+import { type JsonLine, readJsonLinesSync, stringField, wholeText } from './jsonl.ts';
 
 /** A question and every answer that counts as right. */
 export interface Question {
@@ -13,14 +11,7 @@ export interface Question {
 
 /** Reads a whole question set: JSONL (or `.jsonl.gz`) of `{"question", "answer": [string, …], "passage_id"?}`. */
 export function readQuestions(path: string): Question[] {
-  let text: string;
-  try {
-    const bytes = readFileSync(path);
-    text = (path.endsWith('.gz') ? gunzipSync(bytes) : bytes).toString('utf8');
-  } catch (error) {
-    throw explainRead(path, 'a JSONL file of questions', error);
-  }
-  const questions = parseJsonLines(text, path).map((line) => {
+  const questions = Array.from(readJsonLinesSync(path, 'a JSONL file of questions'), (line) => {
     const passageId = line.value.passage_id;
     return {
       question: stringField(line, 'question'),
@@ -35,15 +26,15 @@ export function readQuestions(path: string): Question[] {
 }
 
 /** Under "answer", or "answers" as some data sets have it; a lone string is a list of one. */
-function answersOf({ value, where }: JsonLine): string[] {
-  const field = value.answer ?? value.answers;
+function answersOf(line: JsonLine): string[] {
+  const field = line.value.answer ?? line.value.answers;
   const answers = typeof field === 'string' ? [field] : field;
   if (
     !Array.isArray(answers) ||
     answers.length === 0 ||
     answers.some((answer) => typeof answer !== 'string')
   ) {
-    throw new UserError(`${where}: "answer" must be a list of one or more strings`);
+    throw new UserError(`${line.where}: "answer" must be a list of one or more strings`);
   }
-  return answers as string[];
+  return answers.map((answer) => wholeText(line, answer));
 }

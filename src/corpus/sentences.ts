@@ -14,14 +14,39 @@ const segmenter = new Intl.Segmenter('en', { granularity: 'sentence' });
 export function splitSentences(text: string): Range[] {
   const sentences: Range[] = [];
   let start = 0;
-  for (const { index } of segmenter.segment(text)) {
-    if (index > start && endsSentence(text, start, index)) {
+  for (const index of proposedEnds(text)) {
+    if (endsSentence(text, start, index)) {
       pushTrimmed(sentences, text, start, index);
       start = index;
     }
   }
   pushTrimmed(sentences, text, start, text.length);
   return sentences;
+}
+
+/** UTF-16 units that the segmenter is given at a time: each of its steps takes time in proportion to all that it has. */
+const WINDOW = 1024;
+/** An end rests on what follows: one so near the end of a window is left to the next window. */
+const MARGIN = 256;
+
+/** Where Unicode's rules end a sentence within the text, ascending. A window begins where a sentence does. */
+function* proposedEnds(text: string): Generator<number> {
+  let from = 0;
+  let size = WINDOW;
+  for (;;) {
+    const to = Math.min(text.length, from + size);
+    let next = from;
+    for (const { index } of segmenter.segment(text.slice(from, to))) {
+      if (to < text.length && index > size - MARGIN) break;
+      if (index === 0) continue;
+      next = from + index;
+      yield next;
+      if (size > WINDOW) break; // beyond a long sentence small windows do again
+    }
+    if (to === text.length && !(size > WINDOW && next > from)) return;
+    size = next > from ? WINDOW : size * 2;
+    from = next;
+  }
 }
 
 function pushTrimmed(sentences: Range[], text: string, start: number, end: number): void {

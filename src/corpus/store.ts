@@ -20,7 +20,7 @@ import { closeSync, fstatSync, fsyncSync, openSync, readFileSync, readSync, writ
 import { join } from 'node:path';
 import * as z from 'zod';
 import { errorCode, UserError } from '../errors.ts';
-import { type FileSeal, readJson, sha256File, writeFileAtomic } from '../files.ts';
+import { explainRead, type FileSeal, readJson, sha256File, writeFileAtomic } from '../files.ts';
 import { loadWordPiece, type WordPiece } from '../tokenizer/wordpiece.ts';
 
 /** Z, open for reading. */
@@ -370,6 +370,11 @@ function readManifest(dir: string): { manifest: Manifest; sha256: string } {
       throw new UserError(`${path}: its counts do not agree with the length of ${name}; ${REMEDY}`);
     }
   }
+  if (manifest.sentencesFromBlocks && manifest.files['sentence-tokens.bin'].bytes > 0) {
+    throw new UserError(
+      `${path}: says of sentence-tokens.bin both that it is in use and that it is not; ${REMEDY}`,
+    );
+  }
   return { manifest, sha256: createHash('sha256').update(readFileSync(path)).digest('hex') };
 }
 
@@ -510,12 +515,12 @@ function fileReader(path: string, size: number): FileReader {
     fd = openSync(path, 'r');
   } catch (error) {
     if (errorCode(error) === 'ENOENT') throw damaged(path, 'is missing');
-    throw error;
+    throw explainRead(path, 'a file of the corpus', error, REMEDY);
   }
-  const found = fstatSync(fd).size;
-  if (found !== size) {
+  const found = fstatSync(fd);
+  if (!found.isFile() || found.size !== size) {
     closeSync(fd);
-    throw damaged(path, `is ${found} bytes long, not ${size}`);
+    throw damaged(path, found.isFile() ? `is ${found.size} bytes long, not ${size}` : 'is not a file');
   }
   const window = Buffer.alloc(Math.min(4096, size));
   let windowAt = 0;

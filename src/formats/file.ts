@@ -1,5 +1,6 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { errorCode, UserError } from '../errors.ts';
+import { explainRead } from '../files.ts';
 
 /** A file open for reading by position: it may be larger than memory, and larger than one read of Node.js. */
 export interface OpenFile {
@@ -24,7 +25,7 @@ export function openFile(path: string, what: string): OpenFile {
     fd = openSync(path, 'r');
   } catch (error) {
     if (errorCode(error) === 'ENOENT') throw new UserError(`${path}: no such file; check the path`);
-    throw error;
+    throw explainRead(path, 'a file of weights', error, 'check the path');
   }
   const stat = fstatSync(fd);
   if (!stat.isFile()) {

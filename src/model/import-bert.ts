@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { UserError } from '../errors.ts';
+import { shown, UserError } from '../errors.ts';
 import { readJson } from '../files.ts';
 import type { StoredTensor } from '../formats/tensors.ts';
 import { type BertConfig, bertShapes, type Shape } from './bert.ts';
@@ -143,7 +143,7 @@ export function readHubConfig(folder: string): ImportConfig {
     const value = fields[field];
     if (value === undefined) return undefined;
     if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
-    throw new UserError(`${file}: ${field} is ${JSON.stringify(value)}, not a size; download it again`);
+    throw new UserError(`${file}: ${field} is ${shown(value)}, not a size; download it again`);
   };
   const needed = (field: string): number => {
     const value = size(field);
@@ -159,7 +159,7 @@ export function readHubConfig(folder: string): ImportConfig {
   const gelu = tanh ? 'tanh' : activation === 'gelu' ? 'exact' : undefined;
   if (!gelu) {
     throw new UserError(
-      `${file}: hidden_act is ${JSON.stringify(activation)}, only gelu and gelu_new can be imported`,
+      `${file}: hidden_act is ${shown(activation)}, only gelu and gelu_new can be imported`,
     );
   }
   const segments = size('type_vocab_size') ?? 2;
@@ -171,7 +171,7 @@ export function readHubConfig(folder: string): ImportConfig {
   const positionKind = fields.position_embedding_type ?? 'absolute';
   if (positionKind !== 'absolute') {
     throw new UserError(
-      `${file}: position_embedding_type is ${JSON.stringify(positionKind)}, only absolute positions can be imported`,
+      `${file}: position_embedding_type is ${shown(positionKind)}, only absolute positions can be imported`,
     );
   }
   const [projection, spanHidden] = [size('retriever_proj_size'), size('span_hidden_size')];
@@ -329,6 +329,20 @@ function decoderIsTied(tensors: Map<string, StoredTensor>, base: string, prefix:
   return words.read().every((value, i) => value === a[i]);
 }
 
+/** The values of a tensor, which must be floats and finite: one that is not would spread through every step of training. */
+function readWeights(file: string, name: string, tensor: StoredTensor): Float32Array {
+  if (!/^(F64|F32|F16|BF16)$/.test(tensor.dtype)) {
+    throw new UserError(
+      `${file}: ${name} is of ${tensor.dtype}, weights are floats; download the model again or choose another`,
+    );
+  }
+  const values = tensor.read();
+  if (values.every(Number.isFinite)) return values;
+  throw new UserError(
+    `${file}: ${name} holds values that are not finite; download the model again or choose another`,
+  );
+}
+
 /** One parameter of ours from its sources: linear weights [out, in] are transposed, several laid side by side. */
 function convert(
   file: string,
@@ -341,7 +355,7 @@ function convert(
   const expected = dense ? [width, ours.shape[0]] : [...ours.shape.slice(0, -1), width];
   const read = (name: string): Float32Array => {
     const tensor = tensors.get(name)!;
-    if (tensor.shape.join() === expected.join()) return tensor.read();
+    if (tensor.shape.join() === expected.join()) return readWeights(file, name, tensor);
     throw new UserError(
       `${file}: ${name} has the shape [${tensor.shape}], the configuration needs [${expected}]; ` +
         'take config.json and weights of one and the same model, and its sizes',

@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto';
-import { UserError } from '../errors.ts';
+import { shown, UserError } from '../errors.ts';
 import { type FileSeal, writeStreamAtomic } from '../files.ts';
 import { type OpenFile, openFile, orClose } from '../formats/file.ts';
 import {
@@ -126,11 +126,11 @@ function placeOf(path: string, name: string, entry: unknown): Place {
   const bad = (what: string): never => fail(path, `tensor "${name}" ${what}`);
   const { dtype, shape, data_offsets: offsets } = record(entry) ?? bad('is no object');
   if (typeof dtype !== 'string' || !Object.hasOwn(ELEMENT_BYTES, dtype)) {
-    return bad(`has the unknown dtype ${JSON.stringify(dtype)}`);
+    return bad(`has the unknown dtype ${shown(dtype)}`);
   }
-  if (!isCounts(shape)) return bad(`has the shape ${JSON.stringify(shape)}`);
+  if (!isCounts(shape)) return bad(`has the shape ${shown(shape)}`);
   if (!isCounts(offsets) || offsets.length !== 2 || offsets[0] > offsets[1]) {
-    return bad(`has the data offsets ${JSON.stringify(offsets)}`);
+    return bad(`has the data offsets ${shown(offsets)}`);
   }
   const [begin, end] = offsets;
   // A product past 2^53 is inexact, but far above any length that `end - begin` can have.

@@ -1,6 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { UserError } from '../errors.ts';
+import { shown, UserError } from '../errors.ts';
 import { inside, readJson } from '../files.ts';
 import { readTensorBundle } from '../formats/tensor-bundle.ts';
 import type { StoredTensor, TensorFile } from '../formats/tensors.ts';
@@ -73,9 +73,7 @@ function openParts(folder: string, index: string): TensorFile {
     const tensors = new Map<string, StoredTensor>();
     for (const [name, part] of Object.entries(map)) {
       if (typeof part !== 'string' || !READERS.some(([end]) => part.endsWith(end))) {
-        throw new UserError(
-          `${index}: names ${JSON.stringify(part)} for ${name}, no file of weights; ${again}`,
-        );
+        throw new UserError(`${index}: names ${shown(part)} for ${name}, no file of weights; ${again}`);
       }
       const file = files.get(part) ?? open(inside(folder, part));
       files.set(part, file);

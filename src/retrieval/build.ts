@@ -22,6 +22,7 @@ import {
 } from '../files.ts';
 import {
   explainSave,
+  type Graph,
   type GraphShape,
   newGraph,
   release,
@@ -102,7 +103,7 @@ async function fill(part: string, input: BuildInput, options: BuildOptions): Pro
   const shape = { dimensions, scalar, connectivity, expansionAdd };
   const { corpusSha256, weightsSha256, encoding } = input;
   const reusedFrom = input.reuse?.sha256 ?? '';
-  const identity = { corpusSha256, weightsSha256, encoding, reusedFrom, rows, ...shape };
+  const identity: Identity = { corpusSha256, weightsSha256, encoding, reusedFrom, rows, ...shape };
   const threads = usableThreads(options.threads);
   const left = readShards(part, identity);
   if (left.length === 0) rmSync(part, { recursive: true, force: true });
@@ -162,7 +163,7 @@ async function fill(part: string, input: BuildInput, options: BuildOptions): Pro
  * what is embedded now.
  */
 async function addAll(
-  graph: ReturnType<typeof newGraph>,
+  graph: Graph,
   file: number,
   part: string,
   left: readonly Shard[],
@@ -214,7 +215,7 @@ async function addAll(
     if (added % SHARD === 0 || added === rows) {
       fsyncSync(file);
       shards.push({ rows: added - shards.length * SHARD, sha256: hash.digest('hex') });
-      writeShards(part, identity as Identity, shards);
+      writeShards(part, identity, shards);
       hash = createHash('sha256');
     }
     await show();

@@ -1,4 +1,4 @@
-import { closeSync, fsyncSync, openSync, statSync } from 'node:fs';
+import { closeSync, fsyncSync, openSync, rmSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { Index, MetricKind, ScalarKind } from 'usearch';
@@ -93,7 +93,7 @@ export function viewGraph(graph: Graph, path: string, rows: number, dimensions: 
 /**
  * Writes the graph to `path`, synced, and views what was written: afterwards the vectors lie in the file, no longer in
  * memory. usearch leaves out the end of the file without a word when the disk gets full at the very last; viewing
- * throws for a file that lacks but one byte. A file that is not whole is a `UserError`.
+ * throws for a file that lacks but one byte. A file that is not whole is a `UserError`, and does not go on filling the disk.
  */
 export function saveGraph(graph: Graph, path: string, rows: number, dimensions: number): void {
   try {
@@ -101,7 +101,9 @@ export function saveGraph(graph: Graph, path: string, rows: number, dimensions: 
     syncFile(path);
     viewGraph(graph, path, rows, dimensions);
   } catch (error) {
-    throw explainSave(path, error);
+    const told = explainSave(path, error);
+    rmSync(path, { force: true });
+    throw told;
   }
 }
 

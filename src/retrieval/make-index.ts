@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { join } from 'node:path';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
@@ -13,7 +13,7 @@ import { buildIndex } from './build.ts';
 import { encodeBlocks } from './encode-blocks.ts';
 import { breathe, type Life } from './life.ts';
 import { isWhole, openReuse, type Reuse } from './reuse.ts';
-import { clearIndexes, currentIndex, type IndexManifest, indexFolders, MANIFEST, publish } from './search.ts';
+import { clearIndexes, type IndexManifest, indexFolders, MANIFEST, publish } from './search.ts';
 
 /** The index that was published, in the folder `name`. */
 export interface MadeIndex {
@@ -69,7 +69,7 @@ export async function makeIndex(
       connectivity: index.connectivity,
       expansionAdd: index.expansionAdd,
     };
-    const standing = standingIndexes(root);
+    const standing = indexFolders(root).map(({ name, ...manifest }) => ({ name, manifest }));
     const found = await wholeIndex(root, standing, wanted, life);
     if (found) {
       const manifest = { ...found.manifest, step };
@@ -107,15 +107,6 @@ export async function makeIndex(
     reuse?.close();
     unlock();
   }
-}
-
-/** Indexes in `root`, the current one first, then the newest. */
-function standingIndexes(root: string): MadeIndex[] {
-  const current = currentIndex(root);
-  const rank = ({ name }: MadeIndex) => (current && name === basename(current) ? 0 : 1);
-  return indexFolders(root)
-    .map(({ name, ...manifest }) => ({ name, manifest }))
-    .sort((a, b) => rank(a) - rank(b));
 }
 
 /** The index that is wanted, where it stands undamaged. */

@@ -280,17 +280,20 @@ export function startRefresher(
   process.on('exit', leave);
 
   function stopChild(): Promise<void> {
-    process.off('exit', leave);
     clearTimeout(alarm);
     clearTimeout(restart);
     waiting = undefined;
     inWork = undefined;
     const last = child;
-    if (!last) return Promise.resolve();
+    if (!last) {
+      process.off('exit', leave);
+      return Promise.resolve();
+    }
     return new Promise((resolve) => {
       const kill = setTimeout(() => last.kill('SIGKILL'), times.grace);
       gone = () => {
         clearTimeout(kill);
+        process.off('exit', leave);
         resolve();
       };
       tell(last, { type: 'stop' });

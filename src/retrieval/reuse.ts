@@ -41,8 +41,7 @@ export async function openReuse(
   while (size < rows * 1.5) size *= 2;
   const table = new Uint32Array(size);
   for (let row = 0; row < rows; row++) {
-    const found = place(words[2 * row], words[2 * row + 1]);
-    if (table[found] === 0) table[found] = row + 1; // of copies of a block the first
+    table[place(words[2 * row], words[2 * row + 1])] = row + 1; // of copies of a block the last
     if (row % HASHES_AT_ONCE === 0) await breathe(life);
   }
   const file = openSync(inside(dir, manifest.embeddings.name), 'r');

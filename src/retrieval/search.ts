@@ -229,13 +229,7 @@ export function openIndex(dir: string, options: OpenOptions): SearchIndex {
     },
     swap(nextDir, { hash = true } = {}) {
       const old = opened();
-      const next = openFolder(nextDir, { ...options, corpusSha256: old.manifest.corpusSha256 }, hash);
-      if (next.manifest.dimensions !== old.manifest.dimensions) {
-        closeFolder(next);
-        throw new UserError(
-          `${nextDir}: its embeddings have ${next.manifest.dimensions} dimensions, those in use ${old.manifest.dimensions}; ${REBUILD}`,
-        );
-      }
+      const next = openFolder(nextDir, options, hash, old.manifest);
       open = next;
       closeFolder(old);
     },
@@ -254,10 +248,17 @@ interface Opened {
   embeddings: number;
 }
 
-function openFolder(dir: string, options: OpenOptions, hash: boolean): Opened {
+/** @param inUse of the index that this one is to replace */
+function openFolder(dir: string, options: OpenOptions, hash: boolean, inUse?: IndexManifest): Opened {
   const manifest = readManifest(dir);
-  if (options.corpusSha256 !== undefined && manifest.corpusSha256 !== options.corpusSha256) {
+  const { corpusSha256 = inUse?.corpusSha256 } = options;
+  if (corpusSha256 !== undefined && manifest.corpusSha256 !== corpusSha256) {
     throw new UserError(`${join(dir, MANIFEST)}: this index belongs to another corpus; ${REBUILD}`);
+  }
+  if (inUse && (manifest.rows !== inUse.rows || manifest.dimensions !== inUse.dimensions)) {
+    throw new UserError(
+      `${join(dir, MANIFEST)}: ${manifest.rows} rows of ${manifest.dimensions} cannot take the place of the ${inUse.rows} of ${inUse.dimensions} in use; ${REBUILD}`,
+    );
   }
   for (const seal of [manifest.file, manifest.embeddings, manifest.blocks]) checkSeal(dir, seal, hash);
   const graphPath = inside(dir, manifest.file.name);

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
-import { errorCode, UserError } from '../errors.ts';
+import { shown, UserError } from '../errors.ts';
+import { readText } from '../files.ts';
 import { basicTokenizer } from './basic.ts';
 import { pieceTrie } from './piece-trie.ts';
 
@@ -35,23 +35,12 @@ export const SPECIAL_TOKENS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]'] as 
 /** Longer words, in characters, become one [UNK]. As Hugging Face does; google-research/bert reads up to 200. */
 export const LONGEST_WORD = 100;
 
+/** UTF-16 units of a line of a vocabulary; a longer one is no word piece, and a search tree over it would fill the memory. */
+const LONGEST_PIECE = 1000;
+
 /** Reads a BERT `vocab.txt`: one piece a line, the line number less one is the id. */
 export function loadWordPiece(vocabPath: string, lowercase: boolean): WordPiece {
-  let text: string;
-  try {
-    text = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true }).decode(readFileSync(vocabPath));
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') {
-      throw new UserError(`${vocabPath}: no such vocabulary; give the path of a BERT vocab.txt`);
-    }
-    if (errorCode(error) === 'EISDIR') {
-      throw new UserError(`${vocabPath}: is a folder; give the path of the vocab.txt in it`);
-    }
-    if (errorCode(error) === 'ERR_ENCODING_INVALID_ENCODED_DATA') {
-      throw new UserError(`${vocabPath}: is not UTF-8 text; a vocabulary holds one word piece a line`);
-    }
-    throw error;
-  }
+  const text = readText(vocabPath, 'vocabulary', 'give the path of a BERT vocab.txt');
   const lines = text.split(/\r?\n/);
   if (lines.at(-1) === '') lines.pop();
   checkVocabulary(lines, vocabPath);
@@ -64,10 +53,15 @@ function checkVocabulary(vocabulary: readonly string[], path: string): void {
     const piece = vocabulary[i];
     if (piece === '')
       throw new UserError(`${path}: line ${i + 1} is empty; every line must hold a word piece`);
+    if (piece.length > LONGEST_PIECE) {
+      throw new UserError(
+        `${path}: line ${i + 1} is ${piece.length} characters long; a word piece has at most ${LONGEST_PIECE}, give a vocab.txt of BERT's form`,
+      );
+    }
     const earlier = lineOf.get(piece);
     if (earlier !== undefined) {
       throw new UserError(
-        `${path}: line ${i + 1} repeats "${piece}" of line ${earlier}; every piece must be there once`,
+        `${path}: line ${i + 1} repeats ${shown(piece)} of line ${earlier}; every piece must be there once`,
       );
     }
     lineOf.set(piece, i + 1);

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { ask } from '../../src/commands/ask.ts';
+import { buildRunIndex } from '../../src/commands/build-index.ts';
 import type { Context } from '../../src/commands/context.ts';
 import { evalExactMatch, evalRecall } from '../../src/commands/eval.ts';
 import { finetuneQa } from '../../src/commands/finetune-qa.ts';
@@ -102,4 +103,18 @@ test('pretraining that is taken up again without its index makes one from the we
   const { step } = latestState(run.checkpoint('pretrain'))!;
   assert.equal((await pretrain(off)).stopped, false);
   assert.equal(current(run).step, step);
+});
+
+test('a corpus with one more document keeps the vectors of all others, and an unfinished stage is not taken up with it', async () => {
+  const { run, config } = main;
+  const before = (await buildRunIndex(main, 'ict')).rows;
+  const text = 'Orla Venn was born in Quenfell in 1912. She founded the mill of Drost in 1940.';
+  appendFileSync(join(folder, 'documents.jsonl'), `${JSON.stringify({ title: 'Orla Venn', text })}\n`);
+  await prepareCorpus(run, config);
+  const { rows, reused } = await buildRunIndex(main, 'ict');
+  assert.deepEqual([rows, reused], [before + 1, before]);
+  await assert.rejects(ictWarmup(open('ict.steps=9')), /was begun on another corpus/);
+  // Evaluations find the index of the corpus as it is now.
+  assert.equal((await evalRecall(main, 'ict')).questions > 0, true);
+  assert.equal(current(run).rows, before + 1);
 });

@@ -72,3 +72,50 @@ test('a reader who stops early lets go of the file', async () => {
     break;
   }
 });
+
+test('text that is no UTF-8 or names half a character is refused with its line, not replaced', async () => {
+  const latin1 = Buffer.from(`${lines}\n{"text": "caf\xe9"}\n`, 'latin1');
+  await refuses(latin1, /documents\.jsonl: line 5: is not UTF-8 text; save the file as UTF-8/);
+  await refuses(Buffer.from(`\uFEFF${lines}`, 'utf16le'), /line 1: is not UTF-8/);
+  await refuses('{"text": "a \\ud83d b"}', /line 1: holds \\ud83d, one half of a surrogate pair/);
+  await refuses('{"id": "\\udc00", "text": ""}', /line 1: holds \\udc00/);
+  assert.equal((await read('{"text": "\\ud83d\\ude00\\u0000"}'))[0].text, '\u{1F600}\0');
+});
+
+test('only a line feed ends a line, wherever the pieces of the file end', async () => {
+  const text = 'Two\u2028\u2029\u0085 lines \u{1F600}. ';
+  const long = text.repeat(20_000); // more than a piece
+  const content = `{"text": ${JSON.stringify(text)}}\r\n{"text": ${JSON.stringify(long)}}\n\n\n{"text": "last"}`;
+  const texts = [text, long, 'last'];
+  for (const [bytes, name] of [
+    [content, 'documents.jsonl'],
+    [gzipSync(content), 'documents.jsonl.gz'],
+  ] as const)
+    assert.deepEqual(
+      (await read(bytes, name)).map((document) => document.text),
+      texts,
+    );
+  await refuses(`${content}\n[1]`, /line 6: is no JSON object/);
+});
+
+test('a line that would fill the memory is refused before it is whole', async () => {
+  const line = Buffer.alloc((16 << 20) + 100, 'x');
+  await refuses(line, /documents\.jsonl: line 1: is longer than 16 MiB; split what it holds/);
+  const bomb = gzipSync(Buffer.concat([Buffer.from('{"text": "One."}\n'), Buffer.alloc(64 << 20, ' ')]));
+  const before = process.memoryUsage().arrayBuffers;
+  await refuses(bomb, /documents\.jsonl\.gz: line 2: is longer than 16 MiB/, 'documents.jsonl.gz');
+  assert.ok(process.memoryUsage().arrayBuffers - before < 48 << 20);
+});
+
+test('values of any depth and size are told in a few words', async () => {
+  const deep = `${'['.repeat(50_000)}${']'.repeat(50_000)}`;
+  await refuses(`{"text": ${deep}}`, /line 1: has "text" something nested too deep to show; "text" must be/);
+  await refuses(`{"text": [${'1,'.repeat(1000)}1]}`, /^.{1,200}$/);
+  await refuses('{"__proto__": {"text": "x"}}', /line 1: has no "text"/);
+});
+
+test('a number as id is kept exactly or refused', async () => {
+  assert.equal((await read('{"id": 9007199254740991, "text": ""}'))[0].id, '9007199254740991');
+  await refuses('{"id": 9007199254740993, "text": ""}', /too large to be kept exactly; put it in quotes/);
+  await refuses('{"id": 1e999, "text": ""}', /too large/);
+});

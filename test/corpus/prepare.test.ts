@@ -4,6 +4,7 @@ import {
   appendFileSync,
   createReadStream,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -95,6 +96,7 @@ test('documents become blocks with titles, texts, tokens and sentence starts', a
     emptyDocuments: 1,
     nearEmptyBlocks: 0,
     duplicateBlocks: 1,
+    duplicateIds: 0,
     cutSentences: 0,
     withoutSpan: 1,
     spanTooFar: 0,
@@ -314,6 +316,9 @@ test('every damaged file is a user error that names it', async () => {
   changed(/"blocks": 4/, '"blocks": 5', /counts do not agree with the length of blocks\.idx/);
   changed(/"realm corpus"/, '"other"', /is not the manifest of a prepared corpus \(format/);
   changed(/"blocks": 4/, '"blocks": -4', /is not the manifest of a prepared corpus \(blocks/);
+  rmSync(join(dir, 'text.bin'));
+  mkdirSync(join(dir, 'text.bin'));
+  assert.throws(() => openCorpus(dir), /text\.bin: is not a file; the corpus is damaged/);
 });
 
 test('offsets and ids that point astray are user errors, not wrong data', async () => {
@@ -388,4 +393,42 @@ test('real documents: blocks fit, and their tokens are those of their text', {
   }
   assert.equal(spans, counts.spans);
   corpus.close();
+});
+
+test('a manifest cannot make sentences of their own pass for sentences of the blocks', async () => {
+  const sentences = join(folder, 'own.jsonl');
+  writeFileSync(sentences, '{"text": "Osk was born in 1812."}\n');
+  const { dir } = await prepared({ sentences });
+  const manifest = join(dir, 'manifest.json');
+  const text = readFileSync(manifest, 'utf8');
+  writeFileSync(manifest, text.replace('"sentencesFromBlocks": false', '"sentencesFromBlocks": true'));
+  assert.throws(
+    () => openCorpus(dir),
+    (error) =>
+      error instanceof UserError && /manifest\.json: says of sentence-tokens\.bin both/.test(error.message),
+  );
+});
+
+test('texts without a name or a date make no corpus', async () => {
+  const sentences = join(folder, 'plain.jsonl');
+  writeFileSync(sentences, '{"text": "it rained."}\n');
+  const dir = join(folder, 'none');
+  await assert.rejects(
+    prepare({ documents: path, sentences, vocab, blockTokens: 24, queryTokens: 20, dir }),
+    (error) =>
+      error instanceof UserError &&
+      /plain\.jsonl: not one sentence holds a name or a date/.test(error.message),
+  );
+  assert.ok(!existsSync(dir));
+});
+
+test('documents that share an id are counted', async () => {
+  const twice = join(folder, 'twice.jsonl');
+  const lines = ['a', 'b', 'a', 'c', 'a', 'b'].map((id) =>
+    JSON.stringify({ id, title: 'Osk', text: `Osk saw Vell in 1812, ${id}.` }),
+  );
+  writeFileSync(twice, lines.join('\n'));
+  const { counts } = await prepared({ documents: twice });
+  assert.equal(counts.duplicateIds, 3);
+  assert.equal((await prepared()).counts.duplicateIds, 0);
 });

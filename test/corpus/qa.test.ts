@@ -43,3 +43,15 @@ test('a bad line is told by file and number', () => {
   refuses('not gzip', /is not a whole gzip file/, 'questions.jsonl.gz');
   assert.throws(() => readQuestions(join(folder, 'none')), /none: no such file/);
 });
+
+test('what is no text, or unpacks to more than questions can be, is refused', () => {
+  const line = '{"question": "who", "answer": ["A"]}\n';
+  refuses(Buffer.from(`${line}{"question": "caf\xe9"}\n`, 'latin1'), /line 2: is not UTF-8 text/);
+  refuses('{"question": "who", "answer": ["\\ud800"]}', /line 1: holds \\ud800/);
+  refuses(
+    gzipSync(Buffer.alloc(80 << 20)),
+    /unpacks to more than 64 MiB; .* unpack it/,
+    'questions.jsonl.gz',
+  );
+  assert.equal(read(line.repeat(20_000)).length, 20_000);
+});

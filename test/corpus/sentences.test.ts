@@ -46,3 +46,15 @@ test('no sentence begins or ends with white space, and nothing else is lost', ()
   assert.deepEqual(splitSentences(' \n '), []);
   assert.deepEqual(splitSentences(''), []);
 });
+
+test('a long text is split as its parts are, and in time that grows with its length', () => {
+  const text = 'Dr. Ames came to Vell at 5 p.m. in May. "Why?" he asked. ';
+  const long = `${text.repeat(5000)}${'X'.repeat(5000)} yes. ${text.repeat(5000)}`;
+  const began = performance.now();
+  const found = sentences(long);
+  assert.ok(performance.now() - began < 10_000); // the segmenter at one go takes minutes
+  const parts = sentences(text);
+  assert.deepEqual(found.slice(0, 10_000), Array(5000).fill(parts).flat());
+  assert.equal(found[10_000], `${'X'.repeat(5000)} yes.`);
+  assert.deepEqual(found.slice(10_001), Array(5000).fill(parts).flat());
+});

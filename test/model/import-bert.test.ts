@@ -162,6 +162,32 @@ describe('a folder that does not fit is refused with the reason', () => {
     refused(/has no BERT embeddings under Hugging Face's names \(it begins with gpt\./);
   });
 
+  test('weights that are not finite, or no floats', () => {
+    const path = join(folder, 'model.safetensors');
+    const whole = readFileSync(path);
+    const last = whole.length - 4;
+    for (const value of [Number.NaN, Infinity]) {
+      // The word embeddings fill the whole of their place, and are not the last.
+      const bytes = Buffer.from(whole);
+      for (let at = last; at > last - 4 * 60; at -= 4) bytes.writeFloatLE(value, at);
+      writeFileSync(path, bytes);
+      refused(/model\.safetensors: \S+ holds values that are not finite/);
+    }
+    writeFileSync(path, Buffer.from(whole.toString('latin1').replaceAll('"F32"', '"I32"'), 'latin1'));
+    refused(/model\.safetensors: \S+ is of I32, weights are floats/);
+  });
+
+  test('fields of any depth', () => {
+    const deep = `${'['.repeat(50_000)}${']'.repeat(50_000)}`;
+    for (const field of ['hidden_size', 'hidden_act', 'position_embedding_type']) {
+      editConfig({ [field]: 'HERE' });
+      const file = join(folder, 'config.json');
+      writeFileSync(file, readFileSync(file, 'utf8').replace('"HERE"', deep));
+      refused(new RegExp(`${field} is something nested too deep to show`));
+      editConfig({ [field]: undefined });
+    }
+  });
+
   test('another activation, segments, positions', () => {
     editConfig({ hidden_act: 'relu' });
     refused(/hidden_act is "relu"/);

@@ -168,6 +168,12 @@ describe('a file that breaks the format is refused with its name and what is wro
     close();
   });
 
+  test('a shape nested deep', () => {
+    const deep = `${'['.repeat(50_000)}${']'.repeat(50_000)}`;
+    file(`{"a":{"dtype":"F32","shape":${deep},"data_offsets":[0,4]}}`, 4);
+    assert.throws(() => readSafetensors(path), userError(/has the shape something nested too deep/));
+  });
+
   test('text that is not UTF-8', () => {
     file('{"a\u00e9":1}', 0);
     const bytes = readFileSync(path);

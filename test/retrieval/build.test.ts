@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
   appendFileSync,
   cpSync,
@@ -19,6 +20,7 @@ import { UserError } from '../../src/errors.ts';
 import { type BuildInput, buildIndex } from '../../src/retrieval/build.ts';
 import { openIndex, readManifest } from '../../src/retrieval/search.ts';
 import { SHARD } from '../../src/retrieval/shards.ts';
+import { smallDisk } from '../support/small-disk.ts';
 import { clustered, input, OPTIONS, P, pieces } from './vectors.ts';
 
 const ROWS = 3000;
@@ -73,6 +75,7 @@ test('a failed build leaves nothing behind', async () => {
   const large = vectors.slice(0, 200 * P);
   large[9 * P] = 70000;
   const f16 = { ...OPTIONS, scalar: 'f16' as const };
+  const opened = openDescriptors();
   await assert.rejects(buildIndex(dir, input(nan), OPTIONS), /block 150 holds NaN/);
   await assert.rejects(buildIndex(dir, input(large), f16), /block 9 holds 70000/);
   await assert.rejects(buildIndex(dir, input(vectors, { rows: ROWS - 1 }), OPTIONS), /more than 2999/);
@@ -83,6 +86,7 @@ test('a failed build leaves nothing behind', async () => {
   await assert.rejects(buildIndex(dir, input(vectors.subarray(1)), OPTIONS), /whole number of rows/);
   await assert.rejects(buildIndex(dir, input(new Float32Array(0)), OPTIONS), UserError);
   assert.deepEqual(readdirSync(join(root, 'failed')), []);
+  assert.equal(openDescriptors(), opened);
 });
 
 test('a build shows progress piece by piece and stops at its signal', async () => {
@@ -104,6 +108,7 @@ test('a build shows progress piece by piece and stops at its signal', async () =
 test('given probes measure the recall of those queries', async () => {
   const dir = join(root, 'probes');
   const probes = clustered(30, 8);
+  const vectors = clustered(5000, 9); // more than are searched at a time
   const manifest = await buildIndex(dir, input(vectors, { probes }), {
     ...OPTIONS,
     connectivity: 2,
@@ -224,6 +229,12 @@ for (const [what, harm, from] of [
   ['a folder for a resume manifest', folderForManifest, 0],
   ['a resume manifest of another format', (part) => resume(part, () => ({ format: 9 })), 0],
   ['a shard of another length', (part) => shard(part, 1, { rows: 1024 }), SHARD],
+  ['a shard of another length that is whole', shorterShard, SHARD],
+  [
+    'a file that was being written',
+    (part) => writeFileSync(join(part, `resume.json.${dead()}.tmp`), '{'),
+    LARGE,
+  ],
   ['a shard too many', (part) => resume(part, ({ shards }) => ({ shards: [...shards, shards[0]] })), LARGE],
   ['a shard of a wrong hash', (part) => shard(part, 2, { sha256: 'x' }), 2 * SHARD],
   ['another corpus', (part) => identity(part, { corpusSha256: 'other' }), 0],
@@ -236,6 +247,14 @@ for (const [what, harm, from] of [
     assert.equal(began, from);
     assertWhole(dir);
   });
+}
+
+/** The number of a process that is no more. */
+const dead = () => spawnSync(process.execPath, ['-e', '0']).pid;
+
+function shorterShard(part: string): void {
+  const rows = readFileSync(join(part, 'embeddings.f32')).subarray(SHARD * P * 4, (SHARD + 1024) * P * 4);
+  shard(part, 1, { rows: 1024, sha256: createHash('sha256').update(rows).digest('hex') });
 }
 
 function folderForManifest(part: string): void {
@@ -295,19 +314,6 @@ test('an index that a kill left between two names comes back, and what was built
 
 // ---------------------------------------------------------------- a full disk
 
-/** A file system of `bytes` bytes in memory; undefined where none may be mounted. */
-function smallDisk(bytes: number): { dir: string; grow(bytes: number): void; unmount(): void } | undefined {
-  const dir = mkdtempSync(join(root, 'disk-'));
-  const mount = (options: string) =>
-    spawnSync('mount', ['-t', 'tmpfs', '-o', options, 'tmpfs', dir], { stdio: 'ignore' }).status === 0;
-  if (process.platform !== 'linux' || !mount(`size=${bytes}`)) return undefined;
-  return {
-    dir,
-    grow: (more) => assert.ok(mount(`remount,size=${more}`)),
-    unmount: () => spawnSync('umount', [dir]),
-  };
-}
-
 test('on a full disk a sentence says so wherever it gets full, and the build is gone on with when there is room', async (t) => {
   const few = large.subarray(0, (SHARD + 100) * P);
   const dir = join(root, 'room');
@@ -339,7 +345,7 @@ test('on a full disk a sentence says so wherever it gets full, and the build is 
   let refused = 0;
   const resumed = new Set<number>();
   for (const size of sizes) {
-    const disk = smallDisk(size);
+    const disk = smallDisk(root, size);
     if (!disk) return t.skip('no file system may be mounted');
     const before = refused;
     try {

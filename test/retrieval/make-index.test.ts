@@ -126,9 +126,8 @@ test('an index to copy from finds its rows by their hash, in any order, and says
   reuse.copy(rows, out);
   for (const [i, row] of rows.entries())
     assert.deepEqual(rowOf(out, i), row < 0 ? Array(P).fill(7) : rowOf(vectors, row));
-  const first = new Map<bigint, number>();
-  for (let b = corpus.blocks - 1; b >= 0; b--) first.set(corpus.hash(b), b);
-  for (const [hash, b] of first) {
+  const last = new Map(Array.from({ length: corpus.blocks }, (_, b) => [corpus.hash(b), b]));
+  for (const [hash, b] of last) {
     assert.equal(reuse.row(hash), b);
     // Hashes that differ in the high word alone, and in the low word alone.
     assert.equal(reuse.row(hash ^ (1n << 63n)), -1);
@@ -190,7 +189,11 @@ test('what was begun of other indexes goes, and an index of an older version is 
   mkdirSync(join(root, 'step-0'));
   writeFileSync(join(root, 'step-0', 'manifest.json'), '{"format": 1}');
   writeFileSync(join(root, 'current'), 'step-0\n');
-  await made(root, 'step-0', corpus);
+  let parts: string[] = [];
+  await makeIndex(root, 'step-0', model, corpus, config, 0, () => {
+    parts = readdirSync(root).filter((name) => name.endsWith('.part'));
+  });
+  assert.deepEqual(parts, ['step-0.part'], 'before room is needed for the new one');
   assert.deepEqual(readdirSync(root).sort(), ['current', 'step-0']);
 });
 

@@ -235,6 +235,40 @@ test('refused: an index of another corpus, opened or swapped in', async () => {
   index.close();
 });
 
+test('refused: an index of other rows swapped in, before its graph is looked at', async () => {
+  const dir = join(root, 'shorter');
+  await buildIndex(dir, input(vectors.subarray(0, 50 * P)), OPTIONS);
+  rmSync(join(dir, 'graph.usearch'));
+  const index = openIndex(main, { expansionSearch: 16 });
+  const opened = openDescriptors();
+  assert.throws(() => index.swap(dir), /50 rows of 32 cannot take the place of the 3000 of 32 in use/);
+  edit(join(dir, 'manifest.json'), {
+    rows: 100,
+    dimensions: 16,
+    blocks: { name: 'b', bytes: 800, sha256: 'a'.repeat(64) },
+  });
+  assert.throws(() => index.swap(dir), /100 rows of 16 cannot/);
+  assert.equal(openDescriptors(), opened);
+  index.close();
+});
+
+test('an index taken up without its hashes finds what an exact search does', async () => {
+  const dir = join(root, 'unhashed');
+  const others = clustered(ROWS, 13);
+  await buildIndex(dir, input(others), { ...OPTIONS, scalar: 'f16' });
+  const index = openIndex(main, { expansionSearch: 128 });
+  index.swap(dir, { hash: false });
+  const queries = clustered(50, 14);
+  const found = index.search(queries, 10);
+  let hits = 0;
+  for (let q = 0; q < 50; q++) {
+    const best = new Set(exact(others, queries, q).slice(0, 10));
+    for (let i = q * 10; i < q * 10 + 10; i++) if (best.has(found.blocks[i])) hits++;
+  }
+  assert.ok(hits / 500 > 0.95, `recall ${hits / 500}`);
+  index.close();
+});
+
 test('fifty swaps open nothing more, and the results are those of the new index', async () => {
   const dir = join(root, 'other');
   const others = clustered(ROWS, 9);

@@ -1,0 +1,409 @@
+import { readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import * as harmless from './harmless.ts';
+import {
+  ANY,
+  GZIP,
+  JSON_FILE,
+  JSON_LINES,
+  type Mutations,
+  POINTER,
+  RECORDS,
+  SAFETENSORS,
+  TEXT,
+  VOCABULARY,
+  YAML,
+} from './mutations.ts';
+import type { State } from './runs.ts';
+
+/** Files of one kind, the commands that read them, and what may be accepted of them. */
+export interface Target {
+  name: string;
+  state: State;
+  /** Which files of the state, by their paths in it. */
+  files: RegExp;
+  /** Command lines without `--run`; the cases take turns. */
+  commands: string[][];
+  mutations: Mutations;
+  judge: harmless.Judge;
+  /** Cases of each file. */
+  cases: number;
+  /** What else a refusal may name, where the file that is spoilt contradicts another and nobody can tell which is wrong. */
+  naming?: RegExp;
+  /** Why the file may be missing, where it may. */
+  mayBeMissing?: string;
+  /** Why any acceptance is right, of a whole file or a spoilt one. */
+  accepted?: string;
+  /** Of seconds a case: the short form has one. */
+  slow?: true;
+}
+
+const prepare = ['prepare', '--config', 'settings.yaml'];
+const ask = ['ask', 'Where was Talvora Benik born?'];
+const exactMatch = ['eval', 'exact-match'];
+const recall = ['eval', 'recall'];
+const doctor = ['doctor', '--config', 'settings.yaml'];
+
+const COUNTED = 'is counted here, not checked: the commands that use it do that';
+
+const text = { ...ANY, ...TEXT };
+const json = { ...text, ...JSON_FILE };
+const jsonLines = { ...text, ...JSON_LINES };
+const tensors = { ...ANY, ...SAFETENSORS };
+const records = { ...ANY, ...RECORDS };
+
+/** The files of a corpus, which every command opens. */
+function corpus(state: State, ...commands: string[][]): Target[] {
+  const common = { state, commands };
+  return [
+    {
+      ...common,
+      name: `corpus-${state}`,
+      files: /^run\/corpus\/(?!manifest\.json|vocab\.txt)/,
+      mutations: records,
+      judge: harmless.sealed,
+      cases: 7,
+    },
+    {
+      ...common,
+      name: `corpus-vocabulary-${state}`,
+      files: /^run\/corpus\/vocab\.txt$/,
+      mutations: { ...text, ...VOCABULARY },
+      judge: harmless.sealed,
+      cases: 20,
+    },
+    {
+      ...common,
+      name: `corpus-manifest-${state}`,
+      files: /^run\/corpus\/manifest\.json$/,
+      mutations: json,
+      judge: harmless.sameJson(),
+      // What the manifest says of a file is not true of it: either may be the one that is spoilt.
+      naming: /run\/corpus\b|run\/index\b/,
+      cases: 30,
+    },
+  ];
+}
+
+/** The weights, the moments and the state of one stage. */
+function checkpoint(stage: string, state: State, ...commands: string[][]): Target[] {
+  const common = { state, commands, naming: new RegExp(`checkpoints/${stage}|no retriever in this run`) };
+  return [
+    {
+      ...common,
+      name: `weights-${stage}-${state}`,
+      files: new RegExp(`^run/checkpoints/${stage}/.*model\\.safetensors$`),
+      mutations: tensors,
+      judge: harmless.weights(),
+      cases: 50,
+    },
+    {
+      ...common,
+      name: `state-${stage}-${state}`,
+      files: new RegExp(`^run/checkpoints/${stage}/.*state\\.json$`),
+      mutations: json,
+      judge: harmless.sameFields('format', 'step', 'steps'),
+      mayBeMissing: 'a stage without a state has not begun',
+      cases: 30,
+    },
+  ];
+}
+
+/** The moments of a stage's optimizer are read when the stage goes on. */
+function moments(stage: string, state: State, command: string[]): Target {
+  return {
+    name: `moments-${stage}`,
+    state,
+    files: new RegExp(`^run/checkpoints/${stage}/.*optimizer\\.safetensors$`),
+    commands: [command],
+    mutations: tensors,
+    judge: harmless.weights(),
+    naming: new RegExp(`checkpoints/${stage}`),
+    cases: 40,
+  };
+}
+
+export const TARGETS: Target[] = [
+  {
+    name: 'settings',
+    state: 'fresh',
+    files: /^settings\.yaml$/,
+    commands: [prepare],
+    mutations: { ...text, ...YAML },
+    judge: harmless.settings,
+    // The settings that a new run would have are called by the name that they would get.
+    naming: /data\/|encoder|run\/config\.yaml/,
+    cases: 110,
+  },
+  {
+    name: 'run-settings',
+    state: 'tuned',
+    files: /^run\/config\.yaml$/,
+    commands: [recall, ask],
+    mutations: { ...text, ...YAML },
+    judge: harmless.settings,
+    // Settings that a stage was not trained with do not fit what it left.
+    naming: /checkpoints\/|run\/corpus|data\/|encoder/,
+    cases: 110,
+  },
+  {
+    name: 'documents',
+    state: 'fresh',
+    files: /^data\/documents\.jsonl$/,
+    commands: [prepare, [...prepare, '--set', 'model.initial=null']],
+    mutations: jsonLines,
+    judge: harmless.documents,
+    cases: 130,
+  },
+  {
+    name: 'documents-gz',
+    state: 'fresh',
+    files: /^data\/documents\.jsonl\.gz$/,
+    commands: [[...prepare, '--set', 'data.documents=data/documents.jsonl.gz']],
+    mutations: { ...ANY, ...GZIP },
+    judge: gzipped(harmless.documents),
+    cases: 70,
+  },
+  {
+    name: 'sentences',
+    state: 'fresh',
+    files: /^data\/sentences\.jsonl$/,
+    commands: [prepare],
+    mutations: jsonLines,
+    judge: harmless.sentences,
+    cases: 100,
+  },
+  {
+    name: 'sentences-gz',
+    state: 'fresh',
+    files: /^data\/sentences\.jsonl\.gz$/,
+    commands: [[...prepare, '--set', 'data.sentences=data/sentences.jsonl.gz']],
+    mutations: { ...ANY, ...GZIP },
+    judge: gzipped(harmless.sentences),
+    cases: 40,
+  },
+  {
+    name: 'training-questions',
+    state: 'pretrained',
+    files: /^data\/questions\.train\.jsonl$/,
+    commands: [['finetune-qa']],
+    mutations: jsonLines,
+    judge: harmless.questions,
+    cases: 80,
+  },
+  {
+    name: 'test-questions',
+    state: 'tuned',
+    files: /^data\/questions\.test\.jsonl$/,
+    commands: [recall, exactMatch, [...recall, '--questions', 'data/questions.test.jsonl']],
+    mutations: jsonLines,
+    judge: harmless.questions,
+    cases: 90,
+  },
+  {
+    name: 'test-questions-gz',
+    state: 'tuned',
+    files: /^data\/questions\.test\.jsonl\.gz$/,
+    commands: [[...recall, '--questions', 'data/questions.test.jsonl.gz']],
+    mutations: { ...ANY, ...GZIP },
+    judge: gzipped(harmless.questions),
+    cases: 40,
+  },
+  {
+    name: 'doctor',
+    slow: true,
+    state: 'fresh',
+    files: /^data\/(documents|sentences|questions\.test)\.jsonl$/,
+    commands: [doctor],
+    mutations: jsonLines,
+    judge: harmless.sealed,
+    accepted: COUNTED,
+    cases: 6,
+  },
+  {
+    name: 'doctor-gz',
+    slow: true,
+    state: 'fresh',
+    files: /^data\/documents\.jsonl\.gz$/,
+    commands: [[...doctor, '--set', 'data.documents=data/documents.jsonl.gz']],
+    mutations: GZIP,
+    judge: harmless.sealed,
+    accepted: COUNTED,
+    cases: 8,
+  },
+  {
+    name: 'encoder-description',
+    state: 'prepared',
+    files: /^encoder\/config\.json$/,
+    commands: [['ict-warmup']],
+    mutations: json,
+    judge: harmless.sameFields(
+      'vocab_size',
+      'num_hidden_layers',
+      'hidden_size',
+      'num_attention_heads',
+      'intermediate_size',
+      'max_position_embeddings',
+    ),
+    naming: /encoder\/model\.safetensors/,
+    cases: 90,
+  },
+  {
+    name: 'encoder-weights',
+    state: 'prepared',
+    files: /^encoder\/model\.safetensors$/,
+    commands: [['ict-warmup']],
+    mutations: tensors,
+    judge: harmless.weights(/^(?!.*(embeddings|encoder\.layer))/),
+    cases: 120,
+  },
+  {
+    name: 'encoder-vocabulary',
+    state: 'fresh',
+    files: /^encoder\/vocab\.txt$/,
+    commands: [prepare, [...prepare, '--set', 'text.vocabulary=encoder/vocab.txt']],
+    mutations: { ...text, ...VOCABULARY },
+    judge: harmless.vocabulary,
+    cases: 90,
+  },
+  ...corpus('prepared', ['ict-warmup']),
+  ...corpus('warm', ['build-index'], ['pretrain']),
+  ...corpus('pretrained', ['finetune-qa'], ['build-index', '--from', 'ict']),
+  ...corpus('tuned', ask, recall, exactMatch),
+  {
+    name: 'doctor-corpus',
+    slow: true,
+    state: 'warm',
+    files: /^run\/corpus\//,
+    commands: [['doctor', '--run', 'run']],
+    mutations: records,
+    judge: harmless.sealed,
+    accepted: COUNTED,
+    naming: /run\/corpus\b/,
+    cases: 1,
+  },
+  {
+    name: 'index',
+    state: 'tuned',
+    files: /^run\/index\/step-0000006\/(?!manifest\.json)/,
+    commands: [ask, exactMatch, recall],
+    mutations: records,
+    judge: harmless.sealed,
+    cases: 50,
+  },
+  {
+    name: 'index-going-on',
+    state: 'pretrain-midway',
+    files: /^run\/index\/step-\d+\/(?!manifest\.json)/,
+    commands: [['pretrain']],
+    mutations: records,
+    judge: harmless.sealed,
+    cases: 20,
+  },
+  {
+    name: 'index-manifest',
+    state: 'tuned',
+    files: /^run\/index\/step-0000006\/manifest\.json$/,
+    commands: [ask, exactMatch, recall],
+    mutations: json,
+    judge: harmless.indexManifest,
+    naming: /run\/index\b/,
+    cases: 80,
+  },
+  {
+    name: 'index-pointer',
+    state: 'tuned',
+    files: /^run\/index\/current$/,
+    commands: [ask, recall],
+    mutations: { ...text, ...POINTER },
+    judge: harmless.pointer,
+    naming: /run\/index\b/,
+    mayBeMissing: 'without a pointer there is no index yet, and one is made',
+    cases: 80,
+  },
+  ...checkpoint('ict', 'warm', ['build-index'], ['pretrain']),
+  ...checkpoint('ict', 'warm-midway', ['ict-warmup']),
+  ...checkpoint('pretrain', 'pretrain-midway', ['pretrain']),
+  ...checkpoint('pretrain', 'pretrained', ['finetune-qa'], recall),
+  ...checkpoint('qa', 'qa-midway', ['finetune-qa']),
+  ...checkpoint('qa', 'tuned', ask, exactMatch),
+  moments('ict', 'warm-midway', ['ict-warmup']),
+  moments('pretrain', 'pretrain-midway', ['pretrain']),
+  moments('qa', 'qa-midway', ['finetune-qa']),
+  {
+    name: 'metrics',
+    state: 'pretrain-midway',
+    files: /^run\/metrics\/pretrain\.jsonl$/,
+    commands: [['pretrain']],
+    mutations: jsonLines,
+    judge: harmless.log,
+    mayBeMissing: 'a log that is gone is begun anew',
+    cases: 40,
+  },
+  {
+    name: 'demo-results',
+    state: 'demo',
+    files: /^run\/demo\.json$/,
+    commands: [['demo']],
+    mutations: json,
+    judge: harmless.results,
+    mayBeMissing: 'the demo runs its stages again, each of which finds itself done',
+    cases: 70,
+  },
+  {
+    name: 'demo-metrics',
+    state: 'demo',
+    files: /^run\/metrics\/(pretrain|refreshes)\.jsonl$/,
+    commands: [['demo']],
+    mutations: jsonLines,
+    judge: harmless.log,
+    naming: /run\/metrics/,
+    mayBeMissing: 'a log that is gone counts as empty',
+    cases: 25,
+  },
+  {
+    name: 'results',
+    state: 'tuned',
+    files: /^run\/predictions\.jsonl$/,
+    commands: [exactMatch],
+    mutations: { 'a bit flipped': ANY['a bit flipped'], empty: ANY.empty },
+    judge: harmless.sealed,
+    accepted: 'is written anew and not read',
+    naming: /run\b/,
+    cases: 8,
+  },
+  {
+    name: 'pointer-written',
+    state: 'tuned',
+    files: /^run\/index\/current$/,
+    commands: [['build-index']],
+    mutations: POINTER,
+    judge: harmless.sealed,
+    accepted: 'is written anew and not read',
+    naming: /run\b/,
+    cases: 8,
+  },
+];
+
+function gzipped(judge: harmless.Judge): harmless.Judge {
+  return (before, after) => {
+    const plain = [before, after].map(harmless.unpacked);
+    return plain[0] && plain[1] && judge(plain[0], plain[1]);
+  };
+}
+
+/** Paths of the target's files in a state that lies at `root`. */
+export function filesOf({ files, state }: Target, root: string): string[] {
+  return (
+    readdirSync(join(root, state), { recursive: true, withFileTypes: true }) as {
+      name: string;
+      parentPath?: string;
+      path: string;
+      isFile(): boolean;
+    }[]
+  )
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath ?? entry.path, entry.name).slice(join(root, state).length + 1))
+    .filter((path) => files.test(path))
+    .sort();
+}

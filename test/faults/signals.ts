@@ -1,0 +1,89 @@
+import { rmSync } from 'node:fs';
+import { random } from '../../src/random.ts';
+import { runFolder } from '../../src/run.ts';
+import { complaints, differences, jsonLines, leftAside, outcome } from './leavings.ts';
+import { nobodyLeft, signal, sleep, until } from './processes.ts';
+import { copyRun, type Reference, reference } from './reference.ts';
+import { type FaultOptions, type Report, type Tally, tally } from './report.ts';
+import { newFolder, startStage, TRAINED } from './world.ts';
+
+// SIGINT comes from Ctrl-C and reaches trainer and refresher, SIGTERM from another process and reaches the trainer. Once:
+// the step is finished, everything saved, the exit code 130, and the same command goes on to the end of an undisturbed
+// run. Twice: the process leaves at once, as after a kill.
+
+const STOPPING = /stopping after this step/;
+/** Seconds that a stop may take, a step, a checkpoint and in sync mode an index, on a machine however busy. */
+const STOP = 60;
+
+export async function signals({ short, seed }: FaultOptions): Promise<Report> {
+  const t = tally('signals');
+  const source = random(seed);
+  const undisturbed = await reference();
+  const rounds = short ? 2 : 10;
+  for (const times of [1, 2] as const) {
+    for (let i = 0; i < rounds; i += 2) {
+      // Two at a time, one with each signal.
+      await Promise.all(
+        (['SIGINT', 'SIGTERM'] as const).map((name, lane) => {
+          const command = source.pick(Object.keys(TRAINED) as (keyof typeof TRAINED)[]);
+          return once(t, undisturbed, command, name, times, 0.1 + source.float(), i + lane);
+        }),
+      );
+    }
+  }
+  return t.report();
+}
+
+async function once(
+  t: Tally,
+  undisturbed: Reference,
+  command: keyof typeof TRAINED,
+  name: 'SIGINT' | 'SIGTERM',
+  times: 1 | 2,
+  delay: number,
+  round: number,
+): Promise<void> {
+  const dir = newFolder(`signals-${round}`);
+  copyRun(undisturbed.before[command], dir);
+  const what = `${command}, ${name} ${times === 1 ? 'once' : 'twice'}`;
+  const metrics = () => jsonLines(runFolder(dir).metrics(TRAINED[command])).length;
+  const started = startStage(command, dir, undisturbed.set);
+  const send = () => (name === 'SIGINT' ? started.signalGroup(name) : signal(started.pid, name));
+  await until(() => metrics() > 0 || !started.running(), 60);
+  await Promise.race([sleep(delay * 1000), started.ended]);
+  send();
+  if (times === 2) {
+    // At once, within the same step, or when it has said that it stops.
+    if (round < 4) await sleep(3);
+    else await until(() => STOPPING.test(started.stderr()) || !started.running(), STOP, 1);
+    send();
+  }
+  const inTime = await until(() => !started.running(), STOP);
+  if (!t.check(inTime, `${what}: still runs`)) started.signalGroup('SIGKILL');
+  const end = await started.ended;
+  if (end.code === 0) {
+    t.count('signals that came after the last step');
+  } else if (times === 1 || /stopped and saved/.test(started.stdout())) {
+    t.check(end.code === 130, `${what}: exit code ${end.code}, signal ${end.signal}: ${started.stderr()}`);
+    t.check(/stopped and saved/.test(started.stdout()), `${what}: does not say that it saved`);
+    t.check(leftAside(dir).length === 0, `${what}: leaves ${leftAside(dir)}`);
+    t.count(times === 1 ? `stopped by one ${name}` : 'stopped and saved before the second signal came');
+  } else {
+    const left = end.code === (name === 'SIGINT' ? 130 : 143);
+    t.check(left, `${what}: exit code ${end.code}, signal ${end.signal}: ${started.stderr()}`);
+    t.count(`left at once by two of ${name}`);
+  }
+  const { complaint } = await nobodyLeft(started);
+  if (complaint) t.fail(`${what}: ${complaint}`);
+  const found = complaints(dir);
+  t.check(found.length === 0, `${what}: ${found.join('; ')}`);
+
+  const again = startStage(command, dir, undisturbed.set);
+  const { code } = await again.ended;
+  if (t.check(code === 0, `${what}: does not go on (exit code ${code}): ${again.stderr()}`)) {
+    const different = differences(undisturbed.outcome[command], outcome(dir, command));
+    t.check(different.length === 0, `${what}: ends otherwise than undisturbed: ${different}`);
+    t.count('commands gone on with to the outcome of an undisturbed run');
+  }
+  rmSync(dir, { recursive: true, force: true });
+}

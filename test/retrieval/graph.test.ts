@@ -1,0 +1,65 @@
+import assert from 'node:assert/strict';
+import { existsSync, fstatSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { UserError } from '../../src/errors.ts';
+import { newGraph, saveGraph, searchGraph, viewGraph } from '../../src/retrieval/graph.ts';
+import { smallDisk } from '../support/small-disk.ts';
+import { temporaryFolder } from '../support/tiny.ts';
+import { clustered, OPTIONS, P } from './vectors.ts';
+
+const folder = temporaryFolder('graph');
+const ROWS = 1000;
+const vectors = clustered(ROWS, 1);
+
+function graph() {
+  const made = newGraph({ ...OPTIONS, connectivity: 4, expansionAdd: 8 });
+  made.add(
+    BigUint64Array.from({ length: ROWS }, (_, i) => BigInt(i)),
+    vectors,
+    1,
+  );
+  return made;
+}
+
+test('a saved graph is viewed, and answers as before', () => {
+  const made = graph();
+  const queries = vectors.slice(0, 5 * P);
+  const before = searchGraph(made, queries, 5, 3, 1);
+  saveGraph(made, join(folder, 'saved'), ROWS, P);
+  assert.deepEqual(searchGraph(made, queries, 5, 3, 1), before);
+  assert.throws(() => made.add(BigUint64Array.of(5000n), vectors.subarray(0, P), 1), 'it lies in the file');
+});
+
+test('a graph whose end the disk had no room for is refused, though usearch says nothing', (t) => {
+  const path = join(folder, 'whole');
+  saveGraph(graph(), path, ROWS, P);
+  const { size } = statSync(path);
+  const disk = smallDisk(folder, size - (size % 4096));
+  if (!disk) return t.skip('no file system may be mounted');
+  try {
+    const cut = join(disk.dir, 'cut');
+    graph().save(cut);
+    assert.ok(statSync(cut).size < size, 'this is what usearch does');
+    assert.throws(
+      () => saveGraph(graph(), cut, ROWS, P),
+      (error) =>
+        error instanceof UserError && error.message.startsWith(`${cut}: the disk is full; free some room`),
+    );
+    assert.ok(!existsSync(cut), 'and makes room');
+  } finally {
+    disk.unmount();
+  }
+});
+
+test('an empty file is refused before usearch sees it, which would close descriptor 0', () => {
+  const path = join(folder, 'empty');
+  writeFileSync(path, '');
+  assert.throws(() => viewGraph(newGraph(OPTIONS), path, ROWS, P), /it is empty/);
+  fstatSync(0);
+});
+
+test('a graph cannot be written where there is no folder, and the path is named', () => {
+  const path = join(folder, 'none', 'graph');
+  assert.throws(() => saveGraph(graph(), path, ROWS, P), /none/);
+});
