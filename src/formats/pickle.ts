@@ -1,4 +1,4 @@
-import { UserError } from '../errors.ts';
+import { shown, UserError } from '../errors.ts';
 import type { OpenFile } from './file.ts';
 
 // Python's pickle (cpython, Lib/pickletools.py) is a program for a machine with a stack, and may name any function of
@@ -63,10 +63,10 @@ export function* readPickle(
     return items;
   };
   const named = (module: unknown, name: unknown): unknown => {
+    if (typeof module !== 'string' || typeof name !== 'string') return fail('names what is no name');
     const full = `${module} ${name}`;
-    return Object.hasOwn(names, full)
-      ? names[full]
-      : fail(`names ${full.replace(' ', '.')}, which is not read`);
+    if (Object.hasOwn(names, full)) return names[full];
+    return fail(`names ${shown(`${module}.${name}`, 80)}, which is not read`);
   };
   const setItems = (items: unknown[]): void => {
     const map = top();

@@ -1,5 +1,5 @@
 import { BinaryReader } from '@bufbuild/protobuf/wire';
-import { UserError } from '../errors.ts';
+import { shown, UserError } from '../errors.ts';
 import { checksum, masked } from './checksum.ts';
 import { type OpenFile, openFile, orClose } from './file.ts';
 import { readTable } from './sstable.ts';
@@ -24,6 +24,9 @@ const KINDS: Record<number, string> = {
   22: 'U32',
   23: 'U64',
 };
+
+/** Dimensions of a variable; TensorFlow's own limit. */
+const MOST_AXES = 254;
 
 /** A variable's entry, BundleEntryProto. */
 interface Entry {
@@ -87,21 +90,21 @@ function stored(
 ): StoredTensor {
   const width = ELEMENT_BYTES[dtype];
   if (file && size !== elements(shape) * width) {
-    bad(path, `has ${size} bytes for "${name}" of ${dtype} [${shape}]`);
+    bad(path, `has ${size} bytes for ${shown(name)} of ${dtype} [${shape}]`);
   }
   if (file && offset + size > file.bytes) {
-    bad(file.path, `has ${file.bytes} bytes, "${name}" ends at ${offset + size}`);
+    bad(file.path, `has ${file.bytes} bytes, ${shown(name)} ends at ${offset + size}`);
   }
   let checked = false;
   return {
     shape,
     dtype,
     read(begin, end) {
-      if (!file) return bad(path, `holds "${name}" in several parts`);
+      if (!file) return bad(path, `holds ${shown(name)} in several parts`);
       if (begin === undefined && !checked) {
         checked = true;
         if (masked(checksum(file, 'crc32c', offset, offset + size)) !== crc) {
-          bad(file.path, `has other bytes in "${name}" than were saved (CRC-32C)`);
+          bad(file.path, `has other bytes in ${shown(name)} than were saved (CRC-32C)`);
         }
       }
       const [from, to] = [begin ?? 0, end ?? elements(shape)];
@@ -154,7 +157,7 @@ function readShape(reader: BinaryReader): number[] {
       size = count(dimension);
       return true;
     });
-    shape.push(size);
+    if (shape.push(size) > MOST_AXES) throw new Error('too many dimensions');
     return true;
   });
   return shape;
@@ -179,7 +182,7 @@ function parse<T>(path: string, key: string, bytes: Uint8Array, read: (reader: B
   try {
     return read(new BinaryReader(bytes));
   } catch (error) {
-    return bad(path, `has a broken entry "${key}" (${(error as Error).message})`);
+    return bad(path, `has a broken entry ${shown(key)} (${(error as Error).message})`);
   }
 }
 

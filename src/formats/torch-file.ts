@@ -1,4 +1,4 @@
-import { UserError } from '../errors.ts';
+import { shown, UserError } from '../errors.ts';
 import { checksum } from './checksum.ts';
 import { type OpenFile, openFile, orClose } from './file.ts';
 import { type Names, readWholePickle } from './pickle.ts';
@@ -71,9 +71,12 @@ export function readTorchFile(path: string): TensorFile {
       if (known) return known;
       const entry = entries.get(`${folder}data/${key}`);
       const wanted = size * ELEMENT_BYTES[kind.dtype];
-      if (!entry) return bad(file, `lacks the storage ${key}`);
+      if (!entry) return bad(file, `lacks the storage ${shown(key)}`);
       if (entry.end - entry.begin !== wanted) {
-        return bad(file, `has ${entry.end - entry.begin} bytes in the storage ${key}, ${wanted} are named`);
+        return bad(
+          file,
+          `has ${entry.end - entry.begin} bytes in the storage ${shown(key)}, ${wanted} are named`,
+        );
       }
       const storage = new Storage(kind.dtype, size, entry.begin);
       storages.set(key, storage);
@@ -166,8 +169,11 @@ function checkSum(file: OpenFile, name: string, storage: Storage, sums: Map<Stor
   if (!entry) return;
   sums.delete(storage);
   if (checksum(file, 'crc32', entry.begin, entry.end) !== entry.crc32)
-    bad(file, `has other bytes in tensor "${name}" than were saved (CRC-32)`);
+    bad(file, `has other bytes in tensor ${shown(name)} than were saved (CRC-32)`);
 }
+
+/** Axes of a tensor; PyTorch's own limit. */
+const MOST_AXES = 64;
 
 /** The first bytes of torch.save before PyTorch 1.6: the magic number 0x1950a86a20f9469cfc6c as a pickle. */
 const LEGACY = '80028a0a6cfc9c46f9206aa85019';
@@ -191,7 +197,7 @@ function isCount(value: unknown): value is number {
 }
 
 function isCounts(value: unknown): value is number[] {
-  return Array.isArray(value) && value.every(isCount);
+  return Array.isArray(value) && value.length <= MOST_AXES && value.every(isCount);
 }
 
 function bad(file: OpenFile, what: string): never {

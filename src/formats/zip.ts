@@ -1,4 +1,4 @@
-import { UserError } from '../errors.ts';
+import { shown, UserError } from '../errors.ts';
 import type { OpenFile } from './file.ts';
 
 // Where the files of a zip archive lie (PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3), for archives that store theirs
@@ -33,10 +33,10 @@ export function readZip(file: OpenFile): Map<string, ZipEntry> {
     if (view.getUint16(at + 8, true) & 1) refuse(file, name, 'is encrypted');
     if (view.getUint16(at + 10, true) !== 0) refuse(file, name, 'is compressed');
     const sizes = wideSizes(file, view, at, nameLength, extraLength);
-    if (sizes.stored !== sizes.size) damaged(file, `${name} has two sizes`);
-    if (entries.has(name)) damaged(file, `${name} stands in it twice`);
+    if (sizes.stored !== sizes.size) damaged(file, `${shown(name)} has two sizes`);
+    if (entries.has(name)) damaged(file, `${shown(name)} stands in it twice`);
     const begin = contents(file, name, sizes.position);
-    if (begin + sizes.size > offset) damaged(file, `${name} ends behind the last file`);
+    if (begin + sizes.size > offset) damaged(file, `${shown(name)} ends behind the last file`);
     entries.set(name, { begin, end: begin + sizes.size, crc32: view.getUint32(at + 16, true) });
     at = next;
   }
@@ -100,9 +100,10 @@ function wideSizes(file: OpenFile, view: DataView, at: number, nameLength: numbe
 
 /** Where an entry's bytes begin: behind a header of its own, with a name and padding of its own. */
 function contents(file: OpenFile, name: string, position: number): number {
-  if (position + 30 > file.bytes) damaged(file, `${name} lies outside of it`);
+  if (position + 30 > file.bytes) damaged(file, `${shown(name)} lies outside of it`);
   const header = new DataView(file.read(position, 30));
-  if (header.getUint32(0, true) !== 0x04034b50) damaged(file, `${name} does not begin where it should`);
+  if (header.getUint32(0, true) !== 0x04034b50)
+    damaged(file, `${shown(name)} does not begin where it should`);
   return position + 30 + header.getUint16(26, true) + header.getUint16(28, true);
 }
 
@@ -112,6 +113,6 @@ function damaged(file: OpenFile, what: string): never {
 
 function refuse(file: OpenFile, name: string, what: string): never {
   throw new UserError(
-    `${file.path}: ${name} ${what}, PyTorch only stores; save the weights again with torch.save or as safetensors`,
+    `${file.path}: ${shown(name)} ${what}, PyTorch only stores; save the weights again with torch.save or as safetensors`,
   );
 }

@@ -67,9 +67,9 @@ describe('refused with the reason', () => {
   const refused = (name: string, message: RegExp) =>
     test(name, () => assert.throws(() => readTorchFile(weightsPath(name)), userError(message)));
   // Nothing was executed: the test would print a line, and the name is the message.
-  refused('hostile.bin', /its pickle names (posix|nt)\.system, which is not read .*nothing of it was run/);
+  refused('hostile.bin', /its pickle names "(posix|nt)\.system", which is not read .*nothing of it was run/);
   refused('legacy.bin', /format of PyTorch before 1\.6, .*torch\.load and save it again with torch\.save/);
-  refused('compressed.bin', /data\.pkl is compressed, PyTorch only stores/);
+  refused('compressed.bin', /data\.pkl" is compressed, PyTorch only stores/);
   refused('big-endian.bin', /big-endian/);
   refused('numbers.npy', /is no file of torch\.save/);
 
