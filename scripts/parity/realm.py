@@ -4,8 +4,8 @@
     npx tsx scripts/parity/realm.ts DIR                 # our outputs from them, and our models in DIR/ours
     python scripts/parity/realm.py check DIR            # transformers' outputs from ours
 
-`make test/fixtures/realm tiny` makes the fixtures of the tests. TensorFlow's forms of the same weights come from
-scripts/parity/realm_tensorflow.py.
+TensorFlow's forms of the same weights come from scripts/parity/realm_tensorflow.py, which reads DIR/ours. The folders in
+test/fixtures/realm are those of `tiny`, without `ours` and without the one large file of `openqa`.
 """
 
 import json

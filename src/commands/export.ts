@@ -39,7 +39,7 @@ export async function exportRealm(context: Context, to: string): Promise<Exporte
   if (layerNormEps !== projectionLayerNormEps) {
     say(
       `export: transformers normalises the projection with the encoder's epsilon, ${layerNormEps}; this run has ` +
-        `model.projectionLayerNormEps ${projectionLayerNormEps}, so vectors computed there differ a little from ours`,
+        `model.projectionLayerNormEps ${projectionLayerNormEps}, so vectors computed there differ from ours; set both alike in a run that is to be exported`,
     );
   }
   const { queryTower, documentTower } = model;
