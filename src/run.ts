@@ -1,9 +1,9 @@
-import { appendFileSync, existsSync, mkdirSync, readFileSync } from 'node:fs';
+import { appendFileSync, existsSync, mkdirSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { type Config, loadConfig, saveConfig } from './config.ts';
 import { UserError } from './errors.ts';
-import { explainWrite, writeFileAtomic } from './files.ts';
+import { explainWrite, readText, writeFileAtomic } from './files.ts';
 import { takeLock } from './lock.ts';
 
 /** Every path in a run folder. */
@@ -90,13 +90,18 @@ export interface JsonLines {
   write(record: object): void;
 }
 
+/** Bytes. */
+const LONGEST_LOG = 128 << 20;
+
 /**
  * Opens a metrics log as it was after `done` steps: what a killed process wrote beyond its last checkpoint goes, since
  * the steps are done again. A line tells its step as `inUseAt`, else as `step`.
  */
 export function jsonLines(path: string, done: number): JsonLines {
   const kept = [];
-  for (const line of done > 0 && existsSync(path) ? readFileSync(path, 'utf8').split('\n') : []) {
+  const text =
+    done > 0 && existsSync(path) ? readText(path, 'log of metrics', `remove ${path}`, LONGEST_LOG) : '';
+  for (const line of text.split('\n')) {
     try {
       const { inUseAt, step } = JSON.parse(line);
       if ((inUseAt ?? step) <= done) kept.push(`${line}\n`);

@@ -30,7 +30,7 @@ export function newestRetriever(context: Context): RetrieverStage {
 /** Embeds all documents with the newest retriever (or the one of `from`) and makes that the run's index. */
 export async function buildRunIndex(context: Context, from?: RetrieverStage): Promise<IndexManifest> {
   const stage = from ?? newestRetriever(context);
-  const corpus = runCorpus(context, { verify: true });
+  const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
   try {
     stageWeights(context, stage, corpus, model, retrieverShapes(model));

@@ -1,7 +1,7 @@
 import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config.ts';
-import { type Corpus, openCorpus, verifyCorpus } from '../corpus/store.ts';
+import { type Corpus, openCorpus } from '../corpus/store.ts';
 import { type EngineName, startEngine } from '../engine.ts';
 import { UserError } from '../errors.ts';
 import type { Shape } from '../model/bert.ts';
@@ -41,6 +41,11 @@ export async function begin(options: CommonOptions, work?: string): Promise<Cont
   const run = runFolder(options.run);
   const set = options.seed === undefined ? options.set : [...options.set, `seed=${options.seed}`];
   needCorpus(run); // before a configuration is saved in a folder that may be a slip of the pen
+  if (!existsSync(run.config) && options.config === undefined) {
+    throw new UserError(
+      `${run.config}: is missing, though this run is prepared; put it back, or name the settings with --config`,
+    );
+  }
   const config = runConfig(run, { config: options.config, set }, () => {
     if (work !== undefined) lockRun(run, work);
   });
@@ -63,10 +68,8 @@ function needCorpus(run: Run): void {
   );
 }
 
-/** @param verify compares every byte with its hash first: what a training reads for hours shall be what was prepared */
-export function runCorpus({ run, config }: Context, { verify = false } = {}): Corpus {
+export function runCorpus({ run, config }: Context): Corpus {
   needCorpus(run);
-  if (verify) verifyCorpus(run.corpus);
   const corpus = openCorpus(run.corpus);
   if (corpus.tokenizer.lowercase !== config.text.lowercase) {
     throw new UserError(

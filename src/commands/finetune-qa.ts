@@ -26,7 +26,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
       `${run.config}: data.train names no file; give the JSONL of your training questions with --set data.train=FILE`,
     );
   }
-  const corpus = runCorpus(context, { verify: true });
+  const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
   const stage = newestRetriever(context);
   if (stage === 'pretrain') {

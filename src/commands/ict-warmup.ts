@@ -6,7 +6,7 @@ import { type Context, emptyModel, firstWeights, loopSettings, originOf, runCorp
 /** Trains the retriever to find the block that a sentence was taken from. */
 export async function ictWarmup(context: Context): Promise<LoopResult> {
   const { config } = context;
-  const corpus = runCorpus(context, { verify: true });
+  const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
   const shapes = retrieverShapes(model);
   firstWeights(context, model, shapes);

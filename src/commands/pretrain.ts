@@ -36,7 +36,7 @@ import {
  */
 export async function pretrain(context: Context): Promise<LoopResult> {
   const { config } = context;
-  const corpus = runCorpus(context, { verify: true });
+  const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
   const shapes = pretrainedShapes(model);
   firstWeights(context, model, readerTowerShapes(model));

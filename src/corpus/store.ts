@@ -20,8 +20,9 @@ import { closeSync, fstatSync, fsyncSync, openSync, readFileSync, readSync, writ
 import { join } from 'node:path';
 import * as z from 'zod';
 import { errorCode, UserError } from '../errors.ts';
-import { explainRead, type FileSeal, readJson, sha256File, writeFileAtomic } from '../files.ts';
+import { explainRead, type FileSeal, readJson, writeFileAtomic } from '../files.ts';
 import { loadWordPiece, type WordPiece } from '../tokenizer/wordpiece.ts';
+import { changedFile } from '../verified.ts';
 
 /** Z, open for reading. */
 export interface Corpus {
@@ -309,10 +310,12 @@ function appender(path: string): Appender {
   return self;
 }
 
-/** Opens a prepared corpus. Checks the manifest, the length of every file and the vocabulary; `verifyCorpus` checks all bytes. */
+/** Opens a prepared corpus. Checks the manifest, and every file against its length and SHA-256 there; a `UserError` names the one that differs. */
 export function openCorpus(dir: string): Corpus {
   const { manifest, sha256 } = readManifest(dir);
-  checkFile(dir, 'vocab.txt', manifest);
+  for (const name of FILES) fileReader(join(dir, name), manifest.files[name].bytes).close();
+  const changed = changedFile(dir, manifest.files);
+  if (changed) throw damaged(join(dir, changed), 'has other content than when it was written');
   const tokenizer = loadWordPiece(join(dir, 'vocab.txt'), manifest.lowercase);
   const opened: FileReader[] = [];
   function open(name: FileName): FileReader {
@@ -328,19 +331,6 @@ export function openCorpus(dir: string): Corpus {
     for (const file of opened) file.close();
     throw error;
   }
-}
-
-/** Compares every byte of a prepared corpus with the manifest's hashes; a `UserError` names the first file that differs. */
-export function verifyCorpus(dir: string): void {
-  const { manifest } = readManifest(dir);
-  for (const name of FILES) checkFile(dir, name, manifest);
-}
-
-function checkFile(dir: string, name: FileName, manifest: Manifest): void {
-  const path = join(dir, name);
-  const { bytes, sha256 } = manifest.files[name];
-  fileReader(path, bytes).close();
-  if (sha256File(path) !== sha256) throw damaged(path, 'has other content than when it was written');
 }
 
 function readManifest(dir: string): { manifest: Manifest; sha256: string } {

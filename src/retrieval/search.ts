@@ -1,4 +1,12 @@
-import { closeSync, fstatSync, openSync, readdirSync, readFileSync, readSync, rmSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  openSync,
+  readdirSync,
+  readSync,
+  rmSync,
+} from 'node:fs';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { errorCode, UserError } from '../errors.ts';
@@ -7,11 +15,12 @@ import {
   inside,
   isAside,
   readJson,
+  readText,
   recoverFolders,
-  sha256File,
   syncFolder,
   writeFileAtomic,
 } from '../files.ts';
+import { changedFile } from '../verified.ts';
 import { type Found, type Graph, newGraph, release, searchGraph, usableThreads, viewGraph } from './graph.ts';
 import { PART } from './shards.ts';
 
@@ -119,12 +128,9 @@ export function clearIndexes(indexRoot: string, name: string): void {
 
 /** The folder that `current` points to, or undefined when nothing was published yet. */
 export function currentIndex(indexRoot: string): string | undefined {
-  try {
-    return inside(indexRoot, readFileSync(join(indexRoot, CURRENT), 'utf8').trim());
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return undefined;
-    throw error;
-  }
+  const path = join(indexRoot, CURRENT);
+  if (!existsSync(path)) return undefined;
+  return inside(indexRoot, readText(path, 'pointer to an index', REBUILD).trim());
 }
 
 /** Index folders with a readable manifest, newest first; anything else in `indexRoot` is not ours to touch. */
@@ -260,7 +266,11 @@ function openFolder(dir: string, options: OpenOptions, hash: boolean, inUse?: In
       `${join(dir, MANIFEST)}: ${manifest.rows} rows of ${manifest.dimensions} cannot take the place of the ${inUse.rows} of ${inUse.dimensions} in use; ${REBUILD}`,
     );
   }
-  for (const seal of [manifest.file, manifest.embeddings, manifest.blocks]) checkSeal(dir, seal, hash);
+  const seals = [manifest.file, manifest.embeddings, manifest.blocks];
+  for (const seal of seals) checkLength(dir, seal);
+  const changed = hash && changedFile(dir, Object.fromEntries(seals.map((seal) => [seal.name, seal])));
+  if (changed)
+    throw new UserError(`${join(dir, changed)}: is damaged (its SHA-256 is not the manifest's); ${REBUILD}`);
   const graphPath = inside(dir, manifest.file.name);
   const embeddings = openSync(inside(dir, manifest.embeddings.name), 'r');
   let graph: Graph | undefined;
@@ -301,17 +311,13 @@ export function readManifest(dir: string): IndexManifest {
   return parsed.data;
 }
 
-/** @param hash whether the content is checked beside the length */
-function checkSeal(dir: string, expected: NamedSeal, hash: boolean): void {
+function checkLength(dir: string, expected: NamedSeal): void {
   const path = inside(dir, expected.name);
   const bytes = sizeOf(path);
   if (bytes !== expected.bytes) {
     throw new UserError(
       `${path}: has ${bytes} bytes, not ${expected.bytes} as its manifest says; ${REBUILD}`,
     );
-  }
-  if (hash && sha256File(path) !== expected.sha256) {
-    throw new UserError(`${path}: is damaged (its SHA-256 is not the manifest's); ${REBUILD}`);
   }
 }
 

@@ -1,11 +1,12 @@
-import { existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { existsSync, readdirSync, rmSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import { errorCode, UserError } from '../errors.ts';
 import {
   type FileSeal,
   isAside,
   readJson,
+  readText,
   recoverFolders,
   sha256File,
   writeFileAtomic,
@@ -15,6 +16,7 @@ import type { Shape } from '../model/bert.ts';
 import { saveWeights, WEIGHTS } from '../model/checkpoint.ts';
 import type { Model } from '../model/model.ts';
 import { type TensorToWrite, writeSafetensors } from '../model/safetensors.ts';
+import { changedFile } from '../verified.ts';
 
 // The checkpoints of one stage: a folder that holds
 //   step-0000500/     model.safetensors, optimizer.safetensors, and state.json, which is written last and seals both
@@ -134,13 +136,8 @@ function point(root: string, pointer: Pointer, name: string): void {
 /** The name that a pointer holds; undefined where there is no pointer. */
 function pointed(root: string, pointer: Pointer): string | undefined {
   const path = join(root, pointer);
-  let name: string;
-  try {
-    name = readFileSync(path, 'utf8').trim();
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT' || errorCode(error) === 'ENOTDIR') return undefined;
-    throw error;
-  }
+  if (!existsSync(path)) return undefined;
+  const name = readText(path, 'pointer to a checkpoint', `remove ${root} to train the stage again`).trim();
   if (NAME.test(name)) return name;
   const others = names(root);
   throw new UserError(
@@ -189,16 +186,15 @@ export function stepsDone(root: string): number | undefined {
 export function openCheckpoint(root: string, which: Which): Checkpoint {
   const dir = locate(root, which);
   const state = readState(dir);
-  for (const [file, { bytes, sha256 }] of Object.entries(state.files)) {
+  for (const file of Object.keys(state.files)) {
     const path = join(dir, file);
     if (!existsSync(path)) throw new UserError(`${path}: is missing; ${remedy(root, dir)}`);
-    const found = sha256File(path);
-    if (found !== sha256) {
-      throw new UserError(
-        `${path}: is damaged (not the ${bytes} bytes that were written); ${remedy(root, dir)}`,
-      );
-    }
   }
+  const changed = changedFile(dir, state.files);
+  if (changed)
+    throw new UserError(
+      `${join(dir, changed)}: is damaged (its SHA-256 is not state.json's); ${remedy(root, dir)}`,
+    );
   return { dir, state, weights: join(dir, WEIGHTS), optimizer: join(dir, OPTIMIZER) };
 }
 
@@ -234,6 +230,9 @@ function readState(dir: string): State {
   const root = dirname(dir);
   const json = readJson(path, 'training state', remedy(root, dir));
   const parsed = stateSchema.safeParse(json);
+  if (parsed.success && nameOf(parsed.data.step) !== basename(dir)) {
+    throw new UserError(`${path}: is the state of step ${parsed.data.step}; ${remedy(root, dir)}`);
+  }
   if (parsed.success) return parsed.data;
   const { path: field, message } = parsed.error.issues[0];
   throw new UserError(

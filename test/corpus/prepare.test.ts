@@ -17,7 +17,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { createGunzip } from 'node:zlib';
 import { type PrepareOptions, prepare, tokenSpans } from '../../src/corpus/prepare.ts';
-import { type Corpus, openCorpus, verifyCorpus, writeCorpus } from '../../src/corpus/store.ts';
+import { type Corpus, openCorpus, writeCorpus } from '../../src/corpus/store.ts';
 import { UserError } from '../../src/errors.ts';
 import { trainVocabulary } from '../../src/tokenizer/train-vocabulary.ts';
 import { loadWordPiece, SPECIAL_TOKENS, wordPiece } from '../../src/tokenizer/wordpiece.ts';
@@ -269,18 +269,15 @@ test('vocabularies of more than 65536 pieces keep their ids', () => {
 
 test('every damaged file is a user error that names it', async () => {
   const { dir } = await prepared();
-  verifyCorpus(dir);
+  openCorpus(dir).close();
   const isUserError = (name: string) => (error: unknown) =>
     error instanceof UserError &&
     error.message.includes(name) &&
     /prepare the corpus again/.test(error.message);
-  for (const name of readdirSync(dir)) {
+  for (const name of readdirSync(dir).filter((name) => name !== 'verified.json')) {
     const file = join(dir, name);
     const content = readFileSync(file);
-    const broken = () => {
-      openCorpus(dir).close();
-      verifyCorpus(dir);
-    };
+    const broken = () => openCorpus(dir).close();
     const tries: [string, () => void][] = [
       ['longer', () => appendFileSync(file, 'x')],
       ['missing', () => rmSync(file)],
@@ -299,7 +296,7 @@ test('every damaged file is a user error that names it', async () => {
       writeFileSync(file, content);
     }
   }
-  verifyCorpus(dir);
+  openCorpus(dir).close();
   assert.throws(() => openCorpus(join(folder, 'none')), UserError);
   const manifest = join(dir, 'manifest.json');
   const changed = (from: RegExp, to: string, message: RegExp) => {
@@ -328,8 +325,9 @@ test('offsets and ids that point astray are user errors, not wrong data', async 
     const content = readFileSync(file);
     const changed = Buffer.from(content);
     changed.set(bytes, at);
-    writeFileSync(file, changed);
+    // Written over while it is open: before, the hash tells.
     const corpus = openCorpus(dir);
+    writeFileSync(file, changed);
     assert.throws(
       () => reads(corpus),
       (error) => error instanceof UserError && /is damaged/.test(error.message),

@@ -1,13 +1,14 @@
 import { spawnSync } from 'node:child_process';
-import { closeSync, mkdirSync, openSync, rmSync, statfsSync, writeSync } from 'node:fs';
+import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statfsSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Random, random } from '../../src/random.ts';
-import { complaints, differences, leftAside, outcome } from './leavings.ts';
-import { type Started, signal, sleep, until } from './processes.ts';
+import { runFolder } from '../../src/run.ts';
+import { complaints, differences, jsonLines, leftAside, outcome } from './leavings.ts';
+import { type Started, signal, until } from './processes.ts';
 import { COMMANDS, type Command, copyRun, type Reference, reference } from './reference.ts';
 import { type FaultOptions, type Report, type Tally, tally } from './report.ts';
 import { badRefusal, lastLines } from './sentence.ts';
-import { newFolder, startStage } from './world.ts';
+import { newFolder, startStage, TRAINED } from './world.ts';
 
 // A disk of a few MiB in memory (tmpfs) on which room is left for so many KiB more, or for so many more files, at points
 // spread over what each command needs: wherever it runs out, the command ends with exit code 2 and a sentence, nothing is
@@ -30,8 +31,8 @@ const CASES: Case[] = [
   { name: 'pretrain, async', command: 'pretrain', more: ['--set', 'refresh.mode=async'], exact: false },
 ];
 
-/** Those of the short form, one for each way of writing: a corpus, checkpoints, an index in a child. */
-const SHORT: Command[] = ['prepare', 'ict-warmup', 'pretrain'];
+/** Those of the short form, one for each way of writing: a corpus; checkpoints, and an index in a child. */
+const SHORT: Command[] = ['prepare', 'pretrain'];
 
 export async function disk(options: FaultOptions): Promise<Report> {
   const t = tally('disk');
@@ -44,7 +45,7 @@ export async function disk(options: FaultOptions): Promise<Report> {
     }
     const undisturbed = await reference();
     const source = random(options.seed);
-    const cases = CASES.filter(({ command }) => !options.short || SHORT.includes(command));
+    const cases = CASES.filter(({ command, exact }) => !options.short || (exact && SHORT.includes(command)));
     await Promise.all(
       disks.map(async (disk) => {
         for (let c = cases.shift(); c; c = cases.shift()) {
@@ -53,7 +54,8 @@ export async function disk(options: FaultOptions): Promise<Report> {
         }
       }),
     );
-    await turnsReadOnly(t, disks[0], undisturbed);
+    const under = options.short ? ['ict-warmup'] : ['ict-warmup', 'pretrain', 'finetune-qa'];
+    await turnsReadOnly(t, disks[0], undisturbed, under);
   } finally {
     for (const disk of disks) spawnSync('umount', ['-l', disk], { stdio: 'ignore' });
   }
@@ -232,14 +234,18 @@ async function readOnly(t: Tally, c: Case, disk: string, undisturbed: Reference)
 }
 
 /** A disk that becomes read-only under a trainer, as one does after an error of the hardware. */
-async function turnsReadOnly(t: Tally, disk: string, undisturbed: Reference): Promise<void> {
-  for (const c of CASES.filter(({ name }) => ['ict-warmup', 'pretrain', 'finetune-qa'].includes(name))) {
+async function turnsReadOnly(t: Tally, disk: string, undisturbed: Reference, names: string[]): Promise<void> {
+  for (const c of CASES.filter(({ name }) => names.includes(name))) {
     const dir = fresh(c, disk, undisturbed);
     const started = start(c, dir, undisturbed);
-    await sleep((undisturbed.seconds[c.command] / 2) * 1000);
+    const metrics = runFolder(dir).metrics(TRAINED[c.command as keyof typeof TRAINED]);
+    await until(() => jsonLines(metrics).length > 3 || !started.running(), 120);
     // Refused as long as a file is open for writing, which it is not for long.
     const turned = await until(() => !started.running() || mount('-o', 'remount,ro', disk).status === 0, 10);
-    if (!started.running()) continue;
+    if (!started.running() && !isReadOnly(disk)) {
+      t.count('trainers that ended before the disk became read-only');
+      continue;
+    }
     if (!turned) {
       t.note(`left out: the disk under ${c.name} is never without an open file`, '');
       signal(started.pid, 'SIGKILL');
@@ -252,4 +258,11 @@ async function turnsReadOnly(t: Tally, disk: string, undisturbed: Reference): Pr
     makeRoom(disk);
     rmSync(dir, { recursive: true, force: true });
   }
+}
+
+function isReadOnly(disk: string): boolean {
+  const line = readFileSync('/proc/mounts', 'utf8')
+    .split('\n')
+    .find((mounted) => mounted.includes(` ${disk} `));
+  return / tmpfs ro[, ]/.test(line ?? '');
 }

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadConfig } from '../../src/config.ts';
-import { verifyCorpus } from '../../src/corpus/store.ts';
+import { openCorpus } from '../../src/corpus/store.ts';
 import { isAside, sha256File } from '../../src/files.ts';
 import { readSafetensors } from '../../src/model/safetensors.ts';
 import { currentIndex, openIndex, readManifest } from '../../src/retrieval/search.ts';
@@ -24,7 +24,7 @@ export function complaints(dir: string): string[] {
     }
   };
   if (existsSync(run.config)) look('config', () => loadConfig(run.config, []));
-  if (existsSync(run.corpus)) look('corpus', () => verifyCorpus(run.corpus));
+  if (existsSync(run.corpus)) look('corpus', () => openCorpus(run.corpus).close());
   if (existsSync(join(run.index, 'current'))) {
     look('index', () => openIndex(currentIndex(run.index)!, { expansionSearch: 16 }).close());
   }

@@ -26,7 +26,7 @@ export async function refresh({ short }: FaultOptions): Promise<Report> {
   process.on('unhandledRejection', uncaught);
   const patient = short ? undefined : hungFor120(t);
   await hung(t, short ? 1 : 5);
-  await slow(t, short ? 60 : 200);
+  await slow(t, short ? 40 : 200);
   await babbling(t);
   await patient; // before what is measured
   if (!short) await many(t);
@@ -327,7 +327,7 @@ const SLOWER = 1.3;
 /** p99 of a step, with its share of writing snapshots and taking up indexes, during refreshes and outside them. */
 async function stepTimes(t: Tally, short: boolean): Promise<void> {
   const { dir } = await largeRun();
-  const [steps, every] = short ? [180, 60] : [600, 100];
+  const [steps, every] = short ? [100, 40] : [600, 100];
   const set = [
     `refresh={every: ${every}, mode: async, threads: 1}`,
     `pretrain.steps=${steps}`,

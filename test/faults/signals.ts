@@ -48,15 +48,19 @@ async function once(
   const what = `${command}, ${name} ${times === 1 ? 'once' : 'twice'}`;
   const metrics = () => jsonLines(runFolder(dir).metrics(TRAINED[command])).length;
   const started = startStage(command, dir, undisturbed.set);
-  const send = () => (name === 'SIGINT' ? started.signalGroup(name) : signal(started.pid, name));
+  const send = (name: 'SIGINT' | 'SIGTERM') =>
+    name === 'SIGINT' ? started.signalGroup(name) : signal(started.pid, name);
   await until(() => metrics() > 0 || !started.running(), 60);
   await Promise.race([sleep(delay * 1000), started.ended]);
-  send();
+  send(name);
   if (times === 2) {
-    // At once, within the same step, or when it has said that it stops.
-    if (round < 4) await sleep(3);
-    else await until(() => STOPPING.test(started.stderr()) || !started.running(), STOP, 1);
-    send();
+    // At once, within the same step, or when it has said that it stops. Two of a kind would come as one to a process
+    // that had no turn in between.
+    if (round < 6) send(name === 'SIGINT' ? 'SIGTERM' : 'SIGINT');
+    else {
+      await until(() => STOPPING.test(started.stderr()) || !started.running(), STOP, 1);
+      send(name);
+    }
   }
   const inTime = await until(() => !started.running(), STOP);
   if (!t.check(inTime, `${what}: still runs`)) started.signalGroup('SIGKILL');
@@ -69,9 +73,9 @@ async function once(
     t.check(leftAside(dir).length === 0, `${what}: leaves ${leftAside(dir)}`);
     t.count(times === 1 ? `stopped by one ${name}` : 'stopped and saved before the second signal came');
   } else {
-    const left = end.code === (name === 'SIGINT' ? 130 : 143);
+    const left = end.code === 130 || end.code === 143;
     t.check(left, `${what}: exit code ${end.code}, signal ${end.signal}: ${started.stderr()}`);
-    t.count(`left at once by two of ${name}`);
+    t.count('left at once by the second signal');
   }
   const { complaint } = await nobodyLeft(started);
   if (complaint) t.fail(`${what}: ${complaint}`);

@@ -26,7 +26,7 @@ export async function surroundings({ short, seed }: FaultOptions): Promise<Repor
     () => corpusGone(place, 'async'),
     () => corpusGone(place, 'sync'),
     () => twoTrainers(place),
-    () => folderGone(place),
+    () => folderGone(place, short ? ['ict-warmup'] : ['ict-warmup', 'pretrain', 'finetune-qa']),
     () => documentsGone(place),
     ...Array.from({ length: short ? 1 : 5 }, () => {
       const delay = source.float();
@@ -79,9 +79,9 @@ async function corpusGone(place: Place, mode: 'sync' | 'async'): Promise<void> {
 }
 
 /** A corpus, checkpoints and all. */
-async function folderGone(place: Place): Promise<void> {
+async function folderGone(place: Place, commands: (keyof typeof TRAINED)[]): Promise<void> {
   const { t } = place;
-  for (const command of ['ict-warmup', 'pretrain', 'finetune-qa'] as const) {
+  for (const command of commands) {
     const { dir, started } = await atWork(place, command);
     renameSync(dir, `${dir}-elsewhere`);
     const end = await started.ended;

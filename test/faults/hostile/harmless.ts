@@ -191,7 +191,7 @@ export const weights =
       }
       if (found.shape !== shape || !/^(F64|F32|F16|BF16)$/.test(found.dtype)) return undefined;
       if (found.dtype === 'F32')
-        for (let at = 0; at < found.data.length; at += 4)
+        for (let at = 0; at + 4 <= found.data.length; at += 4)
           if (!Number.isFinite(found.data.readFloatLE(at))) return undefined;
     }
     return 'holds other finite numbers in the same shapes, and no sum of the whole is published with it';
@@ -204,6 +204,10 @@ export const log: Judge = () =>
 /** The index in use: any that is there. One that other weights made is made anew. */
 export const pointer: Judge = (_, after) =>
   /^step-\d{7}$/.test(after.toString().trim()) ? 'names an index that is there' : undefined;
+
+/** The latest checkpoint: any that is there, with its hashes. */
+export const checkpointPointer: Judge = (_, after) =>
+  /^step-\d{7}$/.test(after.toString().trim()) ? 'names a checkpoint that is there' : undefined;
 
 /** What a gzip file holds, up to what any file here may hold; undefined where it is none. */
 export function unpacked(bytes: Buffer): Buffer | undefined {

@@ -1,4 +1,13 @@
-import { cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs';
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  truncateSync,
+  writeFileSync,
+} from 'node:fs';
 import { dirname, join } from 'node:path';
 import { type Random, random } from '../../../src/random.ts';
 import type { Mutation } from './mutations.ts';
@@ -22,7 +31,9 @@ const WHOLE: Record<string, (path: string, file: string, other: string) => void>
     mkdirSync(path);
   },
   missing: (path) => rmSync(path),
-  'that of another run': (path, file, other) => cpSync(join(other, file), path),
+  'that of another run': (path, file, other) => {
+    if (existsSync(join(other, file))) cpSync(join(other, file), path);
+  },
   'a file in place of its folder': (path) => {
     rmSync(dirname(path), { recursive: true });
     writeFileSync(dirname(path), 'a file\n');

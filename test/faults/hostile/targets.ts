@@ -1,5 +1,5 @@
-import { readdirSync } from 'node:fs';
-import { join } from 'node:path';
+import { readdirSync, readFileSync } from 'node:fs';
+import { basename, join } from 'node:path';
 import * as harmless from './harmless.ts';
 import {
   ANY,
@@ -85,8 +85,13 @@ function corpus(state: State, ...commands: string[][]): Target[] {
   ];
 }
 
-/** The weights, the moments and the state of one stage. */
+/** What of a state may differ where another stage takes the weights alone, and what may where the stage goes on. */
+const INFORMS = ['settings', 'score', 'averages', 'sinceSave', 'firstLoss', 'skipped', 'index'];
+const OF_THE_STAGE = [...INFORMS, 'steps', 'corpusSha256'];
+
+/** The weights, the state and the pointer of one stage's latest checkpoint. */
 function checkpoint(stage: string, state: State, ...commands: string[][]): Target[] {
+  const goesOn = state.endsWith('-midway');
   const common = { state, commands, naming: new RegExp(`checkpoints/${stage}|no retriever in this run`) };
   return [
     {
@@ -94,7 +99,7 @@ function checkpoint(stage: string, state: State, ...commands: string[][]): Targe
       name: `weights-${stage}-${state}`,
       files: new RegExp(`^run/checkpoints/${stage}/.*model\\.safetensors$`),
       mutations: tensors,
-      judge: harmless.weights(),
+      judge: harmless.sealed,
       cases: 50,
     },
     {
@@ -102,9 +107,17 @@ function checkpoint(stage: string, state: State, ...commands: string[][]): Targe
       name: `state-${stage}-${state}`,
       files: new RegExp(`^run/checkpoints/${stage}/.*state\\.json$`),
       mutations: json,
-      judge: harmless.sameFields('format', 'step', 'steps'),
-      mayBeMissing: 'a stage without a state has not begun',
+      judge: harmless.sameJson(...(goesOn ? INFORMS : OF_THE_STAGE)),
       cases: 30,
+    },
+    {
+      ...common,
+      name: `pointer-${stage}-${state}`,
+      files: new RegExp(`^run/checkpoints/${stage}/latest$`),
+      mutations: { ...text, ...POINTER },
+      judge: harmless.checkpointPointer,
+      mayBeMissing: 'without a pointer the newest checkpoint counts',
+      cases: 20,
     },
   ];
 }
@@ -117,7 +130,7 @@ function moments(stage: string, state: State, command: string[]): Target {
     files: new RegExp(`^run/checkpoints/${stage}/.*optimizer\\.safetensors$`),
     commands: [command],
     mutations: tensors,
-    judge: harmless.weights(),
+    judge: harmless.sealed,
     naming: new RegExp(`checkpoints/${stage}`),
     cases: 40,
   };
@@ -321,6 +334,16 @@ export const TARGETS: Target[] = [
     mayBeMissing: 'without a pointer there is no index yet, and one is made',
     cases: 80,
   },
+  {
+    name: 'note',
+    state: 'tuned',
+    files: /verified\.json$/,
+    commands: [ask, exactMatch],
+    mutations: json,
+    judge: harmless.sealed,
+    accepted: 'saves time where it is right, and is passed over where it is not',
+    cases: 12,
+  },
   ...checkpoint('ict', 'warm', ['build-index'], ['pretrain']),
   ...checkpoint('ict', 'warm-midway', ['ict-warmup']),
   ...checkpoint('pretrain', 'pretrain-midway', ['pretrain']),
@@ -404,6 +427,20 @@ export function filesOf({ files, state }: Target, root: string): string[] {
   )
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath ?? entry.path, entry.name).slice(join(root, state).length + 1))
-    .filter((path) => files.test(path))
+    .filter(
+      (path) =>
+        files.test(path) &&
+        (basename(path) !== NOTE || files.test(NOTE)) &&
+        isLatest(join(root, state), path),
+    )
     .sort();
+}
+
+/** Where it was noted which files were compared with their hashes. */
+export const NOTE = 'verified.json';
+
+/** False of a checkpoint that is not the latest of its stage: nobody reads it. */
+function isLatest(dir: string, path: string): boolean {
+  const [, stage, name] = /^(run\/checkpoints\/[^/]+)\/(step-\d+)\//.exec(path) ?? [];
+  return stage === undefined || readFileSync(join(dir, stage, 'latest'), 'utf8').trim() === name;
 }

@@ -1,0 +1,51 @@
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { type FileSeal, sha256File } from '../src/files.ts';
+import { changedFile } from '../src/verified.ts';
+import { temporaryFolder } from './support/tiny.ts';
+
+const dir = temporaryFolder('verified');
+const path = (name: string) => join(dir, name);
+const NOTE = path('verified.json');
+
+const settled = () => new Promise((resolve) => setTimeout(resolve, 1100));
+
+test('a file is hashed once, and again when anything about it has changed', async () => {
+  writeFileSync(path('a'), 'alpha');
+  writeFileSync(path('b'), 'beta');
+  const seals: Record<string, FileSeal> = {};
+  for (const name of ['a', 'b']) seals[name] = { bytes: 5, sha256: sha256File(path(name)) };
+  assert.equal(changedFile(dir, seals), undefined);
+  assert.equal(existsSync(NOTE), false, 'files written this very moment are not trusted');
+  await settled();
+  assert.equal(changedFile(dir, seals), undefined);
+  const note = readFileSync(NOTE, 'utf8');
+  assert.deepEqual(Object.keys(JSON.parse(note)), ['a', 'b']);
+
+  // Another seal is another question.
+  assert.equal(changedFile(dir, { ...seals, b: { bytes: 5, sha256: seals.a.sha256 } }), 'b');
+  // The same length and the same time of change: what the system keeps for itself tells.
+  const { atime, mtime } = { atime: new Date(1e12), mtime: new Date(1e12) };
+  utimesSync(path('a'), atime, mtime);
+  await settled();
+  assert.equal(changedFile(dir, seals), undefined);
+  writeFileSync(path('a'), 'alphA');
+  utimesSync(path('a'), atime, mtime);
+  assert.equal(changedFile(dir, seals), 'a');
+  writeFileSync(path('a'), 'alpha');
+  assert.equal(changedFile(dir, seals), undefined);
+});
+
+test('a note that is gone or no note is nothing to complain about', () => {
+  const seals = { a: { bytes: 5, sha256: sha256File(path('a')) } };
+  for (const text of ['', 'null', '[1]', '{"a": 7}']) {
+    writeFileSync(NOTE, text);
+    assert.equal(changedFile(dir, seals), undefined);
+    writeFileSync(NOTE, text);
+    assert.equal(changedFile(dir, { a: { bytes: 5, sha256: '' } }), 'a');
+  }
+  rmSync(NOTE);
+  assert.equal(changedFile(dir, seals), undefined);
+});
