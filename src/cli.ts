@@ -157,6 +157,19 @@ export async function main(argv: readonly string[]): Promise<number> {
     },
   );
 
+  command('export', 'write what the run has trained as folders for Hugging Face transformers')
+    .requiredOption('--to <folder>', 'where the folders go')
+    .action(async (options: CommonOptions & { to: string }) => {
+      const { begin } = await import('./commands/context.ts');
+      const { exportRealm } = await import('./commands/export.ts');
+      const parts = await exportRealm(await begin(options, 'export'), options.to);
+      print(
+        options,
+        parts,
+        parts.map(({ folder, loadedBy }) => `${folder.padEnd(32)} ${loadedBy}`),
+      );
+    });
+
   program
     .command('doctor')
     .description('what this machine offers; with settings, what a run will need, before it runs')

@@ -95,8 +95,10 @@ const schema = section({
     /** Widest answer, word pieces. */
     maxSpanWidth: count(10),
     spanLayerNormEps: z.number().positive().default(1e-3),
-    /** A BERT folder (config.json, model.safetensors, vocab.txt) to start from; null: random weights. */
+    /** A folder to start from, a BERT's or a REALM's of Hugging Face or Google, with its vocab.txt; null: random weights. */
     initial: z.string().nullable().default(null),
+    /** Another such folder for the reader; null: `initial`. */
+    initialReader: z.string().nullable().default(null),
   }),
   ict: section({
     steps: count(100_000),

@@ -1,13 +1,14 @@
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { join, relative } from 'node:path';
 import { after, before, mock, test } from 'node:test';
 import { type AskAnswer, ask } from '../src/commands/ask.ts';
 import { buildRunIndex } from '../src/commands/build-index.ts';
 import { closedBook } from '../src/commands/closed-book.ts';
-import { type Context, emptyModel, stageWeights } from '../src/commands/context.ts';
+import { type Context, emptyModel, firstWeights, stageWeights } from '../src/commands/context.ts';
 import { evalExactMatch, evalRecall } from '../src/commands/eval.ts';
+import { exportRealm } from '../src/commands/export.ts';
 import { finetuneQa } from '../src/commands/finetune-qa.ts';
 import { ictWarmup } from '../src/commands/ict-warmup.ts';
 import { prepareCorpus } from '../src/commands/prepare.ts';
@@ -16,9 +17,10 @@ import { openCorpus } from '../src/corpus/store.ts';
 import type { Recall } from '../src/eval/evaluate.ts';
 import { hasAnswer } from '../src/eval/has-answer.ts';
 import { exactMatch } from '../src/eval/metrics.ts';
+import { readBlockRecords } from '../src/formats/block-records.ts';
 import { blockSequences, embedAll, querySequences, type Sequences } from '../src/model/embedder.ts';
 import { exportBert } from '../src/model/export-bert.ts';
-import { disposeModel, retrieverShapes } from '../src/model/model.ts';
+import { describeModel, disposeModel, retrieverShapes } from '../src/model/model.ts';
 import { readSafetensors } from '../src/model/safetensors.ts';
 import { currentIndex, readManifest } from '../src/retrieval/search.ts';
 import { type Run, runConfig, runFolder } from '../src/run.ts';
@@ -241,6 +243,36 @@ test('fine-tuning leaves a model that answers, and its predictions are counted r
   assert.ok(Math.abs(sum((a) => a.prior) - 1) < 1e-5);
   assert.ok(answers[0].probability >= answers[1].probability && sum((a) => a.probability) <= 1 + 1e-6);
   corpus.close();
+});
+
+test('the run is exported for transformers, the blocks in the order of the corpus', async () => {
+  const to = join(root, 'exported');
+  const parts = await exportRealm(main, to);
+  const names = parts.map(({ folder }) => relative(to, folder));
+  assert.deepEqual(names, ['embedder', 'scorer', 'encoder', 'reader', 'openqa']);
+
+  // Block 3 embedded by the exported tower is row 3 of the exported vectors, and its text is record 3.
+  const corpus = openCorpus(main.run.corpus);
+  const config = { ...main.config, model: { ...main.config.model, initial: join(to, 'embedder') } };
+  const model = describeModel(config.model, corpus.tokenizer.size);
+  firstWeights({ ...main, config }, model, retrieverShapes(model));
+  const block = { title: corpus.titleIds(3), body: corpus.bodyIds(3) };
+  const sequences = blockSequences(corpus.tokenizer, [block], config.text.blockTokens);
+  const vector = await embedAll(model.params, model.documentTower, model.embedder, sequences, 1000);
+  const { tensors, close } = readSafetensors(join(to, 'openqa', 'model.safetensors'));
+  const P = vector.length;
+  const row = tensors.get('block_emb')!.read(3 * P, 4 * P);
+  assert.ok(row.every((value, i) => Math.abs(value - vector[i]) < 1e-4));
+  assert.deepEqual(tensors.get('block_emb')!.shape, [corpus.blocks, P]);
+  close();
+  disposeModel(model);
+  const records = [...readBlockRecords(join(to, 'openqa', 'block_records.npy'))];
+  assert.deepEqual(
+    records.map((record) => record.text),
+    Array.from({ length: corpus.blocks }, (_, b) => corpus.text(b)),
+  );
+  corpus.close();
+  await assert.rejects(exportRealm(main, root), /holds other files; name an empty or new folder/);
 });
 
 test('the closed-book baseline trains and answers without documents', async () => {

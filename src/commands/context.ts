@@ -7,7 +7,7 @@ import { type EngineName, startEngine } from '../engine.ts';
 import { UserError } from '../errors.ts';
 import type { Shape } from '../model/bert.ts';
 import { loadWeights } from '../model/checkpoint.ts';
-import { type ImportConfig, importBert } from '../model/import-bert.ts';
+import { type ImportConfig, type ImportedBert, importBert, type Tower } from '../model/import-bert.ts';
 import { describeModel, initialise, type Model, modelShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
 import { random } from '../random.ts';
@@ -93,15 +93,18 @@ export function emptyModel({ run, config }: Context, corpus: Corpus): Model {
   return model;
 }
 
-/** First values of `shapes`: from the BERT folder `model.initial` where it has them, else random. */
+/** First values of `shapes`: from the folders `model.initial` and `model.initialReader` where they have them, else random. */
 export function firstWeights({ config }: Context, model: Model, shapes: readonly Shape[]): void {
-  const source = random(config.seed);
-  if (config.model.initial === null) {
-    initialise(model, shapes, source);
-    return;
-  }
-  const { params } = importBert(config.model.initial, model.embedder satisfies ImportConfig);
-  initialise(model, shapes, source, params);
+  const { initial, initialReader } = config.model;
+  const imported = new Map<Tower, ImportedBert['params'] | undefined>();
+  initialise(model, shapes, random(config.seed), (tower) => {
+    const folder = tower === 'reader' ? (initialReader ?? initial) : initial;
+    if (folder !== null && !imported.has(tower)) {
+      const sizes = { ...model.embedder, ...model.reader } satisfies ImportConfig;
+      imported.set(tower, importBert(folder, sizes, tower).params);
+    }
+    return imported.get(tower);
+  });
 }
 
 /** True when the stage has left weights. */

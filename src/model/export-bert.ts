@@ -1,7 +1,8 @@
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { writeFileAtomic } from '../files.ts';
-import { type BertConfig, bertShapes, type Params } from './bert.ts';
+import { elements } from '../formats/tensors.ts';
+import { type BertConfig, bertShapes, type Params, param, type Shape } from './bert.ts';
 import { hubNames } from './import-bert.ts';
 import { read } from './read.ts';
 import { type TensorToWrite, writeSafetensors } from './safetensors.ts';
@@ -19,12 +20,15 @@ export async function exportBert(
 ): Promise<void> {
   mkdirSync(folder, { recursive: true });
   const shapes = bertShapes('', config, true);
-  const values = await read(...shapes.map(({ name }) => params.get(p + name)!));
-  const tensors = shapes.flatMap(({ name, shape }, i) => theirTensors(name, shape, values[i]));
+  const tensors = hubTensors(shapes, 'bert.', async ({ name }) => (await read(param(params, p + name)))[0]);
   await writeSafetensors(join(folder, 'model.safetensors'), tensors, { format: 'pt' });
-  const description = {
-    architectures: ['BertForMaskedLM'],
-    model_type: 'bert',
+  const description = { architectures: ['BertForMaskedLM'], model_type: 'bert', ...hubSizes(config) };
+  writeFileAtomic(join(folder, 'config.json'), `${JSON.stringify(description, null, 2)}\n`);
+}
+
+/** An encoder's sizes and choices as config.json tells them. */
+export function hubSizes(config: BertConfig) {
+  return {
     vocab_size: config.vocabulary,
     hidden_size: config.hidden,
     num_hidden_layers: config.layers,
@@ -40,26 +44,35 @@ export async function exportBert(
     pad_token_id: 0,
     position_embedding_type: 'absolute',
   };
-  writeFileAtomic(join(folder, 'config.json'), `${JSON.stringify(description, null, 2)}\n`);
 }
 
-/** One parameter under their names: dense kernels [in, out] become weights [out, in], fused ones are taken apart. */
-function theirTensors(name: string, shape: number[], values: Float32Array): TensorToWrite[] {
-  const names = hubNames(name);
-  if (!name.endsWith('.kernel')) {
-    const width = values.length / names.length;
-    return names.map((theirs, i) => ({
-      name: theirs,
-      shape: names.length === 1 ? shape : [width],
-      data: values.slice(i * width, (i + 1) * width),
+/**
+ * Parameters under their names: dense kernels [in, out] become weights [out, in], fused ones are taken apart. Values are
+ * asked for when they are written.
+ * @param prefix what stands before the encoder's names
+ * @param values of one of `shapes`
+ */
+export function hubTensors(
+  shapes: readonly Shape[],
+  prefix: string,
+  values: (shape: Shape) => Promise<Float32Array>,
+): TensorToWrite[] {
+  return shapes.flatMap((shape) => {
+    const names = hubNames(shape.name, prefix);
+    const dense = shape.name.endsWith('.kernel');
+    const rows = dense ? shape.shape[0] : 1;
+    const width = elements(shape.shape) / rows / names.length;
+    return names.map((name, part) => ({
+      name,
+      shape: dense ? [width, rows] : names.length === 1 ? shape.shape : [width],
+      data: async () => {
+        const from = await values(shape);
+        if (!dense) return from.subarray(part * width, (part + 1) * width);
+        const data = new Float32Array(width * rows);
+        for (let r = 0; r < rows; r++)
+          for (let c = 0; c < width; c++) data[c * rows + r] = from[(r * names.length + part) * width + c];
+        return data;
+      },
     }));
-  }
-  const [rows, columns] = shape;
-  const width = columns / names.length;
-  return names.map((theirs, part) => {
-    const data = new Float32Array(width * rows);
-    for (let r = 0; r < rows; r++)
-      for (let c = 0; c < width; c++) data[c * rows + r] = values[r * columns + part * width + c];
-    return { name: theirs, shape: [width, rows], data };
   });
 }

@@ -2,14 +2,19 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { shown, UserError } from '../errors.ts';
 import { readJson } from '../files.ts';
+import type { StoredTensor } from '../formats/tensors.ts';
 import { type BertConfig, bertShapes, type Shape } from './bert.ts';
 import { type EmbedderConfig, embedderShapes } from './embedder.ts';
 import { type ReaderConfig, readerShapes } from './reader.ts';
-import { readSafetensors, type StoredTensor } from './safetensors.ts';
+import { readSafetensors } from './safetensors.ts';
+import { checkpointOf, openWeights, type Weights } from './weight-folder.ts';
 
 /** Sizes of a model to import; the heads of retriever and reader are looked for where their size is given. */
 export type ImportConfig = BertConfig &
-  Partial<Pick<EmbedderConfig, 'projection'> & Pick<ReaderConfig, 'spanHidden'>>;
+  Partial<
+    Pick<EmbedderConfig, 'projection' | 'projectionLayerNormEps'> &
+      Pick<ReaderConfig, 'spanHidden' | 'spanLayerNormEps'>
+  >;
 
 export interface ImportedBert {
   /** By our names without prefix (`layer.0.output.kernel`); dense kernels [in, out], row-major. */
@@ -18,31 +23,62 @@ export interface ImportedBert {
   unused: string[];
 }
 
+/** Towers of ours that a folder can start: those of queries and documents, one for both, and the reader's. */
+export type Tower = 'query' | 'document' | 'both' | 'reader';
+
 /**
- * Reads a model folder as Hugging Face publishes it, config.json and model.safetensors: a BERT, or the embedder,
- * encoder or reader of its REALM (`BertForPreTraining`, `RealmEmbedder`, `RealmKnowledgeAugEncoder`, `RealmReader`).
+ * Reads one tower from a model folder as Hugging Face or Google publishes it, the weights as `openWeights` finds them:
+ * a BERT, or a REALM (`RealmEmbedder`, `RealmScorer`, `RealmKnowledgeAugEncoder`, `RealmReader`, `RealmForOpenQA`).
+ * Where the folder holds both retriever and reader, each of our towers gets its own; else the one encoder starts any.
  * The encoder must be whole; pooler, masked-LM head, projection and span scorer come along where the file has them.
- * `UserError` when the sizes differ from `config` or a part is incomplete.
+ * `UserError` when sizes or choices differ from `config`, or a part is incomplete.
  */
-export function importBert(folder: string, config: ImportConfig): ImportedBert {
-  const file = join(folder, 'model.safetensors');
-  const theirs = readHubConfig(folder);
-  const describe = (field: string) => `${join(folder, 'config.json')}: ${field} is`;
-  if (config.vocabulary !== theirs.vocabulary) {
+export function importBert(folder: string, config: ImportConfig, tower: Tower = 'both'): ImportedBert {
+  const theirs = describe(folder);
+  if (theirs) checkSizes(theirs, config);
+  const weights = openWeights(folder);
+  try {
+    const imported = importTower(weights, baseOf(weights, tower), config);
+    if (theirs) checkChoices(theirs, config, imported);
+    return imported;
+  } finally {
+    weights.close();
+  }
+}
+
+/** What stands before a tower's names in a file of several; nothing where there is one. */
+function baseOf({ path, tensors }: Weights, tower: Tower): string {
+  const has = (base: string) => prefixOf(tensors, base) !== undefined;
+  if (tower === 'reader') return ['reader.', '', 'embedder.'].find(has) ?? '';
+  if (tower === 'query' && has('query_embedder.')) return 'query_embedder.';
+  if (tower === 'both' && has('query_embedder.') && !sameTensors(tensors, 'query_embedder.', 'embedder.')) {
     throw new UserError(
-      `${describe('vocab_size')} ${theirs.vocabulary}, your vocabulary has ${config.vocabulary} word pieces; ` +
-        'use the vocab.txt that belongs to this model',
+      `${path}: embeds queries and documents by two towers that differ; set model.sharedTowers to false`,
     );
   }
-  for (const [key, field] of SIZES) {
-    if (config[key] === theirs[key]) continue;
-    throw new UserError(
-      `${describe(field)} ${theirs[key]}, your configuration has model.${key} ${config[key]}; ` +
-        `set model.${key} to ${theirs[key]} or import another model`,
-    );
-  }
-  if (!existsSync(file)) throw new UserError(`${file}: no such file; ${otherFormat(folder)}`);
-  return importTensors(file, config);
+  return ['embedder.', '', 'reader.'].find(has) ?? '';
+}
+
+function sameTensors(tensors: Map<string, StoredTensor>, a: string, b: string): boolean {
+  return [...tensors].every(([name, tensor]) => {
+    if (!name.startsWith(a)) return true;
+    const other = tensors.get(b + name.slice(a.length))?.read();
+    return other !== undefined && tensor.read().every((value, i) => value === other[i]);
+  });
+}
+
+/** A model's description, and the file that it stands in. */
+interface Description {
+  file: string;
+  config: ImportConfig;
+}
+
+/** The folder's description; none in a module of TensorFlow Hub, whose shapes tell all but the number of heads. */
+function describe(folder: string): Description | undefined {
+  const names = ['config.json', 'bert_config.json'].map((name) => join(folder, name));
+  const file = names.find((name) => existsSync(name));
+  if (file === undefined && checkpointOf(folder) !== undefined) return undefined;
+  return { file: file ?? names[0], config: readHubConfig(folder) };
 }
 
 /** Sizes that must agree, ours and the fields of config.json; what else differs shows in the tensors' shapes. */
@@ -54,14 +90,51 @@ const SIZES = [
   ['positions', 'max_position_embeddings'],
 ] as const;
 
+function checkSizes({ file, config: theirs }: Description, config: ImportConfig): void {
+  if (config.vocabulary !== theirs.vocabulary) {
+    throw new UserError(
+      `${file}: vocab_size is ${theirs.vocabulary}, your vocabulary has ${config.vocabulary} word pieces; ` +
+        'use the vocab.txt that belongs to this model',
+    );
+  }
+  for (const [key, field] of SIZES) {
+    if (config[key] === theirs[key]) continue;
+    throw new UserError(
+      `${file}: ${field} is ${theirs[key]}, your configuration has model.${key} ${config[key]}; ` +
+        `set model.${key} to ${theirs[key]} or import another model`,
+    );
+  }
+}
+
+/** Choices that no shape shows, where the imported parts depend on them. */
+const CHOICES = [
+  ['gelu', 'hidden_act', ''],
+  ['layerNormEps', 'layer_norm_eps', ''],
+  ['projectionLayerNormEps', 'layer_norm_eps', 'projection.kernel'],
+  ['spanLayerNormEps', 'reader_layer_norm_eps', 'span.output.kernel'],
+] as const;
+
+function checkChoices(
+  { file, config: theirs }: Description,
+  config: ImportConfig,
+  { params }: ImportedBert,
+): void {
+  for (const [key, field, part] of CHOICES) {
+    if (part !== '' && !params.has(part)) continue;
+    if (config[key] === undefined || config[key] === theirs[key]) continue;
+    throw new UserError(
+      `${file}: its weights were trained with model.${key} ${theirs[key]} (${field}), your configuration has ${config[key]}; ` +
+        `set model.${key} to ${theirs[key]}`,
+    );
+  }
+}
+
 /** The sizes and choices in a model folder's config.json. */
 export function readHubConfig(folder: string): ImportConfig {
-  const file = join(folder, 'config.json');
-  const json = readJson(
-    file,
-    'model description',
-    'name the folder that holds config.json and model.safetensors',
-  );
+  const google = join(folder, 'bert_config.json');
+  const published = !existsSync(join(folder, 'config.json')) && existsSync(google);
+  const file = published ? google : join(folder, 'config.json');
+  const json = readJson(file, 'model description', 'name the folder that holds config.json and the weights');
   if (typeof json !== 'object' || json === null) {
     throw new UserError(`${file}: is not a JSON object; download it again`);
   }
@@ -81,8 +154,9 @@ export function readHubConfig(folder: string): ImportConfig {
     typeof fields[field] === 'number' ? fields[field] : otherwise;
 
   const activation = fields.hidden_act ?? 'gelu';
-  const gelu =
-    activation === 'gelu' ? 'exact' : GELU_TANH.includes(activation as string) ? 'tanh' : undefined;
+  // What Google's own description calls gelu is the tanh form (google-research/bert, modeling.py).
+  const tanh = GELU_TANH.includes(activation as string) || (published && activation === 'gelu');
+  const gelu = tanh ? 'tanh' : activation === 'gelu' ? 'exact' : undefined;
   if (!gelu) {
     throw new UserError(
       `${file}: hidden_act is ${shown(activation)}, only gelu and gelu_new can be imported`,
@@ -100,6 +174,8 @@ export function readHubConfig(folder: string): ImportConfig {
       `${file}: position_embedding_type is ${shown(positionKind)}, only absolute positions can be imported`,
     );
   }
+  const [projection, spanHidden] = [size('retriever_proj_size'), size('span_hidden_size')];
+  const layerNormEps = number('layer_norm_eps', 1e-12);
   return {
     vocabulary: needed('vocab_size'),
     layers: needed('num_hidden_layers'),
@@ -107,11 +183,13 @@ export function readHubConfig(folder: string): ImportConfig {
     heads: needed('num_attention_heads'),
     intermediate: needed('intermediate_size'),
     positions: needed('max_position_embeddings'),
-    projection: size('retriever_proj_size'),
-    spanHidden: size('span_hidden_size'),
+    projection,
+    projectionLayerNormEps: projection === undefined ? undefined : layerNormEps,
+    spanHidden,
+    spanLayerNormEps: spanHidden === undefined ? undefined : number('reader_layer_norm_eps', 1e-3),
     gelu,
     dropout: number('hidden_dropout_prob', 0.1),
-    layerNormEps: number('layer_norm_eps', 1e-12),
+    layerNormEps,
   };
 }
 
@@ -121,39 +199,48 @@ const GELU_TANH = ['gelu_new', 'gelu_pytorch_tanh'];
 export function importTensors(file: string, config: ImportConfig): ImportedBert {
   const { tensors, close } = readSafetensors(file);
   try {
-    const prefix = PREFIXES.find((p) => tensors.has(`${p}embeddings.word_embeddings.weight`));
-    if (prefix === undefined) {
-      const first = [...tensors.keys()].slice(0, 3).join(', ');
-      throw new UserError(
-        `${file}: has no BERT embeddings under Hugging Face's names (it begins with ${first || 'nothing'}); choose a BERT model`,
-      );
-    }
-    const unused = new Set(tensors.keys());
-    const params: ImportedBert['params'] = new Map();
-    for (const part of partsOf(config)) {
-      if (part.name === 'masked-LM head' && !decoderIsTied(tensors, prefix)) continue;
-      const sources = part.shapes.map((shape) => sourcesOf(tensors, prefix, shape.name));
-      const missing = sources.flat().filter((name) => !tensors.has(name));
-      if (missing.length === sources.flat().length && !part.needed) continue;
-      if (missing.length > 0) {
-        throw new UserError(
-          `${file}: its ${part.name} lacks ${missing.length} tensors, the first ${missing[0]}; download it again or choose a whole model`,
-        );
-      }
-      part.shapes.forEach((shape, i) => {
-        params.set(shape.name, { shape: shape.shape, data: convert(file, tensors, sources[i], shape) });
-        for (const name of sources[i]) unused.delete(name);
-      });
-      if (part.name === 'masked-LM head') for (const name of DECODER) unused.delete(name);
-    }
-    return { params, unused: [...unused] };
+    return importTower({ path: file, tensors, close }, '', config);
   } finally {
     close();
   }
 }
 
+/** @param base what stands before all names of the tower */
+function importTower({ path: file, tensors }: Weights, base: string, config: ImportConfig): ImportedBert {
+  const prefix = prefixOf(tensors, base);
+  if (prefix === undefined) {
+    const first = [...tensors.keys()].slice(0, 3).join(', ');
+    throw new UserError(
+      `${file}: has no BERT embeddings under Hugging Face's names (it begins with ${first || 'nothing'}); choose a BERT model`,
+    );
+  }
+  const unused = new Set(tensors.keys());
+  const params: ImportedBert['params'] = new Map();
+  for (const part of partsOf(config)) {
+    if (part.name === 'masked-LM head' && !decoderIsTied(tensors, base, prefix)) continue;
+    const sources = part.shapes.map((shape) => sourcesOf(tensors, base, prefix, shape.name));
+    const missing = sources.flat().filter((name) => !tensors.has(name));
+    if (missing.length === sources.flat().length && !part.needed) continue;
+    if (missing.length > 0) {
+      throw new UserError(
+        `${file}: its ${part.name} lacks ${missing.length} tensors, the first ${missing[0]}; download it again or choose a whole model`,
+      );
+    }
+    part.shapes.forEach((shape, i) => {
+      params.set(shape.name, { shape: shape.shape, data: convert(file, tensors, sources[i], shape) });
+      for (const name of sources[i]) unused.delete(name);
+    });
+    if (part.name === 'masked-LM head') for (const name of DECODER) unused.delete(base + name);
+  }
+  return { params, unused: [...unused] };
+}
+
 /** What stands before the encoder's names: nothing in a bare BertModel. */
 const PREFIXES = ['bert.', 'realm.', ''];
+
+function prefixOf(tensors: Map<string, StoredTensor>, base: string): string | undefined {
+  return PREFIXES.find((prefix) => tensors.has(`${base}${prefix}embeddings.word_embeddings.weight`));
+}
 
 /** The masked-LM decoder; in BERT the same tensor as the word embeddings, and its bias that of the head. */
 const DECODER = ['cls.predictions.decoder.weight', 'cls.predictions.decoder.bias'];
@@ -221,8 +308,9 @@ export function hubNames(ours: string, prefix = 'bert.'): string[] {
 }
 
 /** The names that this file has; those made from the TensorFlow checkpoints call a norm's gain and bias gamma and beta. */
-function sourcesOf(tensors: Map<string, StoredTensor>, prefix: string, ours: string): string[] {
-  return hubNames(ours, prefix).map((name) => {
+function sourcesOf(tensors: Map<string, StoredTensor>, base: string, prefix: string, ours: string): string[] {
+  return hubNames(ours, prefix).map((plain) => {
+    const name = base + plain;
     const old = name.replace(/weight$/, 'gamma').replace(/bias$/, 'beta');
     return tensors.has(old) ? old : name;
   });
@@ -232,10 +320,10 @@ function sourcesOf(tensors: Map<string, StoredTensor>, prefix: string, ours: str
  * Whether the decoder is the word embeddings. In REALM's embedder and reader it is another tensor, left from
  * initialisation and used by nothing; a masked-LM head of that kind is not imported.
  */
-function decoderIsTied(tensors: Map<string, StoredTensor>, prefix: string): boolean {
-  const decoder = tensors.get(DECODER[0]);
+function decoderIsTied(tensors: Map<string, StoredTensor>, base: string, prefix: string): boolean {
+  const decoder = tensors.get(base + DECODER[0]);
   if (!decoder) return true;
-  const words = tensors.get(`${prefix}embeddings.word_embeddings.weight`)!;
+  const words = tensors.get(`${base}${prefix}embeddings.word_embeddings.weight`)!;
   if (decoder.shape.join() !== words.shape.join()) return false;
   const a = decoder.read();
   return words.read().every((value, i) => value === a[i]);
@@ -270,7 +358,7 @@ function convert(
     if (tensor.shape.join() === expected.join()) return readWeights(file, name, tensor);
     throw new UserError(
       `${file}: ${name} has the shape [${tensor.shape}], the configuration needs [${expected}]; ` +
-        'take config.json and model.safetensors of one and the same model, and its sizes',
+        'take config.json and weights of one and the same model, and its sizes',
     );
   };
   if (!dense && sources.length === 1) return read(sources[0]);
@@ -284,18 +372,4 @@ function convert(
     }
   });
   return out;
-}
-
-function otherFormat(folder: string): string {
-  const has = (name: string) => existsSync(join(folder, name));
-  if (has('model.safetensors.index.json')) {
-    return 'the model lies in several files (model.safetensors.index.json); save it again as one';
-  }
-  if (has('pytorch_model.bin')) {
-    return (
-      'pytorch_model.bin is not read, since it may run code; load the model with transformers and ' +
-      'save_pretrained(..., safe_serialization=True), or download model.safetensors'
-    );
-  }
-  return 'download model.safetensors beside config.json';
 }

@@ -3,6 +3,7 @@ import type { Config } from '../config.ts';
 import type { Random } from '../random.ts';
 import { bertShapes, initialValues, type Params, type Shape } from './bert.ts';
 import { type EmbedderConfig, embedderShapes } from './embedder.ts';
+import type { ImportedBert, Tower } from './import-bert.ts';
 import { type ReaderConfig, readerShapes } from './reader.ts';
 
 /** All of REALM's parts: the towers of the retriever and the reader, as sizes, name prefixes and parameters. */
@@ -21,7 +22,7 @@ export interface Model {
 
 /** Sizes, prefixes and an empty parameter table; `initialise` or a checkpoint fills it. */
 export function describeModel(config: Config['model'], vocabulary: number): Model {
-  const { sharedTowers, temperature, initial: _, ...sizes } = config;
+  const { sharedTowers, temperature, initial: _, initialReader: __, ...sizes } = config;
   return {
     embedder: { ...sizes, vocabulary },
     reader: { ...sizes, vocabulary },
@@ -54,22 +55,31 @@ export function pretrainedShapes(model: Model): Shape[] {
 }
 
 /**
- * Gives every tensor of `shapes` its first values: from `imported` where that has its name without the tower's prefix
- * (a BERT checkpoint starts every tower alike, as the paper's section 3.4 does), else random.
+ * Gives every tensor of `shapes` its first values: from what was `imported` for its tower where that has its name
+ * without the tower's prefix (a BERT starts every tower alike, as the paper's section 3.4 does), else random.
  */
 export function initialise(
   model: Model,
   shapes: readonly Shape[],
   random: Random,
-  imported?: Map<string, { shape: number[]; data: Float32Array }>,
+  imported: (tower: Tower) => ImportedBert['params'] | undefined = () => undefined,
 ): void {
   for (const shape of shapes) {
-    const found = imported?.get(
-      shape.name.replace(/^(embedder|queryEmbedder|documentEmbedder|reader)\./, ''),
-    );
-    setParam(model.params, shape.name, shape.shape, found?.data ?? initialValues(shape, random));
+    const { name } = shape;
+    const prefix = /^(embedder|queryEmbedder|documentEmbedder|reader)\./.exec(name)?.[0] ?? '';
+    const found = imported(TOWERS[prefix])?.get(name.slice(prefix.length));
+    setParam(model.params, name, shape.shape, found?.data ?? initialValues(shape, random));
   }
 }
+
+/** Whose first values a parameter takes, by its prefix; the span scorer, which has none, is the reader's. */
+const TOWERS: Record<string, Tower> = {
+  'embedder.': 'both',
+  'queryEmbedder.': 'query',
+  'documentEmbedder.': 'document',
+  'reader.': 'reader',
+  '': 'reader',
+};
 
 /**
  * Creates or overwrites one parameter. The values are copied: the native engine works on the array that it is given, the

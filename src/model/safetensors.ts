@@ -1,7 +1,14 @@
 import { createHash } from 'node:crypto';
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { errorCode, shown, UserError } from '../errors.ts';
-import { explainRead, type FileSeal, writeStreamAtomic } from '../files.ts';
+import { shown, UserError } from '../errors.ts';
+import { type FileSeal, writeStreamAtomic } from '../files.ts';
+import { type OpenFile, openFile, orClose } from '../formats/file.ts';
+import {
+  ELEMENT_BYTES,
+  elements,
+  readFloats,
+  type StoredTensor,
+  type TensorFile,
+} from '../formats/tensors.ts';
 
 // The safetensors format (github.com/huggingface/safetensors, "Format"): the header's length as a 64-bit
 // little-endian integer, the header as JSON, then the bytes of all tensors without a gap:
@@ -11,57 +18,8 @@ import { explainRead, type FileSeal, writeStreamAtomic } from '../files.ts';
 /** Bytes; the format's own limit, so that a damaged length cannot ask for all memory. */
 const HEADER_LIMIT = 100_000_000;
 
-/** Bytes of one element. All may stand in a file; those with a conversion below can be read. */
-const ELEMENT_BYTES: Record<string, number> = {
-  F64: 8,
-  F32: 4,
-  F16: 2,
-  BF16: 2,
-  I64: 8,
-  I32: 4,
-  I16: 2,
-  I8: 1,
-  U64: 8,
-  U32: 4,
-  U16: 2,
-  U8: 1,
-  BOOL: 1,
-  F8_E5M2: 1,
-  F8_E4M3: 1,
-};
-
-/** How elements of other kinds than F32 become floats: the array over their bytes, and one element of it. */
-const CONVERSIONS: Record<string, (bytes: ArrayBuffer) => Float32Array> = {
-  F64: (bytes) => Float32Array.from(new Float64Array(bytes)),
-  F16: (bytes) => Float32Array.from(new Uint16Array(bytes), halfToFloat),
-  BF16: bfloatsToFloats,
-  I64: (bytes) => {
-    const from = new BigInt64Array(bytes);
-    const to = new Float32Array(from.length);
-    for (let i = 0; i < to.length; i++) to[i] = Number(from[i]);
-    return to;
-  },
-  I32: (bytes) => Float32Array.from(new Int32Array(bytes)),
-};
-
-/** Elements converted at a time, so that a conversion needs little memory beside its result. */
-const CONVERTED_AT_ONCE = 1 << 20;
-
-/** Bytes of one read: Node.js refuses one of 2 GiB. */
-const READ_AT_ONCE = 1 << 30;
-
-export interface StoredTensor {
-  shape: number[];
-  /** As the file names it: F32, BF16, … */
-  dtype: string;
-  /** The values as floats, read from the file now. `UserError` for a kind of element that has no float. */
-  read(): Float32Array;
-}
-
-export interface Safetensors {
-  tensors: Map<string, StoredTensor>;
+export interface Safetensors extends TensorFile {
   metadata: Record<string, string>;
-  close(): void;
 }
 
 /**
@@ -70,33 +28,23 @@ export interface Safetensors {
  * A file that breaks the format is a `UserError`.
  */
 export function readSafetensors(path: string): Safetensors {
-  let fd: number;
-  try {
-    fd = openSync(path, 'r');
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') throw new UserError(`${path}: no such file; check the path`);
-    throw explainRead(path, 'a safetensors file', error, 'check the path');
-  }
-  try {
-    return { ...readHeader(path, fd), close: () => closeSync(fd) };
-  } catch (error) {
-    closeSync(fd);
-    throw error;
-  }
+  return orClose(openFile(path, 'the safetensors file itself'), (file) => ({
+    ...readHeader(file),
+    close: file.close,
+  }));
 }
 
-function readHeader(path: string, fd: number): Omit<Safetensors, 'close'> {
-  const stat = fstatSync(fd);
-  if (!stat.isFile()) throw new UserError(`${path}: is not a file; name the safetensors file itself`);
-  if (stat.size < 8) fail(path, `it has ${stat.size} bytes, too few for a header`);
-  const length = new DataView(readBytes(path, fd, 0, 8)).getBigUint64(0, true);
+function readHeader(file: OpenFile): Omit<Safetensors, 'close'> {
+  const { path, bytes } = file;
+  if (bytes < 8) fail(path, `it has ${bytes} bytes, too few for a header`);
+  const length = new DataView(file.read(0, 8)).getBigUint64(0, true);
   if (length > BigInt(HEADER_LIMIT)) {
     fail(path, `its header would be ${length} bytes long, more than the format's ${HEADER_LIMIT}`);
   }
   const start = 8 + Number(length);
-  if (start > stat.size) fail(path, `its header needs ${start} bytes, the file has ${stat.size}`);
+  if (start > bytes) fail(path, `its header needs ${start} bytes, the file has ${bytes}`);
 
-  const header = parseHeader(path, readBytes(path, fd, 8, Number(length)));
+  const header = parseHeader(path, file.read(8, Number(length)));
   const metadata: Record<string, string> = {};
   const tensors = new Map<string, StoredTensor>();
   const places: Place[] = [];
@@ -114,10 +62,17 @@ function readHeader(path: string, fd: number): Omit<Safetensors, 'close'> {
     tensors.set(name, {
       shape: place.shape,
       dtype: place.dtype,
-      read: () => readTensor(path, fd, start, place),
+      read: (begin = 0, end = elements(place.shape)) =>
+        readFloats(
+          file,
+          name,
+          place.dtype,
+          start + place.begin + begin * ELEMENT_BYTES[place.dtype],
+          end - begin,
+        ),
     });
   }
-  checkPlaces(path, places, stat.size - start);
+  checkPlaces(path, places, bytes - start);
   return { tensors, metadata };
 }
 
@@ -199,60 +154,18 @@ function checkPlaces(path: string, places: Place[], bytes: number): void {
   if (at < bytes) fail(path, `its last ${bytes - at} bytes belong to no tensor`);
 }
 
-function readTensor(
-  path: string,
-  fd: number,
-  start: number,
-  { name, dtype, shape, begin }: Place,
-): Float32Array {
-  const size = elements(shape);
-  if (dtype === 'F32') return new Float32Array(readBytes(path, fd, start + begin, size * 4));
-  const convert = CONVERSIONS[dtype];
-  if (!convert) {
-    throw new UserError(
-      `${path}: tensor "${name}" is of ${dtype}, which cannot be read as numbers; save it as F32`,
-    );
-  }
-  const out = new Float32Array(size);
-  for (let i = 0; i < size; i += CONVERTED_AT_ONCE) {
-    const width = ELEMENT_BYTES[dtype];
-    const n = Math.min(CONVERTED_AT_ONCE, size - i);
-    out.set(convert(readBytes(path, fd, start + begin + i * width, n * width)), i);
-  }
-  return out;
-}
-
-function readBytes(path: string, fd: number, position: number, length: number): ArrayBuffer {
-  const buffer = new ArrayBuffer(length);
-  for (let at = 0; at < length; ) {
-    const bytes = new Uint8Array(buffer, at, Math.min(READ_AT_ONCE, length - at));
-    const n = readSync(fd, bytes, 0, bytes.length, position + at);
-    if (n === 0) fail(path, `it ended at byte ${position + at} while being read`);
-    at += n;
-  }
-  return buffer;
-}
-
-function bfloatsToFloats(bytes: ArrayBuffer): Float32Array {
-  // A bfloat16 is the upper half of a float32.
-  return new Float32Array(Uint32Array.from(new Uint16Array(bytes), (upper) => upper << 16).buffer);
-}
-
-/** The value of an IEEE 754 half: sign, 5 bits of exponent with bias 15, 10 bits of fraction. */
-function halfToFloat(half: number): number {
-  const sign = half & 0x8000 ? -1 : 1;
-  const exponent = (half >> 10) & 0x1f;
-  const fraction = half & 0x3ff;
-  if (exponent === 0) return sign * fraction * 2 ** -24;
-  if (exponent === 0x1f) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
-  return sign * (1024 + fraction) * 2 ** (exponent - 25);
-}
-
 /** One tensor to write; where `data` is a function it is called once, in its turn, so that few values are held at a time. */
 export interface TensorToWrite {
   name: string;
   shape: readonly number[];
   data: Float32Array | (() => Promise<Float32Array>);
+}
+
+/** One that is too large to hold: its values come in pieces. */
+export interface LargeTensor {
+  name: string;
+  shape: readonly number[];
+  pieces: AsyncIterable<Float32Array>;
 }
 
 /**
@@ -261,7 +174,7 @@ export interface TensorToWrite {
  */
 export async function writeSafetensors(
   path: string,
-  tensors: Iterable<TensorToWrite>,
+  tensors: Iterable<TensorToWrite | LargeTensor>,
   metadata: Record<string, string> = {},
 ): Promise<FileSeal> {
   const list = [...tensors];
@@ -291,20 +204,24 @@ export async function writeSafetensors(
     };
     write(head);
     for (const tensor of list) {
-      const data = typeof tensor.data === 'function' ? await tensor.data() : tensor.data;
-      if (data.length !== elements(tensor.shape)) {
+      const pieces = 'pieces' in tensor ? tensor.pieces : [await valuesOf(tensor)];
+      let values = 0;
+      for await (const piece of pieces) {
+        values += piece.length;
+        write(new Uint8Array(piece.buffer, piece.byteOffset, piece.byteLength));
+      }
+      if (values !== elements(tensor.shape)) {
         throw new Error(
-          `writeSafetensors: "${tensor.name}" has ${data.length} values for the shape [${tensor.shape}]`,
+          `writeSafetensors: "${tensor.name}" has ${values} values for the shape [${tensor.shape}]`,
         );
       }
-      write(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
     }
   });
   return { bytes, sha256: hash.digest('hex') };
 }
 
-function elements(shape: readonly number[]): number {
-  return shape.reduce((a, b) => a * b, 1);
+function valuesOf({ data }: TensorToWrite): Float32Array | Promise<Float32Array> {
+  return typeof data === 'function' ? data() : data;
 }
 
 function isCounts(value: unknown): value is number[] {

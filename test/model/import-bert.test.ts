@@ -118,6 +118,16 @@ describe('a folder that does not fit is refused with the reason', () => {
     refused(/num_attention_heads is 2, .*set model\.heads to 2/);
   });
 
+  test('choices that no shape would show', () => {
+    config = { ...config, gelu: config.gelu === 'tanh' ? 'exact' : 'tanh' };
+    refused(/trained with model\.gelu (tanh|exact) \(hidden_act\), .*set model\.gelu to/);
+    config = { ...readHubConfig(folder), layerNormEps: 1e-3 };
+    refused(/trained with model\.layerNormEps 1e-12 \(layer_norm_eps\), your configuration has 0\.001/);
+    // A folder without span scorer says nothing about the scorer's.
+    config = { ...readHubConfig(folder), spanLayerNormEps: 1e-5 };
+    importBert(folder, config);
+  });
+
   test('another vocabulary', () => {
     config = { ...config, vocabulary: 51 };
     refused(/vocab_size is 50, your vocabulary has 51 word pieces; use the vocab\.txt/);
@@ -202,7 +212,7 @@ describe('a folder that does not fit is refused with the reason', () => {
     rmSync(join(folder, 'model.safetensors'));
     refused(/model\.safetensors: no such file; download/);
     writeFileSync(join(folder, 'pytorch_model.bin'), '');
-    refused(/pytorch_model\.bin is not read, since it may run code/);
+    refused(/pytorch_model\.bin: is no file of torch\.save/);
   });
 
   test('without pooler and head the encoder alone is imported', async () => {

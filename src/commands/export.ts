@@ -1,0 +1,77 @@
+import { existsSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { UserError } from '../errors.ts';
+import { writeFolderAtomic } from '../files.ts';
+import {
+  exportEmbedder,
+  exportEncoder,
+  exportOpenQa,
+  exportReader,
+  exportScorer,
+} from '../model/export-realm.ts';
+import { disposeModel, pretrainedShapes, retrieverShapes } from '../model/model.ts';
+import { say } from '../progress.ts';
+import { newestRetriever } from './build-index.ts';
+import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
+import { fineTuned } from './eval.ts';
+
+/** A folder written, and the class of transformers that loads it. */
+export interface ExportedPart {
+  folder: string;
+  loadedBy: string;
+}
+
+/**
+ * Writes what a run has trained as folders that Hugging Face's REALM classes load: of the newest retriever `embedder` and
+ * `scorer`, of pretraining `encoder`, of fine-tuning `reader` and `openqa`, which answers from the corpus.
+ */
+export async function exportRealm(context: Context, to: string): Promise<ExportedPart[]> {
+  if (existsSync(to) && readdirSync(to).length > 0 && !existsSync(join(to, 'embedder', 'config.json'))) {
+    throw new UserError(`${to}: holds other files; name an empty or new folder with --to`);
+  }
+  const corpus = runCorpus(context);
+  const run = { vocab: corpus.tokenizer, config: context.config };
+  const stage = newestRetriever(context);
+  const model = emptyModel(context, corpus);
+  const pretrained = stage === 'pretrain';
+  stageWeights(context, stage, corpus, model, pretrained ? pretrainedShapes(model) : retrieverShapes(model));
+  const { layerNormEps, projectionLayerNormEps } = model.embedder;
+  if (layerNormEps !== projectionLayerNormEps) {
+    say(
+      `export: transformers normalises the projection with the encoder's epsilon, ${layerNormEps}; this run has ` +
+        `model.projectionLayerNormEps ${projectionLayerNormEps}, so vectors computed there differ from ours; set both alike in a run that is to be exported`,
+    );
+  }
+  const { queryTower, documentTower } = model;
+  return writeFolderAtomic(to, async (aside) => {
+    const parts: ExportedPart[] = [];
+    const part = async (name: string, loadedBy: string, write: (folder: string) => Promise<void>) => {
+      await write(join(aside, name));
+      parts.push({ folder: join(to, name), loadedBy });
+    };
+    await part('embedder', 'RealmEmbedder', (f) => exportEmbedder(f, model, documentTower, run));
+    if (queryTower !== documentTower) {
+      await part('query-embedder', 'RealmEmbedder', (f) => exportEmbedder(f, model, queryTower, run));
+    }
+    await part('scorer', 'RealmScorer', (f) => exportScorer(f, model, run));
+    if (pretrained) {
+      await part('encoder', 'RealmKnowledgeAugEncoder', (f) => exportEncoder(f, model, run));
+    }
+    disposeModel(model);
+    if (hasWeights(context, 'qa')) {
+      const { model, index } = await fineTuned(context, corpus);
+      const rows = (from: number, to: number) => Int32Array.from({ length: to - from }, (_, i) => from + i);
+      const blocks = {
+        count: corpus.blocks,
+        text: corpus.text,
+        vectors: (from: number, to: number) => index.vectors(rows(from, to)),
+      };
+      await part('reader', 'RealmReader', (f) => exportReader(f, model, run));
+      await part('openqa', 'RealmForOpenQA, RealmRetriever', (f) => exportOpenQa(f, model, run, blocks));
+      index.close();
+      disposeModel(model);
+    }
+    corpus.close();
+    return parts;
+  });
+}

@@ -1,0 +1,368 @@
+import { shown, UserError } from '../errors.ts';
+import type { OpenFile } from './file.ts';
+
+// Python's pickle (cpython, Lib/pickletools.py) is a program for a machine with a stack, and may name any function of
+// Python to be called. Here nothing of the kind happens: the operations below build plain values, a name stands for a
+// value or a function of ours that the caller lists, and every other operation and name is refused.
+//
+//   None, True, 1, 1.5, 'text'   null, true, 1, 1.5, 'text'
+//   b'bytes'                     Uint8Array
+//   list, tuple                  array
+//   dict                         Map
+
+/** What a name of Python stands for, by `module name`: a function of ours that may be called, or a plain value. */
+export type Names = Readonly<Record<string, unknown>>;
+
+/** A value that takes the state which Python gives an object after making it (`__setstate__`). */
+export interface Stateful {
+  setState(state: unknown): void;
+}
+
+export interface PickleOptions {
+  names: Names;
+  /** The object behind an id that stands in the pickle in place of it. */
+  persistent?: (id: unknown) => unknown;
+  /** Items of lists are yielded as they come and not kept: the list itself stays empty. */
+  streamLists?: boolean;
+}
+
+/** Numbers of Python that are longer than this are none of ours: 8 bytes hold every size. */
+const LONGEST_NUMBER = 8;
+/** Arguments of any function that may be called; JavaScript itself breaks on a hundred thousand. */
+const MOST_ARGUMENTS = 16;
+/** Characters of a module's or function's name. */
+const LONGEST_NAME = 1000;
+
+/**
+ * Reads the pickle in bytes `begin` to `end` of a file, without running anything.
+ * With `streamLists` the items of its lists are yielded one by one, else nothing is; the generator's result is the object.
+ * `UserError` for anything that is no pickle, or that is not in `names`.
+ */
+export function* readPickle(
+  file: OpenFile,
+  begin: number,
+  end: number,
+  { names, persistent, streamLists = false }: PickleOptions,
+): Generator<unknown, unknown> {
+  const source = byteSource(file, begin, end);
+  const fail: (what: string) => never = (what) => {
+    throw new UserError(
+      `${file.path}: its pickle ${what} (byte ${source.position()}); nothing of it was run, take the file from a source you trust`,
+    );
+  };
+  let stack: unknown[] = [];
+  const marked: unknown[][] = [];
+  const memo = memory();
+
+  const pop = (): unknown => (stack.length > 0 ? stack.pop() : fail('takes more than it has'));
+  const top = (): unknown => (stack.length > 0 ? stack[stack.length - 1] : fail('takes more than it has'));
+  /** What was pushed since the last mark. */
+  const popMark = (): unknown[] => {
+    const items = stack;
+    stack = marked.pop() ?? fail('ends a group that it never began');
+    return items;
+  };
+  const named = (module: unknown, name: unknown): unknown => {
+    if (typeof module !== 'string' || typeof name !== 'string') return fail('names what is no name');
+    const full = `${module} ${name}`;
+    if (Object.hasOwn(names, full)) return names[full];
+    return fail(`names ${shown(`${module}.${name}`, 80)}, which is not read`);
+  };
+  const setItems = (items: unknown[]): void => {
+    const map = top();
+    if (!(map instanceof Map) || items.length % 2) fail('sets items of what is no dict');
+    for (let i = 0; i < items.length; i += 2) map.set(items[i], items[i + 1]);
+  };
+  const list = (): unknown[] => {
+    const value = top();
+    return Array.isArray(value) ? value : fail('appends to what is no list');
+  };
+  const bytes = (length: number): void => {
+    const position = source.position();
+    const value = source.take(length).slice();
+    stack.push(value);
+    memo.lastBytes(value, position);
+  };
+  const text = (length: number): void => {
+    try {
+      stack.push(UTF8.decode(source.take(length)));
+    } catch (error) {
+      if (error instanceof UserError) throw error;
+      fail('holds a text that is not UTF-8');
+    }
+  };
+  const recall = (index: number): void => {
+    const found = memo.get(index);
+    if (found === undefined) fail(`takes value ${index}, which it never kept`);
+    const { value, position, length } = found;
+    stack.push(position === undefined ? value : new Uint8Array(file.read(position, length)));
+  };
+
+  for (;;) {
+    const op = source.take(1)[0];
+    switch (op) {
+      case 0x80: // PROTO
+        if (source.number(1) > 5) fail('is of a later protocol than 5');
+        break;
+      case 0x95: // FRAME: how much may be read ahead
+        source.number(8);
+        break;
+      case 0x2e: // STOP
+        return pop();
+      case 0x28: // MARK
+        marked.push(stack);
+        stack = [];
+        break;
+      case 0x4e: // NONE
+        stack.push(null);
+        break;
+      case 0x88: // NEWTRUE
+        stack.push(true);
+        break;
+      case 0x89: // NEWFALSE
+        stack.push(false);
+        break;
+      case 0x4b: // BININT1
+        stack.push(source.number(1));
+        break;
+      case 0x4d: // BININT2
+        stack.push(source.number(2));
+        break;
+      case 0x4a: // BININT
+        stack.push(source.number(4) | 0);
+        break;
+      case 0x8a: {
+        // LONG1: two's complement of any length
+        const length = source.number(1);
+        if (length > LONGEST_NUMBER) fail(`holds a number of ${length} bytes`);
+        stack.push(signed(source.take(length)));
+        break;
+      }
+      case 0x47: {
+        // BINFLOAT
+        const b = source.take(8);
+        stack.push(new DataView(b.buffer, b.byteOffset, 8).getFloat64(0));
+        break;
+      }
+      case 0x58: // BINUNICODE
+        text(source.number(4));
+        break;
+      case 0x8c: // SHORT_BINUNICODE
+        text(source.number(1));
+        break;
+      case 0x8d: // BINUNICODE8
+        text(source.number(8));
+        break;
+      case 0x42: // BINBYTES
+        bytes(source.number(4));
+        break;
+      case 0x43: // SHORT_BINBYTES
+        bytes(source.number(1));
+        break;
+      case 0x8e: // BINBYTES8
+        bytes(source.number(8));
+        break;
+      case 0x29: // EMPTY_TUPLE
+      case 0x5d: // EMPTY_LIST
+        stack.push([]);
+        break;
+      case 0x7d: // EMPTY_DICT
+        stack.push(new Map());
+        break;
+      case 0x85: // TUPLE1
+      case 0x86: // TUPLE2
+      case 0x87: {
+        // TUPLE3
+        const items = [];
+        for (let i = op - 0x84; i > 0; i--) items.unshift(pop());
+        stack.push(items);
+        break;
+      }
+      case 0x74: {
+        // TUPLE
+        const items = popMark(); // first: it changes the stack
+        stack.push(items);
+        break;
+      }
+      case 0x61: {
+        // APPEND
+        const item = pop();
+        if (streamLists && list()) yield item;
+        else list().push(item);
+        break;
+      }
+      case 0x65: {
+        // APPENDS
+        const items = popMark();
+        if (streamLists && list()) yield* items;
+        else for (const item of items) list().push(item);
+        break;
+      }
+      case 0x73: // SETITEM
+        setItems([pop(), pop()].reverse());
+        break;
+      case 0x75: // SETITEMS
+        setItems(popMark());
+        break;
+      case 0x68: // BINGET
+        recall(source.number(1));
+        break;
+      case 0x6a: // LONG_BINGET
+        recall(source.number(4));
+        break;
+      case 0x71: // BINPUT
+        memo.put(source.number(1), top());
+        break;
+      case 0x72: // LONG_BINPUT
+        memo.put(source.number(4), top());
+        break;
+      case 0x94: // MEMOIZE
+        memo.put(memo.size(), top());
+        break;
+      case 0x63: // GLOBAL
+        stack.push(named(source.line(), source.line()));
+        break;
+      case 0x93: {
+        // STACK_GLOBAL
+        const name = pop();
+        stack.push(named(pop(), name));
+        break;
+      }
+      case 0x51: // BINPERSID
+        if (!persistent) return fail('refers to an object outside of it');
+        stack.push(persistent(pop()));
+        break;
+      case 0x52: {
+        // REDUCE
+        const args = pop();
+        const callee = pop();
+        if (typeof callee !== 'function' || !Array.isArray(args) || args.length > MOST_ARGUMENTS) {
+          return fail('calls what is no function');
+        }
+        stack.push(callee(...args));
+        break;
+      }
+      case 0x62: {
+        // BUILD
+        const state = pop();
+        const target = top();
+        // Attributes of a dict, such as the versions that PyTorch keeps of its modules.
+        if (target instanceof Map) break;
+        if (!isStateful(target)) return fail('sets attributes of what has none');
+        target.setState(state);
+        break;
+      }
+      default:
+        fail(`holds the operation 0x${op.toString(16).padStart(2, '0')}, which is not read`);
+    }
+  }
+}
+
+/** The object of a pickle that is read at once. */
+export function readWholePickle(
+  file: OpenFile,
+  begin: number,
+  end: number,
+  options: Omit<PickleOptions, 'streamLists'>,
+): unknown {
+  return readPickle(file, begin, end, options).next().value;
+}
+
+const UTF8 = new TextDecoder('utf-8', { fatal: true });
+
+function isStateful(value: unknown): value is Stateful {
+  return typeof value === 'object' && value !== null && 'setState' in value;
+}
+
+function signed(bytes: Uint8Array): number {
+  let value = 0;
+  for (let i = bytes.length - 1; i >= 0; i--) value = value * 256 + bytes[i];
+  return bytes.length > 0 && bytes[bytes.length - 1] & 0x80 ? value - 256 ** bytes.length : value;
+}
+
+/** Bytes read ahead. */
+const WINDOW = 1 << 20;
+
+/** The bytes of a stretch of a file one after the other, checked against its end before anything is allocated. */
+function byteSource(file: OpenFile, begin: number, end: number) {
+  let window = new Uint8Array(0);
+  let start = begin; // of the window in the file
+  let at = 0; // in the window
+  const take = (length: number): Uint8Array => {
+    if (at + length > window.length) {
+      const position = start + at;
+      if (length > end - position) {
+        throw new UserError(
+          `${file.path}: its pickle needs ${length} bytes at byte ${position}, but ends at ${end}; copy or download it again`,
+        );
+      }
+      window = new Uint8Array(file.read(position, Math.min(Math.max(WINDOW, length), end - position)));
+      start = position;
+      at = 0;
+    }
+    at += length;
+    return window.subarray(at - length, at);
+  };
+  return {
+    position: () => start + at,
+    /** The next bytes, valid until the next call. */
+    take,
+    /** An unsigned little-endian number; one past 2^53 is inexact, but far above any file's length. */
+    number(width: number): number {
+      const bytes = take(width);
+      let value = 0;
+      for (let i = width - 1; i >= 0; i--) value = value * 256 + bytes[i];
+      return value;
+    },
+    line(): string {
+      let text = '';
+      for (let c = take(1)[0]; c !== 0x0a && text.length < LONGEST_NAME; c = take(1)[0]) {
+        text += String.fromCharCode(c);
+      }
+      return text;
+    },
+  };
+}
+
+/** Something kept: the value, or where its bytes lie in the file. */
+interface Kept {
+  value?: unknown;
+  position?: number;
+  length: number;
+}
+
+/**
+ * What a pickle keeps to refer to later. A pickle of millions of texts keeps them all and refers to next to none: of
+ * bytes only their place in the file is kept, and they are read again.
+ */
+function memory() {
+  const values = new Map<number, unknown>();
+  let places = new Float64Array(64); // position and length of entry i at 2i; length 0 and position 0 where it has none
+  let inOrder = 0; // entries that were numbered one after the other
+  let count = 0;
+  let last: { value: Uint8Array; position: number } | undefined;
+  return {
+    size: () => count,
+    lastBytes(value: Uint8Array, position: number): void {
+      last = { value, position };
+    },
+    put(index: number, value: unknown): void {
+      count++;
+      if (index === inOrder && last && value === last.value) {
+        if (2 * inOrder >= places.length) {
+          const grown = new Float64Array(2 * places.length);
+          grown.set(places);
+          places = grown;
+        }
+        places[2 * index] = last.position;
+        places[2 * index + 1] = last.value.length;
+      } else values.set(index, value);
+      if (index === inOrder) inOrder++;
+    },
+    get(index: number): Kept | undefined {
+      if (values.has(index)) return { value: values.get(index), length: 0 };
+      const position = places[2 * index];
+      return position ? { position, length: places[2 * index + 1] } : undefined;
+    },
+  };
+}
