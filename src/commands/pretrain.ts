@@ -213,13 +213,15 @@ function liveRefresh(context: Context, model: Model, corpus: Corpus, index: Sear
       if (givenUp !== undefined && onFailure === 'stop') {
         throw new UserError(`refresher: ${givenUp}; refresh.onFailure continue trains on without`);
       }
-      await takeUp(done);
-      if (mode !== 'off' && due(done)) await refresh(done, stop);
-      return {
-        indexAgeSteps: done - index.manifest.step,
+      // Of the index that the step was taken with: a signal that ends the wait for the next one changes nothing in it.
+      const figures = {
+        indexAgeSteps: step - index.manifest.step,
         indexAgeSeconds: (performance.now() - snapshotAt) / 1000,
         refreshing: refreshing ? 1 : 0,
       };
+      await takeUp(done);
+      if (mode !== 'off' && due(done)) await refresh(done, stop);
+      return figures;
     },
   };
 }
