@@ -55,12 +55,14 @@ async function atWork({ undisturbed }: Place, command: keyof typeof TRAINED, mor
 }
 
 const ASYNC = ['--set', 'refresh.mode=async'];
+/** Long enough for a refresher to start, and to look for the corpus. */
+const LONG = [...ASYNC, '--set', 'pretrain.steps=600'];
 
 /** The trainer has the corpus open; the refresher opens it anew for each index. */
 async function corpusGone(place: Place, mode: 'sync' | 'async'): Promise<void> {
   const { t, undisturbed } = place;
   const what = `corpus moved away, ${mode}`;
-  const { dir, started } = await atWork(place, 'pretrain', mode === 'async' ? ASYNC : []);
+  const { dir, started } = await atWork(place, 'pretrain', mode === 'async' ? LONG : []);
   const { corpus } = runFolder(dir);
   renameSync(corpus, `${corpus}-elsewhere`);
   const end = await started.ended;
