@@ -1,6 +1,6 @@
-import { readFileSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import { type FileSeal, sha256File, writeFileAtomic } from './files.ts';
+import { type FileSeal, readText, sha256File, writeFileAtomic } from './files.ts';
 
 // Which files of a folder have been compared with their SHA-256 already: hashing gigabytes at every question asked would
 // take longer than the answer. A file counts as the same while its length, times and inode are; no program can set back
@@ -10,6 +10,9 @@ const NAME = 'verified.json';
 
 /** A file changed within so many milliseconds might change again without another time to tell of it. */
 const FRESH = 1000;
+
+/** Bytes of a note. */
+const LONGEST = 1 << 16;
 
 /** Length, times, inode, and the SHA-256 that the content had. */
 type Stamp = string;
@@ -22,9 +25,11 @@ export function changedFile(dir: string, seals: Record<string, FileSeal>): strin
   const known = remembered(dir);
   const stamps: Record<string, Stamp> = {};
   let news = false;
-  for (const [name, { sha256 }] of Object.entries(seals)) {
+  for (const [name, { bytes, sha256 }] of Object.entries(seals)) {
     const path = join(dir, name);
-    const { size, mtimeMs, ctimeMs, ino } = statSync(path);
+    const stat = statSync(path);
+    const { size, mtimeMs, ctimeMs, ino } = stat;
+    if (!stat.isFile() || size !== bytes) return name;
     const stamp = [size, mtimeMs, ctimeMs, ino, sha256].join(' ');
     if (known[name] !== stamp) {
       if (sha256File(path) !== sha256) return name;
@@ -42,7 +47,7 @@ export function changedFile(dir: string, seals: Record<string, FileSeal>): strin
 
 function remembered(dir: string): Record<string, unknown> {
   try {
-    const found = JSON.parse(readFileSync(join(dir, NAME), 'utf8'));
+    const found = JSON.parse(readText(join(dir, NAME), 'note', '', LONGEST));
     return typeof found === 'object' && found !== null ? found : {};
   } catch {
     return {};

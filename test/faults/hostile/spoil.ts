@@ -1,4 +1,5 @@
 import {
+  appendFileSync,
   cpSync,
   existsSync,
   mkdirSync,
@@ -32,7 +33,9 @@ const WHOLE: Record<string, (path: string, file: string, other: string) => void>
   },
   missing: (path) => rmSync(path),
   'that of another run': (path, file, other) => {
+    // The other may have kept other checkpoints.
     if (existsSync(join(other, file))) cpSync(join(other, file), path);
+    else appendFileSync(path, 'another');
   },
   'a file in place of its folder': (path) => {
     rmSync(dirname(path), { recursive: true });
