@@ -54,7 +54,7 @@ function openAside(path: string) {
     return explainWrite(path, error);
   };
   try {
-    mkdirSync(dirname(path), { recursive: true });
+    makeFolder(dirname(path));
     fd = openSync(aside, 'w');
   } catch (error) {
     throw abandon(error);
@@ -82,13 +82,27 @@ export async function writeFolderAtomic<T>(dir: string, fill: (aside: string) =>
     recoverFolders(dirname(dir));
     needNoFile(dir);
     rmSync(aside, { recursive: true, force: true });
-    mkdirSync(aside, { recursive: true });
+    makeFolder(aside);
     const result = await fill(aside);
     replaceFolder(aside, dir);
     return result;
   } catch (error) {
     discard(aside);
     throw explainWrite(dir, error);
+  }
+}
+
+/** Makes a folder with those above it; one that stands is as good. */
+export function makeFolder(dir: string): void {
+  try {
+    mkdirSync(dir, { recursive: true });
+  } catch (error) {
+    if (errorCode(error) !== 'ENOENT') throw error;
+    // So Node tells that a folder above cannot be made, on a read-only disk for one; asked for that one it tells why.
+    let top = dir;
+    while (!existsSync(dirname(top))) top = dirname(top);
+    mkdirSync(top);
+    throw error;
   }
 }
 

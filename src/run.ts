@@ -1,9 +1,9 @@
-import { appendFileSync, existsSync, mkdirSync } from 'node:fs';
+import { appendFileSync, existsSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { type Config, loadConfig, saveConfig } from './config.ts';
 import { UserError } from './errors.ts';
-import { explainWrite, readText, writeFileAtomic } from './files.ts';
+import { explainWrite, makeFolder, readText, writeFileAtomic } from './files.ts';
 import { takeLock } from './lock.ts';
 
 /** Every path in a run folder. */
@@ -71,7 +71,7 @@ export function runConfig(
 /** Keeps other processes from working in the run folder until this one ends; a `UserError` where one is at it already. */
 export function lockRun(run: Run, work: string): void {
   try {
-    mkdirSync(run.dir, { recursive: true });
+    makeFolder(run.dir);
     const { holder } = takeLock(join(run.dir, 'lock'), work);
     if (!holder) return;
     throw new UserError(

@@ -2,7 +2,6 @@ import { createHash } from 'node:crypto';
 import {
   createReadStream,
   existsSync,
-  mkdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -15,7 +14,7 @@ import { open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { errorCode, UserError } from '../errors.ts';
-import { explainRead, explainWrite, sha256File, writeStreamAtomic } from '../files.ts';
+import { explainRead, explainWrite, makeFolder, sha256File, writeStreamAtomic } from '../files.ts';
 import { progress, say } from '../progress.ts';
 import type { DataFile } from './catalogue.ts';
 
@@ -41,7 +40,7 @@ export async function fetchFile(file: DataFile, dir: string, pause = 1000): Prom
   if (there) return there;
   const part = `${path}.part`;
   try {
-    mkdirSync(dirname(path), { recursive: true });
+    makeFolder(dirname(path));
     needRoom(file, dir, sizeOf(part));
     for (let failed = 0, before = sizeOf(part); !(await fetchSome(file, part)); before = sizeOf(part)) {
       // Whatever broke the connection, the next one goes on behind what has come.

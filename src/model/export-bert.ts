@@ -1,6 +1,5 @@
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { writeFileAtomic } from '../files.ts';
+import { makeFolder, writeFileAtomic } from '../files.ts';
 import { elements } from '../formats/tensors.ts';
 import { type BertConfig, bertShapes, type Params, param, type Shape } from './bert.ts';
 import { hubNames } from './import-bert.ts';
@@ -18,7 +17,7 @@ export async function exportBert(
   p: string,
   config: BertConfig,
 ): Promise<void> {
-  mkdirSync(folder, { recursive: true });
+  makeFolder(folder);
   const shapes = bertShapes('', config, true);
   const tensors = hubTensors(shapes, 'bert.', async ({ name }) => (await read(param(params, p + name)))[0]);
   await writeSafetensors(join(folder, 'model.safetensors'), tensors, { format: 'pt' });

@@ -1,7 +1,6 @@
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config.ts';
-import { writeFileAtomic } from '../files.ts';
+import { makeFolder, writeFileAtomic } from '../files.ts';
 import { writeBlockRecords } from '../formats/block-records.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { bertShapes, type Params, type Shape } from './bert.ts';
@@ -145,7 +144,7 @@ async function write(
   tensors: (TensorToWrite | LargeTensor)[],
   more: Record<string, number> = {},
 ): Promise<void> {
-  mkdirSync(folder, { recursive: true });
+  makeFolder(folder);
   await writeSafetensors(join(folder, 'model.safetensors'), tensors, { format: 'pt' });
   const description = {
     architectures: [architecture],

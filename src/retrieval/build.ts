@@ -6,7 +6,6 @@ import {
   fstatSync,
   fsyncSync,
   ftruncateSync,
-  mkdirSync,
   openSync,
   rmSync,
 } from 'node:fs';
@@ -14,6 +13,7 @@ import { dirname, join } from 'node:path';
 import { UserError } from '../errors.ts';
 import {
   explainWrite,
+  makeFolder,
   readFully,
   recoverFolders,
   replaceFolder,
@@ -107,7 +107,7 @@ async function fill(part: string, input: BuildInput, options: BuildOptions): Pro
   const threads = usableThreads(options.threads);
   const left = readShards(part, identity);
   if (left.length === 0) rmSync(part, { recursive: true, force: true });
-  mkdirSync(part, { recursive: true });
+  makeFolder(part);
   recoverFolders(part);
   const paths = { graph: join(part, GRAPH), embeddings: join(part, EMBEDDINGS), blocks: join(part, BLOCKS) };
   const graph = newGraph(options);

@@ -1,10 +1,9 @@
 import { createHash } from 'node:crypto';
-import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
-import { explainWrite, writeFileAtomic } from '../files.ts';
+import { explainWrite, makeFolder, writeFileAtomic } from '../files.ts';
 import { takeLock } from '../lock.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
@@ -178,7 +177,7 @@ export async function lockIndexes(root: string, life: Life, patience = 60): Prom
 
 function tryLock(root: string, path: string) {
   try {
-    mkdirSync(root, { recursive: true });
+    makeFolder(root);
     return takeLock(path, 'building an index');
   } catch (error) {
     throw explainWrite(path, error);
