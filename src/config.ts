@@ -10,6 +10,12 @@ import { isSchedule, SCHEDULE_FORM } from './schedule.ts';
 
 /** No number of things may be beyond any use: a slip of the pen would ask for all memory. */
 const count = (value: number, least = 1, most = 1e9) => z.int().min(least).max(most).default(value);
+/** Null where none is named. A NUL character would end a path early, and Node throws. */
+const path = z
+  .string()
+  .refine((text) => !text.includes('\0'), { error: 'a path cannot hold a NUL character' })
+  .nullable()
+  .default(null);
 const share = (value: number) => z.number().min(0).max(1).default(value);
 
 const optimizer = (learningRate: number) =>
@@ -36,17 +42,17 @@ const schema = section({
   seed: z.int().min(0).default(1),
   data: section({
     /** Z: a file or folder of documents, plain, .gz or .zst; - is standard input. */
-    documents: z.string().nullable().default(null),
+    documents: path,
     /** What `documents` is; auto: by the look of its names. */
     format: z.enum(['auto', ...DOCUMENT_FORMATS]).default('auto'),
     /** Leave out lists, indexes, outlines and disambiguation pages by their titles, as ORQA and DPR do. */
     articlesOnly: z.boolean().default(false),
     /** X: sentences with or without ready-made spans; null: the sentences of Z. */
-    sentences: z.string().nullable().default(null),
+    sentences: path,
     /** Questions with their answers. */
-    train: z.string().nullable().default(null),
-    dev: z.string().nullable().default(null),
-    test: z.string().nullable().default(null),
+    train: path,
+    dev: path,
+    test: path,
     /** What the answers are; auto: regular expressions where it is CuratedTREC by its name or looks like it. */
     answers: z.enum(['auto', 'string', 'regex']).default('auto'),
   }),
@@ -59,7 +65,7 @@ const schema = section({
   }),
   text: section({
     /** A vocab.txt; null: the one beside `model.initial`, or else one trained on the documents. */
-    vocabulary: z.string().nullable().default(null),
+    vocabulary: path,
     /** Word pieces of a vocabulary trained here. */
     vocabularySize: count(30522),
     lowercase: z.boolean().default(true),
@@ -96,9 +102,9 @@ const schema = section({
     maxSpanWidth: count(10),
     spanLayerNormEps: z.number().positive().default(1e-3),
     /** A folder to start from, a BERT's or a REALM's of Hugging Face or Google, with its vocab.txt; null: random weights. */
-    initial: z.string().nullable().default(null),
+    initial: path,
     /** Another such folder for the reader; null: `initial`. */
-    initialReader: z.string().nullable().default(null),
+    initialReader: path,
   }),
   ict: section({
     steps: count(100_000),

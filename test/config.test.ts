@@ -158,6 +158,7 @@ test('sizes beyond any use are refused', () => {
   refused(() => set('model.layers=100000'), /model\.layers: .*<=1000, got 100000/);
   refused(() => set('model.hidden=1e9', 'model.heads=1'), /model\.hidden: .*<=1000000, got 1000000000/);
   refused(() => set('pretrain.batch=1e12'), /pretrain\.batch: /);
+  refused(() => set('data.documents="a\\0b"'), /data\.documents: a path cannot hold a NUL character/);
 });
 
 test('files that are missing, no YAML or no settings are refused in one line', () => {
