@@ -3,6 +3,7 @@ import { AT_ONCE } from './eval/evaluate.ts';
 import type { Shape } from './model/bert.ts';
 import { embedderShapes } from './model/embedder.ts';
 import {
+  countParameters,
   describeModel,
   modelShapes,
   pretrainedShapes,
@@ -119,10 +120,6 @@ export interface Preflight {
 }
 
 // ---------------------------------------------------------------------------------------------- parameters
-
-export function countParameters(shapes: readonly Shape[]): number {
-  return shapes.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
-}
 
 export function parametersOf(model: Config['model'], vocabulary: number): Parameters {
   const sizes = describeModel(model, vocabulary);

@@ -35,16 +35,20 @@ function parse(text: string): Part[] | undefined {
   return parts;
 }
 
-/** True when something is due after `done` steps, counted from 1. */
-export function dueAt(schedule: Schedule): (done: number) => boolean {
+function partsOf(schedule: Schedule): Part[] {
   const parts = typeof schedule === 'number' ? [{ from: 0, to: Infinity, every: schedule }] : parse(schedule);
   if (!parts) throw new Error(`not a schedule: ${schedule}`);
+  return parts;
+}
+
+/** True when something is due after `done` steps, counted from 1. */
+export function dueAt(schedule: Schedule): (done: number) => boolean {
+  const parts = partsOf(schedule);
   return (done) => parts.some((p) => done > p.from && done <= p.to && (done - p.from) % p.every === 0);
 }
 
 /** How often a schedule is due within the first `steps` steps. */
 export function timesDue(schedule: Schedule, steps: number): number {
-  const parts = typeof schedule === 'number' ? [{ from: 0, to: Infinity, every: schedule }] : parse(schedule);
-  if (!parts) throw new Error(`not a schedule: ${schedule}`);
+  const parts = partsOf(schedule);
   return parts.reduce((n, p) => n + Math.max(0, Math.floor((Math.min(p.to, steps) - p.from) / p.every)), 0);
 }

@@ -7,11 +7,10 @@ import { preflightInput, preflightLines } from '../src/commands/preflight.ts';
 import { type Config, loadConfig } from '../src/config.ts';
 import { censusOfCorpus, censusOfFiles, sampleJsonLines } from '../src/corpus/census.ts';
 import { UserError } from '../src/errors.ts';
-import { describeModel, modelShapes } from '../src/model/model.ts';
+import { countParameters, describeModel, modelShapes } from '../src/model/model.ts';
 import {
   type Counts,
   corpusBytes,
-  countParameters,
   indexBytes,
   type Machine,
   parametersOf,

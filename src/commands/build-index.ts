@@ -50,7 +50,7 @@ export async function matchingIndex(
   model: Model,
   corpus: Corpus,
 ): Promise<SearchIndex> {
-  const { run, config } = context;
+  const { run } = context;
   const current = currentIndex(run.index);
   const manifest = current && readManifest(current);
   if (
@@ -60,10 +60,12 @@ export async function matchingIndex(
   ) {
     await build(context, stage, model, corpus);
   }
-  return openIndex(currentIndex(run.index)!, {
-    corpusSha256: corpus.sha256,
-    expansionSearch: config.index.expansionSearch,
-  });
+  return openRunIndex(context, corpus, currentIndex(run.index)!);
+}
+
+/** Opens an index of the run, which must be of this corpus. */
+export function openRunIndex({ config }: Context, corpus: Corpus, dir: string): SearchIndex {
+  return openIndex(dir, { corpusSha256: corpus.sha256, expansionSearch: config.index.expansionSearch });
 }
 
 /** Keeps the newest indexes, and the one that pretraining goes on with when it is taken up again. */

@@ -6,15 +6,7 @@ import { bertShapes } from '../model/bert.ts';
 import { closedBookAnswers, closedBookStep } from '../train/closed-book.ts';
 import { train } from '../train/loop.ts';
 import { encodeQuestions } from '../train/qa.ts';
-import {
-  type Context,
-  emptyModel,
-  firstWeights,
-  loopSettings,
-  originOf,
-  runCorpus,
-  stageWeights,
-} from './context.ts';
+import { type Context, emptyModel, firstWeights, loopSettings, runCorpus, stageWeights } from './context.ts';
 import { questionsOf } from './eval.ts';
 
 /** Questions answered in one call of the model. */
@@ -52,10 +44,7 @@ export async function closedBook(
       name: 'closed book',
       model,
       shapes,
-      steps: config.closedBook.steps,
-      optimizer: config.closedBook.optimizer,
-      ...loopSettings(context, 'closed-book'),
-      origin: originOf(context, corpus, ['closedBook']),
+      ...loopSettings(context, 'closed-book', corpus),
       step: stage.step,
     });
     if (stopped) return undefined;

@@ -8,7 +8,7 @@ import { UserError } from '../errors.ts';
 import type { Shape } from '../model/bert.ts';
 import { loadWeights } from '../model/checkpoint.ts';
 import { type ImportConfig, type ImportedBert, importBert, type Tower } from '../model/import-bert.ts';
-import { describeModel, initialise, type Model, modelShapes } from '../model/model.ts';
+import { countParameters, describeModel, initialise, type Model, modelShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
 import { random } from '../random.ts';
 import { lockRun, type Run, runConfig, runFolder, type Stage } from '../run.ts';
@@ -83,7 +83,7 @@ export function runCorpus({ run, config }: Context): Corpus {
 /** The model's sizes, with the vocabulary of the corpus and no parameters yet. */
 export function emptyModel({ run, config }: Context, corpus: Corpus): Model {
   const model = describeModel(config.model, corpus.tokenizer.size);
-  const bytes = 4 * modelShapes(model).reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+  const bytes = 4 * countParameters(modelShapes(model));
   if (bytes > totalmem()) {
     const gib = (n: number) => `${(n / 2 ** 30).toPrecision(3)} GiB`;
     throw new UserError(
@@ -112,20 +112,32 @@ export function hasWeights({ run }: Context, stage: Stage): boolean {
   return hasCheckpoint(run.checkpoint(stage));
 }
 
-/** What a checkpoint of this stage belongs to. */
-export function originOf({ config }: Context, corpus: Corpus, settings: (keyof Config)[]): Origin {
-  const kept = (['seed', 'text', 'model', ...settings] as const).map((name) => [name, config[name]]);
-  return {
+/** The settings that a stage trains by, the first with its steps and optimizer. */
+const SETTINGS = {
+  ict: ['ict'],
+  pretrain: ['pretrain', 'refresh'],
+  qa: ['qa'],
+  'closed-book': ['closedBook'],
+} as const satisfies Record<Stage, (keyof Config)[]>;
+
+/** What every training hands to the loop of its stage. */
+export function loopSettings({ run, config }: Context, stage: Stage, corpus: Corpus) {
+  const { use: _, ...settings } = config.train;
+  const { steps, optimizer } = config[SETTINGS[stage][0]];
+  const kept = (['seed', 'text', 'model', ...SETTINGS[stage]] as const).map((name) => [name, config[name]]);
+  const origin: Origin = {
     corpusSha256: corpus.sha256,
     vocabularySha256: corpus.tokenizer.sha256,
     settings: Object.fromEntries(kept),
   };
-}
-
-/** What every training hands to the loop of its stage. */
-export function loopSettings({ run, config }: Context, stage: Stage) {
-  const { use: _, ...settings } = config.train;
-  return { ...settings, checkpoint: run.checkpoint(stage), metrics: run.metrics(stage) };
+  return {
+    ...settings,
+    steps,
+    optimizer,
+    checkpoint: run.checkpoint(stage),
+    metrics: run.metrics(stage),
+    origin,
+  };
 }
 
 /** `--resume`: back to an earlier checkpoint of the stage, or to its beginning. */

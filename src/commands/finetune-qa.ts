@@ -8,15 +8,7 @@ import { say } from '../progress.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { type EncodedQuestion, encodeQuestions, qaShapes, qaStep } from '../train/qa.ts';
 import { matchingIndex, newestRetriever } from './build-index.ts';
-import {
-  type Context,
-  emptyModel,
-  firstWeights,
-  loopSettings,
-  originOf,
-  runCorpus,
-  stageWeights,
-} from './context.ts';
+import { type Context, emptyModel, firstWeights, loopSettings, runCorpus, stageWeights } from './context.ts';
 
 /** Fine-tunes the pretrained model to answer questions with spans of retrieved blocks. */
 export async function finetuneQa(context: Context): Promise<LoopResult> {
@@ -56,10 +48,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
       name: 'finetune-qa',
       model,
       shapes: qaShapes(model),
-      steps: config.qa.steps,
-      optimizer: config.qa.optimizer,
-      ...loopSettings(context, 'qa'),
-      origin: originOf(context, corpus, ['qa']),
+      ...loopSettings(context, 'qa', corpus),
       step: steps.step,
       ...(dev.length > 0 ? { evaluate } : {}),
     });

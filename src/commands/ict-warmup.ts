@@ -1,7 +1,7 @@
 import { retrieverShapes } from '../model/model.ts';
 import { ictStep } from '../train/ict.ts';
 import { type LoopResult, train } from '../train/loop.ts';
-import { type Context, emptyModel, firstWeights, loopSettings, originOf, runCorpus } from './context.ts';
+import { type Context, emptyModel, firstWeights, loopSettings, runCorpus } from './context.ts';
 
 /** Trains the retriever to find the block that a sentence was taken from. */
 export async function ictWarmup(context: Context): Promise<LoopResult> {
@@ -16,10 +16,7 @@ export async function ictWarmup(context: Context): Promise<LoopResult> {
       name: 'ict-warmup',
       model,
       shapes,
-      steps: config.ict.steps,
-      optimizer: config.ict.optimizer,
-      ...loopSettings(context, 'ict'),
-      origin: originOf(context, corpus, ['ict']),
+      ...loopSettings(context, 'ict', corpus),
       step: stage.step,
     });
   } finally {

@@ -10,7 +10,7 @@ import { say } from '../progress.ts';
 import { indexName } from '../retrieval/make-index.ts';
 import { overlapAt } from '../retrieval/overlap.ts';
 import { type Published, type Refresher, startRefresher } from '../retrieval/refresher-client.ts';
-import { openIndex, type SearchIndex } from '../retrieval/search.ts';
+import type { SearchIndex } from '../retrieval/search.ts';
 import { configSha256, writeSnapshot } from '../retrieval/snapshot.ts';
 import { jsonLines } from '../run.ts';
 import { dueAt } from '../schedule.ts';
@@ -18,16 +18,8 @@ import { latestState, openCheckpoint, stepsDone } from '../train/checkpoints.ts'
 import { type LoopResult, train } from '../train/loop.ts';
 import { drawMasked, pretrainStep, queryVectors } from '../train/pretrain.ts';
 import { stepRandom } from '../train/sampler.ts';
-import { forgetIndexes, matchingIndex } from './build-index.ts';
-import {
-  type Context,
-  emptyModel,
-  firstWeights,
-  loopSettings,
-  originOf,
-  runCorpus,
-  stageWeights,
-} from './context.ts';
+import { forgetIndexes, matchingIndex, openRunIndex } from './build-index.ts';
+import { type Context, emptyModel, firstWeights, loopSettings, runCorpus, stageWeights } from './context.ts';
 
 /**
  * Trains retriever and reader together through retrieval. Every `refresh.every` steps a snapshot of the document tower
@@ -49,10 +41,7 @@ export async function pretrain(context: Context): Promise<LoopResult> {
       name: 'pretrain',
       model,
       shapes,
-      steps: config.pretrain.steps,
-      optimizer: config.pretrain.optimizer,
-      ...loopSettings(context, 'pretrain'),
-      origin: originOf(context, corpus, ['pretrain', 'refresh']),
+      ...loopSettings(context, 'pretrain', corpus),
       begin: refresh.begin,
       step: stage.step,
       between: refresh.between,
@@ -71,14 +60,12 @@ export async function pretrain(context: Context): Promise<LoopResult> {
  * was never stopped. Where that one is gone, and in a new run, the index is made from the retriever's weights.
  */
 async function firstIndex(context: Context, model: Model, corpus: Corpus): Promise<SearchIndex> {
-  const { run, config } = context;
+  const { run } = context;
   const root = run.checkpoint('pretrain');
   const state = latestState(root);
   if (!state) return matchingIndex(context, 'ict', model, corpus);
   const dir = state.index === null ? undefined : inside(run.index, state.index);
-  if (dir !== undefined && existsSync(dir)) {
-    return openIndex(dir, { corpusSha256: corpus.sha256, expansionSearch: config.index.expansionSearch });
-  }
+  if (dir !== undefined && existsSync(dir)) return openRunIndex(context, corpus, dir);
   say(`pretrain: the index of step ${state.step} is gone and made again from the checkpoint's weights`);
   loadWeights(
     openCheckpoint(root, 'latest').dir,

@@ -9,8 +9,7 @@ import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { generateWorld } from '../world/world.ts';
 import { packBlocks, titleRoom } from './blocks.ts';
 import { formatOf, readDocuments } from './documents.ts';
-import { isShard } from './formats/realm-records.ts';
-import { readSentences } from './given-sentences.ts';
+import { areRecords, readSentences } from './given-sentences.ts';
 import { explainRead, parseJsonLines, UNPACKED_LIMIT } from './jsonl.ts';
 import { hundredWords } from './passages.ts';
 import { readQuestionFile } from './qa.ts';
@@ -276,8 +275,7 @@ async function sampleSentences(
   list: readonly object[] | undefined,
 ): Promise<Sample | undefined> {
   if (path === null) return list && listed(list);
-  if (isShard(path) || statSync(path, { throwIfNoEntry: false })?.isDirectory() || path.endsWith('.zst'))
-    return sampleStream(readSentences(path), path);
+  if (areRecords(path) || path.endsWith('.zst')) return sampleStream(readSentences(path), path);
   const sample = sampleJsonLines(path, 'a JSONL file of sentences');
   // EMDR2's lines have other keys.
   const lines = sample.lines.map(({ text, sent_text, spans, linguistic_ent }) => ({

@@ -12,9 +12,14 @@ export interface GivenSentence {
   spans: Range[] | undefined;
 }
 
+/** True of REALM's TFRecords, or a folder of them, by their names. */
+export function areRecords(path: string): boolean {
+  return isShard(path) || (statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false);
+}
+
 /** Streams X: REALM's TFRecords by their names, else JSONL, of which each line tells by its keys whose it is. */
 export async function* readSentences(path: string): AsyncGenerator<GivenSentence> {
-  if (isShard(path) || statSync(path, { throwIfNoEntry: false })?.isDirectory()) {
+  if (areRecords(path)) {
     yield* readRealmSentences(path);
     return;
   }

@@ -49,6 +49,11 @@ export function modelShapes(model: Model): Shape[] {
   return [...retrieverShapes(model), ...readerTowerShapes(model)];
 }
 
+/** Numbers in all tensors of `shapes`. */
+export function countParameters(shapes: readonly Shape[]): number {
+  return shapes.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
+}
+
 /** What pretraining trains: all but the span scorer, which comes with fine-tuning. */
 export function pretrainedShapes(model: Model): Shape[] {
   return modelShapes(model).filter(({ name }) => !name.startsWith('span.'));

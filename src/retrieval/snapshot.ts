@@ -58,15 +58,9 @@ export function configSha256({ model, text, index }: Config): string {
 export async function writeSnapshot(dir: string, model: Model, of: SnapshotOf): Promise<void> {
   const weightsSha256 = await towerFingerprint(model);
   await writeFolderAtomic(dir, async (aside) => {
-    await saveWeights(aside, model.params, embedderShapes(model.documentTower, model.embedder));
-    const path = join(aside, WEIGHTS);
-    const manifest: SnapshotManifest = {
-      format: 1,
-      ...of,
-      bytes: statSync(path).size,
-      sha256: sha256File(path),
-      weightsSha256,
-    };
+    const shapes = embedderShapes(model.documentTower, model.embedder);
+    const { bytes, sha256 } = await saveWeights(aside, model.params, shapes);
+    const manifest: SnapshotManifest = { format: 1, ...of, bytes, sha256, weightsSha256 };
     writeFileAtomic(join(aside, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
   });
 }

@@ -1,5 +1,6 @@
 import { crc32c } from '@node-rs/crc32';
 import { UserError } from '../../errors.ts';
+import { masked } from '../../formats/checksum.ts';
 import { gunzip, readPieces } from '../bytes.ts';
 import { explainRead, LINE_LIMIT } from '../jsonl.ts';
 
@@ -67,8 +68,7 @@ function isHead(bytes: Buffer, at = 0): boolean {
 
 /** CRC32C as TensorFlow stores it, so that the checksum of bytes that hold checksums is none of these. */
 export function maskedCrc(bytes: Buffer): number {
-  const crc = crc32c(bytes);
-  return (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0;
+  return masked(crc32c(bytes));
 }
 
 /** The bytes as they are, or unpacked where they are no record's head and begin as gzip does. */
