@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import * as tf from '@tensorflow/tfjs';
 import { loadConfig } from '../src/config.ts';
-import { tokenSpans } from '../src/corpus/prepare.ts';
+import { tokenSpans } from '../src/corpus/cut.ts';
 import { splitSentences } from '../src/corpus/sentences.ts';
 import { startEngine } from '../src/engine.ts';
 import { answerSpans } from '../src/eval/has-answer.ts';

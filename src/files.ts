@@ -169,14 +169,14 @@ export function readFully(fd: number, bytes: Uint8Array, position: number): void
 }
 
 /** Removes what was not finished. Where even that fails, as below a file, the first failure is the one to tell. */
-function discard(aside: string): void {
+export function discard(aside: string): void {
   try {
     rmSync(aside, { recursive: true, force: true });
   } catch {}
 }
 
 /** A file where the folder is to be is somebody's, and not ours to replace. */
-function needNoFile(dir: string): void {
+export function needNoFile(dir: string): void {
   if (!existsSync(dir) || statSync(dir).isDirectory()) return;
   throw new UserError(`${dir}: is a file where a folder must be; move it away`);
 }

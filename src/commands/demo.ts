@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as z from 'zod';
-import type { PrepareCounts } from '../corpus/prepare.ts';
+import type { PrepareCounts } from '../corpus/counts.ts';
 import { UserError } from '../errors.ts';
 import { readJson, readText, writeFileAtomic } from '../files.ts';
 import { duration, say } from '../progress.ts';

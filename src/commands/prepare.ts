@@ -1,8 +1,9 @@
 import { existsSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import type { Config } from '../config.ts';
+import type { PrepareCounts } from '../corpus/counts.ts';
 import { isArticle, readDocuments } from '../corpus/documents.ts';
-import { type PrepareCounts, prepare } from '../corpus/prepare.ts';
+import { prepare } from '../corpus/prepare.ts';
 import { UserError } from '../errors.ts';
 import { writeFileAtomic } from '../files.ts';
 import { say } from '../progress.ts';

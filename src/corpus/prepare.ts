@@ -1,15 +1,19 @@
-import { createHash } from 'node:crypto';
+import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
+import { dirname, join } from 'node:path';
+import { fingerprint64 } from 'farmhash-modern';
 import { UserError } from '../errors.ts';
-import { writeFolderAtomic } from '../files.ts';
-import type { Encoding, WordPiece } from '../tokenizer/wordpiece.ts';
-import { bodyRoom, packBlocks, titleRoom } from './blocks.ts';
-import { type Document, isArticle, readDocuments } from './documents.ts';
+import { discard, explainWrite, needNoFile, recoverFolders, replaceFolder } from '../files.ts';
+import type { WordPiece } from '../tokenizer/wordpiece.ts';
+import { addCounts, noCounts, type PrepareCounts } from './counts.ts';
+import { type Batch, type Packing, writeCut } from './cut.ts';
+import { cutAll } from './cutters.ts';
+import { readDocuments } from './documents.ts';
+import { countDuplicates } from './duplicates.ts';
 import type { DocumentFormat } from './formats.ts';
-import { type GivenSentence, readSentences } from './given-sentences.ts';
-import { hundredWords } from './passages.ts';
-import { salientSpans } from './salient-spans.ts';
-import { type Range, splitSentences } from './sentences.ts';
-import { type Corpus, type CorpusCounts, type CorpusWriter, openCorpus, writeCorpus } from './store.ts';
+import { readSentences } from './given-sentences.ts';
+import { identityOf, PART, RESUME, type Reached, readReached, writeReached } from './prepare-resume.ts';
+import { type Corpus, type CorpusWriter, continueCorpus, openCorpus, writeCorpus } from './store.ts';
 
 export interface PrepareOptions {
   /** Path of the documents, from which Z is made. */
@@ -29,303 +33,161 @@ export interface PrepareOptions {
   queryTokens: number;
   /** Folder of the prepared corpus; one that stands there is replaced when the new one is whole. */
   dir: string;
-  /** Called after every thousand documents or sentences read. */
+  /** Threads that cut documents; all cores, up to `MOST_THREADS`, where it is not given. The corpus is the same. */
+  threads?: number;
+  /** UTF-16 units of a batch of documents; `BATCH` where it is not given. The corpus is the same. */
+  batch?: number;
+  /** Called after every batch of documents or sentences. */
   onProgress?(done: PrepareCounts): void;
 }
 
+/** Reading and writing, which one thread does, keep no more busy than these. */
+const MOST_THREADS = 16;
+
+/** UTF-16 units: some 0.1 seconds of work. */
+const BATCH = 1 << 18;
+
+/** Batches from one point that a killed run can be gone on with to the next: seconds of work, and a multiple of what syncing takes. */
+const CHECKPOINT = 256;
+
 /**
- * `sentences`: whole sentences, as many as a block holds (ORQA); `dpr`: 100 words each (DPR); `as-is`: every document is
- * a passage and makes one block.
+ * Makes the prepared corpus of a file of documents, in one pass, on all cores, with memory for a few batches of them. It
+ * comes to lie in `dir`.part first; a run that was cut short is gone on with by the next one of the same input and
+ * settings, and what it leaves is the same to the byte. Only one process may do so at a time.
  */
-export type Packing = 'sentences' | 'dpr' | 'as-is';
-
-/** What was made, and what was left out. */
-export interface PrepareCounts extends CorpusCounts {
-  /** Pages that are no articles, left out as was asked. */
-  skippedPages: number;
-  /** Documents without a single token of text; they are no part of the corpus. */
-  emptyDocuments: number;
-  /** Blocks of fewer than `NEAR_EMPTY` body tokens. */
-  nearEmptyBlocks: number;
-  /** Blocks with title and text of an earlier one. */
-  duplicateBlocks: number;
-  /** Documents with the id of an earlier one: they are kept, and an answer from any of them names the same id. */
-  duplicateIds: number;
-  /** Sentences that were cut off, or left out, where a block was full. */
-  cutSentences: number;
-  /** Sentences left out of X because they hold no salient span. */
-  withoutSpan: number;
-  /** Sentences left out of X because their spans lie beyond the tokens of a query. */
-  spanTooFar: number;
-}
-
-/** Body tokens. */
-const NEAR_EMPTY = 8;
-
-/** Makes the prepared corpus of a file of documents, in one pass, with memory for one document at a time. */
 export async function prepare(options: PrepareOptions): Promise<PrepareCounts> {
-  const counts: PrepareCounts = {
-    documents: 0,
-    blocks: 0,
-    tokens: 0,
-    sentences: 0,
-    spans: 0,
-    skippedPages: 0,
-    emptyDocuments: 0,
-    nearEmptyBlocks: 0,
-    duplicateBlocks: 0,
-    duplicateIds: 0,
-    cutSentences: 0,
-    withoutSpan: 0,
-    spanTooFar: 0,
-  };
-  let read = 0;
-  const tick = () => {
-    if (++read % 1000 === 0) options.onProgress?.(counts);
-  };
-
-  return writeFolderAtomic(options.dir, async (aside) => {
-    const writer = writeCorpus(aside, options.vocab);
-    const ids = idCounter();
-    try {
-      for await (const document of readDocuments(options.documents, options.format)) {
-        if (options.articlesOnly && !isArticle(document.title)) counts.skippedPages++;
-        else if (addDocument(writer, document, options, counts)) ids.add(document.id);
-        tick();
-      }
-      if (counts.blocks === 0) {
-        throw new UserError(
-          `${options.documents}: holds no document with text; give a JSONL file of {"id", "title", "text"}, or see data.format`,
-        );
-      }
-      if (options.sentences !== undefined) {
-        for await (const sentence of readSentences(options.sentences)) {
-          addGiven(writer, sentence, options, counts);
-          tick();
-        }
-      }
-      if (counts.sentences === 0) {
-        throw new UserError(
-          `${options.sentences ?? options.documents}: not one sentence holds a name or a date to mask; give X with ready-made spans in data.sentences`,
-        );
-      }
-      writer.finish();
-    } catch (error) {
-      writer.abandon();
-      throw error;
-    }
-    const corpus = openCorpus(aside);
-    counts.duplicateBlocks = countDuplicates(corpus);
-    corpus.close();
-    counts.duplicateIds = ids.duplicates();
+  const { dir } = options;
+  const part = `${dir}${PART}`;
+  try {
+    recoverFolders(dirname(dir));
+    needNoFile(dir);
+    const counts = await fill(part, options);
+    replaceFolder(part, dir);
+    // Last: a kill before it costs nothing.
+    rmSync(join(dir, RESUME), { force: true });
     return counts;
-  });
-}
-
-/** One sentence of a document, tokenised once for its block and for X. */
-interface Sentence extends Encoding {
-  text: string;
-}
-
-/** Adds a document with its blocks and, where they are X, its sentences; false for one without text. */
-function addDocument(
-  writer: CorpusWriter,
-  document: Document,
-  options: PrepareOptions,
-  counts: PrepareCounts,
-): boolean {
-  const { vocab, blockTokens, queryTokens } = options;
-  const titleIds = vocab.encode(document.title).ids.slice(0, titleRoom(blockTokens));
-  const blocks = cutDocument(document.text, titleIds.length, options);
-  if (blocks.length === 0) {
-    counts.emptyDocuments++;
-    return false;
+  } catch (error) {
+    // What has reached the disk stays for the next attempt.
+    if (!existsSync(join(part, RESUME))) discard(part);
+    throw explainWrite(dir, error);
   }
-  const number = writer.addDocument(document.id, document.title, titleIds);
-  counts.documents++;
-  const room = bodyRoom(titleIds.length, blockTokens);
-  for (const whole of blocks) {
-    const packed = fit(whole, room, vocab, counts);
-    const { ids, starts } = concatenate(packed);
-    const text = packed.map((sentence) => sentence.text).join(' ');
-    const block = writer.addBlock(number, document.title, text, ids, starts);
-    counts.blocks++;
-    counts.tokens += ids.length;
-    if (ids.length < NEAR_EMPTY) counts.nearEmptyBlocks++;
-    if (options.sentences !== undefined) continue;
-    for (let s = 0; s < packed.length; s++) {
-      const length = Math.min(packed[s].ids.length, queryTokens - 2);
-      const spans = spansWithin(packed[s], salientSpans(packed[s].text), length, counts);
-      if (spans.length > 0) writer.addSentence(block, starts[s], length, spans);
-    }
-  }
-  return true;
 }
 
-/** The sentences of each block that a document makes. */
-function cutDocument(
-  text: string,
-  titleTokens: number,
-  { vocab, blockTokens, packing }: PrepareOptions,
-): Sentence[][] {
-  if (packing === 'as-is' || packing === 'dpr') {
-    const passages = packing === 'dpr' ? hundredWords(text) : [text];
-    return passages.map((passage) => sentencesOf(passage, vocab)).filter((sentences) => sentences.length > 0);
-  }
-  const sentences = sentencesOf(text, vocab);
-  const lengths = sentences.map((sentence) => sentence.ids.length);
-  return packBlocks(lengths, titleTokens, blockTokens).map(({ first, end }) => sentences.slice(first, end));
-}
-
-/** The first `room` tokens of a block's sentences. */
-function fit(
-  sentences: readonly Sentence[],
-  room: number,
-  vocab: WordPiece,
-  counts: PrepareCounts,
-): Sentence[] {
-  const kept: Sentence[] = [];
-  let left = room;
-  for (const sentence of sentences) {
-    if (sentence.ids.length > left) {
-      counts.cutSentences += sentences.length - kept.length;
-      if (left > 0) kept.push(cut(sentence, left, vocab));
-      break;
-    }
-    kept.push(sentence);
-    left -= sentence.ids.length;
-  }
-  return kept;
-}
-
-/** The sentences of a text that hold a token. */
-function sentencesOf(text: string, vocab: WordPiece): Sentence[] {
-  const sentences: Sentence[] = [];
-  for (const { start, end } of splitSentences(text)) {
-    const sentence = text.slice(start, end);
-    const encoding = vocab.encode(sentence);
-    if (encoding.ids.length > 0) sentences.push({ text: sentence, ...encoding });
-  }
-  return sentences;
-}
-
-/** The first `room` tokens of a sentence, or a few less, so that no word is torn. */
-function cut(sentence: Sentence, room: number, vocab: WordPiece): Sentence {
-  let kept = room;
-  while (kept > 0 && vocab.vocabulary[sentence.ids[kept]].startsWith('##')) kept--;
-  if (kept === 0) kept = room;
-  return {
-    text: sentence.text.slice(0, sentence.ends[kept - 1]),
-    ids: sentence.ids.subarray(0, kept),
-    starts: sentence.starts.subarray(0, kept),
-    ends: sentence.ends.subarray(0, kept),
+async function fill(part: string, options: PrepareOptions): Promise<PrepareCounts> {
+  const { vocab, sentences, blockTokens, queryTokens } = options;
+  const settings = {
+    articlesOnly: options.articlesOnly ?? false,
+    packing: options.packing ?? 'sentences',
+    blockTokens,
+    queryTokens,
+    sentences: sentences === undefined,
   };
-}
-
-function concatenate(sentences: readonly Sentence[]): { ids: Int32Array; starts: number[] } {
-  const ids = new Int32Array(sentences.reduce((sum, sentence) => sum + sentence.ids.length, 0));
-  const starts: number[] = [];
-  let at = 0;
-  for (const sentence of sentences) {
-    starts.push(at);
-    ids.set(sentence.ids, at);
-    at += sentence.ids.length;
-  }
-  return { ids, starts };
-}
-
-/** How many times the tokens of a query spans are sought in: finding them can take time with the square of the length. */
-const SOUGHT = 4;
-
-function addGiven(
-  writer: CorpusWriter,
-  { text, spans }: GivenSentence,
-  options: PrepareOptions,
-  counts: PrepareCounts,
-): void {
-  const encoding = options.vocab.encode(text);
-  const length = Math.min(encoding.ids.length, options.queryTokens - 2);
-  // Of a text that is no sentence, such as a whole page, names and dates are sought as far as they may matter.
-  const end = encoding.ends[Math.min(encoding.ends.length, SOUGHT * options.queryTokens) - 1] ?? 0;
-  const pairs = spansWithin(encoding, spans ?? salientSpans(text.slice(0, end)), length, counts);
-  if (pairs.length > 0) writer.addForeignSentence(encoding.ids.subarray(0, length), pairs);
-}
-
-/** Spans as token pairs of the sentence's first `length` tokens; those that do not fit are dropped, and the reason counted. */
-function spansWithin(encoding: Encoding, spans: Range[], length: number, counts: PrepareCounts): number[] {
-  const all = tokenSpans(encoding, spans);
-  const pairs: number[] = [];
-  for (let i = 0; i < all.length; i += 2) if (all[i + 1] <= length) pairs.push(all[i], all[i + 1]);
-  if (pairs.length > 0) {
-    counts.sentences++;
-    counts.spans += pairs.length / 2;
-  } else if (all.length > 0) counts.spanTooFar++;
-  else counts.withoutSpan++;
-  return pairs;
-}
-
-/**
- * Token pairs [start, end) of the pieces that lie wholly inside each character range, as the released code masks.
- * Ranges that hold no whole piece are dropped.
- */
-export function tokenSpans({ starts, ends }: Encoding, spans: readonly Range[]): number[] {
-  const pairs: number[] = [];
-  let first = 0;
-  for (const span of spans) {
-    while (first > 0 && starts[first - 1] >= span.start) first--; // spans may overlap
-    while (first < starts.length && starts[first] < span.start) first++;
-    let end = first;
-    while (end < ends.length && ends[end] <= span.end) end++;
-    if (end > first) pairs.push(first, end);
-  }
-  return pairs;
-}
-
-/** Ids whose hashes are kept in one array. */
-const IDS = 1 << 16;
-
-/** Counts ids that came before, from 8 bytes of each: 170 MB for the 21 million passages of Wikipedia, and no more. */
-function idCounter() {
-  const full: BigUint64Array[] = [];
-  let last = new BigUint64Array(IDS);
-  let used = 0;
-  return {
-    add(id: string): void {
-      if (used === IDS) {
-        full.push(last);
-        last = new BigUint64Array(IDS);
-        used = 0;
+  const { sha256, lowercase } = vocab;
+  const identity = identityOf(
+    sentences === undefined ? [options.documents] : [options.documents, sentences],
+    {
+      ...settings,
+      format: options.format ?? 'auto',
+      vocabulary: sha256,
+      lowercase,
+    },
+  );
+  const { writer, reached } = start(part, identity, vocab);
+  const { counts } = reached;
+  const check = (whole: boolean) => {
+    if (counts.blocks === 0) {
+      throw new UserError(
+        `${options.documents}: holds no document with text; give a JSONL file of {"id", "title", "text"}, or see data.format`,
+      );
+    }
+    if (whole && counts.sentences === 0) {
+      throw new UserError(
+        `${sentences ?? options.documents}: not one sentence holds a name or a date to mask; give X with ready-made spans in data.sentences`,
+      );
+    }
+  };
+  try {
+    const threads = options.threads ?? Math.min(MOST_THREADS, availableParallelism());
+    let batches = 0;
+    for await (const { batch, cut } of cutAll(readBatches(options, reached), vocab, settings, threads)) {
+      if (batch.sentences.length > 0) check(false);
+      writeCut(writer, batch, cut);
+      addCounts(counts, cut.counts);
+      reached.documents += batch.documents.length;
+      reached.sentences += batch.sentences.length;
+      if (++batches % CHECKPOINT === 0 && identity !== undefined) {
+        writeReached(part, identity, { ...reached, corpus: writer.checkpoint() });
       }
-      last[used++] = createHash('sha1').update(id).digest().readBigUInt64BE(0);
-    },
-    duplicates(): number {
-      const all = new BigUint64Array(full.length * IDS + used);
-      full.push(last.subarray(0, used));
-      for (let i = 0; i < full.length; i++) all.set(full[i], i * IDS);
-      full.length = 0;
-      all.sort();
-      let count = 0;
-      for (let i = 1; i < all.length; i++) if (all[i] === all[i - 1]) count++;
-      return count;
-    },
-  };
+      options.onProgress?.(counts);
+    }
+    check(true);
+    writer.finish();
+  } catch (error) {
+    writer.abandon();
+    throw error;
+  }
+  const corpus = openCorpus(part);
+  counts.duplicateBlocks = countDuplicates(corpus.blocks, blockHashes(corpus));
+  counts.duplicateIds = countDuplicates(corpus.documents, idHashes(corpus));
+  corpus.close();
+  return counts;
 }
 
-/** Hashes held at a time. */
-const HASHES = 1 << 20;
+/** Goes on with what an earlier run has left in the folder `part`, or begins anew. */
+function start(
+  part: string,
+  identity: string | undefined,
+  vocab: WordPiece,
+): { writer: CorpusWriter; reached: Omit<Reached, 'corpus'> } {
+  const left = identity === undefined ? undefined : readReached(part, identity);
+  const writer = left && continueCorpus(part, vocab, left.corpus);
+  if (left && writer) return { writer, reached: left };
+  rmSync(part, { recursive: true, force: true });
+  mkdirSync(part, { recursive: true });
+  return { writer: writeCorpus(part, vocab), reached: { documents: 0, sentences: 0, counts: noCounts() } };
+}
 
-/** Blocks whose hash an earlier block has: by passes over the index, each of the hashes with one remainder, so that memory stays flat. */
-function countDuplicates(corpus: Corpus): number {
-  const passes = BigInt(Math.ceil(corpus.blocks / HASHES));
-  let duplicates = 0;
-  for (let pass = 0n; pass < passes; pass++) {
-    const seen = new Set<bigint>();
-    for (let block = 0; block < corpus.blocks; block++) {
-      const hash = corpus.hash(block);
-      if (passes > 1n && hash % passes !== pass) continue;
-      if (seen.has(hash)) duplicates++;
-      else seen.add(hash);
-    }
+/** All documents in batches, then all given sentences; without those that are done. */
+async function* readBatches(
+  { documents, format, sentences, batch = BATCH }: PrepareOptions,
+  done: { documents: number; sentences: number },
+): AsyncGenerator<Batch> {
+  for await (const some of inBatches(readDocuments(documents, format), done.documents, batch)) {
+    yield { documents: some, sentences: [] };
   }
-  return duplicates;
+  if (sentences === undefined) return;
+  for await (const some of inBatches(readSentences(sentences), done.sentences, batch)) {
+    yield { documents: [], sentences: some };
+  }
+}
+
+/** What a document costs beside its text, in UTF-16 units of it: passages without text must end a batch, too. */
+const EACH = 256;
+
+async function* inBatches<T extends { text: string }>(
+  items: AsyncIterable<T>,
+  skipped: number,
+  batch: number,
+): AsyncGenerator<T[]> {
+  let some: T[] = [];
+  let size = 0;
+  let left = skipped;
+  for await (const item of items) {
+    if (left-- > 0) continue;
+    some.push(item);
+    size += item.text.length + EACH;
+    if (size < batch) continue;
+    yield some;
+    some = [];
+    size = 0;
+  }
+  if (some.length > 0) yield some;
+}
+
+function* blockHashes(corpus: Corpus): Generator<bigint> {
+  for (let block = 0; block < corpus.blocks; block++) yield corpus.hash(block);
+}
+
+function* idHashes(corpus: Corpus): Generator<bigint> {
+  for (const id of corpus.documentIds()) yield fingerprint64(id);
 }

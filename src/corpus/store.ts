@@ -15,12 +15,12 @@
  * sentence-tokens.bin   token ids of X where it is not made from the blocks (otherwise X points into tokens.bin)
  * spans.bin       token positions [start, end) of the spans of each sentence, u16 pairs
  */
-import { createHash } from 'node:crypto';
-import { closeSync, fstatSync, fsyncSync, openSync, readFileSync, readSync, writeSync } from 'node:fs';
+import { createHash, type Hash } from 'node:crypto';
+import { closeSync, fstatSync, fsyncSync, ftruncateSync, openSync, readFileSync, readSync } from 'node:fs';
 import { join } from 'node:path';
 import * as z from 'zod';
 import { errorCode, UserError } from '../errors.ts';
-import { explainRead, type FileSeal, readJson, writeFileAtomic } from '../files.ts';
+import { explainRead, type FileSeal, readFully, readJson, writeFileAtomic, writeFully } from '../files.ts';
 import { loadWordPiece, type WordPiece } from '../tokenizer/wordpiece.ts';
 import { changedFile } from '../verified.ts';
 
@@ -42,6 +42,9 @@ export interface Corpus {
   sentenceStarts(block: number): Int32Array;
   /** First 8 bytes of SHA-1 over title + " <sep> " + text, the released code's identity of a block. */
   hash(block: number): bigint;
+  documents: number;
+  /** The ids of all documents, in order. */
+  documentIds(): Generator<string>;
   sentences: Sentences;
   close(): void;
 }
@@ -81,6 +84,8 @@ export interface CorpusWriter {
   addSentence(block: number, start: number, length: number, spans: ArrayLike<number>): void;
   /** A sentence of an X that is not made from the blocks. All of X comes by the one way or by the other. */
   addForeignSentence(ids: Int32Array, spans: ArrayLike<number>): void;
+  /** Brings all that was added to the disk; `continueCorpus` goes on from there. */
+  checkpoint(): CorpusState;
   /** Writes what is left and the manifest. */
   finish(): CorpusCounts;
   /** Closes the files without finishing: after an error. */
@@ -127,6 +132,17 @@ const MANIFEST = z.object({
 });
 type Manifest = z.infer<typeof MANIFEST>;
 
+/** A corpus that is not finished. */
+export const corpusState = z.strictObject({
+  counts: z.strictObject({ documents: count, blocks: count, tokens: count, sentences: count, spans: count }),
+  textBytes: count,
+  starts: count,
+  foreignTokens: count,
+  fromBlocks: z.boolean(),
+  files: z.record(z.enum(FILES), z.object({ bytes: count, sha256: z.string() })),
+});
+export type CorpusState = z.infer<typeof corpusState>;
+
 /** The identity of a block: see `Corpus.hash`. */
 export function blockHash(title: string, text: string): bigint {
   return createHash('sha1').update(`${title} <sep> ${text}`).digest().readBigUInt64BE(0);
@@ -134,17 +150,45 @@ export function blockHash(title: string, text: string): bigint {
 
 /** Starts a corpus in the folder `dir`, which stands and is empty. Holds one buffer a file, however long the corpus. */
 export function writeCorpus(dir: string, tokenizer: WordPiece): CorpusWriter {
-  const idBytes = tokenizer.size <= 0x10000 ? 2 : 4;
   const files = {} as Record<FileName, Appender>;
-  for (const name of FILES) files[name] = appender(join(dir, name));
+  for (const name of FILES) files[name] = appender(openSync(join(dir, name), 'wx+'), createHash('sha256'), 0);
   files['vocab.txt'].bytes(Buffer.from(tokenizer.vocabulary.map((piece) => `${piece}\n`).join('')));
-
   const counts: CorpusCounts = { documents: 0, blocks: 0, tokens: 0, sentences: 0, spans: 0 };
-  let textBytes = 0;
-  let starts = 0;
+  const state = { counts, textBytes: 0, starts: 0, foreignTokens: 0, fromBlocks: true };
+  return writerOver(dir, tokenizer, files, state);
+}
+
+/**
+ * Goes on with the corpus in `dir` from a `checkpoint`; what was written after it is cut off. Undefined, and all files
+ * closed, where a file does not hold what it held then. Reads all of them: hashes go on from there.
+ */
+export function continueCorpus(
+  dir: string,
+  tokenizer: WordPiece,
+  state: CorpusState,
+): CorpusWriter | undefined {
+  const files = {} as Record<FileName, Appender>;
+  for (const name of FILES) {
+    const file = reopen(join(dir, name), state.files[name]);
+    if (!file) {
+      for (const opened of Object.values(files)) opened.abandon();
+      return undefined;
+    }
+    files[name] = file;
+  }
+  return writerOver(dir, tokenizer, files, state);
+}
+
+function writerOver(
+  dir: string,
+  tokenizer: WordPiece,
+  files: Record<FileName, Appender>,
+  state: Omit<CorpusState, 'files'>,
+): CorpusWriter {
+  const idBytes = tokenizer.size <= 0x10000 ? 2 : 4;
+  const counts = { ...state.counts };
+  let { textBytes, starts, foreignTokens, fromBlocks } = state;
   let blockAt = 0; // first token of the last block
-  let foreignTokens = 0;
-  let fromBlocks = true;
 
   function blockRecord(hash: bigint, document: number): void {
     const index = files['blocks.idx'];
@@ -202,6 +246,11 @@ export function writeCorpus(dir: string, tokenizer: WordPiece): CorpusWriter {
       sentenceRecord(foreignTokens, ids.length, -1, spans);
       foreignTokens += ids.length;
     },
+    checkpoint() {
+      const seals = {} as Record<FileName, FileSeal>;
+      for (const name of FILES) seals[name] = files[name].sync();
+      return { counts: { ...counts }, textBytes, starts, foreignTokens, fromBlocks, files: seals };
+    },
     finish() {
       files['documents.idx'].u64(files['documents.bin'].length);
       blockRecord(0n, 0);
@@ -237,20 +286,49 @@ interface Appender {
   bigU64(value: bigint): void;
   bytes(bytes: Uint8Array): void;
   ids(ids: Int32Array, idBytes: 2 | 4): void;
+  /** Brings everything to the disk. */
+  sync(): FileSeal;
   close(): FileSeal;
   abandon(): void;
 }
 
-function appender(path: string): Appender {
-  const fd = openSync(path, 'wx');
+/** The file as it was when it was sealed, without what came after; undefined where it is not as it was. */
+function reopen(path: string, { bytes, sha256 }: FileSeal): Appender | undefined {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r+');
+  } catch {
+    return undefined;
+  }
   const hash = createHash('sha256');
+  if (fstatSync(fd).size >= bytes) {
+    const piece = Buffer.allocUnsafe(1 << 20);
+    for (let at = 0; at < bytes; ) {
+      const some = piece.subarray(0, Math.min(piece.length, bytes - at));
+      readFully(fd, some, at);
+      hash.update(some);
+      at += some.length;
+    }
+    if (hash.copy().digest('hex') === sha256) {
+      ftruncateSync(fd, bytes);
+      return appender(fd, hash, bytes);
+    }
+  }
+  closeSync(fd);
+  return undefined;
+}
+
+/** @param length bytes that stand in the file; `hash` has seen them */
+function appender(fd: number, hash: Hash, length: number): Appender {
   const buffer = Buffer.allocUnsafe(1 << 18);
   let used = 0;
+  let written = length;
   let open = true;
 
   function write(bytes: Uint8Array): void {
     hash.update(bytes);
-    for (let at = 0; at < bytes.length; ) at += writeSync(fd, bytes, at);
+    writeFully(fd, bytes, written);
+    written += bytes.length;
   }
   function flush(): void {
     write(buffer.subarray(0, used));
@@ -265,7 +343,7 @@ function appender(path: string): Appender {
   }
 
   const self: Appender = {
-    length: 0,
+    length,
     u16(value) {
       buffer.writeUInt16LE(value, room(2));
     },
@@ -295,12 +373,16 @@ function appender(path: string): Appender {
         else self.u32(ids[i]);
       }
     },
-    close() {
+    sync() {
       flush();
       fsyncSync(fd);
+      return { bytes: self.length, sha256: hash.copy().digest('hex') };
+    },
+    close() {
+      const seal = self.sync();
       closeSync(fd);
       open = false;
-      return { bytes: self.length, sha256: hash.digest('hex') };
+      return seal;
     },
     abandon() {
       if (open) closeSync(fd);
@@ -427,6 +509,21 @@ function corpusOver(
     return lastDocument;
   }
 
+  /** So many ids are read at once. */
+  const IDS = 1 << 12;
+
+  function* documentIds(): Generator<string> {
+    for (let first = 0; first < manifest.documents; first += IDS) {
+      const end = Math.min(manifest.documents, first + IDS);
+      const from = documentIndex.u64(first * 8);
+      const records = documents.bytes(from, documentIndex.u64(end * 8));
+      for (let d = first; d < end; d++) {
+        const at = documentIndex.u64(d * 8) - from;
+        yield records.toString('utf8', at + 8, at + 8 + records.readUInt32LE(at));
+      }
+    }
+  }
+
   function recordOf(block: number): number {
     if (!(block >= 0 && block < manifest.blocks)) {
       throw new RangeError(`block ${block} of ${manifest.blocks}`);
@@ -442,6 +539,8 @@ function corpusOver(
   return {
     dir,
     blocks: manifest.blocks,
+    documents: manifest.documents,
+    documentIds,
     sha256,
     tokenizer,
     title: (block) => documentOf(block).title,

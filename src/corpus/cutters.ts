@@ -1,0 +1,96 @@
+import { Worker } from 'node:worker_threads';
+import { errorCode, UserError } from '../errors.ts';
+import type { WordPiece } from '../tokenizer/wordpiece.ts';
+import { type Batch, type Cut, type CutSettings, cutBatch } from './cut.ts';
+
+/** What a cutting thread starts from. */
+export interface CutterData {
+  vocabulary: readonly string[];
+  lowercase: boolean;
+  settings: CutSettings;
+}
+
+/** Batches that are cut before threads are started: a thread takes about as long to load what it needs. */
+const CUT_HERE = 4;
+
+/** Batches that wait for a thread beside the one it cuts, so that it need not wait for the next. */
+const AHEAD = 2;
+
+/**
+ * Cuts batches on `threads` threads and hands them out in the order they came, with a bounded number of them under way.
+ * Threads rather than processes: they die with this one however it ends, and the numbers of a batch move over without
+ * being copied. One thread, or few batches, are cut right here. The first error of a thread is thrown, and ends all.
+ */
+export async function* cutAll(
+  batches: AsyncIterable<Batch>,
+  vocab: WordPiece,
+  settings: CutSettings,
+  threads: number,
+): AsyncGenerator<{ batch: Batch; cut: Cut }> {
+  let cutters: Cutter[] | undefined;
+  const underWay: { batch: Batch; cut: Promise<Cut> }[] = [];
+  let here = threads === 1 ? Number.POSITIVE_INFINITY : CUT_HERE;
+  try {
+    for await (const batch of batches) {
+      if (here-- > 0) {
+        yield { batch, cut: cutBatch(batch, vocab, settings) };
+        continue;
+      }
+      cutters ??= Array.from({ length: threads }, () => startCutter(vocab, settings));
+      const idlest = cutters.reduce((a, b) => (b.pending() < a.pending() ? b : a));
+      underWay.push({ batch, cut: idlest.cut(batch) });
+      if (underWay.length < threads * (1 + AHEAD)) continue;
+      const first = underWay.shift()!;
+      yield { batch: first.batch, cut: await first.cut };
+    }
+    for (const { batch, cut } of underWay) yield { batch, cut: await cut };
+  } finally {
+    await Promise.all((cutters ?? []).map((cutter) => cutter.stop()));
+  }
+}
+
+interface Cutter {
+  /** Batches sent and not yet back. */
+  pending(): number;
+  cut(batch: Batch): Promise<Cut>;
+  stop(): Promise<unknown>;
+}
+
+function startCutter({ vocabulary, lowercase }: WordPiece, settings: CutSettings): Cutter {
+  const data: CutterData = { vocabulary, lowercase, settings };
+  const worker = new Worker(new URL('./cutter.mjs', import.meta.url), { workerData: data });
+  const waiting: { resolve(cut: Cut): void; reject(error: unknown): void }[] = []; // in the order sent
+  let failure: unknown;
+
+  function fail(error: unknown): void {
+    failure ??= error;
+    for (const { reject } of waiting.splice(0)) reject(failure);
+  }
+  worker.on('message', (cut: Cut) => waiting.shift()?.resolve(cut));
+  worker.on('error', (error) => fail(explain(error)));
+  worker.on('exit', (code) => fail(new Error(`a cutting thread ended with exit code ${code}`)));
+
+  return {
+    pending: () => waiting.length,
+    cut(batch) {
+      const cut = new Promise<Cut>((resolve, reject) => {
+        if (failure !== undefined) reject(failure);
+        else waiting.push({ resolve, reject });
+      });
+      cut.catch(() => {}); // thrown when its turn comes
+      worker.postMessage(batch);
+      return cut;
+    },
+    stop: () => worker.terminate(),
+  };
+}
+
+/** What a thread threw, as it would have been thrown here: the way over costs an error its class. */
+function explain(error: Error): Error {
+  if (errorCode(error) === 'ERR_WORKER_OUT_OF_MEMORY') {
+    return new UserError(
+      'prepare: a thread ran out of memory; prepare with fewer of them (taskset -c 0), or give Node more (NODE_OPTIONS=--max-old-space-size=8192)',
+    );
+  }
+  return error.name === 'UserError' ? new UserError(error.message) : error;
+}
