@@ -85,12 +85,10 @@ function startCutter({ vocabulary, lowercase }: WordPiece, settings: CutSettings
   };
 }
 
-/** What a thread threw, as it would have been thrown here: the way over costs an error its class. */
+/** No fault of the program: each thread has a heap of its own, with Node's limit for it. */
 function explain(error: Error): Error {
-  if (errorCode(error) === 'ERR_WORKER_OUT_OF_MEMORY') {
-    return new UserError(
-      'prepare: a thread ran out of memory; prepare with fewer of them (taskset -c 0), or give Node more (NODE_OPTIONS=--max-old-space-size=8192)',
-    );
-  }
-  return error.name === 'UserError' ? new UserError(error.message) : error;
+  if (errorCode(error) !== 'ERR_WORKER_OUT_OF_MEMORY') return error;
+  return new UserError(
+    'prepare: a thread ran out of memory; give Node more (NODE_OPTIONS=--max-old-space-size=8192) or split the longest documents, then run the same command again',
+  );
 }
