@@ -34,7 +34,7 @@ interface Word extends Range {
 
 // "U.S." and "J." with their full stops, "O'Neill", "Jean-Paul", "AT&T", "al-Qaeda", "naïve".
 const WORD =
-  /(?:\p{Lu}\.)+(?:\p{Lu}(?!\p{L}))?|[\p{L}\p{N}][\p{L}\p{M}\p{N}]*(?:[-'’&.](?=[\p{L}\p{N}])[\p{L}\p{M}\p{N}]+)*/gu;
+  /(?:\p{Lu}\.)+(?:\p{Lu}(?!\p{L}))?|[\p{L}\p{N}][\p{L}\p{M}\p{N}]*(?:[-'’&.](?=[\p{L}\p{N}])[\p{L}\p{M}\p{N}]+)*/uy;
 
 function names(sentence: string, taken: Range[]): Range[] {
   const words = readWords(sentence);
@@ -63,31 +63,67 @@ const LONGEST_NAME = 10;
 
 function readWords(sentence: string): Word[] {
   const words: Word[] = [];
-  for (const match of sentence.matchAll(WORD)) {
-    const start = match.index;
-    let text = match[0];
+  for (let at = 0; at < sentence.length; ) {
+    const code = sentence.charCodeAt(at);
+    if (code < 0x80 && !isPlain(code)) {
+      at++;
+      continue;
+    }
+    // Most words are plain letters and digits between spaces: `WORD` would find the same, several times slower.
+    let end = at;
+    while (isPlain(sentence.charCodeAt(end))) end++;
+    if (end > at && endsPlainly(sentence, at, end)) {
+      const capital =
+        isUpper(code) || (!isDigit(code) && isUpper(sentence.charCodeAt(at + 1)) && end > at + 1); // "eBay"
+      words.push(wordAt(sentence, sentence.slice(at, end), at, capital, words.length === 0));
+      at = end;
+      continue;
+    }
+    WORD.lastIndex = at;
+    const found = WORD.exec(sentence)?.[0];
+    if (found === undefined) {
+      at += sentence.codePointAt(at)! > 0xffff ? 2 : 1;
+      continue;
+    }
     // A possessive is no part of the name; neither is what follows a hyphen in lower case ("US-led").
-    if (/['’-]/.test(text)) text = text.replace(/['’]s$|(?<=^\p{Lu}.*)-\p{Ll}.*$/u, '');
-    const code = text.charCodeAt(0);
+    const text = /['’-]/.test(found) ? found.replace(/['’]s$|(?<=^\p{Lu}.*)-\p{Ll}.*$/u, '') : found;
     const capital =
       code < 0x80
-        ? (code >= 0x41 && code <= 0x5a) || /^\p{Ll}(?:\p{Ll}*-)?\p{Lu}/u.test(text) // "eBay", "al-Qaeda"
+        ? isUpper(code) || /^\p{Ll}(?:\p{Ll}*-)?\p{Lu}/u.test(text) // "eBay", "al-Qaeda"
         : /^\p{Lu}/u.test(text);
-    words.push({
-      text,
-      start,
-      end: start + text.length,
-      capital,
-      first: words.length === 0 || opens(sentence, start),
-    });
+    words.push(wordAt(sentence, text, at, capital, words.length === 0));
+    at += found.length;
   }
   return words;
 }
 
+function wordAt(sentence: string, text: string, start: number, capital: boolean, first: boolean): Word {
+  return { text, start, end: start + text.length, capital, first: first || opens(sentence, start) };
+}
+
+const isUpper = (code: number) => code >= 0x41 && code <= 0x5a;
+const isDigit = (code: number) => code >= 0x30 && code <= 0x39;
+const isPlain = (code: number) => (code >= 0x61 && code <= 0x7a) || isUpper(code) || isDigit(code);
+
+/** Whether no more of the sentence than its letters and digits [start, end) can belong to the word, nor less. */
+function endsPlainly(sentence: string, start: number, end: number): boolean {
+  if (end === sentence.length) return true;
+  const after = sentence.charCodeAt(end);
+  if (after >= 0x80) return false;
+  if (!JOINTS.includes(sentence[end])) return true;
+  if (after === 0x2e && end === start + 1 && isUpper(sentence.charCodeAt(start))) return false; // "J."
+  if (end + 1 === sentence.length) return true;
+  const next = sentence.charCodeAt(end + 1);
+  return next < 0x80 && !isPlain(next);
+}
+
+const JOINTS = "-'&.";
+
 /** Whether a quotation, a bracket or a new clause begins at `start`. */
 function opens(sentence: string, start: number): boolean {
   const before = sentence[start - 1];
-  return OPENING.includes(before) || (before === ' ' && ':;?!…'.includes(sentence[start - 2]));
+  if (before === ' ') return ':;?!…'.includes(sentence[start - 2]);
+  return OPENING.includes(before);
 }
 
 const OPENING = '"“‘«(\'¿¡';
