@@ -11,7 +11,7 @@ export interface CutterData {
 }
 
 /** Batches that are cut before threads are started: a thread takes about as long to load what it needs. */
-const CUT_HERE = 4;
+const CUT_HERE = 8;
 
 /** Batches that wait for a thread beside the one it cuts, so that it need not wait for the next. */
 const AHEAD = 2;

@@ -1,0 +1,151 @@
+// npm run bench:prepare: `prepare` on passages like Wikipedia's, 20 thousand, 200 thousand and 2 million of them (14 GB free
+// in the temporary folder), each in a process of its own; then tokenising alone, ours and Hugging Face's in turns.
+import { execFile, spawn } from 'node:child_process';
+import { createWriteStream, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { availableParallelism, tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { Readable } from 'node:stream';
+import { pipeline } from 'node:stream/promises';
+import { parseArgs, promisify } from 'node:util';
+import { readDocuments } from '../src/corpus/documents.ts';
+import { trainVocabulary } from '../src/tokenizer/train-vocabulary.ts';
+import { loadWordPiece } from '../src/tokenizer/wordpiece.ts';
+import { passages } from './passages.ts';
+import type { Prepared } from './prepare-one.ts';
+
+const { values: options } = parseArgs({
+  options: {
+    sizes: { type: 'string', default: '20000,200000,2000000' },
+    rounds: { type: 'string', default: '7' },
+    /** A python that has tokenizers; without it ours is timed alone. */
+    python: { type: 'string' },
+    /** A vocabulary; without it one is trained on the passages. */
+    vocabulary: { type: 'string' },
+    /** Documents for tokenising; without them those of the smallest size. */
+    text: { type: 'string' },
+  },
+});
+
+/** UTF-16 units that are tokenised a round. */
+const TEXT = 10_000_000;
+
+const folder = mkdtempSync(join(tmpdir(), 'bench-prepare-'));
+try {
+  const vocabulary = options.vocabulary ?? (await makeVocabulary());
+  const sizes = options.sizes.split(',').map(Number);
+  await benchPrepare(vocabulary, sizes);
+  await benchTokenizer(vocabulary, options.text ?? (await write(Math.min(...sizes))));
+} finally {
+  rmSync(folder, { recursive: true });
+}
+
+async function benchPrepare(vocabulary: string, sizes: number[]): Promise<void> {
+  console.log(`prepare on ${availableParallelism()} cores`);
+  console.log('documents    seconds  documents/s     tokens/s  tokens/s of a core  peak RSS');
+  const peaks: number[] = [];
+  for (const size of sizes) {
+    const documents = await write(size);
+    const one = [join(import.meta.dirname, 'prepare-one.ts'), documents, vocabulary, join(folder, 'corpus')];
+    const { stdout } = await promisify(execFile)(process.execPath, ['--import', 'tsx', ...one]);
+    const { seconds, cpuSeconds, tokens, peak } = JSON.parse(stdout) as Prepared;
+    peaks.push(peak);
+    console.log(
+      size.toLocaleString('en').padEnd(9),
+      seconds.toFixed(1).padStart(10),
+      rate(size / seconds).padStart(12),
+      rate(tokens / seconds).padStart(12),
+      rate(tokens / cpuSeconds).padStart(19),
+      `${(peak / 2 ** 20).toFixed(0)} MiB`.padStart(9),
+    );
+    rmSync(documents);
+    rmSync(join(folder, 'corpus'), { recursive: true });
+  }
+  if (sizes.length < 2) return;
+  const slope = (peaks.at(-1)! - peaks[0]) / (sizes.at(-1)! - sizes[0]);
+  console.log(`peak RSS grows by ${slope.toFixed(1)} bytes a document`);
+}
+
+async function benchTokenizer(vocabulary: string, documents: string): Promise<void> {
+  const texts: string[] = [];
+  let units = 0;
+  for await (const { text } of readDocuments(documents)) {
+    texts.push(text);
+    units += text.length;
+    if (units >= TEXT) break;
+  }
+  const file = join(folder, 'texts.json');
+  writeFileSync(file, JSON.stringify(texts));
+  const tokenizer = loadWordPiece(vocabulary, true);
+  const ours = () => {
+    const before = process.cpuUsage();
+    let tokens = 0;
+    for (const text of texts) tokens += tokenizer.encode(text).ids.length;
+    const { user, system } = process.cpuUsage(before);
+    return { tokens, seconds: (user + system) / 1e6 };
+  };
+  const peer = options.python === undefined ? undefined : startPeer(options.python, vocabulary, file);
+  ours();
+  await peer?.round();
+  const times: number[] = [];
+  const ratios: number[] = [];
+  let tokens = 0;
+  for (let round = 0; round < Number(options.rounds); round++) {
+    const our = ours();
+    const their = await peer?.round();
+    tokens = our.tokens;
+    times.push(our.seconds);
+    if (!their) continue;
+    if (their.tokens !== tokens) throw new Error(`${tokens} tokens, and ${their.tokens} of Hugging Face`);
+    ratios.push(our.seconds / their.seconds);
+  }
+  peer?.end();
+  console.log(
+    `tokenising ${rate(units)} characters, processor time: ${rate(tokens / middle(times))} tokens/s`,
+  );
+  if (ratios.length === 0) return;
+  ratios.sort((a, b) => a - b);
+  const [least, median, most] = [ratios[0], middle(ratios), ratios.at(-1)!].map((ratio) => ratio.toFixed(2));
+  console.log(`ours / Hugging Face's: ${median} (${least} to ${most}); below 1 ours is faster`);
+}
+
+function startPeer(python: string, vocabulary: string, texts: string) {
+  const child = spawn(python, [join(import.meta.dirname, 'tokenizer_peer.py'), vocabulary, texts], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+    env: { ...process.env, TOKENIZERS_PARALLELISM: 'false', RAYON_NUM_THREADS: '1' },
+  });
+  const answers = createInterface(child.stdout)[Symbol.asyncIterator]();
+  return {
+    async round(): Promise<{ tokens: number; seconds: number }> {
+      child.stdin.write('\n');
+      const { done, value } = await answers.next();
+      if (done) throw new Error(`${python} has ended`);
+      return JSON.parse(value);
+    },
+    end: () => child.stdin.end(),
+  };
+}
+
+async function makeVocabulary(): Promise<string> {
+  const texts = Array.from(passages(5000), ({ title, text }) => `${title} ${text}`);
+  const path = join(folder, 'vocab.txt');
+  writeFileSync(path, `${(await trainVocabulary(texts, 30_000, true)).join('\n')}\n`);
+  return path;
+}
+
+async function write(size: number): Promise<string> {
+  const path = join(folder, `${size}.jsonl`);
+  function* lines() {
+    for (const passage of passages(size)) yield `${JSON.stringify(passage)}\n`;
+  }
+  await pipeline(Readable.from(lines()), createWriteStream(path));
+  return path;
+}
+
+function middle(numbers: number[]): number {
+  return [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
+}
+
+function rate(n: number): string {
+  return Math.round(n).toLocaleString('en');
+}
