@@ -3,7 +3,7 @@ import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { writeFileAtomic } from '../files.ts';
-import type { PrepareCounts } from './counts.ts';
+import { noCounts, type PrepareCounts } from './counts.ts';
 import { type CorpusState, corpusState } from './store.ts';
 
 // How far a corpus has come that is being prepared, and of what, so that a run that was killed can be gone on with. It is
@@ -29,7 +29,7 @@ const schema = z.strictObject({
   identity: z.string(),
   documents: whole,
   sentences: whole,
-  counts: z.record(z.string(), whole),
+  counts: z.record(z.enum(Object.keys(noCounts()) as (keyof PrepareCounts)[]), whole),
   corpus: corpusState,
 });
 
@@ -42,8 +42,7 @@ export function readReached(part: string, identity: string): Reached | undefined
     return undefined;
   }
   const { data } = schema.safeParse(json);
-  if (data?.identity !== identity) return undefined;
-  return { ...data, counts: data.counts as unknown as PrepareCounts };
+  return data?.identity === identity ? data : undefined;
 }
 
 /** The files of the corpus must be on the disk before. */

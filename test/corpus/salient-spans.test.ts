@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
+import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { salientSpans } from '../../src/corpus/salient-spans.ts';
 import { splitSentences } from '../../src/corpus/sentences.ts';
+import { random } from '../../src/random.ts';
 
 const data = join(import.meta.dirname, '../../../shared/data/passages.jsonl.gz');
 
@@ -84,4 +86,18 @@ test('real sentences: spans are in order, apart, and without white space at thei
   }
   // Three in four sentences of Wikipedia name something.
   assert.ok(withSpan / sentences > 0.65 && withSpan / sentences < 0.85, `${withSpan} of ${sentences}`);
+});
+
+test('words are told apart as by the one regular expression that did it before', () => {
+  const atoms = [
+    ...'AbCde12  .-\'’&éÉ\u0301ßⅣ中_½,"(',
+    ...['😀', '𝐀', '\ud800', '\udc00', 'U.S.', 'John', 'of', 'the', ': ', 'al-', 'eBay', "'s", 'May 1970'],
+  ];
+  const { int, pick } = random(7);
+  const hash = createHash('sha256');
+  for (let i = 0; i < 20_000; i++) {
+    const text = Array.from({ length: 1 + int(14) }, () => pick(atoms)).join('');
+    hash.update(JSON.stringify([text, salientSpans(text)]));
+  }
+  assert.equal(hash.digest('hex'), '5ed38b4e07d1a696440c1d743e33378e97af064a80d58cc8ed8a5883237a1289');
 });
