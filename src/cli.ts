@@ -91,8 +91,13 @@ export async function main(argv: readonly string[]): Promise<number> {
       const manifest = await buildRunIndex(await begin(options, 'build-index'), options.from);
       print(options, manifest, [
         `blocks             ${manifest.rows}${manifest.reused > 0 ? `, ${manifest.reused} with vectors of an earlier index` : ''}`,
-        `recall@10 of exact ${manifest.recall10?.value.toFixed(3)} (${manifest.recall10?.probes} probes)`,
-        `graph              ${(manifest.file.bytes / 2 ** 20).toFixed(1)} MiB`,
+        ...(manifest.recall10
+          ? [
+              `recall@10 of exact ${manifest.recall10.value.toFixed(3)} (${manifest.recall10.probes} probes)`,
+              `${manifest.graphs.length > 1 ? `${manifest.graphs.length} graphs` : 'graph'}`.padEnd(19) +
+                `${manifest.scalar}, ${(manifest.graphs.reduce((sum, { bytes }) => sum + bytes, 0) / 2 ** 20).toFixed(1)} MiB`,
+            ]
+          : ['search             exact, without a graph']),
       ]);
     });
 

@@ -116,7 +116,12 @@ const schema = section({
     optimizer: optimizer(1e-4),
   }),
   index: section({
-    scalar: z.enum(['f32', 'f16']).default('f16'),
+    /** graph: an HNSW graph, fast and nearly right; exact: every block is looked at, and no graph is built. */
+    kind: z.enum(['graph', 'exact']).default('graph'),
+    /** Graphs that share the blocks: building takes the memory of one, a search the time of all. */
+    shards: count(1, 1, 1000),
+    /** What a graph keeps; auto: f32 up to a million blocks, f16 beyond. */
+    scalar: z.enum(['auto', 'f32', 'f16']).default('auto'),
     connectivity: count(16),
     expansionAdd: count(128),
     expansionSearch: count(128),

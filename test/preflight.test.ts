@@ -112,11 +112,11 @@ test('the bytes of an index are those that building one leaves', async () => {
         step: 0,
         blockHash: BigInt,
       },
-      { ...config.index, dimensions: 64 },
+      { ...config.index, scalar, dimensions: 64 },
     );
     const { vectors, graph } = indexBytes(config, rows);
     assert.equal(vectors, made.embeddings.bytes);
-    near(graph, made.file.bytes, 0.03, scalar);
+    near(graph, made.graphs[0].bytes, 0.03, scalar);
   }
   // The paper's 13,353,718 blocks of 128 numbers: 6.84 GB of floats (the released block_emb), 5.4 GB of graph in f16.
   const paper = indexBytes(loadConfig('configs/paper.yaml', []), 13_353_718);

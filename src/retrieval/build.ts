@@ -20,22 +20,16 @@ import {
   writeFileAtomic,
   writeFully,
 } from '../files.ts';
-import {
-  explainSave,
-  type Graph,
-  type GraphShape,
-  newGraph,
-  release,
-  saveGraph,
-  searchGraph,
-  usableThreads,
-} from './graph.ts';
+import { type GraphShape, usableThreads } from './graph.ts';
+import { type Growing, graphCount, graphName, growGraphs, searchGraphs } from './graphs.ts';
 import { breathe, type Life, sealFile } from './life.ts';
 import { recallOf, sampleRows } from './recall.ts';
-import { BLOCKS, EMBEDDINGS, GRAPH, type IndexManifest, MANIFEST } from './search.ts';
-import { type Identity, PART, RESUME, readShards, SHARD, type Shard, writeShards } from './shards.ts';
+import { BLOCKS, EMBEDDINGS, type IndexManifest, MANIFEST } from './search.ts';
+import { type Identity, PART, RESUME, readWhole, SHARD, type Shard, writeWhole } from './shards.ts';
 
 export interface BuildOptions extends GraphShape {
+  /** Graphs that share the rows; 0: none is built, and every search looks at all rows. */
+  shards: number;
   /** Threads that add; the graph is the same to the byte in every build only with 1. */
   threads: number;
 }
@@ -63,7 +57,7 @@ export interface BuildInput extends Life {
   onProgress?(done: number, total: number): void;
 }
 
-/** Rows handed to the graph at once: another number gives another graph, and each call blocks the process (1024 rows of 128: about 0.1 s). */
+/** Rows handed to a graph at once: another number gives another graph, and each call blocks the process (1024 rows of 128: about 0.1 s). */
 const ADD_ROWS = 1024;
 
 /** Largest finite half-precision float; beyond it f16 becomes infinite. */
@@ -72,8 +66,8 @@ const F16_MAX = 65504;
 /**
  * Streams the embeddings into a new index folder `dir`, which appears whole or not at all. They come to lie in
  * `dir`.part first, shard by shard; a build that was cut short is gone on with by the next one of the same corpus,
- * weights and settings, and what it leaves is the same. The graph alone is made from its first row on again.
- * Memory is that of the graph and a few pieces; with one thread the files are the same to the byte every time,
+ * weights and settings, and what it leaves is the same. A graph that was not whole is made from its first row on again.
+ * Memory is that of one graph and a few pieces; with one thread the files are the same to the byte every time,
  * whatever the size of the pieces. A `dir` that stands is replaced. Only one process may build at a time.
  */
 export async function buildIndex(
@@ -103,147 +97,159 @@ async function fill(part: string, input: BuildInput, options: BuildOptions): Pro
   const shape = { dimensions, scalar, connectivity, expansionAdd };
   const { corpusSha256, weightsSha256, encoding } = input;
   const reusedFrom = input.reuse?.sha256 ?? '';
-  const identity: Identity = { corpusSha256, weightsSha256, encoding, reusedFrom, rows, ...shape };
+  const total = graphCount(rows, options.shards);
+  const identity: Identity = {
+    corpusSha256,
+    weightsSha256,
+    encoding,
+    reusedFrom,
+    rows,
+    ...shape,
+    graphs: total,
+  };
   const threads = usableThreads(options.threads);
-  const left = readShards(part, identity);
-  if (left.length === 0) rmSync(part, { recursive: true, force: true });
+  const left = readWhole(part, identity);
+  if (left.shards.length === 0) rmSync(part, { recursive: true, force: true });
   makeFolder(part);
   recoverFolders(part);
-  const paths = { graph: join(part, GRAPH), embeddings: join(part, EMBEDDINGS), blocks: join(part, BLOCKS) };
-  const graph = newGraph(options);
+  const paths = { embeddings: join(part, EMBEDDINGS), blocks: join(part, BLOCKS) };
+  const file = openSync(paths.embeddings, constants.O_RDWR | constants.O_CREAT);
+  let growing: Growing | undefined;
   try {
-    const file = openSync(paths.embeddings, constants.O_RDWR | constants.O_CREAT);
-    try {
-      await addAll(graph, file, part, left, identity, threads, input);
-      const probes = input.probes?.slice() ?? sampleRows(file, rows, dimensions);
+    const shards = await wholeShards(file, left.shards, dimensions, input);
+    const held = shards.reduce((sum, shard) => sum + shard.rows, 0);
+    ftruncateSync(file, held * dimensions * 4);
+    fsyncSync(file);
+    const note = () => writeWhole(part, identity, { shards, graphs: growing!.seals });
+    growing = await growGraphs(part, options, rows, total, threads, left.graphs, held, file, input, note);
+    const { seals, graphs } = growing;
+    await addHeld(growing, file, held, dimensions, input);
+    await addNew(growing, file, shards, held, identity, input, note);
+    await writeBlockHashes(paths.blocks, input);
+    const manifest: IndexManifest = {
+      format: 3,
+      ...shape,
+      rows,
+      corpusSha256,
+      weightsSha256,
+      encoding,
+      step: input.step,
+      reused: input.reuse?.rows ?? 0,
+      createdAt: new Date().toISOString(),
+      graphs: seals.map((seal, i) => ({ name: graphName(i, total), ...seal })),
+      embeddings: { name: EMBEDDINGS, ...(await sealFile(paths.embeddings, input)) },
+      blocks: { name: BLOCKS, ...(await sealFile(paths.blocks, input)) },
+    };
+    if (total > 0) {
+      const probes = input.probes ?? sampleRows(file, 0, rows, dimensions);
       const n = probes.length / dimensions;
       const k = Math.min(10, rows);
-      const found = searchGraph(graph, probes, n, k, threads);
+      const found = searchGraphs(graphs, rows, probes, n, k, threads);
       const value = await recallOf(found, k, probes, file, rows, dimensions, threads, input);
-      await writeBlockHashes(paths.blocks, input);
-
-      // One call that writes all of the graph: vectors, and two links of 4 bytes for each of the connectivity.
-      await breathe(input, rows * (dimensions * 4 + 8 * connectivity));
-      saveGraph(graph, paths.graph, rows, dimensions);
-      await breathe(input);
-      const again = searchGraph(graph, probes, n, k, threads);
-      if (Buffer.compare(Buffer.from(again.scores.buffer), Buffer.from(found.scores.buffer)) !== 0) {
-        throw explainSave(paths.graph, new Error('it answers otherwise than the graph in memory'));
-      }
-      const seals = {
-        file: { name: GRAPH, ...(await sealFile(paths.graph, input)) },
-        embeddings: { name: EMBEDDINGS, ...(await sealFile(paths.embeddings, input)) },
-        blocks: { name: BLOCKS, ...(await sealFile(paths.blocks, input)) },
-      };
-      const manifest: IndexManifest = {
-        format: 2,
-        ...shape,
-        rows,
-        corpusSha256,
-        weightsSha256,
-        encoding,
-        step: input.step,
-        reused: input.reuse?.rows ?? 0,
-        createdAt: new Date().toISOString(),
-        recall10: { probes: n, value },
-        ...seals,
-      };
-      writeFileAtomic(join(part, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
-      return manifest;
-    } finally {
-      closeSync(file);
+      manifest.recall10 = { probes: n, value };
     }
+    writeFileAtomic(join(part, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
+    return manifest;
   } finally {
-    release(graph);
+    closeSync(file);
+    growing?.release();
   }
 }
 
-/**
- * Adds all rows to the graph and brings them into the embeddings file: first the whole shards that stand in it, then
- * what is embedded now.
- */
-async function addAll(
-  graph: Graph,
+/** The shards that stand undamaged in the embeddings file, up to the first that does not. */
+async function wholeShards(
   file: number,
-  part: string,
   left: readonly Shard[],
-  identity: Identity,
-  threads: number,
+  dimensions: number,
+  life: Life,
+): Promise<Shard[]> {
+  const whole: Shard[] = [];
+  for (const [i, shard] of left.entries()) {
+    if (!isHeld(file, shard, i * SHARD, dimensions)) break;
+    whole.push(shard);
+    await breathe(life);
+  }
+  return whole;
+}
+
+/** Adds the rows before `held`, which stand in the embeddings file, to the graphs that lack them. */
+async function addHeld(
+  growing: Growing,
+  file: number,
+  held: number,
+  dimensions: number,
   input: BuildInput,
 ): Promise<void> {
+  for (let row = growing.next(); row < held; ) {
+    // The same pieces as when the rows came.
+    const floats = new Float32Array(Math.min(ADD_ROWS - (row % ADD_ROWS), held - row) * dimensions);
+    readFully(file, bytesOf(floats), row * dimensions * 4);
+    await growing.add(floats);
+    row += floats.length / dimensions;
+    input.onProgress?.(row, input.rows);
+    await breathe(input);
+  }
+}
+
+/** Brings the rows from `held` on, which are embedded now, into the file, shard by shard, and adds them to the graphs. */
+async function addNew(
+  growing: Growing,
+  file: number,
+  shards: Shard[],
+  held: number,
+  identity: Identity,
+  input: BuildInput,
+  note: () => void,
+): Promise<void> {
   const { rows, dimensions } = identity;
-  const keys = new BigUint64Array(ADD_ROWS);
+  if (held === rows) return;
   const chunk = new Float32Array(ADD_ROWS * dimensions);
-  const shards: Shard[] = [];
-  let added = 0;
-  let held = 0; // floats waiting in `chunk`
+  let written = held;
+  let waiting = 0; // floats in `chunk`
   let hash = createHash('sha256'); // of the shard so far
 
-  /** @param floats at most `ADD_ROWS` rows, which stand in the file */
-  const add = (floats: Float32Array) => {
-    const n = floats.length / dimensions;
-    for (let i = 0; i < n; i++) keys[i] = BigInt(added + i);
-    graph.add(keys.subarray(0, n), floats, threads);
-    added += n;
-  };
-  const show = async () => {
-    input.onProgress?.(added, rows);
-    await breathe(input);
-  };
-
-  for (const shard of left) {
-    const floats = readShard(file, shard, added, dimensions);
-    if (!floats) break;
-    for (let at = 0; at < floats.length; at += chunk.length) {
-      add(floats.subarray(at, at + chunk.length));
-      await show();
-    }
-    shards.push(shard);
-  }
-  ftruncateSync(file, added * dimensions * 4);
-  fsyncSync(file);
-  if (added === rows) return;
-
   const flush = async () => {
-    const floats = chunk.subarray(0, held);
-    refuseBadRows(floats, added, dimensions, identity.scalar);
+    const floats = chunk.subarray(0, waiting);
+    refuseBadRows(floats, written, dimensions, identity.scalar);
     const bytes = bytesOf(floats);
-    writeFully(file, bytes, added * dimensions * 4);
+    writeFully(file, bytes, written * dimensions * 4);
     hash.update(bytes);
-    add(floats);
-    held = 0;
-    if (added % SHARD === 0 || added === rows) {
+    written += waiting / dimensions;
+    waiting = 0;
+    if (written % SHARD === 0 || written === rows) {
       fsyncSync(file);
-      shards.push({ rows: added - shards.length * SHARD, sha256: hash.digest('hex') });
-      writeShards(part, identity, shards);
+      shards.push({ rows: written - shards.length * SHARD, sha256: hash.digest('hex') });
+      note();
       hash = createHash('sha256');
     }
-    await show();
+    await growing.add(floats);
+    input.onProgress?.(written, rows);
+    await breathe(input);
   };
-  for await (const piece of input.embeddings(added)) {
+  for await (const piece of input.embeddings(held)) {
     if (piece.length % dimensions !== 0) {
       throw new Error(`embeddings: ${piece.length} floats are no whole number of rows of ${dimensions}`);
     }
-    if (added + (held + piece.length) / dimensions > rows)
+    if (written + (waiting + piece.length) / dimensions > rows)
       throw new Error(`more than ${rows} embeddings came`);
     for (let at = 0; at < piece.length; ) {
-      const n = Math.min(piece.length - at, chunk.length - held);
-      chunk.set(piece.subarray(at, at + n), held);
+      const n = Math.min(piece.length - at, chunk.length - waiting);
+      chunk.set(piece.subarray(at, at + n), waiting);
       at += n;
-      held += n;
-      if (held === chunk.length) await flush();
+      waiting += n;
+      if (waiting === chunk.length) await flush();
     }
   }
-  if (held > 0) await flush();
-  if (added !== rows) throw new Error(`${added} embeddings came where the corpus has ${rows} blocks`);
+  if (waiting > 0) await flush();
+  if (written !== rows) throw new Error(`${written} embeddings came where the corpus has ${rows} blocks`);
 }
 
-/** The rows of a shard that begins at row `first`; undefined where the file does not hold what was sealed. */
-function readShard(file: number, shard: Shard, first: number, dimensions: number): Float32Array | undefined {
-  if (fstatSync(file).size < (first + shard.rows) * dimensions * 4) return undefined;
-  const floats = new Float32Array(shard.rows * dimensions);
-  readFully(file, bytesOf(floats), first * dimensions * 4);
-  return createHash('sha256').update(bytesOf(floats)).digest('hex') === shard.sha256 ? floats : undefined;
+/** Whether the file holds the rows of a shard that begins at row `first` as they were sealed. */
+function isHeld(file: number, shard: Shard, first: number, dimensions: number): boolean {
+  if (fstatSync(file).size < (first + shard.rows) * dimensions * 4) return false;
+  const bytes = new Uint8Array(shard.rows * dimensions * 4);
+  readFully(file, bytes, first * dimensions * 4);
+  return createHash('sha256').update(bytes).digest('hex') === shard.sha256;
 }
 
 /** usearch takes NaN without a word and then ranks that block first for every query. */

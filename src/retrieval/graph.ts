@@ -24,6 +24,15 @@ export interface GraphShape {
   expansionSearch: number;
 }
 
+/** Rows up to which `auto` keeps the vectors in full. */
+const FULL_PRECISION = 1e6;
+
+/** What `index.scalar` stands for in an index of so many rows. */
+export function scalarOf(setting: 'auto' | 'f32' | 'f16', rows: number): 'f32' | 'f16' {
+  if (setting !== 'auto') return setting;
+  return rows > FULL_PRECISION ? 'f16' : 'f32';
+}
+
 export function newGraph(shape: GraphShape): Graph {
   return new Index({
     metric: MetricKind.IP,
@@ -43,6 +52,14 @@ export interface Found {
   counts: Int32Array;
 }
 
+export function nothingFound(n: number, k: number): Found {
+  return {
+    blocks: new Int32Array(n * k).fill(-1),
+    scores: new Float32Array(n * k).fill(-Infinity),
+    counts: new Int32Array(n),
+  };
+}
+
 /** @param queries [n, P] */
 export function searchGraph(
   graph: Graph,
@@ -51,9 +68,7 @@ export function searchGraph(
   k: number,
   threads: number,
 ): Found {
-  const blocks = new Int32Array(n * k).fill(-1);
-  const scores = new Float32Array(n * k).fill(-Infinity);
-  const counts = new Int32Array(n);
+  const { blocks, scores, counts } = nothingFound(n, k);
   const wanted = Math.min(k, graph.size());
   if (n === 0 || wanted === 0) return { blocks, scores, counts };
   const found = graph.search(queries, wanted, threads);

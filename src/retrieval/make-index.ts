@@ -8,11 +8,13 @@ import { takeLock } from '../lock.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
 import { read } from '../model/read.ts';
-import { buildIndex } from './build.ts';
+import { type BuildOptions, buildIndex } from './build.ts';
 import { encodeBlocks } from './encode-blocks.ts';
+import { scalarOf } from './graph.ts';
+import { graphCount } from './graphs.ts';
 import { breathe, type Life } from './life.ts';
 import { isWhole, openReuse, type Reuse } from './reuse.ts';
-import { clearIndexes, type IndexManifest, indexFolders, MANIFEST, publish } from './search.ts';
+import { clearIndexes, type IndexManifest, indexFolders, MANIFEST, publish, sealsOf } from './search.ts';
 
 /** The index that was published, in the folder `name`. */
 export interface MadeIndex {
@@ -31,7 +33,10 @@ type Wanted = Pick<
   | 'scalar'
   | 'connectivity'
   | 'expansionAdd'
->;
+> & {
+  /** How many. */
+  graphs: number;
+};
 
 /** What tells the vectors in it from others. */
 const VECTORS = ['weightsSha256', 'encoding', 'dimensions'] as const;
@@ -53,7 +58,8 @@ export async function makeIndex(
   onProgress?: (done: number, total: number) => void,
   life: Life = {},
 ): Promise<MadeIndex> {
-  const { text, index } = config;
+  const { text } = config;
+  const index = shapeOf(config, corpus.blocks);
   const unlock = await lockIndexes(root, life);
   let reuse: Reuse | undefined;
   try {
@@ -67,6 +73,7 @@ export async function makeIndex(
       scalar: index.scalar,
       connectivity: index.connectivity,
       expansionAdd: index.expansionAdd,
+      graphs: graphCount(corpus.blocks, index.shards),
     };
     const standing = indexFolders(root).map(({ name, ...manifest }) => ({ name, manifest }));
     const found = await wholeIndex(root, standing, wanted, life);
@@ -87,7 +94,7 @@ export async function makeIndex(
       join(root, name),
       {
         embeddings: (first) =>
-          encodeBlocks(model, corpus, text.blockTokens, index.tokensPerBatch, first, reuse, life),
+          encodeBlocks(model, corpus, text.blockTokens, config.index.tokensPerBatch, first, reuse, life),
         rows: corpus.blocks,
         corpusSha256: corpus.sha256,
         weightsSha256,
@@ -108,6 +115,16 @@ export async function makeIndex(
   }
 }
 
+/** The settings of the graphs of an index of so many rows: without any, none of them is told of or makes a difference. */
+function shapeOf({ index }: Config, rows: number): Omit<BuildOptions, 'dimensions'> {
+  const { kind, shards, connectivity, expansionAdd, expansionSearch, threads } = index;
+  if (kind === 'exact') {
+    return { shards: 0, scalar: 'f32', connectivity: 0, expansionAdd: 0, expansionSearch, threads };
+  }
+  const scalar = scalarOf(index.scalar, rows);
+  return { shards, scalar, connectivity, expansionAdd, expansionSearch, threads };
+}
+
 /** The index that is wanted, where it stands undamaged. */
 async function wholeIndex(
   root: string,
@@ -115,12 +132,11 @@ async function wholeIndex(
   wanted: Wanted,
   life: Life,
 ): Promise<MadeIndex | undefined> {
-  const keys = Object.keys(wanted) as (keyof Wanted)[];
   for (const made of standing) {
-    const { file, embeddings, blocks } = made.manifest;
-    if (!keys.every((key) => made.manifest[key] === wanted[key])) continue;
+    const has = { ...made.manifest, graphs: made.manifest.graphs.length };
+    if (!(Object.keys(wanted) as (keyof Wanted)[]).every((key) => has[key] === wanted[key])) continue;
     let whole = true;
-    for (const seal of [file, embeddings, blocks]) {
+    for (const seal of sealsOf(made.manifest)) {
       whole &&= await isWhole(join(root, made.name), seal, life);
     }
     if (whole) return made;

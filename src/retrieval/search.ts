@@ -13,11 +13,14 @@ import {
   writeFileAtomic,
 } from '../files.ts';
 import { changedFile } from '../verified.ts';
-import { type Found, type Graph, newGraph, release, searchGraph, usableThreads, viewGraph } from './graph.ts';
+import { exactTop } from './exact.ts';
+import { type Found, type Graph, newGraph, release, usableThreads, viewGraph } from './graph.ts';
+import { rowsOf, searchGraphs } from './graphs.ts';
 import { PART } from './shards.ts';
 
 // Maximum inner product search over the block embeddings: one folder holds
-//   graph.usearch     the HNSW graph with its own copy of the vectors (f32 or f16), viewed (mapped), never loaded
+//   graph.usearch     the HNSW graph with its own copy of the vectors (f32 or f16), viewed (mapped), never loaded; of several
+//                     graph-1.usearch, graph-2.usearch, …; in an index that is searched exactly there is none
 //   embeddings.f32    the block embeddings as they came, [rows, P] little-endian floats, read by position
 //   blocks.u64        the hash of the block of each row (`Corpus.hash`), little-endian
 //   manifest.json     what they are, with length and SHA-256 of each
@@ -28,8 +31,9 @@ export interface NamedSeal extends FileSeal {
 }
 
 export interface IndexManifest {
-  format: 2;
+  format: 3;
   dimensions: number;
+  /** Of a graph, like the two that follow. */
   scalar: 'f32' | 'f16';
   connectivity: number;
   expansionAdd: number;
@@ -45,9 +49,10 @@ export interface IndexManifest {
   reused: number;
   /** ISO 8601. */
   createdAt: string;
-  /** Mean share of the exact ten best that the graph finds, at `expansionSearch`. */
+  /** Mean share of the exact ten best that the graphs find, at `expansionSearch`. */
   recall10?: { probes: number; value: number };
-  file: NamedSeal;
+  /** Those that share the rows (see graphs.ts); none: all rows are looked at in every search. */
+  graphs: NamedSeal[];
   embeddings: NamedSeal;
   blocks: NamedSeal;
 }
@@ -59,11 +64,11 @@ const seal = z.strictObject({
 });
 
 const manifestSchema: z.ZodType<IndexManifest> = z.strictObject({
-  format: z.literal(2),
+  format: z.literal(3),
   dimensions: z.int().positive(),
   scalar: z.enum(['f32', 'f16']),
-  connectivity: z.int().positive(),
-  expansionAdd: z.int().positive(),
+  connectivity: z.int().nonnegative(),
+  expansionAdd: z.int().nonnegative(),
   rows: z.int().positive(),
   corpusSha256: z.string(),
   step: z.int().nonnegative(),
@@ -72,13 +77,12 @@ const manifestSchema: z.ZodType<IndexManifest> = z.strictObject({
   reused: z.int().nonnegative(),
   createdAt: z.string(),
   recall10: z.strictObject({ probes: z.int().positive(), value: z.number() }).optional(),
-  file: seal,
+  graphs: z.array(seal),
   embeddings: seal,
   blocks: seal,
 });
 
 export const MANIFEST = 'manifest.json';
-export const GRAPH = 'graph.usearch';
 export const EMBEDDINGS = 'embeddings.f32';
 export const BLOCKS = 'blocks.u64';
 const CURRENT = 'current';
@@ -150,7 +154,7 @@ export interface SearchIndex {
    * The k blocks of largest inner product for each query [B, P], best first: `blocks` and `scores` [B*k],
    * `counts` [B] how many of each k are filled (the rest are −1 and −Infinity). Fewer than k come when the corpus
    * is smaller, and sometimes a few less when k nears the corpus size, since a graph need not reach every node.
-   * In an f16 index the scores carry its rounding.
+   * In an f16 index the scores carry its rounding. An index without a graph finds exactly the best.
    */
   search(queries: Float32Array, k: number): Found;
   /** The embeddings of `blocks` in full precision, [n, P]. */
@@ -193,7 +197,7 @@ export function openIndex(dir: string, options: OpenOptions): SearchIndex {
       return opened().manifest;
     },
     search(queries, k) {
-      const { graph, manifest } = opened();
+      const { graphs, embeddings, dir, manifest } = opened();
       const n = queries.length / manifest.dimensions;
       if (!Number.isInteger(n)) {
         throw new Error(
@@ -208,7 +212,11 @@ export function openIndex(dir: string, options: OpenOptions): SearchIndex {
           `query embedding ${Math.floor(i / manifest.dimensions)} holds ${queries[i]}; training has diverged: go back to an earlier checkpoint with a lower learning rate`,
         );
       }
-      return searchGraph(graph, queries, n, k, threads);
+      const { rows, dimensions } = manifest;
+      if (graphs.length > 0) return searchGraphs(graphs, rows, queries, n, k, threads);
+      if (fstatSync(embeddings).size !== manifest.embeddings.bytes)
+        throw cutShort(join(dir, manifest.embeddings.name));
+      return exactTop(embeddings, rows, dimensions, queries, k, threads);
     },
     vectors(blocks) {
       const { embeddings, manifest } = opened();
@@ -241,7 +249,7 @@ export function openIndex(dir: string, options: OpenOptions): SearchIndex {
 interface Opened {
   dir: string;
   manifest: IndexManifest;
-  graph: Graph;
+  graphs: Graph[];
   /** Descriptor of the embeddings file. */
   embeddings: number;
 }
@@ -258,34 +266,42 @@ function openFolder(dir: string, options: OpenOptions, hash: boolean, inUse?: In
       `${join(dir, MANIFEST)}: ${manifest.rows} rows of ${manifest.dimensions} cannot take the place of the ${inUse.rows} of ${inUse.dimensions} in use; ${REBUILD}`,
     );
   }
-  const seals = [manifest.file, manifest.embeddings, manifest.blocks];
+  const seals = sealsOf(manifest);
   for (const seal of seals) checkLength(dir, seal);
   const changed = hash && changedFile(dir, Object.fromEntries(seals.map((seal) => [seal.name, seal])));
   if (changed)
     throw new UserError(`${join(dir, changed)}: is damaged (its SHA-256 is not the manifest's); ${REBUILD}`);
-  const graphPath = inside(dir, manifest.file.name);
+  const graphs: Graph[] = [];
   const embeddings = openSync(inside(dir, manifest.embeddings.name), 'r');
-  let graph: Graph | undefined;
-  try {
-    graph = newGraph({ ...manifest, expansionSearch: options.expansionSearch });
-    viewGraph(graph, graphPath, manifest.rows, manifest.dimensions);
-  } catch (error) {
-    closeSync(embeddings);
-    if (graph) release(graph);
-    throw new UserError(`${graphPath}: cannot be opened (${(error as Error).message}); ${REBUILD}`);
+  const opened = { dir, manifest, graphs, embeddings };
+  for (const [i, { name }] of manifest.graphs.entries()) {
+    const path = inside(dir, name);
+    try {
+      const graph = newGraph({ ...manifest, expansionSearch: options.expansionSearch });
+      graphs.push(graph);
+      viewGraph(graph, path, rowsOf(i, manifest.graphs.length, manifest.rows).count, manifest.dimensions);
+    } catch (error) {
+      closeFolder(opened);
+      throw new UserError(`${path}: cannot be opened (${(error as Error).message}); ${REBUILD}`);
+    }
   }
-  return { dir, manifest, graph, embeddings };
+  return opened;
 }
 
-function closeFolder(opened: Opened): void {
-  closeSync(opened.embeddings);
-  release(opened.graph);
+/** All files of an index besides its manifest. */
+export function sealsOf({ graphs, embeddings, blocks }: IndexManifest): NamedSeal[] {
+  return [...graphs, embeddings, blocks];
+}
+
+function closeFolder({ graphs, embeddings }: Opened): void {
+  closeSync(embeddings);
+  for (const graph of graphs) release(graph);
 }
 
 /** Manifest of an index folder, checked; `UserError` for a missing or wrong one. */
 export function readManifest(dir: string): IndexManifest {
   const path = join(dir, MANIFEST);
-  const json = readJson(path, 'index manifest', REBUILD);
+  const json = ofThisFormat(readJson(path, 'index manifest', REBUILD));
   if ((json as { format?: unknown } | null)?.format === 1) {
     throw new UserError(`${path}: made by an older version; ${REBUILD}`);
   }
@@ -301,6 +317,13 @@ export function readManifest(dir: string): IndexManifest {
     );
   }
   return parsed.data;
+}
+
+/** An index of format 2 had one graph, `file`, and is the same otherwise. */
+function ofThisFormat(json: unknown): unknown {
+  if ((json as { format?: unknown } | null)?.format !== 2) return json;
+  const { file, ...rest } = json as Record<string, unknown>;
+  return { ...rest, format: 3, graphs: [file] };
 }
 
 function checkLength(dir: string, expected: NamedSeal): void {

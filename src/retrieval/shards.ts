@@ -2,9 +2,10 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { writeFileAtomic } from '../files.ts';
+import { type FileSeal, writeFileAtomic } from '../files.ts';
 
-// The resume manifest of an index that is being built: which rows of its embeddings file are whole, shard by shard.
+// The resume manifest of an index that is being built: which rows of its embeddings file are whole, shard by shard, and
+// which of its graphs.
 // It is a help and no more: what in it, or in the file, is not as it should be is made anew.
 
 /** Of the folder an index is built in, beside the one it becomes. */
@@ -27,6 +28,8 @@ export interface Identity {
   scalar: string;
   connectivity: number;
   expansionAdd: number;
+  /** Graphs that share the rows. */
+  graphs: number;
 }
 
 export interface Shard {
@@ -34,29 +37,40 @@ export interface Shard {
   sha256: string;
 }
 
+/** What is whole of an index: its first shards, and its first graphs. */
+export interface Whole {
+  shards: Shard[];
+  graphs: FileSeal[];
+}
+
 const schema = z.strictObject({
-  format: z.literal(1),
+  format: z.literal(2),
   identity: z.record(z.string(), z.union([z.string(), z.number()])),
   shards: z.array(z.strictObject({ rows: z.int().positive(), sha256: z.string() })),
+  graphs: z.array(z.strictObject({ bytes: z.int().nonnegative(), sha256: z.string() })),
 });
 
-/** The whole shards that an earlier build of this identity has left in the folder `part`; none where anything is strange. */
-export function readShards(part: string, identity: Identity): Shard[] {
+/** What an earlier build of this identity says to have left whole in the folder `part`; nothing where anything is strange. */
+export function readWhole(part: string, identity: Identity): Whole {
+  const nothing = { shards: [], graphs: [] };
   let json: unknown;
   try {
     json = JSON.parse(readFileSync(join(part, RESUME), 'utf8'));
   } catch {
-    return [];
+    return nothing;
   }
   const { success, data } = schema.safeParse(json);
-  if (!success || digest(data.identity) !== digest(identity)) return [];
+  if (!success || digest(data.identity) !== digest(identity)) return nothing;
   const strange = data.shards.findIndex(({ rows }, i) => rows !== Math.min(SHARD, identity.rows - i * SHARD));
-  return strange < 0 ? data.shards : data.shards.slice(0, strange);
+  return {
+    shards: strange < 0 ? data.shards : data.shards.slice(0, strange),
+    graphs: data.graphs.slice(0, identity.graphs),
+  };
 }
 
-/** Their rows must be on the disk before. */
-export function writeShards(part: string, identity: Identity, shards: readonly Shard[]): void {
-  writeFileAtomic(join(part, RESUME), JSON.stringify({ format: 1, identity, shards }));
+/** The rows and graphs must be on the disk before. */
+export function writeWhole(part: string, identity: Identity, whole: Whole): void {
+  writeFileAtomic(join(part, RESUME), JSON.stringify({ format: 2, identity, ...whole }));
 }
 
 /** The same for the same settings, in whatever order they stand. */

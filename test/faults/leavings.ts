@@ -87,9 +87,9 @@ export function outcome(dir: string, command: string): Record<string, string> {
   if (command === 'prepare') return { corpus: sha256File(join(run.corpus, 'manifest.json')) };
   if (command === 'eval exact-match') return { predictions: sha256File(run.predictions) };
   if (command === 'build-index') {
-    const { file, embeddings, weightsSha256, step, rows } = readManifest(currentIndex(run.index)!);
+    const { graphs, embeddings, weightsSha256, step, rows } = readManifest(currentIndex(run.index)!);
     return {
-      graph: file.sha256,
+      graph: graphs.map(({ sha256 }) => sha256).join(' '),
       embeddings: embeddings.sha256,
       weights: String(weightsSha256),
       of: `${step} ${rows}`,

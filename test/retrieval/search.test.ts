@@ -95,7 +95,7 @@ test('recall against exact search is above 0.95 and scores are inner products', 
 test('f16 ranks nearly as f32 does, with scores close to it', async () => {
   const dir = join(root, 'f16');
   const manifest = await buildIndex(dir, input(vectors), { ...OPTIONS, scalar: 'f16' });
-  assert.ok(manifest.file.bytes < readManifest(main).file.bytes - ROWS * P * 1.9, 'f16 is smaller');
+  assert.ok(manifest.graphs[0].bytes < readManifest(main).graphs[0].bytes - ROWS * P * 1.9, 'f16 is smaller');
   const queries = clustered(50, 2);
   const full = openIndex(main, { expansionSearch: 128 });
   const half = openIndex(dir, { expansionSearch: 128 });
@@ -178,7 +178,7 @@ for (const [name, harm, message] of [
   ['manifest.json', (path) => rmSync(path), /manifest\.json: no such index manifest.*realm build-index/],
   ['manifest.json', (path) => edit(path, { rows: 2999 }), /manifest\.json: 2999 rows/],
   ['blocks.u64', flipBit, /blocks\.u64: is damaged/],
-  ['manifest.json', (path) => edit(path, { format: 3 }), /manifest\.json: format/],
+  ['manifest.json', (path) => edit(path, { format: 4 }), /manifest\.json: format/],
   [
     'manifest.json',
     (path) => writeFileSync(path, '{"format": 1, "rows": 5}'),
@@ -186,7 +186,7 @@ for (const [name, harm, message] of [
   ],
   [
     'manifest.json',
-    (path) => edit(path, { file: { name: '../x', bytes: 1, sha256: 'a'.repeat(64) } }),
+    (path) => edit(path, { graphs: [{ name: '../x', bytes: 1, sha256: 'a'.repeat(64) }] }),
     /not a plain file name/,
   ],
 ] as [string, (path: string) => void, RegExp][]) {
@@ -219,8 +219,19 @@ test('refused: a graph of another shape whose seal fits', async () => {
   const dir = copy('shape');
   const other = await buildIndex(join(root, 'fewer'), input(vectors.subarray(0, 500 * P)), OPTIONS);
   copyFileSync(join(root, 'fewer', 'graph.usearch'), join(dir, 'graph.usearch'));
-  edit(join(dir, 'manifest.json'), { file: other.file });
+  edit(join(dir, 'manifest.json'), { graphs: other.graphs });
   assert.throws(() => openIndex(dir, { expansionSearch: 16 }), /holds 500 vectors .* 3000 .* expected/);
+});
+
+test('an index of format 2, which had one graph, is opened as it is', () => {
+  const dir = copy('format-2');
+  const path = join(dir, 'manifest.json');
+  const { graphs, ...rest } = JSON.parse(readFileSync(path, 'utf8'));
+  writeFileSync(path, JSON.stringify({ ...rest, format: 2, file: graphs[0] }));
+  assert.deepEqual(readManifest(dir), readManifest(main));
+  const index = openIndex(dir, { expansionSearch: 64 });
+  assert.equal(index.search(vectors.subarray(0, P), 3).counts[0], 3);
+  index.close();
 });
 
 test('refused: an index of another corpus, opened or swapped in', async () => {

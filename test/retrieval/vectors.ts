@@ -5,6 +5,7 @@ export const P = 32;
 export const OPTIONS: BuildOptions = {
   dimensions: P,
   scalar: 'f32',
+  shards: 1,
   connectivity: 16,
   expansionAdd: 128,
   expansionSearch: 128,

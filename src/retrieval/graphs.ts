@@ -1,0 +1,146 @@
+import { join } from 'node:path';
+import type { FileSeal } from '../files.ts';
+import { keepBest } from './best.ts';
+import {
+  explainSave,
+  type Found,
+  type Graph,
+  type GraphShape,
+  newGraph,
+  release,
+  saveGraph,
+  searchGraph,
+  viewGraph,
+} from './graph.ts';
+import { breathe, type Life, sealFile } from './life.ts';
+import { sampleRows } from './recall.ts';
+import { isWhole } from './reuse.ts';
+
+// The graphs that share the rows of an index: graph i of N holds the rows from i × ceil(rows / N) on, numbered from 0, so
+// that a build takes the memory of one of them. They are searched one after the other.
+
+/** How many graphs share the rows where `shards` are asked for: none has no row. */
+export function graphCount(rows: number, shards: number): number {
+  return shards === 0 ? 0 : Math.ceil(rows / Math.ceil(rows / shards));
+}
+
+/** First row of graph `i` of `graphs`, and how many it holds. */
+export function rowsOf(i: number, graphs: number, rows: number): { first: number; count: number } {
+  const size = Math.ceil(rows / graphs);
+  return { first: i * size, count: Math.min(size, rows - i * size) };
+}
+
+export function graphName(i: number, graphs: number): string {
+  return graphs === 1 ? 'graph.usearch' : `graph-${i + 1}.usearch`;
+}
+
+/** `searchGraph` over all graphs of an index of `rows` rows. */
+export function searchGraphs(
+  graphs: readonly Graph[],
+  rows: number,
+  queries: Float32Array,
+  n: number,
+  k: number,
+  threads: number,
+): Found {
+  const best = searchGraph(graphs[0], queries, n, k, threads);
+  for (let i = 1; i < graphs.length; i++) {
+    const found = searchGraph(graphs[i], queries, n, k, threads);
+    const { first } = rowsOf(i, graphs.length, rows);
+    for (let at = 0; at < found.blocks.length; at++) found.blocks[at] += first;
+    keepBest(best, found);
+  }
+  return best;
+}
+
+/** Graphs of an index that is being built, which take its rows in order. */
+export interface Growing {
+  /** The graphs that are whole: written, sealed and viewed. */
+  graphs: Graph[];
+  seals: FileSeal[];
+  /** The row that is wanted next. */
+  next(): number;
+  /** @param floats the next rows, which stand in the embeddings file */
+  add(floats: Float32Array): Promise<void>;
+  release(): void;
+}
+
+/**
+ * Goes on with the graphs in the folder `part`: each is written, compared with what was in memory and sealed as soon as
+ * its last row is in.
+ * @param left seals of the first graphs that an earlier build left; those of rows before `held` are kept where they are undamaged
+ * @param file the embeddings
+ * @param onWhole called when one more is whole
+ */
+export async function growGraphs(
+  part: string,
+  shape: GraphShape,
+  rows: number,
+  total: number,
+  threads: number,
+  left: readonly FileSeal[],
+  held: number,
+  file: number,
+  life: Life,
+  onWhole: () => void,
+): Promise<Growing> {
+  const { dimensions } = shape;
+  const graphs: Graph[] = [];
+  const seals: FileSeal[] = [];
+  let growing: Graph | undefined;
+  let added = 0; // rows in the graph that grows
+
+  for (const [i, seal] of left.entries()) {
+    const name = graphName(i, total);
+    const { first, count } = rowsOf(i, total, rows);
+    if (first + count > held || !(await isWhole(part, { name, ...seal }, life))) break;
+    const graph = newGraph(shape);
+    viewGraph(graph, join(part, name), count, dimensions);
+    graphs.push(graph);
+    seals.push(seal);
+  }
+
+  /** Writes the graph that has all its rows. */
+  const finish = async (graph: Graph, first: number, count: number) => {
+    const path = join(part, graphName(graphs.length, total));
+    const probes = sampleRows(file, first, count, dimensions);
+    const n = probes.length / dimensions;
+    const ask = () => Buffer.from(searchGraph(graph, probes, n, Math.min(10, count), threads).scores.buffer);
+    const before = ask();
+    // One call that writes all of the graph: vectors, and two links of 4 bytes for each of the connectivity.
+    await breathe(life, count * (dimensions * 4 + 8 * shape.connectivity));
+    saveGraph(graph, path, count, dimensions);
+    await breathe(life);
+    if (Buffer.compare(before, ask()) !== 0) {
+      throw explainSave(path, new Error('it answers otherwise than the graph in memory'));
+    }
+    const seal = await sealFile(path, life);
+    graphs.push(graph);
+    seals.push(seal);
+    growing = undefined;
+    added = 0;
+    onWhole();
+  };
+
+  return {
+    graphs,
+    seals,
+    next: () => (graphs.length === total ? rows : rowsOf(graphs.length, total, rows).first + added),
+    async add(floats) {
+      for (let at = 0; at < floats.length && graphs.length < total; ) {
+        const { first, count } = rowsOf(graphs.length, total, rows);
+        growing ??= newGraph(shape);
+        const n = Math.min(floats.length / dimensions - at / dimensions, count - added);
+        const keys = BigUint64Array.from({ length: n }, (_, i) => BigInt(added + i));
+        growing.add(keys, floats.subarray(at, at + n * dimensions), threads);
+        added += n;
+        at += n * dimensions;
+        if (added === count) await finish(growing, first, count);
+      }
+    },
+    release() {
+      for (const graph of graphs) release(graph);
+      if (growing) release(growing);
+    },
+  };
+}
