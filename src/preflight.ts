@@ -10,6 +10,8 @@ import {
   readerTowerShapes,
   retrieverShapes,
 } from './model/model.ts';
+import { scalarOf } from './retrieval/graph.ts';
+import { graphCount, rowsOf } from './retrieval/graphs.ts';
 import { timesDue } from './schedule.ts';
 import { BUCKET } from './train/optimizer.ts';
 import { qaShapes } from './train/qa.ts';
@@ -139,6 +141,8 @@ export function parametersOf(model: Config['model'], vocabulary: number): Parame
 const ADDED = 4000;
 /** Seconds that a search looks at one candidate of 128 numbers: 1.1 to 2 ms at 512 of them on 200,000 vectors. */
 const LOOKED_AT = 3e-6;
+/** Seconds that an exact search compares one query with one block of 128 numbers: 100,000 by 64 took 0.46 s. */
+const COMPARED = 7e-8;
 /** Seconds to read a block's text and to look for an answer in it. */
 const MATCHED = 20e-6;
 /** Word pieces prepared a second, with names tagged by compromise: 3.3 million in 15 s. */
@@ -155,14 +159,20 @@ function embedSeconds(config: Config, counts: Counts, machine: Machine): number 
 }
 
 function indexSeconds(config: Config, counts: Counts, machine: Machine): number {
-  const { connectivity, expansionAdd, threads } = config.index;
+  const { kind, connectivity, expansionAdd, threads } = config.index;
+  if (kind === 'exact') return embedSeconds(config, counts, machine);
   const rate = (ADDED * threads * 128 * 128) / (config.model.projection * expansionAdd);
   return embedSeconds(config, counts, machine) + (counts.blocks * Math.sqrt(connectivity / 16)) / rate;
 }
 
 function searchSeconds({ index, model }: Config, counts: Counts, queries: number, wanted: number): number {
-  const candidates = Math.min(Math.max(index.expansionSearch, wanted), counts.blocks);
-  return (queries * candidates * LOOKED_AT * model.projection) / 128;
+  const { blocks } = counts;
+  const { rows, graphs } = sharing(index, blocks);
+  const each =
+    index.kind === 'exact'
+      ? blocks * COMPARED
+      : graphs * Math.min(Math.max(index.expansionSearch, wanted), rows) * LOOKED_AT;
+  return (queries * each * model.projection) / 128;
 }
 
 // ---------------------------------------------------------------------------------------------- memory
@@ -185,15 +195,21 @@ const UPDATE_COPIES = 15;
 /** Bytes that a graph in memory takes beside its file, a node: 115 measured. */
 const NODE_OVERHEAD = 115;
 
-/** Bytes of an index folder: the vectors as floats, and the graph with its copy, 20 bytes and 8 a link for each node. */
+/** How many graphs share the blocks, and the rows of the largest. */
+function sharing({ kind, shards }: Config['index'], blocks: number): { graphs: number; rows: number } {
+  const graphs = kind === 'exact' ? 0 : graphCount(blocks, shards);
+  return { graphs, rows: graphs === 0 ? 0 : rowsOf(0, graphs, blocks).count };
+}
+
+/** Bytes of an index folder: the vectors as floats, and the graphs with their copy, 20 bytes and 8 a link for each node. */
 export function indexBytes(
   { index, model }: Config,
   blocks: number,
 ): { vectors: number; graph: number; hashes: number } {
-  const kept = model.projection * (index.scalar === 'f16' ? 2 : 4);
+  const kept = model.projection * (scalarOf(index.scalar, blocks) === 'f16' ? 2 : 4);
   return {
     vectors: blocks * model.projection * 4,
-    graph: blocks * (kept + 20 + 8 * index.connectivity),
+    graph: index.kind === 'exact' ? 0 : blocks * (kept + 20 + 8 * index.connectivity),
     hashes: 8 * blocks,
   };
 }
@@ -203,11 +219,13 @@ function buildingMemory(config: Config, counts: Counts, fused: boolean) {
   const { block } = lengths(config, counts, 'max');
   const model = describeModel(config.model, counts.vocabulary);
   const batch = encoderWork(config.model, fused, config.index.tokensPerBatch / block, block, 1);
+  const { graphs, rows } = sharing(config.index, counts.blocks);
+  const graph = graphs === 0 ? 0 : (indexBytes(config, counts.blocks).graph * rows) / counts.blocks;
   return {
     process: PROCESS,
     weights: 4 * countParameters(embedderShapes(model.documentTower, model.embedder)),
     activations: BYTES_KEPT * batch.held,
-    index: indexBytes(config, counts.blocks).graph + counts.blocks * NODE_OVERHEAD,
+    index: graph + rows * NODE_OVERHEAD,
   };
 }
 
@@ -447,7 +465,7 @@ function warnings(
   for (const s of stages) {
     const { weights, optimizer, gradients, activations } = s.of;
     const tensors = weights + optimizer + gradients + activations;
-    const remedy = memoryRemedy(s, config);
+    const remedy = memoryRemedy(s, config, counts);
     if (s.memory > machine.memory)
       found.push(
         `${s.stage} needs about ${GB(s.memory)} of memory, the machine has ${GB(machine.memory)}: ${remedy}`,
@@ -466,7 +484,7 @@ function warnings(
   if (disk > machine.diskFree) {
     const index = indexBytes(config, counts.blocks);
     const remedy =
-      config.index.scalar === 'f32'
+      scalarOf(config.index.scalar, counts.blocks) === 'f32'
         ? 'set index.scalar to f16'
         : config.refresh.keepIndexes > 1
           ? 'lower refresh.keepIndexes'
@@ -493,15 +511,17 @@ function warnings(
 }
 
 /** The setting that lowers most what a stage holds most of. */
-function memoryRemedy(s: StageNeeds, config: Config): string {
+function memoryRemedy(s: StageNeeds, config: Config, counts: Counts): string {
   const { weights, optimizer, gradients, activations, index, refresher } = s.of;
   const model = weights + optimizer + gradients;
   const most = Math.max(model, activations, index, refresher);
   if (most === refresher) return 'lower index.tokensPerBatch, or set refresh.mode to off';
   if (most === index)
-    return config.index.scalar === 'f32'
+    return scalarOf(config.index.scalar, counts.blocks) === 'f32'
       ? 'set index.scalar to f16'
-      : 'lower index.connectivity or model.projection';
+      : s.stage === 'build-index'
+        ? 'raise index.shards'
+        : 'lower index.connectivity or model.projection, or set index.kind to exact';
   if (most === activations)
     return `${ACTIVATION_REMEDY[s.stage]}${s.steps && !config.model.recompute ? ', or set model.recompute' : ''}`;
   return 'lower model.layers and model.hidden, or text.vocabularySize';

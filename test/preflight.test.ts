@@ -118,6 +118,8 @@ test('the bytes of an index are those that building one leaves', async () => {
     assert.equal(vectors, made.embeddings.bytes);
     near(graph, made.graphs[0].bytes, 0.03, scalar);
   }
+  const exact = loadConfig('configs/world.yaml', ['index.kind=exact']);
+  assert.equal(indexBytes(exact, 500).graph, 0);
   // The paper's 13,353,718 blocks of 128 numbers: 6.84 GB of floats (the released block_emb), 5.4 GB of graph in f16.
   const paper = indexBytes(loadConfig('configs/paper.yaml', []), 13_353_718);
   near(paper.vectors, 6.84e9, 0.001, 'vectors');
@@ -212,6 +214,8 @@ test('memory falls with the setting that a warning names', () => {
   assert.ok(memory('finetune-qa', ...many, 'qa.microBatch=2') < memory('finetune-qa', ...many) / 1.5);
   assert.ok(memory('ict-warmup', 'ict.chunk=8') < memory('ict-warmup') / 1.5);
   assert.ok(memory('build-index', 'index.tokensPerBatch=1024') < memory('build-index'));
+  assert.ok(memory('build-index', 'index.shards=8') < memory('build-index') / 2);
+  assert.ok(memory('pretrain', 'index.kind=exact') < memory('pretrain', 'index.shards=8'));
   assert.ok(memory('build-index', 'index.scalar=f16') < memory('build-index', 'index.scalar=f32'));
 });
 

@@ -10,6 +10,7 @@ import { UserError } from '../../src/errors.ts';
 import { takeLock } from '../../src/lock.ts';
 import { disposeModel, type Model } from '../../src/model/model.ts';
 import { encodeBlocks } from '../../src/retrieval/encode-blocks.ts';
+import { scalarOf } from '../../src/retrieval/graph.ts';
 import { lockIndexes, makeIndex } from '../../src/retrieval/make-index.ts';
 import { openReuse } from '../../src/retrieval/reuse.ts';
 import { currentIndex, openIndex, readManifest } from '../../src/retrieval/search.ts';
@@ -181,6 +182,69 @@ test('an index that stands already is published as it is, at the step that asks 
   assert.deepEqual(mended.vectors, first.vectors);
   const half = await made(root, 'step-3', corpus, model, tinyConfig('index.scalar=f16'));
   assert.deepEqual([half.manifest.scalar, half.manifest.reused], ['f16', corpus.blocks]);
+});
+
+test('an index of other graphs, or of none, is another index of the same vectors', async () => {
+  const root = newRoot();
+  const first = await made(root, 'step-0', corpus);
+  assert.equal(first.manifest.graphs.length, 1);
+  const shards = await made(root, 'step-1', corpus, model, tinyConfig('index.shards=3'));
+  assert.deepEqual([shards.manifest.graphs.length, shards.manifest.reused], [3, corpus.blocks]);
+  const exact = tinyConfig('index.kind=exact', 'index.scalar=f16');
+  const none = await made(root, 'step-2', corpus, model, exact);
+  assert.deepEqual([none.manifest.graphs.length, none.manifest.reused], [0, corpus.blocks]);
+  assert.deepEqual(none.vectors, first.vectors);
+  // Graphs there are none of have no settings.
+  const other = tinyConfig('index.kind=exact', 'index.connectivity=9', 'index.shards=2');
+  assert.equal((await made(root, 'step-3', corpus, model, other)).name, 'step-2');
+  const auto = await made(newRoot(), 'step-0', corpus, model, tinyConfig('index.scalar=auto'));
+  assert.equal(auto.manifest.scalar, 'f32');
+  assert.deepEqual(
+    [scalarOf('auto', 1e6), scalarOf('auto', 1e6 + 1), scalarOf('f32', 1e9)],
+    ['f32', 'f16', 'f32'],
+  );
+});
+
+test('when documents are removed and replaced, the blocks of the others keep their vectors, to the bit', async () => {
+  const root = newRoot();
+  const documents = readFileSync(join(folder, 'documents.jsonl'), 'utf8')
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  const gone = documents[3].id;
+  const replaced = { ...documents[5], text: `${documents[5].text} He came late.` };
+  const path = join(folder, 'fewer.jsonl');
+  const kept = documents.filter(({ id }) => id !== gone).map((d) => (d.id === replaced.id ? replaced : d));
+  writeFileSync(path, kept.map((document) => `${JSON.stringify(document)}\n`).join(''));
+  await prepare({
+    documents: path,
+    vocab: corpus.tokenizer,
+    blockTokens: config.text.blockTokens,
+    queryTokens: config.text.sentenceTokens,
+    dir: join(folder, 'fewer'),
+  });
+  const fewer = openCorpus(join(folder, 'fewer'));
+  const old = await made(root, 'step-0', corpus);
+  const next = await made(root, 'step-1', fewer);
+  const blocks = Array.from({ length: corpus.blocks }, (_, b) => b);
+  const before = new Map(blocks.map((b) => [corpus.hash(b), b]));
+  let same = 0;
+  let anew = 0;
+  for (let b = 0; b < fewer.blocks; b++) {
+    assert.notEqual(fewer.documentId(b), gone);
+    const held = before.get(fewer.hash(b));
+    if (held === undefined) {
+      assert.equal(fewer.documentId(b), replaced.id);
+      anew++;
+    } else {
+      assert.deepEqual(rowOf(next.vectors, b), rowOf(old.vectors, held));
+      same++;
+    }
+  }
+  assert.ok(anew > 0 && next.manifest.reused === same, `${anew} anew, ${same} of ${next.manifest.reused}`);
+  const changed = blocks.filter((b) => [gone, replaced.id].includes(corpus.documentId(b))).length;
+  assert.ok(same >= corpus.blocks - changed);
+  fewer.close();
 });
 
 test('what was begun of other indexes goes, and an index of an older version is no hindrance', async () => {
