@@ -24,18 +24,22 @@ const compiled = new WeakMap<readonly string[], Pattern[]>();
  * The list of answers must not change between calls: its patterns are kept as long as the list.
  */
 export function hasAnswer(text: string, { answers, answerKind }: Accepted): boolean {
-  if (answerKind === 'regex') return regexMatch(text, answers, 'dpr');
+  return answerKind === 'regex' ? regexMatch(text, answers, 'dpr') : foldedHasAnswer(foldText(text), answers);
+}
+
+/** `hasAnswer` for answers that are texts. @param folded by `foldText`, which takes most of the time */
+export function foldedHasAnswer(folded: string, answers: readonly string[]): boolean {
   let patterns = compiled.get(answers);
   if (!patterns) {
-    patterns = answers.map(fold).flatMap(patternOf);
+    patterns = answers.map(foldText).flatMap(patternOf);
     compiled.set(answers, patterns);
   }
-  const folded = fold(text);
   for (const { rarest, whole } of patterns) if (folded.includes(rarest) && whole.test(folded)) return true;
   return false;
 }
 
-function fold(text: string): string {
+/** A text in NFD and lower case. */
+export function foldText(text: string): string {
   return text.normalize('NFD').toLowerCase();
 }
 

@@ -1,4 +1,4 @@
-import { closeSync, existsSync, fstatSync, openSync, readdirSync, readSync, rmSync } from 'node:fs';
+import { closeSync, existsSync, fstatSync, openSync, readdirSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { z } from 'zod';
 import { errorCode, UserError } from '../errors.ts';
@@ -16,6 +16,7 @@ import { changedFile } from '../verified.ts';
 import { exactTop } from './exact.ts';
 import { type Found, type Graph, newGraph, release, usableThreads, viewGraph } from './graph.ts';
 import { rowsOf, searchGraphs } from './graphs.ts';
+import { readRows } from './rows.ts';
 import { PART } from './shards.ts';
 
 // Maximum inner product search over the block embeddings: one folder holds
@@ -221,17 +222,15 @@ export function openIndex(dir: string, options: OpenOptions): SearchIndex {
     vectors(blocks) {
       const { embeddings, manifest } = opened();
       const { dimensions, rows } = manifest;
-      const out = new Float32Array(blocks.length * dimensions);
-      const bytes = Buffer.from(out.buffer);
-      const rowBytes = dimensions * 4;
-      for (let i = 0; i < blocks.length; i++) {
-        if (!(blocks[i] >= 0 && blocks[i] < rows))
-          throw new Error(`block ${blocks[i]} is not in 0 … ${rows - 1}`);
-        if (readSync(embeddings, bytes, i * rowBytes, rowBytes, blocks[i] * rowBytes) !== rowBytes) {
-          throw cutShort(join(opened().dir, manifest.embeddings.name));
-        }
+      for (const block of blocks) {
+        if (!(block >= 0 && block < rows)) throw new Error(`block ${block} is not in 0 … ${rows - 1}`);
       }
-      return out;
+      try {
+        return readRows(embeddings, dimensions, blocks);
+      } catch (error) {
+        if (errorCode(error) !== undefined) throw error;
+        throw cutShort(join(opened().dir, manifest.embeddings.name));
+      }
     },
     swap(nextDir, { hash = true } = {}) {
       const old = opened();

@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Accepted, Question } from '../corpus/qa.ts';
 import type { Corpus } from '../corpus/store.ts';
-import { answerSpans, hasAnswer } from '../eval/has-answer.ts';
+import { answerSpans } from '../eval/has-answer.ts';
 import { regexMatches } from '../eval/metrics.ts';
 import {
   disposeInput,
@@ -17,6 +17,7 @@ import { lossGradients, type Model, modelShapes } from '../model/model.ts';
 import { read as readValues } from '../model/read.ts';
 import { type BlockPlaces, blockPlaces, marginalLogLoss, spanScores } from '../model/reader.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
+import { answerFinder } from './answer-finder.ts';
 import { addGradients, type StepResult } from './loop.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
 
@@ -61,7 +62,7 @@ export function qaStep(
 ): { step(step: number): Promise<StepResult>; dispose(): void } {
   const noise = dropoutNoise(config.model.dropout, stepRandom(config.seed, -3));
   const shapes = qaShapes(model);
-  const cache = new Map<number, string>();
+  const hasAnswer = answerFinder(corpus);
   return {
     async step(step) {
       if (noise) noise.random = stepRandom(config.seed, step);
@@ -73,7 +74,7 @@ export function qaStep(
       const sums: StepResult['figures'] = { loss: 0 };
       for (let at = 0; at < batch.length; at += config.qa.microBatch) {
         const part = batch.slice(at, at + config.qa.microBatch);
-        const feed = await makeQaFeed(model, corpus, index, part, config, cache);
+        const feed = await makeQaFeed(model, corpus, index, part, config, hasAnswer);
         const result = await qaGradients(model, shapes, feed, batch.length, noise);
         disposeQaFeed(feed);
         gradients = addGradients(gradients, result.gradients);
@@ -114,7 +115,7 @@ async function makeQaFeed(
   index: SearchIndex,
   batch: readonly EncodedQuestion[],
   config: Config,
-  texts: Map<number, string>,
+  hasAnswer: ReturnType<typeof answerFinder>,
 ): Promise<QaFeed> {
   const B = batch.length;
   const P = config.model.projection;
@@ -138,12 +139,7 @@ async function makeQaFeed(
     vectors.set(index.vectors(blocks.slice()), b * C * P);
     present.fill(1, b * C, b * C + blocks.length);
     for (let c = 0; c < blocks.length; c++) {
-      let text = texts.get(blocks[c]);
-      if (text === undefined) {
-        text = corpus.text(blocks[c]);
-        if (texts.size < TEXTS_KEPT) texts.set(blocks[c], text);
-      }
-      right[b * C + c] = hasAnswer(text, batch[b]) ? 1 : 0;
+      right[b * C + c] = hasAnswer(blocks[c], batch[b]) ? 1 : 0;
     }
   }
 
@@ -212,9 +208,6 @@ export async function qaGradients(
   tf.dispose([value, ...kept]);
   return { gradients, figures };
 }
-
-/** Block texts held for has-answer matching; the same blocks come back for many questions. */
-const TEXTS_KEPT = 100_000;
 
 /** Joint sequences `[CLS] question [SEP] block [SEP]` of B questions with R blocks each, [B*R, T]. */
 export interface Reading {
