@@ -172,6 +172,10 @@ const schema = section({
     retrieverBlocks: count(5000),
     /** Blocks the reader reads. */
     readerBlocks: count(5),
+    /** Train too with the blocks of a question's own document ("passage_id") that hold an answer; not so in ORQA. */
+    gold: z.boolean().default(false),
+    /** BM25's best blocks without an answer that the retriever's loss has besides; not so in ORQA. */
+    hardNegatives: count(0, 0, 1000),
     /** Tokens of question and block together (orqa: 288 + 32). */
     readerTokens: count(320),
     /** Questions of data.dev answered at each checkpoint, by which the best one is told; 0: none. */

@@ -19,11 +19,14 @@ import { type BlockPlaces, blockPlaces, marginalLogLoss, spanScores } from '../m
 import type { SearchIndex } from '../retrieval/search.ts';
 import { answerFinder } from './answer-finder.ts';
 import { addGradients, type StepResult } from './loop.ts';
+import { candidateMaker } from './qa-candidates.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
 
 /** A question as the model takes it: tokenised once, its answers both as text and as word pieces. */
 export interface EncodedQuestion extends Accepted {
   question: string;
+  /** See `Question`. */
+  passageId?: string;
   ids: Int32Array;
   /** None where the answers are expressions: what these match is another text in every block. */
   answerIds: Int32Array[];
@@ -34,8 +37,9 @@ export function encodeQuestions(
   corpus: Corpus,
   questions: readonly (Omit<Question, 'answerKind'> & Partial<Accepted>)[],
 ): EncodedQuestion[] {
-  return questions.map(({ question, answers, answerKind = 'string' }) => ({
+  return questions.map(({ question, passageId, answers, answerKind = 'string' }) => ({
     question,
+    passageId,
     answers,
     answerKind,
     ids: corpus.tokenizer.encode(question).ids,
@@ -51,7 +55,7 @@ function piecesOf({ tokenizer }: Corpus, texts: readonly string[]): Int32Array[]
  * One step of open-domain question answering (google-research/language, orqa_model.py; paper, section 3.3): the loss of
  * the retriever over many blocks by the index's frozen vectors, and of the reader over all spans of the best few.
  * The query tower and the reader train, the document tower rests. Unlike the released code, which takes one question a
- * step, a batch of questions is read together.
+ * step, a batch of questions is read together; with `qa.gold` and `qa.hardNegatives` it has blocks besides those retrieved.
  */
 export function qaStep(
   model: Model,
@@ -63,6 +67,7 @@ export function qaStep(
   const noise = dropoutNoise(config.model.dropout, stepRandom(config.seed, -3));
   const shapes = qaShapes(model);
   const hasAnswer = answerFinder(corpus);
+  const candidates = candidateMaker(corpus, questions, config.qa, hasAnswer);
   return {
     async step(step) {
       if (noise) noise.random = stepRandom(config.seed, step);
@@ -74,7 +79,7 @@ export function qaStep(
       const sums: StepResult['figures'] = { loss: 0 };
       for (let at = 0; at < batch.length; at += config.qa.microBatch) {
         const part = batch.slice(at, at + config.qa.microBatch);
-        const feed = await makeQaFeed(model, corpus, index, part, config, hasAnswer);
+        const feed = await makeQaFeed(model, corpus, index, part, config, candidates, hasAnswer);
         const result = await qaGradients(model, shapes, feed, batch.length, noise);
         disposeQaFeed(feed);
         gradients = addGradients(gradients, result.gradients);
@@ -96,7 +101,7 @@ export function qaShapes(model: Model): Shape[] {
   );
 }
 
-/** Everything one step of fine-tuning feeds to the model: B questions, C blocks retrieved for each, R of them read. */
+/** Everything one step of fine-tuning feeds to the model: B questions, C blocks for each, R of them read. */
 export interface QaFeed {
   queries: EncoderInput;
   /** The index's vectors of the blocks. */
@@ -115,6 +120,7 @@ async function makeQaFeed(
   index: SearchIndex,
   batch: readonly EncodedQuestion[],
   config: Config,
+  candidates: ReturnType<typeof candidateMaker>,
   hasAnswer: ReturnType<typeof answerFinder>,
 ): Promise<QaFeed> {
   const B = batch.length;
@@ -130,23 +136,21 @@ async function makeQaFeed(
     await embedAll(model.params, model.queryTower, model.embedder, queries, config.index.tokensPerBatch),
     n,
   );
-  const C = Math.max(1, ...found.counts);
+  const lists = batch.map((question, b) =>
+    candidates(question, Array.from(found.blocks.subarray(b * n, b * n + found.counts[b]))),
+  );
+  const C = Math.max(1, ...lists.map((list) => list.length));
   const vectors = new Float32Array(B * C * P);
   const present = new Float32Array(B * C);
   const right = new Float32Array(B * C);
-  for (let b = 0; b < B; b++) {
-    const blocks = found.blocks.subarray(b * n, b * n + found.counts[b]);
-    vectors.set(index.vectors(blocks.slice()), b * C * P);
-    present.fill(1, b * C, b * C + blocks.length);
-    for (let c = 0; c < blocks.length; c++) {
-      right[b * C + c] = hasAnswer(blocks[c], batch[b]) ? 1 : 0;
-    }
+  for (const [b, list] of lists.entries()) {
+    vectors.set(index.vectors(Int32Array.from(list)), b * C * P);
+    present.fill(1, b * C, b * C + list.length);
+    for (let c = 0; c < list.length; c++) right[b * C + c] = hasAnswer(list[c], batch[b]) ? 1 : 0;
   }
 
   const R = Math.min(config.qa.readerBlocks, C);
-  const readBlocks = batch.map((_, b) =>
-    Array.from(found.blocks.subarray(b * n, b * n + Math.min(R, found.counts[b]))),
-  );
+  const readBlocks = lists.map((list) => list.slice(0, R));
   const reading = makeReading(corpus, batch, readBlocks, R, config);
   const correct = markSpans(reading, batch, corpus, readBlocks, model.reader.maxSpanWidth);
   return {

@@ -10,7 +10,9 @@ import { embedSequences } from '../../src/model/embedder.ts';
 import { describeModel, type Model } from '../../src/model/model.ts';
 import { makeIndex } from '../../src/retrieval/make-index.ts';
 import { currentIndex, openIndex, type SearchIndex } from '../../src/retrieval/search.ts';
+import { answerFinder } from '../../src/train/answer-finder.ts';
 import { type EncodedQuestion, encodeQuestions, qaShapes, qaStep } from '../../src/train/qa.ts';
+import { goldBlocks, hardNegatives } from '../../src/train/qa-candidates.ts';
 import type { World } from '../../src/world/world.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { assertSameStep, assertSlope, descend } from '../support/gradients.ts';
@@ -213,6 +215,38 @@ for (const readerTokens of [104, 52]) {
     close('read', found.read / 4);
   });
 }
+
+test('gold blocks are read and are right answers of the retriever, hard negatives are wrong ones', async () => {
+  const [question] = questions;
+  const worst = ranking(question).at(-1)!.block;
+  const [answer] = corpus.text(worst).match(/\p{L}{4,}/u)!;
+  const [gold] = encodeQuestions(corpus, [
+    { question: question.question, answers: [answer], passageId: corpus.documentId(worst) },
+  ]);
+  const run = async (changes: Partial<Config['qa']>) => {
+    const settings = vary({ batch: 1, retrieverBlocks: 4, ...changes });
+    const stage = qaStep(model, corpus, index, [gold], settings);
+    const { figures, gradients } = await stage.step(0);
+    stage.dispose();
+    tf.dispose(gradients);
+    return figures;
+  };
+  // By hand: the four best, the gold blocks and BM25's.
+  const has = answerFinder(corpus);
+  const negatives = hardNegatives(corpus, 5, has)(gold);
+  const scores = new Map(ranking(gold).map(({ block, score }) => [block, score]));
+  const best = ranking(gold)
+    .slice(0, 4)
+    .map(({ block }) => block);
+  const own = goldBlocks(corpus, [gold], has)(gold);
+  const all = [...new Set([...best, ...own, ...negatives])];
+  const right = all.filter((block) => has(block, gold));
+  assert.ok(own.includes(worst) && all.length > best.length + own.length);
+  const of = (blocks: number[]) => logSumExp(blocks.map((block) => scores.get(block)!));
+  const { retrieverLoss, retrieved, read } = await run({ gold: true, hardNegatives: 5 });
+  assert.ok(Math.abs(retrieverLoss - (of(all) - of(right))) < 1e-5 * Math.max(1, retrieverLoss));
+  assert.deepEqual([retrieved, read], [1, 1]);
+});
 
 test('the answers of a model are the best spans of the blocks read, with their probabilities', async () => {
   const answered = await answerQuestions(model, corpus, index, questions, config, 5);

@@ -1,0 +1,92 @@
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import type { Corpus } from '../../src/corpus/store.ts';
+import { UserError } from '../../src/errors.ts';
+import { hasAnswer } from '../../src/eval/has-answer.ts';
+import { answerFinder } from '../../src/train/answer-finder.ts';
+import { encodeQuestions } from '../../src/train/qa.ts';
+import { candidateMaker, goldBlocks, hardNegatives, joinCandidates } from '../../src/train/qa-candidates.ts';
+import { temporaryFolder, tinyConfig, tinyCorpus } from '../support/tiny.ts';
+
+const folder = temporaryFolder('qa-candidates');
+const config = tinyConfig();
+let corpus: Corpus;
+before(async () => {
+  ({ corpus } = await tinyCorpus(folder, config));
+});
+after(() => corpus.close());
+
+test('candidates by hand: gold and negatives stand behind what was retrieved, each once', () => {
+  const retrieved = [7, 3, 9, 1, 4];
+  assert.deepEqual(joinCandidates(retrieved, [], [], 3), retrieved);
+  assert.deepEqual(joinCandidates(retrieved, [3, 5], [9, 8], 3), [7, 3, 9, 1, 4, 5, 8], 'gold is read');
+  assert.deepEqual(joinCandidates(retrieved, [6, 5], [8], 3), [7, 3, 6, 9, 1, 4, 5, 8], 'not retrieved');
+  assert.deepEqual(joinCandidates(retrieved, [4], [], 3), [7, 3, 4, 9, 1], 'retrieved, but not read');
+  assert.deepEqual(joinCandidates([7], [6], [8], 3), [7, 6, 8], 'places are free');
+  assert.deepEqual(joinCandidates(retrieved, [6], [], 1), [6, 7, 3, 9, 1, 4]);
+});
+
+test('gold is what holds an answer of the question’s own document', () => {
+  // A document of several blocks, and a word that stands in some of them.
+  const of = new Map<string, number[]>();
+  for (let b = 0; b < corpus.blocks; b++)
+    of.set(corpus.documentId(b), [...(of.get(corpus.documentId(b)) ?? []), b]);
+  const [passageId, blocks] = [...of].find(([, own]) => own.length > 1) ?? [...of][5];
+  const [word] = corpus.text(blocks[0]).match(/\p{L}{6,}/u)!;
+  const [question, other, unknown] = encodeQuestions(corpus, [
+    { question: 'Who?', answers: [word], passageId },
+    { question: 'Who?', answers: [word] },
+    { question: 'Who?', answers: [word], passageId: 'nowhere' },
+  ]);
+  const has = answerFinder(corpus);
+  const gold = goldBlocks(corpus, [question, other, unknown], has);
+  const want = blocks.filter((b) => hasAnswer(corpus.text(b), question));
+  assert.ok(want.includes(blocks[0]));
+  assert.deepEqual(gold(question), want);
+  assert.deepEqual([gold(other), gold(unknown)], [[], []]);
+  const refused = (told: RegExp) => (error: unknown) =>
+    error instanceof UserError && told.test(error.message);
+  assert.throws(() => goldBlocks(corpus, [other], has), refused(/no training question names its document/));
+  assert.throws(() => goldBlocks(corpus, [unknown], has), refused(/none of the documents/));
+  // As the settings have it.
+  const retrieved = Array.from({ length: corpus.blocks }, (_, b) => b).filter((b) => !blocks.includes(b));
+  const qa = { ...config.qa, readerBlocks: 2 };
+  const make = (changes: Partial<typeof qa>) =>
+    candidateMaker(corpus, [question], { ...qa, ...changes }, has)(question, retrieved);
+  assert.deepEqual(make({}), retrieved);
+  assert.deepEqual(make({ gold: true }).slice(0, 3), [retrieved[0], want[0], retrieved[1]]);
+});
+
+test('hard negatives are the best by words that hold no answer', () => {
+  // A block's own text finds that block first.
+  const text = corpus.text(4);
+  const [question, right] = encodeQuestions(corpus, [
+    { question: text, answers: ['zzz'] },
+    { question: text, answers: [text.slice(0, text.indexOf(' ', 30))] },
+  ]);
+  const has = answerFinder(corpus);
+  const negatives = hardNegatives(corpus, 3, has)(question);
+  assert.deepEqual([negatives.length, negatives[0]], [3, 4]);
+  const others = hardNegatives(corpus, 3, has)(right);
+  assert.deepEqual(others.slice(0, 2), negatives.slice(1));
+  assert.ok(others.length === 3 && others.every((b) => !has(b, right)));
+  const huge = { ...corpus, blocks: 1e6 };
+  assert.throws(() => hardNegatives(huge, 1, has), /takes at most 500000 blocks/);
+});
+
+test('answers are found as in the texts themselves, of which each is read once', () => {
+  let reads = 0;
+  const text = (block: number) => {
+    reads++;
+    return ['The Café of Köln', 'CAFÉ', 'a coffee', 'Cafés'][block];
+  };
+  const has = answerFinder({ ...corpus, text });
+  const asked = (answers: string[], answerKind: 'string' | 'regex' = 'string') =>
+    [0, 1, 2, 3].map((block) => has(block, { answers, answerKind }));
+  assert.deepEqual(asked(['cafe\u0301']), [true, true, false, false]);
+  assert.deepEqual(asked(['coffee', 'köln']), [true, false, true, false]);
+  assert.equal(reads, 4);
+  assert.deepEqual(asked(['caf.+s', 'coff'], 'regex'), [false, false, true, true]);
+  assert.deepEqual(asked(['a coffee'], 'regex'), [false, false, true, false]);
+  assert.equal(reads, 8);
+});
