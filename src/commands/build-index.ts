@@ -41,8 +41,8 @@ export async function buildRunIndex(context: Context, from?: RetrieverStage): Pr
 }
 
 /**
- * The index of the model's document tower: the run's current one when the same weights made it of this corpus, else a new one,
- * so that a stage never searches with vectors that another retriever left.
+ * The index of the model's document tower: the run's current one when the same weights made it of this corpus, with graphs
+ * or without as asked for, else a new one, so that a stage never searches with vectors that another retriever left.
  */
 export async function matchingIndex(
   context: Context,
@@ -56,6 +56,7 @@ export async function matchingIndex(
   if (
     !manifest ||
     manifest.corpusSha256 !== corpus.sha256 ||
+    (manifest.graphs.length === 0) !== (config.index.kind === 'exact') ||
     manifest.weightsSha256 !== (await towerFingerprint(model))
   ) {
     await build(context, stage, model, corpus);
