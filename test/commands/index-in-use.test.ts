@@ -89,6 +89,18 @@ test("measuring an earlier stage's retriever does not change what the fine-tuned
   assert.equal(current(run).weightsSha256, weightsSha256);
 });
 
+test('a run asked for exact search gets an index without a graph, from the vectors it has, and back', async () => {
+  const { run } = main;
+  const question = 'Who wrote it?';
+  const answers = await ask(open('index.kind=graph'), question);
+  const rows = current(run).rows;
+  assert.equal(current(run).graphs.length, 1);
+  assert.deepEqual(await ask(open('index.kind=exact'), question), answers);
+  assert.deepEqual([current(run).graphs.length, current(run).reused], [0, rows]);
+  assert.deepEqual(await ask(open('index.kind=graph'), question), answers);
+  assert.equal(current(run).graphs.length, 1);
+});
+
 test('pretraining that is taken up again without its index makes one from the weights of its checkpoint', async () => {
   const { run } = main;
   rmSync(run.checkpoint('pretrain'), { recursive: true });
