@@ -50,7 +50,7 @@ export async function matchingIndex(
   model: Model,
   corpus: Corpus,
 ): Promise<SearchIndex> {
-  const { run } = context;
+  const { run, config } = context;
   const current = currentIndex(run.index);
   const manifest = current && readManifest(current);
   if (
