@@ -1,5 +1,6 @@
-// npm run bench:prepare: `prepare` on passages like Wikipedia's, 20 thousand, 200 thousand and 2 million of them (14 GB free
-// in the temporary folder), each in a process of its own; then tokenising alone, ours and Hugging Face's in turns.
+// npm run bench:prepare: passages like Wikipedia's, 20 thousand, 200 thousand and 2 million of them (14 GB free in the
+// temporary folder), prepared and then embedded, each in a process of its own; then tokenising alone, ours and Hugging
+// Face's in turns.
 import { execFile, spawn } from 'node:child_process';
 import { createWriteStream, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
@@ -11,6 +12,7 @@ import { parseArgs, promisify } from 'node:util';
 import { readDocuments } from '../src/corpus/documents.ts';
 import { trainVocabulary } from '../src/tokenizer/train-vocabulary.ts';
 import { loadWordPiece } from '../src/tokenizer/wordpiece.ts';
+import type { Embedded } from './embed-one.ts';
 import { passages } from './passages.ts';
 import type { Prepared } from './prepare-one.ts';
 
@@ -41,29 +43,51 @@ try {
 }
 
 async function benchPrepare(vocabulary: string, sizes: number[]): Promise<void> {
-  console.log(`prepare on ${availableParallelism()} cores`);
-  console.log('documents    seconds  documents/s     tokens/s  tokens/s of a core  peak RSS');
-  const peaks: number[] = [];
-  for (const size of sizes) {
-    const documents = await write(size);
-    const one = [join(import.meta.dirname, 'prepare-one.ts'), documents, vocabulary, join(folder, 'corpus')];
-    const { stdout } = await promisify(execFile)(process.execPath, ['--import', 'tsx', ...one]);
-    const { seconds, cpuSeconds, tokens, peak } = JSON.parse(stdout) as Prepared;
-    peaks.push(peak);
+  console.log(`on ${availableParallelism()} cores`);
+  console.log('passages            seconds  passages/s     tokens/s  tokens/s of a core  peak RSS');
+  const peaks: Record<'prepare' | 'embed', number[]> = { prepare: [], embed: [] };
+  const row = (
+    size: number,
+    step: 'prepare' | 'embed',
+    seconds: number,
+    tokens: number,
+    peak: number,
+    cpu?: number,
+  ) => {
+    peaks[step].push(peak);
     console.log(
       size.toLocaleString('en').padEnd(9),
-      seconds.toFixed(1).padStart(10),
-      rate(size / seconds).padStart(12),
+      step.padEnd(8),
+      seconds.toFixed(1).padStart(8),
+      rate(size / seconds).padStart(11),
       rate(tokens / seconds).padStart(12),
-      rate(tokens / cpuSeconds).padStart(19),
+      (cpu === undefined ? '' : rate(tokens / cpu)).padStart(19),
       `${(peak / 2 ** 20).toFixed(0)} MiB`.padStart(9),
     );
+  };
+  for (const size of sizes) {
+    const documents = await write(size);
+    const corpus = join(folder, 'corpus');
+    const prepared: Prepared = await one('prepare-one.ts', documents, vocabulary, corpus);
+    const { tokens } = prepared;
+    row(size, 'prepare', prepared.seconds, tokens, prepared.peak, prepared.cpuSeconds);
     rmSync(documents);
-    rmSync(join(folder, 'corpus'), { recursive: true });
+    const embedded: Embedded = await one('embed-one.ts', corpus);
+    row(size, 'embed', embedded.seconds, tokens, embedded.peak);
+    rmSync(corpus, { recursive: true });
   }
   if (sizes.length < 2) return;
-  const slope = (peaks.at(-1)! - peaks[0]) / (sizes.at(-1)! - sizes[0]);
-  console.log(`peak RSS grows by ${slope.toFixed(1)} bytes a document`);
+  for (const [step, [first, ...more]] of Object.entries(peaks)) {
+    const slope = (more.at(-1)! - first) / (sizes.at(-1)! - sizes[0]);
+    console.log(`${step}: peak RSS grows by ${slope.toFixed(1)} bytes a passage`);
+  }
+}
+
+/** What a program of this folder prints. */
+async function one(program: string, ...args: string[]) {
+  const command = ['--import', 'tsx', join(import.meta.dirname, program), ...args];
+  const { stdout } = await promisify(execFile)(process.execPath, command);
+  return JSON.parse(stdout);
 }
 
 async function benchTokenizer(vocabulary: string, documents: string): Promise<void> {

@@ -1,0 +1,38 @@
+// All blocks of a corpus embedded in a process of its own, for prepare.ts: `embed-one.ts CORPUS` prints `Embedded`.
+import { loadConfig } from '../src/config.ts';
+import { openCorpus } from '../src/corpus/store.ts';
+import { startEngine } from '../src/engine.ts';
+import { describeModel, initialise, retrieverShapes } from '../src/model/model.ts';
+import { random } from '../src/random.ts';
+import { encodeBlocks } from '../src/retrieval/encode-blocks.ts';
+
+export interface Embedded {
+  blocks: number;
+  seconds: number;
+  /** Bytes resident at the most. */
+  peak: number;
+}
+
+/** So small that two million passages take minutes: what grows with the corpus, if anything does, is not the model. */
+const SETTINGS = ['layers=1', 'hidden=64', 'heads=2', 'intermediate=256', 'dropout=0'];
+
+await startEngine('auto', {});
+const corpus = openCorpus(process.argv[2]);
+const config = loadConfig(
+  undefined,
+  SETTINGS.map((setting) => `model.${setting}`),
+);
+const model = describeModel(config.model, corpus.tokenizer.vocabulary.length);
+initialise(model, retrieverShapes(model), random(1));
+const began = performance.now();
+let blocks = 0;
+const { blockTokens } = config.text;
+for await (const vectors of encodeBlocks(model, corpus, blockTokens, config.index.tokensPerBatch)) {
+  blocks += vectors.length / config.model.projection;
+}
+const embedded: Embedded = {
+  blocks,
+  seconds: (performance.now() - began) / 1000,
+  peak: process.resourceUsage().maxRSS * 1024,
+};
+console.log(JSON.stringify(embedded));
