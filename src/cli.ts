@@ -162,6 +162,22 @@ export async function main(argv: readonly string[]): Promise<number> {
     },
   );
 
+  command(
+    'import',
+    "take published weights (model.initial) for a stage's, and their vectors of the blocks for the index",
+  )
+    .addOption(
+      new Option('--stage <stage>', 'whose place they take')
+        .choices(['ict', 'pretrain', 'qa'])
+        .default('pretrain'),
+    )
+    .action(async (options: CommonOptions & { stage: 'ict' | 'pretrain' | 'qa' }) => {
+      const { begin } = await import('./commands/context.ts');
+      const { importStage } = await import('./commands/import.ts');
+      const imported = await importStage(await begin(options, 'import'), options.stage);
+      print(options, imported, figureLines({ ...imported }));
+    });
+
   command('export', 'write what the run has trained as folders for Hugging Face transformers')
     .requiredOption('--to <folder>', 'where the folders go')
     .action(async (options: CommonOptions & { to: string }) => {

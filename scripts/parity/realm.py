@@ -3,15 +3,18 @@
     python scripts/parity/realm.py make DIR tiny|base   # random models, saved in every form, and their outputs
     npx tsx scripts/parity/realm.ts DIR                 # our outputs from them, and our models in DIR/ours
     python scripts/parity/realm.py check DIR            # transformers' outputs from ours
+    python scripts/parity/realm.py answers DIR          # what the whole class of DIR/openqa-parts answers, and from which texts
 
 TensorFlow's forms of the same weights come from scripts/parity/realm_tensorflow.py, which reads DIR/ours. The folders in
-test/fixtures/realm are those of `tiny`, without `ours` and without the one large file of `openqa`.
+test/fixtures/realm are those of `tiny`, without `ours` and without the one large file of `openqa`; openqa-answers.json
+there is what `answers` prints.
 """
 
 import json
 import os
 import pathlib
 import sys
+import tempfile
 
 import numpy as np
 import torch
@@ -232,9 +235,30 @@ def answer(folder):
     print("openqa answers", retriever.tokenizer.decode(out.predicted_answer_ids), "from", retriever.block_records[0])
 
 
+@torch.no_grad()
+def answers(out):
+    """The whole class, from question to answer, over texts of ten to sixteen random words."""
+    os.environ["TRUST_REMOTE_CODE"] = "True"
+    model = RealmForOpenQA.from_pretrained(out / "openqa-parts").eval()
+    words = [f"word{i}" for i in range(model.config.vocab_size - 5)]
+    random = np.random.default_rng(0)
+    text = lambda n: " ".join(random.choice(words, n))
+    records = [text(10 + i) for i in range(BLOCKS)]
+    questions = [text(4) for _ in range(12)]
+    with tempfile.TemporaryDirectory() as folder:
+        vocabulary = pathlib.Path(folder) / "vocab.txt"
+        vocabulary.write_text("".join(f"{p}\n" for p in ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
+        tokenizer = RealmTokenizer(str(vocabulary))
+    model.retriever = RealmRetriever(np.array([r.encode() for r in records], dtype=object), tokenizer)
+    predicted = [tokenizer.decode(model(**tokenizer([q], return_tensors="pt")).predicted_answer_ids) for q in questions]
+    print(json.dumps({"records": records, "questions": questions, "answers": predicted}, indent=1))
+
+
 if __name__ == "__main__":
     command, out = sys.argv[1], pathlib.Path(sys.argv[2])
     if command == "make":
         make(out, sys.argv[3])
+    elif command == "answers":
+        answers(out)
     else:
         check(out)

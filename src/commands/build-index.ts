@@ -2,6 +2,7 @@ import type { Corpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
 import { type Model, retrieverShapes } from '../model/model.ts';
 import { progress } from '../progress.ts';
+import type { BuildInput } from '../retrieval/build.ts';
 import { indexName, makeIndex, towerFingerprint } from '../retrieval/make-index.ts';
 import {
   currentIndex,
@@ -75,19 +76,21 @@ export function forgetIndexes({ run, config }: Context): void {
   pruneIndexes(run.index, config.refresh.keepIndexes, inUse ? [inUse] : []);
 }
 
-async function build(
+/** Makes the index of the model's document tower the run's current one. @param published see `makeIndex` */
+export async function build(
   context: Context,
   stage: RetrieverStage,
   model: Model,
   corpus: Corpus,
+  published?: BuildInput['embeddings'],
 ): Promise<IndexManifest> {
   const { run, config } = context;
   const bar = progress('build-index', corpus.blocks);
   try {
     const step = stage === 'ict' ? 0 : (stepsDone(run.checkpoint('pretrain')) ?? 0);
-    const made = await makeIndex(run.index, indexName(step), model, corpus, config, step, (done) =>
-      bar.at(done),
-    );
+    const done = (blocks: number) => bar.at(blocks);
+    const name = indexName(step);
+    const made = await makeIndex(run.index, name, model, corpus, config, step, done, {}, published);
     forgetIndexes(context);
     return made.manifest;
   } finally {

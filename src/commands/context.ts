@@ -93,11 +93,14 @@ export function emptyModel({ run, config }: Context, corpus: Corpus): Model {
   return model;
 }
 
-/** First values of `shapes`: from the folders `model.initial` and `model.initialReader` where they have them, else random. */
-export function firstWeights({ config }: Context, model: Model, shapes: readonly Shape[]): void {
+/**
+ * First values of `shapes`: from the folders `model.initial` and `model.initialReader` where they have them, else random.
+ * @returns the names of those that no folder had
+ */
+export function firstWeights({ config }: Context, model: Model, shapes: readonly Shape[]): string[] {
   const { initial, initialReader } = config.model;
   const imported = new Map<Tower, ImportedBert['params'] | undefined>();
-  initialise(model, shapes, random(config.seed), (tower) => {
+  return initialise(model, shapes, random(config.seed), (tower) => {
     const folder = tower === 'reader' ? (initialReader ?? initial) : initial;
     if (folder !== null && !imported.has(tower)) {
       const sizes = { ...model.embedder, ...model.reader } satisfies ImportConfig;

@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../errors.ts';
+import { readBlockRecords } from '../formats/block-records.ts';
 import { readJsonlDocuments } from './formats/documents-jsonl.ts';
 import { readDprPassages } from './formats/dpr-passages.ts';
 import { readOrqaBlocks } from './formats/orqa-blocks.ts';
@@ -25,6 +26,9 @@ const READERS: Record<DocumentFormat, (path: string) => AsyncGenerator<Document>
   squad: readSquadPassages,
   orqa: readOrqaBlocks,
   realm: readRealmDocuments,
+  async *npy(path) {
+    yield* readBlockRecords(path);
+  },
 };
 
 /** Streams the documents of a file or folder. `auto` tells the format by the names. */
@@ -41,6 +45,7 @@ export function formatOf(path: string): DocumentFormat {
     const name = path.replace(/\.(gz|zst|bz2)$/, '');
     if (name.endsWith('.tsv')) return 'dpr';
     if (name.endsWith('.json')) return 'squad';
+    if (path.endsWith('.npy')) return 'npy';
     if (/(^|\/)blocks\.tfr$/.test(name)) return 'orqa';
     return isShard(path) ? 'realm' : 'jsonl';
   }

@@ -1,5 +1,14 @@
 // Apart from the readers, so that reading settings loads none of them.
 
 /** Formats of documents that are read, as `data.format` names them. */
-export const DOCUMENT_FORMATS = ['jsonl', 'wikiextractor', 'dpr', 'text', 'squad', 'orqa', 'realm'] as const;
+export const DOCUMENT_FORMATS = [
+  'jsonl',
+  'wikiextractor',
+  'dpr',
+  'text',
+  'squad',
+  'orqa',
+  'realm',
+  'npy',
+] as const;
 export type DocumentFormat = (typeof DOCUMENT_FORMATS)[number];

@@ -62,19 +62,23 @@ export function pretrainedShapes(model: Model): Shape[] {
 /**
  * Gives every tensor of `shapes` its first values: from what was `imported` for its tower where that has its name
  * without the tower's prefix (a BERT starts every tower alike, as the paper's section 3.4 does), else random.
+ * @returns the names of those that were drawn at random
  */
 export function initialise(
   model: Model,
   shapes: readonly Shape[],
   random: Random,
   imported: (tower: Tower) => ImportedBert['params'] | undefined = () => undefined,
-): void {
+): string[] {
+  const drawn: string[] = [];
   for (const shape of shapes) {
     const { name } = shape;
     const prefix = /^(embedder|queryEmbedder|documentEmbedder|reader)\./.exec(name)?.[0] ?? '';
     const found = imported(TOWERS[prefix])?.get(name.slice(prefix.length));
+    if (!found) drawn.push(name);
     setParam(model.params, name, shape.shape, found?.data ?? initialValues(shape, random));
   }
+  return drawn;
 }
 
 /** Whose first values a parameter takes, by its prefix; the span scorer, which has none, is the reader's. */

@@ -8,7 +8,7 @@ import { takeLock } from '../lock.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
 import { read } from '../model/read.ts';
-import { type BuildOptions, buildIndex } from './build.ts';
+import { type BuildInput, type BuildOptions, buildIndex } from './build.ts';
 import { encodeBlocks } from './encode-blocks.ts';
 import { scalarOf } from './graph.ts';
 import { graphCount } from './graphs.ts';
@@ -47,6 +47,7 @@ const VECTORS = ['weightsSha256', 'encoding', 'dimensions'] as const;
  * is; of one that the same weights made of another corpus, the vectors of the blocks that both have are copied.
  * Waits while another process builds in `root`.
  * @param name folder under `root`, such as `step-000500`; an index that stands already keeps its own
+ * @param published vectors of the blocks from a row on, as these weights are said to have made them, instead of embedding
  */
 export async function makeIndex(
   root: string,
@@ -57,6 +58,7 @@ export async function makeIndex(
   step: number,
   onProgress?: (done: number, total: number) => void,
   life: Life = {},
+  published?: BuildInput['embeddings'],
 ): Promise<MadeIndex> {
   const { text } = config;
   const index = shapeOf(config, corpus.blocks);
@@ -87,14 +89,17 @@ export async function makeIndex(
       return { name: found.name, manifest };
     }
     const source = standing.find(({ manifest }) => VECTORS.every((key) => manifest[key] === wanted[key]));
-    reuse = source && (await openReuse(join(root, source.name), source.manifest, life));
+    reuse =
+      source && !published ? await openReuse(join(root, source.name), source.manifest, life) : undefined;
     const reused = reuse ? await countReused(reuse, corpus, life) : 0;
     const { weightsSha256, encoding } = wanted;
     const manifest = await buildIndex(
       join(root, name),
       {
-        embeddings: (first) =>
-          encodeBlocks(model, corpus, text.blockTokens, config.index.tokensPerBatch, first, reuse, life),
+        embeddings:
+          published ??
+          ((first) =>
+            encodeBlocks(model, corpus, text.blockTokens, config.index.tokensPerBatch, first, reuse, life)),
         rows: corpus.blocks,
         corpusSha256: corpus.sha256,
         weightsSha256,

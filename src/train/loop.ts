@@ -206,6 +206,7 @@ function resume(options: LoopOptions, optimizer: ReturnType<typeof createOptimiz
   loadWeights(dir, model, shapes, remedy);
   if (state.step >= steps) return { ...state, step: steps };
   for (const change of changes(state.settings, origin.settings)) say(`${name}: goes on with ${change}`);
+  if (state.step === 0) return state; // the moments are those of no step; of imported weights there are none
   const file = readSafetensors(moments);
   try {
     optimizer.restore(new Map([...file.tensors].map(([name, tensor]) => [name, tensor.read()])));
