@@ -46,6 +46,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
     blockTokens: text.blockTokens,
     queryTokens: text.sentenceTokens,
     dir: run.corpus,
+    onResume: (documents) => say(`prepare: goes on after ${documents} documents`),
     onProgress: ({ documents, blocks, sentences }) => {
       const now = performance.now();
       if (now - said < SAY_EVERY) return;

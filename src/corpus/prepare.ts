@@ -1,9 +1,9 @@
-import { existsSync, mkdirSync, rmSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fingerprint64 } from 'farmhash-modern';
 import { UserError } from '../errors.ts';
-import { discard, explainWrite, needNoFile, recoverFolders, replaceFolder } from '../files.ts';
+import { discard, explainWrite, makeFolder, needNoFile, recoverFolders, replaceFolder } from '../files.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { addCounts, noCounts, type PrepareCounts } from './counts.ts';
 import { type Batch, type Packing, writeCut } from './cut.ts';
@@ -39,6 +39,8 @@ export interface PrepareOptions {
   batch?: number;
   /** Called after every batch of documents or sentences. */
   onProgress?(done: PrepareCounts): void;
+  /** Called where an earlier run is gone on with, with the documents that it has done. */
+  onResume?(documents: number): void;
 }
 
 /** Reading and writing, which this thread does, were measured at a seventh of cutting: more threads would wait for it. */
@@ -94,6 +96,7 @@ async function fill(part: string, options: PrepareOptions): Promise<PrepareCount
   );
   const { writer, reached } = start(part, identity, vocab);
   const { counts } = reached;
+  if (reached.documents > 0) options.onResume?.(reached.documents);
   const check = (whole: boolean) => {
     if (counts.blocks === 0) {
       throw new UserError(
@@ -143,7 +146,7 @@ function start(
   const writer = left && continueCorpus(part, vocab, left.corpus);
   if (left && writer) return { writer, reached: left };
   rmSync(part, { recursive: true, force: true });
-  mkdirSync(part, { recursive: true });
+  makeFolder(part);
   return { writer: writeCorpus(part, vocab), reached: { documents: 0, sentences: 0, counts: noCounts() } };
 }
 
