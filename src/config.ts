@@ -69,6 +69,8 @@ const schema = section({
     /** Word pieces of a vocabulary trained here. */
     vocabularySize: count(30522),
     lowercase: z.boolean().default(true),
+    /** A folder with a NER model of Hugging Face exported to ONNX, which finds the names to mask; null: rules do. */
+    ner: path,
     /** How a document is cut into blocks: whole sentences (orqa), 100 words (dpr), or not at all. */
     packing: z.enum(['sentences', 'dpr', 'as-is']).default('sentences'),
     /** Tokens of a block with its title and special tokens. */

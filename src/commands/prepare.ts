@@ -42,6 +42,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
     articlesOnly: data.articlesOnly,
     packing: text.packing,
     sentences: data.sentences === null ? undefined : resolve(data.sentences),
+    ner: text.ner === null ? undefined : resolve(text.ner),
     vocab: loadWordPiece(vocabulary, text.lowercase),
     blockTokens: text.blockTokens,
     queryTokens: text.sentenceTokens,

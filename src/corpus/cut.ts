@@ -49,12 +49,20 @@ export interface Cut {
 /** Body tokens. */
 const NEAR_EMPTY = 8;
 
-export function cutBatch({ documents, sentences }: Batch, vocab: WordPiece, settings: CutSettings): Cut {
+/** Finds the salient spans of a sentence. */
+export type FindSpans = (sentence: string) => Range[];
+
+export function cutBatch(
+  { documents, sentences }: Batch,
+  vocab: WordPiece,
+  settings: CutSettings,
+  find: FindSpans = salientSpans,
+): Cut {
   const tape = newTape();
   const texts: string[] = [];
   const counts = noCounts();
-  for (const document of documents) cutDocument(document, vocab, settings, tape, texts, counts);
-  for (const sentence of sentences) cutGiven(sentence, vocab, settings, tape, counts);
+  for (const document of documents) cutDocument(document, vocab, settings, find, tape, texts, counts);
+  for (const sentence of sentences) cutGiven(sentence, vocab, settings, find, tape, counts);
   return { texts, numbers: tape.numbers(), counts };
 }
 
@@ -138,6 +146,7 @@ function cutDocument(
   document: Document,
   vocab: WordPiece,
   settings: CutSettings,
+  find: FindSpans,
   tape: Tape,
   texts: string[],
   counts: PrepareCounts,
@@ -172,7 +181,7 @@ function cutDocument(
     let kept = 0;
     for (let s = 0; s < packed.length; s++) {
       const length = Math.min(packed[s].ids.length, queryTokens - 2);
-      const spans = spansWithin(packed[s], salientSpans(packed[s].text), length, counts);
+      const spans = spansWithin(packed[s], find(packed[s].text), length, counts);
       if (spans.length === 0) continue;
       tape.push(starts[s]);
       tape.push(length);
@@ -263,6 +272,7 @@ function cutGiven(
   { text, spans }: GivenSentence,
   vocab: WordPiece,
   { queryTokens }: CutSettings,
+  find: FindSpans,
   tape: Tape,
   counts: PrepareCounts,
 ): void {
@@ -270,7 +280,7 @@ function cutGiven(
   const length = Math.min(encoding.ids.length, queryTokens - 2);
   // Of a text that is no sentence, such as a whole page, names and dates are sought as far as they may matter.
   const end = encoding.ends[Math.min(encoding.ends.length, SOUGHT * queryTokens) - 1] ?? 0;
-  const pairs = spansWithin(encoding, spans ?? salientSpans(text.slice(0, end)), length, counts);
+  const pairs = spansWithin(encoding, spans ?? find(text.slice(0, end)), length, counts);
   tape.list(pairs.length > 0 ? encoding.ids.subarray(0, length) : []);
   tape.list(pairs);
 }

@@ -2,12 +2,16 @@ import { Worker } from 'node:worker_threads';
 import { errorCode, UserError } from '../errors.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { type Batch, type Cut, type CutSettings, cutBatch } from './cut.ts';
+import { cutTagged } from './cut-tagged.ts';
+import { openTagger } from './named-entities.ts';
 
 /** What a cutting thread starts from. */
 export interface CutterData {
   vocabulary: readonly string[];
   lowercase: boolean;
   settings: CutSettings;
+  /** Folder of the model that finds the salient spans; undefined: the default's rules do. */
+  ner: string | undefined;
 }
 
 /** Batches that are cut before threads are started: a thread takes about as long to load what it needs. */
@@ -19,24 +23,30 @@ const AHEAD = 2;
 /**
  * Cuts batches on `threads` threads and hands them out in the order they came, with a bounded number of them under way.
  * Threads rather than processes: they die with this one however it ends, and the numbers of a batch move over without
- * being copied. One thread, or few batches, are cut right here. The first error of a thread is thrown, and ends all.
+ * being copied. One thread, or few batches, are cut right here; a model `ner`, which takes seconds to open and minutes for
+ * a batch, is opened once in each thread. The first error of a thread is thrown, and ends all.
  */
 export async function* cutAll(
   batches: AsyncIterable<Batch>,
   vocab: WordPiece,
   settings: CutSettings,
   threads: number,
+  ner?: string,
 ): AsyncGenerator<{ batch: Batch; cut: Cut }> {
   let cutters: Cutter[] | undefined;
   const underWay: { batch: Batch; cut: Promise<Cut> }[] = [];
-  let here = threads === 1 ? Number.POSITIVE_INFINITY : CUT_HERE;
+  let here = threads === 1 ? Number.POSITIVE_INFINITY : ner === undefined ? CUT_HERE : 0;
+  const tagger = ner !== undefined && threads === 1 ? await openTagger(ner) : undefined;
   try {
     for await (const batch of batches) {
       if (here-- > 0) {
-        yield { batch, cut: cutBatch(batch, vocab, settings) };
+        yield {
+          batch,
+          cut: tagger ? await cutTagged(batch, vocab, settings, tagger) : cutBatch(batch, vocab, settings),
+        };
         continue;
       }
-      cutters ??= Array.from({ length: threads }, () => startCutter(vocab, settings));
+      cutters ??= Array.from({ length: threads }, () => startCutter(vocab, settings, ner));
       const idlest = cutters.reduce((a, b) => (b.pending() < a.pending() ? b : a));
       underWay.push({ batch, cut: idlest.cut(batch) });
       if (underWay.length < threads * (1 + AHEAD)) continue;
@@ -56,8 +66,12 @@ interface Cutter {
   stop(): Promise<unknown>;
 }
 
-function startCutter({ vocabulary, lowercase }: WordPiece, settings: CutSettings): Cutter {
-  const data: CutterData = { vocabulary, lowercase, settings };
+function startCutter(
+  { vocabulary, lowercase }: WordPiece,
+  settings: CutSettings,
+  ner: string | undefined,
+): Cutter {
+  const data: CutterData = { vocabulary, lowercase, settings, ner };
   const worker = new Worker(new URL('./cutter.mjs', import.meta.url), { workerData: data });
   const waiting: { resolve(cut: Cut): void; reject(error: unknown): void }[] = []; // in the order sent
   let failure: unknown;
@@ -85,8 +99,9 @@ function startCutter({ vocabulary, lowercase }: WordPiece, settings: CutSettings
   };
 }
 
-/** No fault of the program: each thread has a heap of its own, with Node's limit for it. */
+/** What is no fault of the program. Each thread has a heap of its own, with Node's limit for it. */
 function explain(error: Error): Error {
+  if (error.name === 'UserError') return new UserError(error.message); // the class is lost between threads
   if (errorCode(error) !== 'ERR_WORKER_OUT_OF_MEMORY') return error;
   return new UserError(
     'prepare: a thread ran out of memory; give Node more (NODE_OPTIONS=--max-old-space-size=8192) or split the longest documents, then run the same command again',

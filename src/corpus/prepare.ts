@@ -12,6 +12,7 @@ import { readDocuments } from './documents.ts';
 import { countDuplicates } from './duplicates.ts';
 import type { DocumentFormat } from './formats.ts';
 import { readSentences } from './given-sentences.ts';
+import { taggerIdentity } from './named-entities.ts';
 import { identityOf, PART, RESUME, type Reached, readReached, writeReached } from './prepare-resume.ts';
 import { type Corpus, type CorpusWriter, continueCorpus, openCorpus, writeCorpus } from './store.ts';
 
@@ -24,6 +25,8 @@ export interface PrepareOptions {
   articlesOnly?: boolean;
   /** Path of the sentences for X. Without it X is made from the documents. */
   sentences?: string;
+  /** Folder of a NER model of ONNX that finds the salient spans; without it the default's rules do. */
+  ner?: string;
   vocab: WordPiece;
   /** How a document is cut into blocks; whole sentences where it is not given. */
   packing?: Packing;
@@ -51,6 +54,8 @@ const BATCH = 1 << 18;
 
 /** Batches from one point that a killed run can be gone on with to the next: seconds of work, and a multiple of what syncing takes. */
 const CHECKPOINT = 256;
+/** The same with a NER model, to which a batch is a minute of work. */
+const CHECKPOINT_TAGGED = 4;
 
 /**
  * Makes the prepared corpus of a file of documents, in one pass, on all cores, with memory for a few batches of them. It
@@ -85,6 +90,8 @@ async function fill(part: string, options: PrepareOptions): Promise<PrepareCount
     sentences: sentences === undefined,
   };
   const { sha256, lowercase } = vocab;
+  const tagger = options.ner === undefined ? undefined : await taggerIdentity(options.ner);
+  const every = tagger === undefined ? CHECKPOINT : CHECKPOINT_TAGGED;
   const identity = identityOf(
     sentences === undefined ? [options.documents] : [options.documents, sentences],
     {
@@ -92,9 +99,10 @@ async function fill(part: string, options: PrepareOptions): Promise<PrepareCount
       format: options.format ?? 'auto',
       vocabulary: sha256,
       lowercase,
+      ...(tagger && { tagger }),
     },
   );
-  const { writer, reached } = start(part, identity, vocab);
+  const { writer, reached } = start(part, identity, vocab, tagger);
   const { counts } = reached;
   if (reached.documents > 0) options.onResume?.(reached.documents);
   const check = (whole: boolean) => {
@@ -111,14 +119,15 @@ async function fill(part: string, options: PrepareOptions): Promise<PrepareCount
   };
   try {
     const threads = options.threads ?? Math.min(MOST_THREADS, availableParallelism());
+    const read = readBatches(options, reached);
     let batches = 0;
-    for await (const { batch, cut } of cutAll(readBatches(options, reached), vocab, settings, threads)) {
+    for await (const { batch, cut } of cutAll(read, vocab, settings, threads, options.ner)) {
       if (batch.sentences.length > 0) check(false);
       writeCut(writer, batch, cut);
       addCounts(counts, cut.counts);
       reached.documents += batch.documents.length;
       reached.sentences += batch.sentences.length;
-      if (++batches % CHECKPOINT === 0 && identity !== undefined) {
+      if (++batches % every === 0 && identity !== undefined) {
         writeReached(part, identity, { ...reached, corpus: writer.checkpoint() });
       }
       options.onProgress?.(counts);
@@ -141,13 +150,17 @@ function start(
   part: string,
   identity: string | undefined,
   vocab: WordPiece,
+  tagger: string | undefined,
 ): { writer: CorpusWriter; reached: Omit<Reached, 'corpus'> } {
   const left = identity === undefined ? undefined : readReached(part, identity);
-  const writer = left && continueCorpus(part, vocab, left.corpus);
+  const writer = left && continueCorpus(part, vocab, left.corpus, tagger);
   if (left && writer) return { writer, reached: left };
   rmSync(part, { recursive: true, force: true });
   makeFolder(part);
-  return { writer: writeCorpus(part, vocab), reached: { documents: 0, sentences: 0, counts: noCounts() } };
+  return {
+    writer: writeCorpus(part, vocab, tagger),
+    reached: { documents: 0, sentences: 0, counts: noCounts() },
+  };
 }
 
 /** All documents in batches, then all given sentences; without those that are done. */

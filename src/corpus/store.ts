@@ -126,6 +126,8 @@ const MANIFEST = z.object({
   spans: count,
   /** Whether X points into the blocks. */
   sentencesFromBlocks: z.boolean(),
+  /** The model that found the spans (see `taggerIdentity`); absent where the default's rules did. */
+  tagger: z.string().optional(),
   idBytes: z.union([z.literal(2), z.literal(4)]),
   lowercase: z.boolean(),
   files: z.record(z.enum(FILES), z.object({ bytes: count, sha256: z.string() })),
@@ -149,13 +151,13 @@ export function blockHash(title: string, text: string): bigint {
 }
 
 /** Starts a corpus in the folder `dir`, which stands and is empty. Holds one buffer a file, however long the corpus. */
-export function writeCorpus(dir: string, tokenizer: WordPiece): CorpusWriter {
+export function writeCorpus(dir: string, tokenizer: WordPiece, tagger?: string): CorpusWriter {
   const files = {} as Record<FileName, Appender>;
   for (const name of FILES) files[name] = appender(openSync(join(dir, name), 'wx+'), createHash('sha256'), 0);
   files['vocab.txt'].bytes(Buffer.from(tokenizer.vocabulary.map((piece) => `${piece}\n`).join('')));
   const counts: CorpusCounts = { documents: 0, blocks: 0, tokens: 0, sentences: 0, spans: 0 };
   const state = { counts, textBytes: 0, starts: 0, foreignTokens: 0, fromBlocks: true };
-  return writerOver(dir, tokenizer, files, state);
+  return writerOver(dir, tokenizer, tagger, files, state);
 }
 
 /**
@@ -166,6 +168,7 @@ export function continueCorpus(
   dir: string,
   tokenizer: WordPiece,
   state: CorpusState,
+  tagger?: string,
 ): CorpusWriter | undefined {
   const files = {} as Record<FileName, Appender>;
   for (const name of FILES) {
@@ -176,12 +179,13 @@ export function continueCorpus(
     }
     files[name] = file;
   }
-  return writerOver(dir, tokenizer, files, state);
+  return writerOver(dir, tokenizer, tagger, files, state);
 }
 
 function writerOver(
   dir: string,
   tokenizer: WordPiece,
+  tagger: string | undefined,
   files: Record<FileName, Appender>,
   state: Omit<CorpusState, 'files'>,
 ): CorpusWriter {
@@ -264,6 +268,7 @@ function writerOver(
         version: VERSION,
         ...counts,
         sentencesFromBlocks: fromBlocks,
+        tagger, // left out of the JSON where it is undefined
         idBytes,
         lowercase: tokenizer.lowercase,
         files: seals,
