@@ -198,6 +198,8 @@ test('the paper on one processor: what does not fit is told with the setting to 
   assert.match(told, /ict-warmup takes about [\d,.]+ (days|years) on this machine: lower ict\.steps/);
   assert.match(told, /of disk, 18\.6 GiB are free: .*--run/);
   assert.match(told, /refresh\.every/);
+  const tagged = { ...config, text: { ...config.text, ner: 'bert-base-ner' } };
+  assert.match(preflight(tagged, WIKIPEDIA, MACHINE).warnings.join('\n'), /longer than told .*text\.ner/);
   const wasm = { ...MACHINE, engineMemory: 2 ** 32 };
   assert.match(preflight(config, WIKIPEDIA, wasm).warnings.join('\n'), /this engine holds 4\.0 GiB: lower/);
   const card = { ...MACHINE, gpuMemory: 2 ** 32 };

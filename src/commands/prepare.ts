@@ -3,6 +3,7 @@ import { join, resolve } from 'node:path';
 import type { Config } from '../config.ts';
 import type { PrepareCounts } from '../corpus/counts.ts';
 import { isArticle, readDocuments } from '../corpus/documents.ts';
+import { readNerFolder } from '../corpus/ner-folder.ts';
 import { prepare } from '../corpus/prepare.ts';
 import { UserError } from '../errors.ts';
 import { writeFileAtomic } from '../files.ts';
@@ -34,6 +35,8 @@ const SAY_EVERY = 10_000;
 export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCounts> {
   const { data, text } = config;
   const documents = documentsFile(run, config);
+  const ner = text.ner === null ? undefined : resolve(text.ner);
+  if (ner !== undefined) readNerFolder(ner); // what is wrong with it is told before a vocabulary is trained
   const vocabulary = await vocabularyFile(run, config, documents);
   let said = performance.now();
   const counts = await prepare({
@@ -42,7 +45,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
     articlesOnly: data.articlesOnly,
     packing: text.packing,
     sentences: data.sentences === null ? undefined : resolve(data.sentences),
-    ner: text.ner === null ? undefined : resolve(text.ner),
+    ner,
     vocab: loadWordPiece(vocabulary, text.lowercase),
     blockTokens: text.blockTokens,
     queryTokens: text.sentenceTokens,

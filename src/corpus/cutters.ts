@@ -23,8 +23,8 @@ const AHEAD = 2;
 /**
  * Cuts batches on `threads` threads and hands them out in the order they came, with a bounded number of them under way.
  * Threads rather than processes: they die with this one however it ends, and the numbers of a batch move over without
- * being copied. One thread, or few batches, are cut right here; a model `ner`, which takes seconds to open and minutes for
- * a batch, is opened once in each thread. The first error of a thread is thrown, and ends all.
+ * being copied. One thread, or few batches, are cut right here; a model `ner`, for
+ * which a batch is not a matter of milliseconds, is opened once in each thread. The first error of a thread is thrown, and ends all.
  */
 export async function* cutAll(
   batches: AsyncIterable<Batch>,

@@ -180,7 +180,7 @@ function entitiesOf({ ids, starts, ends }: Encoding, numbers: Int32Array, folder
 }
 
 /** `B-PER` begins an entity of the kind PER; `I-PER`, or `PER` alone, begins one only where none of its kind goes on. */
-function readLabel(label: string): { begins: boolean; kind: string } {
+export function readLabel(label: string): { begins: boolean; kind: string } {
   const [, place, kind] = /^([BI])-(.+)$/s.exec(label) ?? [];
   return kind === undefined ? { begins: false, kind: label } : { begins: place === 'B', kind };
 }

@@ -38,7 +38,7 @@ export interface PrepareOptions {
   dir: string;
   /** Threads that cut documents; all cores, up to `MOST_THREADS`, where it is not given. The corpus is the same. */
   threads?: number;
-  /** UTF-16 units of a batch of documents; `BATCH` where it is not given. The corpus is the same. */
+  /** UTF-16 units of a batch of documents; `BATCH`, or `BATCH_TAGGED`, where it is not given. The corpus is the same. */
   batch?: number;
   /** Called after every batch of documents or sentences. */
   onProgress?(done: PrepareCounts): void;
@@ -51,11 +51,12 @@ const MOST_THREADS = 8;
 
 /** UTF-16 units: some 0.1 seconds of work. */
 const BATCH = 1 << 18;
+/** With a NER model: BERT-base takes 20 seconds on the native runtime, four times as long on WebAssembly. */
+const BATCH_TAGGED = 1 << 15;
 
 /** Batches from one point that a killed run can be gone on with to the next: seconds of work, and a multiple of what syncing takes. */
 const CHECKPOINT = 256;
-/** The same with a NER model, to which a batch is a minute of work. */
-const CHECKPOINT_TAGGED = 4;
+const CHECKPOINT_TAGGED = 16;
 
 /**
  * Makes the prepared corpus of a file of documents, in one pass, on all cores, with memory for a few batches of them. It
@@ -165,7 +166,7 @@ function start(
 
 /** All documents in batches, then all given sentences; without those that are done. */
 async function* readBatches(
-  { documents, format, sentences, batch = BATCH }: PrepareOptions,
+  { documents, format, sentences, ner, batch = ner === undefined ? BATCH : BATCH_TAGGED }: PrepareOptions,
   done: { documents: number; sentences: number },
 ): AsyncGenerator<Batch> {
   for await (const some of inBatches(readDocuments(documents, format), done.documents, batch)) {

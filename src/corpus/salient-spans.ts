@@ -3,7 +3,9 @@
  * entities with a BERT trained on CoNLL-2003, never published. Ours reads capital letters, which in English prose mark
  * nearly every name, known or invented; compromise's lexicon settles what capitals cannot tell: the first word
  * of a sentence. Running compromise's whole tagger was measured at some 200 sentences a second, thousands of
- * times slower than a look-up, which a corpus of millions of documents cannot afford.
+ * times slower than a look-up, which a corpus of millions of documents cannot afford. Of the names that people marked in
+ * Wikigold, 1,696 sentences of Wikipedia, it finds 83 % exactly (spaCy's en_core_web_sm: 76 %) and touches 97 %; 77 % of what
+ * it finds are exactly such, and 92 % touch one (`npm run bench:spans`, README). A NER model may do it instead: `text.ner`.
  */
 import nlp from 'compromise/two';
 import { dates } from './dates.ts';
@@ -140,7 +142,7 @@ function beginsName(sentence: string, words: Word[], w: number): boolean {
   if (!shouted && FUNCTION_WORDS.has(lower)) return false;
   if (!word.first || shouted || /\p{Ll}\p{Lu}/u.test(word.text)) return true;
   if (HEADS.has(lower)) return joined === true && !NEVER_IN.has(next!.text);
-  return isNameAtFirst(word, lower, next, sentence[word.end] === ',');
+  return isNameAtFirst(word, lower, next, /[,)]/.test(sentence[word.end] ?? ''));
 }
 
 /** Index of the word that continues the name after word `last`, or `last` when it ends there. */
@@ -175,20 +177,20 @@ function joins(sentence: string, words: Word[], w: number, from: number): boolea
 }
 
 function pushName(found: Range[], words: Word[], from: number, to: number): void {
-  while (from < to && STRIPPED.has(words[from].text)) from++;
-  if (STRIPPED.has(words[from].text)) return;
+  while (from < to && STRIPPED.has(words[from].text) && words[from + 1].capital) from++; // not "Secretary of State"
+  if (from === to && STRIPPED.has(words[from].text)) return;
   // The full stop after "World War I." ends the sentence; that of "U.S." or of a lone initial is its own.
   const stop = from < to && /^\p{Lu}\.$/u.test(words[to].text) ? 1 : 0;
   found.push({ start: words[from].start, end: words[to].end - stop });
 }
 
-/** Whether a word with the capital that any first word has is a name all the same. */
-function isNameAtFirst(word: Word, lower: string, next: Word | undefined, comma: boolean): boolean {
+/** Whether a word with the capital that any first word has is a name all the same. `apart`: a comma or bracket follows it. */
+function isNameAtFirst(word: Word, lower: string, next: Word | undefined, apart: boolean): boolean {
   const tags = tagsOf(lower);
   if (tags.length > 0) return tags.some((tag) => NAME_TAGS.has(tag));
   if (word.text.includes('-') && !/-\p{Lu}/u.test(word.text)) return false;
   if (ORDINARY_ENDING.test(lower)) return false;
-  if (next === undefined || next.capital || comma) return true;
+  if (next === undefined || next.capital || apart) return true;
   // An English noun that can be counted does not begin a clause without an article; a name does.
   return (
     VERBS.has(next.text) || next.text.endsWith('ed') || tagsOf(next.text).some((tag) => FOLLOWS_NAME.has(tag))
@@ -242,8 +244,11 @@ const ABBREVIATED = words(
   'St Ste Mt Ft Dr Mr Mrs Ms Prof Rev Gen Col Lt Sgt Capt Gov Sen Rep Jr Sr Bros Co Corp No Wm Geo Chas Jas Thos',
 );
 
-/** Taken off the front of a name. */
-const STRIPPED = words('The A An Mr Mrs Ms Dr Prof Rev I Jr Sr No PM AM');
+/** Taken off the front of a name, titles too, as in CoNLL-2003; alone they are none. */
+const STRIPPED = words(
+  'The A An Mr Mrs Ms Dr Prof Rev I Jr Sr No PM AM Professor President Senator Governor Mayor Colonel Captain Lieutenant Sergeant ' +
+    'Chancellor Ambassador Chairman Secretary',
+);
 
 const NEVER_FIRST = words('I Jr Sr PM AM');
 const NEVER_IN = words('I The A An In On At He She It They We You And But Or');

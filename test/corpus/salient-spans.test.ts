@@ -53,6 +53,11 @@ test('a possessive ends a name and is no part of it', () => {
   finds("{China}'s {Great Wall} is {US}-built.");
 });
 
+test('a title is no part of a name, unless the name goes on without another', () => {
+  finds('The crowd met Senator {Ida Wells}, Lieutenant Colonel {Drake} and the Secretary.');
+  finds('It met the {Secretary of State} in {Drost}.');
+});
+
 test('after an opening quotation mark as at the start of a sentence', () => {
   finds('He said: "{Paris} is burning," but "The war is over."');
 });

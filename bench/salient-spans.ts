@@ -1,0 +1,136 @@
+// npm run bench:spans -- FILE: how the names that realm finds agree with those that people marked in a file of CoNLL's
+// form: a token and its label a line, an empty line after each sentence.
+//   --ner FOLDER    the names of such a model too (see text.ner)
+//   --python PATH   those of spaCy's English model too, where PATH is a Python that has spacy
+//   --spacy NAME    which model (en_core_web_sm)
+import { spawnSync } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { dates } from '../src/corpus/dates.ts';
+import { type Entity, openTagger, readLabel } from '../src/corpus/named-entities.ts';
+import { salientSpans } from '../src/corpus/salient-spans.ts';
+import type { Range } from '../src/corpus/sentences.ts';
+
+const { values: options, positionals } = parseArgs({
+  allowPositionals: true,
+  options: {
+    ner: { type: 'string' },
+    python: { type: 'string' },
+    spacy: { type: 'string', default: 'en_core_web_sm' },
+  },
+});
+
+interface Marked {
+  text: string;
+  names: Entity[];
+}
+
+/** Sentences of CoNLL's form as prose: its tokens are written apart, with a space before every comma. */
+function readMarked(path: string): Marked[] {
+  const sentences: Marked[] = [];
+  let tokens: [string, string][] = [];
+  for (const line of [...readFileSync(path, 'utf8').split(/\r?\n/), '']) {
+    const fields = line.trim().split(/\s+/);
+    if (fields[0] === '-DOCSTART-') continue;
+    if (fields.length > 1) tokens.push([fields[0], fields[fields.length - 1]]);
+    else if (tokens.length > 0) {
+      sentences.push(joinTokens(tokens));
+      tokens = [];
+    }
+  }
+  return sentences;
+}
+
+function joinTokens(tokens: readonly [string, string][]): Marked {
+  const names: Entity[] = [];
+  let text = '';
+  let last = 'O';
+  let quoted = false;
+  let attach = true; // what comes next has no space before it
+  for (const [token, label] of tokens) {
+    const closes =
+      /^(?:[,.;:!?%)\]}’”]|\.\.\.|'|''|n't|'(?:s|S|re|ve|ll|d|m))$/.test(token) || (token === '"' && quoted);
+    const start = attach || closes ? text.length : text.length + 1;
+    text = text.padEnd(start) + token;
+    const { begins, kind } = readLabel(label);
+    if (kind !== 'O') {
+      if (kind === last && !begins) names[names.length - 1].end = text.length;
+      else names.push({ start, end: text.length, kind });
+    }
+    last = kind;
+    attach = /^(?:[([{$£€“‘`]|``)$/.test(token) || (token === '"' && !quoted);
+    if (token === '"') quoted = !quoted;
+  }
+  return { text, names };
+}
+
+/** Names by the rules: salient spans that are no dates. */
+function byRules(text: string): Range[] {
+  const when = new Set(dates(text).map(({ start }) => start));
+  return salientSpans(text).filter(({ start }) => !when.has(start));
+}
+
+function bySpacy(texts: readonly string[], python: string): Range[][] {
+  const { status, stdout, stderr } = spawnSync(
+    python,
+    [join(import.meta.dirname, 'spacy_peer.py'), options.spacy],
+    { input: JSON.stringify(texts), encoding: 'utf8', maxBuffer: 1 << 30 },
+  );
+  if (status !== 0) throw new Error(stderr);
+  return (JSON.parse(stdout) as [number, number][][]).map((some) =>
+    some.map(([start, end]) => ({ start, end })),
+  );
+}
+
+const share = (part: number, whole: number) =>
+  `${((100 * part) / Math.max(1, whole)).toFixed(1)} %`.padStart(8);
+const same = (a: Range, b: Range) => a.start === b.start && a.end === b.end;
+const touch = (a: Range, b: Range) => a.start < b.end && b.start < a.end;
+
+/** Prints precision, recall and F1 of spans against those of a reference, and the recall of each kind of it. */
+function compare(title: string, found: readonly Range[][], reference: readonly Range[][]): void {
+  for (const [how, agrees] of [
+    ['exact', same],
+    ['overlap', touch],
+  ] as const) {
+    let all = 0;
+    let right = 0;
+    const kinds = new Map<string, [number, number]>();
+    found.forEach((some, s) => {
+      all += some.length;
+      right += some.filter((one) => reference[s].some((other) => agrees(one, other))).length;
+      for (const one of reference[s]) {
+        const kind = (one as Partial<Entity>).kind ?? '';
+        const [met, of] = kinds.get(kind) ?? [0, 0];
+        kinds.set(kind, [met + (some.some((other) => agrees(one, other)) ? 1 : 0), of + 1]);
+      }
+    });
+    const [met, of] = [...kinds.values()].reduce(([a, b], [c, d]) => [a + c, b + d], [0, 0]);
+    const precision = right / Math.max(1, all);
+    const recall = met / Math.max(1, of);
+    const f1 = (2 * precision * recall) / Math.max(1e-9, precision + recall);
+    const each =
+      kinds.size > 1 ? [...kinds].sort().map(([kind, [a, b]]) => `${kind} ${share(a, b).trim()}`) : [];
+    console.log(
+      `${title.padEnd(24)} ${how.padEnd(8)} ${share(precision, 1)} ${share(recall, 1)} ${share(f1, 1)}   ${each.join(', ')}`,
+    );
+  }
+}
+
+if (positionals.length !== 1) throw new Error('give one file of tokens and labels');
+const marked = readMarked(positionals[0]);
+const texts = marked.map(({ text }) => text);
+const gold = marked.map(({ names }) => names);
+const rules = texts.map(byRules);
+console.log(`${texts.length} sentences, ${gold.flat().length} names marked\n`);
+console.log(`${''.padEnd(33)} precision  recall      F1   recall by kind`);
+compare('rules, marked', rules, gold);
+if (options.ner) {
+  compare(`${options.ner}, marked`, await (await openTagger(options.ner)).entities(texts), gold);
+}
+if (options.python) {
+  const spacy = bySpacy(texts, options.python);
+  compare('spaCy, marked', spacy, gold);
+  compare('rules, spaCy', rules, spacy);
+}
