@@ -136,7 +136,7 @@ test('a run that was cut short is gone on with by its own tagger alone', async (
     const [dir, whole] = [newPath(), newPath()];
     let batches = 0;
     const onProgress = () => {
-      if (++batches === 6) throw new Error('stop');
+      if (++batches === 20) throw new Error('stop');
     };
     await assert.rejects(prepare({ ...PREPARE, batch: 400, dir, onProgress }), /stop/);
     const { documents } = JSON.parse(readFileSync(join(`${dir}${PART}`, RESUME), 'utf8'));
