@@ -23,8 +23,8 @@ const AHEAD = 2;
 /**
  * Cuts batches on `threads` threads and hands them out in the order they came, with a bounded number of them under way.
  * Threads rather than processes: they die with this one however it ends, and the numbers of a batch move over without
- * being copied. One thread, or few batches, are cut right here; a model `ner`, for
- * which a batch is not a matter of milliseconds, is opened once in each thread. The first error of a thread is thrown, and ends all.
+ * being copied. One thread, or few batches, are cut right here. A model `ner` works in threads from the first batch on, which
+ * takes it seconds, and each thread opens its own. The first error of a thread is thrown, and ends all.
  */
 export async function* cutAll(
   batches: AsyncIterable<Batch>,
@@ -33,7 +33,7 @@ export async function* cutAll(
   threads: number,
   ner?: string,
 ): AsyncGenerator<{ batch: Batch; cut: Cut }> {
-  let cutters: Cutter[] | undefined;
+  const cutters: Cutter[] = [];
   const underWay: { batch: Batch; cut: Promise<Cut> }[] = [];
   let here = threads === 1 ? Number.POSITIVE_INFINITY : ner === undefined ? CUT_HERE : 0;
   const tagger = ner !== undefined && threads === 1 ? await openTagger(ner) : undefined;
@@ -46,7 +46,9 @@ export async function* cutAll(
         };
         continue;
       }
-      cutters ??= Array.from({ length: threads }, () => startCutter(vocab, settings, ner));
+      // Threads are started as they are needed: a model takes a gigabyte in each.
+      if (cutters.length < threads && cutters.every((cutter) => cutter.pending() > 0))
+        cutters.push(startCutter(vocab, settings, ner));
       const idlest = cutters.reduce((a, b) => (b.pending() < a.pending() ? b : a));
       underWay.push({ batch, cut: idlest.cut(batch) });
       if (underWay.length < threads * (1 + AHEAD)) continue;
@@ -55,7 +57,7 @@ export async function* cutAll(
     }
     for (const { batch, cut } of underWay) yield { batch, cut: await cut };
   } finally {
-    await Promise.all((cutters ?? []).map((cutter) => cutter.stop()));
+    await Promise.all(cutters.map((cutter) => cutter.stop()));
   }
 }
 
