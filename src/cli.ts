@@ -50,10 +50,12 @@ export async function main(argv: readonly string[]): Promise<number> {
           .argParser(checkpoint)
           .default('latest'),
       )
-      .action(async (options: CommonOptions & { resume: Which | 'none' }) => {
+      .action(async (options: CommonOptions & { resume: Which | 'none'; refreshEvery?: string }) => {
         const { begin, goBack } = await import('./commands/context.ts');
         const train = await load();
-        const context = await begin(options, name);
+        const { refreshEvery: every } = options;
+        const set = every === undefined ? options.set : [...options.set, `qa.refreshEvery=${every}`];
+        const context = await begin({ ...options, set }, name);
         goBack(context, stage, options.resume);
         trained(options, await train(context));
       });
@@ -113,6 +115,9 @@ export async function main(argv: readonly string[]): Promise<number> {
     'fine-tune open-domain question answering with answer spans',
     'qa',
     async () => (await import('./commands/finetune-qa.ts')).finetuneQa,
+  ).option(
+    '--refresh-every <steps>',
+    'train the document tower too, with a new index every so many steps (qa.refreshEvery)',
   );
 
   const evaluation = program.command('eval').description('evaluate a run');

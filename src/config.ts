@@ -18,6 +18,9 @@ const path = z
   .default(null);
 const share = (value: number) => z.number().min(0).max(1).default(value);
 
+/** Steps between two, or a schedule such as 0-1000:500,1000-:2000. */
+const schedule = z.union([z.int().min(1), z.string().refine(isSchedule, { error: SCHEDULE_FORM })]);
+
 const optimizer = (learningRate: number) =>
   section({
     /** Highest learning rate. */
@@ -148,7 +151,7 @@ const schema = section({
   }),
   refresh: section({
     /** Steps between two snapshots handed to the refresher, or a schedule such as 0-1000:500,1000-:2000. */
-    every: z.union([z.int().min(1), z.string().refine(isSchedule, { error: SCHEDULE_FORM })]).default(500),
+    every: schedule.default(500),
     /** async: the child works while training goes on; sync: training waits; off: the first index stays. */
     mode: z.enum(['async', 'sync', 'off']).default('async'),
     /** A refresh is due and the last one still in work: training goes on with the old index, or waits for it. */
@@ -178,6 +181,11 @@ const schema = section({
     gold: z.boolean().default(false),
     /** BM25's best blocks without an answer that the retriever's loss has besides; not so in ORQA. */
     hardNegatives: count(0, 0, 1000),
+    /**
+     * Train the document tower too, and refresh the index every so many steps (or by a schedule) as the other settings of
+     * `refresh` have it; null: both stay as they are, as in ORQA and REALM.
+     */
+    refreshEvery: schedule.nullable().default(null),
     /** Tokens of question and block together (orqa: 288 + 32). */
     readerTokens: count(320),
     /** Questions of data.dev answered at each checkpoint, by which the best one is told; 0: none. */

@@ -12,7 +12,7 @@ import {
 } from './model/model.ts';
 import { scalarOf } from './retrieval/graph.ts';
 import { graphCount, rowsOf } from './retrieval/graphs.ts';
-import { timesDue } from './schedule.ts';
+import { type Schedule, timesDue } from './schedule.ts';
 import { BUCKET } from './train/optimizer.ts';
 import { qaShapes } from './train/qa.ts';
 import {
@@ -345,7 +345,6 @@ export function preflight(config: Config, counts: Counts, machine: Machine): Pre
     (counts.foreignSentences ? counts.sentences * counts.sentence.mean : 0);
   const { refresh } = config;
   const whole = index.vectors + index.graph + index.hashes;
-  const live = refresh.mode !== 'off';
   const searched = config.pretrain.batch;
   const noSpans = pretrainedShapes(model);
   const { readerBlocks, retrieverBlocks } = config.qa;
@@ -358,11 +357,19 @@ export function preflight(config: Config, counts: Counts, machine: Machine): Pre
       spanWork(config.model, machine.fused, n * readerBlocks, reading),
     );
   };
-  const refreshing = (trained: number) => {
-    const all = timesDue(refresh.every, config.pretrain.steps) * buildSeconds;
-    if (refresh.mode === 'sync') return all;
-    return live ? Math.min(all, trained * (REFRESHER_SHARE / (1 - REFRESHER_SHARE))) : 0;
+  /** What refreshing the index adds to a stage. */
+  const refreshing = (every: Schedule, steps: number) => {
+    if (refresh.mode === 'off') return {};
+    const all = timesDue(every, steps) * buildSeconds;
+    const beside = REFRESHER_SHARE / (1 - REFRESHER_SHARE);
+    return {
+      disk: refresh.keepIndexes * whole,
+      diskPeak: whole + 2 * 4 * embedder,
+      refresher: Object.values(building).reduce((a, b) => a + b, 0),
+      seconds: (trained: number) => (refresh.mode === 'sync' ? all : Math.min(all, trained * beside)),
+    };
   };
+  const { refreshEvery } = config.qa;
 
   const stages = [
     stage('prepare', { memory: { index: 0 }, disk: corpusBytes(counts), seconds: tokens / PREPARED }),
@@ -378,19 +385,25 @@ export function preflight(config: Config, counts: Counts, machine: Machine): Pre
       noSpans,
       {
         step: searchSeconds(config, counts, searched, config.pretrain.candidates),
-        disk: live ? refresh.keepIndexes * whole : 0,
-        diskPeak: live ? whole + 2 * 4 * embedder : 0,
         index: index.graph,
-        refresher: live ? Object.values(building).reduce((a, b) => a + b, 0) : 0,
-        seconds: refreshing,
+        ...refreshing(refresh.every, config.pretrain.steps),
       },
     ),
-    training('finetune-qa', config.qa.steps, qaWork, parameters.total, qaShapes(model), {
-      step:
-        searchSeconds(config, counts, config.qa.batch, retrieverBlocks) +
-        config.qa.batch * Math.min(retrieverBlocks, counts.blocks) * MATCHED,
-      index: index.graph,
-    }),
+    training(
+      'finetune-qa',
+      config.qa.steps,
+      qaWork,
+      parameters.total,
+      qaShapes(model, refreshEvery !== null),
+      {
+        step:
+          searchSeconds(config, counts, config.qa.batch, retrieverBlocks) +
+          config.qa.batch * Math.min(retrieverBlocks, counts.blocks) * MATCHED,
+        index: index.graph,
+        // Of the indexes that pretraining leaves one is kept, with which it would go on.
+        ...(refreshEvery === null ? {} : { ...refreshing(refreshEvery, config.qa.steps), disk: whole }),
+      },
+    ),
     ...(questions === 0
       ? []
       : [
@@ -419,7 +432,7 @@ export function preflight(config: Config, counts: Counts, machine: Machine): Pre
     disk,
     seconds,
     secondsRange: [seconds / TIME_FACTOR, seconds * TIME_FACTOR],
-    assumptions: assumptions(machine, live),
+    assumptions: assumptions(machine, refresh.mode !== 'off'),
     warnings: warnings(config, counts, machine, stages, disk, buildSeconds),
   };
 }
@@ -497,16 +510,21 @@ function warnings(
       }choose a folder on another disk with --run`,
     );
   }
-  const pretrain = stages.find(({ stage }) => stage === 'pretrain')!;
-  const times = timesDue(config.refresh.every, config.pretrain.steps);
-  const between = (config.pretrain.steps / Math.max(1, times)) * pretrain.stepSeconds!;
-  const refreshed = buildSeconds / (config.refresh.mode === 'async' ? REFRESHER_SHARE : 1);
-  if (config.refresh.mode !== 'off' && times > 0 && refreshed > between) {
-    const every = Math.ceil(refreshed / pretrain.stepSeconds! / 10) * 10;
+  const { mode } = config.refresh;
+  const refreshed = buildSeconds / (mode === 'async' ? REFRESHER_SHARE : 1);
+  for (const [stage, setting, given] of [
+    ['pretrain', 'refresh.every', config.refresh.every],
+    ['finetune-qa', 'qa.refreshEvery', config.qa.refreshEvery],
+  ] as const) {
+    if (mode === 'off' || given === null) continue;
+    const { steps, stepSeconds } = stages.find((s) => s.stage === stage) as Required<StageNeeds>;
+    const times = timesDue(given, steps);
+    if (times === 0 || refreshed <= (steps / times) * stepSeconds) continue;
+    const every = Math.ceil(refreshed / stepSeconds / 10) * 10;
     found.push(
-      config.refresh.mode === 'sync'
-        ? `refresh.mode sync waits longer for indexes than it trains between two: raise refresh.every (${config.refresh.every}) to ${every} or more`
-        : `a new index takes as long as ${every} steps beside the trainer, more than refresh.every (${config.refresh.every}): it comes less often than asked for; raise refresh.every to ${every}, or make the blocks fewer`,
+      mode === 'sync'
+        ? `refresh.mode sync waits longer for indexes than it trains between two: raise ${setting} (${given}) to ${every} or more`
+        : `a new index takes as long as ${every} steps beside the trainer, more than ${setting} (${given}): it comes less often than asked for; raise ${setting} to ${every}, or make the blocks fewer`,
     );
   }
   return found;

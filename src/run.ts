@@ -18,8 +18,8 @@ export interface Run {
   /** Weights handed to the refresher. */
   snapshots: string;
   metrics(stage: Stage): string;
-  /** One line for each index that pretraining took up. */
-  refreshes: string;
+  /** One line for each index that the stage took up. */
+  refreshes(stage: 'pretrain' | 'qa'): string;
   predictions: string;
   summary: string;
 }
@@ -36,7 +36,7 @@ export function runFolder(dir: string): Run {
     index: join(dir, 'index'),
     snapshots: join(dir, 'snapshots'),
     metrics: (stage) => join(dir, 'metrics', `${stage}.jsonl`),
-    refreshes: join(dir, 'metrics', 'refreshes.jsonl'),
+    refreshes: (stage) => join(dir, 'metrics', stage === 'qa' ? 'qa-refreshes.jsonl' : 'refreshes.jsonl'),
     predictions: join(dir, 'predictions.jsonl'),
     summary: join(dir, 'summary.json'),
   };

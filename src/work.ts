@@ -186,12 +186,14 @@ export const pretrainWork: WorkOf = (config, counts, fused, which) => {
 export const qaWork: WorkOf = (config, counts, fused, which) => {
   const L = lengths(config, counts, which);
   const { model } = config;
-  const { batch, readerBlocks } = config.qa;
+  const { batch, readerBlocks, refreshEvery } = config.qa;
   const B = Math.min(config.qa.microBatch, batch);
   const rows = B * Math.min(readerBlocks, counts.blocks);
   const queries = encoderWork(model, fused, B, L.question, 1);
+  const embeddedAnew = refreshEvery === null ? 0 : Math.min(rows, counts.blocks);
   const pass = add(
     queries,
+    ...(embeddedAnew > 0 ? [encoderWork(model, fused, embeddedAnew, L.block, 1)] : []),
     encoderWork(model, fused, rows, L.reading),
     spanWork(model, fused, rows, L.reading),
   );

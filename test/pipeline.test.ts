@@ -195,7 +195,7 @@ test('pretraining takes up a new index every second step', async () => {
   );
   assert.ok(Number.isFinite(last.loss) && Number.isFinite(last.retrievalUtility));
   assert.deepEqual(
-    lines(run.refreshes).map(({ name, step, inUseAt, rows }) => ({ name, step, inUseAt, rows })),
+    lines(run.refreshes('pretrain')).map(({ name, step, inUseAt, rows }) => ({ name, step, inUseAt, rows })),
     [2, 4, 6].map((step) => ({
       name: `step-000000${step}`,
       step,

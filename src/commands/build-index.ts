@@ -15,11 +15,16 @@ import {
 import { latestState, stepsDone } from '../train/checkpoints.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 
-/** The stages whose retriever can embed the documents. Fine-tuning leaves the documents' vectors as they are. */
-export type RetrieverStage = 'ict' | 'pretrain';
+/** The stages whose retriever can embed the documents: of fine-tuning that which trains the document tower (`qa.refreshEvery`). */
+export type RetrieverStage = 'ict' | 'pretrain' | 'qa';
 
-/** The furthest stage that has left a retriever. */
+/** The furthest stage that has left a tower to embed documents with. */
 export function newestRetriever(context: Context): RetrieverStage {
+  return latestState(context.run.checkpoint('qa'))?.index != null ? 'qa' : retrieverBeforeQa(context);
+}
+
+/** The stage whose retriever fine-tuning begins with. */
+export function retrieverBeforeQa(context: Context): 'ict' | 'pretrain' {
   const stage = (['pretrain', 'ict'] as const).find((s) => hasWeights(context, s));
   if (!stage)
     throw new UserError(
@@ -70,10 +75,14 @@ export function openRunIndex({ config }: Context, corpus: Corpus, dir: string): 
   return openIndex(dir, { corpusSha256: corpus.sha256, expansionSearch: config.index.expansionSearch });
 }
 
-/** Keeps the newest indexes, and the one that pretraining goes on with when it is taken up again. */
+/** Keeps the newest indexes, and those that a stage goes on with when it is taken up again. */
 export function forgetIndexes({ run, config }: Context): void {
-  const inUse = latestState(run.checkpoint('pretrain'))?.index;
-  pruneIndexes(run.index, config.refresh.keepIndexes, inUse ? [inUse] : []);
+  const inUse = (['pretrain', 'qa'] as const).map((stage) => latestState(run.checkpoint(stage))?.index);
+  pruneIndexes(
+    run.index,
+    config.refresh.keepIndexes,
+    inUse.filter((name) => name != null),
+  );
 }
 
 /** Makes the index of the model's document tower the run's current one. @param published see `makeIndex` */
@@ -87,9 +96,9 @@ export async function build(
   const { run, config } = context;
   const bar = progress('build-index', corpus.blocks);
   try {
-    const step = stage === 'ict' ? 0 : (stepsDone(run.checkpoint('pretrain')) ?? 0);
+    const step = stage === 'ict' ? 0 : (stepsDone(run.checkpoint(stage)) ?? 0);
+    const name = indexName(step, stage);
     const done = (blocks: number) => bar.at(blocks);
-    const name = indexName(step);
     const made = await makeIndex(run.index, name, model, corpus, config, step, done, {}, published);
     forgetIndexes(context);
     return made.manifest;

@@ -73,7 +73,7 @@ export async function demo(options: CommonOptions): Promise<DemoSummary | undefi
     engine: context.engine,
     seed: config.seed,
     seconds: Math.round(10 * stage.seconds()) / 10,
-    refreshes: records(run.refreshes).length,
+    refreshes: records(run.refreshes('pretrain')).length,
     recall5: { ict: ict.recall[5], pretrain: after.recall[5], bm25: after.bm25![5] },
     retrievalUtility: utility(run),
     exactMatch: answered.exactMatch,

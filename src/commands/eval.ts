@@ -69,16 +69,18 @@ export async function evalRecall(
 }
 
 /**
- * The fine-tuned model with the index that it was tuned on: that of the newest retriever, also where another index has
- * become the run's current one since (`eval recall --stage ict` makes its own).
+ * The fine-tuned model with the index of its own document tower, where that was trained, else with the one that it was
+ * tuned on: that of the newest retriever, also where another index has become the run's current one since (`eval recall
+ * --stage ict` makes its own).
  */
 export async function fineTuned(
   context: Context,
   corpus: Corpus,
 ): Promise<{ model: Model; index: SearchIndex }> {
   const model = emptyModel(context, corpus);
-  stageWeights(context, 'qa', corpus, model, qaShapes(model));
   const stage = newestRetriever(context);
+  stageWeights(context, 'qa', corpus, model, qaShapes(model, stage === 'qa'));
+  if (stage === 'qa') return { model, index: await matchingIndex(context, stage, model, corpus) };
   const retriever = emptyModel(context, corpus);
   stageWeights(context, stage, corpus, retriever, retrieverShapes(retriever));
   const index = await matchingIndex(context, stage, retriever, corpus);

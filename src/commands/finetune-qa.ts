@@ -5,12 +5,17 @@ import { UserError } from '../errors.ts';
 import { evaluateAnswers } from '../eval/evaluate.ts';
 import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
+import { latestState } from '../train/checkpoints.ts';
 import { type LoopResult, train } from '../train/loop.ts';
-import { type EncodedQuestion, encodeQuestions, qaShapes, qaStep } from '../train/qa.ts';
-import { matchingIndex, newestRetriever } from './build-index.ts';
+import { type EncodedQuestion, encodeQuestions, qaShapes, qaStep, questionVectors } from '../train/qa.ts';
+import { buildRunIndex, retrieverBeforeQa } from './build-index.ts';
 import { type Context, emptyModel, firstWeights, loopSettings, runCorpus, stageWeights } from './context.ts';
+import { firstIndex, liveRefresh, PROBES } from './live-refresh.ts';
 
-/** Fine-tunes the pretrained model to answer questions with spans of retrieved blocks. */
+/**
+ * Fine-tunes the pretrained model to answer questions with spans of retrieved blocks. With `qa.refreshEvery` the document
+ * tower is trained too, and the index follows it as in pretraining; when the stage is done it is that of the last weights.
+ */
 export async function finetuneQa(context: Context): Promise<LoopResult> {
   const { run, config } = context;
   if (config.data.train === null) {
@@ -18,9 +23,10 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
       `${run.config}: data.train names no file; give the JSONL of your training questions with --set data.train=FILE`,
     );
   }
+  sameDocumentTower(context);
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
-  const stage = newestRetriever(context);
+  const stage = retrieverBeforeQa(context);
   if (stage === 'pretrain') {
     // The span scorer is new in this stage; everything else comes from pretraining.
     firstWeights(context, model, readerTowerShapes(model));
@@ -32,7 +38,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
     stageWeights(context, 'ict', corpus, model, retrieverShapes(model));
     firstWeights(context, model, readerTowerShapes(model));
   }
-  const index = await matchingIndex(context, stage, model, corpus);
+  const index = await firstIndex(context, 'qa', stage, model, corpus);
   const questions = encodeQuestions(
     corpus,
     await readQuestions(resolve(config.data.train), config.data.answers),
@@ -43,20 +49,47 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
     return { score: exactMatch, devExactMatch: exactMatch };
   };
   const steps = qaStep(model, corpus, index, questions, config);
+  const every = config.qa.refreshEvery;
+  const refresh =
+    every === null
+      ? undefined
+      : liveRefresh(context, model, corpus, index, {
+          stage: 'qa',
+          steps: config.qa.steps,
+          every,
+          probes: () => questionVectors(model, corpus, questions.slice(0, PROBES), config),
+        });
+  let result: LoopResult;
   try {
-    return await train({
+    result = await train({
       name: 'finetune-qa',
       model,
-      shapes: qaShapes(model),
+      shapes: qaShapes(model, refresh !== undefined),
       ...loopSettings(context, 'qa', corpus),
       step: steps.step,
+      ...refresh?.hooks,
       ...(dev.length > 0 ? { evaluate } : {}),
     });
   } finally {
+    await refresh?.stop();
     steps.dispose();
     index.close();
     corpus.close();
   }
+  if (refresh && !result.stopped) await buildRunIndex(context, 'qa');
+  return result;
+}
+
+/** A stage begun with the document tower at rest has its index's vectors from another stage: it cannot go on otherwise, nor the other way round. */
+function sameDocumentTower({ run, config }: Context): void {
+  const root = run.checkpoint('qa');
+  const state = latestState(root);
+  const trains = config.qa.refreshEvery !== null;
+  if (!state || (state.index !== null) === trains) return;
+  throw new UserError(
+    `${root}: was begun ${trains ? 'without qa.refreshEvery, which makes the document tower train' : 'with qa.refreshEvery, and its document tower trained'}; ` +
+      `${trains ? 'leave qa.refreshEvery null' : 'set it again'}, or begin anew with --resume none`,
+  );
 }
 
 /** The questions that tell which checkpoint is the best: evenly spread over data.dev. */

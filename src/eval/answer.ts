@@ -1,11 +1,16 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
-import { embedAll, querySequences } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
 import { read as readValues } from '../model/read.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
-import { disposeReading, type EncodedQuestion, makeReading, readScores } from '../train/qa.ts';
+import {
+  disposeReading,
+  type EncodedQuestion,
+  makeReading,
+  questionVectors,
+  readScores,
+} from '../train/qa.ts';
 
 /** An answer read out of one retrieved block. */
 export interface Answer {
@@ -40,20 +45,8 @@ export async function answerQuestions(
   config: Config,
   retrieve: number,
 ): Promise<Answered[]> {
-  const queries = querySequences(
-    corpus.tokenizer,
-    questions.map((q) => q.ids),
-    config.text.questionTokens,
-  );
   const k = Math.min(Math.max(retrieve, config.qa.readerBlocks), corpus.blocks);
-  const vectors = await embedAll(
-    model.params,
-    model.queryTower,
-    model.embedder,
-    queries,
-    config.index.tokensPerBatch,
-  );
-  const found = index.search(vectors, k);
+  const found = index.search(await questionVectors(model, corpus, questions, config), k);
   const R = Math.min(config.qa.readerBlocks, k);
   const blocks = questions.map((_, b) => Array.from(found.blocks.subarray(b * k, b * k + found.counts[b])));
   const read = blocks.map((list) => list.slice(0, R));

@@ -1,11 +1,10 @@
 import type { Config } from '../config.ts';
 import type { Accepted } from '../corpus/qa.ts';
 import type { Corpus } from '../corpus/store.ts';
-import { embedAll, querySequences } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
 import { progress } from '../progress.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
-import type { EncodedQuestion } from '../train/qa.ts';
+import { type EncodedQuestion, questionVectors } from '../train/qa.ts';
 import { answerQuestions } from './answer.ts';
 import { BM25_LIMIT, bm25 } from './bm25.ts';
 import { hasAnswer } from './has-answer.ts';
@@ -31,19 +30,7 @@ export async function evaluateRecall(
   const bar = progress('recall', questions.length);
   for (let at = 0; at < questions.length; at += AT_ONCE) {
     const part = questions.slice(at, at + AT_ONCE);
-    const queries = querySequences(
-      corpus.tokenizer,
-      part.map((q) => q.ids),
-      config.text.questionTokens,
-    );
-    const vectors = await embedAll(
-      model.params,
-      model.queryTower,
-      model.embedder,
-      queries,
-      config.index.tokensPerBatch,
-    );
-    const found = index.search(vectors, k);
+    const found = index.search(await questionVectors(model, corpus, part, config), k);
     part.forEach((q, b) => {
       ranks.push(firstWithAnswer(corpus, found.blocks.subarray(b * k, b * k + found.counts[b]), q));
     });

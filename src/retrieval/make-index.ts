@@ -8,6 +8,7 @@ import { takeLock } from '../lock.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
 import { read } from '../model/read.ts';
+import type { Stage } from '../run.ts';
 import { type BuildInput, type BuildOptions, buildIndex } from './build.ts';
 import { encodeBlocks } from './encode-blocks.ts';
 import { scalarOf } from './graph.ts';
@@ -205,9 +206,16 @@ function tryLock(root: string, path: string) {
   }
 }
 
-/** Folder of the index that step `step`'s weights make. */
-export function indexName(step: number): string {
-  return `step-${String(step).padStart(7, '0')}`;
+/** Folder of the index that step `step`'s weights make: fine-tuning counts its steps anew. */
+export function indexName(step: number, stage?: Stage): string {
+  return `${stage === 'qa' ? QA : ''}step-${String(step).padStart(7, '0')}`;
+}
+
+const QA = 'qa-';
+
+/** Whether fine-tuning's weights made the index of this name. */
+export function isQaIndex(name: string): boolean {
+  return name.startsWith(QA);
 }
 
 /** SHA-256 over the document tower's values: tells whether an index was made by these weights. */

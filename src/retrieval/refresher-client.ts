@@ -19,7 +19,7 @@ export interface RefresherStart {
 }
 
 export interface RefreshRequest {
-  /** Folder with the weights to embed with. */
+  /** Folder with the weights to embed with; the index's takes its name. */
   snapshot: string;
   /** Training step of those weights. */
   step: number;
@@ -50,7 +50,7 @@ const fromRefresher = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('alive'), quiet: z.number().min(0).max(86_400) }),
   z.strictObject({
     type: z.literal('published'),
-    name: z.string().regex(/^step-\d+$/),
+    name: z.string().regex(/^(qa-)?step-\d+$/),
     step: z.int().nonnegative(),
     seconds: z.number().nonnegative(),
     rows: z.int().positive(),

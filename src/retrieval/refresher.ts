@@ -1,4 +1,5 @@
 import { getPriority, setPriority } from 'node:os';
+import { basename } from 'node:path';
 import { loadConfig } from '../config.ts';
 import { openCorpus } from '../corpus/store.ts';
 import { type EngineName, startEngine } from '../engine.ts';
@@ -7,7 +8,7 @@ import { loadWeights } from '../model/checkpoint.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import { describeModel, disposeModel } from '../model/model.ts';
 import { runFolder } from '../run.ts';
-import { indexName, makeIndex } from './make-index.ts';
+import { makeIndex } from './make-index.ts';
 import type {
   FromRefresher,
   Published,
@@ -57,7 +58,7 @@ async function refresh(start: RefresherStart, { snapshot, step }: RefreshRequest
     );
     const { name, manifest } = await makeIndex(
       run.index,
-      indexName(step),
+      basename(snapshot),
       model,
       corpus,
       config,

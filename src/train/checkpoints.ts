@@ -45,7 +45,7 @@ const stateSchema = z.object({
   corpusSha256: z.string(),
   /** The settings it was trained with, to tell which have changed since. */
   settings: z.record(z.string(), z.unknown()),
-  /** Folder of the index in use; pretraining alone has one that changes. */
+  /** Folder of the index in use, where it changes with the document tower: pretraining's, and fine-tuning's that trains it. */
   index: z.string().nullable(),
   /** Larger is better; null where it was not measured. */
   score: z.number().nullable(),

@@ -12,7 +12,7 @@ import {
   type Noise,
   type Shape,
 } from '../model/bert.ts';
-import { embedAll, embedSequences, pairIds, querySequences } from '../model/embedder.ts';
+import { blockSequences, embedAll, embedSequences, pairIds, querySequences } from '../model/embedder.ts';
 import { lossGradients, type Model, modelShapes } from '../model/model.ts';
 import { read as readValues } from '../model/read.ts';
 import { type BlockPlaces, blockPlaces, marginalLogLoss, spanScores } from '../model/reader.ts';
@@ -47,6 +47,21 @@ export function encodeQuestions(
   }));
 }
 
+/** Vectors of questions by the weights of now, [n, P]. */
+export function questionVectors(
+  model: Model,
+  corpus: Corpus,
+  questions: readonly EncodedQuestion[],
+  { text, index }: Config,
+): Promise<Float32Array> {
+  const queries = querySequences(
+    corpus.tokenizer,
+    questions.map((q) => q.ids),
+    text.questionTokens,
+  );
+  return embedAll(model.params, model.queryTower, model.embedder, queries, index.tokensPerBatch);
+}
+
 function piecesOf({ tokenizer }: Corpus, texts: readonly string[]): Int32Array[] {
   return texts.map((text) => tokenizer.encode(text).ids).filter((ids) => ids.length > 0);
 }
@@ -56,6 +71,8 @@ function piecesOf({ tokenizer }: Corpus, texts: readonly string[]): Int32Array[]
  * the retriever over many blocks by the index's frozen vectors, and of the reader over all spans of the best few.
  * The query tower and the reader train, the document tower rests. Unlike the released code, which takes one question a
  * step, a batch of questions is read together; with `qa.gold` and `qa.hardNegatives` it has blocks besides those retrieved.
+ * With `qa.refreshEvery` the document tower trains too, by the blocks that are read, which both losses then score with
+ * its vectors of now, as RAG-end2end, EMDR2 and Atlas do; the retriever's other blocks keep the index's.
  */
 export function qaStep(
   model: Model,
@@ -65,7 +82,7 @@ export function qaStep(
   config: Config,
 ): { step(step: number): Promise<StepResult>; dispose(): void } {
   const noise = dropoutNoise(config.model.dropout, stepRandom(config.seed, -3));
-  const shapes = qaShapes(model);
+  const shapes = qaShapes(model, config.qa.refreshEvery !== null);
   const hasAnswer = answerFinder(corpus);
   const candidates = candidateMaker(corpus, questions, config.qa, hasAnswer);
   return {
@@ -91,11 +108,15 @@ export function qaStep(
   };
 }
 
-/** What fine-tuning trains: the query tower, and the reader without its masked-language-model head. */
-export function qaShapes(model: Model): Shape[] {
+/**
+ * What fine-tuning trains: the query tower, and the reader without its masked-language-model head.
+ * @param documents the document tower too
+ */
+export function qaShapes(model: Model, documents = false): Shape[] {
+  const trained = [model.queryTower, model.readerTower, 'span.', ...(documents ? [model.documentTower] : [])];
   return modelShapes(model).filter(
     ({ name }) =>
-      (name.startsWith(model.queryTower) || name.startsWith(model.readerTower) || name.startsWith('span.')) &&
+      trained.some((prefix) => name.startsWith(prefix)) &&
       !name.startsWith(`${model.readerTower}mlm.`) &&
       !name.startsWith(`${model.readerTower}pooler.`),
   );
@@ -104,14 +125,22 @@ export function qaShapes(model: Model): Shape[] {
 /** Everything one step of fine-tuning feeds to the model: B questions, C blocks for each, R of them read. */
 export interface QaFeed {
   queries: EncoderInput;
-  /** The index's vectors of the blocks. */
+  /** The index's vectors of the blocks; zeros for those in `documents`. */
   vectors: tf.Tensor3D; // [B, C, P]
+  /** The blocks that are read, to embed them with today's document tower; none where it rests. */
+  documents?: Documents;
   /** 1 where there is such a block, and where it holds an answer. */
   present: tf.Tensor2D; // [B, C]
   positives: tf.Tensor2D; // [B, C]
   reading: Reading;
   /** 1 on every span of `readScores` that is an answer. */
   spans: tf.Tensor2D; // [B, R*W*T]
+}
+
+/** Distinct blocks, and which of them stands first, second, … with each question. */
+export interface Documents {
+  input: EncoderInput;
+  rows: tf.Tensor1D; // [B*R]
 }
 
 async function makeQaFeed(
@@ -132,10 +161,7 @@ async function makeQaFeed(
   );
   // The best few must come from the same search as the many, so that both losses speak of one ranking.
   const n = Math.min(config.qa.retrieverBlocks, corpus.blocks);
-  const found = index.search(
-    await embedAll(model.params, model.queryTower, model.embedder, queries, config.index.tokensPerBatch),
-    n,
-  );
+  const found = index.search(await questionVectors(model, corpus, batch, config), n);
   const lists = batch.map((question, b) =>
     candidates(question, Array.from(found.blocks.subarray(b * n, b * n + found.counts[b]))),
   );
@@ -143,19 +169,21 @@ async function makeQaFeed(
   const vectors = new Float32Array(B * C * P);
   const present = new Float32Array(B * C);
   const right = new Float32Array(B * C);
+  const R = Math.min(config.qa.readerBlocks, C);
+  const anew = config.qa.refreshEvery === null ? 0 : R;
   for (const [b, list] of lists.entries()) {
-    vectors.set(index.vectors(Int32Array.from(list)), b * C * P);
+    vectors.set(index.vectors(Int32Array.from(list.slice(anew))), (b * C + anew) * P);
     present.fill(1, b * C, b * C + list.length);
     for (let c = 0; c < list.length; c++) right[b * C + c] = hasAnswer(list[c], batch[b]) ? 1 : 0;
   }
 
-  const R = Math.min(config.qa.readerBlocks, C);
   const readBlocks = lists.map((list) => list.slice(0, R));
   const reading = makeReading(corpus, batch, readBlocks, R, config);
   const correct = markSpans(reading, batch, corpus, readBlocks, model.reader.maxSpanWidth);
   return {
     queries: encoderInput(queries.ids, queries.firstSegment),
     vectors: tf.tensor3d(vectors, [B, C, P]),
+    ...(anew > 0 ? { documents: documentsOf(corpus, readBlocks, R, config) } : {}),
     present: tf.tensor2d(present, [B, C]),
     positives: tf.tensor2d(right, [B, C]),
     reading,
@@ -163,8 +191,41 @@ async function makeQaFeed(
   };
 }
 
-function disposeQaFeed({ queries, vectors, present, positives, reading, spans }: QaFeed): void {
+/** The first R blocks of each question; the null document stands where a list is shorter. */
+function documentsOf(
+  corpus: Corpus,
+  blocks: readonly (readonly number[])[],
+  R: number,
+  { text }: Config,
+): Documents {
+  const all = blocks.flatMap((list) => Array.from({ length: R }, (_, r) => list[r] ?? -1));
+  const distinct = [...new Set(all)];
+  const none = new Int32Array(0);
+  const { ids, firstSegment } = blockSequences(
+    corpus.tokenizer,
+    distinct.map((block) =>
+      block < 0
+        ? { title: none, body: none }
+        : { title: corpus.titleIds(block), body: corpus.bodyIds(block) },
+    ),
+    text.blockTokens,
+  );
+  const rowOf = new Map(distinct.map((block, row) => [block, row]));
+  return {
+    input: encoderInput(ids, firstSegment),
+    rows: tf.tensor1d(
+      all.map((block) => rowOf.get(block)!),
+      'int32',
+    ),
+  };
+}
+
+function disposeQaFeed({ queries, vectors, documents, present, positives, reading, spans }: QaFeed): void {
   disposeInput(queries);
+  if (documents) {
+    disposeInput(documents.input);
+    documents.rows.dispose();
+  }
   disposeReading(reading);
   tf.dispose([vectors, present, positives, spans]);
 }
@@ -176,7 +237,7 @@ function disposeQaFeed({ queries, vectors, present, positives, reading, spans }:
 export async function qaGradients(
   model: Model,
   shapes: readonly Shape[],
-  { queries, vectors, present, positives, reading, spans }: QaFeed,
+  { queries, vectors, documents, present, positives, reading, spans }: QaFeed,
   questions: number,
   noise?: Noise,
 ): Promise<StepResult> {
@@ -184,8 +245,9 @@ export async function qaGradients(
   const kept: tf.Tensor[] = [];
   const { value, gradients } = lossGradients(model, shapes, () => {
     const q = embedSequences(model.params, model.queryTower, model.embedder, queries, noise);
+    const z = documents ? vectors.add(readVectors(model, documents, vectors.shape, noise)) : vectors;
     const scores = tf
-      .matMul(vectors, q.reshape([B, P, 1]))
+      .matMul(z, q.reshape([B, P, 1]))
       .reshape([B, C])
       .div(model.temperature) as tf.Tensor2D;
     const masked = scores.add(tf.sub(1, present).mul(-1e9)) as tf.Tensor2D;
@@ -211,6 +273,23 @@ export async function qaGradients(
   const figures = { loss, retrieverLoss, readerLoss, exactMatch, retrieved, read };
   tf.dispose([value, ...kept]);
   return { gradients, figures };
+}
+
+/** Vectors of the blocks read by today's document tower, in the places that `vectors` of the feed leaves: [B, C, P]. */
+function readVectors(
+  model: Model,
+  { input, rows }: Documents,
+  [B, C, P]: [number, number, number],
+  noise?: Noise,
+): tf.Tensor3D {
+  const embedded = embedSequences(model.params, model.documentTower, model.embedder, input, noise); // [U, P]
+  const R = rows.size / B;
+  const read = tf.gather(embedded, rows).reshape([B, R, P]) as tf.Tensor3D;
+  return tf.pad3d(read, [
+    [0, 0],
+    [0, C - R],
+    [0, 0],
+  ]);
 }
 
 /** Joint sequences `[CLS] question [SEP] block [SEP]` of B questions with R blocks each, [B*R, T]. */

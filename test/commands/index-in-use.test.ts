@@ -63,7 +63,7 @@ test('snapshots and indexes do not pile up while pretraining refreshes', async (
   }, 5);
   await pretrain(main);
   clearInterval(watch);
-  assert.equal(readFileSync(run.refreshes, 'utf8').trimEnd().split('\n').length, STEPS);
+  assert.equal(readFileSync(run.refreshes('pretrain'), 'utf8').trimEnd().split('\n').length, STEPS);
   assert.equal(most.snapshots, 1);
   // Beside those kept: the one being made, and the one that the checkpoint was trained with.
   assert.ok(most.indexes <= config.refresh.keepIndexes + 2, `${most.indexes}`);

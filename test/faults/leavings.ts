@@ -99,7 +99,7 @@ export function outcome(dir: string, command: string): Record<string, string> {
   return {
     weights: openCheckpoint(run.checkpoint(stage), 'latest').state.files['model.safetensors'].sha256,
     figures: figures(dir, stage),
-    ...(stage === 'pretrain' ? { refreshes: withoutClock(run.refreshes) } : {}),
+    ...(stage === 'pretrain' ? { refreshes: withoutClock(run.refreshes('pretrain')) } : {}),
   };
 }
 

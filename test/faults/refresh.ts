@@ -4,6 +4,7 @@ import { loadConfig } from '../../src/config.ts';
 import { openCorpus } from '../../src/corpus/store.ts';
 import { startEngine } from '../../src/engine.ts';
 import { disposeModel } from '../../src/model/model.ts';
+import { indexName } from '../../src/retrieval/make-index.ts';
 import { type Published, startRefresher } from '../../src/retrieval/refresher-client.ts';
 import { currentIndex, readManifest } from '../../src/retrieval/search.ts';
 import { configSha256, writeSnapshot } from '../../src/retrieval/snapshot.ts';
@@ -104,7 +105,7 @@ async function snapshots(dir: string, times: number) {
   const run = runFolder(dir);
   const config = loadConfig(run.config, []);
   const corpus = openCorpus(run.corpus);
-  const snapshot = (step: number) => join(run.snapshots, String(step));
+  const snapshot = (step: number) => join(run.snapshots, indexName(step));
   for (let step = 1; step <= times; step++) {
     const model = tinyModel(config, corpus.tokenizer.size, step);
     const of = { step, configSha256: configSha256(config), corpusSha256: corpus.sha256 };
@@ -143,13 +144,13 @@ async function hungFor120(t: Tally): Promise<void> {
     [],
     more.flatMap((set) => ['--set', set]),
   );
-  await until(() => jsonLines(refreshes).length > 0 || !started.running(), 60);
+  await until(() => jsonLines(refreshes('pretrain')).length > 0 || !started.running(), 60);
   const [stopped] = started.refreshers();
   signal(stopped, 'SIGSTOP');
-  const indexes = jsonLines(refreshes).length;
+  const indexes = jsonLines(refreshes('pretrain')).length;
   const steps = jsonLines(metrics('pretrain')).length;
   const replaced = await until(
-    () => jsonLines(refreshes).length > indexes + 1 || !started.running(),
+    () => jsonLines(refreshes('pretrain')).length > indexes + 1 || !started.running(),
     180,
     200,
   );
@@ -190,7 +191,7 @@ async function slow(t: Tally, indexes: number): Promise<void> {
       try {
         most = Math.max(most, readdirSync(run.snapshots).filter((name) => /^step-\d+$/.test(name)).length);
       } catch {} // none yet
-      return jsonLines(run.refreshes).length >= indexes || !started.running();
+      return jsonLines(run.refreshes('pretrain')).length >= indexes || !started.running();
     },
     300,
     2,
@@ -198,7 +199,7 @@ async function slow(t: Tally, indexes: number): Promise<void> {
   signal(started.pid, 'SIGTERM');
   const { code } = await started.ended;
   t.check(code === 130, `a slow refresher: exit code ${code}: ${lastLines(started.stderr())}`);
-  const taken = jsonLines(run.refreshes);
+  const taken = jsonLines(run.refreshes('pretrain'));
   const ascending = taken.every(
     ({ step, inUseAt }, i) => step <= inUseAt && step > (taken[i - 1]?.step ?? 0),
   );
@@ -292,9 +293,9 @@ async function many(t: Tally): Promise<void> {
   );
   const { refreshes } = runFolder(dir);
   const at = async (n: number) => {
-    await until(() => jsonLines(refreshes).length >= n || !started.running(), 300, 10);
+    await until(() => jsonLines(refreshes('pretrain')).length >= n || !started.running(), 300, 10);
     const samples: { trainer: number; refresher: number; files: number; childFiles: number }[] = [];
-    while (started.running() && jsonLines(refreshes).length === n) {
+    while (started.running() && jsonLines(refreshes('pretrain')).length === n) {
       const [child] = started.refreshers();
       samples.push({
         trainer: residentMiB(started.pid),
@@ -349,7 +350,7 @@ async function stepTimes(t: Tally, short: boolean): Promise<void> {
     const { code } = await started.ended;
     if (!t.check(code === 0, `step times: exit code ${code}: ${lastLines(started.stderr())}`)) return;
     const at = runFolder(again);
-    ratios.push(ratio(t, jsonLines(at.metrics('pretrain')), jsonLines(at.refreshes)));
+    ratios.push(ratio(t, jsonLines(at.metrics('pretrain')), jsonLines(at.refreshes('pretrain'))));
     if (ratios[ratios.length - 1] <= SLOWER) break;
   }
   const best = Math.min(...ratios);

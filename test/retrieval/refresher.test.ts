@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { Corpus } from '../../src/corpus/store.ts';
 import { disposeModel } from '../../src/model/model.ts';
-import { makeIndex } from '../../src/retrieval/make-index.ts';
+import { indexName, makeIndex } from '../../src/retrieval/make-index.ts';
 import type { FromRefresher, RefresherStart, ToRefresher } from '../../src/retrieval/refresher-client.ts';
 import { currentIndex, openIndex } from '../../src/retrieval/search.ts';
 import { configSha256, writeSnapshot } from '../../src/retrieval/snapshot.ts';
@@ -18,7 +18,7 @@ const folder = temporaryFolder('refresher');
 const run = runFolder(folder);
 const config = runConfig(run, { set: TINY });
 /** Snapshots of step 20, of step 40 with other weights, and of step 50 and 60 that belong to other settings, and to another corpus. */
-const snapshot = (step: number) => join(run.snapshots, `${step}`);
+const snapshot = (step: number) => join(run.snapshots, indexName(step));
 /** What the trainer's own process makes of the same weights. */
 const here = join(folder, 'here');
 let corpus: Corpus;

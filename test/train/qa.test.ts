@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../../src/config.ts';
@@ -7,7 +8,7 @@ import type { Corpus } from '../../src/corpus/store.ts';
 import { answerQuestions } from '../../src/eval/answer.ts';
 import { encode, encoderInput } from '../../src/model/bert.ts';
 import { embedSequences } from '../../src/model/embedder.ts';
-import { describeModel, type Model } from '../../src/model/model.ts';
+import { describeModel, disposeModel, type Model } from '../../src/model/model.ts';
 import { makeIndex } from '../../src/retrieval/make-index.ts';
 import { currentIndex, openIndex, type SearchIndex } from '../../src/retrieval/search.ts';
 import { answerFinder } from '../../src/train/answer-finder.ts';
@@ -76,10 +77,10 @@ const step = async (settings: Config, n = 0) => {
 const sum = (list: number[]) => list.reduce((a, b) => a + b, 0);
 const logSumExp = (list: number[]) => Math.log(sum(list.map(Math.exp)));
 
-function vector(ids: number[], firstSegment: number): number[] {
+function vector(ids: number[], firstSegment: number, of = model, tower = of.queryTower): number[] {
   return tf.tidy(() => {
     const input = encoderInput([Int32Array.from(ids)], [firstSegment]);
-    return [...embedSequences(model.params, model.queryTower, model.embedder, input).dataSync()];
+    return [...embedSequences(of.params, tower, of.embedder, input).dataSync()];
   });
 }
 
@@ -299,6 +300,71 @@ test('the gradients are the slope of the loss, and following them lowers it', as
   assert.ok(losses.at(-1)! < 0.8 * losses[0], losses.join());
 });
 
+for (const sharedTowers of [true, false]) {
+  test(`the document tower trains by the blocks read, ${sharedTowers ? 'shared' : 'a tower of its own'}`, async () => {
+    const settings = {
+      ...vary({ refreshEvery: 1 }),
+      model: { ...config.model, sharedTowers },
+    };
+    const own = tinyModel(settings, corpus.tokenizer.size);
+    const root = join(folder, `towers-${sharedTowers}`);
+    await makeIndex(root, 'index', own, corpus, settings, 0);
+    const index = openIndex(currentIndex(root)!, { expansionSearch: 128 });
+    const step = async (settings: Config) => {
+      const stage = qaStep(own, corpus, index, questions, settings);
+      const result = await stage.step(0);
+      stage.dispose();
+      return result;
+    };
+    const trained = await step(settings);
+    const resting = await step({ ...settings, qa: { ...settings.qa, refreshEvery: null } });
+    for (const [name, value] of Object.entries(resting.figures))
+      assert.ok(Math.abs(trained.figures[name] - value) < 1e-5, `${name} is the same while the index is new`);
+    const names = qaShapes(own, true).map(({ name }) => name);
+    assert.deepEqual(Object.keys(trained.gradients).sort(), [...names].sort());
+    assert.equal(
+      names.length - qaShapes(own).length,
+      sharedTowers ? 0 : qaShapes(own).filter(isTower).length,
+    );
+
+    const tower = Object.entries(trained.gradients).filter(([name]) => name.startsWith(own.documentTower));
+    await assertSlope(own, Object.fromEntries(tower), async () => {
+      const { figures, gradients } = await step(settings);
+      tf.dispose(gradients);
+      return figures.loss;
+    });
+
+    // Moved on from the index: the blocks read, and no others, are scored with what the tower makes of them now.
+    const other = tinyModel(settings, corpus.tokenizer.size, 2);
+    for (const [name, weight] of own.params)
+      if (name.startsWith(own.documentTower)) weight.assign(other.params.get(name)!);
+    const q = vector(asked(questions[0]), asked(questions[0]).length, own);
+    const { blocks } = index.search(Float32Array.from(q), 12);
+    const { cls, sep } = corpus.tokenizer;
+    const scores = [...blocks].map((block, rank) => {
+      const title = [...corpus.titleIds(block)];
+      const ids = [cls, ...title, sep, ...corpus.bodyIds(block), sep];
+      const now = () => vector(ids, title.length + 2, own, own.documentTower);
+      const z = rank < 3 ? now() : [...index.vectors(Int32Array.of(block))];
+      return sum(z.map((value, d) => value * q[d])) / 2;
+    });
+    const answer = corpus.text(blocks[1]).match(/\p{L}{6,}/u)![0];
+    const [question] = encodeQuestions(corpus, [{ ...questions[0], answers: [answer] }]);
+    const right = scores.filter((_, i) => holds(corpus.text(blocks[i]), question.answers));
+    assert.ok(right.length < 12, answer);
+    const one = qaStep(own, corpus, index, [question], { ...settings, qa: { ...settings.qa, batch: 1 } });
+    const { figures, gradients } = await one.step(0);
+    one.dispose();
+    const wanted = logSumExp(scores) - logSumExp(right);
+    assert.ok(Math.abs(figures.retrieverLoss - wanted) < 1e-5 * Math.max(1, wanted), `${wanted}`);
+    tf.dispose([gradients, trained.gradients, resting.gradients]);
+    for (const m of [own, other]) disposeModel(m);
+    index.close();
+  });
+}
+
+const isTower = ({ name }: { name: string }) => /^(embedder|queryEmbedder)\./.test(name);
+
 test('the query tower and the reader are trained, the document tower and unused heads are not', async () => {
   const names = (settings: Config) => qaShapes(describeModel(settings.model, 300)).map(({ name }) => name);
   const parts = (list: string[]) => [...new Set(list.map((name) => name.replace(/\..*/, '')))];
@@ -335,7 +401,7 @@ test('with dropout a step is the same whenever it is taken', async () => {
 
 test('fifty steps leave no tensor behind', async () => {
   const many = encodeQuestions(corpus, world.train);
-  const noisy = { ...vary({ batch: 2 }), model: { ...config.model, dropout: 0.1 } };
+  const noisy = { ...vary({ batch: 2, refreshEvery: 1 }), model: { ...config.model, dropout: 0.1 } };
   const empty = tf.memory().numTensors;
   const stage = qaStep(model, corpus, index, many, noisy);
   tf.dispose((await stage.step(0)).gradients);
