@@ -12,7 +12,7 @@ import {
   readManifest,
   type SearchIndex,
 } from '../retrieval/search.ts';
-import { latestState, stepsDone } from '../train/checkpoints.ts';
+import { latestState, stepsDone, type Which } from '../train/checkpoints.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 
 /** The stages whose retriever can embed the documents: of fine-tuning that which trains the document tower (`qa.refreshEvery`). */
@@ -40,7 +40,7 @@ export async function buildRunIndex(context: Context, from?: RetrieverStage): Pr
   const model = emptyModel(context, corpus);
   try {
     stageWeights(context, stage, corpus, model, retrieverShapes(model));
-    return await build(context, stage, model, corpus);
+    return await build(context, stage, model, corpus, context.config.train.use);
   } finally {
     corpus.close();
   }
@@ -49,12 +49,14 @@ export async function buildRunIndex(context: Context, from?: RetrieverStage): Pr
 /**
  * The index of the model's document tower: the run's current one when the same weights made it of this corpus, with graphs
  * or without as asked for, else a new one, so that a stage never searches with vectors that another retriever left.
+ * @param which checkpoint of the stage the weights are from
  */
 export async function matchingIndex(
   context: Context,
   stage: RetrieverStage,
   model: Model,
   corpus: Corpus,
+  which: Which = context.config.train.use,
 ): Promise<SearchIndex> {
   const { run, config } = context;
   const current = currentIndex(run.index);
@@ -65,7 +67,7 @@ export async function matchingIndex(
     (manifest.graphs.length === 0) !== (config.index.kind === 'exact') ||
     manifest.weightsSha256 !== (await towerFingerprint(model))
   ) {
-    await build(context, stage, model, corpus);
+    await build(context, stage, model, corpus, which);
   }
   return openRunIndex(context, corpus, currentIndex(run.index)!);
 }
@@ -91,12 +93,13 @@ export async function build(
   stage: RetrieverStage,
   model: Model,
   corpus: Corpus,
+  which: Which,
   published?: BuildInput['embeddings'],
 ): Promise<IndexManifest> {
   const { run, config } = context;
   const bar = progress('build-index', corpus.blocks);
   try {
-    const step = stage === 'ict' ? 0 : (stepsDone(run.checkpoint(stage)) ?? 0);
+    const step = stage === 'ict' ? 0 : (stepsDone(run.checkpoint(stage), which) ?? 0);
     const name = indexName(step, stage);
     const done = (blocks: number) => bar.at(blocks);
     const made = await makeIndex(run.index, name, model, corpus, config, step, done, {}, published);

@@ -129,7 +129,7 @@ async function publishedIndex(
       );
       return 0;
     }
-    await build(context, stage, model, corpus, function* (first) {
+    await build(context, stage, model, corpus, 'latest', function* (first) {
       for (let at = first; at < rows; at += PIECE) yield vectors.read(at * P, Math.min(rows, at + PIECE) * P);
     });
     return rows;

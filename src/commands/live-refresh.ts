@@ -57,7 +57,7 @@ export async function firstIndex(
     retrieverShapes(model),
     `remove ${root} to train the stage again`,
   );
-  return matchingIndex(context, stage, model, corpus);
+  return matchingIndex(context, stage, model, corpus, 'latest');
 }
 
 /** The trainer's side of the refresh: hands out snapshots, takes up indexes, and tells how old the one in use is. */

@@ -177,9 +177,9 @@ export function latestState(root: string): State | undefined {
   return hasCheckpoint(root) ? readState(locate(root, 'latest')) : undefined;
 }
 
-/** Steps that the stage's latest checkpoint has behind it; undefined without one. */
-export function stepsDone(root: string): number | undefined {
-  return latestState(root)?.step;
+/** Steps that a checkpoint of the stage has behind it; undefined where the stage has none. */
+export function stepsDone(root: string, which: Which = 'latest'): number | undefined {
+  return hasCheckpoint(root) ? readState(locate(root, which)).step : undefined;
 }
 
 /** The stage's checkpoint, its files' lengths and SHA-256 checked before anything is made of them. */

@@ -1,0 +1,185 @@
+import assert from 'node:assert/strict';
+import { cpSync, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { basename, join } from 'node:path';
+import { after, before, mock, test } from 'node:test';
+import { ask } from '../../src/commands/ask.ts';
+import { type Context, emptyModel, stageWeights } from '../../src/commands/context.ts';
+import { evalExactMatch, evalRecall } from '../../src/commands/eval.ts';
+import { exportRealm } from '../../src/commands/export.ts';
+import { finetuneQa } from '../../src/commands/finetune-qa.ts';
+import { ictWarmup } from '../../src/commands/ict-warmup.ts';
+import { prepareCorpus } from '../../src/commands/prepare.ts';
+import { pretrain } from '../../src/commands/pretrain.ts';
+import { openCorpus } from '../../src/corpus/store.ts';
+import { UserError } from '../../src/errors.ts';
+import { disposeModel, retrieverShapes } from '../../src/model/model.ts';
+import { towerFingerprint } from '../../src/retrieval/make-index.ts';
+import { currentIndex, readManifest } from '../../src/retrieval/search.ts';
+import { type Run, runConfig, runFolder } from '../../src/run.ts';
+import { latestState } from '../../src/train/checkpoints.ts';
+import { generateWorld, writeWorld } from '../../src/world/world.ts';
+import { startTestEngine } from '../support/engine.ts';
+import { TINY, temporaryFolder } from '../support/tiny.ts';
+
+// Fine-tuning that trains the document tower: its index follows it, and is the one that answers come from.
+
+const folder = temporaryFolder('finetune-refresh');
+const STEPS = 5;
+let engine: Context['engine'];
+
+before(async () => {
+  ({ name: engine } = await startTestEngine());
+  writeWorld(generateWorld({ seed: 1, documents: 40, heldOut: 0.2 }), folder);
+  mock.method(process.stderr, 'write', () => true);
+});
+after(() => mock.restoreAll());
+
+/** A run that is pretrained, with settings changed. */
+async function pretrained(name: string, ...set: string[]): Promise<Context> {
+  const run = runFolder(join(folder, name));
+  const optimizer = '{warmupSteps: 0, learningRate: 1e-2}';
+  const config = runConfig(run, {
+    set: [
+      ...TINY,
+      `data.documents=${join(folder, 'documents.jsonl')}`,
+      `data.train=${join(folder, 'questions.train.jsonl')}`,
+      `data.test=${join(folder, 'questions.test.jsonl')}`,
+      'model.dropout=0.1',
+      `ict={steps: 2, batch: 8, optimizer: ${optimizer}}`,
+      `pretrain={steps: 2, batch: 2, candidates: 3, optimizer: ${optimizer}}`,
+      'refresh={every: 2, mode: sync}',
+      `qa={steps: ${STEPS}, batch: 2, retrieverBlocks: 10, readerBlocks: 2, readerTokens: 104, optimizer: ${optimizer}}`,
+      'qa.refreshEvery=2',
+      'train={logEvery: 1, saveEvery: 2}',
+      ...set,
+    ],
+  });
+  const context = { run, config, engine };
+  await prepareCorpus(run, config);
+  await ictWarmup(context);
+  await pretrain(context);
+  return context;
+}
+
+/** The same run in another folder. */
+function copy({ run, ...rest }: Context, name: string): Context {
+  cpSync(run.dir, join(folder, name), { recursive: true });
+  return { ...rest, run: runFolder(join(folder, name)) };
+}
+
+function lines(path: string): Record<string, number>[] {
+  const text = existsSync(path) ? readFileSync(path, 'utf8').trimEnd() : '';
+  return text === '' ? [] : text.split('\n').map((line) => JSON.parse(line));
+}
+
+/** What the stage leaves, but for what depends on the clock. */
+function outcome({ run }: Context) {
+  const withoutClock = (path: string) =>
+    lines(path).map((line) => Object.entries(line).filter(([name]) => !/second/i.test(name)));
+  return {
+    weights: latestState(run.checkpoint('qa'))!.files['model.safetensors'].sha256,
+    metrics: withoutClock(run.metrics('qa')),
+    refreshes: withoutClock(run.refreshes('qa')),
+    index: [basename(currentIndex(run.index)!), current(run).weightsSha256],
+  };
+}
+
+const current = ({ index }: Run) => readManifest(currentIndex(index)!);
+
+/** `towerFingerprint` of the document tower that fine-tuning has left. */
+async function tunedTower(context: Context): Promise<string> {
+  const corpus = openCorpus(context.run.corpus);
+  const model = emptyModel(context, corpus);
+  stageWeights(context, 'qa', corpus, model, retrieverShapes(model));
+  const sha256 = await towerFingerprint(model);
+  disposeModel(model);
+  corpus.close();
+  return sha256;
+}
+
+for (const sharedTowers of [true, false]) {
+  test(`the index follows the document tower, ${sharedTowers ? 'shared' : 'a tower of its own'}`, async () => {
+    const main = await pretrained(`main-${sharedTowers}`, `model.sharedTowers=${sharedTowers}`);
+    const again = copy(main, `again-${sharedTowers}`);
+    const { run } = main;
+    const before = current(run).weightsSha256;
+    assert.equal((await finetuneQa(main)).stopped, false);
+
+    const { refreshes, metrics } = outcome(main);
+    const at = (name: string, all: [string, unknown][][]) =>
+      all.map((line) => Object.fromEntries(line)[name]);
+    assert.deepEqual(at('name', refreshes), ['qa-step-0000002', 'qa-step-0000004']);
+    assert.deepEqual(at('inUseAt', refreshes), [2, 4]);
+    assert.deepEqual(at('indexAgeSteps', metrics), [0, 1, 0, 1, 0]);
+    assert.equal(latestState(run.checkpoint('qa'))!.index, 'qa-step-0000004');
+    assert.deepEqual(readdirSync(run.snapshots), []);
+    assert.ok(existsSync(join(run.index, latestState(run.checkpoint('pretrain'))!.index!)));
+
+    // Done, the index is that of the weights left, and evaluations use it whatever is current.
+    const tower = await tunedTower(main);
+    assert.notEqual(tower, before);
+    assert.deepEqual(
+      [basename(currentIndex(run.index)!), current(run).weightsSha256],
+      ['qa-step-0000005', tower],
+    );
+    const { createdAt } = current(run);
+    const figures = await evalExactMatch(main);
+    const answers = await ask(main, 'Who wrote it?');
+    assert.equal(current(run).createdAt, createdAt, 'nothing is embedded again');
+    await evalRecall(main, 'pretrain');
+    assert.equal(current(run).weightsSha256, before);
+    assert.deepEqual(await ask(main, 'Who wrote it?'), answers);
+    assert.deepEqual(await evalExactMatch(main), figures);
+    assert.equal(current(run).weightsSha256, tower);
+    await exportRealm(main, join(folder, `exported-${sharedTowers}`));
+
+    // Stopped and gone on with, it comes to the same end.
+    const stop = setInterval(() => {
+      if (lines(again.run.metrics('qa')).length >= 3) process.emit('SIGTERM');
+    }, 1);
+    const cut = await finetuneQa(again);
+    clearInterval(stop);
+    assert.equal(cut.stopped, true);
+    const { step, index } = latestState(again.run.checkpoint('qa'))!;
+    assert.ok(step >= 3 && step < STEPS);
+    assert.equal(index, step < 4 ? 'qa-step-0000002' : 'qa-step-0000004');
+    await evalExactMatch(again); // with an index of its own, made in between
+    assert.equal((await finetuneQa(again)).stopped, false);
+    assert.deepEqual(outcome(again), outcome(main));
+  });
+}
+
+test('the stage goes on as it was begun: with the document tower trained, or at rest', async () => {
+  const main = await pretrained('rest', 'qa.refreshEvery=null');
+  const trained = { ...main, config: { ...main.config, qa: { ...main.config.qa, refreshEvery: 2 } } };
+  const other = copy(main, 'rest-trained');
+  const before = current(main.run);
+  await finetuneQa(main);
+  assert.deepEqual(current(main.run), before, 'the index stays');
+  assert.equal(existsSync(main.run.refreshes('qa')), false);
+  assert.notEqual(
+    await tunedTower(main),
+    before.weightsSha256,
+    'the query tower, which is shared, has moved on',
+  );
+  const refused = (told: RegExp) => (error: unknown) =>
+    error instanceof UserError && told.test(error.message);
+  await assert.rejects(finetuneQa(trained), refused(/begun without qa\.refreshEvery.*--resume none/));
+  await finetuneQa({ ...trained, run: other.run });
+  await assert.rejects(finetuneQa(other), refused(/begun with qa\.refreshEvery.*--resume none/));
+});
+
+test('an index that is gone is made again from the weights of the checkpoint', async () => {
+  const main = await pretrained('gone', 'refresh.mode=off');
+  const stop = setInterval(() => {
+    if (lines(main.run.metrics('qa')).length >= 1) process.emit('SIGTERM');
+  }, 1);
+  const cut = await finetuneQa(main);
+  clearInterval(stop);
+  assert.equal(cut.stopped, true);
+  const { step } = latestState(main.run.checkpoint('qa'))!;
+  rmSync(main.run.index, { recursive: true });
+  assert.equal((await finetuneQa(main)).stopped, false);
+  assert.ok(existsSync(join(main.run.index, `qa-step-000000${step}`)));
+  assert.equal(current(main.run).weightsSha256, await tunedTower(main));
+});
