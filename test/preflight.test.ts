@@ -221,6 +221,26 @@ test('memory falls with the setting that a warning names', () => {
   assert.ok(memory('build-index', 'index.scalar=f16') < memory('build-index', 'index.scalar=f32'));
 });
 
+test('fine-tuning that trains the document tower takes the memory of a refresher, an index more, and longer steps', () => {
+  const tuning = (...set: string[]) =>
+    preflight(loadConfig('configs/nq.yaml', set), WIKIPEDIA, MACHINE).stages.find(
+      (s) => s.stage === 'finetune-qa',
+    )!;
+  const rest = tuning('model.sharedTowers=false');
+  const trained = tuning('model.sharedTowers=false', 'qa.refreshEvery=5000');
+  const config = loadConfig('configs/nq.yaml', []);
+  const { vectors, graph, hashes } = indexBytes(config, WIKIPEDIA.blocks);
+  const tower = parametersOf(config.model, WIKIPEDIA.vocabulary).retriever;
+  near(trained.of.optimizer - rest.of.optimizer, 8 * tower, 0.001, 'moments of the tower');
+  const kept = config.train.keep + 1;
+  near(trained.disk - rest.disk, vectors + graph + hashes + kept * 12 * tower, 0.001, 'disk');
+  assert.ok(trained.of.refresher > 4 * tower && rest.of.refresher === 0);
+  assert.ok(trained.of.activations > rest.of.activations && trained.stepSeconds! > rest.stepSeconds!);
+  assert.ok(trained.seconds > trained.steps! * trained.stepSeconds!);
+  const { warnings } = preflight(loadConfig('configs/nq.yaml', ['qa.refreshEvery=1']), WIKIPEDIA, MACHINE);
+  assert.match(warnings.join('\n'), /raise qa\.refreshEvery to \d+/);
+});
+
 test('the demo: figures near those of a finished run', async () => {
   // Files of a demo of seed 1: two indexes, and checkpoints: one of ict, two of pretrain, and two of qa, which might have
   // been three, had the best not been one of the last two.
