@@ -179,7 +179,7 @@ const schema = section({
     readerBlocks: count(5),
     /** Train too with the blocks of a question's own document ("passage_id") that hold an answer; not so in ORQA. */
     gold: z.boolean().default(false),
-    /** BM25's best blocks without an answer that the retriever's loss has besides; not so in ORQA. */
+    /** Blocks without an answer that the retriever's loss has besides, DPR's where its questions name them, else BM25's best; not so in ORQA. */
     hardNegatives: count(0, 0, 1000),
     /**
      * Train the document tower too, and refresh the index every so many steps (or by a schedule) as the other settings of

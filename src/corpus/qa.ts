@@ -23,6 +23,8 @@ export interface Question extends Accepted {
   question: string;
   /** Id of the document that holds the answer, where the data set tells. */
   passageId?: string;
+  /** Ids of documents that look right and are not, the most alike first, where the data set names such. */
+  negativeIds?: string[];
 }
 
 /** Questions of a file, and how many of it were left out because no answer is given for them (SQuAD 2.0, KILT). */
@@ -66,7 +68,7 @@ export async function readQuestionFile(
     }
     questions.push(question);
     held += OVERHEAD + question.question.length;
-    for (const answer of question.answers) held += answer.length;
+    for (const text of [...question.answers, ...(question.negativeIds ?? [])]) held += text.length;
     if (held > HELD_LIMIT) {
       throw new UserError(`${path}: holds more than ${HELD_LIMIT >> 20} MiB of questions; split it`);
     }

@@ -28,24 +28,32 @@ export function joinCandidates(
   return [...new Set([...rest.slice(0, before), ...moved, ...rest.slice(before), ...gold, ...negatives])];
 }
 
+/** The blocks of the documents with these ids, in their order. Goes through the whole corpus once. */
+function blocksOf(corpus: Corpus, ids: Iterable<string>): Map<string, number[]> {
+  const blocks = new Map<string, number[]>();
+  for (const id of ids) blocks.set(id, []);
+  for (let block = 0; blocks.size > 0 && block < corpus.blocks; block++) {
+    blocks.get(corpus.documentId(block))?.push(block);
+  }
+  return blocks;
+}
+
+const isFound = (blocks: Map<string, number[]>) => [...blocks.values()].some((own) => own.length > 0);
+
 /**
  * The blocks of each question's own document (`passageId`) that hold an answer, in their order; none where there is none.
- * Goes through the whole corpus once. A `UserError` where no question's document is in it.
+ * A `UserError` where no question's document is in the corpus.
  */
 export function goldBlocks(
   corpus: Corpus,
   questions: readonly EncodedQuestion[],
   hasAnswer: HasAnswer,
 ): (question: EncodedQuestion) => number[] {
-  const blocks = new Map<string, number[]>();
-  for (const { passageId } of questions) if (passageId !== undefined) blocks.set(passageId, []);
-  let found = 0;
-  for (let block = 0; blocks.size > 0 && block < corpus.blocks; block++) {
-    const own = blocks.get(corpus.documentId(block));
-    own?.push(block);
-    if (own) found++;
-  }
-  if (found === 0) {
+  const blocks = blocksOf(
+    corpus,
+    questions.flatMap(({ passageId }) => passageId ?? []),
+  );
+  if (!isFound(blocks)) {
     throw new UserError(
       `qa.gold: ${blocks.size === 0 ? 'no training question names its document' : 'none of the documents that the training questions name is in the corpus'}; give questions with "passage_id", or leave qa.gold false`,
     );
@@ -57,23 +65,35 @@ export function goldBlocks(
 /** How many of BM25's best are looked through for those without an answer, beside the number wanted. */
 const SPARE = 50;
 
-/** The `n` best blocks by BM25 that hold no answer, for each question: searched for once. */
+/**
+ * At most `n` blocks without an answer for each question: of the first `n` documents that its data set names
+ * (`negativeIds`), or where it names none in the corpus, the best by BM25, searched for once. A corpus too large for
+ * BM25 leaves such questions without; a `UserError` where that is all of them.
+ */
 export function hardNegatives(
   corpus: Corpus,
+  questions: readonly EncodedQuestion[],
   n: number,
   hasAnswer: HasAnswer,
 ): (question: EncodedQuestion) => number[] {
-  if (corpus.blocks > BM25_LIMIT) {
+  const idsOf = ({ negativeIds = [] }: EncodedQuestion) => negativeIds.slice(0, n);
+  const named = blocksOf(corpus, questions.flatMap(idsOf));
+  const namedFor = (question: EncodedQuestion) => idsOf(question).flatMap((id) => named.get(id) ?? []);
+  if (corpus.blocks > BM25_LIMIT && !isFound(named)) {
     throw new UserError(
-      `qa.hardNegatives: BM25 keeps its index in memory and takes at most ${BM25_LIMIT} blocks, the corpus has ${corpus.blocks}; set it to 0`,
+      `qa.hardNegatives: BM25 keeps its index in memory and takes at most ${BM25_LIMIT} blocks, the corpus has ${corpus.blocks}; set it to 0, or give DPR's questions with "hard_negative_ctxs" of this corpus`,
     );
   }
-  const search = bm25(corpus);
+  const search =
+    corpus.blocks <= BM25_LIMIT && questions.some((question) => namedFor(question).length === 0)
+      ? bm25(corpus)
+      : () => [];
   const known = new WeakMap<EncodedQuestion, number[]>();
   return (question) => {
     let blocks = known.get(question);
     if (!blocks) {
-      blocks = search(question.question, n + SPARE)
+      const all = namedFor(question);
+      blocks = (all.length > 0 ? all : search(question.question, n + SPARE))
         .filter((block) => !hasAnswer(block, question))
         .slice(0, n);
       known.set(question, blocks);
@@ -91,7 +111,7 @@ export function candidateMaker(
 ): (question: EncodedQuestion, retrieved: readonly number[]) => number[] {
   const none = () => [];
   const golds = gold ? goldBlocks(corpus, questions, hasAnswer) : none;
-  const negatives = n > 0 ? hardNegatives(corpus, n, hasAnswer) : none;
+  const negatives = n > 0 ? hardNegatives(corpus, questions, n, hasAnswer) : none;
   return (question, retrieved) =>
     joinCandidates(retrieved, golds(question), negatives(question), readerBlocks);
 }

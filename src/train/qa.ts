@@ -23,10 +23,7 @@ import { candidateMaker } from './qa-candidates.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
 
 /** A question as the model takes it: tokenised once, its answers both as text and as word pieces. */
-export interface EncodedQuestion extends Accepted {
-  question: string;
-  /** See `Question`. */
-  passageId?: string;
+export interface EncodedQuestion extends Pick<Question, 'question' | 'passageId' | 'negativeIds'>, Accepted {
   ids: Int32Array;
   /** None where the answers are expressions: what these match is another text in every block. */
   answerIds: Int32Array[];
@@ -37,9 +34,10 @@ export function encodeQuestions(
   corpus: Corpus,
   questions: readonly (Omit<Question, 'answerKind'> & Partial<Accepted>)[],
 ): EncodedQuestion[] {
-  return questions.map(({ question, passageId, answers, answerKind = 'string' }) => ({
+  return questions.map(({ question, passageId, negativeIds, answers, answerKind = 'string' }) => ({
     question,
     passageId,
+    negativeIds,
     answers,
     answerKind,
     ids: corpus.tokenizer.encode(question).ids,

@@ -179,19 +179,29 @@ test('SQuAD, whose unanswerable questions are left out and counted', async () =>
   });
 });
 
-test("DPR's training file", async () => {
+test("DPR's training file, with the passages that it names", async () => {
   const ctx = { title: 'T', text: 'a ] } "', score: 1000, title_score: 1, passage_id: '7' };
+  const newer = { title: 'T', text: 'b', score: 9, psg_id: 12 };
   const list = [
     {
       dataset: 'nq_train_psgs_w100',
       question: 'who’s big',
       answers: ['A', 'B'],
-      positive_ctxs: [ctx],
+      positive_ctxs: [ctx, newer],
       negative_ctxs: [ctx],
       hard_negative_ctxs: [],
     },
+    {
+      question: 'when',
+      answers: ['C'],
+      positive_ctxs: [],
+      hard_negative_ctxs: [newer, { title: 'T', text: 'no id' }, ctx],
+    },
   ];
-  const expected = [question("who's big", 'A', 'B')];
+  const expected = [
+    { ...question("who's big", 'A', 'B'), passageId: '7' },
+    { ...question('when', 'C'), negativeIds: ['12', '7'] },
+  ];
   const name = 'biencoder-nq-train.json';
   assert.deepEqual(await read(JSON.stringify(list), name), expected);
   assert.deepEqual(await read(gzipSync(JSON.stringify(list, null, 4)), `${name}.gz`), expected);

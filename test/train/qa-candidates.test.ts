@@ -65,13 +65,39 @@ test('hard negatives are the best by words that hold no answer', () => {
     { question: text, answers: [text.slice(0, text.indexOf(' ', 30))] },
   ]);
   const has = answerFinder(corpus);
-  const negatives = hardNegatives(corpus, 3, has)(question);
+  const negatives = hardNegatives(corpus, [question, right], 3, has)(question);
   assert.deepEqual([negatives.length, negatives[0]], [3, 4]);
-  const others = hardNegatives(corpus, 3, has)(right);
+  const others = hardNegatives(corpus, [question, right], 3, has)(right);
   assert.deepEqual(others.slice(0, 2), negatives.slice(1));
   assert.ok(others.length === 3 && others.every((b) => !has(b, right)));
   const huge = { ...corpus, blocks: 1e6 };
-  assert.throws(() => hardNegatives(huge, 1, has), /takes at most 500000 blocks/);
+  assert.throws(() => hardNegatives(huge, [question], 1, has), /takes at most 500000 blocks/);
+});
+
+test('hard negatives that the data set names come before those found by words', () => {
+  const documents = [...new Set(Array.from({ length: corpus.blocks }, (_, b) => corpus.documentId(b)))];
+  const blocksOf = (id: string) =>
+    Array.from({ length: corpus.blocks }, (_, b) => b).filter((b) => corpus.documentId(b) === id);
+  const [a, b, c] = documents.slice(6);
+  const text = corpus.text(4);
+  const wrong = { question: text, answers: ['zzz'] };
+  const [first] = blocksOf(a);
+  const [named, unknown, right] = encodeQuestions(corpus, [
+    { ...wrong, negativeIds: ['nowhere', b, a, c] },
+    { ...wrong, negativeIds: ['nowhere'] },
+    { question: text, answers: [corpus.text(first)], negativeIds: [a, b] },
+  ]);
+  const has = answerFinder(corpus);
+  const negatives = hardNegatives(corpus, [named, unknown, right], 3, has);
+  assert.deepEqual(negatives(named), [...blocksOf(b), ...blocksOf(a)].slice(0, 3));
+  assert.equal(negatives(unknown)[0], 4, 'by words');
+  assert.deepEqual(negatives(right), [...blocksOf(a).slice(1), ...blocksOf(b)].slice(0, 3));
+  // Without BM25 those who have none go without.
+  const documentId = (block: number) => (block < corpus.blocks ? corpus.documentId(block) : '');
+  const huge = { ...corpus, documentId, blocks: 1e6 };
+  const ofHuge = hardNegatives(huge, [named, unknown], 3, has);
+  assert.deepEqual(ofHuge(named), negatives(named));
+  assert.deepEqual(ofHuge(unknown), []);
 });
 
 test('answers are found as in the texts themselves, of which each is read once', () => {

@@ -234,7 +234,7 @@ test('gold blocks are read and are right answers of the retriever, hard negative
   };
   // By hand: the four best, the gold blocks and BM25's.
   const has = answerFinder(corpus);
-  const negatives = hardNegatives(corpus, 5, has)(gold);
+  const negatives = hardNegatives(corpus, [gold], 5, has)(gold);
   const scores = new Map(ranking(gold).map(({ block, score }) => [block, score]));
   const best = ranking(gold)
     .slice(0, 4)
