@@ -156,6 +156,17 @@ test('prepare --json prints one JSON document on stdout; --seed and --set are ke
   assert.deepEqual([config.seed, config.text.blockTokens, config.model.hidden], [7, 64, 8]);
 });
 
+test('--refresh-every of finetune-qa is qa.refreshEvery, a number of steps or a schedule', async () => {
+  const run = join(root, 'run');
+  const tune = (every: string) =>
+    realm('finetune-qa', '--run', run, '--engine', 'cpu', '--refresh-every', every);
+  const { code, err } = await tune('0');
+  assert.equal(code, 2);
+  assert.match(err, /qa\.refreshEvery: .*got 0$/m);
+  assert.match((await tune('0-40:20,40-:10')).err, /data\.train names no file/);
+  assert.equal(loadConfig(join(run, 'config.yaml'), []).qa.refreshEvery, '0-40:20,40-:10');
+});
+
 test('a signal while training saves, exits 130 and says so; the same command goes on', async () => {
   const run = join(root, 'run');
   const engine = process.env.REALM_ENGINE ?? 'auto';
