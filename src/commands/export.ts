@@ -11,7 +11,7 @@ import {
 } from '../model/export-realm.ts';
 import { disposeModel, pretrainedShapes, retrieverShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
-import { retrieverBeforeQa } from './build-index.ts';
+import { newestRetriever } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { fineTuned } from './eval.ts';
 
@@ -22,8 +22,8 @@ export interface ExportedPart {
 }
 
 /**
- * Writes what a run has trained as folders that Hugging Face's REALM classes load: of the retriever before fine-tuning
- * `embedder` and `scorer`, of pretraining `encoder`, of fine-tuning `reader` and `openqa`, which answers from the corpus.
+ * Writes what a run has trained as folders that Hugging Face's REALM classes load: of the newest retriever `embedder` and
+ * `scorer`, of pretraining `encoder`, of fine-tuning `reader` and `openqa`, which answers from the corpus.
  */
 export async function exportRealm(context: Context, to: string): Promise<ExportedPart[]> {
   if (existsSync(to) && readdirSync(to).length > 0 && !existsSync(join(to, 'embedder', 'config.json'))) {
@@ -31,10 +31,13 @@ export async function exportRealm(context: Context, to: string): Promise<Exporte
   }
   const corpus = runCorpus(context);
   const run = { vocab: corpus.tokenizer, config: context.config };
-  const stage = retrieverBeforeQa(context);
   const model = emptyModel(context, corpus);
-  const pretrained = stage === 'pretrain';
-  stageWeights(context, stage, corpus, model, pretrained ? pretrainedShapes(model) : retrieverShapes(model));
+  const pretrained = hasWeights(context, 'pretrain');
+  stageWeights(context, newestRetriever(context), corpus, model, retrieverShapes(model));
+  if (pretrained) {
+    const reader = pretrainedShapes(model).filter(({ name }) => name.startsWith(model.readerTower));
+    stageWeights(context, 'pretrain', corpus, model, reader);
+  }
   const { layerNormEps, projectionLayerNormEps } = model.embedder;
   if (layerNormEps !== projectionLayerNormEps) {
     say(

@@ -3,7 +3,7 @@ import { cpSync, existsSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { after, before, mock, test } from 'node:test';
 import { ask } from '../../src/commands/ask.ts';
-import { type Context, emptyModel, stageWeights } from '../../src/commands/context.ts';
+import { type Context, emptyModel, firstWeights, stageWeights } from '../../src/commands/context.ts';
 import { evalExactMatch, evalRecall } from '../../src/commands/eval.ts';
 import { exportRealm } from '../../src/commands/export.ts';
 import { finetuneQa } from '../../src/commands/finetune-qa.ts';
@@ -45,6 +45,7 @@ async function pretrained(name: string, ...set: string[]): Promise<Context> {
       `data.train=${join(folder, 'questions.train.jsonl')}`,
       `data.test=${join(folder, 'questions.test.jsonl')}`,
       'model.dropout=0.1',
+      'model.projectionLayerNormEps=1e-12',
       `ict={steps: 2, batch: 8, optimizer: ${optimizer}}`,
       `pretrain={steps: 2, batch: 2, candidates: 3, optimizer: ${optimizer}}`,
       'refresh={every: 2, mode: sync}',
@@ -97,6 +98,18 @@ async function tunedTower(context: Context): Promise<string> {
   return sha256;
 }
 
+/** `towerFingerprint` of a document tower that starts from an exported folder. */
+async function towerOf(initial: string, context: Context): Promise<string> {
+  const corpus = openCorpus(context.run.corpus);
+  const config = { ...context.config, model: { ...context.config.model, initial } };
+  const model = emptyModel({ ...context, config }, corpus);
+  firstWeights({ ...context, config }, model, retrieverShapes(model));
+  const sha256 = await towerFingerprint(model);
+  disposeModel(model);
+  corpus.close();
+  return sha256;
+}
+
 for (const sharedTowers of [true, false]) {
   test(`the index follows the document tower, ${sharedTowers ? 'shared' : 'a tower of its own'}`, async () => {
     const main = await pretrained(`main-${sharedTowers}`, `model.sharedTowers=${sharedTowers}`);
@@ -131,7 +144,10 @@ for (const sharedTowers of [true, false]) {
     assert.deepEqual(await ask(main, 'Who wrote it?'), answers);
     assert.deepEqual(await evalExactMatch(main), figures);
     assert.equal(current(run).weightsSha256, tower);
-    await exportRealm(main, join(folder, `exported-${sharedTowers}`));
+    // The tower exported is the one that made the vectors exported beside it.
+    const to = join(folder, `exported-${sharedTowers}`);
+    await exportRealm(main, to);
+    assert.equal(await towerOf(join(to, 'embedder'), main), tower);
 
     // Stopped and gone on with, it comes to the same end.
     const stop = setInterval(() => {
