@@ -145,7 +145,7 @@ export const CATALOGUE: Record<string, DataSet> = {
       dpr('data/retriever/nq-test.qa.csv'),
     ],
   },
-  'dpr-wikipedia': {
+  wikipedia: {
     what: 'English Wikipedia of December 2018 as 21,015,324 passages of 100 words (DPR)',
     licence: 'CC BY-SA 3.0 (Wikipedia), CC BY-NC 4.0 (DPR)',
     files: [
