@@ -75,7 +75,9 @@ async function hung(t: Tally, times: number): Promise<void> {
     await until(() => working, 120);
     for (const pid of refreshersOf(process.pid)) signal(pid, 'SIGSTOP');
     if (!(await until(() => published.length === i, 240))) {
-      t.fail(`a hung refresher: no new index after four minutes; ${failures.join(' | ') || 'nothing was said'}`);
+      t.fail(
+        `a hung refresher: no new index after four minutes; ${failures.join(' | ') || 'nothing was said'}`,
+      );
       break;
     }
     // It may have published in the very moment in which it was stopped: then the next request finds it stuck.
