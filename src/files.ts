@@ -175,6 +175,22 @@ export function discard(aside: string): void {
   } catch {}
 }
 
+/**
+ * Removes a folder, if it is there. It loses its name first: a kill in between leaves nothing under it, and what is left
+ * aside `recoverFolders` removes.
+ */
+export function removeFolder(dir: string): void {
+  const aside = `${dir}.${process.pid}.tmp`;
+  rmSync(aside, { recursive: true, force: true });
+  try {
+    renameSync(dir, aside);
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return;
+    throw error;
+  }
+  rmSync(aside, { recursive: true, force: true });
+}
+
 /** A file where the folder is to be is somebody's, and not ours to replace. */
 export function needNoFile(dir: string): void {
   if (!existsSync(dir) || statSync(dir).isDirectory()) return;

@@ -13,8 +13,16 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
+import { pathToFileURL } from 'node:url';
 import { UserError } from '../src/errors.ts';
-import { inside, readText, recoverFolders, replaceFolder, writeFolderAtomic } from '../src/files.ts';
+import {
+  inside,
+  readText,
+  recoverFolders,
+  removeFolder,
+  replaceFolder,
+  writeFolderAtomic,
+} from '../src/files.ts';
 
 let dir: string;
 beforeEach(() => {
@@ -52,6 +60,26 @@ test('what killed writers left beside a whole folder goes, what living ones have
   recoverFolders(dir);
   assert.deepEqual(readdirSync(dir).sort(), ['ict', 'notes.old', `qa.${process.ppid}.tmp`, 'step-1.part']);
   assert.equal(text('ict'), 'whole');
+});
+
+test('a folder that is being removed is not found half removed under its name', () => {
+  folder('step-1', 'whole');
+  const files = pathToFileURL(join(import.meta.dirname, '../src/files.ts'));
+  const script = `
+    import fs from 'node:fs';
+    import { syncBuiltinESMExports } from 'node:module';
+    import { removeFolder } from '${files}';
+    const remove = fs.rmSync;
+    fs.rmSync = (path, options) => (fs.existsSync(path) ? process.kill(process.pid, 'SIGKILL') : remove(path, options));
+    syncBuiltinESMExports();
+    removeFolder(${JSON.stringify(join(dir, 'step-1'))});`;
+  const run = ['--import', 'tsx', '--input-type=module', '-e', script];
+  const { signal, pid, stderr } = spawnSync(process.execPath, run, { encoding: 'utf8' });
+  assert.equal(signal, 'SIGKILL', stderr);
+  assert.deepEqual(readdirSync(dir), [`step-1.${pid}.tmp`]);
+  recoverFolders(dir);
+  assert.deepEqual(readdirSync(dir), []);
+  removeFolder(join(dir, 'step-1')); // is not there
 });
 
 test('a folder is replaced whole, and stays as it was when filling fails', async () => {

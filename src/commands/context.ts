@@ -1,10 +1,11 @@
-import { existsSync, rmSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { totalmem } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Config } from '../config.ts';
 import { type Corpus, openCorpus } from '../corpus/store.ts';
 import { type EngineName, startEngine } from '../engine.ts';
 import { UserError } from '../errors.ts';
+import { recoverFolders, removeFolder } from '../files.ts';
 import type { Shape } from '../model/bert.ts';
 import { loadWeights } from '../model/checkpoint.ts';
 import { type ImportConfig, type ImportedBert, importBert, type Tower } from '../model/import-bert.ts';
@@ -146,8 +147,11 @@ export function loopSettings({ run, config }: Context, stage: Stage, corpus: Cor
 /** `--resume`: back to an earlier checkpoint of the stage, or to its beginning. */
 export function goBack({ run }: Context, stage: Stage, to: Which | 'none' | undefined): void {
   if (to === undefined || to === 'latest') return;
-  if (to === 'none') rmSync(run.checkpoint(stage), { recursive: true, force: true });
-  else goBackTo(run.checkpoint(stage), to);
+  const root = run.checkpoint(stage);
+  if (to === 'none') {
+    recoverFolders(dirname(root));
+    removeFolder(root);
+  } else goBackTo(root, to);
 }
 
 const COMMAND: Record<Stage, string> = {

@@ -9,6 +9,7 @@ import {
   readJson,
   readText,
   recoverFolders,
+  removeFolder,
   syncFolder,
   writeFileAtomic,
 } from '../files.ts';
@@ -109,7 +110,7 @@ export function pruneIndexes(indexRoot: string, keep: number, inUse: readonly st
   const held = new Set([...inUse, ...(current ? [basename(current)] : [])]);
   const folders = indexFolders(indexRoot);
   for (const { name } of folders.slice(keep)) {
-    if (!held.has(name)) rmSync(join(indexRoot, name), { recursive: true, force: true });
+    if (!held.has(name)) removeFolder(join(indexRoot, name));
   }
 }
 

@@ -8,6 +8,7 @@ import {
   readJson,
   readText,
   recoverFolders,
+  removeFolder,
   sha256File,
   writeFileAtomic,
   writeFolderAtomic,
@@ -115,8 +116,7 @@ export async function saveCheckpoint(
     point(root, 'latest', name);
   }
   const held = new Set([...POINTERS.map((p) => pointed(root, p)), ...names(root).slice(-keep)]);
-  for (const old of names(root))
-    if (!held.has(old)) rmSync(join(root, old), { recursive: true, force: true });
+  for (const old of names(root)) if (!held.has(old)) removeFolder(join(root, old));
 }
 
 /** Minus infinity where it cannot be told: then any other checkpoint is better. */
@@ -251,5 +251,5 @@ export function goBackTo(root: string, which: Which): void {
   }
   if (later.includes(pointed(root, 'before-skipping') ?? ''))
     rmSync(join(root, 'before-skipping'), { force: true });
-  for (const name of later) rmSync(join(root, name), { recursive: true, force: true });
+  for (const name of later) removeFolder(join(root, name));
 }

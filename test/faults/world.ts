@@ -48,7 +48,7 @@ export function settings({ documents = 200, more = [] as readonly string[] } = {
     'ict={steps: 60, batch: 8, chunk: 4, optimizer: {warmupSteps: 0, learningRate: 1e-3}}',
     'pretrain={steps: 40, batch: 4, microBatch: 2, candidates: 3, optimizer: {warmupSteps: 0, learningRate: 1e-2}}',
     'refresh={every: 5, mode: sync}',
-    'qa={steps: 60, batch: 2, retrieverBlocks: 10, readerBlocks: 2, readerTokens: 104}',
+    'qa={steps: 60, batch: 2, retrieverBlocks: 10, readerBlocks: 2, readerTokens: 104, refreshEvery: 20}',
     'index.tokensPerBatch=512',
     'train={logEvery: 1, saveEvery: 6}',
     ...more,
