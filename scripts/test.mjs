@@ -32,8 +32,14 @@ function run(engine, names) {
   if (names.length === 0) return false;
   console.log(`\n${names.length} test files, engine ${engine}`);
   // A test that hangs fails after ten minutes, which none needs on the slowest machine.
-  const flags = ['--import', 'tsx', '--test', '--test-reporter=spec', '--test-concurrency=2'];
-  flags.push('--test-timeout=600000');
+  const flags = [
+    '--import',
+    'tsx',
+    '--test',
+    '--test-reporter=spec',
+    '--test-concurrency=2',
+    '--test-timeout=600000',
+  ];
   const env = { ...process.env, REALM_ENGINE: engine };
   const { status } = spawnSync(process.execPath, [...flags, ...names], { cwd: root, env, stdio: 'inherit' });
   return status !== 0;

@@ -92,6 +92,32 @@ export async function writeFolderAtomic<T>(dir: string, fill: (aside: string) =>
   }
 }
 
+/** Of the folder that `writeFolderResumable` fills, beside the one it becomes. */
+export const PART = '.part';
+
+/** In that folder: how far it has come, in whatever form its writer reads. */
+export const RESUME = 'resume.json';
+
+/**
+ * As `writeFolderAtomic`, but what `fill` has noted in RESUME of the folder `dir`.part stays when it fails or is killed, for
+ * the next one to go on with. Only one process may fill it at a time.
+ */
+export async function writeFolderResumable<T>(dir: string, fill: (part: string) => Promise<T>): Promise<T> {
+  const part = `${dir}${PART}`;
+  try {
+    recoverFolders(dirname(dir));
+    needNoFile(dir);
+    const result = await fill(part);
+    replaceFolder(part, dir);
+    // Last: a kill before it costs nothing.
+    rmSync(join(dir, RESUME), { force: true });
+    return result;
+  } catch (error) {
+    if (!existsSync(join(part, RESUME))) discard(part);
+    throw explainWrite(dir, error);
+  }
+}
+
 /** Makes a folder with those above it; one that stands is as good. */
 export function makeFolder(dir: string): void {
   try {
@@ -169,7 +195,7 @@ export function readFully(fd: number, bytes: Uint8Array, position: number): void
 }
 
 /** Removes what was not finished. Where even that fails, as below a file, the first failure is the one to tell. */
-export function discard(aside: string): void {
+function discard(aside: string): void {
   try {
     rmSync(aside, { recursive: true, force: true });
   } catch {}
@@ -192,7 +218,7 @@ export function removeFolder(dir: string): void {
 }
 
 /** A file where the folder is to be is somebody's, and not ours to replace. */
-export function needNoFile(dir: string): void {
+function needNoFile(dir: string): void {
   if (!existsSync(dir) || statSync(dir).isDirectory()) return;
   throw new UserError(`${dir}: is a file where a folder must be; move it away`);
 }

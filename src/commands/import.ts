@@ -16,18 +16,16 @@ import { qaShapes } from '../train/qa.ts';
 import { build, type RetrieverStage } from './build-index.ts';
 import { type Context, emptyModel, firstWeights, loopSettings, runCorpus } from './context.ts';
 
-/** What the weights of a published model can stand for in a run. */
-export type ImportedStage = RetrieverStage | 'qa';
-
 export interface Imported {
-  stage: ImportedStage;
+  stage: RetrieverStage;
   /** Parameters taken. */
   parameters: number;
   /** Blocks whose vectors came along; 0: `build-index` or the next stage embeds them. */
   blocks: number;
 }
 
-const SHAPES: Record<ImportedStage, (model: Model) => Shape[]> = {
+/** What each stage leaves that the weights of a published model can stand for. */
+const SHAPES: Record<RetrieverStage, (model: Model) => Shape[]> = {
   ict: retrieverShapes,
   pretrain: pretrainedShapes,
   qa: qaShapes,
@@ -45,7 +43,7 @@ const PARTS: [RegExp, string][] = [
  * `block_emb` become the run's index where the corpus has as many blocks (that of its block_records.npy, packed as it is).
  * A `UserError` where the folders lack a part that the stage would have trained.
  */
-export async function importStage(context: Context, stage: ImportedStage): Promise<Imported> {
+export async function importStage(context: Context, stage: RetrieverStage): Promise<Imported> {
   const { run, config } = context;
   const { initial, initialReader, temperature } = config.model;
   if (initial === null) {
@@ -56,7 +54,8 @@ export async function importStage(context: Context, stage: ImportedStage): Promi
       `${run.config}: model.temperature is ${temperature}, published retrievers were trained without; set it to 1`,
     );
   }
-  const stages: ImportedStage[] = stage === 'qa' ? ['ict', 'qa'] : [stage];
+  // Fine-tuning has no document tower; the one that made the vectors is, as released, the query tower before it.
+  const stages: RetrieverStage[] = stage === 'qa' ? ['ict', 'qa'] : [stage];
   for (const root of stages.map((s) => run.checkpoint(s))) {
     if (hasCheckpoint(root)) {
       throw new UserError(`${root}: has weights already; remove it to import others, or name a new --run`);
@@ -66,7 +65,8 @@ export async function importStage(context: Context, stage: ImportedStage): Promi
   const model = emptyModel(context, corpus);
   try {
     const shapes = SHAPES[stage](model);
-    const lacking = firstWeights(context, model, [...new Set([...shapes, ...retrieverShapes(model)])]);
+    const wanted = new Map(stages.flatMap((s) => SHAPES[s](model)).map((shape) => [shape.name, shape]));
+    const lacking = firstWeights(context, model, [...wanted.values()]);
     for (const [pattern, part] of PARTS) {
       if (!lacking.some((name) => pattern.test(name))) continue;
       throw new UserError(
@@ -74,10 +74,8 @@ export async function importStage(context: Context, stage: ImportedStage): Promi
           `stage ${stage} has; import it as an earlier stage, or start that one from it`,
       );
     }
-    // Fine-tuning has no document tower; the one that made the vectors is, as released, the query tower before it.
     for (const s of stages) await save(context, s, corpus, model, SHAPES[s](model));
-    const retriever = stage === 'qa' ? 'ict' : stage;
-    const blocks = await publishedIndex(context, retriever, initial, model, corpus);
+    const blocks = await publishedIndex(context, stages[0], initial, model, corpus);
     return { stage, parameters: countParameters(shapes), blocks };
   } finally {
     disposeModel(model);

@@ -1,13 +1,24 @@
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { type Batch, type Cut, type CutSettings, cutBatch } from './cut.ts';
-import { type Tagger, withDates } from './named-entities.ts';
+import { openTagger, type Tagger, withDates } from './named-entities.ts';
 import type { Range } from './sentences.ts';
+
+/** Cuts batches, the salient spans found by the model in the folder `ner`, or by the default's rules without one. */
+export async function openCutter(
+  vocab: WordPiece,
+  settings: CutSettings,
+  ner: string | undefined,
+): Promise<(batch: Batch) => Cut | Promise<Cut>> {
+  if (ner === undefined) return (batch) => cutBatch(batch, vocab, settings);
+  const tagger = await openTagger(ner);
+  return (batch) => cutTagged(batch, vocab, settings, tagger);
+}
 
 /**
  * `cutBatch` with the spans that a tagger finds. Cuts twice, first to hear which sentences are asked about: a tagger labels
  * sentences by the hundred and takes a thousand times as long as cutting, which so need not wait for anything.
  */
-export async function cutTagged(
+async function cutTagged(
   batch: Batch,
   vocab: WordPiece,
   settings: CutSettings,

@@ -1,9 +1,8 @@
 import { Worker } from 'node:worker_threads';
 import { errorCode, UserError } from '../errors.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
-import { type Batch, type Cut, type CutSettings, cutBatch } from './cut.ts';
-import { cutTagged } from './cut-tagged.ts';
-import { openTagger } from './named-entities.ts';
+import type { Batch, Cut, CutSettings } from './cut.ts';
+import { openCutter } from './cut-tagged.ts';
 
 /** What a cutting thread starts from. */
 export interface CutterData {
@@ -36,14 +35,11 @@ export async function* cutAll(
   const cutters: Cutter[] = [];
   const underWay: { batch: Batch; cut: Promise<Cut> }[] = [];
   let here = threads === 1 ? Number.POSITIVE_INFINITY : ner === undefined ? CUT_HERE : 0;
-  const tagger = ner !== undefined && threads === 1 ? await openTagger(ner) : undefined;
+  const cutHere = here > 0 ? await openCutter(vocab, settings, ner) : undefined;
   try {
     for await (const batch of batches) {
-      if (here-- > 0) {
-        yield {
-          batch,
-          cut: tagger ? await cutTagged(batch, vocab, settings, tagger) : cutBatch(batch, vocab, settings),
-        };
+      if (cutHere && here-- > 0) {
+        yield { batch, cut: await cutHere(batch) };
         continue;
       }
       // Threads are started as they are needed: a model takes a gigabyte in each.

@@ -2,17 +2,12 @@ import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
-import { writeFileAtomic } from '../files.ts';
+import { RESUME, writeFileAtomic } from '../files.ts';
 import { noCounts, type PrepareCounts } from './counts.ts';
 import { type CorpusState, corpusState } from './store.ts';
 
 // How far a corpus has come that is being prepared, and of what, so that a run that was killed can be gone on with. It is
 // a help and no more: what in it is not as it should be is passed over, and the corpus made from its beginning.
-
-/** Of the folder a corpus is made in, beside the one it becomes. */
-export const PART = '.part';
-
-export const RESUME = 'resume.json';
 
 /** A point where everything before is on the disk. */
 export interface Reached {

@@ -1,9 +1,8 @@
-import { existsSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
-import { dirname, join } from 'node:path';
 import { fingerprint64 } from 'farmhash-modern';
 import { UserError } from '../errors.ts';
-import { discard, explainWrite, makeFolder, needNoFile, recoverFolders, replaceFolder } from '../files.ts';
+import { makeFolder, writeFolderResumable } from '../files.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { addCounts, noCounts, type PrepareCounts } from './counts.ts';
 import { type Batch, type Packing, writeCut } from './cut.ts';
@@ -13,7 +12,7 @@ import { countDuplicates } from './duplicates.ts';
 import type { DocumentFormat } from './formats.ts';
 import { readSentences } from './given-sentences.ts';
 import { taggerIdentity } from './named-entities.ts';
-import { identityOf, PART, RESUME, type Reached, readReached, writeReached } from './prepare-resume.ts';
+import { identityOf, type Reached, readReached, writeReached } from './prepare-resume.ts';
 import { type Corpus, type CorpusWriter, continueCorpus, openCorpus, writeCorpus } from './store.ts';
 
 export interface PrepareOptions {
@@ -64,21 +63,7 @@ const CHECKPOINT_TAGGED = 16;
  * settings, and what it leaves is the same to the byte. Only one process may do so at a time.
  */
 export async function prepare(options: PrepareOptions): Promise<PrepareCounts> {
-  const { dir } = options;
-  const part = `${dir}${PART}`;
-  try {
-    recoverFolders(dirname(dir));
-    needNoFile(dir);
-    const counts = await fill(part, options);
-    replaceFolder(part, dir);
-    // Last: a kill before it costs nothing.
-    rmSync(join(dir, RESUME), { force: true });
-    return counts;
-  } catch (error) {
-    // What has reached the disk stays for the next attempt.
-    if (!existsSync(join(part, RESUME))) discard(part);
-    throw explainWrite(dir, error);
-  }
+  return writeFolderResumable(options.dir, (part) => fill(part, options));
 }
 
 async function fill(part: string, options: PrepareOptions): Promise<PrepareCounts> {

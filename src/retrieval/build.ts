@@ -1,23 +1,13 @@
 import { createHash } from 'node:crypto';
-import {
-  closeSync,
-  constants,
-  existsSync,
-  fstatSync,
-  fsyncSync,
-  ftruncateSync,
-  openSync,
-  rmSync,
-} from 'node:fs';
-import { dirname, join } from 'node:path';
+import { closeSync, constants, fstatSync, fsyncSync, ftruncateSync, openSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { UserError } from '../errors.ts';
 import {
-  explainWrite,
   makeFolder,
   readFully,
   recoverFolders,
-  replaceFolder,
   writeFileAtomic,
+  writeFolderResumable,
   writeFully,
 } from '../files.ts';
 import { type GraphShape, usableThreads } from './graph.ts';
@@ -25,7 +15,7 @@ import { type Growing, graphCount, graphName, growGraphs, searchGraphs } from '.
 import { breathe, type Life, sealFile } from './life.ts';
 import { recallOf, sampleRows } from './recall.ts';
 import { BLOCKS, EMBEDDINGS, type IndexManifest, MANIFEST } from './search.ts';
-import { type Identity, PART, RESUME, readWhole, SHARD, type Shard, writeWhole } from './shards.ts';
+import { type Identity, readWhole, SHARD, type Shard, writeWhole } from './shards.ts';
 
 export interface BuildOptions extends GraphShape {
   /** Graphs that share the rows; 0: none is built, and every search looks at all rows. */
@@ -76,19 +66,7 @@ export async function buildIndex(
   options: BuildOptions,
 ): Promise<IndexManifest> {
   if (input.rows === 0) throw new UserError(`${dir}: there is no block to index; give a corpus with text`);
-  const part = `${dir}${PART}`;
-  try {
-    recoverFolders(dirname(dir));
-    const manifest = await fill(part, input, options);
-    replaceFolder(part, dir);
-    // Last: a kill before it costs nothing.
-    rmSync(join(dir, RESUME), { force: true });
-    return manifest;
-  } catch (error) {
-    // Whole shards stay for the next attempt; without one there is nothing to keep.
-    if (!existsSync(join(part, RESUME))) rmSync(part, { recursive: true, force: true });
-    throw explainWrite(dir, error);
-  }
+  return writeFolderResumable(dir, (part) => fill(part, input, options));
 }
 
 async function fill(part: string, input: BuildInput, options: BuildOptions): Promise<IndexManifest> {

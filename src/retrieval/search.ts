@@ -6,6 +6,7 @@ import {
   type FileSeal,
   inside,
   isAside,
+  PART,
   readJson,
   readText,
   recoverFolders,
@@ -18,7 +19,6 @@ import { exactTop } from './exact.ts';
 import { type Found, type Graph, newGraph, release, usableThreads, viewGraph } from './graph.ts';
 import { rowsOf, searchGraphs } from './graphs.ts';
 import { readRows } from './rows.ts';
-import { PART } from './shards.ts';
 
 // Maximum inner product search over the block embeddings: one folder holds
 //   graph.usearch     the HNSW graph with its own copy of the vectors (f32 or f16), viewed (mapped), never loaded; of several

@@ -2,16 +2,11 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { type FileSeal, writeFileAtomic } from '../files.ts';
+import { type FileSeal, RESUME, writeFileAtomic } from '../files.ts';
 
 // The resume manifest of an index that is being built: which rows of its embeddings file are whole, shard by shard, and
 // which of its graphs.
 // It is a help and no more: what in it, or in the file, is not as it should be is made anew.
-
-/** Of the folder an index is built in, beside the one it becomes. */
-export const PART = '.part';
-
-export const RESUME = 'resume.json';
 
 /** Rows of a shard; what a kill can cost. A few seconds of embedding on a GPU, and a multiple of what is embedded and added at once. */
 export const SHARD = 4096;

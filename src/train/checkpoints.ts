@@ -174,12 +174,16 @@ export function hasCheckpoint(root: string): boolean {
 
 /** What the stage's latest checkpoint says of itself, its weights not looked at; undefined without one. */
 export function latestState(root: string): State | undefined {
-  return hasCheckpoint(root) ? readState(locate(root, 'latest')) : undefined;
+  return stateOf(root, 'latest');
 }
 
 /** Steps that a checkpoint of the stage has behind it; undefined where the stage has none. */
 export function stepsDone(root: string, which: Which = 'latest'): number | undefined {
-  return hasCheckpoint(root) ? readState(locate(root, which)).step : undefined;
+  return stateOf(root, which)?.step;
+}
+
+function stateOf(root: string, which: Which): State | undefined {
+  return hasCheckpoint(root) ? readState(locate(root, which)) : undefined;
 }
 
 /** The stage's checkpoint, its files' lengths and SHA-256 checked before anything is made of them. */

@@ -5,9 +5,9 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { openTagger, taggerIdentity, withDates } from '../../src/corpus/named-entities.ts';
 import { type PrepareOptions, prepare } from '../../src/corpus/prepare.ts';
-import { PART, RESUME } from '../../src/corpus/prepare-resume.ts';
 import { openCorpus } from '../../src/corpus/store.ts';
 import { UserError } from '../../src/errors.ts';
+import { PART, RESUME } from '../../src/files.ts';
 import { loadWordPiece } from '../../src/tokenizer/wordpiece.ts';
 
 const FIXTURES = join(import.meta.dirname, '../fixtures/ner');

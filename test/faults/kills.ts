@@ -1,8 +1,8 @@
 import { existsSync, type FSWatcher, readFileSync, rmSync, watch } from 'node:fs';
 import { join } from 'node:path';
+import { PART, RESUME } from '../../src/files.ts';
 import { type Random, random } from '../../src/random.ts';
 import { indexName } from '../../src/retrieval/make-index.ts';
-import { PART, RESUME } from '../../src/retrieval/shards.ts';
 import { runFolder } from '../../src/run.ts';
 import { complaints, differences, jsonLines, outcome } from './leavings.ts';
 import { nobodyLeft, type Started, signal, sleep, until } from './processes.ts';
