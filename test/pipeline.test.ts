@@ -28,6 +28,7 @@ import { trainVocabulary } from '../src/tokenizer/train-vocabulary.ts';
 import { openCheckpoint } from '../src/train/checkpoints.ts';
 import { generateWorld, type World, writeWorld } from '../src/world/world.ts';
 import { startTestEngine } from './support/engine.ts';
+import { stoppedAfter } from './support/stopped.ts';
 import { TINY, temporaryFolder, tinyConfig, tinyModel } from './support/tiny.ts';
 
 // Every stage once, through the functions that the commands call, on a generated world: what one stage leaves is what
@@ -312,12 +313,7 @@ test('one seed gives the same pretraining to the bit, stopped and gone on with o
   const again = begin('again');
   await prepareCorpus(again.run, again.config);
   await ictWarmup(again);
-  const stop = setInterval(() => {
-    if (lines(again.run.metrics('pretrain')).length >= 3) process.emit('SIGTERM');
-  }, 1);
-  const cut = await pretrain(again);
-  clearInterval(stop);
-  assert.equal(cut.stopped, true);
+  await stoppedAfter(3, again.run.metrics('pretrain'), () => pretrain(again));
   const { length } = figures(again.run);
   assert.ok(length >= 3 && length < STEPS);
   assert.equal((await pretrain(again)).stopped, false);

@@ -19,6 +19,7 @@ import { type Run, runConfig, runFolder } from '../../src/run.ts';
 import { latestState } from '../../src/train/checkpoints.ts';
 import { generateWorld, writeWorld } from '../../src/world/world.ts';
 import { startTestEngine } from '../support/engine.ts';
+import { stoppedAfter } from '../support/stopped.ts';
 import { TINY, temporaryFolder } from '../support/tiny.ts';
 
 // Fine-tuning that trains the document tower: its index follows it, and is the one that answers come from.
@@ -150,12 +151,7 @@ for (const sharedTowers of [true, false]) {
     assert.equal(await towerOf(join(to, 'embedder'), main), tower);
 
     // Stopped and gone on with, it comes to the same end.
-    const stop = setInterval(() => {
-      if (lines(again.run.metrics('qa')).length >= 3) process.emit('SIGTERM');
-    }, 1);
-    const cut = await finetuneQa(again);
-    clearInterval(stop);
-    assert.equal(cut.stopped, true);
+    await stoppedAfter(3, again.run.metrics('qa'), () => finetuneQa(again));
     const { step, index } = latestState(again.run.checkpoint('qa'))!;
     assert.ok(step >= 3 && step < STEPS);
     assert.equal(index, step < 4 ? 'qa-step-0000002' : 'qa-step-0000004');
@@ -187,12 +183,7 @@ test('the stage goes on as it was begun: with the document tower trained, or at 
 
 test('an index that is gone is made again from the weights of the checkpoint', async () => {
   const main = await pretrained('gone', 'refresh.mode=off');
-  const stop = setInterval(() => {
-    if (lines(main.run.metrics('qa')).length >= 1) process.emit('SIGTERM');
-  }, 1);
-  const cut = await finetuneQa(main);
-  clearInterval(stop);
-  assert.equal(cut.stopped, true);
+  await stoppedAfter(1, main.run.metrics('qa'), () => finetuneQa(main));
   const { step } = latestState(main.run.checkpoint('qa'))!;
   rmSync(main.run.index, { recursive: true });
   assert.equal((await finetuneQa(main)).stopped, false);
