@@ -150,7 +150,7 @@ const PREPARED = 430_000;
 /** The refresher's share of the cores beside a trainer that never rests, at the niceness of 5: Linux weighs 335 to 1024. */
 const REFRESHER_SHARE = 0.25;
 
-/** What the estimate of a time may be off by, either way: see README, "What a run will need". */
+/** What the estimate of a time may be off by, either way: see docs/training.md, "What a run will need". */
 export const TIME_FACTOR = 2;
 
 function embedSeconds(config: Config, counts: Counts, machine: Machine): number {

@@ -5,7 +5,7 @@
  * of a sentence. Running compromise's whole tagger was measured at some 200 sentences a second, thousands of
  * times slower than a look-up, which a corpus of millions of documents cannot afford. Of the names that people marked in
  * Wikigold, 1,696 sentences of Wikipedia, it finds 83 % exactly (spaCy's en_core_web_sm: 76 %) and touches 97 %; 77 % of what
- * it finds are exactly such, and 92 % touch one (`npm run bench:spans`, README). A NER model may do it instead: `text.ner`.
+ * it finds are exactly such, and 92 % touch one (`npm run bench:spans`, docs/data.md). A NER model may do it instead: `text.ner`.
  */
 import nlp from 'compromise/two';
 import { dates } from './dates.ts';
