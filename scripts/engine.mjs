@@ -646,7 +646,13 @@ console.log(tf.backend().isUsingGpuDevice ? 'on the GPU' : 'on the CPU');
 process.exit(product.join() === '19,22,43,50' ? 0 : 1);
 `;
   const said = await command(process.execPath, ['-e', program, packageDir, binding], {
-    env: { TF_FORCE_GPU_ALLOW_GROWTH: 'true', ...process.env, TF_CPP_MIN_LOG_LEVEL: '2', IS_TEST: '1' },
+    env: {
+      TF_FORCE_GPU_ALLOW_GROWTH: 'true',
+      TF_ENABLE_ONEDNN_OPTS: '0',
+      ...process.env,
+      TF_CPP_MIN_LOG_LEVEL: '2',
+      IS_TEST: '1',
+    },
   });
   return /^on the (GPU|CPU)$/m.exec(said)[1];
 }

@@ -80,6 +80,8 @@ async function startTensorflow({ threads }: { threads?: number }): Promise<Engin
   const native = findNative();
   if (!tf.findBackend('tensorflow')) {
     process.env.TF_CPP_MIN_LOG_LEVEL ??= gpuHidden() ? '3' : '2'; // errors only, and none about a GPU that is hidden
+    // One set of kernels on all processors: newer ones would get oneDNN's, of other last digits, and a line on stderr in spite of the level.
+    process.env.TF_ENABLE_ONEDNN_OPTS ??= '0';
     process.env.TF_FORCE_GPU_ALLOW_GROWTH ??= 'true'; // else the first process takes the whole card, and the refresher is another
     if (threads !== undefined) {
       process.env.TF_NUM_INTRAOP_THREADS = String(threads);

@@ -386,7 +386,7 @@ test('stop resolves when the child has gone, and nothing happens afterwards', as
 });
 
 test('a child that does not stop is killed after the grace time, and what it still says is not heard', async () => {
-  const { published, failures, heard, starts } = begin('stubborn', { grace: 300 });
+  const { published, failures, heard, starts } = begin('stubborn', { grace: 1500 });
   await until(() => starts().length === 1);
   await refresher.stop();
   assert.ok(!isAlive(starts()[0].pid));
