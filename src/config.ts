@@ -144,6 +144,15 @@ const schema = section({
     candidates: count(8),
     /** Most masked word pieces of an example. */
     maxMasks: count(10),
+    /**
+     * What is masked of a sentence: a salient span, or, to compare, 15 % of its word pieces, one by one (tokens) or in
+     * spans of whole words (spans).
+     */
+    masking: z.enum(['salient', 'tokens', 'spans']).default('salient'),
+    /** Whether the null document is among the candidates. */
+    nullDocument: z.boolean().default(true),
+    /** Whether the block that a sentence stands in is kept from its candidates. */
+    dropTrivial: z.boolean().default(true),
     marginalize: z.enum(['span', 'token']).default('span'),
     /** A retrieved block that shares this share of the sentence's word-piece 5-grams is its trivial source. */
     trivialOverlap: share(0.8),
@@ -169,6 +178,10 @@ const schema = section({
     keepIndexes: count(2),
   }),
   qa: section({
+    /** Stage whose retriever fine-tuning begins with; one that was not pretrained has the inverse cloze task's. */
+    retriever: z.enum(['pretrain', 'ict']).default('pretrain'),
+    /** Where its reader comes from: pretraining, or the weights of `model.initial` as pretraining begins with them. */
+    reader: z.enum(['pretrain', 'initial']).default('pretrain'),
     steps: count(300_000),
     batch: count(1),
     /** Questions in one forward and backward pass; the gradients of a batch are summed over passes. */

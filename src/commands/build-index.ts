@@ -25,7 +25,10 @@ export function newestRetriever(context: Context): RetrieverStage {
 
 /** The stage whose retriever fine-tuning begins with. */
 export function retrieverBeforeQa(context: Context): 'ict' | 'pretrain' {
-  const stage = (['pretrain', 'ict'] as const).find((s) => hasWeights(context, s));
+  const { retriever } = context.config.qa;
+  const stage = (['pretrain', 'ict'] as const).find(
+    (s) => (s === retriever || s === 'ict') && hasWeights(context, s),
+  );
   if (!stage)
     throw new UserError(
       `${context.run.dir}: no retriever in this run yet; train one with "realm ict-warmup --run ${context.run.dir}"`,

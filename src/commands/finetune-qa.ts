@@ -9,7 +9,15 @@ import { latestState } from '../train/checkpoints.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { type EncodedQuestion, encodeQuestions, qaShapes, qaStep, questionVectors } from '../train/qa.ts';
 import { buildRunIndex, retrieverBeforeQa } from './build-index.ts';
-import { type Context, emptyModel, firstWeights, loopSettings, runCorpus, stageWeights } from './context.ts';
+import {
+  type Context,
+  emptyModel,
+  firstWeights,
+  hasWeights,
+  loopSettings,
+  runCorpus,
+  stageWeights,
+} from './context.ts';
 import { firstIndex, liveRefresh, PROBES } from './live-refresh.ts';
 
 /**
@@ -27,16 +35,17 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
   const stage = retrieverBeforeQa(context);
-  if (stage === 'pretrain') {
-    // The span scorer is new in this stage; everything else comes from pretraining.
-    firstWeights(context, model, readerTowerShapes(model));
-    stageWeights(context, 'pretrain', corpus, model, pretrainedShapes(model));
-  } else {
-    say(
-      "finetune-qa: this run has not been pretrained; the retriever is the inverse cloze task's, the reader starts afresh",
-    );
-    stageWeights(context, 'ict', corpus, model, retrieverShapes(model));
-    firstWeights(context, model, readerTowerShapes(model));
+  stageWeights(context, stage, corpus, model, retrieverShapes(model));
+  firstWeights(context, model, readerTowerShapes(model));
+  if (!hasWeights(context, 'pretrain')) {
+    if (config.qa.retriever === 'pretrain' || config.qa.reader === 'pretrain')
+      say(
+        "finetune-qa: this run has not been pretrained; the retriever is the inverse cloze task's, the reader starts afresh",
+      );
+  } else if (config.qa.reader === 'pretrain') {
+    // All but the span scorer, which is new in this stage.
+    const reader = pretrainedShapes(model).filter(({ name }) => name.startsWith(model.readerTower));
+    stageWeights(context, 'pretrain', corpus, model, reader);
   }
   const index = await firstIndex(context, 'qa', stage, model, corpus);
   const questions = encodeQuestions(

@@ -6,11 +6,11 @@ import { blockSequences, groupByLength, pairIds, querySequences, type Sequences 
 import type { Model } from './model.ts';
 import { disposeRetrieverInput, type RetrieverInput, retrieverInput } from './retriever.ts';
 
-/** A sentence with one salient span masked. */
+/** A sentence with some of it masked. */
 export interface MaskedSentence {
   /** The sentence as it was; to tell its trivial sources. */
   sentence: Int32Array;
-  /** The same with [MASK] in place of the span. */
+  /** The same with [MASK] in place of what is hidden. */
   masked: Int32Array;
   /** Where the masks stand in `[CLS] sentence [SEP]`, and the word pieces they hide. */
   positions: number[];
@@ -35,6 +35,8 @@ export interface Feed {
 /**
  * Tensors of one pass. A document that several sentences share is embedded once; row 0 is the null document.
  * @param candidates blocks of each example in the order of retrieval, the null document not listed: it comes first by itself
+ * @param nullDocument false: p(z|x) gives it nothing, unless there is no other; it is read all the same, to tell what
+ *   retrieval is worth
  */
 export function makeFeed(
   model: Model,
@@ -42,6 +44,7 @@ export function makeFeed(
   candidates: readonly (readonly number[])[],
   corpus: Corpus,
   text: Config['text'],
+  nullDocument = true,
 ): Feed {
   const special = corpus.tokenizer;
   const B = examples.length;
@@ -69,7 +72,7 @@ export function makeFeed(
       if (k > candidates[b].length) continue;
       const row = k === 0 ? 0 : rowOf.get(candidates[b][k - 1])!;
       rows[b * K + k] = row;
-      present[b * K + k] = 1;
+      present[b * K + k] = k > 0 || nullDocument || candidates[b].length === 0 ? 1 : 0;
       // The body without its title, cut to the block budget less [CLS] and [SEP], as released.
       const body = documents[row].body.subarray(0, text.blockTokens - 2);
       const { ids, firstSegment } = pairIds(special, query, body, text.sentenceTokens + text.blockTokens);

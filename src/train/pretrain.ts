@@ -11,13 +11,14 @@ import type { Random } from '../random.ts';
 import { dropTrivial } from '../retrieval/candidates.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { addGradients, type StepResult } from './loop.ts';
+import { maskSpan, maskSpans, maskTokens } from './masking.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
 
 /** Blocks retrieved beyond the candidates wanted, so that dropping trivial sources leaves enough. */
 const SPARE = 4;
 
 /**
- * One step of pretraining through retrieval (paper, sections 3.1 to 3.4): mask a salient span, retrieve with the index,
+ * One step of pretraining through retrieval (paper, sections 3.1 to 3.4): mask a sentence, retrieve with the index,
  * score the candidates again with today's weights, read the masks under each, and follow the marginal likelihood.
  */
 export function pretrainStep(
@@ -45,6 +46,7 @@ export function pretrainStep(
           candidates.slice(at, at + microBatch),
           corpus,
           config.text,
+          config.pretrain.nullDocument,
         );
         const result = await realmGradients(model, shapes, feed, config.pretrain, masks, noise);
         gradients = addGradients(gradients, result.gradients);
@@ -59,7 +61,10 @@ export function pretrainStep(
   };
 }
 
-/** `n` sentences from `position` on in the sampler's order, one salient span of each masked. */
+/**
+ * `n` sentences from `position` on in the sampler's order, each masked as `pretrain.masking` has it. All have a salient
+ * span, whatever is masked of them: the corpus keeps no others.
+ */
 export function drawMasked(
   corpus: Corpus,
   config: Config,
@@ -68,45 +73,25 @@ export function drawMasked(
   random: Random,
 ): MaskedSentence[] {
   const { sentences, tokenizer } = corpus;
+  const { masking, maxMasks } = config.pretrain;
   const examples: MaskedSentence[] = [];
   for (let i = 0; i < n; i++) {
     const at = exampleAt(config.seed + 1, sentences.count, position + i);
+    const [ids, source] = [sentences.ids(at), sentences.source(at)];
     examples.push(
-      maskSpan(
-        sentences.ids(at),
-        sentences.spans(at),
-        sentences.source(at),
-        config.pretrain.maxMasks,
-        tokenizer.mask,
-        random,
-      ),
+      masking === 'salient'
+        ? maskSpan(ids, sentences.spans(at), source, maxMasks, tokenizer.mask, random)
+        : masking === 'tokens'
+          ? maskTokens(ids, source, maxMasks, tokenizer.mask, random)
+          : maskSpans(ids, source, maxMasks, tokenizer, random),
     );
   }
   return examples;
 }
 
-/** Masks one span, uniformly chosen: always [MASK], no 80/10/10 rule (released code). At most `maxMasks` pieces enter the loss. */
-export function maskSpan(
-  sentence: Int32Array,
-  spans: Int32Array,
-  source: number,
-  maxMasks: number,
-  mask: number,
-  random: Random,
-): MaskedSentence {
-  const chosen = random.int(spans.length / 2);
-  const start = spans[2 * chosen];
-  const end = spans[2 * chosen + 1];
-  const masked = sentence.slice();
-  masked.fill(mask, start, end);
-  const counted = Math.min(end, start + maxMasks);
-  const positions = [];
-  for (let i = start; i < counted; i++) positions.push(i + 1); // [CLS] comes before
-  return { sentence, masked, positions, targets: [...sentence.subarray(start, counted)], source };
-}
-
 /**
- * Candidates of each example by today's query vectors and the index, trivial sources dropped: at most K − 1 blocks.
+ * Candidates of each example by today's query vectors and the index, trivial sources dropped (`pretrain.dropTrivial`):
+ * at most K − 1 blocks, also where no null document is the K-th, so that runs with and without it differ in nothing else.
  * `dropped` is the share of trivial ones among the blocks looked at.
  */
 export async function retrieveCandidates(
@@ -124,6 +109,7 @@ export async function retrieveCandidates(
   let looked = 0;
   const candidates = examples.map((example, i) => {
     const retrieved = found.blocks.subarray(i * k, i * k + found.counts[i]);
+    if (!config.pretrain.dropTrivial) return [...retrieved.subarray(0, limit)];
     const kept = dropTrivial(
       corpus,
       example.sentence,
