@@ -167,6 +167,19 @@ export async function main(argv: readonly string[]): Promise<number> {
     },
   );
 
+  command('ablate', "the paper's Table 2 on generated worlds: what each part is worth", 'runs/ablation')
+    .option('--seeds <n>', 'how many, the first that of the settings', atLeastOne, 3)
+    .option('--only <rows>', 'rows to measure, with commas between (default: all)')
+    .action(async (options: CommonOptions & { seeds: number; only?: string }) => {
+      const { ablate } = await import('./commands/ablate.ts');
+      const { ablationLines } = await import('./eval/ablation.ts');
+      const table = await ablate(options);
+      if (table === undefined) {
+        exitCode = 130;
+        print(options, { stopped: true }, ['stopped and saved; the same command goes on from here']);
+      } else print(options, table, ablationLines(table));
+    });
+
   command(
     'import',
     "take published weights (model.initial) for a stage's, and their vectors of the blocks for the index",

@@ -68,12 +68,16 @@ export function runConfig(
   return config;
 }
 
-/** Keeps other processes from working in the run folder until this one ends; a `UserError` where one is at it already. */
-export function lockRun(run: Run, work: string): void {
+/**
+ * Keeps other processes from working in the run folder until this one ends; a `UserError` where one is at it already.
+ * @returns ends it before that
+ */
+export function lockRun(run: Run, work: string): () => void {
   try {
     makeFolder(run.dir);
-    const { holder } = takeLock(join(run.dir, 'lock'), work);
-    if (!holder) return;
+    const lock = takeLock(join(run.dir, 'lock'), work);
+    if (!lock.holder) return lock.release;
+    const { holder } = lock;
     throw new UserError(
       `${run.dir}: "realm ${holder.work}" is at work in this run folder (process ${holder.pid} on ${holder.host}); ` +
         `wait for it or stop it, or choose another folder with --run${

@@ -35,6 +35,14 @@ function parse(text: string): Part[] | undefined {
   return parts;
 }
 
+/** The same parts, each with things due `times` as rarely. */
+export function everyTimes(schedule: Schedule, times: number): Schedule {
+  if (typeof schedule === 'number') return schedule * times;
+  return partsOf(schedule)
+    .map(({ from, to, every }) => `${from}-${to === Infinity ? '' : to}:${every * times}`)
+    .join(',');
+}
+
 function partsOf(schedule: Schedule): Part[] {
   const parts = typeof schedule === 'number' ? [{ from: 0, to: Infinity, every: schedule }] : parse(schedule);
   if (!parts) throw new Error(`not a schedule: ${schedule}`);

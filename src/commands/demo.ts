@@ -34,8 +34,8 @@ export interface DemoSummary {
   questions: number;
 }
 
-const inPackage = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
-const CONFIG = inPackage('configs/world.yaml');
+export const inPackage = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
+export const CONFIG = inPackage('configs/world.yaml');
 
 /** Generates a world and takes it through every stage; undefined when a signal stopped one. A second call goes on from there. */
 export async function demo(options: CommonOptions): Promise<DemoSummary | undefined> {

@@ -25,7 +25,19 @@ export async function evaluateRecall(
   config: Config,
   ks: readonly number[],
 ): Promise<Recall> {
-  const k = Math.min(Math.max(...ks), corpus.blocks);
+  return recallOf(await answerRanks(model, corpus, index, questions, config, Math.max(...ks)), ks);
+}
+
+/** Rank of the first block with an answer, for each question: from 0 to `most` − 1, Infinity where none of these has one. */
+export async function answerRanks(
+  model: Model,
+  corpus: Corpus,
+  index: SearchIndex,
+  questions: readonly EncodedQuestion[],
+  config: Config,
+  most: number,
+): Promise<number[]> {
+  const k = Math.min(most, corpus.blocks);
   const ranks: number[] = [];
   const bar = progress('recall', questions.length);
   for (let at = 0; at < questions.length; at += AT_ONCE) {
@@ -37,7 +49,7 @@ export async function evaluateRecall(
     bar.at(ranks.length);
   }
   bar.end();
-  return recallOf(ranks, ks);
+  return ranks;
 }
 
 /** Recall of BM25 on the same blocks and questions; undefined where the corpus is too large for it. */

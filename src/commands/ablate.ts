@@ -1,0 +1,315 @@
+import { existsSync, symlinkSync } from 'node:fs';
+import { dirname, join, relative } from 'node:path';
+import * as tf from '@tensorflow/tfjs';
+import { z } from 'zod';
+import { type Config, loadConfig, saveConfig } from '../config.ts';
+import { UserError } from '../errors.ts';
+import { type AblationTable, ablationTable, type Outcomes, ROWS, type Row } from '../eval/ablation.ts';
+import { answerRanks } from '../eval/evaluate.ts';
+import { makeFolder, readJson, readText, writeFileAtomic } from '../files.ts';
+import { retrieverShapes } from '../model/model.ts';
+import { duration, say } from '../progress.ts';
+import { lockRun, type Run, runConfig, runFolder, type Stage } from '../run.ts';
+import { stepsDone } from '../train/checkpoints.ts';
+import type { LoopResult } from '../train/loop.ts';
+import { generateWorld, writeWorld } from '../world/world.ts';
+import { matchingIndex, retrieverBeforeQa } from './build-index.ts';
+import {
+  announceEngine,
+  type CommonOptions,
+  type Context,
+  emptyModel,
+  runCorpus,
+  stageWeights,
+} from './context.ts';
+import { CONFIG, inPackage } from './demo.ts';
+import { evalExactMatch, questionsOf } from './eval.ts';
+import { finetuneQa } from './finetune-qa.ts';
+import { ictWarmup } from './ict-warmup.ts';
+import { prepareCorpus } from './prepare.ts';
+import { pretrain } from './pretrain.ts';
+
+export interface AblateOptions extends CommonOptions {
+  /** How many: that of the settings, and those that follow it. */
+  seeds: number;
+  /** Names of rows with commas between; all where it is not given. */
+  only?: string;
+}
+
+/** Folder of what the rows of a seed share. */
+const SHARED = 'shared';
+
+/** Blocks that may hold the answer. */
+const RECALL_AT = 5;
+
+/**
+ * Measures rows of the paper's Table 2, each in a run folder of its own, `seed-N/ROW`; what rows share is made once and
+ * linked: the data and the inverse cloze warm-up of a seed (`seed-N/shared`), and the pretraining of the row realm. A row
+ * measured stays so, and a later call goes on from what is there.
+ * @returns the table of all rows measured with every seed, also by earlier calls; undefined when a signal stopped it
+ */
+export async function ablate(options: AblateOptions): Promise<AblationTable | undefined> {
+  const rows = rowsOf(options.only);
+  const top = runFolder(options.run);
+  const settings = topSettings(top, options);
+  const seeds = Array.from({ length: options.seeds }, (_, i) => settings.seed + i);
+  const engine = await announceEngine(options);
+
+  const opened = new Map<string, { context: Context; release: () => void }>();
+  const open = (seed: number, name: string): Context => {
+    const run = runFolder(join(top.dir, `seed-${seed}`, name));
+    const held = opened.get(run.dir);
+    if (held) return held.context;
+    const release = lockRun(run, 'ablate');
+    saveConfig(run.config, configOf(top, settings, seed, name));
+    const context = { run, config: loadConfig(run.config, []), engine };
+    opened.set(run.dir, { context, release });
+    return context;
+  };
+
+  const work = seeds.flatMap((seed) => rows.map((row) => ({ seed, row })));
+  const left = work.filter(({ seed, row }) => !existsSync(outcomeFile(top, seed, row.name)));
+  const times = rowTimes(work.flatMap(({ seed, row }) => readOutcome(top, seed, row) ?? []));
+  for (const [i, { seed, row }] of left.entries()) {
+    say(
+      `\nrow ${work.length - left.length + i + 1} of ${work.length}  seed ${seed}, ${row.name}: ${row.label}${times.left(left.slice(i).map((l) => l.row))}`,
+    );
+    const started = performance.now();
+    const shared = await sharedStart(open(seed, SHARED), open(seeds[0], SHARED).run);
+    if (!shared) return undefined;
+    const measured = await measureRow(row, open(seed, row.name), shared, () => open(seed, 'realm'));
+    if (!measured) return undefined;
+    const outcome: Outcome = {
+      ...measured,
+      seconds: (performance.now() - started) / 1000,
+      pretrained: row.pretraining === 'own',
+    };
+    writeFileAtomic(outcomeFile(top, seed, row.name), `${JSON.stringify(outcome)}\n`);
+    times.add(outcome);
+    for (const { release } of opened.values()) release();
+    opened.clear();
+  }
+
+  const table = ablationTable(ROWS.flatMap((row) => outcomesOf(top, seeds, row) ?? []));
+  makeFolder(join(top.dir, 'ablation'));
+  writeFileAtomic(join(top.dir, 'ablation', 'table.json'), `${JSON.stringify(table, null, 2)}\n`);
+  return table;
+}
+
+/** The rows named, in the table's order. */
+function rowsOf(only: string | undefined): Row[] {
+  if (only === undefined) return [...ROWS];
+  const asked = only.split(',').map((name) => name.trim());
+  for (const name of asked) {
+    if (ROWS.some((row) => row.name === name)) continue;
+    throw new UserError(
+      `--only ${only}: no row "${name}"; there are ${ROWS.map((row) => row.name).join(', ')}`,
+    );
+  }
+  return ROWS.filter((row) => asked.includes(row.name));
+}
+
+/** The settings that rows differ from. Refuses those that a row was not begun with, before anything is saved. */
+function topSettings(top: Run, options: AblateOptions): Config {
+  const started = existsSync(top.config);
+  const set = [
+    // The file names it as seen from the project's folder; the command may be started anywhere.
+    ...(options.config === undefined && !started
+      ? [`model.initial=${inPackage('assets/world-encoder')}`]
+      : []),
+    ...(options.seed === undefined ? [] : [`seed=${options.seed}`]),
+    ...options.set,
+  ];
+  const config = started ? options.config : (options.config ?? CONFIG);
+  return runConfig(top, { config, set }, (settings) => {
+    const { documents, train, dev, test } = settings.data;
+    if (documents !== null && (train === null || (test ?? dev) === null)) {
+      throw new UserError(
+        `${top.config}: data.documents names documents of your own; name their questions too, with data.train, and data.test or data.dev`,
+      );
+    }
+    for (const name of [SHARED, ...ROWS.map((row) => row.name)]) {
+      for (let seed = settings.seed; seed < settings.seed + options.seeds; seed++) {
+        const { config, dir } = runFolder(join(top.dir, `seed-${seed}`, name));
+        if (!existsSync(config)) continue;
+        const planned = JSON.stringify(configOf(top, settings, seed, name));
+        if (JSON.stringify(loadConfig(config, [])) === planned) continue;
+        throw new UserError(
+          `${dir}: was begun with other settings than asked for now; choose another folder with --run`,
+        );
+      }
+    }
+    lockRun(top, 'ablate');
+  });
+}
+
+/** Settings of a row, or of what the rows of a seed share. */
+function configOf(top: Run, settings: Config, seed: number, name: string): Config {
+  const data = join(top.dir, `seed-${seed}`, SHARED, 'data');
+  const row = ROWS.find((row) => row.name === name);
+  const config: Config = {
+    ...settings,
+    seed,
+    data:
+      settings.data.documents !== null
+        ? settings.data
+        : {
+            ...settings.data,
+            documents: join(data, 'documents.jsonl'),
+            sentences: join(data, 'sentences.jsonl'),
+            train: join(data, 'questions.train.jsonl'),
+            dev: join(data, 'questions.dev.jsonl'),
+            test: join(data, 'questions.test.jsonl'),
+          },
+    // Training waits for its index, else a busy machine would make another table: about 4 s of a row's 2 minutes.
+    refresh: { ...settings.refresh, mode: 'sync' },
+  };
+  return row ? row.change(config) : config;
+}
+
+/**
+ * What every row of a seed starts from: a corpus, of a world generated with the seed where the settings name no documents,
+ * and the inverse cloze warm-up. Documents of the user's own are prepared once for all seeds.
+ * @param first the run folder of the first seed's
+ */
+async function sharedStart(context: Context, first: Run): Promise<Run | undefined> {
+  const { run, config } = context;
+  const isPrepared = () => existsSync(join(run.corpus, 'manifest.json'));
+  if (!isPrepared()) {
+    const generated = config.data.documents === join(run.dir, 'data', 'documents.jsonl');
+    if (generated) writeWorld(generateWorld({ seed: config.seed, ...config.world }), join(run.dir, 'data'));
+    else if (run.dir !== first.dir) share(first, run, 'corpus');
+    if (!isPrepared()) await prepareCorpus(run, config);
+  }
+  return (await done(context, 'ict', config.ict.steps, ictWarmup)) ? run : undefined;
+}
+
+/** Whether a stage has all its steps behind it; it is run where it has not. */
+async function done(
+  context: Context,
+  stage: Stage,
+  steps: number,
+  train: (context: Context) => Promise<LoopResult>,
+): Promise<boolean> {
+  if ((stepsDone(context.run.checkpoint(stage)) ?? 0) >= steps) return true;
+  const { stopped } = await train(context);
+  tf.disposeVariables(); // a command leaves its model to the end of the process, which here goes on to other rows
+  return !stopped;
+}
+
+/** Takes a row through the stages that it has not got behind it; undefined when a signal stopped one. */
+async function measureRow(
+  row: Row,
+  context: Context,
+  shared: Run,
+  realm: () => Context,
+): Promise<Pick<Outcome, 'correct' | 'recalled'> | undefined> {
+  const { run, config } = context;
+  share(shared, run, 'corpus');
+  share(shared, run, join('checkpoints', 'ict'));
+  if (row.pretraining !== 'none') {
+    const pretrains = row.pretraining === 'own' ? context : realm();
+    if (pretrains !== context) {
+      share(shared, pretrains.run, 'corpus');
+      share(shared, pretrains.run, join('checkpoints', 'ict'));
+    }
+    if (!(await done(pretrains, 'pretrain', config.pretrain.steps, pretrain))) return undefined;
+    if (pretrains !== context) share(pretrains.run, run, join('checkpoints', 'pretrain'));
+  }
+  const recalled = await recalledBefore(context);
+  if (!(await done(context, 'qa', config.qa.steps, finetuneQa))) return undefined;
+  await evalExactMatch(context);
+  tf.disposeVariables();
+  return { correct: correctOf(run), recalled };
+}
+
+/** Gives a run folder what another one has made, under the same name. */
+function share(from: Run, to: Run, what: string): void {
+  const link = join(to.dir, what);
+  if (existsSync(link)) return;
+  makeFolder(dirname(link));
+  // Relative, so that the whole folder can be moved; Windows has such links as junctions alone.
+  symlinkSync(relative(dirname(link), join(from.dir, what)), link, 'junction');
+}
+
+/** Which questions the retriever finds an answer to in its best five blocks, not yet tuned on any question, as in the paper. */
+async function recalledBefore(context: Context): Promise<boolean[]> {
+  const corpus = runCorpus(context);
+  const model = emptyModel(context, corpus);
+  const stage = retrieverBeforeQa(context);
+  stageWeights(context, stage, corpus, model, retrieverShapes(model));
+  const index = await matchingIndex(context, stage, model, corpus);
+  try {
+    const questions = await questionsOf(context, corpus);
+    const ranks = await answerRanks(model, corpus, index, questions, context.config, RECALL_AT);
+    return ranks.map((rank) => rank < RECALL_AT);
+  } finally {
+    index.close();
+    corpus.close();
+    tf.disposeVariables();
+  }
+}
+
+const PREDICTION = z.looseObject({ correct: z.boolean() });
+
+function correctOf({ predictions }: Run): boolean[] {
+  return readText(predictions, 'predictions of this row', 'start the command again')
+    .trimEnd()
+    .split('\n')
+    .map((line) => PREDICTION.parse(JSON.parse(line)).correct);
+}
+
+/** What is kept of a row and seed. */
+const outcomeSchema = z.object({
+  /** Of each question: see `Outcomes`. */
+  correct: z.array(z.boolean()).min(1),
+  recalled: z.array(z.boolean()).min(1),
+  /** Wall time of the row in the process that ended it, and whether pretraining was in it. */
+  seconds: z.number().nonnegative(),
+  pretrained: z.boolean(),
+});
+type Outcome = z.infer<typeof outcomeSchema>;
+
+function outcomeFile(top: Run, seed: number, name: string): string {
+  return join(top.dir, `seed-${seed}`, name, 'outcome.json');
+}
+
+/** Undefined where the row is not measured yet. */
+function readOutcome(top: Run, seed: number, { name }: Row): Outcome | undefined {
+  const path = outcomeFile(top, seed, name);
+  if (!existsSync(path)) return undefined;
+  const remedy = 'remove it and start the command again';
+  const read = outcomeSchema.safeParse(readJson(path, 'outcome of a row', remedy));
+  if (read.success && read.data.correct.length === read.data.recalled.length) return read.data;
+  throw new UserError(`${path}: does not keep the outcome of a row; ${remedy}`);
+}
+
+/** Undefined where a seed is missing. */
+function outcomesOf(top: Run, seeds: readonly number[], row: Row): Outcomes | undefined {
+  const { name, label, paper } = row;
+  const measured = seeds.flatMap((seed) => readOutcome(top, seed, row) ?? []);
+  if (measured.length < seeds.length) return undefined;
+  return {
+    name,
+    label,
+    paper,
+    correct: measured.map((m) => m.correct),
+    recalled: measured.map((m) => m.recalled),
+  };
+}
+
+/** Tells how long rows will take by those measured, which pretrain or do not. */
+function rowTimes(measured: Outcome[]) {
+  const mean = (of: Outcome[]) => of.reduce((sum, { seconds }) => sum + seconds, 0) / of.length;
+  const expected = (row: Row) => {
+    const like = measured.filter(({ pretrained }) => pretrained === (row.pretraining === 'own'));
+    return mean(like.length > 0 ? like : measured);
+  };
+  return {
+    add: (outcome: Outcome) => measured.push(outcome),
+    left: (rows: readonly Row[]) =>
+      measured.length === 0
+        ? ''
+        : `, about ${duration(rows.reduce((sum, row) => sum + expected(row), 0))} left`,
+  };
+}
