@@ -8,47 +8,13 @@ import { embedSequences } from '../../src/model/embedder.ts';
 import { disposeFeed, type MaskedSentence, makeFeed } from '../../src/model/feed.ts';
 import type { Model } from '../../src/model/model.ts';
 import { readMasks } from '../../src/model/realm.ts';
-import type { Random } from '../../src/random.ts';
 import { makeIndex } from '../../src/retrieval/make-index.ts';
 import { currentIndex, openIndex, type SearchIndex } from '../../src/retrieval/search.ts';
-import { maskSpan } from '../../src/train/masking.ts';
-import { drawMasked, pretrainStep, retrieveCandidates } from '../../src/train/pretrain.ts';
+import { drawMasked, pretrainStep, queryVectors, retrieveCandidates } from '../../src/train/pretrain.ts';
 import { exampleAt, stepRandom } from '../../src/train/sampler.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { assertSameStep, assertSlope, descend } from '../support/gradients.ts';
 import { temporaryFolder, tinyConfig, tinyCorpus, tinyModel } from '../support/tiny.ts';
-
-describe('one example', () => {
-  const sentence = Int32Array.of(11, 12, 13, 14, 15, 16);
-  const spans = Int32Array.of(0, 1, 2, 5);
-  const mask = (chosen: number, maxMasks: number) =>
-    maskSpan(sentence, spans, 7, maxMasks, 4, { int: () => chosen } as unknown as Random);
-
-  test('every word piece of the chosen span is masked, and its places count from [CLS]', () => {
-    assert.deepEqual(mask(1, 10), {
-      sentence,
-      masked: Int32Array.of(11, 12, 4, 4, 4, 16),
-      positions: [3, 4, 5],
-      targets: [13, 14, 15],
-      source: 7,
-    });
-    assert.deepEqual(mask(0, 10).masked, Int32Array.of(4, 12, 13, 14, 15, 16));
-    assert.deepEqual(mask(0, 10).positions, [1]);
-    assert.deepEqual([...sentence], [11, 12, 13, 14, 15, 16], 'the sentence itself is left alone');
-  });
-
-  test('a span longer than allowed is masked whole, but its first pieces alone are asked', () => {
-    const { masked, positions, targets } = mask(1, 2);
-    assert.deepEqual(masked, Int32Array.of(11, 12, 4, 4, 4, 16));
-    assert.deepEqual(
-      [positions, targets],
-      [
-        [3, 4],
-        [13, 14],
-      ],
-    );
-  });
-});
 
 describe('steps on a corpus', () => {
   before(() => startTestEngine());
@@ -154,6 +120,52 @@ describe('steps on a corpus', () => {
     assert.ok(droppedInAll > 0, 'some source was retrieved');
   });
 
+  test('trivial sources are kept where that is asked for, and are then as many blocks', async () => {
+    const kept = vary({ dropTrivial: false });
+    let sources = 0;
+    for (let n = 0; n < 12; n++) {
+      const { examples } = await drawn(n);
+      const { candidates, dropped } = await retrieveCandidates(model, corpus, index, examples, kept);
+      assert.equal(dropped, 0);
+      const vectors = await queryVectors(model, corpus, examples, kept);
+      const best = index.search(vectors, 3).blocks;
+      examples.forEach(({ source }, i) => {
+        assert.deepEqual(candidates[i], [...best.subarray(3 * i, 3 * i + 3)]);
+        if (candidates[i].includes(source)) sources++;
+      });
+    }
+    assert.ok(sources > 0, 'some source is among them');
+  });
+
+  test('where nothing but the null document is left it is read, though it is not wanted', async () => {
+    const alone = vary({ candidates: 1, nullDocument: false });
+    const { figures, gradients } = await step(alone);
+    tf.dispose(gradients);
+    const wanted = await step(vary({ candidates: 1 }));
+    tf.dispose(wanted.gradients);
+    assert.deepEqual(figures, wanted.figures);
+  });
+
+  test('random masks are drawn of the same sentences, one by one or in spans', () => {
+    const masked = (masking: Config['pretrain']['masking']) =>
+      drawMasked(corpus, vary({ masking }), 0, 40, stepRandom(config.seed, 0));
+    const pieces = (examples: MaskedSentence[]) => examples.map((e) => e.positions.length);
+    const [salient, tokens, spans] = [masked('salient'), masked('tokens'), masked('spans')];
+    assert.deepEqual(
+      tokens.map((e) => e.sentence),
+      salient.map((e) => e.sentence),
+    );
+    assert.deepEqual(
+      spans.map((e) => [e.sentence, e.source]),
+      salient.map((e) => [e.sentence, e.source]),
+    );
+    assert.deepEqual(pieces(spans), pieces(tokens));
+    const apart = (examples: MaskedSentence[]) =>
+      examples.filter(({ positions: p }) => p.at(-1)! - p[0] >= p.length).length;
+    assert.equal(apart(salient), 0);
+    assert.ok(apart(spans) < apart(tokens), `${apart(spans)}, ${apart(tokens)}`);
+  });
+
   test('the null document is the first candidate of every example', async () => {
     const { examples, candidates } = await drawn();
     const feed = makeFeed(model, examples, candidates, corpus, config.text);
@@ -172,8 +184,14 @@ describe('steps on a corpus', () => {
     disposeFeed(feed);
   });
 
-  for (const marginalize of ['span', 'token'] as const) {
-    test(`loss and figures are those of going through the pairs one by one, ${marginalize} marginal`, async () => {
+  for (const { marginalize, nullDocument } of [
+    { marginalize: 'span', nullDocument: true },
+    { marginalize: 'token', nullDocument: true },
+    { marginalize: 'span', nullDocument: false },
+    { marginalize: 'token', nullDocument: false },
+  ] as const) {
+    const how = `${marginalize} marginal, with${nullDocument ? '' : 'out'} the null document`;
+    test(`loss and figures are those of going through the pairs one by one, ${how}`, async () => {
       const { examples, candidates, dropped } = await drawn();
       let pieces = 0;
       let marginal = 0;
@@ -182,7 +200,9 @@ describe('steps on a corpus', () => {
       examples.forEach((example, i) => {
         const documents = [undefined, ...candidates[i]];
         const q = queryVector(example);
-        const weights = documents.map((z) => Math.exp(dot(q, blockVector(z)) / model.temperature));
+        const weights = documents.map((z) =>
+          z === undefined && !nullDocument ? 0 : Math.exp(dot(q, blockVector(z)) / model.temperature),
+        );
         const prior = weights.map((w) => w / weights.reduce((a, b) => a + b));
         const logs = documents.map((z) => logPieces(example, z));
         const sumOf = (list: number[]) => list.reduce((a, b) => a + b, 0);
@@ -197,7 +217,7 @@ describe('steps on a corpus', () => {
         pieces += example.targets.length;
       });
       assert.ok(pieces > 6, 'some spans have several pieces');
-      const { figures, gradients } = await step(vary({ marginalize, microBatch: 2 }));
+      const { figures, gradients } = await step(vary({ marginalize, nullDocument, microBatch: 2 }));
       tf.dispose(gradients);
       const close = (name: string, wanted: number) =>
         assert.ok(
