@@ -115,6 +115,7 @@ const result = await train({
   },
   checkpoint: join(options.work, 'checkpoint'),
   metrics: join(options.work, 'metrics.jsonl'),
+  events: join(options.work, 'events'),
   logEvery: 100,
   saveEvery: 500,
   keep: 1,

@@ -18,8 +18,12 @@ export interface Run {
   /** Weights handed to the refresher. */
   snapshots: string;
   metrics(stage: Stage): string;
+  /** Folder of the stage's event files for TensorBoard. */
+  events(stage: Stage): string;
   /** One line for each index that the stage took up. */
   refreshes(stage: 'pretrain' | 'qa'): string;
+  /** One line for the index that the stage began with and for each that it took up: what it finds for the same queries. */
+  probes(stage: 'pretrain' | 'qa'): string;
   predictions: string;
   summary: string;
 }
@@ -36,7 +40,9 @@ export function runFolder(dir: string): Run {
     index: join(dir, 'index'),
     snapshots: join(dir, 'snapshots'),
     metrics: (stage) => join(dir, 'metrics', `${stage}.jsonl`),
+    events: (stage) => join(dir, 'metrics', 'tensorboard', stage),
     refreshes: (stage) => join(dir, 'metrics', stage === 'qa' ? 'qa-refreshes.jsonl' : 'refreshes.jsonl'),
+    probes: (stage) => join(dir, 'metrics', stage === 'qa' ? 'qa-probes.jsonl' : 'probes.jsonl'),
     predictions: join(dir, 'predictions.jsonl'),
     summary: join(dir, 'summary.json'),
   };

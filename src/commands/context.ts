@@ -140,6 +140,7 @@ export function loopSettings({ run, config }: Context, stage: Stage, corpus: Cor
     optimizer,
     checkpoint: run.checkpoint(stage),
     metrics: run.metrics(stage),
+    events: run.events(stage),
     origin,
   };
 }

@@ -8,6 +8,7 @@ import { progress, say } from '../progress.ts';
 import { jsonLines } from '../run.ts';
 import { hasCheckpoint, openCheckpoint, type State, saveCheckpoint } from './checkpoints.ts';
 import { createOptimizer, learningRate, type OptimizerConfig } from './optimizer.ts';
+import { eventFile } from './tensorboard.ts';
 
 /** What one step found: gradients by parameter name (the loop disposes them) and figures to log; `loss` is shown. */
 export interface StepResult {
@@ -26,6 +27,8 @@ export interface LoopOptions {
   /** Folder of the stage's checkpoints. */
   checkpoint: string;
   metrics: string;
+  /** Folder of the event files, which tell TensorBoard what `metrics` tells. */
+  events: string;
   logEvery: number;
   saveEvery: number;
   /** Checkpoints kept. */
@@ -79,7 +82,12 @@ export async function train(options: LoopOptions): Promise<LoopResult> {
   );
   const before = resume(options, optimizer);
   const first = before?.step ?? 0;
-  const log = jsonLines(options.metrics, first);
+  const logs = [jsonLines(options.metrics, first), eventFile(options.events, first)];
+  const log = {
+    write(record: object) {
+      for (const each of logs) each.write(record);
+    },
+  };
   const bar = progress(name, steps, first);
   const stop = stopOnSignal();
   let averages = new Averages(before?.averages);

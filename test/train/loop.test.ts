@@ -20,6 +20,7 @@ import { goBackTo, hasCheckpoint, latestState, openCheckpoint } from '../../src/
 import { addGradients, type LoopOptions, train } from '../../src/train/loop.ts';
 import { stepRandom } from '../../src/train/sampler.ts';
 import { startTestEngine } from '../support/engine.ts';
+import { readEvents, type Scalars } from '../support/events.ts';
 
 before(() => startTestEngine());
 
@@ -78,6 +79,7 @@ function options(more: Partial<LoopOptions> = {}): LoopOptions {
     },
     checkpoint: join(dir, 'checkpoint'),
     metrics: join(dir, 'metrics.jsonl'),
+    events: join(dir, 'events'),
     logEvery: 3,
     saveEvery: 100,
     keep: 2,
@@ -194,6 +196,43 @@ test('a run that was killed goes on from its last checkpoint, and ends bit for b
   assert.deepEqual(weights(resumed.model), weights(whole.model));
 });
 
+test('event files for TensorBoard tell what the lines of metrics tell, in a run that was killed and gone on with too', async () => {
+  const run = options({
+    logEvery: 1,
+    saveEvery: 3,
+    evaluate: async () => ({ score: 1, devExactMatch: 0.25 }),
+  });
+  const killed = (of: LoopOptions, at: number): LoopOptions => ({
+    ...of,
+    step(n) {
+      if (n === at) throw new Error('killed');
+      return of.step(n);
+    },
+  });
+  await assert.rejects(train(killed(run, 5)), /killed/);
+  await assert.rejects(train(killed(again(run), 7)), /killed/);
+  await train(again(run));
+  await train(again(run)); // there is nothing left to do
+  const expected: Scalars = {};
+  for (const { step, ...figures } of lines(run.metrics)) {
+    for (const [name, value] of Object.entries(figures)) {
+      expected[name] ??= [];
+      expected[name].push([step, Math.fround(value)]);
+    }
+  }
+  assert.deepEqual(
+    expected.loss.map(([step]) => step),
+    [1, 2, 3, 4, 5, 6, 7, 8],
+  );
+  assert.deepEqual(expected.devExactMatch, [
+    [3, 0.25],
+    [6, 0.25],
+    [8, 0.25],
+  ]);
+  assert.deepEqual(readEvents(run.events), expected);
+  assert.equal(readdirSync(run.events).length, 3);
+});
+
 test('a line is logged every few steps and at the end, each with means and the learning rate', async () => {
   const run = options({
     steps: 5,
@@ -281,7 +320,7 @@ test('a checkpoint is there only when training has begun', async () => {
   assert.deepEqual(states, [false, false, true, true, true, true, true, true]);
   assert.deepEqual(
     readdirSync(join(run.checkpoint, '..')).sort(),
-    ['checkpoint', 'metrics.jsonl'],
+    ['checkpoint', 'events', 'metrics.jsonl'],
     'nothing is left aside',
   );
 });
