@@ -1,13 +1,13 @@
 import { resolve } from 'node:path';
 import { readQuestions } from '../corpus/qa.ts';
-import type { Corpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
 import { evaluateAnswers } from '../eval/evaluate.ts';
 import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
 import { latestState } from '../train/checkpoints.ts';
 import { type LoopResult, train } from '../train/loop.ts';
-import { type EncodedQuestion, encodeQuestions, qaShapes, qaStep, questionVectors } from '../train/qa.ts';
+import { questionProbes, RECALL_QUESTIONS } from '../train/probes.ts';
+import { encodeQuestions, qaShapes, qaStep } from '../train/qa.ts';
 import { buildRunIndex, retrieverBeforeQa } from './build-index.ts';
 import {
   type Context,
@@ -18,7 +18,8 @@ import {
   runCorpus,
   stageWeights,
 } from './context.ts';
-import { firstIndex, liveRefresh, PROBES } from './live-refresh.ts';
+import { readDevQuestions, spread } from './dev-questions.ts';
+import { firstIndex, liveRefresh } from './live-refresh.ts';
 
 /**
  * Fine-tunes the pretrained model to answer questions with spans of retrieved blocks. With `qa.refreshEvery` the document
@@ -52,13 +53,14 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
     corpus,
     await readQuestions(resolve(config.data.train), config.data.answers),
   );
-  const dev = await devQuestions(context, corpus);
+  const every = config.qa.refreshEvery;
+  const allDev = config.qa.devQuestions > 0 || every !== null ? await readDevQuestions(context) : [];
+  const dev = encodeQuestions(corpus, spread(allDev, config.qa.devQuestions));
   const evaluate = async () => {
     const { exactMatch } = await evaluateAnswers(model, corpus, index, dev, config, [1]);
     return { score: exactMatch, devExactMatch: exactMatch };
   };
   const steps = qaStep(model, corpus, index, questions, config);
-  const every = config.qa.refreshEvery;
   const refresh =
     every === null
       ? undefined
@@ -66,7 +68,8 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
           stage: 'qa',
           steps: config.qa.steps,
           every,
-          probes: () => questionVectors(model, corpus, questions.slice(0, PROBES), config),
+          probes: questionProbes(model, corpus, questions, config),
+          dev: encodeQuestions(corpus, spread(allDev, RECALL_QUESTIONS)),
         });
   let result: LoopResult;
   try {
@@ -98,17 +101,5 @@ function sameDocumentTower({ run, config }: Context): void {
   throw new UserError(
     `${root}: was begun ${trains ? 'without qa.refreshEvery, which makes the document tower train' : 'with qa.refreshEvery, and its document tower trained'}; ` +
       `${trains ? 'leave qa.refreshEvery null' : 'set it again'}, or begin anew with --resume none`,
-  );
-}
-
-/** The questions that tell which checkpoint is the best: evenly spread over data.dev. */
-async function devQuestions({ config }: Context, corpus: Corpus): Promise<EncodedQuestion[]> {
-  const n = config.qa.devQuestions;
-  if (config.data.dev === null || n === 0) return [];
-  const all = await readQuestions(resolve(config.data.dev), config.data.answers);
-  const step = Math.max(1, all.length / n);
-  return encodeQuestions(
-    corpus,
-    Array.from({ length: Math.min(n, all.length) }, (_, i) => all[Math.floor(i * step)]),
   );
 }

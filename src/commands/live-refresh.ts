@@ -6,6 +6,7 @@ import { inside } from '../files.ts';
 import { loadWeights } from '../model/checkpoint.ts';
 import { type Model, retrieverShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
+import type { Found } from '../retrieval/graph.ts';
 import { indexName, isQaIndex } from '../retrieval/make-index.ts';
 import { overlapAt } from '../retrieval/overlap.ts';
 import { type Published, type Refresher, startRefresher } from '../retrieval/refresher-client.ts';
@@ -14,6 +15,8 @@ import { configSha256, writeSnapshot } from '../retrieval/snapshot.ts';
 import { jsonLines } from '../run.ts';
 import { dueAt, type Schedule } from '../schedule.ts';
 import { latestState, openCheckpoint, stepsDone } from '../train/checkpoints.ts';
+import { PROBED, type Probes, probeRecall, probeRecords } from '../train/probes.ts';
+import type { EncodedQuestion } from '../train/qa.ts';
 import { forgetIndexes, matchingIndex, openRunIndex, type RetrieverStage } from './build-index.ts';
 import type { Context } from './context.ts';
 
@@ -24,13 +27,11 @@ export interface Refreshed {
   steps: number;
   /** When a new index is asked for. */
   every: Schedule;
-  /** Vectors of the same `PROBES` queries every time, by the weights of now: [PROBES, P]. */
-  probes(): Promise<Float32Array>;
+  /** Asked of the old and the new index. */
+  probes: Probes;
+  /** Questions by which the recall of every index is told. */
+  dev: readonly EncodedQuestion[];
 }
-
-/** Queries asked of the old and the new index, and how many of the best blocks are compared. */
-export const PROBES = 64;
-const PROBED = 10;
 
 /**
  * The index that a stage begins with: that of the retriever of the stage `before`. A resumed one goes on with the index
@@ -66,12 +67,14 @@ export function liveRefresh(
   model: Model,
   corpus: Corpus,
   index: SearchIndex,
-  { stage, steps, every, probes }: Refreshed,
+  { stage, steps, every, probes, dev }: Refreshed,
 ) {
   const { run, config, engine } = context;
   const { mode, onLate, onFailure, maxFailures, niceness, threads } = config.refresh;
   const due = dueAt(every);
-  const log = jsonLines(run.refreshes(stage), stepsDone(run.checkpoint(stage)) ?? 0);
+  const before = stepsDone(run.checkpoint(stage)) ?? 0;
+  const log = jsonLines(run.refreshes(stage), before);
+  const probeLog = jsonLines(run.probes(stage), before);
   const asked = new Map<number, number>(); // when the snapshot of each step was written
   const times = { during: stepTimes(), outside: stepTimes() };
   /** Step of this stage whose weights made the index in use; 0 where an earlier stage's did. */
@@ -124,13 +127,23 @@ export function liveRefresh(
     while (child?.busy && !stop.aborted) await new Promise((resolve) => setTimeout(resolve, 20));
   };
 
+  /** Logs what the index in use finds. @param found for the probes */
+  const logProbes = async (done: number, found: Found) =>
+    probeLog.write({
+      step: indexStep,
+      inUseAt: done,
+      questions: dev.length,
+      recall: await probeRecall(model, corpus, index, dev, config),
+      probes: probeRecords(corpus, probes, found),
+    });
+
   /** Takes up what the child has made, if there is anything. */
   const takeUp = async (done: number) => {
     if (!published) return;
     const { name, step, seconds, rows } = published;
     published = undefined;
-    const queries = await probes();
-    const before = index.search(queries, PROBED);
+    const queries = await probes.vectors();
+    const old = index.search(queries, PROBED);
     try {
       index.swap(join(run.index, name), { hash: false });
     } catch (error) {
@@ -141,16 +154,18 @@ export function liveRefresh(
     indexStep = step;
     snapshotAt = asked.get(step) ?? snapshotAt;
     forgetSnapshots(step);
+    const found = index.search(queries, PROBED);
     log.write({
       name,
       step,
       seconds,
       rows,
       inUseAt: done,
-      [`overlap${PROBED}`]: overlapAt(before, index.search(queries, PROBED), PROBED),
+      [`overlap${PROBED}`]: overlapAt(old, found, PROBED),
       stepSeconds: { during: times.during.take(), outside: times.outside.take() },
     });
     forgetIndexes(context);
+    await logProbes(done, found);
   };
 
   const refresh = async (done: number, stop: AbortSignal) => {
@@ -175,6 +190,7 @@ export function liveRefresh(
     index: () => basename(index.dir),
     /** A refresh that was due before the checkpoint, and whose index is not there, is asked for now. */
     async begin(done: number, stop: AbortSignal): Promise<void> {
+      if (done === 0) await logProbes(done, index.search(await probes.vectors(), PROBED));
       if (mode === 'off') return;
       let last = done;
       while (last > 0 && !due(last)) last--;

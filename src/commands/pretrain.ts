@@ -1,11 +1,14 @@
-import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
-import { type Model, pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
+import { UserError } from '../errors.ts';
+import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
+import { say } from '../progress.ts';
 import { type LoopResult, train } from '../train/loop.ts';
-import { drawMasked, pretrainStep, queryVectors } from '../train/pretrain.ts';
-import { stepRandom } from '../train/sampler.ts';
+import { pretrainStep } from '../train/pretrain.ts';
+import { maskedProbes, RECALL_QUESTIONS } from '../train/probes.ts';
+import { type EncodedQuestion, encodeQuestions } from '../train/qa.ts';
 import { type Context, emptyModel, firstWeights, loopSettings, runCorpus, stageWeights } from './context.ts';
-import { firstIndex, liveRefresh, PROBES } from './live-refresh.ts';
+import { readDevQuestions, spread } from './dev-questions.ts';
+import { firstIndex, liveRefresh } from './live-refresh.ts';
 
 /**
  * Trains retriever and reader together through retrieval. Every `refresh.every` steps a snapshot of the document tower
@@ -25,7 +28,8 @@ export async function pretrain(context: Context): Promise<LoopResult> {
     stage: 'pretrain',
     steps: config.pretrain.steps,
     every: config.refresh.every,
-    probes: () => probeVectors(model, corpus, config),
+    probes: maskedProbes(model, corpus, config),
+    dev: await recallQuestions(context, corpus),
   });
   try {
     return await train({
@@ -44,9 +48,13 @@ export async function pretrain(context: Context): Promise<LoopResult> {
   }
 }
 
-/** Vectors of the same `PROBES` masked sentences every time, by the weights of now. */
-async function probeVectors(model: Model, corpus: Corpus, config: Config): Promise<Float32Array> {
-  const n = Math.min(PROBES, corpus.sentences.count);
-  const examples = drawMasked(corpus, config, 0, n, stepRandom(config.seed, -4));
-  return queryVectors(model, corpus, examples, config);
+/** Pretraining needs no questions: a file of them that cannot be read ends nothing. */
+async function recallQuestions(context: Context, corpus: Corpus): Promise<EncodedQuestion[]> {
+  try {
+    return encodeQuestions(corpus, spread(await readDevQuestions(context), RECALL_QUESTIONS));
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    say(`pretrain: recall is not logged, since data.dev cannot be read: ${error.message}`);
+    return [];
+  }
 }

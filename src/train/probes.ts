@@ -1,0 +1,152 @@
+import type { Config } from '../config.ts';
+import type { Corpus } from '../corpus/store.ts';
+import { firstWithAnswer, type Recall, recallOf } from '../eval/evaluate.ts';
+import { answerSpans } from '../eval/has-answer.ts';
+import type { MaskedSentence } from '../model/feed.ts';
+import type { Model } from '../model/model.ts';
+import { dropTrivial } from '../retrieval/candidates.ts';
+import type { Found } from '../retrieval/graph.ts';
+import type { SearchIndex } from '../retrieval/search.ts';
+import { maskSpan } from './masking.ts';
+import { queryVectors } from './pretrain.ts';
+import { type EncodedQuestion, questionVectors } from './qa.ts';
+import { exampleAt, stepRandom } from './sampler.ts';
+
+/** How many queries a stage asks of every index, by how many best blocks two indexes are compared, and what of that is logged. */
+export const PROBES = 64;
+export const PROBED = 10;
+const LOGGED = 8;
+const LOGGED_BLOCKS = 5;
+
+/** Queries of which every index of a stage is asked the same ones. */
+export interface Probes {
+  count: number;
+  /** By the weights of now, [count, P]. */
+  vectors(): Promise<Float32Array>;
+  /** The query and its answer for a reader. */
+  text(i: number): { query: string; answer: string };
+  /** Of the blocks found for a query those that training would read. */
+  read(i: number, found: Int32Array): Int32Array;
+}
+
+/**
+ * Masked sentences: the first of the sampler's order, a salient span masked in each, however training masks.
+ * Their trivial sources are not read, as in training.
+ */
+export function maskedProbes(model: Model, corpus: Corpus, config: Config): Probes {
+  const { sentences, tokenizer } = corpus;
+  const { maxMasks, trivialOverlap } = config.pretrain;
+  const random = stepRandom(config.seed, -4);
+  const examples = Array.from({ length: Math.min(PROBES, sentences.count) }, (_, i) => {
+    const at = exampleAt(config.seed + 1, sentences.count, i);
+    const [ids, spans, source] = [sentences.ids(at), sentences.spans(at), sentences.source(at)];
+    return maskSpan(ids, spans, source, maxMasks, tokenizer.mask, random);
+  });
+  return {
+    count: examples.length,
+    vectors: () => queryVectors(model, corpus, examples, config),
+    text: (i) => clozeText(corpus, examples[i]),
+    read(i, found) {
+      const { sentence, source } = examples[i];
+      return Int32Array.from(
+        dropTrivial(corpus, sentence, source, found, found.length, trivialOverlap).candidates,
+      );
+    },
+  };
+}
+
+/** Questions: the first of the sampler's order. */
+export function questionProbes(
+  model: Model,
+  corpus: Corpus,
+  questions: readonly EncodedQuestion[],
+  config: Config,
+): Probes {
+  const n = questions.length;
+  const asked = Array.from({ length: Math.min(PROBES, n) }, (_, i) => {
+    return questions[exampleAt(config.seed + 2, n, i)];
+  });
+  return {
+    count: asked.length,
+    vectors: () => questionVectors(model, corpus, asked, config),
+    text: (i) => ({ query: asked[i].question, answer: asked[i].answers[0] }),
+    read: (_, found) => found,
+  };
+}
+
+/** A masked sentence and what its mask hides, in the words of its block where it came from one, else put together of its word pieces. */
+export function clozeText(
+  corpus: Corpus,
+  { sentence, masked, positions, source }: MaskedSentence,
+): { query: string; answer: string } {
+  const { tokenizer } = corpus;
+  const start = positions[0] - 1;
+  let end = start; // the span may be longer than the positions, which `pretrain.maxMasks` limits
+  while (masked[end] === tokenizer.mask) end++;
+  const [at] = source < 0 ? [] : answerSpans(corpus.bodyIds(source), [sentence]);
+  if (at === undefined) {
+    const words = (from: number, to: number) => closeUp(tokenizer.decode(sentence.subarray(from, to)));
+    const query = [words(0, start), MASK, words(end, sentence.length)].filter(Boolean).join(' ');
+    return { query: closeUp(query), answer: words(start, end) };
+  }
+  const text = corpus.text(source);
+  const { starts, ends } = tokenizer.encode(text);
+  const [from, to] = [starts[at + start], ends[at + end - 1]];
+  return {
+    query: `${text.slice(starts[at], from)}${MASK}${text.slice(to, ends[at + sentence.length - 1])}`,
+    answer: text.slice(from, to),
+  };
+}
+
+const MASK = '____';
+
+/** Word pieces stand apart from the marks beside them: "in 1912 , at ( or near ) drost ." */
+function closeUp(words: string): string {
+  return words.replace(/ ([.,;:!?)\]}%])/g, '$1').replace(/([([{]) /g, '$1');
+}
+
+/** What the best blocks of one probe are; the score is the inner product that ranked them. */
+interface ProbeRecord {
+  query: string;
+  answer: string;
+  blocks: { block: number; document: string; title: string; score: number }[];
+}
+
+/** The first few probes with the best blocks found for them. @param found for all probes, PROBED blocks each where there are so many */
+export function probeRecords(corpus: Corpus, probes: Probes, found: Found): ProbeRecord[] {
+  const k = found.blocks.length / probes.count;
+  return Array.from({ length: Math.min(LOGGED, probes.count) }, (_, i) => {
+    const blocks = found.blocks.subarray(i * k, i * k + found.counts[i]);
+    const best = probes.read(i, blocks).subarray(0, LOGGED_BLOCKS);
+    return {
+      ...probes.text(i),
+      blocks: Array.from(best, (block) => ({
+        block,
+        document: corpus.documentId(block),
+        title: corpus.title(block),
+        score: found.scores[i * k + blocks.indexOf(block)],
+      })),
+    };
+  });
+}
+
+/** Questions by which recall is told while a stage trains, and the ranks it is told for. */
+export const RECALL_QUESTIONS = 200;
+const RECALL_AT = [1, 5, 20];
+
+/** Recall of the index with the query tower of now; undefined without questions. */
+export async function probeRecall(
+  model: Model,
+  corpus: Corpus,
+  index: SearchIndex,
+  questions: readonly EncodedQuestion[],
+  config: Config,
+): Promise<Recall | undefined> {
+  if (questions.length === 0) return undefined;
+  const k = Math.min(Math.max(...RECALL_AT), corpus.blocks);
+  const { blocks, counts } = index.search(await questionVectors(model, corpus, questions, config), k);
+  const ranks = questions.map((question, i) =>
+    firstWithAnswer(corpus, blocks.subarray(i * k, i * k + counts[i]), question),
+  );
+  return recallOf(ranks, RECALL_AT);
+}
