@@ -17,6 +17,7 @@ import { dueAt, type Schedule } from '../schedule.ts';
 import { latestState, openCheckpoint, stepsDone } from '../train/checkpoints.ts';
 import { PROBED, type Probes, probeRecall, probeRecords } from '../train/probes.ts';
 import type { EncodedQuestion } from '../train/qa.ts';
+import { eventFile } from '../train/tensorboard.ts';
 import { forgetIndexes, matchingIndex, openRunIndex, type RetrieverStage } from './build-index.ts';
 import type { Context } from './context.ts';
 
@@ -75,6 +76,8 @@ export function liveRefresh(
   const before = stepsDone(run.checkpoint(stage)) ?? 0;
   const log = jsonLines(run.refreshes(stage), before);
   const probeLog = jsonLines(run.probes(stage), before);
+  // A folder of its own: TensorBoard reads one file of a folder at a time, and the loop writes the stage's.
+  const events = eventFile(join(run.events(stage), 'probes'), before);
   const asked = new Map<number, number>(); // when the snapshot of each step was written
   const times = { during: stepTimes(), outside: stepTimes() };
   /** Step of this stage whose weights made the index in use; 0 where an earlier stage's did. */
@@ -128,14 +131,19 @@ export function liveRefresh(
   };
 
   /** Logs what the index in use finds. @param found for the probes */
-  const logProbes = async (done: number, found: Found) =>
+  const logProbes = async (done: number, found: Found) => {
+    const recall = await probeRecall(model, corpus, index, dev, config);
     probeLog.write({
       step: indexStep,
       inUseAt: done,
       questions: dev.length,
-      recall: await probeRecall(model, corpus, index, dev, config),
+      recall,
       probes: probeRecords(corpus, probes, found),
     });
+    if (!recall) return;
+    const scalars = Object.entries(recall).map(([k, share]) => [`recall@${k}`, share]);
+    events.write({ step: done, ...Object.fromEntries(scalars) });
+  };
 
   /** Takes up what the child has made, if there is anything. */
   const takeUp = async (done: number) => {

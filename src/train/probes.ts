@@ -100,9 +100,13 @@ export function clozeText(
 
 const MASK = '____';
 
-/** Word pieces stand apart from the marks beside them: "in 1912 , at ( or near ) drost ." */
+/** Word pieces stand apart from the marks beside them: `in 1912 , at drost ' s " old " mill .` */
 function closeUp(words: string): string {
-  return words.replace(/ ([.,;:!?)\]}%])/g, '$1').replace(/([([{]) /g, '$1');
+  return words
+    .replace(/ ([.,;:!?)\]}%])/g, '$1')
+    .replace(/([([{]) /g, '$1')
+    .replace(/ ' s\b/g, "'s")
+    .replace(/" ([^"]+) "/g, '"$1"');
 }
 
 /** What the best blocks of one probe are; the score is the inner product that ranked them. */

@@ -18,6 +18,7 @@ import { drawMasked, queryVectors } from '../../src/train/pretrain.ts';
 import { stepRandom } from '../../src/train/sampler.ts';
 import { generateWorld, writeWorld } from '../../src/world/world.ts';
 import { startTestEngine } from '../support/engine.ts';
+import { readEvents } from '../support/events.ts';
 import { stoppedAfter } from '../support/stopped.ts';
 import { TINY, temporaryFolder } from '../support/tiny.ts';
 
@@ -112,6 +113,13 @@ test('pretraining logs of every index what masked sentences find, and recall, an
   const trained = await evalRecall(main, 'pretrain', dev);
   assert.deepEqual([log[0].recall, log[2].recall], [ict.recall, trained.recall]);
   assert.ok(log.every(({ questions }) => questions === ict.questions));
+  const scalars = readEvents(join(main.run.events('pretrain'), 'probes'));
+  for (const k of [1, 5, 20]) {
+    assert.deepEqual(
+      scalars[`recall@${k}`],
+      log.map(({ inUseAt, recall }) => [inUseAt, Math.fround(recall![k])]),
+    );
+  }
   for (const { questions, recall, probes } of lines(plain.run.probes('pretrain'))) {
     assert.deepEqual([questions, recall, probes.length], [0, undefined, 8]);
   }
@@ -163,6 +171,7 @@ test('pretraining logs of every index what masked sentences find, and recall, an
   await stoppedAfter(3, cut.run.metrics('pretrain'), () => pretrain(cut));
   await pretrain(cut);
   assert.deepEqual(lines(cut.run.probes('pretrain')), log);
+  assert.deepEqual(readEvents(join(cut.run.events('pretrain'), 'probes')), scalars);
 });
 
 test('fine-tuning with a refreshed index logs what training questions find', async () => {

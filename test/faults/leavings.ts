@@ -99,7 +99,9 @@ export function outcome(dir: string, command: string): Record<string, string> {
   return {
     weights: openCheckpoint(run.checkpoint(stage), 'latest').state.files['model.safetensors'].sha256,
     figures: figures(dir, stage),
-    ...(stage === 'pretrain' ? { refreshes: withoutClock(run.refreshes('pretrain')) } : {}),
+    ...(stage === 'pretrain'
+      ? { refreshes: withoutClock(run.refreshes('pretrain')), probes: withoutClock(run.probes('pretrain')) }
+      : {}),
   };
 }
 

@@ -10,7 +10,7 @@ export type Scalars = Record<string, [step: number, value: number][]>;
  */
 export function readEvents(dir: string): Scalars {
   const scalars: Scalars = {};
-  for (const name of existsSync(dir) ? readdirSync(dir).sort() : []) {
+  for (const name of existsSync(dir) ? eventFiles(dir) : []) {
     for (const event of records(readFileSync(join(dir, name)))) {
       const fields = fieldsOf(event);
       const step = Number(fields.get(2)?.[0] ?? 0);
@@ -28,6 +28,12 @@ export function readEvents(dir: string): Scalars {
     }
   }
   return scalars;
+}
+
+function eventFiles(dir: string): string[] {
+  return readdirSync(dir)
+    .filter((name) => name.startsWith('events.out.tfevents.'))
+    .sort();
 }
 
 function scalar(value: Buffer): { tag: string; number: number } {

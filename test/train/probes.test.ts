@@ -31,7 +31,23 @@ test('a masked sentence is told in the words of its block, its whole span as the
 });
 
 test('a sentence from elsewhere is put together of its word pieces', () => {
-  const vocabulary = [...SPECIAL_TOKENS, 'in', '19', '##12', ',', '(', 'or', ')', 'she', 'was', 'born', '.'];
+  const vocabulary = [
+    ...SPECIAL_TOKENS,
+    'in',
+    '19',
+    '##12',
+    ',',
+    '(',
+    'or',
+    ')',
+    'she',
+    'was',
+    'born',
+    '.',
+    '"',
+    "'",
+    's',
+  ];
   const tokenizer = wordPiece(vocabulary, true);
   const cloze = (text: string, start: number, end: number) => {
     const { ids } = tokenizer.encode(text);
@@ -43,4 +59,8 @@ test('a sentence from elsewhere is put together of its word pieces', () => {
   assert.deepEqual(cloze(text, 0, 3), { query: '____, (or in 1912) she was born.', answer: 'in 1912' });
   assert.deepEqual(cloze(text, 12, 14), { query: 'in 1912, (or in 1912) she was ____', answer: 'born.' });
   assert.deepEqual(cloze(text, 5, 9), { query: 'in 1912, (____) she was born.', answer: 'or in 1912' });
+  assert.deepEqual(cloze('In 1912\'s "born or (in 1912)".', 0, 1), {
+    query: '____ 1912\'s "born or (in 1912)".',
+    answer: 'in',
+  });
 });
