@@ -210,6 +210,18 @@ export async function main(argv: readonly string[]): Promise<number> {
     });
 
   program
+    .command('report')
+    .description('one HTML page about one or several runs: curves, evaluations, what was retrieved, examples')
+    .argument('<run...>', 'folders of runs; several are drawn over one another')
+    .option('--to <file>', 'where the page goes (default: report.html in the first run)')
+    .option('--json', 'print one JSON document on stdout', false)
+    .action(async (runs: string[], options: { to?: string; json: boolean }) => {
+      const { report } = await import('./commands/report.ts');
+      const written = report(runs, options.to);
+      print(options, written, [`${written.file} (${(written.bytes / 1024).toFixed(0)} KiB)`]);
+    });
+
+  program
     .command('doctor')
     .description('what this machine offers; with settings, what a run will need, before it runs')
     .option(

@@ -1,0 +1,293 @@
+import * as Plot from '@observablehq/plot';
+import { parseHTML } from 'linkedom';
+import { whole } from './format.ts';
+import { type Html, html, raw } from './html.ts';
+import type { Look } from './look.ts';
+import { evenly, type Point, type Series } from './thin.ts';
+
+/** One run's figure over steps. */
+export interface Line {
+  look: Look;
+  /** The run, in words. */
+  name: string;
+  series: Series;
+}
+
+/** A value measured apart from the line, such as an evaluation's. */
+export interface Mark {
+  look: Look;
+  x: number;
+  y: number;
+  low?: number;
+  high?: number;
+  /** What was measured, in words. */
+  name: string;
+}
+
+export interface Chart {
+  title: string;
+  /** Unit or meaning, beside the title. */
+  note?: string;
+  lines: readonly Line[];
+  marks?: readonly Mark[];
+  /** Steps at which each run took up an index. */
+  refreshes?: readonly { look: Look; at: readonly number[] }[];
+  format: (value: number) => string;
+  /** The axis takes in zero. */
+  zero?: boolean;
+  /** Draws a moving average over the values; without it the values themselves. */
+  smooth?: boolean;
+  /** True where several runs are compared: lines then bear letters and markers. */
+  letters: boolean;
+}
+
+const WIDTH = 380;
+const HEIGHT = 210;
+const MARGIN = { top: 12, right: 66, bottom: 34, left: 52 };
+/** Pixels between the baselines of two labels. */
+const LABEL = 14;
+
+/** A figure with one chart of figures by step, and the same in words and a table for whoever cannot see it. */
+export function chart(options: Chart): Html {
+  const { title, note, lines, marks = [], format } = options;
+  return html`<figure class="chart">
+<figcaption><strong>${title}</strong>${note !== undefined && html` <span>${note}</span>`}</figcaption>
+${draw(options)}
+<details data-key="figures of ${title}"><summary>Figures<span class="hidden"> of ${title}</span></summary>
+<div class="scroll" role="region" tabindex="0" aria-label="Figures of ${title}"><table>
+<thead><tr><th scope="col">Run</th><th scope="col">first</th><th scope="col">lowest</th><th scope="col">highest</th><th scope="col">last</th></tr></thead>
+<tbody>${lines.map(({ name, series }) => {
+    const { ends } = series;
+    return (
+      ends &&
+      html`<tr><th scope="row">${name}</th>${[ends.first, ends.lowest, ends.highest, ends.last].map(
+        ({ x, y }) => html`<td>${format(y)} <span class="at">at ${whole(x)}</span></td>`,
+      )}</tr>`
+    );
+  })}${marks.map(
+    ({ name, x, y }) =>
+      html`<tr><th scope="row">${name}</th><td colspan="4">${format(y)} <span class="at">at ${whole(x)}</span></td></tr>`,
+  )}</tbody></table></div></details>
+</figure>`;
+}
+
+function draw(options: Chart): Html {
+  const { lines, marks = [], refreshes = [], format, smooth = false, letters } = options;
+  const drawn = lines.map((line) => {
+    const { points } = line.series;
+    const width = smooth ? averaged(points) : 0;
+    return { ...line, points, width, path: width > 0 ? movingAverage(points, width) : points };
+  });
+  const x = extent([
+    ...drawn.flatMap(({ points }) => points.map((p) => p.x)),
+    ...marks.map((m) => m.x),
+    ...(lines.length + marks.length > 1 || lines[0]?.series.count === 1 ? [0] : []),
+  ]);
+  const y = padded(
+    extent([
+      ...drawn.flatMap(({ path }) => path.map((p) => p.y)),
+      ...drawn.flatMap(({ points, width }) =>
+        width > 0 ? inner(points) : points.flatMap((p) => [p.low, p.high]),
+      ),
+      ...marks.flatMap((m) => [m.low ?? m.y, m.high ?? m.y]),
+    ]),
+    options.zero ?? false,
+  );
+  // What lies beyond, one value in fifty, is drawn at the frame's edge.
+  const edge = (value: number) => Math.min(y[1], Math.max(y[0], value));
+  const ends = drawn.flatMap(({ look, path }) => {
+    const end = path.at(-1);
+    return end ? [{ look, end, text: `${letters ? `${look.letter} ` : ''}${format(end.y)}` }] : [];
+  });
+  const rows = refreshes.filter(({ at }) => at.length > 0);
+  const tick = (y[1] - y[0]) * 0.04;
+  const svg = Plot.plot({
+    document: parseHTML('<!doctype html><html><body></body></html>').document,
+    width: WIDTH,
+    height: HEIGHT,
+    marginTop: MARGIN.top,
+    marginRight: MARGIN.right,
+    marginBottom: MARGIN.bottom,
+    marginLeft: MARGIN.left,
+    ariaLabel: described(options),
+    x: { domain: x, type: 'linear' },
+    y: { domain: y, type: 'linear' },
+    marks: [
+      Plot.gridY({ ticks: 4, stroke: 'var(--rule)', strokeOpacity: 1 }),
+      Plot.axisY({ ticks: 4, tickSize: 0, tickFormat: format, label: null }),
+      Plot.axisX({ ticks: 4, tickSize: 4, tickFormat: shortSteps, label: 'steps', labelArrow: 'none' }),
+      rows.length === 1 && !letters
+        ? Plot.ruleX(rows[0].at, { stroke: 'var(--soft)', strokeWidth: 1, strokeDasharray: '1 3' })
+        : rows.map(({ look, at }, i) =>
+            Plot.ruleX(at, {
+              y1: edge(y[0] + i * tick),
+              y2: edge(y[0] + (i + 0.75) * tick),
+              stroke: look.colour,
+              strokeWidth: 1.5,
+            }),
+          ),
+      drawn.map(({ look, points, path, width }) => [
+        points.some((p) => p.n > 1)
+          ? Plot.areaY(points, {
+              x: 'x',
+              y1: (p: Point) => edge(p.low),
+              y2: (p: Point) => edge(p.high),
+              fill: look.colour,
+              fillOpacity: 0.18,
+            })
+          : null,
+        width > 0
+          ? Plot.line(points, {
+              x: 'x',
+              y: (p: Point) => edge(p.y),
+              stroke: look.colour,
+              strokeOpacity: 0.4,
+              strokeWidth: 1,
+            })
+          : null,
+        Plot.line(path, {
+          x: 'x',
+          y: 'y',
+          stroke: look.colour,
+          strokeWidth: 2,
+          ...(look.dash !== undefined ? { strokeDasharray: look.dash } : {}),
+        }),
+        letters || path.length <= 12
+          ? Plot.dot(evenly(path, path.length <= 12 ? 12 : 6), {
+              x: 'x',
+              y: 'y',
+              r: 3,
+              symbol: look.symbol,
+              fill: look.colour,
+            })
+          : null,
+      ]),
+      marks.flatMap(({ look, low, high, ...mark }) => [
+        low !== undefined && high !== undefined
+          ? Plot.ruleX([mark], { x: 'x', y1: low, y2: high, stroke: look.colour, strokeWidth: 1.5 })
+          : null,
+        Plot.dot([mark], {
+          x: 'x',
+          y: 'y',
+          r: 4.5,
+          symbol: 'diamond',
+          fill: 'var(--paper)',
+          stroke: look.colour,
+          strokeWidth: 2,
+        }),
+      ]),
+      spread(ends, y).map(({ look, text, at }) =>
+        Plot.text([text], {
+          x: () => x[1],
+          y: () => at,
+          text: (t: string) => t,
+          dx: 7,
+          textAnchor: 'start',
+          fill: look.colour,
+          fontWeight: 600,
+        }),
+      ),
+    ].flat(3),
+  });
+  return picture(svg);
+}
+
+/** A drawn chart as it stands in a page: no style of its own, numbers to a tenth of a pixel. */
+export function picture(svg: ReturnType<typeof Plot.plot>): Html {
+  const element = svg as unknown as {
+    setAttribute(name: string, value: string): void;
+    querySelectorAll(selector: string): Iterable<{ remove(): void; removeAttribute(name: string): void }>;
+    outerHTML: string;
+  };
+  element.setAttribute('role', 'img');
+  element.setAttribute('font-size', '12');
+  element.setAttribute('font-family', 'inherit');
+  for (const style of element.querySelectorAll('style')) style.remove();
+  // One label tells all; those of the parts are for no reader, and not allowed on what has no role.
+  for (const part of element.querySelectorAll('g')) part.removeAttribute('aria-label');
+  return raw(
+    element.outerHTML.replace(/ (?:d|transform|[xy][12]?|cx|cy)="[^"]*"/g, (attribute) =>
+      attribute.replace(/-?\d+\.\d{2,}/g, (number) => String(Math.round(10 * Number(number)) / 10)),
+    ),
+  );
+}
+
+/** Points averaged to either side of each; 0 where there are too few to need it. */
+function averaged(points: readonly Point[]): number {
+  return points.length < 30 ? 0 : Math.round(points.length / 40);
+}
+
+function movingAverage(points: readonly Point[], width: number): { x: number; y: number }[] {
+  return points.map(({ x }, i) => {
+    // As many on either side, so that the line's ends do not lag behind.
+    const reach = Math.min(width, i, points.length - 1 - i);
+    const part = points.slice(i - reach, i + reach + 1);
+    return { x, y: part.reduce((sum, p) => sum + p.y, 0) / part.length };
+  });
+}
+
+/** All but the lowest and the highest hundredth. */
+function inner(points: readonly Point[]): number[] {
+  const lows = points.map((p) => p.low).sort((a, b) => a - b);
+  const highs = points.map((p) => p.high).sort((a, b) => a - b);
+  return [
+    lows[Math.floor(0.01 * lows.length)],
+    highs[Math.min(highs.length - 1, Math.floor(0.99 * highs.length))],
+  ];
+}
+
+function extent(values: readonly number[]): [number, number] {
+  let [low, high] = [Infinity, -Infinity];
+  for (const value of values) {
+    if (value < low) low = value;
+    if (value > high) high = value;
+  }
+  return low <= high ? [low, high] : [0, 1];
+}
+
+function padded([low, high]: [number, number], zero: boolean): [number, number] {
+  const room = 0.06 * (high - low || Math.abs(high) || 1);
+  if (!zero) return [low - room, high + room];
+  return [low < 0 ? low - room : 0, high > 0 ? high + room : 0];
+}
+
+/** The labels at the ends of lines, moved apart where they would cover each other. */
+function spread<T extends { end: { y: number } }>(
+  ends: readonly T[],
+  [low, high]: [number, number],
+): (T & { at: number })[] {
+  const pixel = (high - low) / (HEIGHT - MARGIN.top - MARGIN.bottom);
+  const placed = ends.map((end) => ({ ...end, at: end.end.y })).sort((a, b) => a.at - b.at);
+  for (let i = 1; i < placed.length; i++) {
+    placed[i].at = Math.max(placed[i].at, placed[i - 1].at + LABEL * pixel);
+  }
+  for (let i = placed.length - 1; i >= 0; i--) {
+    const above = placed[i + 1]?.at ?? high + LABEL * pixel;
+    placed[i].at = Math.min(placed[i].at, above - LABEL * pixel);
+  }
+  return placed;
+}
+
+/** Steps in thousands and millions where they are many. */
+function shortSteps(step: number): string {
+  if (step >= 1e6) return `${Number((step / 1e6).toPrecision(3))}M`;
+  if (step >= 1e4) return `${Number((step / 1e3).toPrecision(3))}k`;
+  return whole(step);
+}
+
+function described({ title, lines, marks = [], refreshes = [], format }: Chart): string {
+  const sentences = lines.flatMap(({ name, series: { ends } }) =>
+    ends
+      ? [
+          `${name}: from ${format(ends.first.y)} at step ${whole(ends.first.x)} to ${format(ends.last.y)} at step ${whole(ends.last.x)}`,
+        ]
+      : [],
+  );
+  const refreshed = refreshes.some(({ at }) => at.length > 0) ? ['Refreshes of the index are marked'] : [];
+  return [
+    `${title} over training steps`,
+    ...sentences,
+    ...marks.map(({ name, x, y }) => `${name}: ${format(y)} at step ${whole(x)}`),
+    ...refreshed,
+  ].join('. ');
+}

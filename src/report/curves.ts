@@ -1,0 +1,176 @@
+import { type Chart, chart, type Line, type Mark } from './chart.ts';
+import { figure, percent, seconds, whole } from './format.ts';
+import type { Html } from './html.ts';
+import { type NamedRun, STAGE_NAMES } from './named.ts';
+import { REFRESHED, type Refreshed, STAGES } from './record.ts';
+import type { Series } from './thin.ts';
+
+// Every figure that training logs, by step, the runs over one another.
+
+/** Loss of each stage, and what fine-tuning reaches on the questions kept for it. */
+export function lossCharts(runs: readonly NamedRun[]): Html[] {
+  return [
+    ...STAGES.flatMap((stage) =>
+      overlaid(runs, stageSeries(stage, 'loss'), {
+        title: `Loss, ${STAGE_NAMES[stage]}`,
+        note: 'nats',
+        format: figure,
+        smooth: true,
+        refreshes: isRefreshed(stage) ? refreshesOf(runs, stage) : [],
+      }),
+    ),
+    ...overlaid(runs, stageSeries('qa', 'devExactMatch'), {
+      title: 'Exact match on dev questions',
+      note: 'fine-tuning, at each checkpoint',
+      format: percent,
+    }),
+  ];
+}
+
+/** What retrieval is worth, what it finds, and how refreshes change that. */
+export function retrievalCharts(runs: readonly NamedRun[]): Html[] {
+  return REFRESHED.flatMap((stage) => {
+    const refreshes = refreshesOf(runs, stage);
+    const during = STAGE_NAMES[stage];
+    const ks = [
+      ...new Set(
+        runs.flatMap((run) => [
+          ...(run.probes.get(stage)?.recall.keys() ?? []),
+          ...(stage === 'pretrain' ? evaluatedRecall(run).map(({ k }) => k) : []),
+        ]),
+      ),
+    ].sort((a, b) => Number(a) - Number(b));
+    return [
+      ...overlaid(runs, stageSeries(stage, 'retrievalUtility'), {
+        title: `Retrieval utility, ${during}`,
+        note: 'nats a masked word piece',
+        format: figure,
+        smooth: true,
+        refreshes,
+      }),
+      ...ks.flatMap((k) =>
+        overlaid(
+          runs,
+          (run) => run.probes.get(stage)?.recall.get(k),
+          {
+            title: `Recall@${k}, ${during}`,
+            note: 'of dev questions; ◇ evaluations',
+            format: percent,
+            refreshes,
+          },
+          stage === 'pretrain' ? runs.flatMap((run) => recallMarks(run, k, runs.length > 1)) : [],
+        ),
+      ),
+      ...overlaid(runs, (run) => run.refreshes.get(stage)?.overlap, {
+        title: `Blocks kept by a refresh, ${during}`,
+        note: 'of the ten best for a probe',
+        format: percent,
+      }),
+      ...overlaid(runs, stageSeries(stage, 'nullMass'), {
+        title: `Mass of the null document, ${during}`,
+        format: percent,
+        zero: true,
+        smooth: true,
+        refreshes,
+      }),
+    ];
+  });
+}
+
+/** Age of the index in use, and time of a step. */
+export function paceCharts(runs: readonly NamedRun[]): Html[] {
+  return [
+    ...REFRESHED.flatMap((stage) =>
+      overlaid(runs, stageSeries(stage, 'indexAgeSteps'), {
+        title: `Index age, ${STAGE_NAMES[stage]}`,
+        note: 'steps since its snapshot',
+        format: whole,
+        zero: true,
+        refreshes: refreshesOf(runs, stage),
+      }),
+    ),
+    ...STAGES.flatMap((stage) =>
+      overlaid(runs, stageSeries(stage, 'stepSeconds'), {
+        title: `Time of a step, ${STAGE_NAMES[stage]}`,
+        format: seconds,
+        zero: true,
+        smooth: true,
+        refreshes: isRefreshed(stage) ? refreshesOf(runs, stage) : [],
+      }),
+    ),
+  ];
+}
+
+function overlaid(
+  runs: readonly NamedRun[],
+  find: (run: NamedRun) => Series | undefined,
+  options: Omit<Chart, 'lines' | 'marks' | 'letters'>,
+  marks: readonly Mark[] = [],
+): Html[] {
+  const lines = runs.flatMap((run): Line[] => {
+    const series = find(run);
+    return series ? [{ look: run.look, name: nameOf(run, runs.length > 1), series }] : [];
+  });
+  if (lines.length + marks.length === 0) return [];
+  return [chart({ ...options, lines, marks, letters: runs.length > 1 })];
+}
+
+function nameOf({ look, name }: NamedRun, letters: boolean): string {
+  return letters ? `${look.letter} ${name}` : name;
+}
+
+function stageSeries(stage: (typeof STAGES)[number], figure: string) {
+  return (run: NamedRun) => run.stages.find((s) => s.stage === stage)?.figures.get(figure);
+}
+
+function isRefreshed(stage: string): stage is Refreshed {
+  return (REFRESHED as readonly string[]).includes(stage);
+}
+
+function refreshesOf(runs: readonly NamedRun[], stage: Refreshed) {
+  return runs.map((run) => ({ look: run.look, at: run.refreshes.get(stage)?.at.items() ?? [] }));
+}
+
+interface MeasuredRecall {
+  k: string;
+  stage: string;
+  value: number;
+  low?: number;
+  high?: number;
+}
+
+/** Recall of the retriever before any fine-tuning, as evaluated; a demo's summary has that at 5. */
+function evaluatedRecall({ evaluations, summary }: NamedRun): MeasuredRecall[] {
+  const found = evaluations
+    .filter(({ metric }) => metric === 'recall')
+    .flatMap(({ stage, figures }) =>
+      figures.flatMap(({ name, value, low, high }) => {
+        const k = /^recall@(\d+)$/.exec(name)?.[1];
+        return k === undefined ? [] : [{ k, stage, value, low, high }];
+      }),
+    );
+  if (found.length > 0 || !summary) return found;
+  return (['ict', 'pretrain'] as const).flatMap((stage) => {
+    const value = summary.recall5[stage];
+    return value === undefined ? [] : [{ k: '5', stage, value }];
+  });
+}
+
+/** Warm-up's retriever is where pretraining begins, pretraining's where it has come to. */
+function recallMarks(run: NamedRun, wanted: string, letters: boolean): Mark[] {
+  const end = run.stages.find(({ stage }) => stage === 'pretrain')?.steps ?? 0;
+  return evaluatedRecall(run).flatMap(({ k, stage, value, low, high }) =>
+    k !== wanted || !(stage === 'ict' || stage === 'pretrain')
+      ? []
+      : [
+          {
+            look: run.look,
+            x: stage === 'ict' ? 0 : end,
+            y: value,
+            low,
+            high,
+            name: `${nameOf(run, letters)}, evaluated after ${STAGE_NAMES[stage]}`,
+          },
+        ],
+  );
+}

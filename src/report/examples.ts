@@ -1,0 +1,52 @@
+import { clipped, percent, whole } from './format.ts';
+import { type Html, html } from './html.ts';
+import type { NamedRun } from './named.ts';
+import type { Prediction, Predictions } from './record.ts';
+import { evenly } from './thin.ts';
+
+/** Examples of each kind. */
+const EACH = 6;
+/** Characters of a passage shown to either side of the answer. */
+const AROUND = 280;
+
+/** Questions answered right and wrong, evenly chosen over the file of predictions. */
+export function examples(runs: readonly NamedRun[]): Html[] {
+  return runs.flatMap((run) => {
+    const { predictions } = run;
+    if (!predictions || predictions.right.count + predictions.wrong.count === 0) return [];
+    const heading = runs.length > 1 && html`<h3>${run.look.letter} ${run.name}</h3>`;
+    return [
+      html`${heading}<p class="soft">${whole(predictions.right.count)} right, ${whole(predictions.wrong.count)} wrong; some of each, evenly chosen.</p>
+<div class="examples">${kind(predictions, 'right')}${kind(predictions, 'wrong')}</div>`,
+    ];
+  });
+}
+
+function kind(predictions: Predictions, name: 'right' | 'wrong'): Html {
+  const shown = evenly(predictions[name].items(), EACH);
+  return html`${shown.map((p) => example(p, name))}`;
+}
+
+function example(p: Prediction, name: 'right' | 'wrong'): Html {
+  const sign = name === 'right' ? '✓' : '✗';
+  const accepted = p.answers.slice(0, 5).map((answer) => clipped(answer, 80));
+  return html`<article class="example ${name}">
+<p class="verdict"><span aria-hidden="true">${sign}</span> ${name}${p.probability !== undefined && html` <span class="soft">probability ${percent(p.probability)}</span>`}</p>
+<p class="question" dir="auto">${clipped(p.question, 300)}</p>
+<p dir="auto"><strong>${p.prediction === '' ? 'no answer' : clipped(p.prediction, 120)}</strong>${name === 'wrong' && accepted.length > 0 && html` <span class="soft">accepted: ${accepted.join(' / ')}</span>`}</p>
+${passage(p)}
+${p.title !== '' && html`<p class="source" dir="auto">${clipped(p.title, 120)}</p>`}
+</article>`;
+}
+
+/** The passage with the answer marked, cut to what stands around it. */
+function passage({ passage: text, start, end }: Prediction): Html | undefined {
+  if (text === undefined || text === '') return undefined;
+  if (start === undefined || end === undefined || !(start >= 0 && start < end && end <= text.length)) {
+    return html`<blockquote dir="auto">${clipped(text, 2 * AROUND)}</blockquote>`;
+  }
+  const marked = text.slice(start, end);
+  const before = text.slice(Math.max(0, start - AROUND), start);
+  const after = text.slice(end, end + AROUND);
+  return html`<blockquote dir="auto">${start > AROUND && '…'}${before}<mark>${clipped(marked, 200)}</mark>${after}${end + AROUND < text.length && '…'}</blockquote>`;
+}

@@ -1,0 +1,112 @@
+// In the browser, on the page that realm serves: asks questions, and keeps the report up to date.
+
+const form = document.querySelector('#ask form');
+const box = document.querySelector('#question');
+const button = form.querySelector('button');
+const answers = document.querySelector('#answers');
+const report = document.querySelector('#report');
+
+box.disabled = false;
+button.disabled = false;
+
+/** An element with its text as text, never as HTML. */
+function element(name, text, className) {
+  const made = document.createElement(name);
+  if (text) made.textContent = text;
+  if (className) made.className = className;
+  return made;
+}
+
+function percent(share) {
+  return `${(100 * share).toFixed(1)} %`;
+}
+
+function shown({ answer, probability, retrieval, reading, title, before, after, openBook }) {
+  const item = element('li');
+  const head = element('p');
+  head.append(
+    element('strong', answer || 'no answer'),
+    element(
+      'span',
+      ` probability ${percent(probability)} = ${percent(retrieval)} found × ${percent(reading)} read`,
+      'soft',
+    ),
+  );
+  const passage = element('blockquote');
+  passage.dir = 'auto';
+  passage.append(before ?? '', element('mark', answer), after ?? '');
+  item.append(
+    head,
+    passage,
+    element('p', `${title}${openBook ? ' (given with the question)' : ''}`, 'source'),
+  );
+  return item;
+}
+
+async function ask(question) {
+  const response = await fetch('api/ask', {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify({ question }),
+  });
+  const result = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(result.error ?? `the server answers ${response.status}`);
+  return result;
+}
+
+form.addEventListener('submit', async (event) => {
+  event.preventDefault();
+  const question = box.value.trim();
+  if (!question || button.disabled) return;
+  button.disabled = true;
+  answers.replaceChildren(element('p', 'Reading…', 'soft'));
+  try {
+    const result = await ask(question);
+    const list = element('ol');
+    list.append(...result.answers.map(shown));
+    const utility = result.retrievalUtility;
+    answers.replaceChildren(
+      element('p', result.question ?? question, 'question'),
+      result.answers.length > 0 ? list : element('p', 'No answer was found.'),
+      element(
+        'p',
+        `Share of the null document: ${percent(result.nullShare)}.${
+          utility === undefined ? '' : ` Retrieval utility: ${utility.toFixed(2)} nats.`
+        }`,
+        'soft',
+      ),
+    );
+  } catch (error) {
+    answers.replaceChildren(element('p', `Not answered: ${error.message}`, 'trouble'));
+  } finally {
+    button.disabled = false;
+  }
+});
+
+/** Milliseconds between two looks at the run. */
+const EVERY = 10_000;
+let last;
+
+async function update() {
+  // Whoever is reading with a selection made keeps it.
+  const selection = document.getSelection();
+  if (document.hidden || (selection && !selection.isCollapsed)) return;
+  const response = await fetch('report/body');
+  if (!response.ok) return;
+  const text = await response.text();
+  if (text === last) return;
+  last = text;
+  const keyed = () => [...report.querySelectorAll('details[data-key]')];
+  const open = new Map(keyed().map((details) => [details.dataset.key, details.open]));
+  const focusable = () => [...report.querySelectorAll('a[href], summary, [tabindex]')];
+  const focused = focusable().indexOf(document.activeElement);
+  const scrolled = [...report.querySelectorAll('.scroll')].map((region) => region.scrollLeft);
+  report.innerHTML = text;
+  for (const details of keyed()) details.open = open.get(details.dataset.key) ?? details.open;
+  report.querySelectorAll('.scroll').forEach((region, i) => {
+    region.scrollLeft = scrolled[i] ?? 0;
+  });
+  focusable()[focused]?.focus({ preventScroll: true });
+}
+
+setInterval(() => update().catch(() => {}), EVERY);

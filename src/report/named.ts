@@ -1,0 +1,28 @@
+import { basename, resolve } from 'node:path';
+import { type Look, look } from './look.ts';
+import type { RunRecord } from './record.ts';
+
+interface Name {
+  /** Its folder's name, or the whole path where two folders share one. */
+  name: string;
+  look: Look;
+}
+
+/** A run as the report speaks of it. */
+export type NamedRun = RunRecord & Name;
+
+export function named<T extends { dir: string }>(runs: readonly T[]): (T & Name)[] {
+  const names = runs.map(({ dir }) => basename(resolve(dir)) || dir);
+  return runs.map((run, i) => ({
+    ...run,
+    name: names.filter((name) => name === names[i]).length > 1 ? run.dir : names[i],
+    look: look(i),
+  }));
+}
+
+export const STAGE_NAMES: Record<string, string> = {
+  ict: 'inverse cloze warm-up',
+  pretrain: 'pretraining',
+  qa: 'fine-tuning',
+  'closed-book': 'closed book',
+};

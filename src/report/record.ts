@@ -1,0 +1,369 @@
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { type Config, loadConfig } from '../config.ts';
+import { UserError } from '../errors.ts';
+import { readJson } from '../files.ts';
+import type { Run, Stage } from '../run.ts';
+import { readLog } from './log.ts';
+import { type Series, series, type Thinned, thinned } from './thin.ts';
+
+// What a run folder has recorded, as far as it has come: everything in it is optional, and what makes no sense is left out.
+
+export const STAGES = ['ict', 'pretrain', 'qa', 'closed-book'] as const satisfies readonly Stage[];
+
+/** The stages that take up indexes. */
+export const REFRESHED = ['pretrain', 'qa'] as const;
+export type Refreshed = (typeof REFRESHED)[number];
+
+export interface StageRecord {
+  stage: Stage;
+  /** Steps done, and those the whole stage has where that is known. */
+  steps: number;
+  of: number | undefined;
+  /** Figures of its metrics by name. */
+  figures: Map<string, Series>;
+}
+
+/** Indexes taken up. */
+export interface RefreshRecord {
+  /** Steps at which indexes came into use. */
+  at: Thinned<number>;
+  /** Share of the ten best blocks of the probes that the index before had too. */
+  overlap: Series;
+}
+
+const found = z.object({ document: z.string().catch(''), title: z.string().catch('') });
+const probes = z.object({
+  inUseAt: z.number(),
+  questions: z.number().optional().catch(undefined),
+  recall: z.record(z.string(), z.number()).optional().catch(undefined),
+  probes: z
+    .array(z.object({ query: z.string(), answer: z.string().catch(''), blocks: z.array(found) }))
+    .catch([]),
+});
+
+/** What the retriever found for the same queries when an index came into use. */
+export type Probes = z.infer<typeof probes>;
+
+export interface ProbeRecord {
+  records: Thinned<Probes>;
+  /** Recall over steps, by k. */
+  recall: Map<string, Series>;
+  /** Questions that recall was measured on. */
+  questions: number;
+}
+
+const interval = z.object({ value: z.number(), low: z.number(), high: z.number() });
+const measured = z.union([
+  z.number().transform((value) => ({ value, low: undefined, high: undefined })),
+  interval,
+]);
+const evaluation = z.object({
+  time: z.string().catch(''),
+  metric: z.string(),
+  stage: z.string().catch(''),
+  file: z.string().catch(''),
+  questions: z.number().optional().catch(undefined),
+  protocol: z.string().optional().catch(undefined),
+  figures: z.record(z.string(), z.unknown()).transform((figures) =>
+    Object.entries(figures).flatMap(([name, value]) => {
+      const read = measured.safeParse(value);
+      return read.success ? [{ name, ...read.data }] : [];
+    }),
+  ),
+});
+
+/** One evaluation; of those that measured the same, the newest. */
+export type Evaluation = z.infer<typeof evaluation>;
+
+const prediction = z.object({
+  question: z.string(),
+  answers: z.array(z.string()).catch([]),
+  prediction: z.string(),
+  correct: z.boolean(),
+  title: z.string().catch(''),
+  probability: z.number().optional().catch(undefined),
+  passage: z.string().optional().catch(undefined),
+  start: z.int().optional().catch(undefined),
+  end: z.int().optional().catch(undefined),
+});
+
+/** One answered question; `start` and `end` are where the prediction stands in the passage, in UTF-16 units. */
+export type Prediction = z.infer<typeof prediction>;
+
+export interface Predictions {
+  right: Thinned<Prediction>;
+  wrong: Thinned<Prediction>;
+}
+
+const spread = z.object({
+  mean: z.number(),
+  low: z.number().optional().catch(undefined),
+  high: z.number().optional().catch(undefined),
+  bySeed: z.array(z.number()).catch([]),
+});
+const ablation = z.object({
+  seeds: z.union([z.number(), z.array(z.unknown()).transform((list) => list.length)]).catch(0),
+  questions: z.number().optional().catch(undefined),
+  rows: z.array(
+    z.object({
+      name: z.string(),
+      label: z.string().optional().catch(undefined),
+      exactMatch: spread.optional().catch(undefined),
+      recall5: spread.optional().catch(undefined),
+      paper: z
+        .object({
+          exactMatch: z.number().nullable().catch(null),
+          recall5: z.number().nullable().catch(null),
+        })
+        .nullable()
+        .catch(null),
+    }),
+  ),
+});
+
+export type Ablation = z.infer<typeof ablation>;
+
+const share = z.number().optional().catch(undefined);
+const summary = z.object({
+  seconds: share,
+  recall5: z.object({ ict: share, pretrain: share, bm25: share }).partial().catch({}),
+  exactMatch: share,
+  exactMatchClosedBook: share,
+  questions: share,
+});
+
+export interface RunRecord {
+  dir: string;
+  config: Config | undefined;
+  /** What in the folder could not be read. */
+  troubles: string[];
+  /** Time of the newest record, in milliseconds since 1970. */
+  written: number | undefined;
+  documents: number | undefined;
+  blocks: number | undefined;
+  stages: StageRecord[];
+  refreshes: Map<Refreshed, RefreshRecord>;
+  probes: Map<Refreshed, ProbeRecord>;
+  evaluations: Evaluation[];
+  /** The demo's summary. */
+  summary: z.infer<typeof summary> | undefined;
+  predictions: Predictions | undefined;
+  ablation: Ablation | undefined;
+}
+
+/** True of a folder that holds anything a report tells of. */
+export function isRun(run: Run): boolean {
+  return [run.config, run.corpus, join(run.dir, 'metrics'), run.predictions, tableOf(run)].some((path) =>
+    existsSync(path),
+  );
+}
+
+/** Where the folder of a grid of ablations has its table. */
+function tableOf(run: Run): string {
+  return join(run.dir, 'ablation', 'table.json');
+}
+
+/** Bytes of a log are read as they come, those of a table at most so many. */
+const paths = {
+  probes: (run: Run, stage: Refreshed) =>
+    join(run.dir, 'metrics', stage === 'qa' ? 'qa-probes.jsonl' : 'probes.jsonl'),
+  evaluations: (run: Run) => join(run.dir, 'metrics', 'evaluations.jsonl'),
+};
+
+/** Reads what there is. Memory and the size of the result do not grow with the run's length. */
+export function readRun(run: Run): RunRecord {
+  const troubles: string[] = [];
+  const trying = <T>(read: () => T): T | undefined => {
+    try {
+      return read();
+    } catch (error) {
+      if (!(error instanceof UserError)) throw error;
+      troubles.push(error.message);
+      return undefined;
+    }
+  };
+  const config = existsSync(run.config) ? trying(() => loadConfig(run.config, [])) : undefined;
+  const table = <T>(path: string, shape: z.ZodType<T>): T | undefined => {
+    if (!existsSync(path)) return undefined;
+    const read = shape.safeParse(trying(() => readJson(path, 'record of the run', `remove ${path}`)));
+    return read.success ? read.data : undefined;
+  };
+  const corpus = table(
+    join(run.corpus, 'manifest.json'),
+    z.object({ documents: z.number(), blocks: z.number() }),
+  );
+  return {
+    dir: run.dir,
+    config,
+    written: newest([
+      ...STAGES.map((stage) => run.metrics(stage)),
+      paths.evaluations(run),
+      run.predictions,
+      run.summary,
+      tableOf(run),
+      run.config,
+    ]),
+    documents: corpus?.documents,
+    blocks: corpus?.blocks,
+    stages: STAGES.map((stage) => readStage(run, stage, config)),
+    refreshes: byStage((stage) => readRefreshes(run.refreshes(stage))),
+    probes: byStage((stage) => readProbes(paths.probes(run, stage))),
+    evaluations: readEvaluations(paths.evaluations(run)),
+    summary: table(run.summary, summary),
+    predictions: readPredictions(run.predictions),
+    ablation: table(tableOf(run), ablation),
+    troubles,
+  };
+}
+
+function byStage<T>(read: (stage: Refreshed) => T | undefined): Map<Refreshed, T> {
+  const all = new Map<Refreshed, T>();
+  for (const stage of REFRESHED) {
+    const record = read(stage);
+    if (record !== undefined) all.set(stage, record);
+  }
+  return all;
+}
+
+function newest(files: readonly string[]): number | undefined {
+  const times = files.flatMap((path) => statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? []);
+  return times.length > 0 ? Math.max(...times) : undefined;
+}
+
+/** Figures of a stage's metrics that the report shows. */
+const SHOWN = [
+  'loss',
+  'retrievalUtility',
+  'nullMass',
+  'indexAgeSteps',
+  'stepSeconds',
+  'devExactMatch',
+] as const;
+
+function readStage(run: Run, stage: Stage, config: Config | undefined): StageRecord {
+  const read = readLog(run.metrics(stage), () => {
+    const result = { steps: 0, figures: new Map<string, Series>() };
+    return {
+      result,
+      take(record) {
+        const { step } = record;
+        if (!isNumber(step)) return;
+        result.steps = Math.max(result.steps, step);
+        for (const name of SHOWN) {
+          const value = record[name];
+          if (isNumber(value)) into(result.figures, name).add(step, value);
+        }
+      },
+    };
+  });
+  const saved = checkpointed(run.checkpoint(stage));
+  const settings = config && (stage === 'closed-book' ? config.closedBook : config[stage]);
+  return {
+    stage,
+    steps: Math.max(read?.steps ?? 0, saved?.step ?? 0),
+    of: saved?.steps ?? settings?.steps,
+    figures: read?.figures ?? new Map(),
+  };
+}
+
+/** Steps of a stage's latest checkpoint; undefined where there is none, or one on its way out. */
+function checkpointed(root: string): { step: number; steps: number } | undefined {
+  try {
+    const name = readFileSync(join(root, 'latest'), 'utf8').trim();
+    if (!/^step-\d+$/.test(name)) return undefined;
+    const { step, steps } = JSON.parse(readFileSync(join(root, name, 'state.json'), 'utf8'));
+    return isNumber(step) && isNumber(steps) ? { step, steps } : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Marks of refreshes that a chart has room for. */
+const MARKS = 40;
+
+function readRefreshes(path: string): RefreshRecord | undefined {
+  return readLog(path, () => {
+    const result: RefreshRecord = { at: thinned(MARKS), overlap: series() };
+    return {
+      result,
+      take({ inUseAt, overlap10 }) {
+        if (!isNumber(inUseAt)) return;
+        result.at.add(inUseAt);
+        if (isNumber(overlap10)) result.overlap.add(inUseAt, overlap10);
+      },
+    };
+  });
+}
+
+/** Moments of which the probes are held, for a table that shows fewer. */
+const MOMENTS = 32;
+/** Ranks at which recall is followed, at most. */
+const KS = 6;
+
+function readProbes(path: string): ProbeRecord | undefined {
+  return readLog(path, () => {
+    const result: ProbeRecord = { records: thinned(MOMENTS), recall: new Map(), questions: 0 };
+    return {
+      result,
+      take(line) {
+        const read = probes.safeParse(line);
+        if (!read.success) return;
+        const record = read.data;
+        result.records.add(record);
+        result.questions = record.questions ?? result.questions;
+        for (const [k, value] of Object.entries(record.recall ?? {})) {
+          if (!/^\d+$/.test(k) || (!result.recall.has(k) && result.recall.size === KS)) continue;
+          into(result.recall, k).add(record.inUseAt, value);
+        }
+      },
+    };
+  });
+}
+
+/** Different evaluations of one run that the report tells of. */
+const EVALUATIONS = 50;
+
+function readEvaluations(path: string): Evaluation[] {
+  const newest = readLog(path, () => {
+    const result = new Map<string, Evaluation>();
+    return {
+      result,
+      take(line) {
+        const read = evaluation.safeParse(line);
+        if (!read.success) return;
+        const { metric, stage, file, protocol } = read.data;
+        const key = JSON.stringify([metric, stage, file, protocol]);
+        if (result.has(key) || result.size < EVALUATIONS) result.set(key, read.data);
+      },
+    };
+  });
+  return [...(newest?.values() ?? [])];
+}
+
+/** Predictions of each kind that are held, for a page that shows fewer. */
+const HELD = 48;
+
+function readPredictions(path: string): Predictions | undefined {
+  return readLog(path, () => {
+    const result: Predictions = { right: thinned(HELD), wrong: thinned(HELD) };
+    return {
+      result,
+      take(line) {
+        const read = prediction.safeParse(line);
+        if (read.success) (read.data.correct ? result.right : result.wrong).add(read.data);
+      },
+    };
+  });
+}
+
+function into(all: Map<string, Series>, name: string): Series {
+  const held = all.get(name) ?? series();
+  all.set(name, held);
+  return held;
+}
+
+function isNumber(value: unknown): value is number {
+  return typeof value === 'number' && Number.isFinite(value);
+}

@@ -1,0 +1,139 @@
+import { basename } from 'node:path';
+import { figure, percent, whole } from './format.ts';
+import { type Html, html } from './html.ts';
+import { swatch } from './look.ts';
+import { type NamedRun, STAGE_NAMES } from './named.ts';
+import type { Series } from './thin.ts';
+
+/** A card for each run: how far its stages are, and what it has reached. */
+export function runCards(runs: readonly NamedRun[]): Html {
+  return html`<div class="cards">${runs.map((run) => card(run, runs.length > 1))}</div>`;
+}
+
+function card(run: NamedRun, letters: boolean): Html {
+  const { config, documents, blocks } = run;
+  const facts = [
+    documents !== undefined && `${whole(documents)} documents`,
+    blocks !== undefined && `${whole(blocks)} blocks`,
+    config && `${config.model.layers} layers of ${config.model.hidden}`,
+    config && `seed ${config.seed}`,
+    config && `refresh ${config.refresh.mode === 'off' ? 'off' : `every ${config.refresh.every} steps`}`,
+  ].filter((fact) => fact !== false && fact !== undefined);
+  const reached = headline(run);
+  return html`<article class="card">
+<h3>${letters && html`<span class="letter">${run.look.letter}</span> `}${run.name}${letters && html` ${swatch(run.look)}`}</h3>
+<p class="soft">${facts.length > 0 ? facts.join(' · ') : 'no settings yet'}</p>
+${run.troubles.map((trouble) => html`<p class="trouble">${trouble}</p>`)}
+${reached.length > 0 && html`<dl class="headline">${reached.map(({ name, value, note }) => html`<div><dt>${name}</dt><dd>${value}${note !== undefined && html` <small>${note}</small>`}</dd></div>`)}</dl>`}
+<ul class="stages">${run.stages.map(({ stage, steps, of }) => {
+    const state = steps === 0 ? 'not begun' : of !== undefined && steps >= of ? 'done' : 'under way';
+    return html`<li><span>${STAGE_NAMES[stage]}</span><progress max="${of || 1}" value="${Math.min(steps, of ?? steps)}" aria-label="${STAGE_NAMES[stage]}"></progress><span class="number">${whole(steps)}${of !== undefined && ` / ${whole(of)}`} <span class="soft">${state}</span></span></li>`;
+  })}</ul>
+</article>`;
+}
+
+/** The few figures that say what a run is worth. */
+function headline(run: NamedRun): { name: string; value: string; note?: string }[] {
+  const found: { name: string; value: string; note?: string }[] = [];
+  const exact =
+    measured(run, 'exact-match', 'exactMatch') ??
+    (run.summary?.exactMatch === undefined ? undefined : { value: run.summary.exactMatch });
+  if (exact) found.push({ name: 'exact match', value: percent(exact.value), note: range(exact) });
+  const recall =
+    measured(run, 'recall', 'recall@5', 'pretrain') ??
+    (run.summary?.recall5.pretrain === undefined ? undefined : { value: run.summary.recall5.pretrain });
+  if (recall)
+    found.push({ name: 'recall@5, no question seen', value: percent(recall.value), note: range(recall) });
+  const utility = run.stages.find(({ stage }) => stage === 'pretrain')?.figures.get('retrievalUtility');
+  if (utility) {
+    found.push({ name: 'retrieval utility, last tenth', value: figure(lastTenth(utility)), note: 'nats' });
+  }
+  const refreshes = run.refreshes.get('pretrain')?.at.count;
+  if (refreshes) found.push({ name: 'live index refreshes', value: whole(refreshes) });
+  return found;
+}
+
+type Measured = { value: number; low?: number; high?: number };
+
+/** The newest evaluation's figure. */
+function measured(run: NamedRun, metric: string, name: string, stage?: string): Measured | undefined {
+  return run.evaluations
+    .filter((e) => e.metric === metric && (stage === undefined || e.stage === stage))
+    .sort((a, b) => (a.time < b.time ? 1 : -1))
+    .flatMap(({ figures }) => figures.filter((f) => f.name === name))[0];
+}
+
+function range({ low, high }: Measured): string | undefined {
+  return low === undefined || high === undefined ? undefined : `${percent(low)} to ${percent(high)}`;
+}
+
+function lastTenth({ points }: Series): number {
+  const last = points.slice(-Math.max(1, Math.floor(points.length / 10)));
+  const n = last.reduce((sum, p) => sum + p.n, 0);
+  return last.reduce((sum, p) => sum + p.n * p.y, 0) / n;
+}
+
+/** All evaluations, a column a run; undefined where nothing was evaluated. */
+export function resultsTable(runs: readonly NamedRun[]): Html | undefined {
+  const groups = new Map<string, Map<string, Map<NamedRun, Measured>>>();
+  const put = (group: string, name: string, run: NamedRun, value: Measured | undefined) => {
+    if (value === undefined) return;
+    const rows = groups.get(group) ?? new Map<string, Map<NamedRun, Measured>>();
+    groups.set(group, rows);
+    const row = rows.get(name) ?? new Map<NamedRun, Measured>();
+    rows.set(name, row.set(run, value));
+  };
+  for (const run of runs) {
+    for (const { metric, stage, file, questions, protocol, figures } of run.evaluations) {
+      const group = [
+        metric,
+        stage !== '' && `after ${STAGE_NAMES[stage] ?? stage}`,
+        file !== '' && basename(file),
+        questions !== undefined && `${whole(questions)} questions`,
+        protocol !== undefined && `protocol ${protocol}`,
+      ].filter((part) => part !== false);
+      for (const f of figures.slice(0, FIGURES)) put(group.join(', '), f.name, run, f);
+    }
+    const { summary } = run;
+    if (!summary) continue;
+    const group = `demo${summary.questions === undefined ? '' : `, ${whole(summary.questions)} held-out questions`}`;
+    const value = (share: number | undefined) => (share === undefined ? undefined : { value: share });
+    put(group, 'recall@5 after the warm-up', run, value(summary.recall5.ict));
+    put(group, 'recall@5 after pretraining', run, value(summary.recall5.pretrain));
+    put(group, 'recall@5 of BM25', run, value(summary.recall5.bm25));
+    put(group, 'exact match', run, value(summary.exactMatch));
+    put(group, 'exact match, null document alone', run, value(summary.exactMatchClosedBook));
+  }
+  if (groups.size === 0) return undefined;
+  return html`<div class="scroll" role="region" tabindex="0" aria-label="Results of evaluations"><table class="results">
+<thead><tr><th scope="col">Figure</th>${runs.map((run) => html`<th scope="col">${runs.length > 1 && html`<span class="letter">${run.look.letter}</span> `}${run.name}</th>`)}</tr></thead>
+${[...groups].map(
+  ([group, rows]) => html`<tbody><tr><th scope="rowgroup" colspan="${runs.length + 1}">${group}</th></tr>
+${[...rows].map(
+  ([name, byRun]) =>
+    html`<tr><th scope="row">${words(name)}</th>${runs.map((run) => {
+      const found = byRun.get(run);
+      return html`<td>${found ? cell(name, found) : '–'}</td>`;
+    })}</tr>`,
+)}</tbody>`,
+)}
+</table></div>`;
+}
+
+/** Figures of one evaluation, at most. */
+const FIGURES = 60;
+
+function cell(name: string, { value, low, high }: Measured): Html {
+  const format = isShare(name, [value, low ?? value, high ?? value]) ? percent : figure;
+  return html`${format(value)}${low !== undefined && high !== undefined && html` <span class="at">${format(low)} to ${format(high)}</span>`}`;
+}
+
+/** Evaluations give shares between 0 and 1; what is measured in nats, ranks or perplexities is no share. */
+function isShare(name: string, values: readonly number[]): boolean {
+  return !/perplexity|utility|loss|mrr|questions/i.test(name) && values.every((v) => v >= 0 && v <= 1);
+}
+
+/** `readerOracle` as words. */
+function words(name: string): string {
+  return name.replace(/([a-z])([A-Z])/g, (_, a, b) => `${a} ${b.toLowerCase()}`);
+}
