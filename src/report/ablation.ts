@@ -68,11 +68,11 @@ function comparison(rows: readonly Row[], figure: Figure, title: string): Html |
         points.filter((p) => p.low !== undefined && p.high !== undefined),
         { y: 'label', x1: 'low', x2: 'high', stroke: 'var(--run-1)', strokeWidth: 2 },
       ),
-      Plot.dot(points, { y: 'label', x: 'mean', r: 4.5, fill: 'var(--run-1)' }),
-      Plot.tickX(
+      Plot.dot(
         points.flatMap(({ label, bySeed }) => bySeed.map((value) => ({ label, value }))),
-        { y: 'label', x: 'value', stroke: 'var(--run-1)', strokeOpacity: 0.6, inset: 7 },
+        { y: 'label', x: 'value', r: 2.5, fill: 'var(--paper)', stroke: 'var(--run-1)' },
       ),
+      Plot.dot(points, { y: 'label', x: 'mean', r: 4.5, fill: 'var(--run-1)' }),
       Plot.dot(published, {
         y: 'label',
         x: 'value',
@@ -85,13 +85,13 @@ function comparison(rows: readonly Row[], figure: Figure, title: string): Html |
     ],
   });
   return html`<figure class="chart">
-<figcaption><strong>${title}</strong> <span>● ours with its interval, | each seed${published.length > 0 && ', ◇ the paper'}</span></figcaption>
+<figcaption><strong>${title}</strong> <span>● ours with its interval, ○ each seed${published.length > 0 && ', ◇ the paper'}</span></figcaption>
 ${picture(svg)}
 </figure>`;
 }
 
 function table(rows: readonly Row[]): Html {
-  return html`<div class="scroll" role="region" tabindex="0" aria-label="Ablations"><table class="results">
+  return html`<div class="scroll" role="region" tabindex="0" aria-label="Rows of the ablations"><table class="results">
 <thead><tr><th scope="col">Row</th><th scope="col">Exact match</th><th scope="col">by seed</th><th scope="col">Recall@5</th><th scope="col">the paper's exact match</th><th scope="col">its recall@5</th></tr></thead>
 <tbody>${rows.map(
     (row) =>

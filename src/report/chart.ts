@@ -42,8 +42,8 @@ export interface Chart {
 }
 
 const WIDTH = 380;
-const HEIGHT = 210;
-const MARGIN = { top: 12, right: 66, bottom: 34, left: 52 };
+const HEIGHT = 200;
+const MARGIN = { top: 12, right: 78, bottom: 26, left: 52 };
 /** Pixels between the baselines of two labels. */
 const LABEL = 14;
 
@@ -78,11 +78,7 @@ function draw(options: Chart): Html {
     const width = smooth ? averaged(points) : 0;
     return { ...line, points, width, path: width > 0 ? movingAverage(points, width) : points };
   });
-  const x = extent([
-    ...drawn.flatMap(({ points }) => points.map((p) => p.x)),
-    ...marks.map((m) => m.x),
-    ...(lines.length + marks.length > 1 || lines[0]?.series.count === 1 ? [0] : []),
-  ]);
+  const x = extent([...drawn.flatMap(({ points }) => points.map((p) => p.x)), ...marks.map((m) => m.x), 0]);
   const y = padded(
     extent([
       ...drawn.flatMap(({ path }) => path.map((p) => p.y)),
@@ -114,8 +110,15 @@ function draw(options: Chart): Html {
     y: { domain: y, type: 'linear' },
     marks: [
       Plot.gridY({ ticks: 4, stroke: 'var(--rule)', strokeOpacity: 1 }),
-      Plot.axisY({ ticks: 4, tickSize: 0, tickFormat: format, label: null }),
-      Plot.axisX({ ticks: 4, tickSize: 4, tickFormat: shortSteps, label: 'steps', labelArrow: 'none' }),
+      Plot.axisY({ ticks: 4, tickSize: 0, tickFormat: ticks(format), label: null }),
+      Plot.axisX({
+        ticks: 4,
+        tickSize: 4,
+        tickFormat: shortSteps,
+        label: 'steps',
+        labelArrow: 'none',
+        labelOffset: 21,
+      }),
       rows.length === 1 && !letters
         ? Plot.ruleX(rows[0].at, { stroke: 'var(--soft)', strokeWidth: 1, strokeDasharray: '1 3' })
         : rows.map(({ look, at }, i) =>
@@ -162,20 +165,24 @@ function draw(options: Chart): Html {
             })
           : null,
       ]),
-      marks.flatMap(({ look, low, high, ...mark }) => [
-        low !== undefined && high !== undefined
-          ? Plot.ruleX([mark], { x: 'x', y1: low, y2: high, stroke: look.colour, strokeWidth: 1.5 })
-          : null,
-        Plot.dot([mark], {
-          x: 'x',
-          y: 'y',
-          r: 4.5,
-          symbol: 'diamond',
-          fill: 'var(--paper)',
-          stroke: look.colour,
-          strokeWidth: 2,
-        }),
-      ]),
+      marks.flatMap(({ look, low, high, ...mark }) => {
+        const dx = aside(look, marks);
+        return [
+          low !== undefined && high !== undefined
+            ? Plot.ruleX([mark], { x: 'x', y1: low, y2: high, dx, stroke: look.colour, strokeWidth: 1.5 })
+            : null,
+          Plot.dot([mark], {
+            x: 'x',
+            y: 'y',
+            dx,
+            r: 4.5,
+            symbol: 'diamond',
+            fill: 'var(--paper)',
+            stroke: look.colour,
+            strokeWidth: 2,
+          }),
+        ];
+      }),
       spread(ends, y).map(({ look, text, at }) =>
         Plot.text([text], {
           x: () => x[1],
@@ -266,6 +273,17 @@ function spread<T extends { end: { y: number } }>(
     placed[i].at = Math.min(placed[i].at, above - LABEL * pixel);
   }
   return placed;
+}
+
+/** Pixels that a run's marks stand beside their step, so that those of several runs do not cover each other. */
+function aside({ letter }: Look, marks: readonly Mark[]): number {
+  const letters = [...new Set(marks.map((m) => m.look.letter))];
+  return 7 * (letters.indexOf(letter) - (letters.length - 1) / 2);
+}
+
+/** A tick's value as short as it can be told: 80 % where the label of a line says 80.0 %. */
+function ticks(format: (value: number) => string): (value: number) => string {
+  return (value) => format(value).replace(/(\.\d*?)0+(?=\D|$)/, (_, kept) => (kept === '.' ? '' : kept));
 }
 
 /** Steps in thousands and millions where they are many. */

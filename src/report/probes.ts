@@ -32,7 +32,7 @@ ${queries.map(({ query, answer }, i) => {
   const shown = clipped(query, 200);
   return html`<details class="probe" data-key="probe ${i} of ${title}"${i < OPEN && html` open`}>
 <summary dir="auto">${shown}${answer !== '' && html` <span class="answer">${clipped(answer, 80)}</span>`}</summary>
-<div class="scroll" role="region" tabindex="0" aria-label="Documents found for: ${shown}"><table class="ranks">
+<div class="scroll" role="region" tabindex="0" aria-label="Documents found while ${title}, probe ${i + 1}: ${shown}"><table class="ranks">
 <thead><tr><th scope="col"><span class="hidden">Rank</span></th>${moments.map(({ inUseAt }) => html`<th scope="col">step ${whole(inUseAt)}</th>`)}</tr></thead>
 <tbody>${Array.from(
     { length: RANKS },
