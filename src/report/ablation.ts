@@ -1,7 +1,7 @@
 import * as Plot from '@observablehq/plot';
 import { parseHTML } from 'linkedom';
 import { picture } from './chart.ts';
-import { clipped, percent } from './format.ts';
+import { clipped, figure, percent } from './format.ts';
 import { type Html, html } from './html.ts';
 import type { NamedRun } from './named.ts';
 import type { Ablation } from './record.ts';
@@ -16,11 +16,15 @@ type Figure = 'exactMatch' | 'recall5';
 export function ablations(runs: readonly NamedRun[]): Html[] {
   return runs.flatMap((run) => {
     if (!run.ablation || run.ablation.rows.length === 0) return [];
-    const { seeds, questions } = run.ablation;
+    const { seeds, questions, order } = run.ablation;
+    const taus = [
+      { name: 'exact match', tau: order?.exactMatch?.tau },
+      { name: 'recall@5', tau: order?.recall5?.tau },
+    ].flatMap(({ name, tau }) => (typeof tau === 'number' ? [`${figure(tau)} by ${name}`] : []));
     const rows = run.ablation.rows.slice(0, ROWS);
     return [
       html`${runs.length > 1 && html`<h3>${run.look.letter} ${run.name}</h3>`}
-<p class="soft">${seeds > 0 && `${seeds} ${seeds === 1 ? 'seed' : 'seeds'}`}${questions !== undefined && ` · ${questions} questions`} · the paper's figures are of Natural Questions: compare the order of the rows, not their heights.</p>
+<p class="soft">${seeds > 0 && `${seeds} ${seeds === 1 ? 'seed' : 'seeds'}`}${questions !== undefined && ` · ${questions} questions`} · the paper's figures are of Natural Questions: compare the order of the rows, not their heights.${taus.length > 0 && html` How ours and the paper's order agree (Kendall's tau, 1 where all pairs do): ${taus.join(', ')}.`}</p>
 <div class="charts">${comparison(rows, 'exactMatch', 'Exact match')}${comparison(rows, 'recall5', 'Recall@5 before fine-tuning')}</div>
 ${table(rows)}`,
     ];
@@ -29,14 +33,14 @@ ${table(rows)}`,
 
 const HEIGHT = 26;
 
-function comparison(rows: readonly Row[], figure: Figure, title: string): Html | false {
+function comparison(rows: readonly Row[], metric: Figure, title: string): Html | false {
   const points = rows.flatMap((row) => {
-    const found = row[figure];
+    const found = row[metric];
     return found ? [{ label: labelOf(row), ...found }] : [];
   });
   if (points.length === 0) return false;
   const published = rows.flatMap((row) => {
-    const value = paper(row, figure);
+    const value = paper(row, metric);
     return value === undefined ? [] : [{ label: labelOf(row), value }];
   });
   const svg = Plot.plot({
@@ -47,7 +51,6 @@ function comparison(rows: readonly Row[], figure: Figure, title: string): Html |
     marginRight: 16,
     marginTop: 8,
     marginBottom: 34,
-    ariaLabel: `${title} by row: ${points.map((p) => `${p.label} ${percent(p.mean)}`).join(', ')}`,
     x: {
       domain: domain([
         ...points.flatMap((p) => [p.mean, p.low ?? p.mean, p.high ?? p.mean, ...p.bySeed]),
@@ -86,7 +89,7 @@ function comparison(rows: readonly Row[], figure: Figure, title: string): Html |
   });
   return html`<figure class="chart">
 <figcaption><strong>${title}</strong> <span>● ours with its interval, ○ each seed${published.length > 0 && ', ◇ the paper'}</span></figcaption>
-${picture(svg)}
+${picture(svg, `${title} by row: ${points.map((p) => `${p.label} ${percent(p.mean)}`).join(', ')}`)}
 </figure>`;
 }
 
@@ -110,16 +113,14 @@ function measured(found: Row[Figure]): Html {
   return html`${percent(mean)}${low !== undefined && high !== undefined && html` <span class="at">${percent(low)} to ${percent(high)}</span>`}`;
 }
 
-function published(row: Row, figure: Figure): string {
-  const value = paper(row, figure);
+function published(row: Row, metric: Figure): string {
+  const value = paper(row, metric);
   return value === undefined ? '–' : percent(value);
 }
 
-/** The paper prints percentages, the rest of the table holds shares. */
-function paper(row: Row, figure: Figure): number | undefined {
-  const value = row.paper?.[figure];
-  if (value === null || value === undefined) return undefined;
-  return value > 1 ? value / 100 : value;
+function paper(row: Row, metric: Figure): number | undefined {
+  const value = row.paper?.[metric];
+  return value === null || value === undefined ? undefined : value / 100;
 }
 
 /** Rows of one chart must differ in their labels. */

@@ -97,6 +97,7 @@ function draw(options: Chart): Html {
   });
   const rows = refreshes.filter(({ at }) => at.length > 0);
   const tick = (y[1] - y[0]) * 0.04;
+  const beside = Math.max(0, ...marks.map((m) => aside(m.look, marks)));
   const svg = Plot.plot({
     document: parseHTML('<!doctype html><html><body></body></html>').document,
     width: WIDTH,
@@ -105,7 +106,6 @@ function draw(options: Chart): Html {
     marginRight: MARGIN.right,
     marginBottom: MARGIN.bottom,
     marginLeft: MARGIN.left,
-    ariaLabel: described(options),
     x: { domain: x, type: 'linear' },
     y: { domain: y, type: 'linear' },
     marks: [
@@ -188,7 +188,7 @@ function draw(options: Chart): Html {
           x: () => x[1],
           y: () => at,
           text: (t: string) => t,
-          dx: 7,
+          dx: 7 + beside,
           textAnchor: 'start',
           fill: look.colour,
           fontWeight: 600,
@@ -196,27 +196,25 @@ function draw(options: Chart): Html {
       ),
     ].flat(3),
   });
-  return picture(svg);
+  return picture(svg, described(options));
 }
 
-/** A drawn chart as it stands in a page: no style of its own, numbers to a tenth of a pixel. */
-export function picture(svg: ReturnType<typeof Plot.plot>): Html {
+/** A drawn chart as it stands in a page, with its content in words: no style of its own, numbers to a tenth of a pixel. */
+export function picture(svg: ReturnType<typeof Plot.plot>, label: string): Html {
   const element = svg as unknown as {
     setAttribute(name: string, value: string): void;
     querySelectorAll(selector: string): Iterable<{ remove(): void; removeAttribute(name: string): void }>;
     outerHTML: string;
   };
-  element.setAttribute('role', 'img');
   element.setAttribute('font-size', '12');
   element.setAttribute('font-family', 'inherit');
   for (const style of element.querySelectorAll('style')) style.remove();
-  // One label tells all; those of the parts are for no reader, and not allowed on what has no role.
+  // Labels of the parts are for no reader, and not allowed on what has no role.
   for (const part of element.querySelectorAll('g')) part.removeAttribute('aria-label');
-  return raw(
-    element.outerHTML.replace(/ (?:d|transform|[xy][12]?|cx|cy)="[^"]*"/g, (attribute) =>
-      attribute.replace(/-?\d+\.\d{2,}/g, (number) => String(Math.round(10 * Number(number)) / 10)),
-    ),
+  const drawn = element.outerHTML.replace(/ (?:d|transform|[xy][12]?|cx|cy)="[^"]*"/g, (attribute) =>
+    attribute.replace(/-?\d+\.\d{2,}/g, (number) => String(Math.round(10 * Number(number)) / 10)),
   );
+  return html`<svg role="img" aria-label="${label}"${raw(drawn.replace(/^<svg/, ''))}`;
 }
 
 /** Points averaged to either side of each; 0 where there are too few to need it. */

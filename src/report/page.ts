@@ -103,7 +103,7 @@ function question(): Html {
 <h2 id="ask-title">Ask</h2>
 <form>
 <label for="question">A question for this run</label>
-<div class="box"><input id="question" name="question" type="text" autocomplete="off" maxlength="500" required disabled><button type="submit" disabled>Ask</button></div>
+<div class="box"><input id="question" name="question" type="text" autocomplete="off" maxlength="1000" required disabled><button type="submit" disabled>Ask</button></div>
 </form>
 <noscript><p class="trouble">Asking needs JavaScript; the report below is whole without it. On the command line, "realm ask" answers too.</p></noscript>
 <div id="answers" aria-live="polite"></div>

@@ -103,6 +103,7 @@ const spread = z.object({
   high: z.number().optional().catch(undefined),
   bySeed: z.array(z.number()).catch([]),
 });
+const order = z.object({ tau: z.number().nullable() }).optional().catch(undefined);
 const ablation = z.object({
   seeds: z.union([z.number(), z.array(z.unknown()).transform((list) => list.length)]).catch(0),
   questions: z.number().optional().catch(undefined),
@@ -112,6 +113,7 @@ const ablation = z.object({
       label: z.string().optional().catch(undefined),
       exactMatch: spread.optional().catch(undefined),
       recall5: spread.optional().catch(undefined),
+      /** Per cent, as the paper prints them; all else is shares. */
       paper: z
         .object({
           exactMatch: z.number().nullable().catch(null),
@@ -121,6 +123,7 @@ const ablation = z.object({
         .catch(null),
     }),
   ),
+  order: z.object({ exactMatch: order, recall5: order }).optional().catch(undefined),
 });
 
 export type Ablation = z.infer<typeof ablation>;

@@ -25,22 +25,28 @@ function card(run: NamedRun, letters: boolean): Html {
 <p class="soft">${facts.length > 0 ? facts.join(' · ') : 'no settings yet'}</p>
 ${run.troubles.map((trouble) => html`<p class="trouble">${trouble}</p>`)}
 ${reached.length > 0 && html`<dl class="headline">${reached.map(({ name, value, note }) => html`<div><dt>${name}</dt><dd>${value}${note !== undefined && html` <small>${note}</small>`}</dd></div>`)}</dl>`}
-<ul class="stages">${run.stages.map(({ stage, steps, of }) => {
+${stages(run)}
+</article>`;
+}
+
+/** How far the stages are; the folder of a grid of ablations has none of its own. */
+function stages({ stages, ablation }: NamedRun): Html {
+  if (ablation && stages.every(({ steps }) => steps === 0)) return html`<p>A grid of ablations.</p>`;
+  return html`<ul class="stages">${stages.map(({ stage, steps, of }) => {
     const state = steps === 0 ? 'not begun' : of !== undefined && steps >= of ? 'done' : 'under way';
     return html`<li><span>${STAGE_NAMES[stage]}</span><progress max="${of || 1}" value="${Math.min(steps, of ?? steps)}" aria-label="${STAGE_NAMES[stage]}"></progress><span class="number">${whole(steps)}${of !== undefined && ` / ${whole(of)}`} <span class="soft">${state}</span></span></li>`;
-  })}</ul>
-</article>`;
+  })}</ul>`;
 }
 
 /** The few figures that say what a run is worth. */
 function headline(run: NamedRun): { name: string; value: string; note?: string }[] {
   const found: { name: string; value: string; note?: string }[] = [];
   const exact =
-    measured(run, 'exact-match', 'exactMatch') ??
+    measured(run, 'exactMatch', 'qa') ??
     (run.summary?.exactMatch === undefined ? undefined : { value: run.summary.exactMatch });
   if (exact) found.push({ name: 'exact match', value: percent(exact.value), note: range(exact) });
   const recall =
-    measured(run, 'recall', 'recall@5', 'pretrain') ??
+    measured(run, 'recall@5', 'pretrain') ??
     (run.summary?.recall5.pretrain === undefined ? undefined : { value: run.summary.recall5.pretrain });
   if (recall)
     found.push({ name: 'recall@5, no question seen', value: percent(recall.value), note: range(recall) });
@@ -56,9 +62,9 @@ function headline(run: NamedRun): { name: string; value: string; note?: string }
 type Measured = { value: number; low?: number; high?: number };
 
 /** The newest evaluation's figure. */
-function measured(run: NamedRun, metric: string, name: string, stage?: string): Measured | undefined {
+function measured(run: NamedRun, name: string, stage: string): Measured | undefined {
   return run.evaluations
-    .filter((e) => e.metric === metric && (stage === undefined || e.stage === stage))
+    .filter((e) => e.stage === stage)
     .sort((a, b) => (a.time < b.time ? 1 : -1))
     .flatMap(({ figures }) => figures.filter((f) => f.name === name))[0];
 }
@@ -133,7 +139,20 @@ function isShare(name: string, values: readonly number[]): boolean {
   return !/perplexity|utility|loss|mrr|questions/i.test(name) && values.every((v) => v >= 0 && v <= 1);
 }
 
-/** `readerOracle` as words. */
+const NAMES: Record<string, string> = {
+  exactMatch: 'exact match, text',
+  tokenExactMatch: 'exact match, tokens',
+  closedBook: 'exact match, closed book',
+  f1: 'F1',
+  mrr: 'mean reciprocal rank',
+  nullMass: 'mass of the null document',
+  retrievalUtility: 'retrieval utility, nats',
+};
+
+/** `readerOracle` as words, also where the name of a baseline stands before it. */
 function words(name: string): string {
+  const [, baseline, own] = /^(?:(bm25|ict) )?(.*)$/s.exec(name) ?? [];
+  if (baseline !== undefined) return `${words(own)}, ${baseline === 'ict' ? 'warm-up alone' : 'BM25'}`;
+  if (Object.hasOwn(NAMES, name)) return NAMES[name];
   return name.replace(/([a-z])([A-Z])/g, (_, a, b) => `${a} ${b.toLowerCase()}`);
 }

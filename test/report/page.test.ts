@@ -1,0 +1,384 @@
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { dirname, join } from 'node:path';
+import { after, test } from 'node:test';
+import { parseHTML } from 'linkedom';
+import { report } from '../../src/commands/report.ts';
+import { reportBody, reportPage, SCRIPT, STYLE } from '../../src/report/page.ts';
+import { runFolder } from '../../src/run.ts';
+
+const root = mkdtempSync(join(tmpdir(), 'realm-report-'));
+after(() => rmSync(root, { recursive: true, force: true }));
+
+/** A run folder with these files: an object is JSON, a list JSONL. */
+function runOf(name: string, files: Record<string, unknown>): string {
+  const dir = join(root, name);
+  mkdirSync(dir, { recursive: true });
+  for (const [path, content] of Object.entries(files)) {
+    mkdirSync(dirname(join(dir, path)), { recursive: true });
+    const text =
+      typeof content === 'string'
+        ? content
+        : Array.isArray(content)
+          ? content.map((record) => `${JSON.stringify(record)}\n`).join('')
+          : JSON.stringify(content);
+    writeFileSync(join(dir, path), text);
+  }
+  return dir;
+}
+
+function parsed(...dirs: string[]) {
+  const page = reportPage(dirs.map(runFolder), { live: false });
+  return { page, document: parseHTML(page).document };
+}
+
+type Parsed = ReturnType<typeof parsed>['document'];
+
+function figureOf(document: Parsed, title: string) {
+  const found = [...document.querySelectorAll('figure')].find(
+    (figure) => figure.querySelector('figcaption strong')?.textContent === title,
+  );
+  assert.ok(found, title);
+  return found;
+}
+
+const textOf = (element: { textContent: string | null } | null | undefined) =>
+  element?.textContent?.replace(/\s+/g, ' ').trim();
+
+const EVIL = '"\'&lt;</title></script><script>alert(1)</script><img src=x onerror=alert(2)>';
+
+const PROBES = [
+  { inUseAt: 0, titles: ['Alder', 'Birch', 'Cedar'] },
+  { inUseAt: 40, titles: ['Birch', 'Alder', 'Elm'] },
+].map(({ inUseAt, titles }, i) => ({
+  step: inUseAt,
+  inUseAt,
+  questions: 100,
+  recall: { 1: 0.25 + i / 4, 5: 0.5 + i / 8 },
+  probes: [
+    {
+      query: 'The ____ grows.',
+      answer: 'tree',
+      blocks: titles.map((title, block) => ({ block, document: title, title, score: 1 })),
+    },
+  ],
+}));
+
+const full = runOf('full', {
+  'config.yaml': 'seed: 7\npretrain: {steps: 100}\nict: {steps: 50}\n',
+  'metrics/ict.jsonl': [
+    { step: 25, loss: 3.5, stepSeconds: 0.25 },
+    { step: 50, loss: 1.25, stepSeconds: 0.5 },
+  ],
+  'metrics/pretrain.jsonl': [
+    { step: 50, loss: 1, retrievalUtility: 0.5, nullMass: 0.125, indexAgeSteps: 20, stepSeconds: 0.1 },
+    { step: 100, loss: 2, retrievalUtility: 1.5, nullMass: 0.0625, indexAgeSteps: 30, stepSeconds: 0.2 },
+  ],
+  'metrics/refreshes.jsonl': [
+    { inUseAt: 40, overlap10: 0.75 },
+    { inUseAt: 80, overlap10: 0.875 },
+  ],
+  'metrics/probes.jsonl': PROBES,
+  'metrics/evaluations.jsonl': [
+    {
+      time: '2026-01-01T00:00:00Z',
+      metric: 'exact-match',
+      stage: 'qa',
+      file: 'a/test.jsonl',
+      questions: 9,
+      protocol: 'orqa',
+      figures: { exactMatch: 0.1 },
+    },
+    {
+      time: '2026-01-02T00:00:00Z',
+      metric: 'exact-match',
+      stage: 'qa',
+      file: 'a/test.jsonl',
+      questions: 9,
+      protocol: 'orqa',
+      figures: { exactMatch: { value: 0.4321, low: 0.4, high: 0.5 }, mrr: 0.5 },
+    },
+    {
+      time: '2026-01-02T00:00:00Z',
+      metric: 'recall',
+      stage: 'ict',
+      file: 'a/test.jsonl',
+      questions: 9,
+      protocol: 'dpr',
+      figures: { 'recall@5': { value: 0.3, low: 0.2, high: 0.4 }, 'bm25 recall@5': 0.9 },
+    },
+    {
+      time: '2026-01-02T00:00:00Z',
+      metric: 'perplexity',
+      stage: 'pretrain',
+      file: null,
+      questions: 9,
+      protocol: null,
+      figures: { perplexity: 12.34, broken: 'x' },
+    },
+  ],
+  'predictions.jsonl': [
+    {
+      question: 'Who?',
+      answers: ['Ada'],
+      prediction: 'Ada',
+      correct: true,
+      title: 'Ada',
+      probability: 0.5,
+      passage: 'It was Ada herself.',
+      start: 7,
+      end: 10,
+    },
+    {
+      question: `When ${EVIL}?`,
+      answers: [EVIL],
+      prediction: EVIL,
+      correct: false,
+      title: EVIL,
+      probability: 0.25,
+      passage: `In ${EVIL}.`,
+      start: 3,
+      end: 3 + EVIL.length,
+    },
+    {
+      question: 'Where?',
+      answers: ['there'],
+      prediction: 'here',
+      correct: false,
+      title: 'T',
+      probability: 0.25,
+      passage: 'here',
+      start: 2,
+      end: 99,
+    },
+  ],
+});
+
+test('the page has the figures of the records', () => {
+  const { document } = parsed(full);
+  assert.equal(document.title, 'full – realm');
+  const stages = [...document.querySelectorAll('.stages li')].map(textOf);
+  assert.equal(stages[0], 'inverse cloze warm-up50 / 50 done');
+  assert.equal(stages[1], 'pretraining100 / 100 done');
+  assert.match(stages[2]!, /^fine-tuning0 .*not begun$/);
+  assert.match(textOf(document.querySelector('.card'))!, /seed 7 · refresh every 500 steps/);
+  const headline = [...document.querySelectorAll('.headline div')].map(textOf);
+  assert.deepEqual(headline, [
+    'exact match43.2 % 40.0 % to 50.0 %',
+    'retrieval utility, last tenth1.50 nats',
+    'live index refreshes2',
+  ]);
+  const results = [...document.querySelectorAll('#results tr')].map(textOf);
+  assert.deepEqual(results, [
+    'Figurefull',
+    'exact-match, after fine-tuning, test.jsonl, 9 questions, protocol orqa',
+    'exact match, text43.2 % 40.0 % to 50.0 %',
+    'mean reciprocal rank0.500',
+    'recall, after inverse cloze warm-up, test.jsonl, 9 questions, protocol dpr',
+    'recall@530.0 % 20.0 % to 40.0 %',
+    'recall@5, BM2590.0 %',
+    'perplexity, after pretraining, 9 questions',
+    'perplexity12.3',
+  ]);
+});
+
+test('a line runs where its figures are', () => {
+  const { document } = parsed(full);
+  const chart = figureOf(document, 'Loss, pretraining');
+  // The frame is 250 by 162 pixels from (52, 12); the axes go from step 0 to 100 and, with 6 % of room, from 0.94 to 2.06.
+  const y = (loss: number) => Math.round(10 * (12 + (162 * (2.06 - loss)) / 1.12)) / 10;
+  const lines = [...chart.querySelectorAll('svg path')].map((path) => path.getAttribute('d'));
+  assert.ok(lines.includes(`M177,${y(1)}L302,${y(2)}`), lines.join(' '));
+  // Refreshes at steps 40 and 80.
+  const rules = [...chart.querySelectorAll('svg line[x1="152"], svg line[x1="252"]')];
+  assert.equal(rules.length, 2);
+  const label = chart.querySelector('svg')!.getAttribute('aria-label')!;
+  assert.match(label, /full: from 1 at step 50 to 2 at step 100\. Refreshes of the index are marked/);
+  const row = [...chart.querySelectorAll('tbody td')].map(textOf);
+  assert.deepEqual(row, ['1 at 50', '1 at 50', '2 at 100', '2 at 100']);
+  assert.equal(chart.querySelector('svg')!.getAttribute('role'), 'img');
+});
+
+test('recall is followed over refreshes, with evaluations marked', () => {
+  const { document } = parsed(full);
+  const rows = [...figureOf(document, 'Recall@5, pretraining').querySelectorAll('tbody tr')].map(textOf);
+  assert.deepEqual(rows, [
+    'full50.0 % at 050.0 % at 062.5 % at 4062.5 % at 40',
+    'full, evaluated after inverse cloze warm-up30.0 % at 0',
+  ]);
+  figureOf(document, 'Recall@1, pretraining');
+  const overlap = figureOf(document, 'Blocks kept by a refresh, pretraining');
+  assert.match(textOf(overlap.querySelector('tbody'))!, /^full75\.0 % at 40.*87\.5 % at 80$/);
+});
+
+test('of a probe the table tells which documents are new and which have moved', () => {
+  const { document } = parsed(full);
+  const rows = [...document.querySelectorAll('.ranks tbody tr')].map((row) =>
+    [...row.querySelectorAll('td')].map(textOf),
+  );
+  assert.deepEqual(rows, [
+    ['Alder', 'Birch ↑1up 1'],
+    ['Birch', 'Alder ↓1down 1'],
+    ['Cedar', 'new Elm'],
+    ['–', '–'],
+    ['–', '–'],
+  ]);
+});
+
+test('examples mark the answer in its passage, and nothing where it is said to stand elsewhere', () => {
+  const { document } = parsed(full);
+  const [right, evil, beyond] = document.querySelectorAll('.example');
+  assert.match(textOf(right)!, /^✓ right probability 50\.0 % Who\? Ada It was Ada herself\. Ada$/);
+  assert.equal(right.querySelector('mark')?.textContent, 'Ada');
+  assert.equal(evil.querySelector('mark')?.textContent, EVIL);
+  assert.equal(beyond.querySelector('mark'), null);
+  assert.match(textOf(beyond)!, /✗ wrong .* here accepted: there here T$/);
+  assert.match(textOf(document.querySelector('#examples'))!, /1 right, 2 wrong/);
+});
+
+test('texts of a run stay texts, and a page asks for no other file', () => {
+  const named = runOf(`evil <img src=x onerror=alert(3)>`, {
+    'metrics/probes.jsonl': [
+      {
+        inUseAt: 0,
+        probes: [{ query: EVIL, answer: EVIL, blocks: [{ document: EVIL, title: EVIL }] }],
+      },
+    ],
+    'metrics/evaluations.jsonl': [
+      { time: EVIL, metric: EVIL, stage: EVIL, file: EVIL, protocol: EVIL, figures: { [EVIL]: 1 } },
+    ],
+    'ablation/table.json': { rows: [{ name: EVIL, label: EVIL, exactMatch: { mean: 0.5 } }] },
+    'metrics/ict.jsonl': [{ step: 1, loss: 1, [EVIL]: 2 }],
+  });
+  const { page, document } = parsed(named, full);
+  assert.equal(document.querySelectorAll('script, img, iframe, object, embed').length, 0);
+  assert.ok(!/<script|<img/i.test(page));
+  const ticks = [...document.querySelectorAll('#ablations svg text')].map((text) => text.textContent);
+  assert.ok(ticks.includes(`${EVIL.slice(0, 22)}…`), ticks.join());
+  for (const element of document.querySelectorAll('*')) {
+    for (const { name } of element.attributes) assert.ok(!/^on|^style$/.test(name), name);
+  }
+  const links = [...document.querySelectorAll('[href], [src]')].map((e) => e.getAttribute('href') ?? '');
+  assert.deepEqual([...new Set(links.map((link) => link[0]))].sort(), ['#', 'd']);
+  assert.ok(links.every((link) => link.startsWith('#') || link === 'data:,'));
+  assert.ok(!/https?:/.test(page.replaceAll('http://www.w3.org/', '')));
+  assert.ok(!/@import|url\(/.test(STYLE));
+});
+
+test('several runs lie over one another and are told apart by letter, dash and marker', () => {
+  const other = runOf('other/full', {
+    'metrics/pretrain.jsonl': [
+      { step: 10, loss: 4 },
+      { step: 60, loss: 3 },
+    ],
+  });
+  const { document } = parsed(full, other);
+  const chart = figureOf(document, 'Loss, pretraining');
+  assert.deepEqual([...chart.querySelectorAll('tbody tr')].map(textOf), [
+    `A ${full}1 at 501 at 502 at 1002 at 100`,
+    `B ${other}4 at 103 at 604 at 103 at 60`,
+  ]);
+  const texts = [...chart.querySelectorAll('svg text')].map((text) => text.textContent);
+  assert.ok(texts.includes('A 2') && texts.includes('B 3'), texts.join());
+  assert.equal(chart.querySelectorAll('svg [stroke-dasharray="6 3"]').length, 1);
+  const swatches = document.querySelectorAll('.swatch line');
+  assert.equal(swatches[0].hasAttribute('stroke-dasharray'), false);
+  assert.equal(swatches[1].getAttribute('stroke-dasharray'), '6 3');
+  // A run given twice is two runs.
+  assert.equal(parsed(full, full).document.querySelectorAll('.card').length, 2);
+});
+
+test('a grid of ablations stands beside the paper', () => {
+  const row = (name: string, mean: number, exactMatch: number | null) => ({
+    name,
+    label: `row ${name}`,
+    exactMatch: { mean, low: mean - 0.1, high: mean + 0.1, bySeed: [mean - 0.05, mean + 0.05] },
+    recall5: { mean: 0.5, low: 0.4, high: 0.6, bySeed: [0.5, 0.5] },
+    paper: exactMatch === null ? null : { exactMatch, recall5: 0.9 },
+  });
+  const grid = runOf('grid', {
+    'config.yaml': '{}\n',
+    'ablation/table.json': {
+      seeds: 2,
+      questions: 20,
+      rows: [row('realm', 0.75, 38.2), row('no-null', 0.7, null)],
+      order: { exactMatch: { pairs: [], tau: 0.5 }, recall5: { pairs: [], tau: null } },
+    },
+  });
+  const { document } = parsed(grid);
+  const rows = [...document.querySelectorAll('#ablations tbody tr')].map((tr) =>
+    [...tr.querySelectorAll('th, td')].map(textOf),
+  );
+  assert.deepEqual(rows, [
+    ['row realm', '75.0 % 65.0 % to 85.0 %', '70.0 % · 80.0 %', '50.0 % 40.0 % to 60.0 %', '38.2 %', '0.9 %'],
+    ['row no-null', '70.0 % 60.0 % to 80.0 %', '65.0 % · 75.0 %', '50.0 % 40.0 % to 60.0 %', '–', '–'],
+  ]);
+  assert.match(
+    textOf(document.querySelector('#ablations'))!,
+    /2 seeds · 20 questions .* 0\.500 by exact match\./,
+  );
+  assert.match(
+    figureOf(document, 'Exact match').querySelector('svg')!.getAttribute('aria-label')!,
+    /^Exact match by row: realm 75\.0 %, no-null 70\.0 %$/,
+  );
+});
+
+test('a run that has hardly begun, and one whose records are spoilt, still have a page', () => {
+  const begun = runOf('begun', { 'config.yaml': 'seed: 1\n' });
+  const { document } = parsed(begun);
+  assert.deepEqual([...document.querySelectorAll('h2')].map(textOf), ['The run']);
+  const spoilt = runOf('spoilt', {
+    'config.yaml': 'sed: 1\n',
+    'summary.json': '{"recall5":',
+    'metrics/pretrain.jsonl': 'x\n{"step":"a"}\n{"step":1,"loss":null}\n{"step":2,"loss":1e999}\n',
+    'metrics/probes.jsonl': '{"inUseAt":1}\n{"inUseAt":2,"probes":[{}],"recall":{"5":"x"}}\n[]\n',
+    'metrics/evaluations.jsonl': '{"metric":1}\n{"metric":"m","figures":[1]}\n',
+    'ablation/table.json': '[]',
+    'predictions.jsonl': '{"question":1}\n',
+    'checkpoints/ict/latest': '../../x\n',
+  });
+  const { document: mended } = parsed(spoilt);
+  assert.match(textOf(mended.querySelector('.trouble'))!, /config\.yaml: unknown setting "sed"/);
+});
+
+test('the same records make the same page, and new ones a new one', () => {
+  const dir = runOf('live', { 'metrics/ict.jsonl': [{ step: 1, loss: 2 }] });
+  const run = runFolder(dir);
+  const first = reportBody([run]);
+  assert.equal(reportBody([run]), first);
+  assert.ok(reportPage([run], { live: false }).includes(first));
+  writeFileSync(run.metrics('ict'), '{"step":1,"loss":2}\n{"step":9,"loss":1}\n');
+  assert.match(reportBody([run]), /to 1 at step 9/);
+});
+
+test('a live page has a question box and the one script, and says what it needs', () => {
+  const page = reportPage([runFolder(full)], { live: true });
+  const { document } = parseHTML(page);
+  const scripts = document.querySelectorAll('script');
+  assert.equal(scripts.length, 1);
+  assert.equal(scripts[0].textContent, SCRIPT);
+  assert.equal(document.querySelector('style')!.textContent, STYLE);
+  const input = document.querySelector('#ask form input')!;
+  assert.equal(input.getAttribute('name'), 'question');
+  assert.ok(document.querySelector(`label[for="${input.id}"]`));
+  assert.match(textOf(document.querySelector('noscript'))!, /needs JavaScript/);
+  assert.equal(document.querySelector('#answers')!.getAttribute('aria-live'), 'polite');
+});
+
+test('realm report writes one file, and refuses what is no run', () => {
+  assert.throws(() => report([join(root, 'nowhere')]), /nowhere: no such run folder/);
+  const empty = runOf('empty', { 'note.txt': '' });
+  assert.throws(() => report([full, empty]), /empty: holds no run/);
+  assert.equal(existsSync(join(full, 'report.html')), false);
+  const realm = join(import.meta.dirname, '../../bin/realm');
+  const out = execFileSync(process.execPath, [realm, 'report', full, '--json'], { encoding: 'utf8' });
+  const { file, bytes } = JSON.parse(out);
+  assert.equal(file, join(full, 'report.html'));
+  assert.equal(readFileSync(file).length, bytes);
+  assert.equal(readFileSync(file, 'utf8'), reportPage([runFolder(full)], { live: false }));
+  const refused = spawnSync(process.execPath, [realm, 'report', empty], { encoding: 'utf8' });
+  assert.equal(refused.status, 2);
+  assert.match(refused.stderr, /^realm: .*empty: holds no run, .*\n$/);
+});
