@@ -98,7 +98,7 @@ function table(rows: readonly Row[]): Html {
 <thead><tr><th scope="col">Row</th><th scope="col">Exact match</th><th scope="col">by seed</th><th scope="col">Recall@5</th><th scope="col">the paper's exact match</th><th scope="col">its recall@5</th></tr></thead>
 <tbody>${rows.map(
     (row) =>
-      html`<tr><th scope="row">${clipped(row.label ?? row.name, 80)}</th><td>${measured(row.exactMatch)}</td><td>${row.exactMatch?.bySeed
+      html`<tr><th scope="row">${clipped(row.label ?? row.name, 80)}${row.label !== undefined && row.label !== row.name && html` <span class="at">${labelOf(row)}</span>`}</th><td>${measured(row.exactMatch)}</td><td>${row.exactMatch?.bySeed
         .slice(0, 20)
         .map((v) => percent(v))
         .join(

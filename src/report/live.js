@@ -21,14 +21,14 @@ function percent(share) {
   return `${(100 * share).toFixed(1)} %`;
 }
 
-function shown({ answer, probability, retrieval, reading, title, before, after, openBook }) {
+function shown({ answer, probability, retrieval, reading, title, document: id, before, after, openBook }) {
   const item = element('li');
   const head = element('p');
   head.append(
     element('strong', answer || 'no answer'),
     element(
       'span',
-      ` probability ${percent(probability)} = ${percent(retrieval)} found × ${percent(reading)} read`,
+      ` ${percent(probability)} in all · p(z|x) ${percent(retrieval)} · p(y|z,x) ${percent(reading)}`,
       'soft',
     ),
   );
@@ -38,7 +38,7 @@ function shown({ answer, probability, retrieval, reading, title, before, after, 
   item.append(
     head,
     passage,
-    element('p', `${title}${openBook ? ' (given with the question)' : ''}`, 'source'),
+    element('p', `${title || id}${openBook ? ' (given with the question)' : ''}`, 'source'),
   );
   return item;
 }
@@ -54,32 +54,34 @@ async function ask(question) {
   return result;
 }
 
+/** Not told by disabling the button, which would take the keyboard's focus away. */
+let asking = false;
+
 form.addEventListener('submit', async (event) => {
   event.preventDefault();
   const question = box.value.trim();
-  if (!question || button.disabled) return;
-  button.disabled = true;
+  if (!question || asking) return;
+  asking = true;
   answers.replaceChildren(element('p', 'Reading…', 'soft'));
   try {
     const result = await ask(question);
     const list = element('ol');
     list.append(...result.answers.map(shown));
-    const utility = result.retrievalUtility;
+    const { nullShare, retrievalUtility, cut } = result;
+    const figures = [
+      nullShare !== undefined && `Share of the null document: ${percent(nullShare)}.`,
+      retrievalUtility !== undefined && `Retrieval utility: ${retrievalUtility.toFixed(2)} nats.`,
+      cut && 'The question is too long for this run: its end was not read.',
+    ].filter(Boolean);
     answers.replaceChildren(
       element('p', result.question ?? question, 'question'),
       result.answers.length > 0 ? list : element('p', 'No answer was found.'),
-      element(
-        'p',
-        `Share of the null document: ${percent(result.nullShare)}.${
-          utility === undefined ? '' : ` Retrieval utility: ${utility.toFixed(2)} nats.`
-        }`,
-        'soft',
-      ),
+      element('p', figures.join(' '), 'soft'),
     );
   } catch (error) {
     answers.replaceChildren(element('p', `Not answered: ${error.message}`, 'trouble'));
   } finally {
-    button.disabled = false;
+    asking = false;
   }
 });
 

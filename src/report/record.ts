@@ -168,7 +168,6 @@ function tableOf(run: Run): string {
   return join(run.dir, 'ablation', 'table.json');
 }
 
-/** Bytes of a log are read as they come, those of a table at most so many. */
 const paths = {
   probes: (run: Run, stage: Refreshed) =>
     join(run.dir, 'metrics', stage === 'qa' ? 'qa-probes.jsonl' : 'probes.jsonl'),

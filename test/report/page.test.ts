@@ -312,8 +312,22 @@ test('a grid of ablations stands beside the paper', () => {
     [...tr.querySelectorAll('th, td')].map(textOf),
   );
   assert.deepEqual(rows, [
-    ['row realm', '75.0 % 65.0 % to 85.0 %', '70.0 % · 80.0 %', '50.0 % 40.0 % to 60.0 %', '38.2 %', '0.9 %'],
-    ['row no-null', '70.0 % 60.0 % to 80.0 %', '65.0 % · 75.0 %', '50.0 % 40.0 % to 60.0 %', '–', '–'],
+    [
+      'row realm realm',
+      '75.0 % 65.0 % to 85.0 %',
+      '70.0 % · 80.0 %',
+      '50.0 % 40.0 % to 60.0 %',
+      '38.2 %',
+      '0.9 %',
+    ],
+    [
+      'row no-null no-null',
+      '70.0 % 60.0 % to 80.0 %',
+      '65.0 % · 75.0 %',
+      '50.0 % 40.0 % to 60.0 %',
+      '–',
+      '–',
+    ],
   ]);
   assert.match(
     textOf(document.querySelector('#ablations'))!,
