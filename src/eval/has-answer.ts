@@ -1,5 +1,6 @@
 import type { Accepted } from '../corpus/qa.ts';
-import { regexMatch } from './metrics.ts';
+import { drqaTokens } from './drqa-tokens.ts';
+import { type Protocol, regexSearch } from './metrics.ts';
 
 // Where answers stand in a text: by words for evaluation and the retriever's gold, by word pieces for the reader's.
 
@@ -18,16 +19,58 @@ interface Pattern {
 const compiled = new WeakMap<readonly string[], Pattern[]>();
 
 /**
- * Whether any answer occurs in the text, as DPR judges it (dpr/data/qa_validation.py, has_answer): both in NFD and lower
- * case, the answer's tokens in the text's tokens as a contiguous run; an expression matches anywhere in the text.
- * (DPR's own loop finds an answer without tokens in every text; ours finds it in none.)
+ * Whether any answer occurs in the text, as the scripts behind the protocols judge a retrieved passage:
+ *   dpr    DPR at a31212d, dpr/data/qa_validation.py, has_answer: both in NFD and lower case, the answer's tokens in the text's
+ *          tokens as a contiguous run; an expression matches anywhere in the text
+ *   drqa   DrQA at 6d7c1b7, scripts/retriever/eval.py, has_answer: the same with tokens of its own; of a question's
+ *          expressions only the first is read
+ *   orqa   google-research/language, language/orqa/ops/orqa_ops.cc, HasAnswerOp: the answer's characters stand in the
+ *          text, case and all, also within words. It knows no expressions: they match anywhere in the text as it is
+ *   hf     SQuAD's script judges no passage: as dpr
+ * An answer without a token is in every text, as in all of them.
  * The list of answers must not change between calls: its patterns are kept as long as the list.
  */
-export function hasAnswer(text: string, { answers, answerKind }: Accepted): boolean {
-  return answerKind === 'regex' ? regexMatch(text, answers, 'dpr') : foldedHasAnswer(foldText(text), answers);
+export function hasAnswer(
+  text: string,
+  { answers, answerKind }: Accepted,
+  protocol: Protocol = 'dpr',
+): boolean {
+  if (answerKind === 'regex') return regexSearch(text, answers, protocol);
+  if (protocol === 'orqa') return answers.some((answer) => text.includes(answer));
+  if (answers.some((answer) => !VISIBLE.test(answer))) return true;
+  return protocol === 'drqa' ? drqaHasAnswer(text, answers) : foldedHasAnswer(foldText(text), answers);
 }
 
-/** `hasAnswer` for answers that are texts. @param folded by `foldText`, which takes most of the time */
+/** What every token of either tokeniser has one of. */
+const VISIBLE = /[^\p{Z}\p{C}]/u;
+
+function oneSigma(text: string): string {
+  return text.toLowerCase().replaceAll('ς', 'σ');
+}
+
+/** Answers by their tokens, and the longest that is not a replaced one: see `Pattern`. */
+const tokenised = new WeakMap<readonly string[], { rarest: string; tokens: string[] }[]>();
+
+function drqaHasAnswer(text: string, answers: readonly string[]): boolean {
+  let wanted = tokenised.get(answers);
+  if (!wanted) {
+    wanted = answers.map((answer) => {
+      const tokens = drqaTokens(answer.normalize('NFD'));
+      return { rarest: oneSigma(longest(tokens.filter((token) => WORD_START.test(token)))), tokens };
+    });
+    tokenised.set(answers, wanted);
+  }
+  const unified = text.normalize('NFD');
+  const folded = oneSigma(unified);
+  const possible = wanted.filter(({ rarest }) => folded.includes(rarest));
+  if (possible.length === 0) return false;
+  const all = drqaTokens(unified);
+  return possible.some(({ tokens }) =>
+    all.some((_, at) => tokens.every((token, i) => all[at + i] === token)),
+  );
+}
+
+/** `hasAnswer` by `dpr` for answers that are texts; one without a token is in no text, as it teaches nothing. @param folded by `foldText`, which takes most of the time */
 export function foldedHasAnswer(folded: string, answers: readonly string[]): boolean {
   let patterns = compiled.get(answers);
   if (!patterns) {
@@ -38,9 +81,12 @@ export function foldedHasAnswer(folded: string, answers: readonly string[]): boo
   return false;
 }
 
-/** A text in NFD and lower case. */
+/** A text in NFD and lower case, token by token: whether Σ becomes ς or σ hangs on what stands beside it. */
 export function foldText(text: string): string {
-  return text.normalize('NFD').toLowerCase();
+  const unified = text.normalize('NFD');
+  return unified.includes('Σ')
+    ? unified.replace(TOKEN, (token) => token.toLowerCase())
+    : unified.toLowerCase();
 }
 
 /**
@@ -57,8 +103,11 @@ function patternOf(answer: string): Pattern[] {
     source += isWord ? token : `\\u{${token.codePointAt(0)!.toString(16)}}`;
   });
   if (WORD_START.test(tokens[tokens.length - 1])) source += `(?!${WORD})`;
-  const rarest = tokens.reduce((longest, token) => (token.length > longest.length ? token : longest));
-  return [{ rarest, whole: new RegExp(source, 'u') }];
+  return [{ rarest: longest(tokens), whole: new RegExp(source, 'u') }];
+}
+
+function longest(tokens: readonly string[]): string {
+  return tokens.reduce((best, token) => (token.length > best.length ? token : best), '');
 }
 
 /**

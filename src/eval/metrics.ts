@@ -1,29 +1,51 @@
 import type { Accepted } from '../corpus/qa.ts';
+import { UserError } from '../errors.ts';
 import { random } from '../random.ts';
+import { type Flavour, pythonRegex, SPACE, WORD } from './python-regex.ts';
 
-// Scores of a predicted answer. Two published evaluations differ in small ways that move figures by points:
-//   orqa   google-research/language, orqa/utils/eval_utils.py (ORQA and REALM)
-//   dpr    facebookresearch/DPR, dpr/data/qa_validation.py (DPR, FiD, Atlas)
+// Scores of a predicted answer by four published evaluations, which differ in small ways that move figures by points:
+//   orqa   google-research/language at 208f852, language/orqa/utils/eval_utils.py (ORQA and REALM)
+//   dpr    facebookresearch/DPR at a31212d, dpr/data/qa_validation.py (DPR, FiD, Atlas)
+//   drqa   facebookresearch/DrQA at 6d7c1b7, scripts/pipeline/eval.py with drqa/reader/utils.py
+//   hf     huggingface/evaluate at b6e7c3b, metrics/squad/compute_score.py (SQuAD v1.1's own script)
+// They equal those scripts, prediction for prediction (test/eval/protocols.test.ts), but for characters that are newer than
+// their Python, for expressions that JavaScript cannot write (python-regex.ts), and for a question without any answer,
+// which is wrong here and stops them.
 
-export type Protocol = 'orqa' | 'dpr';
+export const PROTOCOLS = ['orqa', 'dpr', 'drqa', 'hf'] as const;
+export type Protocol = (typeof PROTOCOLS)[number];
 
-const ASCII_PUNCTUATION = /[!-/:-@[-`{-~]/g;
-
-// Articles as whole words. Python's `re` (ORQA) does not count a combining mark as part of a word, its `regex` module
-// (DPR) does; JavaScript's \b would take every letter outside ASCII for the end of a word.
-const ARTICLE: Record<Protocol, RegExp> = {
-  orqa: /(?<![\p{L}\p{N}_])(?:a|an|the)(?![\p{L}\p{N}_])/gu,
-  dpr: /(?<![\p{L}\p{N}\p{M}_])(?:a|an|the)(?![\p{L}\p{N}\p{M}_])/gu,
+/**
+ * What texts are made of before they are compared: brought to NFD or left as they are, and the Python module that looks
+ * for articles and reads expressions.
+ */
+const RULES: Record<Protocol, { nfd: boolean; flavour: Flavour }> = {
+  orqa: { nfd: true, flavour: 're' },
+  dpr: { nfd: false, flavour: 'regex' },
+  drqa: { nfd: true, flavour: 'regex' },
+  hf: { nfd: false, flavour: 're' },
 };
 
-/** Lower case, without ASCII punctuation, articles and extra white space; `orqa` takes the text to NFD first (marks stay). */
+/** Python's string.punctuation: no punctuation outside ASCII goes. */
+const PUNCTUATION = /[!-/:-@[-`{-~]/g;
+
+/** Whole words: where a combining mark or ² stands beside one, the modules part over what a word is. */
+const ARTICLE: Record<Flavour, RegExp> = { re: article('re'), regex: article('regex') };
+
+function article(flavour: Flavour): RegExp {
+  return new RegExp(`(?<!${WORD[flavour]})(?:a|an|the)(?!${WORD[flavour]})`, 'gu');
+}
+
+const SPACES = new RegExp(`${SPACE}+`);
+
+/** Lower case, without ASCII punctuation, articles and extra white space; `orqa` and `drqa` take the text to NFD first (marks stay). */
 export function normalizeAnswer(text: string, protocol: Protocol): string {
-  const unified = protocol === 'orqa' ? text.normalize('NFD') : text;
-  return unified
+  const { nfd, flavour } = RULES[protocol];
+  return (nfd ? text.normalize('NFD') : text)
     .toLowerCase()
-    .replace(ASCII_PUNCTUATION, '')
-    .replace(ARTICLE[protocol], ' ')
-    .split(/\s+/)
+    .replace(PUNCTUATION, '')
+    .replace(ARTICLE[flavour], ' ')
+    .split(SPACES)
     .filter((word) => word !== '')
     .join(' ');
 }
@@ -34,7 +56,11 @@ export function exactMatch(prediction: string, answers: readonly string[], proto
   return answers.some((answer) => normalizeAnswer(answer, protocol) === predicted);
 }
 
-/** SQuAD's word F1 with the best answer, 0 to 1 (SQuAD v1.1 evaluation; 0 where either side has no word left). */
+/**
+ * SQuAD's word F1 with the best answer, 0 to 1; 0 where either side has no word left, as in both scripts that have an F1:
+ * `hf`, and `drqa` (f1_score; over texts in NFD, as DrQA's pipeline compares them, where its reader's training compares
+ * them as they are). For `orqa` and `dpr` it is the same F1 over their normalised words.
+ */
 export function f1(prediction: string, answers: readonly string[], protocol: Protocol): number {
   const predicted = words(prediction, protocol);
   return answers.reduce((best, answer) => Math.max(best, wordF1(predicted, words(answer, protocol))), 0);
@@ -55,7 +81,11 @@ function wordF1(predicted: readonly string[], answer: readonly string[]): number
     left.set(word, n - 1);
     same++;
   }
-  return same === 0 ? 0 : (2 * same) / (predicted.length + answer.length);
+  if (same === 0) return 0;
+  // Not 2 same / (predicted + answer), which differs in the last bit from the scripts.
+  const precision = same / predicted.length;
+  const recall = same / answer.length;
+  return (2 * precision * recall) / (precision + recall);
 }
 
 /** Whether the prediction is right: it equals an answer, or an expression matches it (orqa/utils/eval_utils.py, is_correct). */
@@ -70,16 +100,29 @@ export function isCorrect(
 }
 
 /**
- * Whether any pattern matches, for data whose answers are regular expressions (CuratedTREC): `orqa` at the start of the
- * raw prediction, `dpr` anywhere in it with both in NFD. Case is ignored; a pattern that cannot be compiled never matches.
+ * Whether any pattern matches a prediction, for data whose answers are regular expressions (CuratedTREC): `orqa` and `drqa`
+ * at its start, `dpr` anywhere in it; `orqa` as both are, `dpr` and `drqa` with both in NFD (where a pattern's `\é` is a
+ * bad escape, as in Python). Case is ignored; a pattern that cannot be compiled never matches.
+ * DPR's reader has no rule for expressions: it is given that of DPR's passages.
  * The list of patterns must not change between calls: it is compiled once.
+ * @throws UserError for `hf`: SQuAD's script would compare the expressions as texts
  */
 export function regexMatch(prediction: string, patterns: readonly string[], protocol: Protocol): boolean {
-  const text = protocol === 'dpr' ? prediction.normalize('NFD') : prediction;
-  return compiled(patterns, protocol).some((regex) => {
-    regex.lastIndex = 0; // a sticky expression goes on where its last match ended
-    return regex.test(text);
-  });
+  if (protocol === 'hf') {
+    throw new UserError(
+      'protocol hf has no rule for answers that are regular expressions; score them with orqa, dpr or drqa',
+    );
+  }
+  if (protocol === 'dpr') return regexSearch(prediction, patterns, protocol);
+  return anyMatches(prediction, patterns, `${protocol} start`);
+}
+
+/**
+ * Whether any pattern matches anywhere in a retrieved text; as `regexMatch` in all else, with `hf` as `dpr`. `drqa` reads
+ * the first pattern alone (scripts/retriever/eval.py).
+ */
+export function regexSearch(text: string, patterns: readonly string[], protocol: Protocol): boolean {
+  return anyMatches(text, patterns, protocol === 'orqa' || protocol === 'drqa' ? protocol : 'dpr');
 }
 
 /** The texts that the patterns match, each once: the answers that a text holds. */
@@ -88,29 +131,37 @@ export function regexMatches(text: string, patterns: readonly string[]): string[
   return [...new Set(found.map((match) => match.trim()))].filter((match) => match !== '');
 }
 
-const FLAGS = { orqa: 'imy', dpr: 'im', all: 'img' };
-const kept = new WeakMap<readonly string[], Partial<Record<keyof typeof FLAGS, RegExp[]>>>();
+/** Ways to use a list of patterns: `first` of it alone. */
+const USES = {
+  orqa: { nfd: false, flavour: 're', flags: '', first: false },
+  dpr: { nfd: true, flavour: 'regex', flags: '', first: false },
+  drqa: { nfd: true, flavour: 'regex', flags: '', first: true },
+  'orqa start': { nfd: false, flavour: 're', flags: 'y', first: false },
+  'drqa start': { nfd: true, flavour: 'regex', flags: 'y', first: false },
+  all: { nfd: false, flavour: 're', flags: 'g', first: false },
+} as const;
+type Use = keyof typeof USES;
+const kept = new WeakMap<readonly string[], Partial<Record<Use, RegExp[]>>>();
 
-function compiled(patterns: readonly string[], use: keyof typeof FLAGS): RegExp[] {
+function anyMatches(text: string, patterns: readonly string[], use: Use): boolean {
+  const read = USES[use].nfd ? text.normalize('NFD') : text;
+  return compiled(patterns, use).some((regex) => {
+    regex.lastIndex = 0; // a sticky expression goes on where its last match ended
+    return regex.test(read);
+  });
+}
+
+function compiled(patterns: readonly string[], use: Use): RegExp[] {
   let uses = kept.get(patterns);
   if (!uses) {
     uses = {};
     kept.set(patterns, uses);
   }
-  uses[use] ??= patterns.flatMap((p) => compile(use === 'dpr' ? p.normalize('NFD') : p, FLAGS[use]) ?? []);
+  const { nfd, flavour, flags, first } = USES[use];
+  uses[use] ??= (first ? patterns.slice(0, 1) : patterns).flatMap(
+    (p) => pythonRegex(nfd ? p.normalize('NFD') : p, flavour, flags) ?? [],
+  );
   return uses[use];
-}
-
-/** Unicode mode first, for its case folding; it refuses escapes such as `\-`, which Python takes. */
-function compile(pattern: string, flags: string): RegExp | undefined {
-  for (const mode of [`${flags}u`, flags]) {
-    try {
-      return new RegExp(pattern, mode);
-    } catch {
-      // next mode
-    }
-  }
-  return undefined;
 }
 
 /** Arithmetic mean; 0 for no value. */

@@ -1,0 +1,75 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { test } from 'node:test';
+import { gunzipSync } from 'node:zlib';
+import type { AnswerKind } from '../../src/corpus/qa.ts';
+import { hasAnswer } from '../../src/eval/has-answer.ts';
+import { f1, isCorrect, PROTOCOLS, type Protocol } from '../../src/eval/metrics.ts';
+
+// Predictions of two demo runs, hand-made hard cases and random strings, scored by the published scripts themselves;
+// scripts/protocols/score.py made them and tells how. null: the script has no such rule.
+
+interface Case {
+  prediction: string;
+  answers: string[];
+  answerKind?: AnswerKind;
+  passages: string[];
+  scores: Record<Protocol, { correct: boolean | null; f1: number | null; has: boolean[] | null }>;
+}
+
+const file =
+  process.env.REALM_PROTOCOL_SCORES ??
+  new URL('../fixtures/protocols/scores.jsonl.gz', import.meta.url).pathname;
+const [, ...cases]: Case[] = gunzipSync(readFileSync(file))
+  .toString()
+  .trimEnd()
+  .split('\n')
+  .map((line) => JSON.parse(line));
+
+for (const protocol of PROTOCOLS) {
+  test(`${protocol}: every score is the published script's`, () => {
+    const seen = { right: 0, wrong: 0, partly: 0, held: 0, missing: 0 };
+    const unlike: unknown[] = [];
+    for (const { prediction, answers, answerKind = 'string', passages, scores } of cases) {
+      const accepted = { answers, answerKind };
+      const { correct, f1: expectedF1, has } = scores[protocol];
+      const compare = (what: string, ours: unknown, theirs: unknown) => {
+        if (ours !== theirs) unlike.push({ what, prediction, answers, passages, ours, theirs });
+      };
+      if (correct !== null) {
+        compare('correct', isCorrect(prediction, accepted, protocol), correct);
+        seen[correct ? 'right' : 'wrong']++;
+      }
+      if (expectedF1 !== null) {
+        compare('f1', f1(prediction, answers, protocol), expectedF1);
+        if (expectedF1 > 0 && expectedF1 < 1) seen.partly++;
+      }
+      has?.forEach((held, i) => {
+        compare(`passage ${i}`, hasAnswer(passages[i], accepted, protocol), held);
+        seen[held ? 'held' : 'missing']++;
+      });
+    }
+    assert.deepEqual(unlike, []);
+
+    assert.ok(seen.right > 400 && seen.wrong > 250, 'both outcomes are common');
+    if (protocol === 'drqa' || protocol === 'hf') assert.ok(seen.partly > 15, 'so are shares between');
+    if (protocol !== 'hf') assert.ok(seen.held > 600 && seen.missing > 400, 'passages with and without');
+  });
+}
+
+test('the protocols differ where the scripts do', () => {
+  const by = (pick: (s: Case['scores'][Protocol]) => unknown, a: Protocol, b: Protocol) =>
+    cases
+      .filter(({ scores }) => pick(scores[a]) !== null && pick(scores[b]) !== null)
+      .filter(({ scores }) => JSON.stringify(pick(scores[a])) !== JSON.stringify(pick(scores[b]))).length;
+  for (const [i, a] of PROTOCOLS.entries()) {
+    for (const b of PROTOCOLS.slice(i + 1)) assert.ok(by((s) => s.correct, a, b) > 0, `${a} and ${b}`);
+  }
+  for (const [a, b] of [
+    ['orqa', 'dpr'],
+    ['dpr', 'drqa'],
+    ['orqa', 'drqa'],
+  ] as const) {
+    assert.ok(by((s) => s.has, a, b) > 10, `${a} and ${b}`);
+  }
+});
