@@ -147,13 +147,22 @@ export async function main(argv: readonly string[]): Promise<number> {
       ]);
     });
 
-  command('ask', 'answer a question from the fine-tuned run')
-    .argument('<question>')
-    .action(async (question: string, options: CommonOptions) => {
+  command('ask', 'answer a question from the fine-tuned run, or one a line of standard input')
+    .argument('[question]', 'left out: asked for at a prompt, or read from standard input')
+    .option('--open-book <file>', 'file or folder of documents to look in besides the corpus')
+    .action(async (question: string | undefined, options: CommonOptions & { openBook?: string }) => {
       const { begin } = await import('./commands/context.ts');
-      const { ask, askLines } = await import('./commands/ask.ts');
-      const answers = await ask(await begin(options), question);
-      print(options, answers, askLines(answers));
+      const { ask, askedLines, askLines, painter } = await import('./commands/ask.ts');
+      const context = await begin(options);
+      const { stdin: input, stdout: output } = process;
+      if (question === undefined) {
+        const answered = await askLines(context, { input, output, json: options.json }, options);
+        if (answered === 0 && !input.isTTY)
+          throw new UserError('-: no question came on standard input; give one a line, or as an argument');
+      } else {
+        const asked = await ask(context, question, options);
+        print(options, asked, askedLines(asked, painter(output)));
+      }
     });
 
   command('demo', 'the whole lifecycle on a generated world, in minutes', 'runs/demo').action(

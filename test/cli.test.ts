@@ -82,7 +82,7 @@ for (const [what, args, message] of [
   ['an unknown command', ['pretain'], /^error: unknown command 'pretain'/],
   ['an unknown option', ['prepare', '--epochs', '3'], /^error: unknown option '--epochs'/],
   ['an argument too many', ['prepare', 'documents.jsonl'], /^error: too many arguments/],
-  ['a question left out', ['ask'], /^error: missing required argument 'question'/],
+  ['a name left out', ['data', 'get'], /^error: missing required argument 'name'/],
   ['no command', [], /^Usage: realm/],
   [
     'a stage that is none',

@@ -1,68 +1,180 @@
-import { answerQuestions } from '../eval/answer.ts';
-import { encodeQuestions } from '../train/qa.ts';
-import { type Context, runCorpus } from './context.ts';
-import { fineTuned } from './eval.ts';
+import { createInterface } from 'node:readline';
+import { UserError } from '../errors.ts';
+import { type AskAnswer, type Asked, type Asking, openAsking } from '../eval/asking.ts';
+import { readOpenBook } from '../eval/open-book.ts';
+import { say } from '../progress.ts';
+import type { Context } from './context.ts';
 
-/** One answer with the passage it stands in. */
-export interface AskAnswer {
-  answer: string;
-  /** Probability among all spans of all blocks read. */
-  probability: number;
-  /** p(z|x) of its block among those read, and p(y|z,x) of the answer within it. */
-  prior: number;
-  likelihood: number;
-  title: string;
-  document: string;
-  passage: string;
-  /** Characters of the answer in the passage. */
-  start: number;
-  end: number;
+export interface AskOptions {
+  /** File or folder of documents to look in besides the corpus. */
+  openBook?: string;
 }
 
-/** Answers one question, best answer first, one a block read. */
-export async function ask(context: Context, question: string): Promise<AskAnswer[]> {
-  const corpus = runCorpus(context);
-  const { model, index } = await fineTuned(context, corpus);
-  try {
-    const [{ answers }] = await answerQuestions(
-      model,
-      corpus,
-      index,
-      encodeQuestions(corpus, [{ question, answers: [] }]),
-      context.config,
-      1,
+/** Answers one question. */
+export async function ask(context: Context, question: string, options: AskOptions = {}): Promise<Asked> {
+  return withRun(context, options, async (answer) => (await answer([question]))[0]);
+}
+
+/** Where questions come from, a line each, and where answers go. */
+export interface Conversation {
+  input: NodeJS.ReadableStream & { isTTY?: boolean };
+  output: NodeJS.WritableStream & { isTTY?: boolean };
+  /** One JSON document a line instead of text. */
+  json: boolean;
+}
+
+/**
+ * Answers the lines of `input` in their order, with the run loaded once: on a terminal at a prompt, until Ctrl-D, where a
+ * mistake is told and the next question waited for; else as the lines come, those together that are there together.
+ * @returns how many questions were answered
+ */
+export async function askLines(
+  context: Context,
+  { input, output, json }: Conversation,
+  options: AskOptions = {},
+): Promise<number> {
+  if (options.openBook === '-') {
+    throw new UserError('--open-book -: standard input brings the questions; save the documents to a file');
+  }
+  const paint = painter(output);
+  const write = (all: readonly Asked[]) => {
+    const texts = all.map((asked) =>
+      json ? `${JSON.stringify(asked)}\n` : `${askedLines(asked, paint).join('\n')}\n\n`,
     );
-    return answers.map(({ text, block, start, end, probability, prior, likelihood }) => ({
-      answer: text,
-      probability,
-      prior,
-      likelihood,
-      title: corpus.title(block),
-      document: corpus.documentId(block),
-      passage: corpus.text(block),
-      start,
-      end,
-    }));
+    output.write(texts.join(''));
+  };
+  return withRun(context, options, (answer) =>
+    input.isTTY ? atPrompt(answer, write, input, output) : asTheyCome(answer, write, input),
+  );
+}
+
+type Answer = (questions: readonly string[]) => Promise<Asked[]>;
+
+async function withRun<T>(
+  context: Context,
+  { openBook }: AskOptions,
+  work: (answer: Answer) => Promise<T>,
+): Promise<T> {
+  const documents = openBook === undefined ? undefined : await readOpenBook(openBook);
+  if (documents?.length === 0) throw new UserError(`${openBook}: holds no document`);
+  const asking: Asking = await openAsking(context);
+  try {
+    return await work((questions) => asking.ask(questions, { openBook: documents }));
   } finally {
-    index.close();
-    corpus.close();
+    await asking.close();
   }
 }
 
+async function atPrompt(
+  answer: Answer,
+  write: (asked: readonly Asked[]) => void,
+  input: Conversation['input'],
+  output: Conversation['output'],
+): Promise<number> {
+  const prompt = createInterface({
+    input,
+    output,
+    prompt: '? ',
+    historySize: 1000,
+    removeHistoryDuplicates: true,
+  });
+  let answered = 0;
+  let ended = false;
+  prompt.on('close', () => {
+    ended = true;
+  });
+  prompt.prompt();
+  for await (const line of prompt) {
+    if (line.trim() !== '') {
+      try {
+        write(await answer([line.trim()]));
+        answered++;
+      } catch (error) {
+        if (!(error instanceof UserError)) throw error;
+        say(`realm: ${error.message}`);
+      }
+    }
+    if (!ended) prompt.prompt();
+  }
+  output.write('\n');
+  return answered;
+}
+
+/** Lines held while others are answered; beyond them whoever writes has to wait. */
+const HELD = 256;
+
+async function asTheyCome(
+  answer: Answer,
+  write: (asked: readonly Asked[]) => void,
+  input: Conversation['input'],
+): Promise<number> {
+  const lines = createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY });
+  const held: string[] = [];
+  let ended = false;
+  let wake = () => {};
+  lines.on('line', (line) => {
+    if (line.trim() !== '') held.push(line.trim());
+    if (held.length >= HELD && !ended) lines.pause();
+    wake();
+  });
+  lines.on('close', () => {
+    ended = true;
+    wake();
+  });
+  let answered = 0;
+  try {
+    while (!ended || held.length > 0) {
+      if (held.length > 0) {
+        const some = held.splice(0);
+        if (!ended) lines.resume();
+        write(await answer(some));
+        answered += some.length;
+      } else {
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      }
+    }
+  } finally {
+    lines.close();
+  }
+  return answered;
+}
+
+/** Makes an answer stand out in its passage. */
+export type Paint = (text: string) => string;
+
+/** Bold and underlined on a terminal with colours (none where NO_COLOR is set), else in brackets. */
+export function painter(stream: NodeJS.WritableStream & { isTTY?: boolean; hasColors?(): boolean }): Paint {
+  return stream.isTTY && stream.hasColors?.()
+    ? (text) => `\u001b[1;4m${text}\u001b[0m`
+    : (text) => `[${text}]`;
+}
+
 /** The best answer with its passage, then the runners-up. */
-export function askLines(answers: readonly AskAnswer[]): string[] {
+export function askedLines({ answers, nullShare, retrievalUtility, cut }: Asked, paint: Paint): string[] {
   if (answers.length === 0) return ['no block was retrieved, so there is nothing to read an answer from'];
   const [best, ...others] = answers;
   const percent = (p: number) => `${(100 * p).toFixed(1)} %`;
+  const shares = ({ retrieval, reading, probability }: AskAnswer) => [
+    `p(z|x) ${percent(retrieval)}`,
+    `p(y|z,x) ${percent(reading)}`,
+    `in all ${percent(probability)}`,
+  ];
+  const source = ({ title, document, openBook }: AskAnswer) =>
+    `${title || document}${openBook ? ' (open book)' : ''}`;
+  const retrieval = [
+    ...(nullShare === undefined ? [] : [`null document ${percent(nullShare)}`]),
+    ...(retrievalUtility === undefined ? [] : [`retrieval utility ${retrievalUtility.toFixed(2)} nats`]),
+  ];
   return [
     best.answer,
     '',
-    `  ${best.title}: ${best.passage.slice(0, best.start)}[${best.passage.slice(best.start, best.end)}]${best.passage.slice(best.end)}`,
-    `  p(z|x) ${percent(best.prior)}   p(y|z,x) ${percent(best.likelihood)}   in all ${percent(best.probability)}`,
+    `  ${source(best)}: ${best.before}${paint(best.answer)}${best.after}`,
+    `  ${shares(best).join('   ')}`,
+    ...(retrieval.length > 0 ? [`  ${retrieval.join('   ')}`] : []),
+    ...(cut ? ['  the question is longer than text.questionTokens: its end was not read'] : []),
     ...(others.length > 0 ? ['', 'also read:'] : []),
-    ...others.map(
-      (a) =>
-        `  ${a.answer} (${a.title}; p(z|x) ${percent(a.prior)}, p(y|z,x) ${percent(a.likelihood)}, in all ${percent(a.probability)})`,
-    ),
+    ...others.map((other) => `  ${other.answer} (${source(other)}; ${shares(other).join(', ')})`),
   ];
 }

@@ -68,7 +68,7 @@ export function cutBatch(
 
 /** Writes what `cutBatch` has made of the batch. */
 export function writeCut(
-  writer: CorpusWriter,
+  writer: Pick<CorpusWriter, 'addDocument' | 'addBlock' | 'addSentence' | 'addForeignSentence'>,
   { documents, sentences }: Batch,
   { texts, numbers }: Cut,
 ): void {

@@ -16,7 +16,7 @@ import {
 export interface Answer {
   text: string;
   block: number;
-  /** Characters of the answer in the block's text. */
+  /** Characters (UTF-16 units) [start, end) of the answer in `corpus.text(block)`. */
   start: number;
   end: number;
   /** Probability of this span among all spans of all blocks read. */
@@ -31,6 +31,10 @@ export interface Answer {
 export interface Answered {
   retrieved: number[];
   answers: Answer[];
+  /** [P] the question's vector. */
+  vector: Float32Array;
+  /** f(x, z) of each block read, in the order of `retrieved`, divided by the temperature. */
+  scores: number[];
 }
 
 /**
@@ -40,18 +44,20 @@ export interface Answered {
 export async function answerQuestions(
   model: Model,
   corpus: Corpus,
-  index: SearchIndex,
+  index: Pick<SearchIndex, 'search'>,
   questions: readonly EncodedQuestion[],
   config: Config,
   retrieve: number,
 ): Promise<Answered[]> {
   const k = Math.min(Math.max(retrieve, config.qa.readerBlocks), corpus.blocks);
-  const found = index.search(await questionVectors(model, corpus, questions, config), k);
+  const vectors = await questionVectors(model, corpus, questions, config);
+  const found = index.search(vectors, k);
   const R = Math.min(config.qa.readerBlocks, k);
   const blocks = questions.map((_, b) => Array.from(found.blocks.subarray(b * k, b * k + found.counts[b])));
   const read = blocks.map((list) => list.slice(0, R));
   const reading = makeReading(corpus, questions, read, R, config);
   const B = questions.length;
+  const P = config.model.projection;
   const priors = new Float32Array(B * R).fill(-1e9);
   for (let b = 0; b < B; b++) {
     for (let r = 0; r < read[b].length; r++) priors[b * R + r] = found.scores[b * k + r] / model.temperature;
@@ -88,7 +94,12 @@ export async function answerQuestions(
       };
     });
     answers.sort((a, b) => b.probability - a.probability);
-    return { retrieved: blocks[b], answers };
+    return {
+      retrieved: blocks[b],
+      answers,
+      vector: vectors.slice(b * P, (b + 1) * P),
+      scores: Array.from(priors.subarray(b * R, b * R + read[b].length)),
+    };
   });
   disposeReading(reading);
   return results;

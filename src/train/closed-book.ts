@@ -57,6 +57,28 @@ async function gradientsOf(
   config: Config,
   noise: Noise | undefined,
 ): Promise<StepResult> {
+  const { input, masks, targets } = answerFeed(special, examples, config);
+  const { value, gradients } = lossGradients(
+    model,
+    shapes,
+    () =>
+      readMasks(model.params, model.readerTower, model.reader, input, masks, targets, noise)
+        .mean()
+        .neg() as tf.Scalar,
+  );
+  const [[loss]] = await read(value);
+  tf.dispose([value, targets]);
+  disposeInput(input);
+  disposeInput(masks);
+  return { gradients, figures: { loss } };
+}
+
+/** What hides the pieces of an answer to each question, and the pieces that it hides, in order. */
+function answerFeed(
+  special: SpecialIds,
+  examples: readonly { ids: Int32Array; answer: Int32Array }[],
+  config: Config,
+) {
   const built = examples.map(({ ids, answer }) =>
     maskedQuestion(special, ids, answer.length, config.text.questionTokens),
   );
@@ -72,19 +94,36 @@ async function gradientsOf(
     examples.flatMap((e) => [...e.answer]),
     'int32',
   );
-  const { value, gradients } = lossGradients(
-    model,
-    shapes,
-    () =>
-      readMasks(model.params, model.readerTower, model.reader, input, masks, targets, noise)
-        .mean()
-        .neg() as tf.Scalar,
-  );
-  const [[loss]] = await read(value);
-  tf.dispose([value, targets]);
+  return { input, masks, targets };
+}
+
+/**
+ * log p(y | ∅, x) of an answer to each question: the sum over its word pieces, at most `model.maxSpanWidth` of them as in
+ * tuning. The reader is told how many there are, by the masks. Every answer has one at least.
+ */
+export async function closedBookLogLikelihoods(
+  model: Model,
+  special: SpecialIds,
+  questions: readonly { ids: Int32Array; answer: Int32Array }[],
+  config: Config,
+): Promise<number[]> {
+  if (questions.length === 0) return [];
+  const examples = questions.map(({ ids, answer }) => ({
+    ids,
+    answer: answer.subarray(0, config.model.maxSpanWidth),
+  }));
+  const { input, masks, targets } = answerFeed(special, examples, config);
+  const values = readMasks(model.params, model.readerTower, model.reader, input, masks, targets);
+  const [logPieces] = await read(values);
+  tf.dispose([values, targets]);
   disposeInput(input);
   disposeInput(masks);
-  return { gradients, figures: { loss } };
+  let at = 0;
+  return examples.map(({ answer }) => {
+    const own = logPieces.subarray(at, at + answer.length);
+    at += answer.length;
+    return own.reduce((sum, value) => sum + value, 0);
+  });
 }
 
 /** `[CLS] question [MASK] × n [SEP] [SEP]`, the question cut to fit, and where the masks stand. */

@@ -95,9 +95,17 @@ test('a run asked for exact search gets an index without a graph, from the vecto
   const answers = await ask(open('index.kind=graph'), question);
   const rows = current(run).rows;
   assert.equal(current(run).graphs.length, 1);
-  assert.deepEqual(await ask(open('index.kind=exact'), question), answers);
+  const exact = open('index.kind=exact');
+  await assert.rejects(
+    ask(exact, question),
+    /holds no index that these settings .* "realm build-index --run/,
+  );
+  await evalExactMatch(exact);
+  assert.deepEqual(await ask(exact, question), answers);
   assert.deepEqual([current(run).graphs.length, current(run).reused], [0, rows]);
-  assert.deepEqual(await ask(open('index.kind=graph'), question), answers);
+  const graph = open('index.kind=graph');
+  await buildRunIndex(graph);
+  assert.deepEqual(await ask(graph, question), answers);
   assert.equal(current(run).graphs.length, 1);
 });
 

@@ -21,11 +21,12 @@ export async function* readTextFolder(path: string, within = ''): AsyncGenerator
     if (entry.name.startsWith('.')) continue;
     const id = within === '' ? entry.name : `${within}/${entry.name}`;
     if (entry.isDirectory()) yield* readTextFolder(path, id);
-    else if (entry.isFile() && isTextFile(entry.name)) yield document(join(path, id), id);
+    else if (entry.isFile() && isTextFile(entry.name)) yield textDocument(join(path, id), id);
   }
 }
 
-function document(path: string, id: string): Document {
+/** One such file. */
+export function textDocument(path: string, id: string): Document {
   let text = readText(path, 'text file', 'save it as UTF-8, split it, or move it out of the folder');
   const name = basename(id, extname(id));
   if (!MARKDOWN.test(id)) return { id, title: name, text };

@@ -1,0 +1,288 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { newestRetriever, openRunIndex } from '../commands/build-index.ts';
+import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from '../commands/context.ts';
+import type { Corpus } from '../corpus/store.ts';
+import { UserError } from '../errors.ts';
+import { bertShapes } from '../model/bert.ts';
+import { blockSequences, embedAll, embedderShapes } from '../model/embedder.ts';
+import { disposeModel, type Model } from '../model/model.ts';
+import { say } from '../progress.ts';
+import { towerFingerprint } from '../retrieval/make-index.ts';
+import { currentIndex, indexFolders, readManifest, type SearchIndex } from '../retrieval/search.ts';
+import { closedBookLogLikelihoods } from '../train/closed-book.ts';
+import { type EncodedQuestion, encodeQuestions, qaShapes } from '../train/qa.ts';
+import { type Answered, answerQuestions } from './answer.ts';
+import { AT_ONCE } from './evaluate.ts';
+import { type GivenDocument, makeOpenBook, type OpenBook, withOpenBook } from './open-book.ts';
+
+/** One answer with the passage it stands in. */
+export interface AskAnswer {
+  answer: string;
+  /** Probability of this span among all spans of all blocks read. */
+  probability: number;
+  /** p(z|x) of its block among those read, and p(y|z,x) of the answer among the spans of its block. */
+  retrieval: number;
+  reading: number;
+  title: string;
+  document: string;
+  /** The passage's text around the answer. */
+  before: string;
+  after: string;
+  /** Its passage came with the question, and is not of the corpus. */
+  openBook?: true;
+}
+
+export interface Asked {
+  question: string;
+  /** One a block read, best first. */
+  answers: AskAnswer[];
+  /** See `nullShareOf`; undefined in a run that was not pretrained. */
+  nullShare?: number;
+  /** See `utilities`; undefined in a run without a closed-book reader. */
+  retrievalUtility?: number;
+  /** The question is longer than `text.questionTokens`: its end was not read, as in training. */
+  cut?: true;
+}
+
+/** A fine-tuned run, opened to be asked. */
+export interface Asking {
+  /**
+   * Answers questions, each as if it were asked alone. Calls wait for each other.
+   * @param options.openBook documents to look in besides the corpus; prepared once as long as the same array is given
+   */
+  ask(questions: readonly string[], options?: { openBook?: readonly GivenDocument[] }): Promise<Asked[]>;
+  /** Waits for what is being asked; asking afterwards throws. */
+  close(): Promise<void>;
+}
+
+/** What is in memory of a run that is asked. */
+interface Parts {
+  corpus: Corpus;
+  index: SearchIndex;
+  /** Query tower and reader. */
+  model: Model;
+  /** Its document tower made the index; `model` itself where fine-tuning trained that. */
+  embedder: Model;
+  /** [P] vector of the null document, where pretraining had one. */
+  nullDocument?: Float32Array;
+  /** The reader that was tuned to answer from the null document alone. */
+  closedBook?: Model;
+}
+
+/**
+ * Opens the fine-tuned model of a run with the index of its document tower. Nothing in the run is changed or locked: a
+ * process may be training there.
+ */
+export async function openAsking(context: Context): Promise<Asking> {
+  const parts = await openParts(context);
+  const books = new WeakMap<readonly GivenDocument[], Promise<OpenBook>>();
+  const bookOf = (documents: readonly GivenDocument[]) => {
+    let book = books.get(documents);
+    if (!book) {
+      book = makeOpenBook(documents, parts.corpus, parts.embedder, parts.index, context.config);
+      books.set(documents, book);
+    }
+    return book;
+  };
+  let last: Promise<unknown> = Promise.resolve();
+  let closed = false;
+  return {
+    async ask(questions, { openBook } = {}) {
+      if (closed) throw new Error('the run is closed');
+      const asked = last.then(async () => {
+        const encoded = encode(parts.corpus, questions);
+        return answer(context, parts, encoded, openBook?.length ? await bookOf(openBook) : undefined);
+      });
+      last = asked.catch(() => {});
+      return asked;
+    },
+    async close() {
+      closed = true;
+      await last;
+      closeParts(parts);
+    },
+  };
+}
+
+async function openParts(context: Context): Promise<Parts> {
+  const { run } = context;
+  const corpus = runCorpus(context);
+  const parts: Partial<Parts> & { corpus: Corpus } = { corpus };
+  try {
+    if (!hasWeights(context, 'qa')) {
+      throw new UserError(
+        `${run.dir}: is not fine-tuned, so it cannot answer; run "realm finetune-qa --run ${run.dir}"`,
+      );
+    }
+    const stage = newestRetriever(context);
+    const model = emptyModel(context, corpus);
+    parts.model = model;
+    stageWeights(context, 'qa', corpus, model, qaShapes(model, stage === 'qa'));
+    if (stage === 'qa') parts.embedder = model;
+    else {
+      const embedder = emptyModel(context, corpus);
+      parts.embedder = embedder;
+      const shapes = embedderShapes(embedder.documentTower, embedder.embedder);
+      stageWeights(context, stage, corpus, embedder, shapes);
+    }
+    const dir = await standingIndex(context, corpus, parts.embedder);
+    parts.index = openRunIndex(context, corpus, dir);
+    if (hasWeights(context, 'pretrain')) {
+      parts.nullDocument = await nullVector(context, corpus, parts.embedder);
+    }
+    parts.closedBook = closedBookReader(context, corpus);
+    return parts as Parts;
+  } catch (error) {
+    closeParts(parts);
+    throw error;
+  }
+}
+
+function closeParts({ corpus, index, model, embedder, closedBook }: Partial<Parts>): void {
+  index?.close();
+  corpus?.close();
+  for (const part of new Set([model, embedder, closedBook])) if (part) disposeModel(part);
+}
+
+/** The index that these weights made of this corpus, the current one before others. */
+async function standingIndex({ run, config }: Context, corpus: Corpus, embedder: Model): Promise<string> {
+  const weightsSha256 = await towerFingerprint(embedder);
+  const current = currentIndex(run.index);
+  const folders = existsSync(run.index) ? indexFolders(run.index) : [];
+  const dirs = [...(current ? [current] : []), ...folders.map(({ name }) => join(run.index, name))];
+  const found = dirs.find((dir) => {
+    const manifest = readManifest(dir);
+    return (
+      manifest.corpusSha256 === corpus.sha256 &&
+      manifest.weightsSha256 === weightsSha256 &&
+      (manifest.graphs.length === 0) === (config.index.kind === 'exact')
+    );
+  });
+  if (found) return found;
+  throw new UserError(
+    `${run.index}: holds no index that these settings and the weights in use make of this corpus; make it with "realm build-index --run ${run.dir}"`,
+  );
+}
+
+/** Vector of the null document `[CLS] [SEP] [SEP]`, [P]. */
+function nullVector({ config }: Context, corpus: Corpus, embedder: Model): Promise<Float32Array> {
+  const none = new Int32Array(0);
+  const { text, index } = config;
+  return embedAll(
+    embedder.params,
+    embedder.documentTower,
+    embedder.embedder,
+    blockSequences(corpus.tokenizer, [{ title: none, body: none }], text.blockTokens),
+    index.tokensPerBatch,
+  );
+}
+
+/** The closed-book baseline where the run has one; what is wrong with it keeps nobody from asking. */
+function closedBookReader(context: Context, corpus: Corpus): Model | undefined {
+  if (!hasWeights(context, 'closed-book')) return undefined;
+  const model = emptyModel(context, corpus);
+  const shapes = bertShapes(model.readerTower, model.reader, true).filter(
+    ({ name }) => !name.includes('pooler.'),
+  );
+  try {
+    stageWeights(context, 'closed-book', corpus, model, shapes);
+    return model;
+  } catch (error) {
+    disposeModel(model);
+    if (!(error instanceof UserError)) throw error;
+    say(`without retrieval utility: ${error.message}`);
+    return undefined;
+  }
+}
+
+function encode(corpus: Corpus, questions: readonly string[]): EncodedQuestion[] {
+  const encoded = encodeQuestions(
+    corpus,
+    questions.map((question) => ({ question, answers: [] })),
+  );
+  if (encoded.some(({ ids }) => ids.length === 0)) {
+    throw new UserError('a question is empty; ask it in words, as in: realm ask "who wrote it?"');
+  }
+  return encoded;
+}
+
+async function answer(
+  { config }: Context,
+  parts: Parts,
+  questions: readonly EncodedQuestion[],
+  book: OpenBook | undefined,
+): Promise<Asked[]> {
+  const { model } = parts;
+  const { corpus, index } = book ? withOpenBook(parts.corpus, parts.index, book) : parts;
+  const atOnce = Math.max(1, Math.floor(AT_ONCE / config.qa.readerBlocks));
+  const asked: Asked[] = [];
+  for (let at = 0; at < questions.length; at += atOnce) {
+    const part = questions.slice(at, at + atOnce);
+    const answered = await answerQuestions(model, corpus, index, part, config, 1);
+    const worth = await utilities(parts, part, answered, config);
+    answered.forEach((one, b) => {
+      const nullShare = nullShareOf(one, parts.nullDocument, model.temperature);
+      asked.push({
+        question: part[b].question,
+        answers: one.answers.map(({ text, block, start, end, probability, prior, likelihood }) => ({
+          answer: text,
+          probability,
+          retrieval: prior,
+          reading: likelihood,
+          title: corpus.title(block),
+          document: corpus.documentId(block),
+          before: corpus.text(block).slice(0, start),
+          after: corpus.text(block).slice(end),
+          ...(block >= parts.corpus.blocks && { openBook: true as const }),
+        })),
+        ...(nullShare !== undefined && { nullShare }),
+        ...(worth[b] !== undefined && { retrievalUtility: worth[b] }),
+        ...(part[b].ids.length > config.text.questionTokens - 2 && { cut: true as const }),
+      });
+    });
+  }
+  return asked;
+}
+
+/**
+ * The share that the null document ∅ would have of p(z|x) beside the blocks read: exp f(x, ∅) / (exp f(x, ∅) + Σ exp f(x, z)),
+ * as in pretraining's softmax (paper, section 3.4), by the query tower in use and the document tower that made the index.
+ * Fine-tuning and answering know no ∅ (orqa_model.py), so it takes nothing from the answers' own p(z|x); it tells how
+ * little the retriever thinks of what it found.
+ */
+function nullShareOf(
+  { vector, scores }: Answered,
+  nullDocument: Float32Array | undefined,
+  temperature: number,
+): number | undefined {
+  if (!nullDocument) return undefined;
+  const score = vector.reduce((sum, value, p) => sum + value * nullDocument[p], 0) / temperature;
+  return 1 / (1 + scores.reduce((sum, s) => sum + Math.exp(s - score), 0));
+}
+
+/**
+ * Retrieval utility of the best answer's block, log p(y|z,x) − log p(y|∅,x), in nats (paper, equation 2), for each question
+ * with an answer. p(y|z,x) is the share of the span among the spans of its block; p(y|∅,x) comes from another reader, the closed-book
+ * baseline, which finds the answer's word pieces in the whole vocabulary and is told how many they are. The paper has the
+ * masked-language-model head for both, on masked sentences.
+ */
+async function utilities(
+  { corpus, closedBook }: Parts,
+  questions: readonly EncodedQuestion[],
+  answered: readonly Answered[],
+  config: Context['config'],
+): Promise<(number | undefined)[]> {
+  const values: (number | undefined)[] = questions.map(() => undefined);
+  if (!closedBook) return values;
+  const given = questions.flatMap(({ ids }, b) => {
+    const best = answered[b].answers[0];
+    const answer = best ? corpus.tokenizer.encode(best.text).ids : new Int32Array(0);
+    return answer.length > 0 ? [{ b, ids, answer, reading: Math.log(best.likelihood) }] : [];
+  });
+  const without = await closedBookLogLikelihoods(closedBook, corpus.tokenizer, given, config);
+  given.forEach(({ b, reading }, i) => {
+    values[b] = reading - without[i];
+  });
+  return values;
+}

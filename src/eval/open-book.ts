@@ -1,0 +1,171 @@
+import { existsSync } from 'node:fs';
+import { basename } from 'node:path';
+import type { Config } from '../config.ts';
+import { cutBatch, writeCut } from '../corpus/cut.ts';
+import { type Document, readDocuments } from '../corpus/documents.ts';
+import { isTextFile, textDocument } from '../corpus/formats/text-folder.ts';
+import { blockHash, type Corpus } from '../corpus/store.ts';
+import { UserError } from '../errors.ts';
+import { blockSequences, embedAll } from '../model/embedder.ts';
+import type { Model } from '../model/model.ts';
+import { keepBest } from '../retrieval/best.ts';
+import { type Graph, newGraph, searchGraph } from '../retrieval/graph.ts';
+import type { SearchIndex } from '../retrieval/search.ts';
+
+// Documents that come with a question: they stand beside the corpus and its index while it is answered, and nowhere else.
+
+/** A document given with a question; without an id it is called by its title. */
+export type GivenDocument = Omit<Document, 'id'> & { id?: string };
+
+/** UTF-16 units of all titles and texts together: some thousand blocks of 288 tokens. */
+export const OPEN_BOOK_LIMIT = 1 << 20;
+
+interface Block {
+  document: string;
+  title: string;
+  text: string;
+  titleIds: Int32Array;
+  bodyIds: Int32Array;
+  sentenceStarts: Int32Array;
+}
+
+export interface OpenBook {
+  blocks: Block[];
+  /** Their vectors, as the run's index keeps its own. */
+  graph: Graph;
+}
+
+/** The documents of a file or folder in any format that `realm prepare` reads, or of one text file. */
+export async function readOpenBook(path: string): Promise<Document[]> {
+  if (path !== '-' && !existsSync(path)) {
+    throw new UserError(`${path}: no such file; give the file or folder of documents with --open-book FILE`);
+  }
+  if (isTextFile(path)) return [textDocument(path, basename(path))];
+  const documents: Document[] = [];
+  let size = 0;
+  for await (const document of readDocuments(path)) {
+    size += sizeOf(document);
+    if (size > OPEN_BOOK_LIMIT) throw tooLong(path);
+    documents.push(document);
+  }
+  return documents;
+}
+
+const sizeOf = ({ title, text }: GivenDocument) => title.length + text.length;
+
+function tooLong(what: string): UserError {
+  return new UserError(
+    `${what}: is longer than ${OPEN_BOOK_LIMIT} characters, too long to be read with a question; put it into the corpus with "realm prepare"`,
+  );
+}
+
+/**
+ * Cuts documents as the corpus is cut, and embeds the blocks as its index was made.
+ * @param embedder the model whose document tower made the index
+ */
+export async function makeOpenBook(
+  documents: readonly GivenDocument[],
+  { tokenizer }: Corpus,
+  embedder: Model,
+  { manifest }: SearchIndex,
+  { text, index }: Config,
+): Promise<OpenBook> {
+  if (documents.reduce((sum, document) => sum + sizeOf(document), 0) > OPEN_BOOK_LIMIT) {
+    throw tooLong('the open book');
+  }
+  const batch = {
+    documents: documents.map(({ id, title, text }) => ({ id: id ?? title, title, text })),
+    sentences: [],
+  };
+  const { packing, blockTokens } = text;
+  const settings = { articlesOnly: false, packing, blockTokens, queryTokens: 0, sentences: false };
+  const blocks = blocksOf(batch, cutBatch(batch, tokenizer, settings));
+  if (blocks.length === 0) throw new UserError('the open book holds no document with text');
+  const vectors = await embedAll(
+    embedder.params,
+    embedder.documentTower,
+    embedder.embedder,
+    blockSequences(
+      tokenizer,
+      blocks.map(({ titleIds, bodyIds }) => ({ title: titleIds, body: bodyIds })),
+      blockTokens,
+    ),
+    index.tokensPerBatch,
+  );
+  // A graph for so few, so that their scores are rounded as those of the index are; it looks at all of them.
+  const expansion = Math.max(blocks.length, index.expansionSearch);
+  const graph = newGraph({
+    dimensions: manifest.dimensions,
+    scalar: manifest.scalar,
+    connectivity: 32,
+    expansionAdd: expansion,
+    expansionSearch: expansion,
+  });
+  graph.add(
+    BigUint64Array.from(blocks, (_, i) => BigInt(i)),
+    vectors,
+    1,
+  );
+  return { blocks, graph };
+}
+
+function blocksOf(
+  ...[batch, cut]: [Parameters<typeof writeCut>[1], Parameters<typeof writeCut>[2]]
+): Block[] {
+  const titles: { id: string; titleIds: Int32Array }[] = [];
+  const blocks: Block[] = [];
+  const none = () => {
+    throw new Error('no sentences are cut for an open book');
+  };
+  writeCut(
+    {
+      addDocument: (id, _, titleIds) => titles.push({ id, titleIds: titleIds.slice() }) - 1,
+      addBlock(document, title, text, ids, starts) {
+        const { id, titleIds } = titles[document];
+        const sentenceStarts = Int32Array.from(starts);
+        return blocks.push({ document: id, title, text, titleIds, bodyIds: ids.slice(), sentenceStarts }) - 1;
+      },
+      addSentence: none,
+      addForeignSentence: none,
+    },
+    batch,
+    cut,
+  );
+  return blocks;
+}
+
+/** The corpus with the open book's blocks behind its own, and a search over both by inner product. */
+export function withOpenBook(
+  corpus: Corpus,
+  index: Pick<SearchIndex, 'search'>,
+  { blocks, graph }: OpenBook,
+): { corpus: Corpus; index: Pick<SearchIndex, 'search'> } {
+  const own = corpus.blocks;
+  const either =
+    <T>(inCorpus: (block: number) => T, inBook: (block: Block) => T) =>
+    (block: number) =>
+      block < own ? inCorpus(block) : inBook(blocks[block - own]);
+  return {
+    corpus: {
+      ...corpus,
+      blocks: own + blocks.length,
+      title: either(corpus.title, (b) => b.title),
+      text: either(corpus.text, (b) => b.text),
+      documentId: either(corpus.documentId, (b) => b.document),
+      titleIds: either(corpus.titleIds, (b) => b.titleIds),
+      bodyIds: either(corpus.bodyIds, (b) => b.bodyIds),
+      bodyLength: either(corpus.bodyLength, (b) => b.bodyIds.length),
+      sentenceStarts: either(corpus.sentenceStarts, (b) => b.sentenceStarts),
+      hash: either(corpus.hash, (b) => blockHash(b.title, b.text)),
+    },
+    index: {
+      search(queries, k) {
+        const found = index.search(queries, k);
+        const n = found.counts.length;
+        const more = searchGraph(graph, queries, n, Math.min(k, blocks.length), 1);
+        keepBest(found, { ...more, blocks: more.blocks.map((block) => (block < 0 ? block : own + block)) });
+        return found;
+      },
+    },
+  };
+}
