@@ -52,11 +52,13 @@ export function runFolder(dir: string): Run {
  * The run's effective configuration. A new run saves the one it is started with; a later command reads that file, and
  * refuses a `--config` beside it, so that two commands cannot disagree. `--set` changes it and is saved again.
  * @param check throws where the command cannot work with the configuration: then nothing is saved
+ * @param save false for a command that only reads: what it is given counts for it alone
  */
 export function runConfig(
   run: Run,
   options: { config?: string; set: readonly string[] },
   check: (config: Config) => void = () => {},
+  save = true,
 ): Config {
   const started = existsSync(run.config);
   if (started && options.config !== undefined) {
@@ -70,7 +72,7 @@ export function runConfig(
   }
   const config = loadConfig(started ? run.config : options.config, options.set);
   check(config);
-  if (!started || options.set.length > 0) saveConfig(run.config, config);
+  if (save && (!started || options.set.length > 0)) saveConfig(run.config, config);
   return config;
 }
 

@@ -20,7 +20,8 @@ export type RetrieverStage = 'ict' | 'pretrain' | 'qa';
 
 /** The furthest stage that has left a tower to embed documents with. */
 export function newestRetriever(context: Context): RetrieverStage {
-  return latestState(context.run.checkpoint('qa'))?.index != null ? 'qa' : retrieverBeforeQa(context);
+  const tuned = latestState(context.run.checkpoint('qa'), !context.readOnly);
+  return tuned?.index != null ? 'qa' : retrieverBeforeQa(context);
 }
 
 /** The stage whose retriever fine-tuning begins with. */

@@ -33,6 +33,8 @@ export interface Context {
   run: Run;
   config: Config;
   engine: EngineName;
+  /** The command only reads: another process may be at work in the run, and nothing there is changed. */
+  readOnly?: true;
 }
 
 /**
@@ -48,10 +50,12 @@ export async function begin(options: CommonOptions, work?: string): Promise<Cont
       `${run.config}: is missing, though this run is prepared; put it back, or name the settings with --config`,
     );
   }
-  const config = runConfig(run, { config: options.config, set }, () => {
+  const readOnly = work === undefined;
+  const check = () => {
     if (work !== undefined) lockRun(run, work);
-  });
-  return { run, config, engine: await announceEngine(options) };
+  };
+  const config = runConfig(run, { config: options.config, set }, check, !readOnly);
+  return { run, config, engine: await announceEngine(options), ...(readOnly && { readOnly }) };
 }
 
 export async function announceEngine({
@@ -112,8 +116,8 @@ export function firstWeights({ config }: Context, model: Model, shapes: readonly
 }
 
 /** True when the stage has left weights. */
-export function hasWeights({ run }: Context, stage: Stage): boolean {
-  return hasCheckpoint(run.checkpoint(stage));
+export function hasWeights({ run, readOnly }: Context, stage: Stage): boolean {
+  return hasCheckpoint(run.checkpoint(stage), !readOnly);
 }
 
 /** The settings that a stage trains by, the first with its steps and optimizer. */
@@ -164,7 +168,7 @@ const COMMAND: Record<Stage, string> = {
 
 /** Weights of `shapes` that a stage has left; a `UserError` names the command that makes them. */
 export function stageWeights(
-  { run, config }: Context,
+  { run, config, readOnly }: Context,
   stage: Stage,
   corpus: Corpus,
   model: Model,
@@ -172,8 +176,8 @@ export function stageWeights(
 ): void {
   const remedy = `run "realm ${COMMAND[stage]} --run ${run.dir}"`;
   const root = run.checkpoint(stage);
-  if (!hasCheckpoint(root)) throw new UserError(`${root}: no such weights; ${remedy}`);
-  const { dir, state } = openCheckpoint(root, config.train.use);
+  if (!hasCheckpoint(root, !readOnly)) throw new UserError(`${root}: no such weights; ${remedy}`);
+  const { dir, state } = openCheckpoint(root, config.train.use, !readOnly);
   if (state.vocabularySha256 !== corpus.tokenizer.sha256) {
     throw new UserError(
       `${dir}: was trained with another vocabulary than the corpus has now; ${remedy} --resume none`,

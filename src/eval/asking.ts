@@ -1,4 +1,4 @@
-import { existsSync } from 'node:fs';
+import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { newestRetriever, openRunIndex } from '../commands/build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from '../commands/context.ts';
@@ -75,7 +75,7 @@ interface Parts {
  * process may be training there.
  */
 export async function openAsking(context: Context): Promise<Asking> {
-  const parts = await openParts(context);
+  const parts = await openSettled({ ...context, readOnly: true });
   const books = new WeakMap<readonly GivenDocument[], Promise<OpenBook>>();
   const bookOf = (documents: readonly GivenDocument[]) => {
     let book = books.get(documents);
@@ -103,6 +103,30 @@ export async function openAsking(context: Context): Promise<Asking> {
       closeParts(parts);
     },
   };
+}
+
+/** Openings that a training process may spoil by putting a newer checkpoint or index in the place of what is being read. */
+const SPOILT = 5;
+
+async function openSettled(context: Context): Promise<Parts> {
+  for (let left = SPOILT; ; left--) {
+    const before = pointers(context);
+    try {
+      return await openParts(context);
+    } catch (error) {
+      if (left === 0 || pointers(context) === before) throw error;
+    }
+  }
+}
+
+/** What names the checkpoints and the index in use. */
+function pointers({ run }: Context): string {
+  const stages = (['ict', 'pretrain', 'qa', 'closed-book'] as const).map(run.checkpoint);
+  const files = [
+    ...stages.flatMap((dir) => ['latest', 'best'].map((name) => join(dir, name))),
+    join(run.index, 'current'),
+  ];
+  return files.map((file) => (existsSync(file) ? readFileSync(file, 'utf8') : '')).join();
 }
 
 async function openParts(context: Context): Promise<Parts> {

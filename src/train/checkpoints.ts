@@ -161,9 +161,12 @@ function names(root: string): string[] {
   }
 }
 
-/** True when the stage has been begun: the same command goes on from there. Undoes first what a kill left behind. */
-export function hasCheckpoint(root: string): boolean {
-  recoverFolders(root);
+/**
+ * True when the stage has been begun: the same command goes on from there. Undoes first what a kill left behind.
+ * @param recover false where another process may be at work, perhaps on another host: what it has aside is not touched
+ */
+export function hasCheckpoint(root: string, recover = true): boolean {
+  if (recover) recoverFolders(root);
   if (existsSync(join(root, STATE))) {
     throw new UserError(
       `${root}: was trained by an older version of realm; remove it to train the stage again`,
@@ -173,8 +176,8 @@ export function hasCheckpoint(root: string): boolean {
 }
 
 /** What the stage's latest checkpoint says of itself, its weights not looked at; undefined without one. */
-export function latestState(root: string): State | undefined {
-  return stateOf(root, 'latest');
+export function latestState(root: string, recover = true): State | undefined {
+  return stateOf(root, 'latest', recover);
 }
 
 /** Steps that a checkpoint of the stage has behind it; undefined where the stage has none. */
@@ -182,13 +185,13 @@ export function stepsDone(root: string, which: Which = 'latest'): number | undef
   return stateOf(root, which)?.step;
 }
 
-function stateOf(root: string, which: Which): State | undefined {
-  return hasCheckpoint(root) ? readState(locate(root, which)) : undefined;
+function stateOf(root: string, which: Which, recover = true): State | undefined {
+  return hasCheckpoint(root, recover) ? readState(locate(root, which, recover)) : undefined;
 }
 
 /** The stage's checkpoint, its files' lengths and SHA-256 checked before anything is made of them. */
-export function openCheckpoint(root: string, which: Which): Checkpoint {
-  const dir = locate(root, which);
+export function openCheckpoint(root: string, which: Which, recover = true): Checkpoint {
+  const dir = locate(root, which, recover);
   const state = readState(dir);
   for (const file of Object.keys(state.files)) {
     const path = join(dir, file);
@@ -202,8 +205,8 @@ export function openCheckpoint(root: string, which: Which): Checkpoint {
   return { dir, state, weights: join(dir, WEIGHTS), optimizer: join(dir, OPTIMIZER) };
 }
 
-function locate(root: string, which: Which): string {
-  recoverFolders(root);
+function locate(root: string, which: Which, recover = true): string {
+  if (recover) recoverFolders(root);
   // A kill between the first checkpoint and its pointer leaves the checkpoint alone.
   const name =
     typeof which === 'number'
