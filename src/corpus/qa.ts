@@ -21,6 +21,8 @@ export interface Accepted {
 /** A question and every answer that counts as right. */
 export interface Question extends Accepted {
   question: string;
+  /** Its own id, where the data set gives one. */
+  id?: string;
   /** Id of the document that holds the answer, where the data set tells. */
   passageId?: string;
   /** Ids of documents that look right and are not, the most alike first, where the data set names such. */
@@ -96,6 +98,12 @@ function questionsOf(line: JsonLine): Question[] {
   if (has('targetValue')) return webQuestion(line);
   if (has('input')) return kiltQuestion(line);
   return plainQuestion(line);
+}
+
+/** The question's own id under `key`, where it has one. */
+export function questionId({ value }: JsonLine, key = 'id'): { id?: string } {
+  const id = value[key];
+  return typeof id === 'string' || typeof id === 'number' ? { id: String(id) } : {};
 }
 
 /** What a line of our own says of its answers. */

@@ -23,7 +23,9 @@ import { candidateMaker } from './qa-candidates.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
 
 /** A question as the model takes it: tokenised once, its answers both as text and as word pieces. */
-export interface EncodedQuestion extends Pick<Question, 'question' | 'passageId' | 'negativeIds'>, Accepted {
+export interface EncodedQuestion
+  extends Pick<Question, 'question' | 'id' | 'passageId' | 'negativeIds'>,
+    Accepted {
   ids: Int32Array;
   /** None where the answers are expressions: what these match is another text in every block. */
   answerIds: Int32Array[];
@@ -34,8 +36,9 @@ export function encodeQuestions(
   corpus: Corpus,
   questions: readonly (Omit<Question, 'answerKind'> & Partial<Accepted>)[],
 ): EncodedQuestion[] {
-  return questions.map(({ question, passageId, negativeIds, answers, answerKind = 'string' }) => ({
+  return questions.map(({ question, id, passageId, negativeIds, answers, answerKind = 'string' }) => ({
     question,
+    id,
     passageId,
     negativeIds,
     answers,
@@ -58,6 +61,12 @@ export function questionVectors(
     text.questionTokens,
   );
   return embedAll(model.params, model.queryTower, model.embedder, queries, index.tokensPerBatch);
+}
+
+/** Word pieces of every right answer that a block may hold: of an expression those of the texts that it matches there. */
+export function answerPieces(corpus: Corpus, block: number, question: EncodedQuestion): Int32Array[] {
+  const { answers, answerKind, answerIds } = question;
+  return answerKind === 'regex' ? piecesOf(corpus, regexMatches(corpus.text(block), answers)) : answerIds;
 }
 
 function piecesOf({ tokenizer }: Corpus, texts: readonly string[]): Int32Array[] {
@@ -378,11 +387,7 @@ function markSpans(
       const row = b * R + r;
       const block = blocks[b][r];
       const body = corpus.bodyIds(block).subarray(0, lengths[row]);
-      const { answers, answerKind, answerIds } = batch[b];
-      const spans = answerSpans(
-        body,
-        answerKind === 'regex' ? piecesOf(corpus, regexMatches(corpus.text(block), answers)) : answerIds,
-      );
+      const spans = answerSpans(body, answerPieces(corpus, block, batch[b]));
       for (let i = 0; i < spans.length; i += 2) {
         const width = spans[i + 1] - spans[i];
         if (width <= W) correct[(row * W + width - 1) * T + offsets[row] + spans[i]] = 1;

@@ -146,7 +146,10 @@ test('TriviaQA with its aliases', async () => {
     4,
   );
   assert.deepEqual(await read(file, 'unfiltered-web-dev.json'), [
-    question('Where in England was Dame Judi Dench born?', 'York', 'Park Grove (1895)', 'York UA'),
+    {
+      ...question('Where in England was Dame Judi Dench born?', 'York', 'Park Grove (1895)', 'York UA'),
+      id: 'tc_3',
+    },
   ]);
 });
 
@@ -172,8 +175,8 @@ test('SQuAD, whose unanswerable questions are left out and counted', async () =>
   writeFileSync(join(folder, 'dev-v2.0.json'), JSON.stringify(file));
   assert.deepEqual(await readQuestionFile(join(folder, 'dev-v2.0.json')), {
     questions: [
-      { ...question('In what country?', 'France'), passageId: 'Normans#0' },
-      { ...question('When?', '10th', 'the 10th'), passageId: 'Normans#1' },
+      { ...question('In what country?', 'France'), id: '56be', passageId: 'Normans#0' },
+      { ...question('When?', '10th', 'the 10th'), id: '56be', passageId: 'Normans#1' },
     ],
     unanswerable: 1,
   });
@@ -210,7 +213,7 @@ test("DPR's training file, with the passages that it names", async () => {
 test("KILT's questions", async () => {
   const lines =
     '{"id": "1", "input": "who", "output": [{"answer": "A", "provenance": [{"wikipedia_id": "3"}]}, {"answer": "A"}, {"provenance": []}]}\n{"id": "2", "input": "none"}\n';
-  assert.deepEqual(await read(lines), [question('who', 'A')]);
+  assert.deepEqual(await read(lines), [{ ...question('who', 'A'), id: '1' }]);
   await refuses('{"id": "tc_3", "input": "", "output": []}', /get_triviaqa_input\.py fills in the questions/);
 });
 

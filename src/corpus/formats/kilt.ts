@@ -1,6 +1,6 @@
 import { UserError } from '../../errors.ts';
 import { type JsonLine, objectsField, stringField } from '../jsonl.ts';
-import type { Question } from '../qa.ts';
+import { type Question, questionId } from '../qa.ts';
 
 /**
  * KILT's `{"id", "input", "output": [{"answer"?, "provenance"?}, …]}` (facebookresearch/KILT, README.md, "KILT data
@@ -18,6 +18,7 @@ export function kiltQuestion(line: JsonLine): Question[] {
   return [
     {
       question,
+      ...questionId(line),
       answers: [...new Set(answers.map((output) => stringField(output, 'answer')))],
       answerKind: 'string',
     },

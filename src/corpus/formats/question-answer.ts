@@ -1,6 +1,6 @@
 import { UserError } from '../../errors.ts';
 import { type JsonLine, objectsField, stringField, stringsField } from '../jsonl.ts';
-import { answerKindOf, type Question } from '../qa.ts';
+import { answerKindOf, type Question, questionId } from '../qa.ts';
 
 /**
  * `{"question", "answer": [string, …]}`, the form of NQ-open and of ORQA's and DrQA's files, or with "answers" as DPR,
@@ -25,6 +25,7 @@ export function plainQuestion(line: JsonLine): Question[] {
   return [
     {
       question: value.positive_ctxs === undefined ? question : question.replaceAll('’', "'"),
+      ...questionId(line),
       answers,
       answerKind: answerKindOf(line) ?? 'string',
       ...(passageId === undefined ? {} : { passageId }),

@@ -2,7 +2,7 @@ import { UserError } from '../../errors.ts';
 import type { Document } from '../documents.ts';
 import { readJsonElements } from '../json-elements.ts';
 import { type JsonLine, objectsField, stringField } from '../jsonl.ts';
-import type { Question } from '../qa.ts';
+import { type Question, questionId } from '../qa.ts';
 
 // SQuAD 1.1 and 2.0 (rajpurkar/SQuAD-explorer, dataset/): {"data": [{"title", "paragraphs": [{"context", "qas":
 // [{"id", "question", "answers": [{"text", "answer_start"}], "is_impossible"?}]}]}]}. A passage's id is made of its
@@ -22,6 +22,7 @@ export function squadQuestions(article: JsonLine): Question[] {
   return paragraphs(article).flatMap(({ id, paragraph }) =>
     objectsField(paragraph, 'qas').map((qa) => ({
       question: stringField(qa, 'question'),
+      ...questionId(qa),
       answers: [...new Set(objectsField(qa, 'answers').map((answer) => stringField(answer, 'text')))],
       answerKind: 'string' as const,
       passageId: id,

@@ -1,5 +1,5 @@
 import { type JsonLine, objectsField, stringField, stringsField } from '../jsonl.ts';
-import type { Question } from '../qa.ts';
+import { type Question, questionId } from '../qa.ts';
 
 /**
  * TriviaQA's `{"Question", "Answer": {"Value", "Aliases", …}}`, with every alias a right answer, as its own evaluation
@@ -14,6 +14,7 @@ export function triviaQuestion(line: JsonLine): Question[] {
   return [
     {
       question: stringField(line, 'Question'),
+      ...questionId(line, 'QuestionId'),
       answers: [...new Set(answers)],
       answerKind: 'string',
     },
