@@ -1,0 +1,67 @@
+import type { Accepted } from '../corpus/qa.ts';
+import { normalizeAnswer, type Protocol } from './metrics.ts';
+import { type Interval, meanInterval } from './statistics.ts';
+
+/** Exact match over a part of the questions. */
+export interface Part {
+  name: string;
+  questions: number;
+  exactMatch: Interval;
+}
+
+const QUESTION_WORDS = ['who', 'when', 'where', 'what', 'which', 'how'] as const;
+const WORDS: Record<string, string> = { whom: 'who', whose: 'who' };
+
+/** What a question asks with: the first of who (whom, whose), when, where, what, which and how in it; `other` for none. */
+export function questionWord(question: string): string {
+  for (const [found] of question.toLowerCase().matchAll(/\p{L}+/gu)) {
+    const word = WORDS[found] ?? found;
+    if ((QUESTION_WORDS as readonly string[]).includes(word)) return word;
+  }
+  return 'other';
+}
+
+/** Exact match by question word, the words in their usual order. */
+export function byQuestionWord(
+  questions: readonly { question: string }[],
+  correct: ArrayLike<number>,
+  seed: number,
+): Part[] {
+  const words = questions.map(({ question }) => questionWord(question));
+  return parts([...QUESTION_WORDS, 'other'], (i) => words[i], correct, seed);
+}
+
+/**
+ * Whether an answer of each question is an answer of some training question too, after normalisation (Lewis et al. 2021,
+ * arXiv 2008.02637, answer overlap). A model that learns answers by heart is told by a gap between the two.
+ * @param trained answers of the training questions, normalised
+ */
+export function bySeenAnswer(
+  questions: readonly Accepted[],
+  trained: ReadonlySet<string>,
+  correct: ArrayLike<number>,
+  protocol: Protocol,
+  seed: number,
+): Part[] {
+  const seen = questions.map(({ answers }) => answers.some((a) => trained.has(normalizeAnswer(a, protocol))));
+  return parts(
+    ['seen in training', 'unseen'],
+    (i) => (seen[i] ? 'seen in training' : 'unseen'),
+    correct,
+    seed,
+  );
+}
+
+/** Those of the named parts that hold a question. */
+function parts(
+  names: readonly string[],
+  of: (i: number) => string,
+  correct: ArrayLike<number>,
+  seed: number,
+): Part[] {
+  const values = new Map(names.map((name) => [name, [] as number[]]));
+  for (let i = 0; i < correct.length; i++) values.get(of(i))!.push(correct[i]);
+  return [...values]
+    .filter(([, list]) => list.length > 0)
+    .map(([name, list]) => ({ name, questions: list.length, exactMatch: meanInterval(list, seed) }));
+}

@@ -1,0 +1,91 @@
+import { random } from '../random.ts';
+import { bootstrapInterval, mean } from './metrics.ts';
+
+// How sure a figure is, and whether two systems differ by more than chance.
+
+/** A figure with the interval that holds it with 95 % probability over other questions of the same kind. */
+export interface Interval {
+  value: number;
+  low: number;
+  high: number;
+}
+
+/** Mean of one value a question with its bootstrap interval. */
+export function meanInterval(values: ArrayLike<number>, seed: number): Interval {
+  return { value: mean(values), ...bootstrapInterval(values, seed) };
+}
+
+const RESAMPLES = 1000;
+
+/**
+ * Σ sums / Σ weights with its bootstrap interval: the mean over word pieces where whole sentences, each with its sum and
+ * its number of pieces, are drawn with replacement, since the pieces of one sentence are not independent.
+ */
+export function ratioInterval(
+  sums: ArrayLike<number>,
+  weights: ArrayLike<number>,
+  seed: number,
+  level = 0.95,
+): Interval {
+  const n = sums.length;
+  if (n === 0) return { value: 0, low: 0, high: 0 };
+  const ratio = (at: (i: number) => number) => {
+    let sum = 0;
+    let weight = 0;
+    for (let i = 0; i < n; i++) {
+      const j = at(i);
+      sum += sums[j];
+      weight += weights[j];
+    }
+    return sum / weight;
+  };
+  const rng = random(seed);
+  const drawn = Float64Array.from({ length: RESAMPLES }, () => ratio(() => rng.int(n))).sort();
+  const tail = Math.floor((RESAMPLES * (1 - level)) / 2);
+  return { value: ratio((i) => i), low: drawn[tail], high: drawn[RESAMPLES - 1 - tail] };
+}
+
+/** One system's scores less another's, on the same questions. */
+export interface Comparison {
+  questions: number;
+  /** Mean difference; the interval is of questions drawn in pairs. */
+  difference: Interval;
+  /** Questions on which the one scores higher, and on which the other does. */
+  better: number;
+  worse: number;
+  /** Of McNemar's exact test, where every score is 0 or 1. */
+  pValue?: number;
+}
+
+/** Compares two systems question by question. @param scores, others one value a question, in the same order */
+export function compare(scores: ArrayLike<number>, others: ArrayLike<number>, seed: number): Comparison {
+  const differences = Float64Array.from({ length: scores.length }, (_, i) => scores[i] - others[i]);
+  const better = differences.filter((d) => d > 0).length;
+  const worse = differences.filter((d) => d < 0).length;
+  const binary = [scores, others].every((list) => Array.from(list).every((s) => s === 0 || s === 1));
+  return {
+    questions: scores.length,
+    difference: meanInterval(differences, seed),
+    better,
+    worse,
+    ...(binary ? { pValue: mcnemar(better, worse) } : {}),
+  };
+}
+
+/**
+ * Two-sided p value of McNemar's exact test: how likely a split at least as uneven is where each of the questions that only
+ * one of two systems has right is as likely to be the one's as the other's.
+ * @param onlyFirst, onlySecond questions that one alone has right
+ */
+export function mcnemar(onlyFirst: number, onlySecond: number): number {
+  const n = onlyFirst + onlySecond;
+  const fewer = Math.min(onlyFirst, onlySecond);
+  // C(n, k) / 2^n by logarithms: the numbers themselves leave the range of a double beyond n = 1029.
+  let logTerm = -n * Math.LN2;
+  let tail = 0;
+  for (let k = 0; k <= fewer; k++) {
+    tail += Math.exp(logTerm);
+    logTerm += Math.log(n - k) - Math.log(k + 1);
+  }
+  return Math.min(1, 2 * tail);
+}
