@@ -1,7 +1,9 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import type { CommonOptions, Context } from './commands/context.ts';
 import type { GetOptions } from './commands/data.ts';
+import type { AnswerEvalOptions, EvalOptions } from './commands/eval.ts';
 import { systemTrouble, UserError } from './errors.ts';
+import { PROTOCOLS } from './eval/metrics.ts';
 import { releaseLocks } from './lock.ts';
 import type { Stage } from './run.ts';
 import type { Which } from './train/checkpoints.ts';
@@ -120,32 +122,93 @@ export async function main(argv: readonly string[]): Promise<number> {
     'train the document tower too, with a new index every so many steps (qa.refreshEvery)',
   );
 
-  const evaluation = program.command('eval').description('evaluate a run');
-  command('eval exact-match', 'exact match of the fine-tuned model; writes predictions.jsonl')
-    .option('--questions <file>', 'file of questions (default: data.test, else data.dev)')
-    .action(async (options: CommonOptions & { questions?: string }) => {
-      const { begin } = await import('./commands/context.ts');
-      const { evalExactMatch } = await import('./commands/eval.ts');
-      const { recall, ...figures } = await evalExactMatch(
-        await begin(options, 'eval exact-match'),
-        options.questions,
+  const evaluation = program.command('eval').description('evaluate a run, or what another system predicted');
+  const questionsOption = [
+    '--questions <file>',
+    'file of questions (default: data.test, else data.dev)',
+  ] as const;
+  const protocol = () =>
+    new Option(
+      '--protocol <name>',
+      'whose rules tell what is right (default: orqa for answers, dpr for blocks)',
+    ).choices(PROTOCOLS);
+  const rankings = (to: Command) =>
+    to
+      .option('--to <file>', 'write what was retrieved there too')
+      .addOption(
+        new Option('--format <name>', 'in whose form').choices(['dpr', 'trec', 'kilt']).default('dpr'),
       );
-      print(options, { ...figures, recall }, [...figureLines(figures), ...recallLines(recall)]);
-    });
-  command('eval recall', "recall of a stage's retriever, before fine-tuning, beside BM25")
-    .addOption(
-      new Option('--stage <stage>', 'whose retriever').choices(['ict', 'pretrain']).default('pretrain'),
+  for (const [metric, description] of [
+    ['exact-match', 'exact match of the fine-tuned model, with F1 and recall; writes predictions.jsonl'],
+    ['f1', 'the same, and --against compares F1'],
+  ] as const)
+    rankings(
+      command(`eval ${metric}`, description)
+        .option(...questionsOption)
+        .addOption(protocol()),
     )
-    .option('--questions <file>', 'file of questions (default: data.test, else data.dev)')
-    .action(async (options: CommonOptions & { stage: 'ict' | 'pretrain'; questions?: string }) => {
-      const { begin } = await import('./commands/context.ts');
-      const { evalRecall } = await import('./commands/eval.ts');
-      const result = await evalRecall(await begin(options, 'eval recall'), options.stage, options.questions);
-      print(options, result, [
-        ...recallLines(result.recall),
-        ...recallLines(result.bm25 ?? {}, 'BM25 recall'),
-      ]);
-    });
+      .option('--against <run or file>', 'compare with the predictions of another run, or of a file')
+      .addOption(
+        new Option('--predictions <file>', 'score these predictions, without a model').conflicts('to'),
+      )
+      .action(async (options: CommonOptions & AnswerEvalOptions & { predictions?: string }) => {
+        const { evalExactMatch, scorePredictions } = await import('./commands/eval.ts');
+        const { answerLines } = await import('./commands/eval-lines.ts');
+        const { begin } = await import('./commands/context.ts');
+        const result =
+          options.predictions === undefined
+            ? await evalExactMatch(await begin(options, `eval ${metric}`), options, metric)
+            : await scorePredictions(options.predictions, options, metric);
+        print(options, result, answerLines(result));
+      });
+  rankings(
+    command(
+      'eval recall',
+      "recall of a stage's retriever, before fine-tuning, beside BM25 and the inverse cloze task's",
+    )
+      .addOption(
+        new Option('--stage <stage>', 'whose retriever').choices(['ict', 'pretrain']).default('pretrain'),
+      )
+      .option(...questionsOption)
+      .addOption(protocol()),
+  )
+    .addOption(
+      new Option(
+        '--retrieved <file>',
+        "score what this file says was retrieved: DPR's .json, or a TREC run",
+      ).conflicts('to'),
+    )
+    .action(
+      async (options: CommonOptions & EvalOptions & { stage: 'ict' | 'pretrain'; retrieved?: string }) => {
+        const { evalRecall, scoreRetrieved } = await import('./commands/eval.ts');
+        const { recallLines } = await import('./commands/eval-lines.ts');
+        const { begin } = await import('./commands/context.ts');
+        const result =
+          options.retrieved === undefined
+            ? await evalRecall(await begin(options, 'eval recall'), options.stage, options)
+            : await scoreRetrieved(options.retrieved, options.run, options);
+        print(options, result, recallLines(result));
+      },
+    );
+  for (const [metric, description] of [
+    ['perplexity', 'perplexity of masked salient spans by the pretrained model, through retrieval'],
+    [
+      'utility',
+      'retrieval utility: what retrieval is worth to the pretrained model, nats a masked word piece',
+    ],
+  ] as const)
+    command(`eval ${metric}`, description)
+      .option(
+        '--sentences <file>',
+        'sentences as in data.sentences (default: those that pretraining has not come to)',
+      )
+      .action(async (options: CommonOptions & { sentences?: string }) => {
+        const { begin } = await import('./commands/context.ts');
+        const { evalMasked } = await import('./commands/eval.ts');
+        const { maskedLines } = await import('./commands/eval-lines.ts');
+        const result = await evalMasked(await begin(options, `eval ${metric}`), metric, options.sentences);
+        print(options, result, maskedLines(result));
+      });
 
   command('ask', 'answer a question from the fine-tuned run, or one a line of standard input')
     .argument('[question]', 'left out: asked for at a prompt, or read from standard input')
@@ -355,10 +418,4 @@ function figureLines(figures: Record<string, unknown>): string[] {
     const words = name.replace(/[A-Z]/g, (c) => ` ${c.toLowerCase()}`);
     return `${words.padEnd(20)} ${typeof value === 'number' && !Number.isInteger(value) ? value.toFixed(4) : value}`;
   });
-}
-
-function recallLines(recall: Record<number, number>, name = 'recall'): string[] {
-  return Object.entries(recall).map(
-    ([k, value]) => `${`${name}@${k}`.padEnd(20)} ${(100 * value).toFixed(1)} %`,
-  );
 }

@@ -338,8 +338,8 @@ export function explainRead(path: string, what: string, error: unknown, remedy: 
 }
 
 /** Parses a JSON file; a missing or broken one is a `UserError` that says what the file is and how to get it. */
-export function readJson(path: string, what: string, remedy: string): unknown {
-  const text = readText(path, what, remedy);
+export function readJson(path: string, what: string, remedy: string, limit = TEXT_LIMIT): unknown {
+  const text = readText(path, what, remedy, limit);
   try {
     return JSON.parse(text);
   } catch {

@@ -25,6 +25,8 @@ export interface Run {
   /** One line for the index that the stage began with and for each that it took up: what it finds for the same queries. */
   probes(stage: 'pretrain' | 'qa'): string;
   predictions: string;
+  /** One line for each evaluation. */
+  evaluations: string;
   summary: string;
 }
 
@@ -44,6 +46,7 @@ export function runFolder(dir: string): Run {
     refreshes: (stage) => join(dir, 'metrics', stage === 'qa' ? 'qa-refreshes.jsonl' : 'refreshes.jsonl'),
     probes: (stage) => join(dir, 'metrics', stage === 'qa' ? 'qa-probes.jsonl' : 'probes.jsonl'),
     predictions: join(dir, 'predictions.jsonl'),
+    evaluations: join(dir, 'metrics', 'evaluations.jsonl'),
     summary: join(dir, 'summary.json'),
   };
 }

@@ -148,7 +148,7 @@ async function recallByHand(context: Context): Promise<Recall> {
   corpus.close();
   disposeModel(model);
   const share = (k: number) => ranks.filter((rank) => rank >= 0 && rank < k).length / ranks.length;
-  return { 1: share(1), 5: share(5), 20: share(20) };
+  return { 1: share(1), 5: share(5), 20: share(20), 100: share(100) };
 }
 
 let main: Context;

@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { type Config, loadConfig, saveConfig } from '../config.ts';
 import { UserError } from '../errors.ts';
 import { type AblationTable, ablationTable, type Outcomes, ROWS, type Row } from '../eval/ablation.ts';
-import { answerRanks } from '../eval/evaluate.ts';
+import { retrievalRanks } from '../eval/evaluate.ts';
 import { makeFolder, readJson, readText, writeFileAtomic } from '../files.ts';
 import { retrieverShapes } from '../model/model.ts';
 import { duration, say } from '../progress.ts';
@@ -241,7 +241,7 @@ async function recalledBefore(context: Context): Promise<boolean[]> {
   const index = await matchingIndex(context, stage, model, corpus);
   try {
     const questions = await questionsOf(context, corpus);
-    const ranks = await answerRanks(model, corpus, index, questions, context.config, RECALL_AT);
+    const ranks = await retrievalRanks(model, corpus, index, questions, context.config, RECALL_AT);
     return ranks.map((rank) => rank < RECALL_AT);
   } finally {
     index.close();

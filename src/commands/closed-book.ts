@@ -1,16 +1,13 @@
 import { resolve } from 'node:path';
 import { readQuestions } from '../corpus/qa.ts';
 import { UserError } from '../errors.ts';
-import { isCorrect } from '../eval/metrics.ts';
-import { bertShapes } from '../model/bert.ts';
-import { closedBookAnswers, closedBookStep } from '../train/closed-book.ts';
+import { closedBookMatches, closedBookShapes } from '../eval/closed-book.ts';
+import { mean } from '../eval/metrics.ts';
+import { closedBookStep } from '../train/closed-book.ts';
 import { train } from '../train/loop.ts';
 import { encodeQuestions } from '../train/qa.ts';
 import { type Context, emptyModel, firstWeights, loopSettings, runCorpus, stageWeights } from './context.ts';
 import { questionsOf } from './eval.ts';
-
-/** Questions answered in one call of the model. */
-const AT_ONCE = 256;
 
 /**
  * Tunes the pretrained reader to answer without documents, on the training questions, and measures it on
@@ -24,9 +21,7 @@ export async function closedBook(
     throw new UserError(`${run.config}: data.train names no file; set it to the training questions`);
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
-  const shapes = bertShapes(model.readerTower, model.reader, true).filter(
-    ({ name }) => !name.includes('pooler.'),
-  );
+  const shapes = closedBookShapes(model);
   firstWeights(context, model, shapes);
   stageWeights(context, 'pretrain', corpus, model, shapes);
   const questions = encodeQuestions(
@@ -49,15 +44,8 @@ export async function closedBook(
     });
     if (stopped) return undefined;
     const asked = await questionsOf(context, corpus);
-    let right = 0;
-    for (let at = 0; at < asked.length; at += AT_ONCE) {
-      const part = asked.slice(at, at + AT_ONCE);
-      const texts = await closedBookAnswers(model, corpus.tokenizer, part, config);
-      texts.forEach((text, i) => {
-        if (isCorrect(text, part[i], 'orqa')) right++;
-      });
-    }
-    return { questions: asked.length, exactMatch: right / asked.length };
+    const exactMatch = mean(await closedBookMatches(model, corpus, asked, config));
+    return { questions: asked.length, exactMatch };
   } finally {
     stage.dispose();
     corpus.close();

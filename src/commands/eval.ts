@@ -1,67 +1,330 @@
-import { resolve } from 'node:path';
-import { readQuestions } from '../corpus/qa.ts';
-import type { Corpus } from '../corpus/store.ts';
+import { appendFileSync, existsSync, statSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { type Question, readQuestions } from '../corpus/qa.ts';
+import { type Corpus, openCorpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
+import { byQuestionWord, bySeenAnswer, type Part } from '../eval/breakdown.ts';
+import { closedBookMatches, closedBookShapes } from '../eval/closed-book.ts';
 import {
-  bm25Recall,
+  bm25Ranks,
   type Evaluation,
   evaluateAnswers,
-  evaluateRecall,
+  firstWithAnswer,
+  freshRanks,
   type Recall,
+  recallOf,
+  retrievalRanks,
 } from '../eval/evaluate.ts';
-import { writeFileAtomic } from '../files.ts';
-import { disposeModel, type Model, retrieverShapes } from '../model/model.ts';
+import { answerFigures, type Figures, rankFigures } from '../eval/figures.ts';
+import { maskedFigures, scoreMasked, sentencesOf, untrainedSentences } from '../eval/masked.ts';
+import { f1, isCorrect, normalizeAnswer, type Protocol } from '../eval/metrics.ts';
+import { matchPredictions, type PredictionFile, readPredictions } from '../eval/predictions.ts';
+import { dprRanks, type Ranking, type RankingFormat, rankingWriter, readTrecRun } from '../eval/rankings.ts';
+import { type Comparison, compare, meanInterval } from '../eval/statistics.ts';
+import { explainWrite, makeFolder, writeStreamAtomic } from '../files.ts';
+import { disposeModel, type Model, pretrainedShapes, retrieverShapes } from '../model/model.ts';
+import { say } from '../progress.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
+import { type Run, runFolder } from '../run.ts';
+import { stepsDone } from '../train/checkpoints.ts';
 import { type EncodedQuestion, encodeQuestions, qaShapes } from '../train/qa.ts';
 import { matchingIndex, newestRetriever, type RetrieverStage } from './build-index.ts';
-import { type Context, emptyModel, runCorpus, stageWeights } from './context.ts';
+import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 
 /** Ranks at which retrieval is measured. */
-const KS = [1, 5, 20];
+const KS = [1, 5, 20, 100];
 
-/** Exact match of the fine-tuned model; writes the run's predictions. */
+/** The inverse cloze task's retriever embeds this many blocks at most to be a baseline of another stage's. */
+const ICT_LIMIT = 10_000;
+
+/** Of the bootstrap where no run gives one. */
+const SEED = 1;
+
+export interface EvalOptions {
+  /** File of the questions; data.test, else data.dev, where it is not given. */
+  questions?: string;
+  /** ORQA's for answers, DPR's for blocks that hold one, where it is not given. */
+  protocol?: Protocol;
+  /** What was retrieved is written there too, in `format`. */
+  to?: string;
+  format?: RankingFormat;
+}
+
+export interface AnswerEvalOptions extends EvalOptions {
+  /** A run folder or a file of predictions to compare with. */
+  against?: string;
+}
+
+/** The metrics of answers, of which either command gives both; they differ in the one that `against` compares. */
+export type AnswerMetric = 'exact-match' | 'f1';
+
+export interface AnswerEvaluation {
+  metric: AnswerMetric;
+  stage?: string;
+  /** The questions. */
+  file: string;
+  questions: number;
+  protocol: Protocol;
+  figures: Figures;
+  questionWords: Part[];
+  /** By whether an answer stands among those of the training questions, where the run has such. */
+  seen?: Part[];
+  against?: Comparison & { file: string };
+}
+
+/** Exact match and the rest of the fine-tuned model; writes the run's predictions. */
 export async function evalExactMatch(
   context: Context,
-  file?: string,
-): Promise<Omit<Evaluation, 'predictions'>> {
-  const { run } = context;
+  options: AnswerEvalOptions = {},
+  metric: AnswerMetric = 'exact-match',
+): Promise<AnswerEvaluation & Pick<Evaluation, 'exactMatch' | 'recall'>> {
+  const { run, config } = context;
+  const protocol = options.protocol ?? 'orqa';
+  const against = options.against === undefined ? undefined : await otherPredictions(options.against);
   const corpus = runCorpus(context);
   const { model, index } = await fineTuned(context, corpus);
   try {
-    const { predictions, ...figures } = await evaluateAnswers(
-      model,
-      corpus,
-      index,
-      await questionsOf(context, corpus, file),
-      context.config,
-      KS,
+    const file = questionFile(context, options.questions);
+    const questions = encodeQuestions(corpus, await askedQuestions(file, config.data.answers, protocol));
+    const other = against && matchPredictions(against, questions);
+    let evaluation: Evaluation | undefined;
+    await writeStreamAtomic(run.predictions, (write) =>
+      withRankings(corpus, options, async (each) => {
+        evaluation = await evaluateAnswers(model, corpus, index, questions, config, KS, {
+          protocol: options.protocol,
+          each,
+          predicted: (prediction) => write(Buffer.from(`${JSON.stringify(prediction)}\n`)),
+        });
+      }),
     );
-    writeFileAtomic(run.predictions, predictions.map((p) => `${JSON.stringify(p)}\n`).join(''));
-    return figures;
+    disposeModel(model);
+    const { scores, exactMatch, recall } = evaluation!;
+    const { ranks, ...answers } = scores;
+    const figures = {
+      ...answerFigures(answers, hasStrings(questions), config.seed),
+      ...(await closedBookFigure(context, corpus, questions, protocol)),
+      ...rankFigures(ranks, KS, config.seed),
+    };
+    const trained = await trainedAnswers(context, protocol);
+    const result = {
+      metric,
+      stage: 'qa',
+      file,
+      questions: questions.length,
+      protocol,
+      exactMatch,
+      recall,
+      figures,
+      questionWords: byQuestionWord(questions, scores.exactMatch, config.seed),
+      ...(trained && {
+        seen: bySeenAnswer(questions, trained, scores.exactMatch, protocol, config.seed),
+      }),
+      ...(other && {
+        against: {
+          file: against.path,
+          ...compareWith(
+            other,
+            metric,
+            metric === 'f1' ? scores.f1 : scores.exactMatch,
+            protocol,
+            config.seed,
+          ),
+        },
+      }),
+    };
+    record(run, result);
+    return result;
   } finally {
     index.close();
     corpus.close();
   }
 }
 
-/** Recall of a stage's retriever, before any fine-tuning on questions. */
+/** Exact match and F1 of a file of predictions, without a model. */
+export async function scorePredictions(
+  path: string,
+  options: Omit<AnswerEvalOptions, 'to' | 'format'> & { answers?: 'auto' | 'string' | 'regex' } = {},
+  metric: AnswerMetric = 'exact-match',
+): Promise<AnswerEvaluation> {
+  const protocol = options.protocol ?? 'orqa';
+  const file = await readPredictions(resolve(path));
+  const asked =
+    options.questions === undefined
+      ? undefined
+      : await askedQuestions(resolve(options.questions), options.answers ?? 'auto', protocol);
+  const { questions, predictions, others } = matchPredictions(file, asked);
+  const missing = predictions.filter((prediction) => prediction === undefined).length;
+  if (missing > 0) say(`${path}: has no prediction for ${missing} questions, which count as wrong`);
+  if (others > 0) say(`${path}: ${others} predictions are of other questions and are left out`);
+  const right = questions.map((question, i) => matchOf('exact-match', predictions[i], question, protocol));
+  const strings = hasStrings(questions);
+  const overlap = strings
+    ? questions.map((question, i) => matchOf('f1', predictions[i], question, protocol))
+    : [];
+  const other =
+    options.against === undefined
+      ? undefined
+      : matchPredictions(await otherPredictions(options.against), questions);
+  return {
+    metric,
+    file: options.questions ?? path,
+    questions: questions.length,
+    protocol,
+    figures: {
+      exactMatch: meanInterval(right, SEED),
+      ...(strings ? { f1: meanInterval(overlap, SEED) } : {}),
+    },
+    questionWords: byQuestionWord(questions, right, SEED),
+    ...(other && {
+      against: {
+        file: options.against!,
+        ...compareWith(other, metric, metric === 'f1' ? overlap : right, protocol, SEED),
+      },
+    }),
+  };
+}
+
+export interface RecallEvaluation {
+  stage?: string;
+  file: string;
+  questions: number;
+  protocol: Protocol;
+  recall: Recall;
+  figures: Figures;
+}
+
+/** Recall of a stage's retriever, before any fine-tuning on questions, beside that of others on the same blocks. */
 export async function evalRecall(
   context: Context,
   stage: RetrieverStage,
-  file?: string,
-): Promise<{ stage: string; questions: number; recall: Recall; bm25: Recall | undefined }> {
+  options: EvalOptions = {},
+): Promise<
+  RecallEvaluation & { stage: string; bm25: Recall | undefined; baselines: Record<string, Figures> }
+> {
+  const { run, config } = context;
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
   stageWeights(context, stage, corpus, model, retrieverShapes(model));
   const index = await matchingIndex(context, stage, model, corpus);
   try {
-    const questions = await questionsOf(context, corpus, file);
-    return {
-      stage,
-      questions: questions.length,
-      recall: await evaluateRecall(model, corpus, index, questions, context.config, KS),
-      bm25: bm25Recall(corpus, questions, KS),
+    const { protocol } = options;
+    const most = Math.max(...KS);
+    const file = questionFile(context, options.questions);
+    const questions = encodeQuestions(corpus, await askedQuestions(file, config.data.answers));
+    let ranks: number[] = [];
+    await withRankings(corpus, options, async (each) => {
+      ranks = await retrievalRanks(model, corpus, index, questions, config, most, { protocol, each });
+    });
+    disposeModel(model);
+    const baselines = {
+      bm25: bm25Ranks(corpus, questions, most, { protocol }),
+      ict: stage === 'ict' ? undefined : await ictRanks(context, corpus, questions, most, protocol),
     };
+    const figured = (list: number[]) => rankFigures(list, KS, config.seed);
+    const result = {
+      metric: 'recall',
+      stage,
+      file,
+      questions: questions.length,
+      protocol: protocol ?? 'dpr',
+      recall: recallOf(ranks, KS),
+      bm25: baselines.bm25 && recallOf(baselines.bm25, KS),
+      figures: figured(ranks),
+      baselines: Object.fromEntries(
+        Object.entries(baselines).flatMap(([name, list]) => (list ? [[name, figured(list)]] : [])),
+      ),
+    };
+    record(run, result);
+    return result;
+  } finally {
+    index.close();
+    corpus.close();
+  }
+}
+
+/**
+ * Recall of what a file says was retrieved: DPR's results (`.json`), or a TREC run of the run's corpus.
+ * @param dir run folder, whose corpus tells the texts of a TREC run
+ */
+export async function scoreRetrieved(
+  path: string,
+  dir: string,
+  options: Pick<EvalOptions, 'questions' | 'protocol'> = {},
+): Promise<RecallEvaluation> {
+  const protocol = options.protocol ?? 'dpr';
+  const dpr = /\.jsonl?(\.gz|\.zst)?$/.test(path);
+  if (!dpr && options.questions === undefined) {
+    throw new UserError(`${path}: a TREC run tells no questions; name them with --questions FILE`);
+  }
+  const file = resolve(options.questions ?? path);
+  const questions = await readQuestions(file);
+  let ranks: number[];
+  let depth: number;
+  if (dpr) {
+    const read = await dprRanks(resolve(path), questions, protocol);
+    ({ ranks, depth } = read);
+    if (read.missing === questions.length) {
+      throw new UserError(
+        `${path}: is of none of the questions of ${file}; name the file that it was made from`,
+      );
+    }
+    if (read.missing > 0)
+      say(`${path}: leaves ${read.missing} questions out, for which nothing counts as found`);
+    if (read.others > 0) say(`${path}: ${read.others} other questions are left out`);
+  } else {
+    const corpus = openCorpus(runFolder(dir).corpus);
+    try {
+      const blocks = await readTrecRun(resolve(path), corpus, questions);
+      depth = Math.max(...blocks.map((list) => list.length));
+      ranks = questions.map((question, i) => firstWithAnswer(corpus, blocks[i], question, protocol));
+    } finally {
+      corpus.close();
+    }
+  }
+  const ks = KS.filter((k) => k <= depth);
+  return {
+    file,
+    questions: questions.length,
+    protocol,
+    recall: recallOf(ranks, ks),
+    figures: rankFigures(ranks, ks, SEED),
+  };
+}
+
+/** How well the pretrained model guesses masked salient spans of sentences that it was not trained on. */
+export async function evalMasked(
+  context: Context,
+  metric: 'perplexity' | 'utility',
+  file?: string,
+): Promise<{ stage: string; file: string | null; questions: number; heldOut: boolean; figures: Figures }> {
+  const { run, config } = context;
+  const corpus = runCorpus(context);
+  const model = emptyModel(context, corpus);
+  stageWeights(context, 'pretrain', corpus, model, pretrainedShapes(model));
+  const index = await matchingIndex(context, 'pretrain', model, corpus);
+  try {
+    const steps = stepsDone(run.checkpoint('pretrain'), config.train.use) ?? 0;
+    const { examples, heldOut } = file
+      ? await sentencesOf(resolve(file), corpus, config)
+      : untrainedSentences(corpus, config, steps * config.pretrain.batch);
+    if (!heldOut) {
+      say(
+        `${metric}: pretraining has been through all ${corpus.sentences.count} sentences, so these are none that it has not seen; give others with --sentences FILE`,
+      );
+    }
+    const scores = await scoreMasked(model, corpus, index, examples, config);
+    const all = maskedFigures(scores, config.seed);
+    const { retrievalUtility, nullMass, ...perplexity } = all;
+    const result = {
+      metric,
+      stage: 'pretrain',
+      file: file ?? null,
+      questions: examples.length,
+      heldOut,
+      figures: metric === 'utility' ? { retrievalUtility, nullMass } : perplexity,
+    };
+    record(run, { ...result, protocol: null });
+    return result;
   } finally {
     index.close();
     corpus.close();
@@ -89,14 +352,160 @@ export async function fineTuned(
 }
 
 export async function questionsOf(
-  { run, config }: Context,
+  context: Context,
   corpus: Corpus,
   file?: string,
 ): Promise<EncodedQuestion[]> {
+  const path = questionFile(context, file);
+  return encodeQuestions(corpus, await askedQuestions(path, context.config.data.answers));
+}
+
+function questionFile({ run, config }: Context, file?: string): string {
   const path = file ?? config.data.test ?? config.data.dev;
-  if (path === null)
-    throw new UserError(
-      `${run.config}: data.test names no file; give the JSONL of the questions with --questions FILE`,
+  if (path !== null) return resolve(path);
+  throw new UserError(
+    `${run.config}: data.test names no file; give the JSONL of the questions with --questions FILE`,
+  );
+}
+
+/**
+ * The questions of a file. By ORQA's protocol a question that is asked twice counts once, with the answers of the last time,
+ * since its script keeps them by their texts (google-research/language, orqa/utils/eval_utils.py, commit 208f852).
+ */
+async function askedQuestions(
+  path: string,
+  answers: 'auto' | 'string' | 'regex',
+  protocol?: Protocol,
+): Promise<Question[]> {
+  const all = await readQuestions(path, answers);
+  if (protocol !== 'orqa') return all;
+  const distinct = [...new Map(all.map((question) => [question.question, question])).values()];
+  if (distinct.length < all.length) {
+    say(`${path}: ${all.length - distinct.length} questions are asked again and count once (protocol orqa)`);
+  }
+  return distinct;
+}
+
+const hasStrings = (questions: readonly { answerKind: string }[]) =>
+  questions.every(({ answerKind }) => answerKind === 'string');
+
+/** Runs an evaluation that writes what it retrieves to `to`, where that is given. */
+async function withRankings(
+  corpus: Corpus,
+  { to, format = 'dpr', protocol }: EvalOptions,
+  evaluate: (each?: (ranking: Ranking) => void) => Promise<void>,
+): Promise<void> {
+  if (to === undefined) return evaluate();
+  await writeStreamAtomic(resolve(to), async (write) => {
+    const writer = rankingWriter(format, corpus, protocol ?? 'dpr', (text) => write(Buffer.from(text)));
+    await evaluate(writer.add);
+    writer.end();
+  });
+}
+
+/** The baseline's exact match, where the run has trained it. */
+async function closedBookFigure(
+  context: Context,
+  corpus: Corpus,
+  questions: readonly EncodedQuestion[],
+  protocol: Protocol,
+): Promise<Figures> {
+  if (!hasWeights(context, 'closed-book')) return {};
+  const model = emptyModel(context, corpus);
+  stageWeights(context, 'closed-book', corpus, model, closedBookShapes(model));
+  const matches = await closedBookMatches(model, corpus, questions, context.config, protocol);
+  disposeModel(model);
+  return { closedBook: meanInterval(matches, context.config.seed) };
+}
+
+/** Ranks by the retriever as the inverse cloze task left it, where the run has it and the corpus is small enough. */
+async function ictRanks(
+  context: Context,
+  corpus: Corpus,
+  questions: readonly EncodedQuestion[],
+  most: number,
+  protocol?: Protocol,
+): Promise<number[] | undefined> {
+  if (!hasWeights(context, 'ict')) return undefined;
+  if (corpus.blocks > ICT_LIMIT) {
+    say(
+      `recall: beyond ${ICT_LIMIT} blocks the inverse cloze task's retriever is measured by itself, with "realm eval recall --stage ict"`,
     );
-  return encodeQuestions(corpus, await readQuestions(resolve(path), config.data.answers));
+    return undefined;
+  }
+  const model = emptyModel(context, corpus);
+  stageWeights(context, 'ict', corpus, model, retrieverShapes(model));
+  const ranks = await freshRanks(model, corpus, questions, context.config, most, { protocol });
+  disposeModel(model);
+  return ranks;
+}
+
+/** Answers of the training questions, normalised; undefined where there are none, or where they are expressions. */
+async function trainedAnswers({ config }: Context, protocol: Protocol): Promise<Set<string> | undefined> {
+  const { train, answers } = config.data;
+  if (train === null || !existsSync(resolve(train))) return undefined;
+  const questions = await readQuestions(resolve(train), answers);
+  if (!hasStrings(questions)) return undefined;
+  return new Set(questions.flatMap((question) => question.answers.map((a) => normalizeAnswer(a, protocol))));
+}
+
+/** Predictions of another run, or of a file. */
+async function otherPredictions(path: string): Promise<PredictionFile> {
+  const folder = statSync(path, { throwIfNoEntry: false })?.isDirectory();
+  return readPredictions(folder ? runFolder(path).predictions : resolve(path));
+}
+
+function matchOf(
+  metric: AnswerMetric,
+  prediction: string | undefined,
+  question: Pick<Question, 'answers' | 'answerKind'>,
+  protocol: Protocol,
+): number {
+  if (prediction === undefined) return 0;
+  return metric === 'f1'
+    ? f1(prediction, question.answers, protocol)
+    : Number(isCorrect(prediction, question, protocol));
+}
+
+/** Compares on the questions that the other file has a prediction for. @param scores of all questions, in its order */
+function compareWith(
+  other: ReturnType<typeof matchPredictions>,
+  metric: AnswerMetric,
+  scores: readonly number[],
+  protocol: Protocol,
+  seed: number,
+): Comparison {
+  const both = [...other.predictions.keys()].filter((i) => other.predictions[i] !== undefined);
+  return compare(
+    both.map((i) => scores[i]),
+    both.map((i) => matchOf(metric, other.predictions[i], other.questions[i], protocol)),
+    seed,
+  );
+}
+
+/** Adds the evaluation to the run's log. */
+function record(
+  { evaluations }: Run,
+  result: {
+    metric: string;
+    stage: string;
+    file: string | null;
+    questions: number;
+    protocol: string | null;
+  } & {
+    figures: Figures;
+    baselines?: Record<string, Figures>;
+  },
+): void {
+  const { metric, stage, file, questions, protocol, baselines = {} } = result;
+  const figures = { ...result.figures };
+  for (const [name, of] of Object.entries(baselines))
+    for (const [figure, value] of Object.entries(of)) figures[`${name} ${figure}`] = value;
+  const line = { time: new Date().toISOString(), metric, stage, file, questions, protocol, figures };
+  try {
+    makeFolder(dirname(evaluations));
+    appendFileSync(evaluations, `${JSON.stringify(line)}\n`);
+  } catch (error) {
+    throw explainWrite(evaluations, error);
+  }
 }

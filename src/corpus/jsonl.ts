@@ -18,9 +18,12 @@ export const LINE_LIMIT = 16 << 20;
 /** Bytes of a whole `.gz` unpacked at once. */
 export const UNPACKED_LIMIT = 64 << 20;
 
-/** Streams the objects of a JSONL file, plain or compressed. Blank lines are passed over. */
-export async function* readJsonLines(path: string, what: string): AsyncGenerator<JsonLine> {
-  const lines = lineParser(path);
+/**
+ * Streams the objects of a JSONL file, plain or compressed. Blank lines are passed over.
+ * @param lists a line may be a list too: `value` is that list
+ */
+export async function* readJsonLines(path: string, what: string, lists = false): AsyncGenerator<JsonLine> {
+  const lines = lineParser(path, lists);
   try {
     for await (const piece of readPieces(path)) yield* lines.push(piece);
     yield* lines.end();
@@ -36,7 +39,7 @@ export function parseJsonLines(text: Uint8Array, path: string): JsonLine[] {
 }
 
 /** Takes a file piece by piece and gives the objects of the lines that are whole. Holds one line, whose length is bounded. */
-function lineParser(path: string) {
+function lineParser(path: string, lists = false) {
   let number = 0;
   let held: Buffer[] = []; // the beginning of a line that goes on in the next piece
   let heldBytes = 0;
@@ -60,7 +63,7 @@ function lineParser(path: string) {
     if (!isUtf8(bytes)) {
       throw new UserError(`${path}: line ${number}: is not UTF-8 text; save the file as UTF-8`);
     }
-    return parseLine(bytes.toString('utf8'), path, number);
+    return parseLine(bytes.toString('utf8'), path, number, lists);
   }
 
   return {
@@ -90,7 +93,7 @@ function lineParser(path: string) {
   };
 }
 
-function parseLine(line: string, path: string, number: number): JsonLine | undefined {
+function parseLine(line: string, path: string, number: number, lists: boolean): JsonLine | undefined {
   const text = number === 1 && line.startsWith('\uFEFF') ? line.slice(1) : line;
   if (text.trim() === '') return undefined;
   const where = `${path}: line ${number}`;
@@ -100,7 +103,7 @@ function parseLine(line: string, path: string, number: number): JsonLine | undef
   } catch {
     throw new UserError(`${where}: is not JSON; every line must be one JSON object`);
   }
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) {
+  if (typeof value !== 'object' || value === null || (Array.isArray(value) && !lists)) {
     throw new UserError(`${where}: is no JSON object; every line must be one, between { and }`);
   }
   return { value: value as Record<string, unknown>, where };

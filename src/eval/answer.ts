@@ -31,6 +31,8 @@ export interface Answer {
 export interface Answered {
   retrieved: number[];
   answers: Answer[];
+  /** Inner products of the question and each block retrieved. */
+  products: number[];
   /** [P] the question's vector. */
   vector: Float32Array;
   /** f(x, z) of each block read, in the order of `retrieved`, divided by the temperature. */
@@ -96,6 +98,7 @@ export async function answerQuestions(
     answers.sort((a, b) => b.probability - a.probability);
     return {
       retrieved: blocks[b],
+      products: Array.from(found.scores.subarray(b * k, b * k + blocks[b].length)),
       answers,
       vector: vectors.slice(b * P, (b + 1) * P),
       scores: Array.from(priors.subarray(b * R, b * R + read[b].length)),

@@ -1,14 +1,19 @@
 import type { Config } from '../config.ts';
 import type { Accepted } from '../corpus/qa.ts';
 import type { Corpus } from '../corpus/store.ts';
+import { pairIds } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
 import { progress } from '../progress.ts';
+import { encodeBlocks } from '../retrieval/encode-blocks.ts';
+import { exactBest } from '../retrieval/exact.ts';
+import type { Found } from '../retrieval/graph.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
-import { type EncodedQuestion, questionVectors } from '../train/qa.ts';
-import { answerQuestions } from './answer.ts';
+import { answerPieces, type EncodedQuestion, questionVectors } from '../train/qa.ts';
+import { type Answer, answerQuestions } from './answer.ts';
 import { BM25_LIMIT, bm25 } from './bm25.ts';
-import { hasAnswer } from './has-answer.ts';
-import { isCorrect } from './metrics.ts';
+import { answerSpans, hasAnswer } from './has-answer.ts';
+import { f1, isCorrect, type Protocol } from './metrics.ts';
+import type { Ranking } from './rankings.ts';
 
 /** Share of questions for which an answer stands in one of the first k blocks, by k ("recall@k" in the paper's Table 2). */
 export type Recall = Record<number, number>;
@@ -16,26 +21,25 @@ export type Recall = Record<number, number>;
 /** Questions embedded and searched together. */
 export const AT_ONCE = 64;
 
-/** Retrieval alone, with a retriever of any stage. */
-export async function evaluateRecall(
-  model: Model,
-  corpus: Corpus,
-  index: SearchIndex,
-  questions: readonly EncodedQuestion[],
-  config: Config,
-  ks: readonly number[],
-): Promise<Recall> {
-  return recallOf(await answerRanks(model, corpus, index, questions, config, Math.max(...ks)), ks);
+/** How it is judged whether a block holds an answer, and who wants to know what was found. */
+export interface RankingOptions {
+  /** DPR's where it is not given, as figures of retrieval are published. */
+  protocol?: Protocol;
+  each?(ranking: Ranking): void;
 }
 
-/** Rank of the first block with an answer, for each question: from 0 to `most` − 1, Infinity where none of these has one. */
-export async function answerRanks(
+/**
+ * Retrieval alone, with a retriever of any stage: the rank of the first block with an answer, for each question, from 0;
+ * Infinity where none of the first k has one.
+ */
+export async function retrievalRanks(
   model: Model,
   corpus: Corpus,
   index: SearchIndex,
   questions: readonly EncodedQuestion[],
   config: Config,
   most: number,
+  { protocol, each }: RankingOptions = {},
 ): Promise<number[]> {
   const k = Math.min(most, corpus.blocks);
   const ranks: number[] = [];
@@ -43,8 +47,10 @@ export async function answerRanks(
   for (let at = 0; at < questions.length; at += AT_ONCE) {
     const part = questions.slice(at, at + AT_ONCE);
     const found = index.search(await questionVectors(model, corpus, part, config), k);
-    part.forEach((q, b) => {
-      ranks.push(firstWithAnswer(corpus, found.blocks.subarray(b * k, b * k + found.counts[b]), q));
+    part.forEach((question, b) => {
+      const { blocks, scores } = rowOf(found, b);
+      ranks.push(firstWithAnswer(corpus, blocks, question, protocol));
+      each?.({ question, number: at + b + 1, blocks, scores });
     });
     bar.at(ranks.length);
   }
@@ -52,21 +58,70 @@ export async function answerRanks(
   return ranks;
 }
 
-/** Recall of BM25 on the same blocks and questions; undefined where the corpus is too large for it. */
+/** What was found for query `b`. */
+function rowOf({ blocks, scores, counts }: Found, b: number): { blocks: number[]; scores: number[] } {
+  const k = blocks.length / counts.length;
+  const row = (values: Int32Array | Float32Array) =>
+    Array.from<number>(values.subarray(b * k, b * k + counts[b]));
+  return { blocks: row(blocks), scores: row(scores) };
+}
+
+/**
+ * `retrievalRanks` without an index: every block is embedded anew and looked at, a piece at a time, and nothing is written.
+ * For a retriever whose index the run no longer holds.
+ */
+export async function freshRanks(
+  model: Model,
+  corpus: Corpus,
+  questions: readonly EncodedQuestion[],
+  config: Config,
+  most: number,
+  { protocol }: RankingOptions = {},
+): Promise<number[]> {
+  const vectors = await questionVectors(model, corpus, questions, config);
+  const bar = progress('ict recall', corpus.blocks);
+  const pieces = encodeBlocks(model, corpus, config.text.blockTokens, config.index.tokensPerBatch);
+  const found = await exactBest(
+    pieces,
+    vectors,
+    config.model.projection,
+    Math.min(most, corpus.blocks),
+    bar.at,
+  );
+  bar.end();
+  return questions.map((question, b) => firstWithAnswer(corpus, rowOf(found, b).blocks, question, protocol));
+}
+
+/** Ranks by BM25 on the same blocks and questions; undefined where the corpus is too large for it. */
+export function bm25Ranks(
+  corpus: Corpus,
+  questions: readonly EncodedQuestion[],
+  most: number,
+  { protocol }: RankingOptions = {},
+): number[] | undefined {
+  if (corpus.blocks > BM25_LIMIT) return undefined;
+  const search = bm25(corpus);
+  return questions.map((q) => firstWithAnswer(corpus, search(q.question, most), q, protocol));
+}
+
+/** Recall of BM25; undefined where the corpus is too large for it. */
 export function bm25Recall(
   corpus: Corpus,
   questions: readonly EncodedQuestion[],
   ks: readonly number[],
 ): Recall | undefined {
-  if (corpus.blocks > BM25_LIMIT) return undefined;
-  const search = bm25(corpus);
-  const ranks = questions.map((q) => firstWithAnswer(corpus, search(q.question, Math.max(...ks)), q));
-  return recallOf(ranks, ks);
+  const ranks = bm25Ranks(corpus, questions, Math.max(...ks));
+  return ranks && recallOf(ranks, ks);
 }
 
 /** Rank of the first block that holds an answer, counted from 0; Infinity for none. */
-export function firstWithAnswer(corpus: Corpus, blocks: ArrayLike<number>, accepted: Accepted): number {
-  for (let i = 0; i < blocks.length; i++) if (hasAnswer(corpus.text(blocks[i]), accepted)) return i;
+export function firstWithAnswer(
+  corpus: Corpus,
+  blocks: ArrayLike<number>,
+  accepted: Accepted,
+  protocol?: Protocol,
+): number {
+  for (let i = 0; i < blocks.length; i++) if (hasAnswer(corpus.text(blocks[i]), accepted, protocol)) return i;
   return Infinity;
 }
 
@@ -75,26 +130,52 @@ export function recallOf(ranks: readonly number[], ks: readonly number[]): Recal
 }
 
 /** One question's outcome, a line of the predictions file. */
-export interface Prediction {
+export interface Prediction extends Accepted {
   question: string;
-  answers: string[];
+  id?: string;
   prediction: string;
   correct: boolean;
   /** Title and document of the block the prediction stands in. */
   title: string;
   document: string;
   probability: number;
+  /** Text of that block, and the prediction's characters in it. */
+  passage: string;
+  start: number;
+  end: number;
+}
+
+/** One value a question, right being 1 and wrong 0. */
+export interface Scores {
+  /** The prediction equals an answer after normalisation, or an expression matches it ("official" in ORQA). */
+  exactMatch: number[];
+  /**
+   * The predicted span's word pieces are those of an answer ("exact_match" in ORQA, orqa_model.py): wrong too where the
+   * answer is spelled otherwise in the block, such as with an article, and without any normalising.
+   */
+  tokenExactMatch: number[];
+  /** Word F1 with the best answer, 0 to 1; 0 where the answers are expressions. */
+  f1: number[];
+  /** The best span of any block read is right: what choosing the block better would reach. */
+  readerOracle: number[];
+  /** A span of the blocks read, as wide as the reader may choose, is an answer ("reader_oracle" in ORQA). */
+  spanOracle: number[];
+  /** Rank of the first block retrieved that holds an answer, from 0; Infinity for none. */
+  ranks: number[];
 }
 
 export interface Evaluation {
   questions: number;
-  /** Share of predictions that equal an answer after normalisation, or that an expression matches (ORQA's protocol). */
   exactMatch: number;
   recall: Recall;
-  predictions: Prediction[];
+  scores: Scores;
 }
 
-/** Answers every question and compares. */
+export interface AnswerOptions extends RankingOptions {
+  predicted?(prediction: Prediction): void;
+}
+
+/** Answers every question and compares, by ORQA's protocol where no other is named. */
 export async function evaluateAnswers(
   model: Model,
   corpus: Corpus,
@@ -102,36 +183,88 @@ export async function evaluateAnswers(
   questions: readonly EncodedQuestion[],
   config: Config,
   ks: readonly number[],
+  { protocol, each, predicted }: AnswerOptions = {},
 ): Promise<Evaluation> {
-  const predictions: Prediction[] = [];
-  const ranks: number[] = [];
+  const scores: Scores = {
+    exactMatch: [],
+    tokenExactMatch: [],
+    f1: [],
+    readerOracle: [],
+    spanOracle: [],
+    ranks: [],
+  };
+  const score = (name: keyof Scores, value: number | boolean) => scores[name].push(Number(value));
   const bar = progress('exact-match', questions.length);
   const atOnce = Math.max(1, Math.floor(AT_ONCE / config.qa.readerBlocks));
   for (let at = 0; at < questions.length; at += atOnce) {
     const part = questions.slice(at, at + atOnce);
     const answered = await answerQuestions(model, corpus, index, part, config, Math.max(...ks));
-    answered.forEach(({ retrieved, answers }, b) => {
-      const { question, answers: accepted } = part[b];
-      const best = answers[0];
-      const prediction = best?.text ?? '';
-      predictions.push({
-        question,
-        answers: accepted,
-        prediction,
-        correct: isCorrect(prediction, part[b], 'orqa'),
+    answered.forEach(({ retrieved, products, answers }, b) => {
+      const question = part[b];
+      const best: Answer | undefined = answers[0];
+      const text = best?.text ?? '';
+      const correct = isCorrect(text, question, protocol ?? 'orqa');
+      const [tokens, spans] = goldSpans(corpus, question, answers, config);
+      score('exactMatch', correct);
+      score('tokenExactMatch', tokens);
+      score('f1', question.answerKind === 'regex' ? 0 : f1(text, question.answers, protocol ?? 'orqa'));
+      score(
+        'readerOracle',
+        answers.some((answer) => isCorrect(answer.text, question, protocol ?? 'orqa')),
+      );
+      score('spanOracle', spans);
+      score('ranks', firstWithAnswer(corpus, retrieved, question, protocol));
+      each?.({ question, number: at + b + 1, blocks: retrieved, scores: products, answer: text });
+      predicted?.({
+        question: question.question,
+        ...(question.id === undefined ? {} : { id: question.id }),
+        answers: question.answers,
+        answerKind: question.answerKind,
+        prediction: text,
+        correct,
         title: best ? corpus.title(best.block) : '',
         document: best ? corpus.documentId(best.block) : '',
         probability: best?.probability ?? 0,
+        passage: best ? corpus.text(best.block) : '',
+        start: best?.start ?? 0,
+        end: best?.end ?? 0,
       });
-      ranks.push(firstWithAnswer(corpus, retrieved, part[b]));
     });
-    bar.at(predictions.length);
+    bar.at(scores.ranks.length);
   }
   bar.end();
   return {
     questions: questions.length,
-    exactMatch: predictions.filter((p) => p.correct).length / predictions.length,
-    recall: recallOf(ranks, ks),
-    predictions,
+    exactMatch: scores.exactMatch.filter((s) => s === 1).length / questions.length,
+    recall: recallOf(scores.ranks, ks),
+    scores,
   };
+}
+
+/**
+ * Whether the best answer's span is one that training marks as right, and whether the blocks read hold such a span.
+ * @param answers one of each block read, best first
+ */
+function goldSpans(
+  corpus: Corpus,
+  question: EncodedQuestion,
+  answers: readonly Answer[],
+  { text, qa, model }: Config,
+): [best: boolean, any: boolean] {
+  const asked = question.ids.subarray(0, text.questionTokens - 2); // as `makeReading` cuts them
+  let best = false;
+  let any = false;
+  for (const [rank, { block, start, end }] of answers.entries()) {
+    const body = corpus.bodyIds(block);
+    const { ids, firstSegment } = pairIds(corpus.tokenizer, asked, body, qa.readerTokens);
+    const read = body.subarray(0, ids.length - firstSegment - 1);
+    const spans = answerSpans(read, answerPieces(corpus, block, question));
+    const places = rank === 0 ? corpus.tokenizer.encode(corpus.text(block)) : undefined;
+    for (let i = 0; i < spans.length; i += 2) {
+      if (spans[i + 1] - spans[i] > model.maxSpanWidth) continue;
+      any = true;
+      if (places?.starts[spans[i]] === start && places.ends[spans[i + 1] - 1] === end) best = true;
+    }
+  }
+  return [best, any];
 }

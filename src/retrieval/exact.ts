@@ -1,7 +1,7 @@
 import { exactSearch, MetricKind } from 'usearch';
 import { readFully } from '../files.ts';
 import { keepBest } from './best.ts';
-import { type Found, nothingFound } from './graph.ts';
+import { type Found, nothingFound, usableThreads } from './graph.ts';
 
 /**
  * Rows read and searched at a time: exact search takes 16 bytes of scratch memory for each of them and query.
@@ -26,22 +26,59 @@ export function* exactPieces(
   const n = queries.length / dimensions;
   const best = nothingFound(n, k);
   if (n === 0) return best;
-  // usearch reads arrays from the start of their buffers, whatever their offset.
-  const asked = queries.byteOffset === 0 ? queries : queries.slice();
+  const asked = fromStart(queries);
   const piece = new Float32Array(Math.min(PIECE, rows) * dimensions);
   for (let first = 0; first < rows; first += PIECE) {
     const here = Math.min(PIECE, rows - first);
     readFully(file, new Uint8Array(piece.buffer, 0, here * dimensions * 4), first * dimensions * 4);
-    const wanted = Math.min(k, here);
-    const vectors = piece.subarray(0, here * dimensions);
-    const { keys, distances } = exactSearch(vectors, asked, dimensions, wanted, MetricKind.IP, threads);
-    const words = new Uint32Array(keys.buffer, keys.byteOffset, keys.length * 2); // low word first
-    keepBest(best, {
-      blocks: Int32Array.from({ length: n * wanted }, (_, i) => first + words[2 * i]),
-      scores: Float32Array.from({ length: n * wanted }, (_, i) => 1 - distances[i]), // see `searchGraph`
-      counts: new Int32Array(n).fill(wanted),
-    });
+    keepBest(best, searchPiece(piece.subarray(0, here * dimensions), first, asked, dimensions, k, threads));
     yield;
+  }
+  return best;
+}
+
+/** usearch reads arrays from the start of their buffers, whatever their offset. */
+function fromStart(values: Float32Array): Float32Array {
+  return values.byteOffset === 0 ? values : values.slice();
+}
+
+/** The best of the rows in `vectors`, of which the first is row `first`. */
+function searchPiece(
+  vectors: Float32Array,
+  first: number,
+  queries: Float32Array,
+  dimensions: number,
+  k: number,
+  threads: number,
+): Found {
+  const n = queries.length / dimensions;
+  const wanted = Math.min(k, vectors.length / dimensions);
+  const { keys, distances } = exactSearch(vectors, queries, dimensions, wanted, MetricKind.IP, threads);
+  const words = new Uint32Array(keys.buffer, keys.byteOffset, keys.length * 2); // low word first
+  return {
+    blocks: Int32Array.from({ length: n * wanted }, (_, i) => first + words[2 * i]),
+    scores: Float32Array.from({ length: n * wanted }, (_, i) => 1 - distances[i]), // see `searchGraph`
+    counts: new Int32Array(n).fill(wanted),
+  };
+}
+
+/**
+ * As `exactPieces`, over vectors that come piece by piece and are nowhere kept.
+ * @param onPiece told how many rows were looked at
+ */
+export async function exactBest(
+  pieces: AsyncIterable<Float32Array>,
+  queries: Float32Array,
+  dimensions: number,
+  k: number,
+  onPiece: (rows: number) => void,
+): Promise<Found> {
+  const best = nothingFound(queries.length / dimensions, k);
+  let rows = 0;
+  for await (const piece of pieces) {
+    keepBest(best, searchPiece(fromStart(piece), rows, fromStart(queries), dimensions, k, usableThreads(0)));
+    rows += piece.length / dimensions;
+    onPiece(rows);
   }
   return best;
 }

@@ -9,6 +9,7 @@ import { ictWarmup } from '../../src/commands/ict-warmup.ts';
 import { prepareCorpus } from '../../src/commands/prepare.ts';
 import { pretrain } from '../../src/commands/pretrain.ts';
 import { openCorpus } from '../../src/corpus/store.ts';
+import type { Recall } from '../../src/eval/evaluate.ts';
 import { blockSequences, embedAll } from '../../src/model/embedder.ts';
 import { disposeModel, retrieverShapes } from '../../src/model/model.ts';
 import { dropTrivial } from '../../src/retrieval/candidates.ts';
@@ -95,11 +96,14 @@ function outcome({ run }: Context, stage: 'pretrain' | 'qa') {
   };
 }
 
+/** What the log has of an evaluation. */
+const logged = (recall: Recall) => ({ 1: recall[1], 5: recall[5], 20: recall[20] });
+
 test('pretraining logs of every index what masked sentences find, and recall, and is the same without questions', async () => {
   const plain = copy(begun, 'plain');
   const main = copy(begun, 'main', `data.dev=${dev}`);
   const cut = copy(main, 'cut');
-  const ict = await evalRecall(main, 'ict', dev);
+  const ict = await evalRecall(main, 'ict', { questions: dev });
   await pretrain(plain);
   await pretrain(main);
   assert.deepEqual(outcome(main, 'pretrain'), outcome(plain, 'pretrain'));
@@ -110,8 +114,8 @@ test('pretraining logs of every index what masked sentences find, and recall, an
     [0, 2, 4].map((step) => [step, step]),
   );
   // The index of the last step is of the weights that the stage leaves.
-  const trained = await evalRecall(main, 'pretrain', dev);
-  assert.deepEqual([log[0].recall, log[2].recall], [ict.recall, trained.recall]);
+  const trained = await evalRecall(main, 'pretrain', { questions: dev });
+  assert.deepEqual([log[0].recall, log[2].recall], [ict.recall, trained.recall].map(logged));
   assert.ok(log.every(({ questions }) => questions === ict.questions));
   const scalars = readEvents(join(main.run.events('pretrain'), 'probes'));
   for (const k of [1, 5, 20]) {
@@ -191,7 +195,8 @@ test('fine-tuning with a refreshed index logs what training questions find', asy
     log.map(({ step, inUseAt }) => [step, inUseAt]),
     [0, 2, 4].map((step) => [step, step]),
   );
-  assert.deepEqual(log[2].recall, (await evalRecall(context, 'qa', dev)).recall);
+  const { recall } = await evalRecall(context, 'qa', { questions: dev });
+  assert.deepEqual(log[2].recall, logged(recall));
   const asked = new Map(
     lines<{ question: string; answer: string[] }>(join(folder, 'questions.train.jsonl')).map((q) => [
       q.question,

@@ -1,0 +1,33 @@
+import { comparisonLines, figureTable, partTable } from '../eval/figures.ts';
+import type { AnswerEvaluation, evalMasked, evalRecall, RecallEvaluation } from './eval.ts';
+
+// Evaluations as a person reads them.
+
+export function answerLines(result: AnswerEvaluation): string[] {
+  const { metric, file, questions, protocol, figures, questionWords, seen, against } = result;
+  return [
+    `${questions} questions of ${file}, protocol ${protocol}`,
+    ...figureTable({ figures }),
+    ...partTable('by question word', questionWords),
+    ...partTable('by answer', seen ?? []),
+    ...(against ? comparisonLines(metric === 'f1' ? 'f1' : 'exactMatch', against.file, against) : []),
+  ];
+}
+
+export function recallLines(
+  result: RecallEvaluation & Partial<Pick<Awaited<ReturnType<typeof evalRecall>>, 'baselines'>>,
+): string[] {
+  const { stage = 'retrieved', file, questions, protocol, figures, baselines } = result;
+  return [
+    `${questions} questions of ${file}, protocol ${protocol}`,
+    ...figureTable({ [stage]: figures, ...baselines }),
+  ];
+}
+
+export function maskedLines(result: Awaited<ReturnType<typeof evalMasked>>): string[] {
+  const { questions, heldOut, figures } = result;
+  return [
+    `${questions} sentences${heldOut ? '' : ' that training has seen'}, one span masked`,
+    ...figureTable({ figures }),
+  ];
+}

@@ -1,0 +1,151 @@
+import * as tf from '@tensorflow/tfjs';
+import type { Config } from '../config.ts';
+import { tokenSpans } from '../corpus/cut.ts';
+import { readSentences } from '../corpus/given-sentences.ts';
+import { salientSpans } from '../corpus/salient-spans.ts';
+import type { Corpus } from '../corpus/store.ts';
+import { UserError } from '../errors.ts';
+import { disposeFeed, type MaskedSentence, makeFeed } from '../model/feed.ts';
+import type { Model } from '../model/model.ts';
+import { read } from '../model/read.ts';
+import { realmForward } from '../model/realm.ts';
+import { progress } from '../progress.ts';
+import type { SearchIndex } from '../retrieval/search.ts';
+import { maskSpan } from '../train/masking.ts';
+import { retrieveCandidates } from '../train/pretrain.ts';
+import { exampleAt, stepRandom } from '../train/sampler.ts';
+import type { Figures } from './figures.ts';
+import { meanInterval, ratioInterval } from './statistics.ts';
+
+// The pretrained model as a language model: how well it guesses masked salient spans through retrieval.
+
+/** Sentences that are measured at most: the interval of their perplexity is some 10 % wide. */
+const SENTENCES = 1000;
+
+/** Sentences, one salient span of each masked: the same ones and the same spans for one seed and corpus. */
+export interface MaskedSentences {
+  examples: MaskedSentence[];
+  /** False where training has seen them. */
+  heldOut: boolean;
+}
+
+/**
+ * Sentences of X that pretraining has not come to yet, the last ones in its order; where it has been through all of X,
+ * simply the last ones. Salient spans are masked, whatever pretraining masks.
+ * @param trained sentences that pretraining has drawn
+ */
+export function untrainedSentences(corpus: Corpus, config: Config, trained: number): MaskedSentences {
+  const { count } = corpus.sentences;
+  const heldOut = trained < count;
+  const n = Math.min(SENTENCES, heldOut ? count - trained : count);
+  return {
+    examples: Array.from({ length: n }, (_, i) => {
+      const at = exampleAt(config.seed + 1, count, count - n + i); // the order of `drawMasked`
+      const { sentences } = corpus;
+      return masked(corpus, config, sentences.ids(at), sentences.spans(at), sentences.source(at), i);
+    }),
+    heldOut,
+  };
+}
+
+/** The first sentences of a file that hold a salient span, in the forms of `data.sentences`. */
+export async function sentencesOf(path: string, corpus: Corpus, config: Config): Promise<MaskedSentences> {
+  const examples: MaskedSentence[] = [];
+  for await (const { text, spans } of readSentences(path)) {
+    const encoding = corpus.tokenizer.encode(text);
+    const length = Math.min(encoding.ids.length, config.text.sentenceTokens - 2);
+    const all = tokenSpans(encoding, spans ?? salientSpans(text));
+    const pairs = Int32Array.from(
+      all.filter((_, i) => all[i | 1] <= length), // those whose end stands in the part kept
+    );
+    if (pairs.length === 0) continue;
+    examples.push(masked(corpus, config, encoding.ids.slice(0, length), pairs, -1, examples.length));
+    if (examples.length === SENTENCES) break;
+  }
+  if (examples.length > 0) return { examples, heldOut: true };
+  throw new UserError(`${path}: not one sentence holds a name or a date to mask; give "spans" with them`);
+}
+
+function masked(
+  corpus: Corpus,
+  config: Config,
+  ids: Int32Array,
+  spans: Int32Array,
+  source: number,
+  number: number,
+): MaskedSentence {
+  const random = stepRandom(config.seed + 7, number);
+  return maskSpan(ids, spans, source, config.pretrain.maxMasks, corpus.tokenizer.mask, random);
+}
+
+/** What the model makes of each sentence's masked pieces, in nats. */
+export interface MaskedScores {
+  /** How many there are. */
+  pieces: number[];
+  /** −log p(y|x), marginal over the candidates, and −log p(y|∅,x), by the null document alone. */
+  loss: number[];
+  nullLoss: number[];
+  /** p(∅|x). */
+  nullMass: number[];
+}
+
+/** Retrieves and reads as a step of pretraining does, without dropout and gradients. */
+export async function scoreMasked(
+  model: Model,
+  corpus: Corpus,
+  index: SearchIndex,
+  examples: MaskedSentence[],
+  config: Config,
+): Promise<MaskedScores> {
+  const scores: MaskedScores = { pieces: [], loss: [], nullLoss: [], nullMass: [] };
+  const { microBatch, marginalize } = config.pretrain;
+  const bar = progress('masked spans', examples.length);
+  for (let at = 0; at < examples.length; at += microBatch) {
+    const part = examples.slice(at, at + microBatch);
+    const { candidates } = await retrieveCandidates(model, corpus, index, part, config);
+    const feed = makeFeed(model, part, candidates, corpus, config.text);
+    const [B, K] = feed.candidates.shape;
+    const M = feed.masks.shape[1];
+    const out = tf.tidy(() => {
+      const { marginal, logTokens, logPrior } = realmForward(model, feed, marginalize);
+      return { marginal, logTokens, logPrior };
+    });
+    const [marginal, logTokens, logPrior] = await read(out.marginal, out.logTokens, out.logPrior);
+    tf.dispose(out);
+    disposeFeed(feed);
+    for (let b = 0; b < B; b++) {
+      const n = part[b].targets.length;
+      let nullLoss = 0;
+      for (let m = 0; m < n; m++) nullLoss -= logTokens[b * K * M + m]; // the null document comes first
+      scores.pieces.push(n);
+      scores.loss.push(-marginal[b]);
+      scores.nullLoss.push(nullLoss);
+      scores.nullMass.push(Math.exp(logPrior[b * K]));
+    }
+    bar.at(scores.pieces.length);
+  }
+  bar.end();
+  return scores;
+}
+
+/**
+ * Perplexity of a masked word piece, exp of the mean of −log p, with retrieval and by the null document alone; and
+ * retrieval utility, the mean of log p(y|x) − log p(y|∅,x) a piece (paper, section 4.4, of the marginal as the released code
+ * has it). Intervals are over sentences.
+ */
+export function maskedFigures({ pieces, loss, nullLoss, nullMass }: MaskedScores, seed: number): Figures {
+  const perplexity = (losses: number[]) => {
+    const { value, low, high } = ratioInterval(losses, pieces, seed);
+    return { value: Math.exp(value), low: Math.exp(low), high: Math.exp(high) };
+  };
+  return {
+    perplexity: perplexity(loss),
+    nullPerplexity: perplexity(nullLoss),
+    retrievalUtility: ratioInterval(
+      loss.map((value, i) => nullLoss[i] - value),
+      pieces,
+      seed,
+    ),
+    nullMass: meanInterval(nullMass, seed),
+  };
+}

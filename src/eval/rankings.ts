@@ -1,0 +1,198 @@
+import { readTable } from '../corpus/formats/table.ts';
+import { readJsonElements } from '../corpus/json-elements.ts';
+import { type JsonLine, objectsField, readJsonLines, stringField } from '../corpus/jsonl.ts';
+import type { Accepted } from '../corpus/qa.ts';
+import type { Corpus } from '../corpus/store.ts';
+import { shown, UserError } from '../errors.ts';
+import { hasAnswer } from './has-answer.ts';
+import type { Protocol } from './metrics.ts';
+
+// What was retrieved for each question, in the forms that other tools read and write.
+
+export const RANKING_FORMATS = ['dpr', 'trec', 'kilt'] as const;
+export type RankingFormat = (typeof RANKING_FORMATS)[number];
+
+/** One question's blocks, best first, and what was read out of them, where something was. */
+export interface Ranking {
+  question: Accepted & { question: string; id?: string };
+  /** Of the question in its file, from 1: its id where it has none of its own. */
+  number: number;
+  blocks: readonly number[];
+  /** Inner products of query and block, one a block. */
+  scores: readonly number[];
+  answer?: string;
+}
+
+/**
+ * Writes rankings one after the other, and what ends the file.
+ * `dpr`: the retriever's results of DPR, which FiD and Atlas read (facebookresearch/DPR, dense_retriever.py, save_results,
+ * commit 0473319). `trec`: `qid Q0 docid rank score tag` of trec_eval, white space within an id as %20. `kilt`: predictions
+ * with their provenance, a document once, for KILT's evaluation (facebookresearch/KILT, README.md, commit 002935a).
+ */
+export function rankingWriter(
+  format: RankingFormat,
+  corpus: Corpus,
+  protocol: Protocol,
+  write: (text: string) => void,
+): { add(ranking: Ranking): void; end(): void } {
+  let first = true;
+  return {
+    add(ranking) {
+      if (format === 'dpr') write(`${first ? '[\n' : ',\n'}${dprEntry(corpus, ranking, protocol)}`);
+      else write(format === 'trec' ? trecLines(corpus, ranking) : kiltLine(corpus, ranking));
+      first = false;
+    },
+    end() {
+      if (format === 'dpr') write(first ? '[]\n' : '\n]\n');
+    },
+  };
+}
+
+function dprEntry(corpus: Corpus, { question, blocks, scores }: Ranking, protocol: Protocol): string {
+  const ctxs = blocks.map((block, i) => ({
+    id: passageId(corpus, block),
+    title: corpus.title(block),
+    text: corpus.text(block),
+    score: String(scores[i]), // a string there too
+    has_answer: hasAnswer(corpus.text(block), question, protocol),
+  }));
+  const { id, answers } = question;
+  return JSON.stringify({ ...(id === undefined ? {} : { id }), question: question.question, answers, ctxs });
+}
+
+function trecLines(corpus: Corpus, { question, number, blocks, scores }: Ranking): string {
+  const qid = word(question.id ?? String(number));
+  return blocks
+    .map((block, i) => `${qid} Q0 ${word(passageId(corpus, block))} ${i + 1} ${scores[i]} realm\n`)
+    .join('');
+}
+
+function kiltLine(corpus: Corpus, { question, number, blocks, answer }: Ranking): string {
+  const provenance = new Map<string, { wikipedia_id: string; title: string }>();
+  for (const block of blocks) {
+    const id = corpus.documentId(block);
+    if (!provenance.has(id)) provenance.set(id, { wikipedia_id: id, title: corpus.title(block) });
+  }
+  const output = { ...(answer === undefined ? {} : { answer }), provenance: [...provenance.values()] };
+  return `${JSON.stringify({ id: question.id ?? String(number), input: question.question, output: [output] })}\n`;
+}
+
+/** The id of a block for other tools: its document's where every document is one block, else with its number in it. */
+export function passageId(corpus: Corpus, block: number): string {
+  const document = corpus.documentId(block);
+  if (corpus.blocks === corpus.documents) return document;
+  let first = block;
+  while (first > 0 && corpus.documentId(first - 1) === document) first--;
+  return `${document}#${block - first}`;
+}
+
+/** The blocks of the ids, for those that the corpus has: one pass over it, which holds the ids asked for alone. */
+function blocksOf(corpus: Corpus, ids: ReadonlySet<string>): Map<string, number> {
+  const found = new Map<string, number>();
+  const whole = corpus.blocks === corpus.documents;
+  let document: string | undefined;
+  let first = 0;
+  for (let block = 0; block < corpus.blocks; block++) {
+    const here = corpus.documentId(block);
+    if (here !== document) {
+      document = here;
+      first = block;
+    }
+    const id = whole ? here : `${here}#${block - first}`;
+    if (ids.has(id)) found.set(id, block);
+  }
+  return found;
+}
+
+const word = (id: string) => id.replace(/[\s%]/gu, encodeURIComponent);
+
+/** The id as it was; one with other things behind a % was not written here and stays. */
+function unword(id: string): string {
+  try {
+    return decodeURIComponent(id);
+  } catch {
+    return id;
+  }
+}
+
+/**
+ * Rank of the first passage with an answer for each question of a file of DPR's form, from 0; Infinity for none, and where
+ * the file leaves a question out.
+ * @returns the most passages of a question too, and the questions of the file that are not asked about
+ */
+export async function dprRanks(
+  path: string,
+  questions: readonly (Accepted & { question: string })[],
+  protocol: Protocol,
+): Promise<{ ranks: number[]; depth: number; missing: number; others: number }> {
+  const ranks = new Map<string, number>();
+  const accepted = new Map(questions.map((question) => [question.question, question]));
+  let others = 0;
+  let depth = 0;
+  const lines = /\.jsonl(\.gz|\.zst)?$/.test(path) ? readJsonLines : readJsonElements;
+  for await (const line of lines(path, "a file of DPR's retriever")) {
+    const question = stringField(line, 'question');
+    const right = accepted.get(question);
+    if (!right) {
+      others++;
+      continue;
+    }
+    const passages = objectsField(line, 'ctxs');
+    depth = Math.max(depth, passages.length);
+    const rank = passages.findIndex((passage) => holds(passage, right, protocol));
+    ranks.set(question, rank < 0 ? Infinity : rank);
+  }
+  const found = questions.map(({ question }) => ranks.get(question));
+  return {
+    ranks: found.map((rank) => rank ?? Infinity),
+    depth,
+    missing: found.filter((rank) => rank === undefined).length,
+    others,
+  };
+}
+
+/** Of a file without texts, what it says itself counts. */
+function holds(passage: JsonLine, accepted: Accepted, protocol: Protocol): boolean {
+  if (passage.value.text !== undefined) return hasAnswer(stringField(passage, 'text'), accepted, protocol);
+  if (typeof passage.value.has_answer === 'boolean') return passage.value.has_answer;
+  throw new UserError(`${passage.where}: has a passage with neither "text" nor "has_answer"; mend it`);
+}
+
+/** The blocks of each question of a TREC run in the order of their ranks; none for a question that it leaves out. */
+export async function readTrecRun(
+  path: string,
+  corpus: Corpus,
+  questions: readonly { id?: string }[],
+): Promise<number[][]> {
+  const rows = new Map<string, { id: string; rank: number }[]>();
+  const ids = new Set<string>();
+  const known = new Set(questions.map(({ id }, i) => id ?? String(i + 1)));
+  for await (const row of readTable(path, 'a TREC run')) {
+    const { where } = row;
+    const cells = row.cells.join(' ').trim().split(/\s+/);
+    if (cells.length !== 6 || !/^\d+$/.test(cells[3])) {
+      throw new UserError(`${where}: is no line "qid Q0 docid rank score tag" of a TREC run; mend it`);
+    }
+    const qid = unword(cells[0]);
+    const id = unword(cells[2]);
+    if (!known.has(qid)) {
+      throw new UserError(
+        `${where}: is of question ${shown(qid)}, which the file of questions has not; name the one that the run was made from`,
+      );
+    }
+    const list = rows.get(qid) ?? [];
+    list.push({ id, rank: Number(cells[3]) });
+    rows.set(qid, list);
+    ids.add(id);
+  }
+  const blocks = blocksOf(corpus, ids);
+  const unknown = [...ids].find((id) => !blocks.has(id));
+  if (unknown !== undefined) {
+    throw new UserError(
+      `${path}: names document ${shown(unknown)}, which the run's corpus has not; score it in the run folder that it was made in`,
+    );
+  }
+  return questions.map(({ id }, i) =>
+    (rows.get(id ?? String(i + 1)) ?? []).sort((a, b) => a.rank - b.rank).map((row) => blocks.get(row.id)!),
+  );
+}
