@@ -258,9 +258,9 @@ export function corpusBytes(counts: Counts): number {
 /** Weights and two moments of a checkpoint. */
 const CHECKPOINT = 12;
 /** Blocks retrieved for each question by `realm eval` (src/commands/eval.ts). */
-const RETRIEVED = 20;
-/** Bytes of one line of predictions. */
-const PREDICTION = 220;
+const RETRIEVED = 100;
+/** Bytes of one line of predictions without its passage. */
+const PREDICTION = 280;
 
 // ---------------------------------------------------------------------------------------------- all stages
 
@@ -413,7 +413,7 @@ export function preflight(config: Config, counts: Counts, machine: Machine): Pre
               activations: BYTES_KEPT * answering(AT_ONCE / readerBlocks, 'max').held,
               index: index.graph,
             },
-            disk: questions * PREDICTION,
+            disk: questions * (PREDICTION + counts.blockBytes),
             seconds:
               (questions / AT_ONCE) *
                 readerBlocks *

@@ -1,0 +1,147 @@
+import assert from 'node:assert/strict';
+import { after, before, test } from 'node:test';
+import * as tf from '@tensorflow/tfjs';
+import type { Corpus } from '../../src/corpus/store.ts';
+import { evaluateAnswers, freshRanks, type Prediction, retrievalRanks } from '../../src/eval/evaluate.ts';
+import { hasAnswer } from '../../src/eval/has-answer.ts';
+import { maskedFigures, scoreMasked, untrainedSentences } from '../../src/eval/masked.ts';
+import { exactMatch, mean } from '../../src/eval/metrics.ts';
+import type { Interval } from '../../src/eval/statistics.ts';
+import { makeFeed } from '../../src/model/feed.ts';
+import { type Model, pretrainedShapes } from '../../src/model/model.ts';
+import { makeIndex } from '../../src/retrieval/make-index.ts';
+import { currentIndex, openIndex, type SearchIndex } from '../../src/retrieval/search.ts';
+import { drawMasked, realmGradients, retrieveCandidates } from '../../src/train/pretrain.ts';
+import { type EncodedQuestion, encodeQuestions, qaStep } from '../../src/train/qa.ts';
+import { exampleAt, stepRandom } from '../../src/train/sampler.ts';
+import type { World } from '../../src/world/world.ts';
+import { startTestEngine } from '../support/engine.ts';
+import { temporaryFolder, tinyConfig, tinyCorpus, tinyModel } from '../support/tiny.ts';
+
+const folder = temporaryFolder('evaluate');
+const ASKED = 12;
+const config = tinyConfig(
+  `qa.batch=${ASKED}`,
+  'qa.retrieverBlocks=12',
+  'qa.readerBlocks=3',
+  'pretrain.microBatch=4',
+  'pretrain.candidates=4',
+);
+let corpus: Corpus;
+let world: World;
+let model: Model;
+let index: SearchIndex;
+before(async () => {
+  await startTestEngine();
+  ({ corpus, world } = await tinyCorpus(folder, config));
+  model = tinyModel(config, corpus.tokenizer.size);
+  await makeIndex(folder, 'index', model, corpus, config, 0);
+  index = openIndex(currentIndex(folder)!, { expansionSearch: 128 });
+});
+after(() => index?.close());
+
+/** Questions of which a model with random weights has some right: every third has what it predicts for an answer. */
+async function asked(): Promise<EncodedQuestion[]> {
+  const some = world.train.slice(0, ASKED).map(({ question }) => ({ question, answers: ['the', 'zzz'] }));
+  const predictions: Prediction[] = [];
+  await evaluateAnswers(model, corpus, index, encodeQuestions(corpus, some), config, [1], {
+    predicted: (prediction) => predictions.push(prediction),
+  });
+  return encodeQuestions(
+    corpus,
+    some.map(({ question, answers }, i) => ({
+      question,
+      answers: i % 3 === 0 ? [predictions[i].prediction.toUpperCase()] : i % 3 === 1 ? answers : ['zzz'],
+    })),
+  );
+}
+
+test('exact match by tokens and the oracle of spans are those that fine-tuning counts', async () => {
+  const questions = await asked();
+  const predictions: Prediction[] = [];
+  const { scores, ...shares } = await evaluateAnswers(model, corpus, index, questions, config, [1, 3, 12], {
+    predicted: (prediction) => predictions.push(prediction),
+  });
+  const stage = qaStep(model, corpus, index, questions, config);
+  const { figures, gradients } = await stage.step(0); // a batch of all of them
+  tf.dispose(gradients);
+  stage.dispose();
+  assert.ok(figures.exactMatch > 0 && figures.exactMatch < figures.read && figures.read < 1);
+  assert.ok(Math.abs(mean(scores.tokenExactMatch) - figures.exactMatch) < 1e-6);
+  assert.ok(Math.abs(mean(scores.spanOracle) - figures.read) < 1e-6);
+
+  assert.deepEqual(
+    scores.exactMatch,
+    predictions.map(({ prediction, answers }) => Number(exactMatch(prediction, answers, 'orqa'))),
+  );
+  assert.equal(shares.exactMatch, mean(scores.exactMatch));
+  assert.ok(scores.readerOracle.every((oracle, i) => oracle >= scores.exactMatch[i]));
+  for (const p of predictions) {
+    assert.equal(p.passage.slice(p.start, p.end), p.prediction);
+    assert.equal(p.answerKind, 'string');
+  }
+  assert.equal(shares.recall[12], scores.ranks.filter((rank) => rank < 12).length / ASKED);
+});
+
+test('a retriever without an index finds what its index finds', async () => {
+  const questions = await asked();
+  const rankings: number[][] = [];
+  const ranks = await retrievalRanks(model, corpus, index, questions, config, 20, {
+    each: ({ blocks, scores, number }) => {
+      assert.equal(number, rankings.length + 1);
+      assert.ok(scores.every((score, i) => i === 0 || score <= scores[i - 1]));
+      rankings.push([...blocks]);
+    },
+  });
+  assert.deepEqual(
+    ranks,
+    rankings.map((blocks, i) => {
+      const at = blocks.findIndex((block) => hasAnswer(corpus.text(block), questions[i]));
+      return at < 0 ? Infinity : at;
+    }),
+  );
+  assert.deepEqual(await freshRanks(model, corpus, questions, config, 20), ranks);
+});
+
+test('perplexity and retrieval utility are those of a step of pretraining', async () => {
+  const examples = drawMasked(corpus, config, 0, 8, stepRandom(1, 1));
+  const { candidates } = await retrieveCandidates(model, corpus, index, examples, config);
+  const feed = makeFeed(model, examples, candidates, corpus, config.text);
+  const pieces = examples.reduce((n, { targets }) => n + targets.length, 0);
+  const settings = { ...config.pretrain, batch: 8 };
+  const { figures, gradients } = await realmGradients(
+    model,
+    pretrainedShapes(model),
+    feed,
+    settings,
+    pieces,
+    undefined,
+  );
+  tf.dispose(gradients);
+  const tensors = tf.memory().numTensors;
+  const measured = maskedFigures(await scoreMasked(model, corpus, index, examples, config), 1);
+  assert.equal(tf.memory().numTensors, tensors);
+  const value = (name: string) => (measured[name] as Interval).value;
+  const near = (actual: number, expected: number) => assert.ok(Math.abs(actual / expected - 1) < 1e-4);
+  near(Math.log(value('perplexity')), figures.loss);
+  near(value('retrievalUtility'), figures.retrievalUtility);
+  near(value('nullMass'), figures.nullMass);
+  near(Math.log(value('nullPerplexity')) - Math.log(value('perplexity')), figures.retrievalUtility);
+});
+
+test('sentences that pretraining has not come to, the same masks every time', () => {
+  const { count } = corpus.sentences;
+  const { examples, heldOut } = untrainedSentences(corpus, config, count - 5);
+  assert.deepEqual([examples.length, heldOut], [5, true]);
+  assert.deepEqual(untrainedSentences(corpus, config, count - 5).examples, examples);
+  const trained = drawMasked(corpus, config, 0, count - 5, stepRandom(config.seed, 0));
+  const seen = new Set(trained.map(({ sentence }) => sentence.join()));
+  const orders = Array.from({ length: 5 }, (_, i) => exampleAt(config.seed + 1, count, count - 5 + i));
+  assert.deepEqual(
+    examples.map(({ sentence }) => sentence.join()),
+    orders.map((at) => corpus.sentences.ids(at).join()),
+  );
+  assert.ok(examples.some(({ sentence }) => !seen.has(sentence.join())));
+  const all = untrainedSentences(corpus, config, 3 * count);
+  assert.deepEqual([all.examples.length, all.heldOut], [Math.min(count, 1000), false]);
+});

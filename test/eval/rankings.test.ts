@@ -1,0 +1,195 @@
+import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import type { Corpus } from '../../src/corpus/store.ts';
+import { UserError } from '../../src/errors.ts';
+import { rankFigures } from '../../src/eval/figures.ts';
+import {
+  dprRanks,
+  passageId,
+  type RankingFormat,
+  rankingWriter,
+  readTrecRun,
+} from '../../src/eval/rankings.ts';
+import type { Interval } from '../../src/eval/statistics.ts';
+import { temporaryFolder } from '../support/tiny.ts';
+
+const folder = temporaryFolder('rankings');
+const write = (name: string, content: string) => {
+  writeFileSync(join(folder, name), content);
+  return join(folder, name);
+};
+
+/** Blocks as [document, text]; a title is its document in capitals. */
+function corpusOf(blocks: readonly [string, string][]): Corpus {
+  return {
+    blocks: blocks.length,
+    documents: new Set(blocks.map(([document]) => document)).size,
+    documentId: (b: number) => blocks[b][0],
+    title: (b: number) => blocks[b][0].toUpperCase(),
+    text: (b: number) => blocks[b][1],
+  } as Corpus;
+}
+const corpus = corpusOf([
+  ['osk', 'The Osk is a river.'],
+  ['a b%', 'Vell was founded in 1812.'],
+  ['a b%', 'It trades in salt.'],
+  ['drost', 'Drost trades with Vell.'],
+]);
+const asked = (question: string, answers: string[], id?: string) => ({
+  question,
+  ...(id === undefined ? {} : { id }),
+  answers,
+  answerKind: 'string' as const,
+});
+const questions = [
+  asked('Who trades?', ['drost']),
+  asked('When?', ['1812'], 'q 2'),
+  asked('What?', ['gold']),
+];
+const blocks = [
+  [2, 3],
+  [1, 2, 0],
+  [0, 1],
+];
+const scores = [
+  [2.5, 1],
+  [3, 2, 1],
+  [1, 0.5],
+];
+
+function written(format: RankingFormat): string {
+  let text = '';
+  const writer = rankingWriter(format, corpus, 'dpr', (more) => {
+    text += more;
+  });
+  questions.forEach((question, i) => {
+    writer.add({
+      question,
+      number: i + 1,
+      blocks: blocks[i],
+      scores: scores[i],
+      ...(i === 0 ? { answer: 'Drost' } : {}),
+    });
+  });
+  writer.end();
+  return text;
+}
+
+test("DPR's form, written and read", async () => {
+  const list = JSON.parse(written('dpr'));
+  assert.equal(list.length, 3);
+  assert.deepEqual(list[0], {
+    question: 'Who trades?',
+    answers: ['drost'],
+    ctxs: [
+      { id: 'a b%#1', title: 'A B%', text: 'It trades in salt.', score: '2.5', has_answer: false },
+      { id: 'drost#0', title: 'DROST', text: 'Drost trades with Vell.', score: '1', has_answer: true },
+    ],
+  });
+  const file = write('dpr.json', written('dpr'));
+  const read = await dprRanks(file, questions, 'dpr');
+  assert.deepEqual(read, { ranks: [1, 0, Infinity], depth: 3, missing: 0, others: 0 });
+  const fewer = await dprRanks(file, [asked('New?', ['x']), questions[1]], 'dpr');
+  assert.deepEqual(fewer, { ranks: [Infinity, 0], depth: 3, missing: 1, others: 2 });
+  // The texts decide, by the answers at hand; without texts what the file says.
+  const other = await dprRanks(file, [asked('Who trades?', ['salt'])], 'dpr');
+  assert.deepEqual(other.ranks, [0]);
+  const bare = list.map(({ ctxs, ...rest }: { ctxs: { text?: string }[] }) => ({
+    ...rest,
+    ctxs: ctxs.map(({ text: _, ...ctx }) => ctx),
+  }));
+  const told = await dprRanks(
+    write('bare.jsonl', bare.map((b: object) => JSON.stringify(b)).join('\n')),
+    questions,
+    'dpr',
+  );
+  assert.deepEqual(told.ranks, [1, 0, Infinity]);
+});
+
+test('a TREC run, written and read; white space in an id does not part it', async () => {
+  const text = written('trec');
+  assert.equal(
+    text,
+    [
+      '1 Q0 a%20b%25#1 1 2.5 realm',
+      '1 Q0 drost#0 2 1 realm',
+      'q%202 Q0 a%20b%25#0 1 3 realm',
+      'q%202 Q0 a%20b%25#1 2 2 realm',
+      'q%202 Q0 osk#0 3 1 realm',
+      '3 Q0 osk#0 1 1 realm',
+      '3 Q0 a%20b%25#0 2 0.5 realm',
+      '',
+    ].join('\n'),
+  );
+  const back = await readTrecRun(write('run.trec', text), corpus, questions);
+  assert.deepEqual(back, blocks);
+  const turned = text.trimEnd().split('\n').slice(0, 5).reverse().join('\n').replaceAll(' ', '\t');
+  assert.deepEqual(await readTrecRun(write('turned.trec', turned), corpus, questions), [
+    ...blocks.slice(0, 2),
+    [],
+  ]);
+});
+
+test("KILT's form names each document once", () => {
+  const [first, second, third] = written('kilt')
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  assert.deepEqual(first, {
+    id: '1',
+    input: 'Who trades?',
+    output: [
+      {
+        answer: 'Drost',
+        provenance: [
+          { wikipedia_id: 'a b%', title: 'A B%' },
+          { wikipedia_id: 'drost', title: 'DROST' },
+        ],
+      },
+    ],
+  });
+  assert.deepEqual(
+    second.output[0].provenance.map((p: { wikipedia_id: string }) => p.wikipedia_id),
+    ['a b%', 'osk'],
+  );
+  assert.equal(second.id, 'q 2');
+  assert.ok(!('answer' in third.output[0]));
+});
+
+test('a block has the id of its document where every document is one block', () => {
+  assert.equal(passageId(corpus, 2), 'a b%#1');
+  assert.equal(
+    passageId(
+      corpusOf([
+        ['7', 'x'],
+        ['8', 'y'],
+      ]),
+      1,
+    ),
+    '8',
+  );
+});
+
+test('files of another form, or of other questions and documents, are told', async () => {
+  const refuses = (promise: Promise<unknown>, message: RegExp) =>
+    assert.rejects(promise, (error) => error instanceof UserError && message.test(error.message));
+  const trec = (text: string) => readTrecRun(write('bad.trec', text), corpus, questions);
+  await refuses(trec('1 Q0 osk#0 1 1 realm\n1 Q0 osk#0 1\n'), /bad\.trec: line 2: is no line "qid Q0/);
+  await refuses(
+    trec('9 Q0 osk#0 1 1 realm\n'),
+    /line 1: is of question "9", which the file of questions has not/,
+  );
+  await refuses(trec('1 Q0 osk#7 1 1 realm\n'), /names document "osk#7", which the run's corpus has not/);
+  const dpr = (list: unknown) => dprRanks(write('bad.json', JSON.stringify(list)), questions, 'dpr');
+  await refuses(dpr([{ question: 'When?' }]), /bad\.json: element 1 .*has "ctxs" nothing/);
+  await refuses(dpr([{ question: 'When?', ctxs: [{ id: '1' }] }]), /neither "text" nor "has_answer"/);
+});
+
+test('recall and mean reciprocal rank by hand', () => {
+  const figures = rankFigures([0, 3, Infinity, 9], [1, 5, 20], 1);
+  const value = (name: string) => (figures[name] as Interval).value;
+  assert.deepEqual([value('recall@1'), value('recall@5'), value('recall@20')], [0.25, 0.5, 0.75]);
+  assert.ok(Math.abs(value('mrr') - (1 + 1 / 4 + 0 + 1 / 10) / 4) < 1e-12);
+});
