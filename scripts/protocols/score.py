@@ -10,7 +10,8 @@
 
 Cases are the finished runs' predictions (each with the passage it stands in and the one that the question was made
 from), the hard ones of hard.jsonl beside the result, and random strings of awkward characters. --cases FILE scores
-other cases instead, in hard.jsonl's form, and --out FILE says where to; --random N makes that many random ones.
+other cases instead, in hard.jsonl's form, --random N makes that many random ones, and --out FILE says where to;
+REALM_PROTOCOL_SCORES=FILE npx tsx --test test/eval/protocols.test.ts then compares those.
 
 Only what the scores do not touch is put aside: TensorFlow, spaCy, PyTorch and SciPy are empty modules, and DrQA's and DPR's
 packages are entered without their __init__. A script's rule is null where it has none. ORQA judges passages in C++

@@ -6,17 +6,22 @@ import { type Protocol, regexSearch } from './metrics.ts';
 
 /** A run of letters, digits and marks is one token, any other visible character one more (DPR, dpr/utils/tokenizers.py). */
 const TOKEN = /[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]/gu;
-const WORD = '[\\p{L}\\p{N}\\p{M}]';
 const WORD_START = /^[\p{L}\p{N}\p{M}]/u;
-const GAP = '[\\p{Z}\\p{C}]';
+const VISIBLE = /[^\p{Z}\p{C}]/u;
+// Looked for at one place, `lastIndex`.
+const WORD_HERE = /[\p{L}\p{N}\p{M}]/uy;
+const WORD_BEFORE = /(?<=[\p{L}\p{N}\p{M}])/uy;
+const GAP_HERE = /[\p{Z}\p{C}]*/uy;
 
-interface Pattern {
-  /** The answer's longest token: a text without it cannot hold the answer, and finding that out is cheap. */
+/** An answer by its tokens. */
+interface Wanted {
+  tokens: string[];
+  /** The longest that is a word or so: a text without it cannot hold the answer, and finding that out is cheap. */
   rarest: string;
-  whole: RegExp;
 }
 
-const compiled = new WeakMap<readonly string[], Pattern[]>();
+const byWords = new WeakMap<readonly string[], Wanted[]>();
+const byDrqa = new WeakMap<readonly string[], Wanted[]>();
 
 /**
  * Whether any answer occurs in the text, as the scripts behind the protocols judge a retrieved passage:
@@ -37,48 +42,77 @@ export function hasAnswer(
 ): boolean {
   if (answerKind === 'regex') return regexSearch(text, answers, protocol);
   if (protocol === 'orqa') return answers.some((answer) => text.includes(answer));
-  if (answers.some((answer) => !VISIBLE.test(answer))) return true;
-  return protocol === 'drqa' ? drqaHasAnswer(text, answers) : foldedHasAnswer(foldText(text), answers);
+  if (protocol === 'drqa') return drqaHasAnswer(text, answers);
+  return answers.some((answer) => !VISIBLE.test(answer)) || foldedHasAnswer(foldText(text), answers);
 }
 
-/** What every token of either tokeniser has one of. */
-const VISIBLE = /[^\p{Z}\p{C}]/u;
-
-function oneSigma(text: string): string {
-  return text.toLowerCase().replaceAll('ς', 'σ');
-}
-
-/** Answers by their tokens, and the longest that is not a replaced one: see `Pattern`. */
-const tokenised = new WeakMap<readonly string[], { rarest: string; tokens: string[] }[]>();
-
+/** `hasAnswer` by `drqa`, which has to tokenise the text. */
 function drqaHasAnswer(text: string, answers: readonly string[]): boolean {
-  let wanted = tokenised.get(answers);
+  let wanted = byDrqa.get(answers);
   if (!wanted) {
     wanted = answers.map((answer) => {
       const tokens = drqaTokens(answer.normalize('NFD'));
-      return { rarest: oneSigma(longest(tokens.filter((token) => WORD_START.test(token)))), tokens };
+      // Words come out of a text as they are, quotes and dashes do not.
+      return { tokens, rarest: oneSigma(longest(tokens.filter((token) => WORD_START.test(token)))) };
     });
-    tokenised.set(answers, wanted);
+    byDrqa.set(answers, wanted);
   }
   const unified = text.normalize('NFD');
   const folded = oneSigma(unified);
   const possible = wanted.filter(({ rarest }) => folded.includes(rarest));
   if (possible.length === 0) return false;
   const all = drqaTokens(unified);
-  return possible.some(({ tokens }) =>
-    all.some((_, at) => tokens.every((token, i) => all[at + i] === token)),
+  return possible.some(
+    ({ tokens }) => tokens.length === 0 || all.some((_, at) => tokens.every((t, i) => all[at + i] === t)),
   );
 }
 
-/** `hasAnswer` by `dpr` for answers that are texts; one without a token is in no text, as it teaches nothing. @param folded by `foldText`, which takes most of the time */
+function oneSigma(text: string): string {
+  return text.toLowerCase().replaceAll('ς', 'σ');
+}
+
+/**
+ * `hasAnswer` by `dpr` for answers that are texts; one without a token is in no text here, as it would teach nothing.
+ * @param folded by `foldText`, which takes most of the time
+ */
 export function foldedHasAnswer(folded: string, answers: readonly string[]): boolean {
-  let patterns = compiled.get(answers);
-  if (!patterns) {
-    patterns = answers.map(foldText).flatMap(patternOf);
-    compiled.set(answers, patterns);
+  let wanted = byWords.get(answers);
+  if (!wanted) {
+    wanted = answers.flatMap((answer) => {
+      const tokens = foldText(answer).match(TOKEN);
+      return tokens ? [{ tokens, rarest: longest(tokens) }] : [];
+    });
+    byWords.set(answers, wanted);
   }
-  for (const { rarest, whole } of patterns) if (folded.includes(rarest) && whole.test(folded)) return true;
+  for (const { tokens, rarest } of wanted) {
+    if (!folded.includes(rarest)) continue;
+    for (let at = folded.indexOf(tokens[0]); at >= 0; at = folded.indexOf(tokens[0], at + 1)) {
+      if (standsAt(folded, at, tokens)) return true;
+    }
+  }
   return false;
+}
+
+/**
+ * Whether the tokens stand side by side from `at` on, so that texts need no tokenising: between two words there must be
+ * a gap, beside other characters there may be one, and a word at either end must be whole.
+ */
+function standsAt(folded: string, at: number, tokens: readonly string[]): boolean {
+  if (WORD_START.test(tokens[0]) && looking(WORD_BEFORE, folded, at)) return false;
+  let here = at;
+  for (const [i, token] of tokens.entries()) {
+    const before = here;
+    if (i > 0 && looking(GAP_HERE, folded, here)) here = GAP_HERE.lastIndex;
+    if (!folded.startsWith(token, here)) return false;
+    if (i > 0 && here === before && WORD_START.test(token) && WORD_START.test(tokens[i - 1])) return false;
+    here += token.length;
+  }
+  return !(WORD_START.test(tokens[tokens.length - 1]) && looking(WORD_HERE, folded, here));
+}
+
+function looking(sticky: RegExp, text: string, at: number): boolean {
+  sticky.lastIndex = at;
+  return sticky.test(text);
 }
 
 /** A text in NFD and lower case, token by token: whether Σ becomes ς or σ hangs on what stands beside it. */
@@ -87,23 +121,6 @@ export function foldText(text: string): string {
   return unified.includes('Σ')
     ? unified.replace(TOKEN, (token) => token.toLowerCase())
     : unified.toLowerCase();
-}
-
-/**
- * A pattern that matches exactly where the tokens of `answer` stand side by side, so that texts need no tokenising:
- * between two words there must be a gap, beside other characters there may be one, and a word at either end must be whole.
- */
-function patternOf(answer: string): Pattern[] {
-  const tokens = answer.match(TOKEN);
-  if (!tokens) return [];
-  let source = WORD_START.test(tokens[0]) ? `(?<!${WORD})` : '';
-  tokens.forEach((token, i) => {
-    const isWord = WORD_START.test(token);
-    if (i > 0) source += isWord && WORD_START.test(tokens[i - 1]) ? `${GAP}+` : `${GAP}*`;
-    source += isWord ? token : `\\u{${token.codePointAt(0)!.toString(16)}}`;
-  });
-  if (WORD_START.test(tokens[tokens.length - 1])) source += `(?!${WORD})`;
-  return [{ rarest: longest(tokens), whole: new RegExp(source, 'u') }];
 }
 
 function longest(tokens: readonly string[]): string {

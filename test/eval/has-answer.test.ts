@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { answerSpans, hasAnswer, recallAtK } from '../../src/eval/has-answer.ts';
+import { PROTOCOLS } from '../../src/eval/metrics.ts';
 import { random } from '../../src/random.ts';
 
 const cases: [text: string, answer: string, has: boolean][] = [
@@ -100,6 +101,20 @@ test('recall at k counts questions whose first right block is in reach', () => {
   const ranked = [[true], [false, false, true], [false, false], []];
   assert.deepEqual(recallAtK(ranked, [1, 2, 3, 100]), [0.25, 0.25, 0.5, 0.5]);
   assert.deepEqual(recallAtK([], [1]), [0]);
+});
+
+test('each protocol by its own script', () => {
+  const text = 'Shakespeare wrote \u201cHamlet\u201d by 1,000 candles.';
+  const held = (answer: string) => PROTOCOLS.filter((protocol) => hasAnswer(text, strings(answer), protocol));
+  assert.deepEqual(held('hamlet'), ['dpr', 'drqa', 'hf']);
+  assert.deepEqual(held('Ham'), ['orqa']);
+  assert.deepEqual(held('"Hamlet"'), ['drqa']);
+  assert.deepEqual(held('000'), ['orqa', 'dpr', 'hf']);
+  const regex = { answers: ['Othello', 'hamlet'], answerKind: 'regex' as const };
+  assert.deepEqual(
+    PROTOCOLS.filter((protocol) => hasAnswer(text, regex, protocol)),
+    ['orqa', 'dpr', 'hf'], // DrQA's script reads the first expression alone
+  );
 });
 
 test('an expression matches anywhere in the text, both in NFD, whatever their case', () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { UserError } from '../../src/errors.ts';
 import {
   bootstrapInterval,
   exactMatch,
@@ -39,6 +40,9 @@ for (const [text, orqa, dpr] of normalised) {
   test(`normalised: ${JSON.stringify(text)}`, () => {
     assert.equal(normalizeAnswer(text, 'orqa'), orqa);
     assert.equal(normalizeAnswer(text, 'dpr'), dpr);
+    // DrQA's is DPR's after NFD, that of SQuAD's script is ORQA's without.
+    assert.equal(normalizeAnswer(text, 'drqa'), normalizeAnswer(text.normalize('NFD'), 'dpr'));
+    assert.equal(normalizeAnswer(text.normalize('NFD'), 'hf'), orqa);
   });
 }
 
@@ -59,7 +63,10 @@ test('F1 counts shared words as often as both have them', () => {
   assert.equal(f1('the', ['a'], 'orqa'), 0);
 });
 
-test('regular expressions: orqa anchors at the start, dpr searches; bad patterns never match', () => {
+test('regular expressions: orqa and drqa anchor at the start, dpr searches, hf has none; bad patterns never match', () => {
+  assert.equal(regexMatch('Mount Everest', ['everest'], 'drqa'), false);
+  assert.equal(regexMatch('Everest', ['K2', 'everest'], 'drqa'), true);
+  assert.throws(() => regexMatch('Everest', ['everest'], 'hf'), UserError);
   assert.equal(regexMatch('Mount Everest', ['everest'], 'orqa'), false);
   assert.equal(regexMatch('Mount Everest', ['everest'], 'dpr'), true);
   assert.equal(regexMatch('mount everest, Nepal', ['K2', '(Mt\\.?|Mount) Everest'], 'orqa'), true);
