@@ -1,0 +1,352 @@
+import assert from 'node:assert/strict';
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+import { after, before, mock, test } from 'node:test';
+import * as tf from '@tensorflow/tfjs';
+import { buildRunIndex } from '../../src/commands/build-index.ts';
+import { type Context, emptyModel, stageWeights } from '../../src/commands/context.ts';
+import { prepareCorpus } from '../../src/commands/prepare.ts';
+import { openCorpus } from '../../src/corpus/store.ts';
+import { UserError } from '../../src/errors.ts';
+import { type Asked, type Asking, openAsking } from '../../src/eval/asking.ts';
+import { OPEN_BOOK_LIMIT } from '../../src/eval/open-book.ts';
+import { releaseLocks } from '../../src/lock.ts';
+import { bertShapes, encode, encoderInput, maskedLanguageModel } from '../../src/model/bert.ts';
+import { embedderShapes, embedSequences } from '../../src/model/embedder.ts';
+import { disposeModel, type Model } from '../../src/model/model.ts';
+import { currentIndex, readManifest } from '../../src/retrieval/search.ts';
+import { lockRun, runConfig, runFolder } from '../../src/run.ts';
+import { qaShapes } from '../../src/train/qa.ts';
+import type { World } from '../../src/world/world.ts';
+import { temporaryFolder } from '../support/tiny.ts';
+import { tunedRun } from '../support/tuned-run.ts';
+
+const folder = temporaryFolder('asking');
+let main: Context;
+let world: World;
+let questions: string[];
+before(async () => {
+  mock.method(process.stderr, 'write', () => true);
+  ({ context: main, world } = await tunedRun(folder));
+  questions = world.test.map(({ question }) => question);
+});
+after(() => mock.restoreAll());
+
+async function asking<T>(work: (asking: Asking) => Promise<T>, context = main): Promise<T> {
+  const opened = await openAsking(context);
+  try {
+    return await work(opened);
+  } finally {
+    await opened.close();
+  }
+}
+
+/** Equal but for the rounding of numbers: `tolerance` is relative to 1 or the number. */
+function assertSame(actual: unknown, expected: unknown, tolerance = 1e-4, where = 'it'): void {
+  if (typeof expected === 'number' && typeof actual === 'number') {
+    const off = Math.abs(actual - expected);
+    assert.ok(off <= tolerance * Math.max(1, Math.abs(expected)), `${where}: ${actual}, not ${expected}`);
+  } else if (typeof expected === 'object' && expected !== null) {
+    assert.deepEqual(Object.keys(actual as object), Object.keys(expected), where);
+    for (const [name, value] of Object.entries(expected))
+      assertSame((actual as Record<string, unknown>)[name], value, tolerance, `${where}.${name}`);
+  } else assert.equal(actual, expected, where);
+}
+
+test('many questions are answered as each alone, in their order', async () => {
+  const many = [...questions, ...questions].slice(0, 30); // more than are read at once
+  await asking(async ({ ask }) => {
+    const together = await ask(many);
+    const alone: Asked[] = [];
+    for (const question of many) alone.push((await ask([question]))[0]);
+    assertSame(together, alone);
+    assert.deepEqual(
+      together.map(({ question }) => question),
+      many,
+    );
+    assert.ok(new Set(together.map(({ answers }) => answers[0].answer)).size > 1, 'answers differ');
+    assert.ok(together.every(({ answers }) => answers.length === 3));
+    assert.deepEqual(await ask([]), []);
+    // Calls that overlap wait for each other.
+    assertSame((await Promise.all(many.slice(0, 4).map((q) => ask([q])))).flat(), together.slice(0, 4));
+  });
+});
+
+/** Weights that a stage has left. */
+function weights(stage: 'pretrain' | 'qa' | 'closed-book'): Model {
+  const corpus = openCorpus(main.run.corpus);
+  const model = emptyModel(main, corpus);
+  const shapes = {
+    pretrain: () => embedderShapes(model.documentTower, model.embedder),
+    qa: () => qaShapes(model),
+    'closed-book': () =>
+      bertShapes(model.readerTower, model.reader, true).filter(({ name }) => !name.includes('pooler.')),
+  }[stage]();
+  stageWeights(main, stage, corpus, model, shapes);
+  corpus.close();
+  return model;
+}
+
+test("the null document's share is that of [CLS] [SEP] [SEP] beside the blocks read", async () => {
+  const corpus = openCorpus(main.run.corpus);
+  const { cls, sep } = corpus.tokenizer;
+  const tuned = weights('qa');
+  const pretrained = weights('pretrain');
+  const vector = (model: Model, p: string, ids: number[], firstSegment: number) =>
+    tf.tidy(() => [
+      ...embedSequences(
+        model.params,
+        p,
+        model.embedder,
+        encoderInput([Int32Array.from(ids)], [firstSegment]),
+      ).dataSync(),
+    ]);
+  const zs = Array.from({ length: corpus.blocks }, (_, b) => {
+    const title = [...corpus.titleIds(b)];
+    return vector(
+      pretrained,
+      pretrained.documentTower,
+      [cls, ...title, sep, ...corpus.bodyIds(b), sep],
+      title.length + 2,
+    );
+  });
+  const none = vector(pretrained, pretrained.documentTower, [cls, sep, sep], 2);
+  const some = questions.slice(0, 4);
+  const asked = await asking(({ ask }) => ask(some));
+  some.forEach((question, i) => {
+    const ids = [...corpus.tokenizer.encode(question).ids].slice(0, 38);
+    const x = vector(tuned, tuned.queryTower, [cls, ...ids, sep], ids.length + 2);
+    const e = (z: number[]) => Math.exp(z.reduce((sum, value, p) => sum + value * x[p], 0) / 2);
+    const best = zs.map(e).sort((a, b) => b - a);
+    const read = best[0] + best[1] + best[2];
+    assertSame(asked[i].nullShare, e(none) / (e(none) + read));
+    const priors = asked[i].answers.map(({ retrieval }) => retrieval).sort((a, b) => b - a);
+    assertSame(
+      priors,
+      best.slice(0, 3).map((value) => value / read),
+    );
+  });
+  disposeModel(tuned);
+  disposeModel(pretrained);
+  corpus.close();
+});
+
+test('retrieval utility is log p(y|z,x) less the closed-book log p(y|∅,x) of the same answer', async () => {
+  const corpus = openCorpus(main.run.corpus);
+  const { cls, sep, mask, encode: tokenize } = corpus.tokenizer;
+  const reader = weights('closed-book');
+  const some = questions.slice(0, 6);
+  const asked = await asking(({ ask }) => ask(some));
+  some.forEach((question, i) => {
+    const { answer, reading } = asked[i].answers[0];
+    const x = [...tokenize(question).ids].slice(0, 37);
+    const y = [...tokenize(answer).ids];
+    const sequence = [cls, ...x, ...y.map(() => mask), sep, sep];
+    const logits = tf.tidy(() => {
+      const input = encoderInput([Int32Array.from(sequence)], [sequence.length - 1]);
+      const outputs = encode(reader.params, reader.readerTower, reader.reader, input);
+      const all = outputs.reshape([sequence.length, reader.reader.hidden]) as tf.Tensor2D;
+      return maskedLanguageModel(reader.params, reader.readerTower, reader.reader, all).arraySync();
+    });
+    const without = y.reduce((sum, piece, m) => {
+      const row = logits[x.length + 1 + m];
+      return sum + row[piece] - Math.log(row.reduce((total, value) => total + Math.exp(value), 0));
+    }, 0);
+    assertSame(asked[i].retrievalUtility, Math.log(reading) - without);
+  });
+  disposeModel(reader);
+  corpus.close();
+});
+
+/** Of two documents, one is cut into several blocks. */
+const openBook = [
+  { title: 'Orla Venn', text: 'Quonlip. '.repeat(3).trim() },
+  {
+    title: 'The Mill of Drost',
+    text: Array.from({ length: 12 }, (_, i) => `In 18${10 + i} the mill of Drost had ${i + 2} wheels.`).join(
+      ' ',
+    ),
+  },
+];
+
+for (const [kind, set] of [
+  ['a graph', []],
+  ['a graph in half precision', ['index.scalar=f16']],
+  ['exact search', ['index.kind=exact']],
+] as [string, string[]][]) {
+  test(`an open book is read as if it were in the corpus: ${kind}`, async () => {
+    const copy = (name: string) => {
+      const run = runFolder(join(folder, `${name}-${kind}`));
+      cpSync(main.run.dir, run.dir, { recursive: true });
+      return run;
+    };
+    const plain = copy('plain');
+    const beside = { ...main, run: plain, config: runConfig(plain, { set }) };
+    await buildRunIndex(beside);
+
+    const run = copy('holding');
+    const documents = join(run.dir, 'documents.jsonl');
+    cpSync(join(folder, 'documents.jsonl'), documents);
+    for (const [i, document] of openBook.entries())
+      appendFileSync(documents, `${JSON.stringify({ ...document, id: `open-${i}` })}\n`);
+    const within = { ...main, run, config: runConfig(run, { set: [...set, `data.documents=${documents}`] }) };
+    const { blocks } = await prepareCorpus(run, within.config);
+    await buildRunIndex(within);
+    const { scalar, graphs, rows } = readManifest(currentIndex(run.index)!);
+    assert.deepEqual(
+      [rows, scalar, graphs.length],
+      [blocks, set[0] === 'index.scalar=f16' ? 'f16' : 'f32', kind === 'exact search' ? 0 : 1],
+    );
+
+    // Asked about the open book, so that some of its blocks are among the best.
+    const about = [
+      'Quonlip?',
+      'How many wheels had the mill of Drost in 1815?',
+      'The Mill of Drost',
+      ...questions.slice(0, 8),
+    ];
+    const found = await asking(
+      ({ ask }) => ask(about, { openBook: openBook.map((d, i) => ({ ...d, id: `open-${i}` })) }),
+      beside,
+    );
+    const expected = await asking(({ ask }) => ask(about), within);
+    const marked = found.map(({ answers }) => answers.map((a) => a.openBook === true));
+    assert.deepEqual(
+      marked,
+      expected.map(({ answers }) => answers.map(({ document }) => document.startsWith('open-'))),
+    );
+    assert.ok(marked.flat().includes(true) && marked.flat().includes(false), 'both are found');
+    const unmarked = found.map((asked) => ({
+      ...asked,
+      answers: asked.answers.map(({ openBook: _, ...a }) => a),
+    }));
+    assertSame(unmarked, expected, 1e-5);
+  });
+}
+
+test('a fact of no document of the corpus is answered from the open book, and without it not', async () => {
+  const corpus = openCorpus(main.run.corpus);
+  for (let b = 0; b < corpus.blocks; b++) assert.doesNotMatch(corpus.text(b), /quonlip/i);
+  corpus.close();
+  // A model of so few steps finds nothing by meaning: of many titles one is near each question by chance.
+  const text = 'Quonlip quonlip quonlip quonlip quonlip quonlip';
+  const facts = world.documents.map(({ title }) => ({ title, text }));
+  await asking(async ({ ask }) => {
+    const before = await ask(questions);
+    const during = await ask(questions, { openBook: facts });
+    const told = (all: Asked[]) => all.map(({ answers }) => answers[0]).filter(({ openBook }) => openBook);
+    assert.equal(told(before).length, 0);
+    assert.ok(told(during).length > 0);
+    for (const best of told(during)) {
+      assert.ok(best.answer.length > 0);
+      assert.equal(best.before + best.answer + best.after, text);
+      assert.ok(world.documents.some(({ title }) => best.title === title && best.document === title));
+    }
+    assertSame(await ask(questions), before, 1e-6);
+  });
+});
+
+/** Every file and folder with its length and time, but for the notes of what was found whole. */
+function contents(dir: string): string[] {
+  return (readdirSync(dir, { recursive: true }) as string[])
+    .filter((name) => !name.endsWith('verified.json'))
+    .map((name) => {
+      const stat = statSync(join(dir, name));
+      return `${name} ${stat.isFile() ? `${stat.size} ${stat.mtimeMs}` : 'folder'}`;
+    })
+    .sort();
+}
+
+test('asking neither takes the lock of the run nor changes anything in it', async () => {
+  const { run } = main;
+  lockRun(run, 'pretrain');
+  // What a process on another host has under way: no process here has that number.
+  const aside = [run.checkpoint('qa'), run.checkpoint('pretrain'), run.index].map((dir) =>
+    join(dir, 'step-9.4194305.tmp'),
+  );
+  for (const dir of aside) mkdirSync(dir);
+  const before = contents(run.dir);
+  const answers = await asking(({ ask }) => ask(questions.slice(0, 2), { openBook }));
+  assert.equal(answers.length, 2);
+  assert.deepEqual(contents(run.dir), before);
+  releaseLocks();
+  for (const dir of aside) rmSync(dir, { recursive: true });
+});
+
+test('what is opened while training replaces it is opened anew', async () => {
+  // The pointer names a checkpoint that is gone; by the time of the second try training has set it again.
+  const root = main.run.checkpoint('qa');
+  const [name] = readdirSync(root).filter((entry) => entry.startsWith('step-'));
+  writeFileSync(join(root, 'latest'), 'step-0000099\n');
+  const opening = openAsking(main);
+  writeFileSync(join(root, 'latest'), `${name}\n`);
+  const opened = await opening.catch((error) => error as Error);
+  // Opening starts at once, so that it met the pointer as it was.
+  assert.ok(!(opened instanceof Error), `${opened}`);
+  await opened.close();
+});
+
+test('what cannot be asked is told', async () => {
+  const refused = (told: RegExp) => (error: unknown) =>
+    error instanceof UserError && told.test(error.message);
+  await asking(async ({ ask }) => {
+    for (const empty of ['', ' \t'])
+      await assert.rejects(ask(['Who?', empty]), refused(/^a question is empty; ask it in words/));
+    await assert.rejects(
+      ask(['Who?'], { openBook: [{ title: '', text: 'x'.repeat(OPEN_BOOK_LIMIT + 1) }] }),
+      refused(/^the open book: is longer than 1048576 characters/),
+    );
+    await assert.rejects(
+      ask(['Who?'], { openBook: [{ title: 'x', text: ' ' }] }),
+      refused(/no document with text/),
+    );
+    const long = `Who ${'wrote it '.repeat(60)}?`;
+    const [one, other] = await ask(['Who wrote it?', long]);
+    assert.deepEqual([one.cut, other.cut], [undefined, true]);
+  });
+  const opened = await openAsking(main);
+  await opened.close();
+  await assert.rejects(opened.ask(['Who?']), /closed/);
+
+  const run = runFolder(join(folder, 'untuned'));
+  cpSync(main.run.dir, run.dir, { recursive: true });
+  rmSync(join(run.index, 'current'));
+  for (const entry of readdirSync(run.index)) rmSync(join(run.index, entry), { recursive: true });
+  await assert.rejects(
+    openAsking({ ...main, run }),
+    refused(/holds no index .* "realm build-index --run .*untuned"$/),
+  );
+  rmSync(run.checkpoint('qa'), { recursive: true });
+  await assert.rejects(
+    openAsking({ ...main, run }),
+    refused(/not fine-tuned.* "realm finetune-qa --run .*untuned"$/),
+  );
+});
+
+test('a run without pretraining or closed-book reader is asked without their figures', async () => {
+  const run = runFolder(join(folder, 'few'));
+  cpSync(main.run.dir, run.dir, { recursive: true });
+  rmSync(run.checkpoint('closed-book'), { recursive: true });
+  const [asked] = await asking(({ ask }) => ask([questions[0]]), { ...main, run });
+  assert.deepEqual([typeof asked.nullShare, 'retrievalUtility' in asked], ['number', false]);
+  rmSync(run.checkpoint('pretrain'), { recursive: true });
+  await buildRunIndex({ ...main, run });
+  const [without] = await asking(({ ask }) => ask([questions[0]]), { ...main, run });
+  assert.equal('nullShare' in without, false);
+  assert.ok(existsSync(run.checkpoint('ict')));
+});
+
+test('asking leaves no tensor behind', async () => {
+  const before = tf.memory().numTensors;
+  await asking(({ ask }) => ask(questions.slice(0, 3), { openBook }));
+  assert.equal(tf.memory().numTensors, before);
+});

@@ -1,0 +1,72 @@
+import { join } from 'node:path';
+import { buildRunIndex } from '../../src/commands/build-index.ts';
+import type { Context } from '../../src/commands/context.ts';
+import { prepareCorpus } from '../../src/commands/prepare.ts';
+import { openCorpus } from '../../src/corpus/store.ts';
+import type { Shape } from '../../src/model/bert.ts';
+import {
+  disposeModel,
+  type Model,
+  modelShapes,
+  pretrainedShapes,
+  retrieverShapes,
+} from '../../src/model/model.ts';
+import { runConfig, runFolder, type Stage } from '../../src/run.ts';
+import { saveCheckpoint } from '../../src/train/checkpoints.ts';
+import { generateWorld, type World, writeWorld } from '../../src/world/world.ts';
+import { startTestEngine } from './engine.ts';
+import { TINY, tinyModel } from './tiny.ts';
+
+const LEFT: [Stage, (model: Model) => Shape[]][] = [
+  ['ict', retrieverShapes],
+  ['pretrain', pretrainedShapes],
+  ['qa', modelShapes],
+  ['closed-book', pretrainedShapes],
+];
+
+/**
+ * A run in `folder`/run with weights of every stage and the index of pretraining's, and its world. No stage is trained: each
+ * has large random weights of its own, by which what is computed differs much from text to text.
+ */
+export async function tunedRun(
+  folder: string,
+  ...more: string[]
+): Promise<{ context: Context; world: World }> {
+  const { name: engine } = await startTestEngine();
+  const world = generateWorld({ seed: 1, documents: 40, heldOut: 0.2 });
+  writeWorld(world, folder);
+  const run = runFolder(join(folder, 'run'));
+  const set = [
+    ...TINY,
+    `data.documents=${join(folder, 'documents.jsonl')}`,
+    `data.train=${join(folder, 'questions.train.jsonl')}`,
+    `data.test=${join(folder, 'questions.test.jsonl')}`,
+    'model.temperature=2',
+    'qa={readerBlocks: 3, readerTokens: 104}',
+    ...more,
+  ];
+  const context = { run, config: runConfig(run, { set }), engine };
+  await prepareCorpus(run, context.config);
+  const corpus = openCorpus(run.corpus);
+  for (const [seed, [stage, shapesOf]] of LEFT.entries()) {
+    const model = tinyModel(context.config, corpus.tokenizer.size, seed);
+    const state = {
+      step: 1,
+      steps: 1,
+      vocabularySha256: corpus.tokenizer.sha256,
+      corpusSha256: corpus.sha256,
+      settings: {},
+      index: null,
+      score: null,
+      averages: {},
+      sinceSave: {},
+      firstLoss: 1,
+      skipped: 0,
+    };
+    await saveCheckpoint(run.checkpoint(stage), model, shapesOf(model), [], state, 1);
+    disposeModel(model);
+  }
+  corpus.close();
+  await buildRunIndex(context);
+  return { context, world };
+}
