@@ -1,0 +1,181 @@
+import assert from 'node:assert/strict';
+import { existsSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { before, test } from 'node:test';
+import { type AblateOptions, ablate } from '../../src/commands/ablate.ts';
+import { type Context, emptyModel, firstWeights, runCorpus } from '../../src/commands/context.ts';
+import { loadConfig } from '../../src/config.ts';
+import type { EngineName } from '../../src/engine.ts';
+import { releaseLocks } from '../../src/lock.ts';
+import { readerTowerShapes } from '../../src/model/model.ts';
+import { readSafetensors } from '../../src/model/safetensors.ts';
+import { currentIndex, readManifest } from '../../src/retrieval/search.ts';
+import { runFolder, type Stage } from '../../src/run.ts';
+import { openCheckpoint } from '../../src/train/checkpoints.ts';
+import { startTestEngine } from '../support/engine.ts';
+import { TINY, temporaryFolder } from '../support/tiny.ts';
+
+const folder = temporaryFolder('ablate');
+const dir = join(folder, 'ablation');
+let engine: EngineName;
+before(async () => {
+  ({ name: engine } = await startTestEngine());
+});
+
+const SMALL = [
+  ...TINY,
+  'world.documents=40',
+  'ict={steps: 2, batch: 8, optimizer: {warmupSteps: 0, learningRate: 1e-2}}',
+  'pretrain={steps: 2, batch: 2, candidates: 3, optimizer: {warmupSteps: 0, learningRate: 1e-2}}',
+  'refresh.every=1',
+  // Changes nothing that single precision can hold: what fine-tuning leaves is what it began with.
+  'qa={steps: 1, retrieverBlocks: 10, readerBlocks: 2, readerTokens: 104, devQuestions: 4, optimizer: {warmupSteps: 0, learningRate: 1e-30}}',
+  'model.initial=null',
+];
+
+async function measure(only: string | undefined, more: Partial<AblateOptions> = {}) {
+  try {
+    return await ablate({ run: dir, set: SMALL, engine, json: false, seeds: 1, only, ...more });
+  } finally {
+    releaseLocks();
+  }
+}
+
+const rowRun = (name: string, seed = 1) => runFolder(join(dir, `seed-${seed}`, name));
+function weights(name: string, stage: Stage): Map<string, Buffer> {
+  const file = readSafetensors(openCheckpoint(rowRun(name).checkpoint(stage), 'latest').weights);
+  const values = [...file.tensors].map(([name, tensor]) => {
+    const { buffer, byteOffset, byteLength } = tensor.read();
+    return [name, Buffer.from(buffer.slice(byteOffset, byteOffset + byteLength))] as const;
+  });
+  file.close();
+  return new Map(values);
+}
+/** Whether the tensors that both have and whose names begin so are the same to the bit. */
+function same(a: Map<string, Buffer>, b: Map<string, Buffer>, prefix: string): boolean {
+  const names = [...a.keys()].filter((name) => name.startsWith(prefix) && b.has(name));
+  assert.ok(names.length > 3, prefix);
+  return names.every((name) => a.get(name)!.equals(b.get(name)!));
+}
+
+test('rows are measured one by one, and what is measured stays', async () => {
+  const table = await measure('baseline');
+  assert.deepEqual(
+    table!.rows.map(({ name }) => name),
+    ['baseline'],
+  );
+  const outcome = join(rowRun('baseline').dir, 'outcome.json');
+  const before = statSync(outcome).mtimeMs;
+  const all = await measure('realm, realm-retriever,realm-reader,baseline');
+  assert.equal(statSync(outcome).mtimeMs, before);
+  assert.deepEqual(
+    all!.rows.map(({ name }) => name),
+    ['realm', 'realm-retriever', 'realm-reader', 'baseline'],
+  );
+  assert.deepEqual(all!.rows[3].exactMatch, table!.rows[0].exactMatch);
+  assert.deepEqual(JSON.parse(readFileSync(join(dir, 'ablation', 'table.json'), 'utf8')), all);
+  assert.ok(all!.questions > 10);
+});
+
+test('each row starts from the weights that it is named after', () => {
+  const initial = (() => {
+    const run = rowRun('baseline');
+    const context: Context = { run, config: loadConfig(run.config, []), engine };
+    const corpus = runCorpus(context);
+    const model = emptyModel(context, corpus);
+    firstWeights(context, model, readerTowerShapes(model));
+    corpus.close();
+    return new Map(
+      [...model.params].map(([name, t]) => {
+        const values = t.dataSync() as Float32Array;
+        return [name, Buffer.from(values.slice().buffer)];
+      }),
+    );
+  })();
+  const [ict, pretrained] = [weights('shared', 'ict'), weights('realm', 'pretrain')];
+  assert.ok(!same(ict, pretrained, 'embedder.') && !same(initial, pretrained, 'reader.'));
+  for (const [name, retriever, reader] of [
+    ['realm', pretrained, pretrained],
+    ['realm-retriever', pretrained, initial],
+    ['realm-reader', ict, pretrained],
+    ['baseline', ict, initial],
+  ] as const) {
+    const tuned = weights(name, 'qa');
+    assert.ok(same(tuned, retriever, 'embedder.'), name);
+    assert.ok(same(tuned, reader, 'reader.layer'), name);
+  }
+});
+
+test('each row searches with the index of its own retriever, and recall is that of the retriever', async () => {
+  const index = (name: string) => readManifest(currentIndex(rowRun(name).index)!).weightsSha256;
+  assert.equal(index('realm-retriever'), index('realm'));
+  assert.equal(index('realm-reader'), index('baseline'));
+  assert.notEqual(index('realm'), index('baseline'));
+  const table = await measure(undefined, { only: 'realm' });
+  const recall = (name: string) => table!.rows.find((row) => row.name === name)!.recall5;
+  assert.deepEqual(recall('realm-retriever'), recall('realm'));
+  assert.deepEqual(recall('realm-reader'), recall('baseline'));
+});
+
+test('what rows share is made once', () => {
+  const real = (path: string) => realpathSync(path);
+  for (const name of ['realm', 'realm-retriever', 'realm-reader', 'baseline']) {
+    assert.equal(real(rowRun(name).corpus), real(rowRun('shared').corpus));
+    assert.equal(real(rowRun(name).checkpoint('ict')), real(rowRun('shared').checkpoint('ict')));
+  }
+  for (const name of ['realm-retriever', 'realm-reader'])
+    assert.equal(real(rowRun(name).checkpoint('pretrain')), real(rowRun('realm').checkpoint('pretrain')));
+  assert.ok(!existsSync(rowRun('baseline').checkpoint('pretrain')));
+});
+
+test('a row that is stopped goes on where it was, and ends as one that never was', async () => {
+  const whole = await measure('tokens');
+  const outcome = () => {
+    const { seconds: _, ...rest } = JSON.parse(
+      readFileSync(join(rowRun('tokens').dir, 'outcome.json'), 'utf8'),
+    );
+    return rest;
+  };
+  const [wanted, tuned] = [outcome(), weights('tokens', 'qa')];
+  const pretrained = weights('tokens', 'pretrain');
+  rmSync(rowRun('tokens').dir, { recursive: true });
+  const stop = setInterval(() => {
+    if (!existsSync(rowRun('tokens').metrics('pretrain'))) return;
+    clearInterval(stop); // a second signal would end the process
+    process.emit('SIGTERM');
+  }, 1);
+  assert.equal(await measure('tokens'), undefined);
+  assert.ok(!existsSync(join(rowRun('tokens').dir, 'outcome.json')));
+  const again = await measure('tokens');
+  assert.deepEqual(again, whole);
+  assert.deepEqual(outcome(), wanted);
+  assert.ok(same(weights('tokens', 'pretrain'), pretrained, 'embedder.'));
+  assert.ok(same(weights('tokens', 'qa'), tuned, 'reader.'));
+});
+
+test('another seed has another world; the table has the rows that all seeds have', async () => {
+  const table = await measure('baseline', { seeds: 2 });
+  assert.deepEqual([table!.seeds, table!.rows.map(({ name }) => name)], [2, ['baseline']]);
+  assert.equal(table!.rows[0].exactMatch.bySeed.length, 2);
+  const text = (seed: number) =>
+    readFileSync(join(rowRun('shared', seed).dir, 'data', 'documents.jsonl'), 'utf8');
+  assert.notEqual(text(1), text(2));
+});
+
+test('a mistake is told, and nothing is measured', async () => {
+  await assert.rejects(measure('realm,stail'), /--only realm,stail: no row "stail"; there are realm, /);
+  const before = readFileSync(join(dir, 'config.yaml'), 'utf8');
+  await assert.rejects(
+    measure('realm', { set: [...SMALL, 'pretrain.steps=3'] }),
+    /seed-1\/\w+: was begun with other settings than asked for now; choose another folder with --run/,
+  );
+  assert.equal(readFileSync(join(dir, 'config.yaml'), 'utf8'), before);
+  const own = join(folder, 'documents.jsonl');
+  writeFileSync(own, '{"title": "A", "text": "B."}\n');
+  await assert.rejects(
+    measure('realm', { run: join(folder, 'own'), set: [`data.documents=${own}`] }),
+    /data\.documents names documents of your own; name their questions too/,
+  );
+  writeFileSync(join(rowRun('realm').dir, 'outcome.json'), '{"correct": [true]}');
+  await assert.rejects(measure('realm'), /outcome\.json: does not keep the outcome of a row; remove it/);
+});
