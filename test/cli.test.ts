@@ -56,6 +56,7 @@ test('--help lists every command on stdout and exits 0', async () => {
     'eval',
     'ask',
     'demo',
+    'ablate',
     'doctor',
   ])
     assert.match(out, new RegExp(`^ {2}${command}\\b`, 'm'));

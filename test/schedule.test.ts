@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { loadConfig } from '../src/config.ts';
-import { dueAt, isSchedule, type Schedule, timesDue } from '../src/schedule.ts';
+import { dueAt, everyTimes, isSchedule, type Schedule, timesDue } from '../src/schedule.ts';
 
 /** Steps of 1 to `end` after which something is due. */
 function dues(schedule: Schedule, end: number): number[] {
@@ -49,4 +49,10 @@ test('parts that do not join, go backwards or never come due are no schedule', (
     loadConfig(undefined, ['refresh.every=0-1000:500,1000-:2000']).refresh.every,
     '0-1000:500,1000-:2000',
   );
+});
+
+test('a schedule that is due so many times as rarely keeps its parts', () => {
+  assert.equal(everyTimes(40, 30), 1200);
+  assert.equal(everyTimes('0-6:2,6-:5', 3), '0-6:6,6-:15');
+  assert.deepEqual(dues(everyTimes('0-6:2, 6-:5', 3), 40), [6, 21, 36]);
 });
