@@ -1,0 +1,277 @@
+import { createHash } from 'node:crypto';
+import swagger from '@fastify/swagger';
+import fastify, {
+  type FastifyError,
+  type FastifyInstance,
+  type FastifyReply,
+  type FastifyRequest,
+} from 'fastify';
+import { UserError } from '../errors.ts';
+import { Busy } from './batches.ts';
+import { hostCheck } from './hosts.ts';
+import { NotReady } from './live-asking.ts';
+import { ASKED, FAILURE, questionSchema, STATUS } from './schemas.ts';
+import type { StageStatus } from './status.ts';
+
+export interface Question {
+  question: string;
+  openBook?: { title: string; text: string }[];
+}
+
+/** What the server shows and asks. */
+export interface Served {
+  /** The report as a whole page, and what stands in its `main`. */
+  page(): string;
+  body(): string;
+  /** The script of the page: no other runs there. */
+  script: string;
+  status(): { run: string; stages: StageStatus[]; answers: { ready: boolean; missing?: string } };
+  /** Answers one question in the form of `ASKED`; a `UserError` is the asker's, `NotReady` and `Busy` are not. */
+  ask(question: Question, signal: AbortSignal): Promise<object>;
+  /** Told of failures that are nobody's mistake. */
+  failed(error: unknown): void;
+}
+
+export interface Limits {
+  /** Bytes of a request's body, characters of a question. */
+  body: number;
+  question: number;
+  /** Milliseconds: for the whole of a request to come, for its answer, and for a connection on which nothing moves. */
+  receive: number;
+  answer: number;
+  idle: number;
+  /** Milliseconds for which a report that was drawn is shown again: many readers cost no more than one. */
+  report: number;
+  connections: number;
+}
+
+export const LIMITS: Limits = {
+  body: 16 << 10,
+  question: 1000,
+  receive: 10_000,
+  answer: 30_000,
+  idle: 60_000,
+  report: 5000,
+  connections: 1000,
+};
+
+/** Bytes of a request's first line and headers. */
+const HEADERS = 8 << 10;
+
+/**
+ * The server, not listening yet. It has these routes and no others; no path of a request ever names a file.
+ * @param host the address that it is going to listen at
+ */
+export async function createServer(
+  served: Served,
+  host: string,
+  limits: Limits = LIMITS,
+): Promise<FastifyInstance> {
+  const common = commonHeaders(served.script);
+  const server = fastify({
+    bodyLimit: limits.body,
+    requestTimeout: limits.receive,
+    connectionTimeout: limits.idle,
+    keepAliveTimeout: limits.receive,
+    http: {
+      maxHeaderSize: HEADERS,
+      headersTimeout: limits.receive,
+      connectionsCheckingInterval: Math.min(1000, limits.receive),
+    },
+    ajv: { customOptions: { coerceTypes: false, removeAdditional: false } },
+    frameworkErrors: (error, _request, reply) => {
+      refuse(reply.headers(common), 400, error.message);
+    },
+    clientErrorHandler(error, socket) {
+      if (error.code !== 'ECONNRESET' && socket.writable) socket.end(rawRefusal(error.code));
+    },
+  });
+  server.server.maxConnections = limits.connections;
+  // Without a listener Node closes the connection and says nothing.
+  server.server.on('connect', (_request, socket) => socket.end(rawRefusal('CONNECT')));
+  server.removeContentTypeParser('text/plain');
+
+  const isOurs = hostCheck(host);
+  server.addHook('onRequest', async (request, reply) => {
+    reply.headers(common);
+    if (!isOurs(request.headers.host)) {
+      return refuse(reply, 403, 'this server does not go by that name; ask it by its address');
+    }
+    if (!request.raw.url?.startsWith('/')) return refuse(reply, 400, 'the address is not a path');
+  });
+  let closing = false;
+  server.addHook('preClose', async () => {
+    closing = true;
+  });
+  server.addHook('onSend', async (_request, reply) => {
+    if (closing) reply.header('connection', 'close'); // else a stop waits until the connection is idle for long enough
+  });
+  server.setNotFoundHandler((request, reply) => {
+    const url = request.url.split('?')[0];
+    const allowed = (['GET', 'POST'] as const).filter((method) => server.hasRoute({ method, url }));
+    if (allowed.length === 0) return refuse(reply, 404, 'there is no such page');
+    return refuse(reply.header('allow', allowed.join()), 405, `this takes ${allowed.join()} only`);
+  });
+  server.setErrorHandler((error, request, reply) =>
+    answerError(error as FastifyError, request, reply, served),
+  );
+
+  await server.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'realm serve',
+        description: 'The report of a run, and answers by its model.',
+        version: '0.1.0',
+      },
+    },
+  });
+  routes(server, served, limits);
+  return server;
+}
+
+function routes(server: FastifyInstance, served: Served, limits: Limits): void {
+  const page = keptFor(limits.report, served.page);
+  const body = keptFor(limits.report, served.body);
+  const html = (description: string) => ({
+    200: { description, content: { 'text/html': { schema: { type: 'string' } } } },
+    '4xx': { description: 'refused', ...FAILURE },
+    '5xx': { description: 'failed', ...FAILURE },
+  });
+  const json = (description: string, schema: object) => ({
+    ...html(description),
+    200: { description, ...schema },
+  });
+
+  server.get(
+    '/',
+    { schema: { summary: 'The report, with a box for questions', response: html('a page') } },
+    (_request, reply) => reply.type('text/html; charset=utf-8').send(page()),
+  );
+  server.get(
+    '/report/body',
+    { schema: { summary: "The inside of the report's main element", response: html('part of a page') } },
+    (_request, reply) => reply.type('text/html; charset=utf-8').send(body()),
+  );
+  server.get(
+    '/api/status',
+    { schema: { summary: 'How far the run is', response: json('stages and figures', STATUS) } },
+    async () => served.status(),
+  );
+  server.post<{ Body: Question }>(
+    '/api/ask',
+    {
+      schema: {
+        summary: 'Answer a question',
+        body: questionSchema(limits.question),
+        response: json('answers, best first', ASKED),
+      },
+    },
+    async ({ body: { question, openBook } }, reply) => {
+      if (question.trim() === '') return refuse(reply, 400, 'the question is empty');
+      if (question.includes('\0')) return refuse(reply, 400, 'the question holds a NUL character');
+      return unlessGivenUp(reply, limits.answer, (signal) => served.ask({ question, openBook }, signal));
+    },
+  );
+  server.get(
+    '/openapi.json',
+    {
+      schema: {
+        summary: 'This document',
+        response: json('OpenAPI 3.1', { type: 'object', additionalProperties: true }),
+      },
+    },
+    async () => server.swagger(),
+  );
+}
+
+/**
+ * The result of `work`, unless the asker goes or so many milliseconds pass before: then its signal is aborted. (Fastify's
+ * own `handlerTimeout` and `request.signal` end with the request's body, since Node closes the request there.)
+ */
+async function unlessGivenUp<T>(
+  reply: FastifyReply,
+  milliseconds: number,
+  work: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const giveUp = new AbortController();
+  const late = setTimeout(() => giveUp.abort(new Busy('the answer took too long')), milliseconds);
+  reply.raw.once('close', () => giveUp.abort(new Busy('the asker has gone')));
+  const givenUp = new Promise<never>((_, reject) => {
+    giveUp.signal.addEventListener('abort', () => reject(giveUp.signal.reason));
+  });
+  try {
+    return await Promise.race([work(giveUp.signal), givenUp]);
+  } finally {
+    clearTimeout(late);
+  }
+}
+
+/** What `make` gives, made anew where it is older than so many milliseconds. */
+function keptFor(milliseconds: number, make: () => string): () => string {
+  let made = '';
+  let until = -Infinity;
+  return () => {
+    if (performance.now() >= until) {
+      made = make();
+      until = performance.now() + milliseconds;
+    }
+    return made;
+  };
+}
+
+/** Headers of every response: what a page may load, run and talk to is this server, its one script and no more. */
+function commonHeaders(script: string): Record<string, string> {
+  const policy = [
+    "default-src 'none'",
+    `script-src 'sha256-${createHash('sha256').update(script).digest('base64')}'`,
+    "style-src 'unsafe-inline'", // the charts carry their own
+    'img-src data:',
+    "connect-src 'self'",
+    "form-action 'self'",
+    "base-uri 'none'",
+    "frame-ancestors 'none'",
+  ];
+  return {
+    'content-security-policy': policy.join('; '),
+    'x-content-type-options': 'nosniff',
+    'referrer-policy': 'no-referrer',
+    'cross-origin-resource-policy': 'same-origin',
+    'cross-origin-opener-policy': 'same-origin',
+    'cache-control': 'no-store',
+  };
+}
+
+function refuse(reply: FastifyReply, status: number, error: string): FastifyReply {
+  return reply.code(status).type('application/json; charset=utf-8').send(JSON.stringify({ error }));
+}
+
+function answerError(
+  error: FastifyError,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  served: Served,
+): FastifyReply {
+  if (error instanceof Busy) {
+    return refuse(reply.header('retry-after', '1'), 503, `${error.message}; try again in a moment`);
+  }
+  if (error instanceof NotReady) return refuse(reply, 409, error.message);
+  if (error instanceof UserError) return refuse(reply, request.method === 'POST' ? 400 : 409, error.message);
+  if (error.statusCode && error.statusCode < 500) return refuse(reply, error.statusCode, error.message);
+  served.failed(error);
+  return refuse(reply, 500, 'the server failed; its own output tells how');
+}
+
+/** What Node's HTTP parser gives up on, as a response of its own. */
+const RAW: Record<string, [string, string]> = {
+  CONNECT: ['405 Method Not Allowed', 'this is no proxy'],
+  HPE_HEADER_OVERFLOW: ['431 Request Header Fields Too Large', `headers have more than ${HEADERS} bytes`],
+  HPE_CHUNK_EXTENSIONS_OVERFLOW: ['413 Payload Too Large', 'chunk extensions are too long'],
+  ERR_HTTP_REQUEST_TIMEOUT: ['408 Request Timeout', 'the request took too long to come'],
+};
+
+function rawRefusal(code: string): string {
+  const [status, error] = RAW[code] ?? ['400 Bad Request', 'this is not HTTP/1.1'];
+  const body = JSON.stringify({ error });
+  return `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`;
+}

@@ -1,0 +1,59 @@
+import { after } from 'node:test';
+import { createServer, LIMITS, type Limits, type Served } from '../../src/serve/server.ts';
+
+/** A page's script, and what the fake server was told of failures. */
+export const SCRIPT = 'document.title += "!"';
+
+/** An answer in which the question can be told. */
+export function answerTo(question: string) {
+  return {
+    question,
+    answers: [
+      {
+        answer: question.toUpperCase(),
+        probability: 0.5,
+        retrieval: 0.625,
+        reading: 0.8,
+        title: 'Osk',
+        document: '7',
+        before: 'The river ',
+        after: ' runs.',
+      },
+    ],
+    nullShare: 0.25,
+  };
+}
+
+/** A server that listens at a free port of 127.0.0.1 until the tests of the file are over. */
+export async function fakeServer(changes: Partial<Served> = {}, limits: Partial<Limits> = {}) {
+  const failures: unknown[] = [];
+  const served: Served = {
+    page: () => `<!doctype html><main id="report"></main><script>${SCRIPT}</script>`,
+    body: () => '<h2>Osk</h2>',
+    script: SCRIPT,
+    status: () => ({
+      run: 'osk',
+      stages: [{ stage: 'ict', step: 3, steps: 10, figures: { loss: 1.5 } }],
+      answers: { ready: true },
+    }),
+    ask: async ({ question }) => answerTo(question),
+    failed: (error) => failures.push(error),
+    ...changes,
+  };
+  const server = await createServer(served, '127.0.0.1', { ...LIMITS, ...limits });
+  after(() => {
+    server.server.closeAllConnections();
+    return server.close();
+  });
+  const url = await server.listen({ host: '127.0.0.1', port: 0 });
+  return { server, url, failures };
+}
+
+export function post(url: string, body: unknown, signal?: AbortSignal): Promise<Response> {
+  return fetch(`${url}/api/ask`, {
+    method: 'POST',
+    headers: { 'content-type': 'application/json' },
+    body: JSON.stringify(body),
+    signal,
+  });
+}

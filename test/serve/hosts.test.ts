@@ -1,0 +1,61 @@
+import assert from 'node:assert/strict';
+import { hostname } from 'node:os';
+import { test } from 'node:test';
+import { hostCheck, isLoopback } from '../../src/serve/hosts.ts';
+
+const refused = (host: string, ...headers: (string | undefined)[]) =>
+  headers.filter((header) => !hostCheck(host)(header));
+
+test('a server at loopback goes by loopback names alone, at any port', () => {
+  const good = ['127.0.0.1:8080', 'localhost', 'LocalHost:9000', '[::1]:8080', '127.9.9.9'];
+  assert.deepEqual(refused('127.0.0.1', ...good), []);
+  const bad = [
+    undefined,
+    '',
+    'evil.example',
+    'evil.example:8080',
+    'localhost.evil.example',
+    '127.0.0.1.evil.example',
+    '192.168.1.5',
+    'localhost@evil.example',
+    'evil.example#localhost',
+    'localhost:80:80',
+    'localhost:',
+    '[::1',
+    '[::2]',
+    ' localhost',
+    '127.0.0.1, evil.example',
+    hostname() === 'localhost' ? 'evil' : hostname(),
+  ];
+  assert.deepEqual(refused('127.0.0.1', ...bad), bad);
+});
+
+test('a server at an address or a name goes by that too', () => {
+  assert.deepEqual(refused('192.168.1.5', '192.168.1.5:8080', 'localhost'), []);
+  assert.deepEqual(refused('box.example', 'BOX.example:8080'), []);
+  assert.deepEqual(refused('192.168.1.5', '192.168.1.6', 'box.example'), ['192.168.1.6', 'box.example']);
+});
+
+test('a server at every address goes by all of them and by the name of the machine', () => {
+  for (const host of ['0.0.0.0', '::']) {
+    assert.deepEqual(refused(host, '192.168.1.5:8080', '[fe80::1]:8080', hostname(), 'localhost'), []);
+    assert.deepEqual(refused(host, 'evil.example'), ['evil.example']);
+  }
+});
+
+test('addresses that other machines reach are told from loopback', () => {
+  assert.deepEqual(
+    [
+      '127.0.0.1',
+      '127.1.2.3',
+      '::1',
+      'localhost',
+      '0.0.0.0',
+      '::',
+      '10.0.0.1',
+      '127.evil.example',
+      'box',
+    ].map(isLoopback),
+    [true, true, true, true, false, false, false, false, false],
+  );
+});
