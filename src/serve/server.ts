@@ -75,6 +75,7 @@ export async function createServer(
     keepAliveTimeout: limits.receive,
     http: {
       maxHeaderSize: HEADERS,
+      requireHostHeader: false, // the check below tells more
       headersTimeout: limits.receive,
       connectionsCheckingInterval: Math.min(1000, limits.receive),
     },
@@ -87,14 +88,15 @@ export async function createServer(
     },
   });
   server.server.maxConnections = limits.connections;
-  // Without a listener Node closes the connection and says nothing.
+  // Without these listeners Node ends the connection and does not say why.
   server.server.on('connect', (_request, socket) => socket.end(rawRefusal('CONNECT')));
+  server.server.on('checkExpectation', ({ socket }) => socket.end(rawRefusal('EXPECT')));
   server.removeContentTypeParser('text/plain');
 
   const isOurs = hostCheck(host);
   server.addHook('onRequest', async (request, reply) => {
     reply.headers(common);
-    if (!isOurs(request.headers.host)) {
+    if (request.raw.headersDistinct.host?.length !== 1 || !isOurs(request.headers.host)) {
       return refuse(reply, 403, 'this server does not go by that name; ask it by its address');
     }
     if (!request.raw.url?.startsWith('/')) return refuse(reply, 400, 'the address is not a path');
@@ -265,6 +267,7 @@ function answerError(
 /** What Node's HTTP parser gives up on, as a response of its own. */
 const RAW: Record<string, [string, string]> = {
   CONNECT: ['405 Method Not Allowed', 'this is no proxy'],
+  EXPECT: ['417 Expectation Failed', 'this server expects nothing but 100-continue'],
   HPE_HEADER_OVERFLOW: ['431 Request Header Fields Too Large', `headers have more than ${HEADERS} bytes`],
   HPE_CHUNK_EXTENSIONS_OVERFLOW: ['413 Payload Too Large', 'chunk extensions are too long'],
   ERR_HTTP_REQUEST_TIMEOUT: ['408 Request Timeout', 'the request took too long to come'],
