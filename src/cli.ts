@@ -2,6 +2,7 @@ import { Command, CommanderError, InvalidArgumentError, Option } from 'commander
 import type { CommonOptions, Context } from './commands/context.ts';
 import type { GetOptions } from './commands/data.ts';
 import type { AnswerEvalOptions, EvalOptions } from './commands/eval.ts';
+import type { ServeOptions } from './commands/serve.ts';
 import { systemTrouble, UserError } from './errors.ts';
 import { PROTOCOLS } from './eval/metrics.ts';
 import { releaseLocks } from './lock.ts';
@@ -228,6 +229,21 @@ export async function main(argv: readonly string[]): Promise<number> {
       }
     });
 
+  program
+    .command('serve')
+    .description("a run's report in the browser, kept up to date, with a box for questions")
+    .option('--run <dir>', 'folder of the run', 'runs/default')
+    .option('--host <address>', 'address to listen at; another than this lets others in', '127.0.0.1')
+    .option('--port <n>', 'port to listen at; 0: any that is free', port, 8080)
+    .addOption(engineOption())
+    .option('--threads <n>', 'processor threads to compute with (default: all)', atLeastOne)
+    .option('--json', 'print one JSON document on stdout, all else on stderr', false)
+    .action(async (options: ServeOptions & { json: boolean }) => {
+      const { serve } = await import('./commands/serve.ts');
+      // A signal is the ordinary end of a server, with nothing left undone: 0, where a stage that it cuts short gives 130.
+      await serve(options, (url) => print(options, { url }, [`${options.run} at ${url}; Ctrl-C stops`]));
+    });
+
   command('demo', 'the whole lifecycle on a generated world, in minutes', 'runs/demo').action(
     async (options: CommonOptions) => {
       const { demo, demoLines } = await import('./commands/demo.ts');
@@ -384,13 +400,15 @@ function withCommonOptions(command: Command, run: string): Command {
     .option('--set <path=value>', 'change one setting; repeatable', collect, [])
     .option('--run <dir>', 'folder of the run', run)
     .option('--seed <n>', 'seed of everything random', wholeNumber)
-    .addOption(
-      new Option('--engine <name>', 'what computes')
-        .choices(['auto', 'tensorflow', 'webgpu', 'wasm', 'cpu'])
-        .default('auto'),
-    )
+    .addOption(engineOption())
     .option('--threads <n>', 'processor threads to compute with (default: all)', atLeastOne)
     .option('--json', 'print one JSON document on stdout, all else on stderr', false);
+}
+
+function engineOption(): Option {
+  return new Option('--engine <name>', 'what computes')
+    .choices(['auto', 'tensorflow', 'webgpu', 'wasm', 'cpu'])
+    .default('auto');
 }
 
 function checkpoint(value: string): Which | 'none' {
@@ -404,6 +422,12 @@ function wholeNumber(value: string): number {
   const n = Number(value);
   if (!/^\d+$/.test(value) || !Number.isSafeInteger(n))
     throw new InvalidArgumentError('expected a whole number');
+  return n;
+}
+
+function port(value: string): number {
+  const n = wholeNumber(value);
+  if (n > 65_535) throw new InvalidArgumentError('expected 0 to 65535');
   return n;
 }
 

@@ -1,7 +1,6 @@
-import { statSync } from 'node:fs';
-import { join } from 'node:path';
 import { UserError } from '../errors.ts';
 import type { Run } from '../run.ts';
+import { modelStamp } from './stamps.ts';
 
 /** The run cannot answer yet, for the reason that the message tells. */
 export class NotReady extends Error {
@@ -42,7 +41,7 @@ export function liveAsking<T extends Opened>(
   let tried = -Infinity;
 
   const renew = async (): Promise<void> => {
-    const now = stampOf(run);
+    const now = modelStamp(run);
     if (now === stamp && (failure === undefined || performance.now() - tried < TRY_EVERY)) return;
     try {
       const next = await open();
@@ -75,21 +74,4 @@ export function liveAsking<T extends Opened>(
       opened = undefined;
     },
   };
-}
-
-/** Tells a run folder from the same one later with other weights, another index or other settings. */
-function stampOf(run: Run): string {
-  const stages = (['ict', 'pretrain', 'qa', 'closed-book'] as const).map((stage) => run.checkpoint(stage));
-  const files = [
-    run.config,
-    join(run.corpus, 'manifest.json'),
-    join(run.index, 'current'),
-    ...stages.flatMap((root) => [join(root, 'latest'), join(root, 'best')]),
-  ];
-  return files
-    .map((file) => {
-      const stat = statSync(file, { throwIfNoEntry: false });
-      return stat ? `${stat.ino} ${stat.mtimeMs}` : '-';
-    })
-    .join();
 }

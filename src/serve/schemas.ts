@@ -61,6 +61,7 @@ export const ASKED = {
       },
     },
     nullShare: { ...share, description: 'of the null document' },
+    cut: { type: 'boolean', description: 'true where the question was too long: its end was not read' },
     retrievalUtility: {
       type: 'number',
       description: 'log p(y|z,x) - log p(y|null document,x) of the answer, nats',

@@ -23,8 +23,11 @@ export interface Served {
   /** The report as a whole page, and what stands in its `main`. */
   page(): string;
   body(): string;
-  /** The script of the page: no other runs there. */
+  /** Other than before where the report may be. */
+  stamp(): string;
+  /** The page's script and style, as they stand between their tags: no others count there. */
   script: string;
+  style: string;
   status(): { run: string; stages: StageStatus[]; answers: { ready: boolean; missing?: string } };
   /** Answers one question in the form of `ASKED`; a `UserError` is the asker's, `NotReady` and `Busy` are not. */
   ask(question: Question, signal: AbortSignal): Promise<object>;
@@ -40,7 +43,7 @@ export interface Limits {
   receive: number;
   answer: number;
   idle: number;
-  /** Milliseconds for which a report that was drawn is shown again: many readers cost no more than one. */
+  /** Milliseconds between two drawings of a report, whose records may change all the time. */
   report: number;
   connections: number;
 }
@@ -67,7 +70,7 @@ export async function createServer(
   host: string,
   limits: Limits = LIMITS,
 ): Promise<FastifyInstance> {
-  const common = commonHeaders(served.script);
+  const common = commonHeaders(served);
   const server = fastify({
     bodyLimit: limits.body,
     requestTimeout: limits.receive,
@@ -133,8 +136,8 @@ export async function createServer(
 }
 
 function routes(server: FastifyInstance, served: Served, limits: Limits): void {
-  const page = keptFor(limits.report, served.page);
-  const body = keptFor(limits.report, served.body);
+  const page = kept(served.page, served.stamp, limits.report);
+  const body = kept(served.body, served.stamp, limits.report);
   const html = (description: string) => ({
     200: { description, content: { 'text/html': { schema: { type: 'string' } } } },
     '4xx': { description: 'refused', ...FAILURE },
@@ -209,25 +212,28 @@ async function unlessGivenUp<T>(
   }
 }
 
-/** What `make` gives, made anew where it is older than so many milliseconds. */
-function keptFor(milliseconds: number, make: () => string): () => string {
+/** What `make` gives, made anew where the stamp is another, but not within so many milliseconds. */
+function kept(make: () => string, stamp: () => string, milliseconds: number): () => string {
   let made = '';
+  let of: string | undefined;
   let until = -Infinity;
   return () => {
-    if (performance.now() >= until) {
-      made = make();
-      until = performance.now() + milliseconds;
-    }
+    if (performance.now() < until) return made;
+    const now = stamp();
+    if (now !== of) made = make();
+    of = now;
+    until = performance.now() + milliseconds;
     return made;
   };
 }
 
-/** Headers of every response: what a page may load, run and talk to is this server, its one script and no more. */
-function commonHeaders(script: string): Record<string, string> {
+/** Headers of every response: what a page may load, run and talk to is this server, its own script and style and no more. */
+function commonHeaders({ script, style }: Served): Record<string, string> {
+  const hash = (text: string) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
   const policy = [
     "default-src 'none'",
-    `script-src 'sha256-${createHash('sha256').update(script).digest('base64')}'`,
-    "style-src 'unsafe-inline'", // the charts carry their own
+    `script-src ${hash(script)}`,
+    `style-src ${hash(style)}`,
     'img-src data:',
     "connect-src 'self'",
     "form-action 'self'",

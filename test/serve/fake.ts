@@ -1,8 +1,8 @@
 import { after } from 'node:test';
 import { createServer, LIMITS, type Limits, type Served } from '../../src/serve/server.ts';
 
-/** A page's script, and what the fake server was told of failures. */
 export const SCRIPT = 'document.title += "!"';
+export const STYLE = 'p { margin: 0 }';
 
 /** An answer in which the question can be told. */
 export function answerTo(question: string) {
@@ -24,13 +24,15 @@ export function answerTo(question: string) {
   };
 }
 
-/** A server that listens at a free port of 127.0.0.1 until the tests of the file are over. */
+/** A server, and what it was told of failures, that listens at a free port of 127.0.0.1 until the tests of the file are over. */
 export async function fakeServer(changes: Partial<Served> = {}, limits: Partial<Limits> = {}) {
   const failures: unknown[] = [];
   const served: Served = {
-    page: () => `<!doctype html><main id="report"></main><script>${SCRIPT}</script>`,
+    page: () => `<!doctype html><style>${STYLE}</style><main id="report"></main><script>${SCRIPT}</script>`,
     body: () => '<h2>Osk</h2>',
+    stamp: () => '1',
     script: SCRIPT,
+    style: STYLE,
     status: () => ({
       run: 'osk',
       stages: [{ stage: 'ict', step: 3, steps: 10, figures: { loss: 1.5 } }],

@@ -7,7 +7,7 @@ import * as z from 'zod';
 import { UserError } from '../../src/errors.ts';
 import { Busy } from '../../src/serve/batches.ts';
 import { NotReady } from '../../src/serve/live-asking.ts';
-import { answerTo, fakeServer, post, SCRIPT } from './fake.ts';
+import { answerTo, fakeServer, post, SCRIPT, STYLE } from './fake.ts';
 
 const ROUTES = {
   '/': ['get'],
@@ -70,13 +70,14 @@ test('a question is answered whole, and its documents are handed on', async () =
 
 test('every response keeps the page to its own script and server', async () => {
   const { url } = await fakeServer();
-  const hash = createHash('sha256').update(SCRIPT).digest('base64');
+  const hash = (text: string) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
   for (const path of ['/', '/report/body', '/api/status', '/nowhere', '/%ff']) {
     const { headers } = await fetch(url + path);
     const policy = headers.get('content-security-policy')!;
     assert.match(policy, /default-src 'none'/, path);
     assert.match(policy, /frame-ancestors 'none'/);
-    assert.equal(/script-src ([^;]*)/.exec(policy)?.[1], `'sha256-${hash}'`);
+    assert.equal(/script-src ([^;]*)/.exec(policy)?.[1], hash(SCRIPT));
+    assert.equal(/style-src ([^;]*)/.exec(policy)?.[1], hash(STYLE));
     assert.equal(headers.get('x-content-type-options'), 'nosniff');
     assert.equal(headers.get('access-control-allow-origin'), null);
   }
@@ -182,12 +183,17 @@ test('who sends a request too slowly is cut off, headers or body, and so is who 
     assert.ok(milliseconds < 3000, `${milliseconds} ms`);
 });
 
-test('a report is drawn once for many readers', async () => {
+test('a report is drawn anew when its records have changed, and once in a while at most', async () => {
   let drawn = 0;
-  const { url } = await fakeServer({ body: () => `<p>${++drawn}</p>` }, { report: 150 });
+  let stamp = 'a';
+  const { url } = await fakeServer({ body: () => `<p>${++drawn}</p>`, stamp: () => stamp }, { report: 1000 });
   const read = async () => (await fetch(`${url}/report/body`)).text();
-  assert.deepEqual(await Promise.all([read(), read(), read()]), ['<p>1</p>', '<p>1</p>', '<p>1</p>']);
-  await sleep(200);
+  assert.deepEqual(await Promise.all([read(), read()]), ['<p>1</p>', '<p>1</p>']);
+  stamp = 'b';
+  assert.equal(await read(), '<p>1</p>');
+  await sleep(1100);
+  assert.equal(await read(), '<p>2</p>');
+  await sleep(1100);
   assert.equal(await read(), '<p>2</p>');
 });
 

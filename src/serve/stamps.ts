@@ -1,0 +1,46 @@
+import { readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { errorCode } from '../errors.ts';
+import type { Run, Stage } from '../run.ts';
+
+// A stamp tells a run folder from the same one later, by inode, length and time of its files: nothing of them is read.
+
+const STAGES = ['ict', 'pretrain', 'qa', 'closed-book'] as const satisfies readonly Stage[];
+
+/** Changes with what answers come from: weights, index, corpus and settings. */
+export function modelStamp(run: Run): string {
+  return stamp([
+    run.config,
+    join(run.corpus, 'manifest.json'),
+    join(run.index, 'current'),
+    ...STAGES.flatMap((stage) => ['latest', 'best'].map((name) => join(run.checkpoint(stage), name))),
+  ]);
+}
+
+/** Changes with what a report is drawn from: the run's records. */
+export function recordsStamp(run: Run): string {
+  const folders = [run.dir, join(run.dir, 'metrics'), join(run.dir, 'ablation')];
+  const records = folders.flatMap((folder) => filesOf(folder).map((name) => join(folder, name)));
+  return stamp([...records, ...STAGES.map((stage) => join(run.checkpoint(stage), 'latest'))]);
+}
+
+function stamp(paths: string[]): string {
+  return paths
+    .map((path) => {
+      const stat = statSync(path, { throwIfNoEntry: false });
+      return stat ? `${stat.ino} ${stat.size} ${stat.mtimeMs}` : '-';
+    })
+    .join();
+}
+
+function filesOf(folder: string): string[] {
+  try {
+    return readdirSync(folder, { withFileTypes: true })
+      .filter((entry) => entry.isFile())
+      .map(({ name }) => name)
+      .sort();
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return [];
+    throw error;
+  }
+}
