@@ -37,8 +37,13 @@ export async function serve(options: ServeOptions, started: (url: string) => voi
     throw new UserError(`${run.config}: is missing, so there is no run to serve; name its folder with --run`);
   }
   loadConfig(run.config, []);
-  const engine = await announceEngine(options);
-  const live = liveAsking(run, () => openAsking({ run, config: loadConfig(run.config, []), engine }), say);
+  let starting: ReturnType<typeof announceEngine> | undefined;
+  const engine = () => (starting ??= announceEngine(options));
+  const live = liveAsking(
+    run,
+    async () => openAsking({ run, config: loadConfig(run.config, []), engine: await engine() }),
+    say,
+  );
   const questions = inBatches(
     async (batch: Question[]) => {
       const asking = await live.get();
@@ -70,15 +75,20 @@ export async function serve(options: ServeOptions, started: (url: string) => voi
     options.host,
   );
   const stop = stopSignal();
-  started(await listen(server, options));
-  if (!isLoopback(options.host)) {
-    say(
-      `warning: whoever can reach ${options.host} can read this run's report and ask its model; there is no password`,
-    );
+  const url = await listen(server, options);
+  try {
+    await engine();
+    started(url);
+    if (!isLoopback(options.host)) {
+      say(
+        `warning: whoever can reach ${options.host} can read this run's report and ask its model; there is no password`,
+      );
+    }
+    await stop;
+  } finally {
+    await close(server);
+    await live.close();
   }
-  await stop;
-  await close(server);
-  await live.close();
 }
 
 async function listen(server: FastifyInstance, { host, port }: ServeOptions): Promise<string> {

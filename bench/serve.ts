@@ -1,0 +1,118 @@
+// npm run bench:serve -- --run RUN: a fine-tuned run served by a process of its own and asked its test questions, cycled,
+// by 32 connections at once over loopback; every answer is compared with that of the question asked alone before.
+import { spawn } from 'node:child_process';
+import { readFileSync } from 'node:fs';
+import { Agent, request } from 'node:http';
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { loadConfig } from '../src/config.ts';
+import { readQuestions } from '../src/corpus/qa.ts';
+import { runFolder } from '../src/run.ts';
+import { difference } from '../test/support/asked.ts';
+
+const { values: options } = parseArgs({
+  options: {
+    run: { type: 'string', default: 'runs/demo' },
+    questions: { type: 'string', default: '10000' },
+    concurrency: { type: 'string', default: '32' },
+  },
+});
+/** Of a share of 1 or a nat: what two orders of summing make at most. */
+const ROUNDING = 1e-3;
+
+const total = Number(options.questions);
+const concurrency = Number(options.concurrency);
+
+const { data } = loadConfig(runFolder(options.run).config, []);
+const file = data.test ?? data.dev;
+if (file === null) throw new Error(`${options.run}: its settings name no file of test questions`);
+const questions = (await readQuestions(file, data.answers)).map(({ question }) => question);
+
+const server = spawn(
+  process.execPath,
+  [join(import.meta.dirname, '../bin/realm'), 'serve', '--run', options.run, '--port', '0', '--json'],
+  { stdio: ['ignore', 'pipe', 'inherit'] },
+);
+const ended = new Promise<number | null>((resolve) => server.on('close', resolve));
+try {
+  const url = await new Promise<string>((resolve, reject) => {
+    server.stdout.once('data', (line) => resolve(`${JSON.parse(line).url}api/ask`));
+    void ended.then((code) => reject(new Error(`the server ended with code ${code}`)));
+  });
+  const agent = new Agent({ keepAlive: true, maxSockets: concurrency });
+
+  const alone: string[] = [];
+  for (const question of questions) alone.push((await ask(url, agent, question)).body);
+  const first = JSON.parse(alone[0]);
+  console.log(
+    `${questions.length} questions on ${availableParallelism()} cores; "${first.question}": ${first.answers[0].answer}`,
+  );
+
+  const milliseconds: number[] = [];
+  const failures: string[] = [];
+  let differ = 0;
+  let next = 0;
+  const began = performance.now();
+  const asker = async () => {
+    while (next < total) {
+      const n = next++ % questions.length;
+      const sent = performance.now();
+      const { status, body } = await ask(url, agent, questions[n]).catch((error) => ({
+        status: 0,
+        body: `${error}`,
+      }));
+      milliseconds.push(performance.now() - sent);
+      const apart = status === 200 ? difference(JSON.parse(body), alone[n]) : Number.POSITIVE_INFINITY;
+      if (apart > ROUNDING) failures.push(`"${questions[n]}" gave ${status} ${body}`);
+      else differ = Math.max(differ, apart);
+    }
+  };
+  await Promise.all(Array.from({ length: concurrency }, asker));
+  const seconds = (performance.now() - began) / 1000;
+
+  milliseconds.sort((a, b) => a - b);
+  const at = (share: number) => `${milliseconds[Math.ceil(share * milliseconds.length) - 1].toFixed(1)} ms`;
+  console.log(`answered    ${milliseconds.length} by ${concurrency} at once in ${seconds.toFixed(1)} s`);
+  console.log(`a second    ${(milliseconds.length / seconds).toFixed(0)}`);
+  console.log(`took        p50 ${at(0.5)}, p95 ${at(0.95)}, p99 ${at(0.99)}, longest ${at(1)}`);
+  console.log(`peak RSS    ${peakMemory(server.pid!)}`);
+  console.log(
+    `answers as asked alone but ${failures.length}; their shares differ by ${differ.toExponential(1)} at most`,
+  );
+  for (const failure of failures.slice(0, 5)) console.log(`  ${failure.slice(0, 300)}`);
+  if (failures.length > 0) process.exitCode = 1;
+  agent.destroy();
+} finally {
+  server.kill('SIGTERM');
+  const code = await ended;
+  if (code !== 0) {
+    console.log(`the server ended with code ${code}`);
+    process.exitCode = 1;
+  }
+}
+
+function ask(url: string, agent: Agent, question: string): Promise<{ status: number; body: string }> {
+  return new Promise((resolve, reject) => {
+    const body = JSON.stringify({ question });
+    const headers = { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) };
+    const sent = request(url, { method: 'POST', agent, headers }, (response) => {
+      let text = '';
+      response.setEncoding('utf8').on('data', (piece) => (text += piece));
+      response.on('end', () => resolve({ status: response.statusCode!, body: text }));
+      response.on('error', reject);
+    });
+    sent.on('error', reject);
+    sent.end(body);
+  });
+}
+
+/** Of a process that is still there, where Linux tells it. */
+function peakMemory(pid: number): string {
+  try {
+    const [, kilobytes] = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
+    return `${(Number(kilobytes) / 1024).toFixed(0)} MiB`;
+  } catch {
+    return 'unknown';
+  }
+}

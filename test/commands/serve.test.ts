@@ -1,0 +1,154 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { readdirSync, statSync } from 'node:fs';
+import { createServer } from 'node:net';
+import { basename, join } from 'node:path';
+import { after, before, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { Context } from '../../src/commands/context.ts';
+import { finetuneQa } from '../../src/commands/finetune-qa.ts';
+import { ictWarmup } from '../../src/commands/ict-warmup.ts';
+import { prepareCorpus } from '../../src/commands/prepare.ts';
+import { type Asked, openAsking } from '../../src/eval/asking.ts';
+import { releaseLocks } from '../../src/lock.ts';
+import { lockRun, runConfig, runFolder } from '../../src/run.ts';
+import { generateWorld, writeWorld } from '../../src/world/world.ts';
+import { difference } from '../support/asked.ts';
+import { startTestEngine } from '../support/engine.ts';
+import { TINY, temporaryFolder } from '../support/tiny.ts';
+
+const REALM = join(import.meta.dirname, '../../bin/realm');
+const ENGINE = process.env.REALM_ENGINE ?? 'auto';
+
+const folder = temporaryFolder('serve');
+const run = runFolder(join(folder, 'run'));
+const world = generateWorld({ seed: 1, documents: 40, heldOut: 0.2 });
+let context: Context;
+
+/** The run with settings changed, as another command would open it. */
+const open = (...set: string[]): Context => ({ ...context, config: runConfig(run, { set }) });
+
+before(async () => {
+  const { name: engine } = await startTestEngine();
+  writeWorld(world, folder);
+  const set = [
+    ...TINY,
+    `data.documents=${join(folder, 'documents.jsonl')}`,
+    `data.train=${join(folder, 'questions.train.jsonl')}`,
+    'ict={steps: 2, batch: 8, optimizer: {warmupSteps: 0, learningRate: 1e-2}}',
+    'qa={steps: 2, retrieverBlocks: 10, readerBlocks: 2, readerTokens: 104, optimizer: {warmupSteps: 0, learningRate: 1e-2}}',
+    'train.logEvery=1',
+  ];
+  context = { run, config: runConfig(run, { set }), engine };
+  lockRun(run, 'finetune-qa');
+  await prepareCorpus(run, context.config);
+  await ictWarmup(context);
+});
+after(releaseLocks);
+
+function start(...args: string[]) {
+  const child = spawn(process.execPath, [REALM, 'serve', '--engine', ENGINE, '--json', ...args]);
+  after(() => child.kill('SIGKILL'));
+  let out = '';
+  let err = '';
+  child.stderr.setEncoding('utf8').on('data', (piece) => (err += piece));
+  const end = new Promise<{ code: number | null; err: string }>((resolve) =>
+    child.on('close', (code) => resolve({ code, err })),
+  );
+  const url = new Promise<string>((resolve, reject) => {
+    child.stdout.setEncoding('utf8').on('data', (piece) => {
+      out += piece;
+      if (out.endsWith('\n')) resolve(JSON.parse(out).url);
+    });
+    void end.then(() => reject(new Error(err)));
+  });
+  url.catch(() => {});
+  return { child, url, end };
+}
+
+/** Every file of the run with its length and time of change, but for the notes of what was compared with its SHA-256. */
+function files(): string[] {
+  const names = (readdirSync(run.dir, { recursive: true }) as string[]).sort();
+  return names.flatMap((name) => {
+    const stat = statSync(join(run.dir, name));
+    if (!stat.isFile() || basename(name) === 'verified.json') return [];
+    return [`${name} ${stat.size} ${stat.mtimeMs} ${stat.ctimeMs}`];
+  });
+}
+
+test('a run at work is served: its report at once, answers from when it is fine-tuned, and newer ones after', async () => {
+  const { child, url: at, end } = start('--run', run.dir, '--port', '0');
+  const url = await at;
+  const post = (question: string) =>
+    fetch(`${url}api/ask`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ question }),
+    });
+  const untilReady = async (accept: (asked: Asked) => boolean = () => true) => {
+    for (let tries = 0; tries < 200; tries++) {
+      const response = await post('Who wrote it?');
+      if (response.status === 200 && accept((await response.json()) as Asked)) return;
+      await sleep(200);
+    }
+    assert.fail('no answer came');
+  };
+
+  const page = await fetch(url);
+  assert.equal(page.status, 200);
+  assert.match(await page.text(), /<section id="ask"[\s\S]*<main id="report">/);
+  const early = await post('Who wrote it?');
+  assert.equal(early.status, 409);
+  assert.match(((await early.json()) as { error: string }).error, /run "realm finetune-qa --run/);
+
+  await finetuneQa(context);
+  await untilReady();
+  const before = files();
+  const questions = world.train.slice(0, 60).map(({ question }) => question);
+  const asking = await openAsking(context);
+  const alone: Asked[] = [];
+  for (const question of questions) alone.push(...(await asking.ask([question])));
+  await asking.close();
+  const together = await Promise.all(questions.map(async (q) => (await post(q)).json()));
+  for (const [i, answer] of together.entries()) {
+    assert.ok(difference(answer, alone[i]) < 1e-4, JSON.stringify([answer, alone[i]]));
+  }
+  assert.deepEqual(files(), before, 'serving and asking change nothing in the run folder');
+
+  await finetuneQa(open('qa.steps=6'));
+  const newer = await openAsking(open());
+  const [expected] = await newer.ask(['Who wrote it?']);
+  await newer.close();
+  await untilReady((asked) => difference(asked, expected) < 1e-4);
+
+  child.kill('SIGTERM');
+  const { code, err } = await end;
+  assert.equal(code, 0, err);
+  assert.match(err, /a new model or index is in use/);
+});
+
+test('a folder without a run, and a port in use, are refused in a sentence', async () => {
+  const nowhere = await start('--run', join(folder, 'nowhere')).end;
+  assert.equal(nowhere.code, 2);
+  assert.match(
+    nowhere.err,
+    /config\.yaml: is missing, so there is no run to serve; name its folder with --run/,
+  );
+  const taken = createServer().listen(0, '127.0.0.1');
+  await new Promise((resolve) => taken.once('listening', resolve));
+  const { port } = taken.address() as { port: number };
+  const busy = await start('--run', run.dir, '--port', String(port)).end;
+  taken.close();
+  assert.equal(busy.code, 2);
+  assert.match(busy.err, /is in use by another program; choose another with --port/);
+});
+
+test('who listens to others is told so, and Ctrl-C ends it at once', async () => {
+  const { child, url, end } = start('--run', run.dir, '--port', '0', '--host', '0.0.0.0');
+  const { port } = new URL(await url);
+  assert.equal((await fetch(`http://localhost:${port}/api/status`)).status, 200);
+  child.kill('SIGINT');
+  const { code, err } = await end;
+  assert.equal(code, 0);
+  assert.match(err, /warning: whoever can reach 0\.0\.0\.0 can read this run's report and ask its model/);
+});
