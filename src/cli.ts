@@ -265,7 +265,11 @@ export async function main(argv: readonly string[]): Promise<number> {
       if (table === undefined) {
         exitCode = 130;
         print(options, { stopped: true }, ['stopped and saved; the same command goes on from here']);
-      } else print(options, table, ablationLines(table));
+        return;
+      }
+      const { report } = await import('./commands/report.ts');
+      const { file } = report([options.run]); // the figure
+      print(options, table, [...ablationLines(table), '', `figure: ${file}`]);
     });
 
   command(
