@@ -91,6 +91,16 @@ for (const [what, args, message] of [
     /^error: .*Allowed choices are ict, pretrain/,
   ],
   ['an engine that is none', ['ict-warmup', '--engine', 'gpu'], /^error: .*Allowed choices are auto/],
+  [
+    'a file of predictions beside what a model retrieves',
+    ['eval', 'exact-match', '--predictions', 'p.jsonl', '--to', 'x.json'],
+    /^error: .*'--predictions <file>' cannot be used with option '--to <file>'/,
+  ],
+  [
+    'a protocol that is none',
+    ['eval', 'exact-match', '--protocol', 'squad'],
+    /^error: .*Allowed choices are orqa, dpr, drqa, hf/,
+  ],
   ['a seed that is no number', ['prepare', '--seed', 'x'], /^error: .*'--seed <n>'.*whole number/],
   ['a seed in hexadecimal', ['prepare', '--seed', '0x10'], /^error: .*'--seed <n>'.*whole number/],
   ['an empty seed', ['prepare', '--seed='], /^error: .*'--seed <n>'.*whole number/],
@@ -108,6 +118,16 @@ for (const [what, args, message] of [
   ['a configuration that is not there', ['prepare', '--config', 'none.yaml'], /none\.yaml: no such/],
   ['settings to estimate that are not there', ['doctor', '--config', 'none.yaml'], /none\.yaml: no such/],
   ['a run to estimate that is not there', ['doctor'], /no such settings.*--config/],
+  [
+    'a TREC run without questions',
+    ['eval', 'recall', '--retrieved', 'x.trec'],
+    /x\.trec: a TREC run tells no questions; name them with --questions/,
+  ],
+  [
+    'predictions that are not there',
+    ['eval', 'f1', '--predictions', 'none.jsonl'],
+    /none\.jsonl: no such file; give the path of a JSONL file of predictions/,
+  ],
   ['no documents', ['prepare'], /data\.documents names no file/],
   ['documents that are not there', ['prepare', '--set', 'data.documents=none.jsonl'], /none\.jsonl: no such/],
   [
@@ -211,4 +231,28 @@ test('a signal while training saves, exits 130 and says so; the same command goe
     lines(),
     lines().map((_, i) => i + 1),
   );
+});
+
+test('predictions of another system are scored without a run, as a table and as JSON', async () => {
+  const questions = join(root, 'asked.jsonl');
+  const predictions = join(root, 'predicted.jsonl');
+  const asked = ['who was it', 'when was it', 'is it so'];
+  const file = (lines: object[]) => lines.map((line) => `${JSON.stringify(line)}\n`).join('');
+  writeFileSync(questions, file(asked.map((question, i) => ({ question, answer: [`Answer ${i}`] }))));
+  writeFileSync(
+    predictions,
+    file(asked.slice(0, 2).map((question) => ({ question, prediction: 'the answer 0' }))),
+  );
+  const args = ['eval', 'exact-match', '--predictions', predictions, '--questions', questions];
+  const { code, out, err } = await realm(...args);
+  assert.deepEqual(
+    [code, err],
+    [0, `${predictions}: has no prediction for 1 questions, which count as wrong\n`],
+  );
+  assert.match(out, /^exact match, text +33\.3 % {2}\(0\.0 to 100\.0\)$/m);
+  assert.match(out, /^F1 +50\.0 %/m); // "answer 0" and "answer 1" share one of two words
+  assert.match(out, /^ {2}who +1 +100\.0 %/m);
+  const json = JSON.parse((await realm(...args, '--json')).out);
+  assert.equal(json.figures.exactMatch.value, 1 / 3);
+  assert.equal(existsSync(join(root, 'runs')), false, 'no run folder is made');
 });

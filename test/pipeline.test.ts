@@ -7,7 +7,13 @@ import { ask } from '../src/commands/ask.ts';
 import { buildRunIndex } from '../src/commands/build-index.ts';
 import { closedBook } from '../src/commands/closed-book.ts';
 import { type Context, emptyModel, firstWeights, stageWeights } from '../src/commands/context.ts';
-import { evalExactMatch, evalRecall } from '../src/commands/eval.ts';
+import {
+  evalExactMatch,
+  evalMasked,
+  evalRecall,
+  scorePredictions,
+  scoreRetrieved,
+} from '../src/commands/eval.ts';
 import { exportRealm } from '../src/commands/export.ts';
 import { finetuneQa } from '../src/commands/finetune-qa.ts';
 import { ictWarmup } from '../src/commands/ict-warmup.ts';
@@ -18,6 +24,7 @@ import type { AskAnswer } from '../src/eval/asking.ts';
 import type { Recall } from '../src/eval/evaluate.ts';
 import { hasAnswer } from '../src/eval/has-answer.ts';
 import { exactMatch } from '../src/eval/metrics.ts';
+import type { Comparison, Interval } from '../src/eval/statistics.ts';
 import { readBlockRecords } from '../src/formats/block-records.ts';
 import { blockSequences, embedAll, querySequences, type Sequences } from '../src/model/embedder.ts';
 import { exportBert } from '../src/model/export-bert.ts';
@@ -152,6 +159,8 @@ async function recallByHand(context: Context): Promise<Recall> {
 }
 
 let main: Context;
+/** Figures of retrieval. */
+const KEPT = ['recall@1', 'recall@5', 'recall@20', 'recall@100', 'mrr'];
 
 test('texts become a corpus, a retriever and an index', async () => {
   main = begin('main');
@@ -179,6 +188,11 @@ test('recall is measured with the index at hand, beside BM25', async () => {
   const { questions, recall, bm25 } = await evalRecall(main, 'ict');
   assert.equal(questions, lines(join(data, 'questions.test.jsonl')).length);
   assert.deepEqual(recall, await recallByHand(main));
+  const [logged] = lines(run.evaluations);
+  assert.deepEqual(
+    [logged.metric, logged.stage, logged.questions, logged.protocol, logged.figures['recall@5'].value],
+    ['recall', 'ict', questions, 'dpr', recall[5]],
+  );
   assert.ok(bm25![5] > 0.5, 'questions of this world name what they ask of');
   assert.equal(
     readManifest(currentIndex(run.index)!).createdAt,
@@ -208,7 +222,9 @@ test('pretraining takes up a new index every second step', async () => {
   // The index of the last refresh is that of the weights left: nothing is embedded again.
   const { createdAt, step } = readManifest(currentIndex(run.index)!);
   assert.equal(step, STEPS);
-  await evalRecall(main, 'pretrain');
+  const { baselines } = await evalRecall(main, 'pretrain');
+  const ict = lines(run.evaluations)[0].figures;
+  assert.deepEqual(baselines.ict, Object.fromEntries(KEPT.map((name) => [name, ict[name]])));
   assert.equal(readManifest(currentIndex(run.index)!).createdAt, createdAt);
   const indexes = readdirSync(run.index).filter((name) => name.startsWith('step-'));
   assert.equal(indexes.length, config.refresh.keepIndexes);
@@ -283,6 +299,56 @@ test('the closed-book baseline trains and answers without documents', async () =
   assert.equal(result.questions, lines(join(data, 'questions.test.jsonl')).length);
   assert.ok(result.exactMatch >= 0 && result.exactMatch <= 1);
   assert.equal(lines(run.metrics('closed-book')).length, 2);
+  const { figures } = await evalExactMatch(main);
+  assert.equal((figures.closedBook as Interval).value, result.exactMatch);
+});
+
+test('what was predicted and retrieved is scored again from the files, and compared', async () => {
+  const { run } = main;
+  const to = join(root, 'retrieved.trec');
+  const { exactMatch, recall, against, seen } = await evalExactMatch(main, {
+    to,
+    format: 'trec',
+    against: run.dir,
+  });
+  const rest = ({ difference, better, worse, pValue }: Comparison) => [
+    difference.value,
+    better,
+    worse,
+    pValue,
+  ];
+  assert.deepEqual(rest(against!), [0, 0, 0, 1]);
+  const asked = lines(join(data, 'questions.test.jsonl'));
+  assert.equal(
+    seen!.reduce((sum, part) => sum + part.questions, 0),
+    asked.length,
+  );
+  const again = await scorePredictions(run.predictions);
+  assert.equal((again.figures.exactMatch as Interval).value, exactMatch);
+  const questions = join(data, 'questions.test.jsonl');
+  const retrieved = await scoreRetrieved(to, run.dir, { questions });
+  const { 100: _, ...within } = recall; // the corpus has fewer blocks
+  assert.deepEqual(retrieved.recall, within);
+});
+
+test('perplexity through retrieval, of sentences that pretraining has not come to', async () => {
+  const { run, config } = main;
+  const corpus = openCorpus(run.corpus);
+  const left = corpus.sentences.count - STEPS * config.pretrain.batch;
+  corpus.close();
+  const perplexity = await evalMasked(main, 'perplexity');
+  assert.deepEqual([perplexity.questions, perplexity.heldOut], [Math.min(left, 1000), true]);
+  const { figures } = await evalMasked(main, 'utility', join(data, 'sentences.jsonl'));
+  assert.ok(Number.isFinite((figures.retrievalUtility as Interval).value));
+  assert.deepEqual(
+    lines(run.evaluations)
+      .slice(-2)
+      .map(({ metric, stage }) => [metric, stage]),
+    [
+      ['perplexity', 'pretrain'],
+      ['utility', 'pretrain'],
+    ],
+  );
 });
 
 test('the run folder holds what each stage leaves, and nothing half made', () => {
@@ -302,6 +368,7 @@ test('the run folder holds what each stage leaves, and nothing half made', () =>
     'metrics/refreshes.jsonl',
     'index/current',
     'predictions.jsonl',
+    'metrics/evaluations.jsonl',
   ])
     assert.ok(all.includes(path), path);
   assert.deepEqual(

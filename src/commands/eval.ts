@@ -3,6 +3,7 @@ import { dirname, resolve } from 'node:path';
 import { type Question, readQuestions } from '../corpus/qa.ts';
 import { type Corpus, openCorpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
+import { BM25_LIMIT } from '../eval/bm25.ts';
 import { byQuestionWord, bySeenAnswer, type Part } from '../eval/breakdown.ts';
 import { closedBookMatches, closedBookShapes } from '../eval/closed-book.ts';
 import {
@@ -21,7 +22,7 @@ import { f1, isCorrect, normalizeAnswer, type Protocol } from '../eval/metrics.t
 import { matchPredictions, type PredictionFile, readPredictions } from '../eval/predictions.ts';
 import { dprRanks, type Ranking, type RankingFormat, rankingWriter, readTrecRun } from '../eval/rankings.ts';
 import { type Comparison, compare, meanInterval } from '../eval/statistics.ts';
-import { explainWrite, makeFolder, writeStreamAtomic } from '../files.ts';
+import { explainWrite, makeFolder, recoverFolders, writeStreamAtomic } from '../files.ts';
 import { disposeModel, type Model, pretrainedShapes, retrieverShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
@@ -87,6 +88,8 @@ export async function evalExactMatch(
     const file = questionFile(context, options.questions);
     const questions = encodeQuestions(corpus, await askedQuestions(file, config.data.answers, protocol));
     const other = against && matchPredictions(against, questions);
+    if (metric === 'f1') needStrings(file, questions);
+    recoverFolders(run.dir); // predictions that a killed evaluation left half written
     let evaluation: Evaluation | undefined;
     await writeStreamAtomic(run.predictions, (write) =>
       withRankings(corpus, options, async (each) => {
@@ -157,6 +160,7 @@ export async function scorePredictions(
   if (missing > 0) say(`${path}: has no prediction for ${missing} questions, which count as wrong`);
   if (others > 0) say(`${path}: ${others} predictions are of other questions and are left out`);
   const right = questions.map((question, i) => matchOf('exact-match', predictions[i], question, protocol));
+  if (metric === 'f1') needStrings(path, questions);
   const strings = hasStrings(questions);
   const overlap = strings
     ? questions.map((question, i) => matchOf('f1', predictions[i], question, protocol))
@@ -220,6 +224,7 @@ export async function evalRecall(
       bm25: bm25Ranks(corpus, questions, most, { protocol }),
       ict: stage === 'ict' ? undefined : await ictRanks(context, corpus, questions, most, protocol),
     };
+    if (!baselines.bm25) say(`recall: BM25 is left out, beyond ${BM25_LIMIT} blocks`);
     const figured = (list: number[]) => rankFigures(list, KS, config.seed);
     const result = {
       metric: 'recall',
@@ -275,7 +280,7 @@ export async function scoreRetrieved(
     const corpus = openCorpus(runFolder(dir).corpus);
     try {
       const blocks = await readTrecRun(resolve(path), corpus, questions);
-      depth = Math.max(...blocks.map((list) => list.length));
+      depth = blocks.reduce((most, list) => Math.max(most, list.length), 0);
       ranks = questions.map((question, i) => firstWithAnswer(corpus, blocks[i], question, protocol));
     } finally {
       corpus.close();
@@ -388,6 +393,13 @@ async function askedQuestions(
 
 const hasStrings = (questions: readonly { answerKind: string }[]) =>
   questions.every(({ answerKind }) => answerKind === 'string');
+
+function needStrings(path: string, questions: readonly { answerKind: string }[]): void {
+  if (hasStrings(questions)) return;
+  throw new UserError(
+    `${path}: has regular expressions for answers, and F1 counts the words of texts; measure exact-match`,
+  );
+}
 
 /** Runs an evaluation that writes what it retrieves to `to`, where that is given. */
 async function withRankings(

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import type { Corpus } from '../../src/corpus/store.ts';
 import { evaluateAnswers, freshRanks, type Prediction, retrievalRanks } from '../../src/eval/evaluate.ts';
 import { hasAnswer } from '../../src/eval/has-answer.ts';
-import { maskedFigures, scoreMasked, untrainedSentences } from '../../src/eval/masked.ts';
+import { maskedFigures, scoreMasked, sentencesOf, untrainedSentences } from '../../src/eval/masked.ts';
 import { exactMatch, mean } from '../../src/eval/metrics.ts';
 import type { Interval } from '../../src/eval/statistics.ts';
 import { makeFeed } from '../../src/model/feed.ts';
@@ -144,4 +146,25 @@ test('sentences that pretraining has not come to, the same masks every time', ()
   assert.ok(examples.some(({ sentence }) => !seen.has(sentence.join())));
   const all = untrainedSentences(corpus, config, 3 * count);
   assert.deepEqual([all.examples.length, all.heldOut], [Math.min(count, 1000), false]);
+});
+
+test('sentences of a file: given spans or those that rules find, as far as the sentence is kept', async () => {
+  const path = join(folder, 'held-out.jsonl');
+  const long = `${'it was so and '.repeat(20)}Talvora Benik came.`;
+  const lines = [
+    { text: 'nothing here to mask', spans: [] },
+    { text: 'nothing here to mask', spans: [[8, 12]] },
+    { text: 'It stood in 1812.' },
+    { text: long, spans: [[long.indexOf('Talvora'), long.length - 6]] }, // beyond what is kept
+  ];
+  writeFileSync(path, lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
+  const { examples, heldOut } = await sentencesOf(path, corpus, config);
+  assert.equal(heldOut, true);
+  assert.deepEqual(
+    examples.map(({ targets }) => corpus.tokenizer.decode(Int32Array.from(targets))),
+    ['here', '1812'],
+  );
+  assert.ok(examples.every(({ source }) => source === -1));
+  writeFileSync(path, JSON.stringify(lines[0]));
+  await assert.rejects(sentencesOf(path, corpus, config), /not one sentence holds a name or a date/);
 });
