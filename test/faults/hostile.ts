@@ -40,7 +40,6 @@ const PROGRESS: Record<string, RegExp> = {
   pretrain: /^run\/index(\/|$)/,
   'finetune-qa': /^run\/index(\/|$)/,
   eval: /^run\/index(\/|$)/,
-  ask: /^run\/index(\/|$)/,
 };
 
 type Outcome =
