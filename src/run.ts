@@ -11,6 +11,8 @@ export interface Run {
   dir: string;
   config: string;
   corpus: string;
+  /** Written last by `realm prepare`. */
+  corpusManifest: string;
   /** Folder of a stage's checkpoints. */
   checkpoint(stage: Stage): string;
   /** Folder of indexes; its file `current` names the one in use. */
@@ -21,23 +23,31 @@ export interface Run {
   /** Folder of the stage's event files for TensorBoard. */
   events(stage: Stage): string;
   /** One line for each index that the stage took up. */
-  refreshes(stage: 'pretrain' | 'qa'): string;
+  refreshes(stage: RefreshedStage): string;
   /** One line for the index that the stage began with and for each that it took up: what it finds for the same queries. */
-  probes(stage: 'pretrain' | 'qa'): string;
+  probes(stage: RefreshedStage): string;
   predictions: string;
   /** One line for each evaluation. */
   evaluations: string;
   summary: string;
+  /** Table of a grid of ablations, which has its rows' run folders below it. */
+  ablation: string;
 }
 
 /** The stages that train something, in their order. */
-export type Stage = 'ict' | 'pretrain' | 'qa' | 'closed-book';
+export const STAGES = ['ict', 'pretrain', 'qa', 'closed-book'] as const;
+export type Stage = (typeof STAGES)[number];
+
+/** Those that take up indexes while they train. */
+export const REFRESHED_STAGES = ['pretrain', 'qa'] as const satisfies readonly Stage[];
+export type RefreshedStage = (typeof REFRESHED_STAGES)[number];
 
 export function runFolder(dir: string): Run {
   return {
     dir,
     config: join(dir, 'config.yaml'),
     corpus: join(dir, 'corpus'),
+    corpusManifest: join(dir, 'corpus', 'manifest.json'),
     checkpoint: (stage) => join(dir, 'checkpoints', stage),
     index: join(dir, 'index'),
     snapshots: join(dir, 'snapshots'),
@@ -48,6 +58,7 @@ export function runFolder(dir: string): Run {
     predictions: join(dir, 'predictions.jsonl'),
     evaluations: join(dir, 'metrics', 'evaluations.jsonl'),
     summary: join(dir, 'summary.json'),
+    ablation: join(dir, 'ablation', 'table.json'),
   };
 }
 

@@ -91,8 +91,8 @@ export async function ablate(options: AblateOptions): Promise<AblationTable | un
   }
 
   const table = ablationTable(ROWS.flatMap((row) => outcomesOf(top, seeds, row) ?? []));
-  makeFolder(join(top.dir, 'ablation'));
-  writeFileAtomic(join(top.dir, 'ablation', 'table.json'), `${JSON.stringify(table, null, 2)}\n`);
+  makeFolder(dirname(top.ablation));
+  writeFileAtomic(top.ablation, `${JSON.stringify(table, null, 2)}\n`);
   return table;
 }
 
@@ -174,11 +174,11 @@ function configOf(top: Run, settings: Config, seed: number, name: string): Confi
  */
 async function sharedStart(context: Context, first: Run): Promise<Run | undefined> {
   const { run, config } = context;
-  const isPrepared = () => existsSync(join(run.corpus, 'manifest.json'));
+  const isPrepared = () => existsSync(run.corpusManifest);
   if (!isPrepared()) {
     const generated = config.data.documents === join(run.dir, 'data', 'documents.jsonl');
     if (generated) writeWorld(generateWorld({ seed: config.seed, ...config.world }), join(run.dir, 'data'));
-    else if (run.dir !== first.dir) share(first, run, 'corpus');
+    else if (run.dir !== first.dir) share(first, run, corpusOf);
     if (!isPrepared()) await prepareCorpus(run, config);
   }
   return (await done(context, 'ict', config.ict.steps, ictWarmup)) ? run : undefined;
@@ -205,16 +205,16 @@ async function measureRow(
   realm: () => Context,
 ): Promise<Pick<Outcome, 'correct' | 'recalled'> | undefined> {
   const { run, config } = context;
-  share(shared, run, 'corpus');
-  share(shared, run, join('checkpoints', 'ict'));
+  share(shared, run, corpusOf);
+  share(shared, run, checkpointOf('ict'));
   if (row.pretraining !== 'none') {
     const pretrains = row.pretraining === 'own' ? context : realm();
     if (pretrains !== context) {
-      share(shared, pretrains.run, 'corpus');
-      share(shared, pretrains.run, join('checkpoints', 'ict'));
+      share(shared, pretrains.run, corpusOf);
+      share(shared, pretrains.run, checkpointOf('ict'));
     }
     if (!(await done(pretrains, 'pretrain', config.pretrain.steps, pretrain))) return undefined;
-    if (pretrains !== context) share(pretrains.run, run, join('checkpoints', 'pretrain'));
+    if (pretrains !== context) share(pretrains.run, run, checkpointOf('pretrain'));
   }
   const recalled = await recalledBefore(context);
   if (!(await done(context, 'qa', config.qa.steps, finetuneQa))) return undefined;
@@ -223,13 +223,16 @@ async function measureRow(
   return { correct: correctOf(run), recalled };
 }
 
-/** Gives a run folder what another one has made, under the same name. */
-function share(from: Run, to: Run, what: string): void {
-  const link = join(to.dir, what);
+const corpusOf = (run: Run) => run.corpus;
+const checkpointOf = (stage: Stage) => (run: Run) => run.checkpoint(stage);
+
+/** Gives a run folder what another one has made, in the same place. */
+function share(from: Run, to: Run, place: (run: Run) => string): void {
+  const link = place(to);
   if (existsSync(link)) return;
   makeFolder(dirname(link));
   // Relative, so that the whole folder can be moved; Windows has such links as junctions alone.
-  symlinkSync(relative(dirname(link), join(from.dir, what)), link, 'junction');
+  symlinkSync(relative(dirname(link), place(from)), link, 'junction');
 }
 
 /** Which questions the retriever finds an answer to in its best five blocks, not yet tuned on any question, as in the paper. */

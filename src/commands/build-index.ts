@@ -12,6 +12,7 @@ import {
   readManifest,
   type SearchIndex,
 } from '../retrieval/search.ts';
+import { REFRESHED_STAGES } from '../run.ts';
 import { latestState, stepsDone, type Which } from '../train/checkpoints.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 
@@ -83,7 +84,7 @@ export function openRunIndex({ config }: Context, corpus: Corpus, dir: string): 
 
 /** Keeps the newest indexes, and those that a stage goes on with when it is taken up again. */
 export function forgetIndexes({ run, config }: Context): void {
-  const inUse = (['pretrain', 'qa'] as const).map((stage) => latestState(run.checkpoint(stage))?.index);
+  const inUse = REFRESHED_STAGES.map((stage) => latestState(run.checkpoint(stage))?.index);
   pruneIndexes(
     run.index,
     config.refresh.keepIndexes,

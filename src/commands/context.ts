@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { totalmem } from 'node:os';
-import { dirname, join } from 'node:path';
+import { dirname } from 'node:path';
 import type { Config } from '../config.ts';
 import { type Corpus, openCorpus } from '../corpus/store.ts';
 import { type EngineName, startEngine } from '../engine.ts';
@@ -68,7 +68,7 @@ export async function announceEngine({
 }
 
 function needCorpus(run: Run): void {
-  if (existsSync(join(run.corpus, 'manifest.json'))) return;
+  if (existsSync(run.corpusManifest)) return;
   throw new UserError(
     `${run.corpus}: no prepared corpus in this run; make it with "realm prepare --run ${run.dir}"`,
   );

@@ -12,7 +12,7 @@ import { overlapAt } from '../retrieval/overlap.ts';
 import { type Published, type Refresher, startRefresher } from '../retrieval/refresher-client.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { configSha256, writeSnapshot } from '../retrieval/snapshot.ts';
-import { jsonLines } from '../run.ts';
+import { jsonLines, type RefreshedStage } from '../run.ts';
 import { dueAt, type Schedule } from '../schedule.ts';
 import { latestState, openCheckpoint, stepsDone } from '../train/checkpoints.ts';
 import { PROBED, type Probes, probeRecall, probeRecords } from '../train/probes.ts';
@@ -23,7 +23,7 @@ import type { Context } from './context.ts';
 
 /** A stage that trains the document tower, so that its index must follow. */
 export interface Refreshed {
-  stage: 'pretrain' | 'qa';
+  stage: RefreshedStage;
   /** Length of the whole schedule. */
   steps: number;
   /** When a new index is asked for. */
@@ -41,7 +41,7 @@ export interface Refreshed {
  */
 export async function firstIndex(
   context: Context,
-  stage: Refreshed['stage'],
+  stage: RefreshedStage,
   before: RetrieverStage,
   model: Model,
   corpus: Corpus,

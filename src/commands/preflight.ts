@@ -34,7 +34,7 @@ export async function preflightInput({ config: file, set, run }: PreflightOption
       `${folder.config}: no such settings; name the settings of the run to come with --config, such as configs/world.yaml`,
     );
   const config = loadConfig(file ?? folder?.config, set);
-  const prepared = folder && existsSync(join(folder.corpus, 'manifest.json'));
+  const prepared = folder && existsSync(folder.corpusManifest);
   return {
     config,
     census: await (prepared

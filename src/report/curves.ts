@@ -1,8 +1,8 @@
+import { REFRESHED_STAGES, type RefreshedStage, STAGES, type Stage } from '../run.ts';
 import { type Chart, chart, type Line, type Mark } from './chart.ts';
 import { figure, percent, seconds, whole } from './format.ts';
 import type { Html } from './html.ts';
 import { type NamedRun, STAGE_NAMES } from './named.ts';
-import { REFRESHED, type Refreshed, STAGES } from './record.ts';
 import type { Series } from './thin.ts';
 
 // Every figure that training logs, by step, the runs over one another.
@@ -29,7 +29,7 @@ export function lossCharts(runs: readonly NamedRun[]): Html[] {
 
 /** What retrieval is worth, what it finds, and how refreshes change that. */
 export function retrievalCharts(runs: readonly NamedRun[]): Html[] {
-  return REFRESHED.flatMap((stage) => {
+  return REFRESHED_STAGES.flatMap((stage) => {
     const refreshes = refreshesOf(runs, stage);
     const during = STAGE_NAMES[stage];
     const ks = [
@@ -80,7 +80,7 @@ export function retrievalCharts(runs: readonly NamedRun[]): Html[] {
 /** Age of the index in use, and time of a step. */
 export function paceCharts(runs: readonly NamedRun[]): Html[] {
   return [
-    ...REFRESHED.flatMap((stage) =>
+    ...REFRESHED_STAGES.flatMap((stage) =>
       overlaid(runs, stageSeries(stage, 'indexAgeSteps'), {
         title: `Index age, ${STAGE_NAMES[stage]}`,
         note: 'steps since its snapshot',
@@ -119,15 +119,15 @@ function nameOf({ look, name }: NamedRun, letters: boolean): string {
   return letters ? `${look.letter} ${name}` : name;
 }
 
-function stageSeries(stage: (typeof STAGES)[number], figure: string) {
+function stageSeries(stage: Stage, figure: string) {
   return (run: NamedRun) => run.stages.find((s) => s.stage === stage)?.figures.get(figure);
 }
 
-function isRefreshed(stage: string): stage is Refreshed {
-  return (REFRESHED as readonly string[]).includes(stage);
+function isRefreshed(stage: string): stage is RefreshedStage {
+  return (REFRESHED_STAGES as readonly string[]).includes(stage);
 }
 
-function refreshesOf(runs: readonly NamedRun[], stage: Refreshed) {
+function refreshesOf(runs: readonly NamedRun[], stage: RefreshedStage) {
   return runs.map((run) => ({ look: run.look, at: run.refreshes.get(stage)?.at.items() ?? [] }));
 }
 

@@ -1,7 +1,8 @@
+import { REFRESHED_STAGES } from '../run.ts';
 import { clipped, whole } from './format.ts';
 import { type Html, html } from './html.ts';
 import { type NamedRun, STAGE_NAMES } from './named.ts';
-import { type ProbeRecord, type Probes, REFRESHED } from './record.ts';
+import type { ProbeRecord, Probes } from './record.ts';
 import { evenly } from './thin.ts';
 
 /** Probes of one stage shown, moments (columns) and ranks (rows) of each. */
@@ -14,7 +15,7 @@ const OPEN = 2;
 /** What the retriever found for the same queries from index to index. */
 export function probeTables(runs: readonly NamedRun[]): Html[] {
   return runs.flatMap((run) =>
-    REFRESHED.flatMap((stage) => {
+    REFRESHED_STAGES.flatMap((stage) => {
       const record = run.probes.get(stage);
       if (!record || record.records.count === 0) return [];
       const title = `${runs.length > 1 ? `${run.look.letter} ${run.name}, ` : ''}${STAGE_NAMES[stage]}`;

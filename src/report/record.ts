@@ -1,20 +1,14 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import { type Config, loadConfig } from '../config.ts';
 import { UserError } from '../errors.ts';
 import { readJson } from '../files.ts';
-import type { Run, Stage } from '../run.ts';
+import { REFRESHED_STAGES, type RefreshedStage, type Run, STAGES, type Stage } from '../run.ts';
 import { readLog } from './log.ts';
 import { type Series, series, type Thinned, thinned } from './thin.ts';
 
 // What a run folder has recorded, as far as it has come: everything in it is optional, and what makes no sense is left out.
-
-export const STAGES = ['ict', 'pretrain', 'qa', 'closed-book'] as const satisfies readonly Stage[];
-
-/** The stages that take up indexes. */
-export const REFRESHED = ['pretrain', 'qa'] as const;
-export type Refreshed = (typeof REFRESHED)[number];
 
 export interface StageRecord {
   stage: Stage;
@@ -147,8 +141,8 @@ export interface RunRecord {
   documents: number | undefined;
   blocks: number | undefined;
   stages: StageRecord[];
-  refreshes: Map<Refreshed, RefreshRecord>;
-  probes: Map<Refreshed, ProbeRecord>;
+  refreshes: Map<RefreshedStage, RefreshRecord>;
+  probes: Map<RefreshedStage, ProbeRecord>;
   evaluations: Evaluation[];
   /** The demo's summary. */
   summary: z.infer<typeof summary> | undefined;
@@ -158,21 +152,9 @@ export interface RunRecord {
 
 /** True of a folder that holds anything a report tells of. */
 export function isRun(run: Run): boolean {
-  return [run.config, run.corpus, join(run.dir, 'metrics'), run.predictions, tableOf(run)].some((path) =>
-    existsSync(path),
-  );
+  const metrics = dirname(run.evaluations);
+  return [run.config, run.corpus, metrics, run.predictions, run.ablation].some((path) => existsSync(path));
 }
-
-/** Where the folder of a grid of ablations has its table. */
-function tableOf(run: Run): string {
-  return join(run.dir, 'ablation', 'table.json');
-}
-
-const paths = {
-  probes: (run: Run, stage: Refreshed) =>
-    join(run.dir, 'metrics', stage === 'qa' ? 'qa-probes.jsonl' : 'probes.jsonl'),
-  evaluations: (run: Run) => join(run.dir, 'metrics', 'evaluations.jsonl'),
-};
 
 /** Reads what there is. Memory and the size of the result do not grow with the run's length. */
 export function readRun(run: Run): RunRecord {
@@ -192,37 +174,34 @@ export function readRun(run: Run): RunRecord {
     const read = shape.safeParse(trying(() => readJson(path, 'record of the run', `remove ${path}`)));
     return read.success ? read.data : undefined;
   };
-  const corpus = table(
-    join(run.corpus, 'manifest.json'),
-    z.object({ documents: z.number(), blocks: z.number() }),
-  );
+  const corpus = table(run.corpusManifest, z.object({ documents: z.number(), blocks: z.number() }));
   return {
     dir: run.dir,
     config,
     written: newest([
       ...STAGES.map((stage) => run.metrics(stage)),
-      paths.evaluations(run),
+      run.evaluations,
       run.predictions,
       run.summary,
-      tableOf(run),
+      run.ablation,
       run.config,
     ]),
     documents: corpus?.documents,
     blocks: corpus?.blocks,
     stages: STAGES.map((stage) => readStage(run, stage, config)),
     refreshes: byStage((stage) => readRefreshes(run.refreshes(stage))),
-    probes: byStage((stage) => readProbes(paths.probes(run, stage))),
-    evaluations: readEvaluations(paths.evaluations(run)),
+    probes: byStage((stage) => readProbes(run.probes(stage))),
+    evaluations: readEvaluations(run.evaluations),
     summary: table(run.summary, summary),
     predictions: readPredictions(run.predictions),
-    ablation: table(tableOf(run), ablation),
+    ablation: table(run.ablation, ablation),
     troubles,
   };
 }
 
-function byStage<T>(read: (stage: Refreshed) => T | undefined): Map<Refreshed, T> {
-  const all = new Map<Refreshed, T>();
-  for (const stage of REFRESHED) {
+function byStage<T>(read: (stage: RefreshedStage) => T | undefined): Map<RefreshedStage, T> {
+  const all = new Map<RefreshedStage, T>();
+  for (const stage of REFRESHED_STAGES) {
     const record = read(stage);
     if (record !== undefined) all.set(stage, record);
   }

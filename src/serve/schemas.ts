@@ -1,3 +1,5 @@
+import { STAGES } from '../run.ts';
+
 // What the server takes and gives, as JSON Schema: requests are checked by it, answers are written by it, and the
 // document at /openapi.json is made of it.
 
@@ -81,7 +83,7 @@ export const STATUS = {
         type: 'object',
         required: ['stage', 'step', 'steps', 'figures'],
         properties: {
-          stage: { type: 'string', enum: ['ict', 'pretrain', 'qa', 'closed-book'] },
+          stage: { type: 'string', enum: STAGES },
           step: { type: 'integer', description: 'the last one logged' },
           steps: { type: 'integer', description: 'that the settings ask for' },
           figures: {

@@ -1,17 +1,15 @@
 import { readdirSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { errorCode } from '../errors.ts';
-import type { Run, Stage } from '../run.ts';
+import { type Run, STAGES } from '../run.ts';
 
 // A stamp tells a run folder from the same one later, by inode, length and time of its files: nothing of them is read.
-
-const STAGES = ['ict', 'pretrain', 'qa', 'closed-book'] as const satisfies readonly Stage[];
 
 /** Changes with what answers come from: weights, index, corpus and settings. */
 export function modelStamp(run: Run): string {
   return stamp([
     run.config,
-    join(run.corpus, 'manifest.json'),
+    run.corpusManifest,
     join(run.index, 'current'),
     ...STAGES.flatMap((stage) => ['latest', 'best'].map((name) => join(run.checkpoint(stage), name))),
   ]);
@@ -19,7 +17,7 @@ export function modelStamp(run: Run): string {
 
 /** Changes with what a report is drawn from: the run's records. */
 export function recordsStamp(run: Run): string {
-  const folders = [run.dir, join(run.dir, 'metrics'), join(run.dir, 'ablation')];
+  const folders = [run.dir, dirname(run.evaluations), dirname(run.ablation)];
   const records = folders.flatMap((folder) => filesOf(folder).map((name) => join(folder, name)));
   return stamp([...records, ...STAGES.map((stage) => join(run.checkpoint(stage), 'latest'))]);
 }
