@@ -42,6 +42,11 @@ export type Stage = (typeof STAGES)[number];
 export const REFRESHED_STAGES = ['pretrain', 'qa'] as const satisfies readonly Stage[];
 export type RefreshedStage = (typeof REFRESHED_STAGES)[number];
 
+/** Steps that the settings ask of a stage. */
+export function stepsOf(config: Config, stage: Stage): number {
+  return config[stage === 'closed-book' ? 'closedBook' : stage].steps;
+}
+
 export function runFolder(dir: string): Run {
   return {
     dir,

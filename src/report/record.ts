@@ -4,7 +4,7 @@ import { z } from 'zod';
 import { type Config, loadConfig } from '../config.ts';
 import { UserError } from '../errors.ts';
 import { readJson } from '../files.ts';
-import { REFRESHED_STAGES, type RefreshedStage, type Run, STAGES, type Stage } from '../run.ts';
+import { REFRESHED_STAGES, type RefreshedStage, type Run, STAGES, type Stage, stepsOf } from '../run.ts';
 import { readLog } from './log.ts';
 import { type Series, series, type Thinned, thinned } from './thin.ts';
 
@@ -17,6 +17,8 @@ export interface StageRecord {
   of: number | undefined;
   /** Figures of its metrics by name. */
   figures: Map<string, Series>;
+  /** All numbers of the last line of its metrics that tells a step's loss; undefined while there is none. */
+  last: { step: number; figures: Record<string, number> } | undefined;
 }
 
 /** Indexes taken up. */
@@ -223,14 +225,24 @@ const SHOWN = [
   'devExactMatch',
 ] as const;
 
-function readStage(run: Run, stage: Stage, config: Config | undefined): StageRecord {
+/** How far a stage has come, and its figures. */
+export function readStage(run: Run, stage: Stage, config: Config | undefined): StageRecord {
   const read = readLog(run.metrics(stage), () => {
-    const result = { steps: 0, figures: new Map<string, Series>() };
+    const result: Pick<StageRecord, 'steps' | 'figures' | 'last'> = {
+      steps: 0,
+      figures: new Map(),
+      last: undefined,
+    };
     return {
       result,
-      take(record) {
-        const { step } = record;
+      take({ step, ...record }) {
         if (!isNumber(step)) return;
+        if (isNumber(record.loss)) {
+          const numbers = Object.entries(record).filter((entry): entry is [string, number] =>
+            isNumber(entry[1]),
+          );
+          result.last = { step, figures: Object.fromEntries(numbers) };
+        }
         result.steps = Math.max(result.steps, step);
         for (const name of SHOWN) {
           const value = record[name];
@@ -240,12 +252,12 @@ function readStage(run: Run, stage: Stage, config: Config | undefined): StageRec
     };
   });
   const saved = checkpointed(run.checkpoint(stage));
-  const settings = config && (stage === 'closed-book' ? config.closedBook : config[stage]);
   return {
     stage,
     steps: Math.max(read?.steps ?? 0, saved?.step ?? 0),
-    of: saved?.steps ?? settings?.steps,
+    of: saved?.steps ?? (config && stepsOf(config, stage)),
     figures: read?.figures ?? new Map(),
+    last: read?.last,
   };
 }
 
