@@ -1,5 +1,5 @@
 import type { Config } from './config.ts';
-import { AT_ONCE } from './eval/evaluate.ts';
+import { AT_ONCE } from './eval/answer.ts';
 import type { Shape } from './model/bert.ts';
 import { embedderShapes } from './model/embedder.ts';
 import {

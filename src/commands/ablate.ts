@@ -23,11 +23,12 @@ import {
   stageWeights,
 } from './context.ts';
 import { CONFIG, inPackage } from './demo.ts';
-import { evalExactMatch, questionsOf } from './eval.ts';
+import { evalExactMatch } from './eval.ts';
 import { finetuneQa } from './finetune-qa.ts';
 import { ictWarmup } from './ict-warmup.ts';
 import { prepareCorpus } from './prepare.ts';
 import { pretrain } from './pretrain.ts';
+import { testQuestions } from './questions.ts';
 
 export interface AblateOptions extends CommonOptions {
   /** How many: that of the settings, and those that follow it. */
@@ -243,7 +244,7 @@ async function recalledBefore(context: Context): Promise<boolean[]> {
   stageWeights(context, stage, corpus, model, retrieverShapes(model));
   const index = await matchingIndex(context, stage, model, corpus);
   try {
-    const questions = await questionsOf(context, corpus);
+    const questions = await testQuestions(context, corpus);
     const ranks = await retrievalRanks(model, corpus, index, questions, context.config, RECALL_AT);
     return ranks.map((rank) => rank < RECALL_AT);
   } finally {

@@ -1,8 +1,8 @@
 import { createInterface } from 'node:readline';
 import { UserError } from '../errors.ts';
-import { type AskAnswer, type Asked, type Asking, openAsking } from '../eval/asking.ts';
 import { readOpenBook } from '../eval/open-book.ts';
 import { say } from '../progress.ts';
+import { type AskAnswer, type Asked, type Asking, openAsking } from './asking.ts';
 import type { Context } from './context.ts';
 
 export interface AskOptions {

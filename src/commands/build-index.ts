@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Corpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
 import { type Model, retrieverShapes } from '../model/model.ts';
@@ -7,6 +9,7 @@ import { indexName, makeIndex, towerFingerprint } from '../retrieval/make-index.
 import {
   currentIndex,
   type IndexManifest,
+  indexFolders,
   openIndex,
   pruneIndexes,
   readManifest,
@@ -63,18 +66,37 @@ export async function matchingIndex(
   corpus: Corpus,
   which: Which = context.config.train.use,
 ): Promise<SearchIndex> {
-  const { run, config } = context;
+  const { run } = context;
   const current = currentIndex(run.index);
-  const manifest = current && readManifest(current);
-  if (
-    !manifest ||
-    manifest.corpusSha256 !== corpus.sha256 ||
-    (manifest.graphs.length === 0) !== (config.index.kind === 'exact') ||
-    manifest.weightsSha256 !== (await towerFingerprint(model))
-  ) {
-    await build(context, stage, model, corpus, which);
-  }
+  const isOurs = await madeBy(context, model, corpus);
+  if (!current || !isOurs(current)) await build(context, stage, model, corpus, which);
   return openRunIndex(context, corpus, currentIndex(run.index)!);
+}
+
+/** Folder of an index of the model's document tower, the current one before others; none is made where there is none. */
+export async function standingIndex(context: Context, model: Model, corpus: Corpus): Promise<string> {
+  const { run } = context;
+  const current = currentIndex(run.index);
+  const folders = existsSync(run.index) ? indexFolders(run.index) : [];
+  const dirs = [...(current ? [current] : []), ...folders.map(({ name }) => join(run.index, name))];
+  const found = dirs.find(await madeBy(context, model, corpus));
+  if (found !== undefined) return found;
+  throw new UserError(
+    `${run.index}: holds no index that these settings and the weights in use make of this corpus; make it with "realm build-index --run ${run.dir}"`,
+  );
+}
+
+/** Whether the model's document tower made an index of this corpus, with graphs or without as the settings ask for. */
+async function madeBy({ config }: Context, model: Model, corpus: Corpus): Promise<(dir: string) => boolean> {
+  const weightsSha256 = await towerFingerprint(model);
+  return (dir) => {
+    const manifest = readManifest(dir);
+    return (
+      manifest.corpusSha256 === corpus.sha256 &&
+      manifest.weightsSha256 === weightsSha256 &&
+      (manifest.graphs.length === 0) === (config.index.kind === 'exact')
+    );
+  };
 }
 
 /** Opens an index of the run, which must be of this corpus. */

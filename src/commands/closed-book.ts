@@ -1,13 +1,13 @@
 import { resolve } from 'node:path';
 import { readQuestions } from '../corpus/qa.ts';
 import { UserError } from '../errors.ts';
-import { closedBookMatches, closedBookShapes } from '../eval/closed-book.ts';
+import { closedBookMatches } from '../eval/closed-book.ts';
 import { mean } from '../eval/metrics.ts';
-import { closedBookStep } from '../train/closed-book.ts';
+import { closedBookShapes, closedBookStep } from '../train/closed-book.ts';
 import { train } from '../train/loop.ts';
 import { encodeQuestions } from '../train/qa.ts';
 import { type Context, emptyModel, firstWeights, loopSettings, runCorpus, stageWeights } from './context.ts';
-import { questionsOf } from './eval.ts';
+import { testQuestions } from './questions.ts';
 
 /**
  * Tunes the pretrained reader to answer without documents, on the training questions, and measures it on
@@ -43,7 +43,7 @@ export async function closedBook(
       step: stage.step,
     });
     if (stopped) return undefined;
-    const asked = await questionsOf(context, corpus);
+    const asked = await testQuestions(context, corpus);
     const exactMatch = mean(await closedBookMatches(model, corpus, asked, config));
     return { questions: asked.length, exactMatch };
   } finally {

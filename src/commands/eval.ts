@@ -5,7 +5,7 @@ import { type Corpus, openCorpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
 import { BM25_LIMIT } from '../eval/bm25.ts';
 import { byQuestionWord, bySeenAnswer, type Part } from '../eval/breakdown.ts';
-import { closedBookMatches, closedBookShapes } from '../eval/closed-book.ts';
+import { closedBookMatches } from '../eval/closed-book.ts';
 import {
   bm25Ranks,
   type Evaluation,
@@ -23,14 +23,16 @@ import { matchPredictions, type PredictionFile, readPredictions } from '../eval/
 import { dprRanks, type Ranking, type RankingFormat, rankingWriter, readTrecRun } from '../eval/rankings.ts';
 import { type Comparison, compare, meanInterval } from '../eval/statistics.ts';
 import { explainWrite, makeFolder, recoverFolders, writeStreamAtomic } from '../files.ts';
-import { disposeModel, type Model, pretrainedShapes, retrieverShapes } from '../model/model.ts';
+import { disposeModel, pretrainedShapes, retrieverShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
-import type { SearchIndex } from '../retrieval/search.ts';
 import { type Run, runFolder } from '../run.ts';
 import { stepsDone } from '../train/checkpoints.ts';
-import { type EncodedQuestion, encodeQuestions, qaShapes } from '../train/qa.ts';
-import { matchingIndex, newestRetriever, type RetrieverStage } from './build-index.ts';
+import { closedBookShapes } from '../train/closed-book.ts';
+import { type EncodedQuestion, encodeQuestions } from '../train/qa.ts';
+import { matchingIndex, type RetrieverStage } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
+import { fineTuned } from './fine-tuned.ts';
+import { askedQuestions, questionFile } from './questions.ts';
 
 /** Ranks at which retrieval is measured. */
 const KS = [1, 5, 20, 100];
@@ -334,61 +336,6 @@ export async function evalMasked(
     index.close();
     corpus.close();
   }
-}
-
-/**
- * The fine-tuned model with the index of its own document tower, where that was trained, else with the one that it was
- * tuned on: that of the newest retriever, also where another index has become the run's current one since (`eval recall
- * --stage ict` makes its own).
- */
-export async function fineTuned(
-  context: Context,
-  corpus: Corpus,
-): Promise<{ model: Model; index: SearchIndex }> {
-  const model = emptyModel(context, corpus);
-  const stage = newestRetriever(context);
-  stageWeights(context, 'qa', corpus, model, qaShapes(model, stage === 'qa'));
-  if (stage === 'qa') return { model, index: await matchingIndex(context, stage, model, corpus) };
-  const retriever = emptyModel(context, corpus);
-  stageWeights(context, stage, corpus, retriever, retrieverShapes(retriever));
-  const index = await matchingIndex(context, stage, retriever, corpus);
-  disposeModel(retriever);
-  return { model, index };
-}
-
-export async function questionsOf(
-  context: Context,
-  corpus: Corpus,
-  file?: string,
-): Promise<EncodedQuestion[]> {
-  const path = questionFile(context, file);
-  return encodeQuestions(corpus, await askedQuestions(path, context.config.data.answers));
-}
-
-function questionFile({ run, config }: Context, file?: string): string {
-  const path = file ?? config.data.test ?? config.data.dev;
-  if (path !== null) return resolve(path);
-  throw new UserError(
-    `${run.config}: data.test names no file; give the JSONL of the questions with --questions FILE`,
-  );
-}
-
-/**
- * The questions of a file. By ORQA's protocol a question that is asked twice counts once, with the answers of the last time,
- * since its script keeps them by their texts (google-research/language, orqa/utils/eval_utils.py, commit 208f852).
- */
-async function askedQuestions(
-  path: string,
-  answers: 'auto' | 'string' | 'regex',
-  protocol?: Protocol,
-): Promise<Question[]> {
-  const all = await readQuestions(path, answers);
-  if (protocol !== 'orqa') return all;
-  const distinct = [...new Map(all.map((question) => [question.question, question])).values()];
-  if (distinct.length < all.length) {
-    say(`${path}: ${all.length - distinct.length} questions are asked again and count once (protocol orqa)`);
-  }
-  return distinct;
 }
 
 const hasStrings = (questions: readonly { answerKind: string }[]) =>

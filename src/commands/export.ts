@@ -13,7 +13,7 @@ import { disposeModel, pretrainedShapes, retrieverShapes } from '../model/model.
 import { say } from '../progress.ts';
 import { newestRetriever } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
-import { fineTuned } from './eval.ts';
+import { fineTuned } from './fine-tuned.ts';
 
 /** A folder written, and the class of transformers that loads it. */
 export interface ExportedPart {

@@ -18,8 +18,8 @@ import {
   runCorpus,
   stageWeights,
 } from './context.ts';
-import { readDevQuestions, spread } from './dev-questions.ts';
 import { firstIndex, liveRefresh } from './live-refresh.ts';
+import { readDevQuestions, spread } from './questions.ts';
 
 /**
  * Fine-tunes the pretrained model to answer questions with spans of retrieved blocks. With `qa.refreshEvery` the document

@@ -7,8 +7,8 @@ import { pretrainStep } from '../train/pretrain.ts';
 import { maskedProbes, RECALL_QUESTIONS } from '../train/probes.ts';
 import { type EncodedQuestion, encodeQuestions } from '../train/qa.ts';
 import { type Context, emptyModel, firstWeights, loopSettings, runCorpus, stageWeights } from './context.ts';
-import { readDevQuestions, spread } from './dev-questions.ts';
 import { firstIndex, liveRefresh } from './live-refresh.ts';
+import { readDevQuestions, spread } from './questions.ts';
 
 /**
  * Trains retriever and reader together through retrieval. Every `refresh.every` steps a snapshot of the document tower

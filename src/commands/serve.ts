@@ -2,7 +2,6 @@ import { existsSync } from 'node:fs';
 import type { FastifyInstance } from 'fastify';
 import { loadConfig } from '../config.ts';
 import { errorCode, UserError } from '../errors.ts';
-import { openAsking } from '../eval/asking.ts';
 import { say } from '../progress.ts';
 import { reportBody, reportPage, SCRIPT, STYLE } from '../report/page.ts';
 import { runFolder } from '../run.ts';
@@ -10,8 +9,9 @@ import { inBatches } from '../serve/batches.ts';
 import { isLoopback } from '../serve/hosts.ts';
 import { liveAsking } from '../serve/live-asking.ts';
 import { createServer, type Question } from '../serve/server.ts';
-import { recordsStamp } from '../serve/stamps.ts';
 import { runStatus } from '../serve/status.ts';
+import { recordsStamp } from '../stamps.ts';
+import { openAsking } from './asking.ts';
 import { announceEngine, type CommonOptions } from './context.ts';
 
 export interface ServeOptions extends Pick<CommonOptions, 'run' | 'engine' | 'threads'> {

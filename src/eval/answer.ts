@@ -12,6 +12,14 @@ import {
   readScores,
 } from '../train/qa.ts';
 
+/** Questions embedded and searched at once, and blocks read at once. */
+export const AT_ONCE = 64;
+
+/** Questions for one call of `answerQuestions`. */
+export function questionsAtOnce({ qa }: Config): number {
+  return Math.max(1, Math.floor(AT_ONCE / qa.readerBlocks));
+}
+
 /** An answer read out of one retrieved block. */
 export interface Answer {
   text: string;

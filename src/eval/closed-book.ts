@@ -1,6 +1,5 @@
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
-import { bertShapes, type Shape } from '../model/bert.ts';
 import type { Model } from '../model/model.ts';
 import { closedBookAnswers } from '../train/closed-book.ts';
 import type { EncodedQuestion } from '../train/qa.ts';
@@ -8,11 +7,6 @@ import { isCorrect, type Protocol } from './metrics.ts';
 
 /** Questions answered in one call of the model. */
 const AT_ONCE = 256;
-
-/** What the baseline that answers from the null document alone trains and answers with: the reader without its pooler. */
-export function closedBookShapes(model: Model): Shape[] {
-  return bertShapes(model.readerTower, model.reader, true).filter(({ name }) => !name.includes('pooler.'));
-}
 
 /** Whether the baseline answers each question right, 1 or 0. */
 export async function closedBookMatches(

@@ -9,7 +9,7 @@ import { exactBest } from '../retrieval/exact.ts';
 import type { Found } from '../retrieval/graph.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { answerPieces, type EncodedQuestion, questionVectors } from '../train/qa.ts';
-import { type Answer, answerQuestions } from './answer.ts';
+import { type Answer, AT_ONCE, answerQuestions, questionsAtOnce } from './answer.ts';
 import { BM25_LIMIT, bm25 } from './bm25.ts';
 import { answerSpans, hasAnswer } from './has-answer.ts';
 import { f1, isCorrect, type Protocol } from './metrics.ts';
@@ -17,9 +17,6 @@ import type { Ranking } from './rankings.ts';
 
 /** Share of questions for which an answer stands in one of the first k blocks, by k ("recall@k" in the paper's Table 2). */
 export type Recall = Record<number, number>;
-
-/** Questions embedded and searched together. */
-export const AT_ONCE = 64;
 
 /** How it is judged whether a block holds an answer, and who wants to know what was found. */
 export interface RankingOptions {
@@ -195,7 +192,7 @@ export async function evaluateAnswers(
   };
   const score = (name: keyof Scores, value: number | boolean) => scores[name].push(Number(value));
   const bar = progress('exact-match', questions.length);
-  const atOnce = Math.max(1, Math.floor(AT_ONCE / config.qa.readerBlocks));
+  const atOnce = questionsAtOnce(config);
   for (let at = 0; at < questions.length; at += atOnce) {
     const part = questions.slice(at, at + atOnce);
     const answered = await answerQuestions(model, corpus, index, part, config, Math.max(...ks));

@@ -1,6 +1,6 @@
 import { UserError } from '../errors.ts';
 import type { Run } from '../run.ts';
-import { modelStamp } from './stamps.ts';
+import { modelStamp } from '../stamps.ts';
 
 /** The run cannot answer yet, for the reason that the message tells. */
 export class NotReady extends Error {

@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import {
+  bertShapes,
   disposeInput,
   dropoutNoise,
   encode,
@@ -21,6 +22,11 @@ import { exampleAt, stepRandom } from './sampler.ts';
 
 // The closed-book baseline: the same pretrained reader, tuned on the same questions, with the null document alone.
 // `[CLS] question [MASK]… [SEP] [SEP]`: p(y | ∅, x), what the parameters know without retrieval.
+
+/** What the baseline trains and answers with: the reader without its pooler. */
+export function closedBookShapes(model: Model): Shape[] {
+  return bertShapes(model.readerTower, model.reader, true).filter(({ name }) => !name.includes('pooler.'));
+}
 
 /** One step of tuning the reader to answer by its masked-language-model head. */
 export function closedBookStep(

@@ -3,7 +3,7 @@ import { cpSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, mock, test } from 'node:test';
 import type { Context } from '../../src/commands/context.ts';
-import { fineTuned } from '../../src/commands/eval.ts';
+import { fineTuned } from '../../src/commands/fine-tuned.ts';
 import { finetuneQa } from '../../src/commands/finetune-qa.ts';
 import { importStage } from '../../src/commands/import.ts';
 import { prepareCorpus } from '../../src/commands/prepare.ts';

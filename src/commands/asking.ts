@@ -1,20 +1,17 @@
-import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
-import { newestRetriever, openRunIndex } from '../commands/build-index.ts';
-import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from '../commands/context.ts';
 import type { Corpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
-import { bertShapes } from '../model/bert.ts';
-import { blockSequences, embedAll, embedderShapes } from '../model/embedder.ts';
+import { type Answered, answerQuestions, questionsAtOnce } from '../eval/answer.ts';
+import { type GivenDocument, makeOpenBook, type OpenBook, withOpenBook } from '../eval/open-book.ts';
+import { blockSequences, embedAll } from '../model/embedder.ts';
 import { disposeModel, type Model } from '../model/model.ts';
 import { say } from '../progress.ts';
-import { towerFingerprint } from '../retrieval/make-index.ts';
-import { currentIndex, indexFolders, readManifest, type SearchIndex } from '../retrieval/search.ts';
-import { closedBookLogLikelihoods } from '../train/closed-book.ts';
-import { type EncodedQuestion, encodeQuestions, qaShapes } from '../train/qa.ts';
-import { type Answered, answerQuestions } from './answer.ts';
-import { AT_ONCE } from './evaluate.ts';
-import { type GivenDocument, makeOpenBook, type OpenBook, withOpenBook } from './open-book.ts';
+import type { SearchIndex } from '../retrieval/search.ts';
+import { modelStamp } from '../stamps.ts';
+import { closedBookLogLikelihoods, closedBookShapes } from '../train/closed-book.ts';
+import { type EncodedQuestion, encodeQuestions } from '../train/qa.ts';
+import { openRunIndex, standingIndex } from './build-index.ts';
+import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
+import { type FineTuned, fineTunedModels } from './fine-tuned.ts';
 
 /** One answer with the passage it stands in. */
 export interface AskAnswer {
@@ -57,13 +54,9 @@ export interface Asking {
 }
 
 /** What is in memory of a run that is asked. */
-interface Parts {
+interface Parts extends Omit<FineTuned, 'stage'> {
   corpus: Corpus;
   index: SearchIndex;
-  /** Query tower and reader. */
-  model: Model;
-  /** Its document tower made the index; `model` itself where fine-tuning trained that. */
-  embedder: Model;
   /** [P] vector of the null document, where pretraining had one. */
   nullDocument?: Float32Array;
   /** The reader that was tuned to answer from the null document alone. */
@@ -110,23 +103,13 @@ const SPOILT = 5;
 
 async function openSettled(context: Context): Promise<Parts> {
   for (let left = SPOILT; ; left--) {
-    const before = pointers(context);
+    const before = modelStamp(context.run);
     try {
       return await openParts(context);
     } catch (error) {
-      if (left === 0 || pointers(context) === before) throw error;
+      if (left === 0 || modelStamp(context.run) === before) throw error;
     }
   }
-}
-
-/** What names the checkpoints and the index in use. */
-function pointers({ run }: Context): string {
-  const stages = (['ict', 'pretrain', 'qa', 'closed-book'] as const).map(run.checkpoint);
-  const files = [
-    ...stages.flatMap((dir) => ['latest', 'best'].map((name) => join(dir, name))),
-    join(run.index, 'current'),
-  ];
-  return files.map((file) => (existsSync(file) ? readFileSync(file, 'utf8') : '')).join();
 }
 
 async function openParts(context: Context): Promise<Parts> {
@@ -139,21 +122,11 @@ async function openParts(context: Context): Promise<Parts> {
         `${run.dir}: is not fine-tuned, so it cannot answer; run "realm finetune-qa --run ${run.dir}"`,
       );
     }
-    const stage = newestRetriever(context);
-    const model = emptyModel(context, corpus);
-    parts.model = model;
-    stageWeights(context, 'qa', corpus, model, qaShapes(model, stage === 'qa'));
-    if (stage === 'qa') parts.embedder = model;
-    else {
-      const embedder = emptyModel(context, corpus);
-      parts.embedder = embedder;
-      const shapes = embedderShapes(embedder.documentTower, embedder.embedder);
-      stageWeights(context, stage, corpus, embedder, shapes);
-    }
-    const dir = await standingIndex(context, corpus, parts.embedder);
-    parts.index = openRunIndex(context, corpus, dir);
+    const { model, embedder } = fineTunedModels(context, corpus);
+    Object.assign(parts, { model, embedder });
+    parts.index = openRunIndex(context, corpus, await standingIndex(context, embedder, corpus));
     if (hasWeights(context, 'pretrain')) {
-      parts.nullDocument = await nullVector(context, corpus, parts.embedder);
+      parts.nullDocument = await nullVector(context, corpus, embedder);
     }
     parts.closedBook = closedBookReader(context, corpus);
     return parts as Parts;
@@ -167,26 +140,6 @@ function closeParts({ corpus, index, model, embedder, closedBook }: Partial<Part
   index?.close();
   corpus?.close();
   for (const part of new Set([model, embedder, closedBook])) if (part) disposeModel(part);
-}
-
-/** The index that these weights made of this corpus, the current one before others. */
-async function standingIndex({ run, config }: Context, corpus: Corpus, embedder: Model): Promise<string> {
-  const weightsSha256 = await towerFingerprint(embedder);
-  const current = currentIndex(run.index);
-  const folders = existsSync(run.index) ? indexFolders(run.index) : [];
-  const dirs = [...(current ? [current] : []), ...folders.map(({ name }) => join(run.index, name))];
-  const found = dirs.find((dir) => {
-    const manifest = readManifest(dir);
-    return (
-      manifest.corpusSha256 === corpus.sha256 &&
-      manifest.weightsSha256 === weightsSha256 &&
-      (manifest.graphs.length === 0) === (config.index.kind === 'exact')
-    );
-  });
-  if (found) return found;
-  throw new UserError(
-    `${run.index}: holds no index that these settings and the weights in use make of this corpus; make it with "realm build-index --run ${run.dir}"`,
-  );
 }
 
 /** Vector of the null document `[CLS] [SEP] [SEP]`, [P]. */
@@ -206,11 +159,8 @@ function nullVector({ config }: Context, corpus: Corpus, embedder: Model): Promi
 function closedBookReader(context: Context, corpus: Corpus): Model | undefined {
   if (!hasWeights(context, 'closed-book')) return undefined;
   const model = emptyModel(context, corpus);
-  const shapes = bertShapes(model.readerTower, model.reader, true).filter(
-    ({ name }) => !name.includes('pooler.'),
-  );
   try {
-    stageWeights(context, 'closed-book', corpus, model, shapes);
+    stageWeights(context, 'closed-book', corpus, model, closedBookShapes(model));
     return model;
   } catch (error) {
     disposeModel(model);
@@ -239,7 +189,7 @@ async function answer(
 ): Promise<Asked[]> {
   const { model } = parts;
   const { corpus, index } = book ? withOpenBook(parts.corpus, parts.index, book) : parts;
-  const atOnce = Math.max(1, Math.floor(AT_ONCE / config.qa.readerBlocks));
+  const atOnce = questionsAtOnce(config);
   const asked: Asked[] = [];
   for (let at = 0; at < questions.length; at += atOnce) {
     const part = questions.slice(at, at + atOnce);

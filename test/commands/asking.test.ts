@@ -12,12 +12,12 @@ import {
 import { join } from 'node:path';
 import { after, before, mock, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
+import { type Asked, type Asking, openAsking } from '../../src/commands/asking.ts';
 import { buildRunIndex } from '../../src/commands/build-index.ts';
 import { type Context, emptyModel, stageWeights } from '../../src/commands/context.ts';
 import { prepareCorpus } from '../../src/commands/prepare.ts';
 import { openCorpus } from '../../src/corpus/store.ts';
 import { UserError } from '../../src/errors.ts';
-import { type Asked, type Asking, openAsking } from '../../src/eval/asking.ts';
 import { OPEN_BOOK_LIMIT } from '../../src/eval/open-book.ts';
 import { releaseLocks } from '../../src/lock.ts';
 import { bertShapes, encode, encoderInput, maskedLanguageModel } from '../../src/model/bert.ts';

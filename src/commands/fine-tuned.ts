@@ -1,0 +1,52 @@
+import type { Corpus } from '../corpus/store.ts';
+import { embedderShapes } from '../model/embedder.ts';
+import { disposeModel, type Model } from '../model/model.ts';
+import type { SearchIndex } from '../retrieval/search.ts';
+import { qaShapes } from '../train/qa.ts';
+import { matchingIndex, newestRetriever, type RetrieverStage } from './build-index.ts';
+import { type Context, emptyModel, stageWeights } from './context.ts';
+
+/** What a fine-tuned run answers with, and the stage whose document tower it searches with. */
+export interface FineTuned {
+  /** Query tower and reader. */
+  model: Model;
+  /** Its document tower makes the index; `model` itself where fine-tuning trained that. */
+  embedder: Model;
+  stage: RetrieverStage;
+}
+
+/**
+ * The fine-tuned model, and its own document tower, where that was trained, else the one that it was tuned on: that of
+ * the newest retriever.
+ */
+export function fineTunedModels(context: Context, corpus: Corpus): FineTuned {
+  const stage = newestRetriever(context);
+  const model = emptyModel(context, corpus);
+  const embedder = stage === 'qa' ? model : emptyModel(context, corpus);
+  try {
+    stageWeights(context, 'qa', corpus, model, qaShapes(model, stage === 'qa'));
+    if (embedder !== model) {
+      const shapes = embedderShapes(embedder.documentTower, embedder.embedder);
+      stageWeights(context, stage, corpus, embedder, shapes);
+    }
+    return { model, embedder, stage };
+  } catch (error) {
+    disposeModel(model);
+    disposeModel(embedder);
+    throw error;
+  }
+}
+
+/**
+ * The fine-tuned model with the index of its document tower, also where another index has become the run's current one
+ * since (`eval recall --stage ict` makes its own).
+ */
+export async function fineTuned(
+  context: Context,
+  corpus: Corpus,
+): Promise<{ model: Model; index: SearchIndex }> {
+  const { model, embedder, stage } = fineTunedModels(context, corpus);
+  const index = await matchingIndex(context, stage, embedder, corpus);
+  if (embedder !== model) disposeModel(embedder);
+  return { model, index };
+}

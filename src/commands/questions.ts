@@ -1,0 +1,51 @@
+import { resolve } from 'node:path';
+import { type Question, readQuestions } from '../corpus/qa.ts';
+import type { Corpus } from '../corpus/store.ts';
+import { UserError } from '../errors.ts';
+import type { Protocol } from '../eval/metrics.ts';
+import { say } from '../progress.ts';
+import { type EncodedQuestion, encodeQuestions } from '../train/qa.ts';
+import type { Context } from './context.ts';
+
+/** All questions of data.dev; none where it names no file. */
+export async function readDevQuestions({ config }: Context): Promise<Question[]> {
+  return config.data.dev === null ? [] : readQuestions(resolve(config.data.dev), config.data.answers);
+}
+
+/** At most `n` of them, evenly spread. */
+export function spread<T>(all: readonly T[], n: number): T[] {
+  const step = Math.max(1, all.length / n);
+  return Array.from({ length: Math.min(n, all.length) }, (_, i) => all[Math.floor(i * step)]);
+}
+
+/** Where the questions of an evaluation stand: data.test, else data.dev, where no file is given. */
+export function questionFile({ run, config }: Context, file?: string): string {
+  const path = file ?? config.data.test ?? config.data.dev;
+  if (path !== null) return resolve(path);
+  throw new UserError(
+    `${run.config}: data.test names no file; give the JSONL of the questions with --questions FILE`,
+  );
+}
+
+/** The questions that a run is measured on. */
+export async function testQuestions(context: Context, corpus: Corpus): Promise<EncodedQuestion[]> {
+  return encodeQuestions(corpus, await askedQuestions(questionFile(context), context.config.data.answers));
+}
+
+/**
+ * The questions of a file. By ORQA's protocol a question that is asked twice counts once, with the answers of the last time,
+ * since its script keeps them by their texts (google-research/language, orqa/utils/eval_utils.py, commit 208f852).
+ */
+export async function askedQuestions(
+  path: string,
+  answers: 'auto' | 'string' | 'regex',
+  protocol?: Protocol,
+): Promise<Question[]> {
+  const all = await readQuestions(path, answers);
+  if (protocol !== 'orqa') return all;
+  const distinct = [...new Map(all.map((question) => [question.question, question])).values()];
+  if (distinct.length < all.length) {
+    say(`${path}: ${all.length - distinct.length} questions are asked again and count once (protocol orqa)`);
+  }
+  return distinct;
+}
