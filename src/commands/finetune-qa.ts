@@ -2,11 +2,11 @@ import { resolve } from 'node:path';
 import { readQuestions } from '../corpus/qa.ts';
 import { UserError } from '../errors.ts';
 import { evaluateAnswers } from '../eval/evaluate.ts';
+import { questionProbes, RECALL_QUESTIONS } from '../eval/probes.ts';
 import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
 import { latestState } from '../train/checkpoints.ts';
 import { type LoopResult, train } from '../train/loop.ts';
-import { questionProbes, RECALL_QUESTIONS } from '../train/probes.ts';
 import { encodeQuestions, qaShapes, qaStep } from '../train/qa.ts';
 import { buildRunIndex, retrieverBeforeQa } from './build-index.ts';
 import {

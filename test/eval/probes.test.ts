@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import type { Corpus } from '../../src/corpus/store.ts';
+import { clozeText } from '../../src/eval/probes.ts';
 import type { Random } from '../../src/random.ts';
 import { SPECIAL_TOKENS, wordPiece } from '../../src/tokenizer/wordpiece.ts';
 import { maskSpan } from '../../src/train/masking.ts';
-import { clozeText } from '../../src/train/probes.ts';
 import { temporaryFolder, tinyConfig, tinyCorpus } from '../support/tiny.ts';
 
 const folder = temporaryFolder('cloze');

@@ -1,16 +1,16 @@
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
-import { firstWithAnswer, type Recall, recallOf } from '../eval/evaluate.ts';
-import { answerSpans } from '../eval/has-answer.ts';
 import type { MaskedSentence } from '../model/feed.ts';
 import type { Model } from '../model/model.ts';
 import { dropTrivial } from '../retrieval/candidates.ts';
 import type { Found } from '../retrieval/graph.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
-import { maskSpan } from './masking.ts';
-import { queryVectors } from './pretrain.ts';
-import { type EncodedQuestion, questionVectors } from './qa.ts';
-import { exampleAt, stepRandom } from './sampler.ts';
+import { maskSpan } from '../train/masking.ts';
+import { queryVectors } from '../train/pretrain.ts';
+import { type EncodedQuestion, questionVectors } from '../train/qa.ts';
+import { exampleAt, stepRandom } from '../train/sampler.ts';
+import { firstWithAnswer, type Recall, recallOf } from './evaluate.ts';
+import { answerSpans } from './has-answer.ts';
 
 /** How many queries a stage asks of every index, by how many best blocks two indexes are compared, and what of that is logged. */
 export const PROBES = 64;
