@@ -101,16 +101,6 @@ export function bm25Ranks(
   return questions.map((q) => firstWithAnswer(corpus, search(q.question, most), q, protocol));
 }
 
-/** Recall of BM25; undefined where the corpus is too large for it. */
-export function bm25Recall(
-  corpus: Corpus,
-  questions: readonly EncodedQuestion[],
-  ks: readonly number[],
-): Recall | undefined {
-  const ranks = bm25Ranks(corpus, questions, Math.max(...ks));
-  return ranks && recallOf(ranks, ks);
-}
-
 /** Rank of the first block that holds an answer, counted from 0; Infinity for none. */
 export function firstWithAnswer(
   corpus: Corpus,

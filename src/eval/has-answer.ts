@@ -150,18 +150,3 @@ export function answerSpans(tokenIds: Int32Array, answerIds: readonly Int32Array
   found.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
   return Int32Array.from(found.flat());
 }
-
-/**
- * Share of the questions with a right block among the first k retrieved, for each k.
- * @param rankedHas for each question, whether each retrieved block is right, best first
- */
-export function recallAtK(rankedHas: readonly (readonly boolean[])[], ks: readonly number[]): number[] {
-  const hits = new Array<number>(ks.length).fill(0);
-  for (const has of rankedHas) {
-    const first = has.indexOf(true);
-    ks.forEach((k, i) => {
-      if (first >= 0 && first < k) hits[i]++;
-    });
-  }
-  return hits.map((n) => (rankedHas.length === 0 ? 0 : n / rankedHas.length));
-}

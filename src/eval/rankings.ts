@@ -9,8 +9,7 @@ import type { Protocol } from './metrics.ts';
 
 // What was retrieved for each question, in the forms that other tools read and write.
 
-export const RANKING_FORMATS = ['dpr', 'trec', 'kilt'] as const;
-export type RankingFormat = (typeof RANKING_FORMATS)[number];
+export type RankingFormat = 'dpr' | 'trec' | 'kilt';
 
 /** One question's blocks, best first, and what was read out of them, where something was. */
 export interface Ranking {

@@ -5,7 +5,7 @@ import { test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import type { Corpus } from '../../src/corpus/store.ts';
 import { bm25 } from '../../src/eval/bm25.ts';
-import { bm25Recall, firstWithAnswer, recallOf } from '../../src/eval/evaluate.ts';
+import { bm25Ranks, firstWithAnswer, recallOf } from '../../src/eval/evaluate.ts';
 import { random } from '../../src/random.ts';
 
 /** As much of a corpus as BM25 looks at. */
@@ -108,7 +108,7 @@ test('recall@k is the share of questions with an answer among the first k blocks
     asked('When was Vell founded, in which year?', '1799'), // second
     asked('What is the Osk?', 'a mountain'), // nowhere
   ];
-  assert.deepEqual(bm25Recall(corpus, questions, [1, 2, 3]), { 1: 0.5, 2: 0.75, 3: 0.75 });
+  assert.deepEqual(bm25Ranks(corpus, questions, 3), [0, 0, 1, Infinity]);
   assert.equal(firstWithAnswer(corpus, [0, 2, 1], { answers: ['1812'], answerKind: 'string' }), 2);
   assert.equal(firstWithAnswer(corpus, [0, 2], { answers: ['1812'], answerKind: 'string' }), Infinity);
   assert.deepEqual(recallOf([0, 4, 5, Infinity], [1, 5, 20]), { 1: 0.25, 5: 0.5, 20: 0.75 });

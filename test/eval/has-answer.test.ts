@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { answerSpans, hasAnswer, recallAtK } from '../../src/eval/has-answer.ts';
+import { answerSpans, hasAnswer } from '../../src/eval/has-answer.ts';
 import { PROTOCOLS } from '../../src/eval/metrics.ts';
 import { random } from '../../src/random.ts';
 
@@ -95,12 +95,6 @@ test('answer spans: every match of every answer once, in order', () => {
   assert.deepEqual(spans([5, 6, 5, 6, 7, 5]), [0, 6]);
   assert.deepEqual([...answerSpans(Int32Array.of(1, 1, 1), [Int32Array.of(1, 1)])], [0, 2, 1, 3]);
   assert.deepEqual([...answerSpans(Int32Array.of(9, 1, 1, 2).subarray(1, 3), [Int32Array.of(1, 2)])], []);
-});
-
-test('recall at k counts questions whose first right block is in reach', () => {
-  const ranked = [[true], [false, false, true], [false, false], []];
-  assert.deepEqual(recallAtK(ranked, [1, 2, 3, 100]), [0.25, 0.25, 0.5, 0.5]);
-  assert.deepEqual(recallAtK([], [1]), [0]);
 });
 
 test('each protocol by its own script', () => {
