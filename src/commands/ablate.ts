@@ -6,6 +6,7 @@ import { type Config, loadConfig, saveConfig } from '../config.ts';
 import { UserError } from '../errors.ts';
 import { type AblationTable, ablationTable, type Outcomes, ROWS, type Row } from '../eval/ablation.ts';
 import { retrievalRanks } from '../eval/evaluate.ts';
+import { mean } from '../eval/statistics.ts';
 import { makeFolder, readJson, readText, writeFileAtomic } from '../files.ts';
 import { retrieverShapes } from '../model/model.ts';
 import { duration, say } from '../progress.ts';
@@ -304,10 +305,9 @@ function outcomesOf(top: Run, seeds: readonly number[], row: Row): Outcomes | un
 
 /** Tells how long rows will take by those measured, which pretrain or do not. */
 function rowTimes(measured: Outcome[]) {
-  const mean = (of: Outcome[]) => of.reduce((sum, { seconds }) => sum + seconds, 0) / of.length;
   const expected = (row: Row) => {
     const like = measured.filter(({ pretrained }) => pretrained === (row.pretraining === 'own'));
-    return mean(like.length > 0 ? like : measured);
+    return mean((like.length > 0 ? like : measured).map(({ seconds }) => seconds));
   };
   return {
     add: (outcome: Outcome) => measured.push(outcome),

@@ -2,7 +2,7 @@ import { resolve } from 'node:path';
 import { readQuestions } from '../corpus/qa.ts';
 import { UserError } from '../errors.ts';
 import { closedBookMatches } from '../eval/closed-book.ts';
-import { mean } from '../eval/metrics.ts';
+import { mean } from '../eval/statistics.ts';
 import { closedBookShapes, closedBookStep } from '../train/closed-book.ts';
 import { train } from '../train/loop.ts';
 import { encodeQuestions } from '../train/qa.ts';

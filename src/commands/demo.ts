@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import * as z from 'zod';
 import type { PrepareCounts } from '../corpus/counts.ts';
 import { UserError } from '../errors.ts';
+import { mean } from '../eval/statistics.ts';
 import { readJson, readText, writeFileAtomic } from '../files.ts';
 import { duration, say } from '../progress.ts';
 import { lockRun, type Run, runConfig, runFolder } from '../run.ts';
@@ -136,7 +137,6 @@ function utility(run: Run): { first: number; last: number } {
       `${log}: holds no figures of pretraining to sum the demo up by; remove ${run.dir} to run it again`,
     );
   const n = Math.max(1, Math.floor(values.length / 10));
-  const mean = (list: number[]) => list.reduce((a, b) => a + b, 0) / list.length;
   return { first: mean(values.slice(0, n)), last: mean(values.slice(-n)) };
 }
 

@@ -1,6 +1,5 @@
 import type { Accepted } from '../corpus/qa.ts';
 import { UserError } from '../errors.ts';
-import { random } from '../random.ts';
 import { type Flavour, pythonRegex, SPACE, WORD } from './python-regex.ts';
 
 // Scores of a predicted answer by four published evaluations, which differ in small ways that move figures by points:
@@ -162,32 +161,4 @@ function compiled(patterns: readonly string[], use: Use): RegExp[] {
     (p) => pythonRegex(nfd ? p.normalize('NFD') : p, flavour, flags) ?? [],
   );
   return uses[use];
-}
-
-/** Arithmetic mean; 0 for no value. */
-export function mean(values: ArrayLike<number>): number {
-  let sum = 0;
-  for (let i = 0; i < values.length; i++) sum += values[i];
-  return values.length === 0 ? 0 : sum / values.length;
-}
-
-/** Interval that holds the mean with probability `level`: percentiles of the means of `resamples` draws with replacement. */
-export function bootstrapInterval(
-  values: ArrayLike<number>,
-  seed: number,
-  level = 0.95,
-  resamples = 1000,
-): { low: number; high: number } {
-  const n = values.length;
-  if (n === 0) return { low: 0, high: 0 };
-  const rng = random(seed);
-  const means = new Float64Array(resamples);
-  for (let r = 0; r < resamples; r++) {
-    let sum = 0;
-    for (let i = 0; i < n; i++) sum += values[rng.int(n)];
-    means[r] = sum / n;
-  }
-  means.sort();
-  const tail = Math.floor((resamples * (1 - level)) / 2);
-  return { low: means[tail], high: means[resamples - 1 - tail] };
 }

@@ -1,5 +1,4 @@
 import { random } from '../random.ts';
-import { bootstrapInterval, mean } from './metrics.ts';
 
 // How sure a figure is, and whether two systems differ by more than chance.
 
@@ -10,23 +9,40 @@ export interface Interval {
   high: number;
 }
 
-/** Mean of one value a question with its bootstrap interval. */
-export function meanInterval(values: ArrayLike<number>, seed: number): Interval {
-  return { value: mean(values), ...bootstrapInterval(values, seed) };
+/** Arithmetic mean; 0 for no value. */
+export function mean(values: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < values.length; i++) sum += values[i];
+  return values.length === 0 ? 0 : sum / values.length;
 }
 
 const RESAMPLES = 1000;
+
+/** The middle 95 % of what `resample` gives so many times. */
+function bootstrap(resample: () => number): { low: number; high: number } {
+  const drawn = Float64Array.from({ length: RESAMPLES }, resample).sort();
+  const tail = Math.floor(RESAMPLES * 0.025);
+  return { low: drawn[tail], high: drawn[RESAMPLES - 1 - tail] };
+}
+
+/** Mean of one value a question with its bootstrap interval: of the means of as many values drawn with replacement. */
+export function meanInterval(values: ArrayLike<number>, seed: number): Interval {
+  const n = values.length;
+  if (n === 0) return { value: 0, low: 0, high: 0 };
+  const rng = random(seed);
+  const resampled = () => {
+    let sum = 0;
+    for (let i = 0; i < n; i++) sum += values[rng.int(n)];
+    return sum / n;
+  };
+  return { value: mean(values), ...bootstrap(resampled) };
+}
 
 /**
  * Σ sums / Σ weights with its bootstrap interval: the mean over word pieces where whole sentences, each with its sum and
  * its number of pieces, are drawn with replacement, since the pieces of one sentence are not independent.
  */
-export function ratioInterval(
-  sums: ArrayLike<number>,
-  weights: ArrayLike<number>,
-  seed: number,
-  level = 0.95,
-): Interval {
+export function ratioInterval(sums: ArrayLike<number>, weights: ArrayLike<number>, seed: number): Interval {
   const n = sums.length;
   if (n === 0) return { value: 0, low: 0, high: 0 };
   const ratio = (at: (i: number) => number) => {
@@ -40,9 +56,7 @@ export function ratioInterval(
     return sum / weight;
   };
   const rng = random(seed);
-  const drawn = Float64Array.from({ length: RESAMPLES }, () => ratio(() => rng.int(n))).sort();
-  const tail = Math.floor((RESAMPLES * (1 - level)) / 2);
-  return { value: ratio((i) => i), low: drawn[tail], high: drawn[RESAMPLES - 1 - tail] };
+  return { value: ratio((i) => i), ...bootstrap(() => ratio(() => rng.int(n))) };
 }
 
 /** One system's scores less another's, on the same questions. */

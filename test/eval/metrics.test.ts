@@ -2,16 +2,13 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { UserError } from '../../src/errors.ts';
 import {
-  bootstrapInterval,
   exactMatch,
   f1,
   isCorrect,
-  mean,
   normalizeAnswer,
   regexMatch,
   regexMatches,
 } from '../../src/eval/metrics.ts';
-import { random } from '../../src/random.ts';
 
 // What Python 3.13 gives for the two published normalisers (`re` after NFD; `regex` without).
 const normalised: [text: string, orqa: string, dpr: string][] = [
@@ -76,23 +73,6 @@ test('regular expressions: orqa and drqa anchor at the start, dpr searches, hf h
   assert.equal(regexMatch('\u00c9clair', ['\u00e9clair'], 'orqa'), true);
   assert.equal(regexMatch('twenty-one', ['twenty\\-one'], 'orqa'), true);
   assert.equal(regexMatch('(', ['('], 'orqa'), false);
-});
-
-test('bootstrap interval: seeded, around the mean, as wide as the theory says', () => {
-  const rng = random(1);
-  const values = Float32Array.from({ length: 400 }, () => (rng.float() < 0.3 ? 1 : 0));
-  const { low, high } = bootstrapInterval(values, 5);
-  assert.deepEqual(bootstrapInterval(values, 5), { low, high });
-  assert.notDeepEqual(bootstrapInterval(values, 6), { low, high });
-  const p = mean(values);
-  const half = 1.96 * Math.sqrt((p * (1 - p)) / 400);
-  assert.ok(
-    Math.abs(p - low - half) < 0.15 * half && Math.abs(high - p - half) < 0.15 * half,
-    `${low} ${p} ${high}`,
-  );
-  assert.deepEqual(bootstrapInterval([2, 2], 1), { low: 2, high: 2 });
-  assert.deepEqual(bootstrapInterval([], 1), { low: 0, high: 0 });
-  assert.equal(mean([]), 0);
 });
 
 test('right answers are judged by what they are', () => {

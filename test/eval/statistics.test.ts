@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { byQuestionWord, bySeenAnswer, questionWord } from '../../src/eval/breakdown.ts';
-import { compare, mcnemar, meanInterval, ratioInterval } from '../../src/eval/statistics.ts';
+import { compare, mcnemar, mean, meanInterval, ratioInterval } from '../../src/eval/statistics.ts';
 import { random } from '../../src/random.ts';
 
 const near = (actual: number, expected: number, tolerance = 1e-12) =>
@@ -18,6 +18,23 @@ test("McNemar's exact test, by hand and against the normal approximation", () =>
   // z = (|b − c| − 1) / √(b + c) = 97 / √2498 = 1.9408 with the usual correction: p = 0.0523.
   near(mcnemar(1200, 1298), 0.0523, 2e-4);
   near(mcnemar(20000, 20000), 1, 0.01); // beyond what doubles hold without logarithms
+});
+
+test('bootstrap interval: seeded, around the mean, as wide as the theory says', () => {
+  const rng = random(1);
+  const values = Float32Array.from({ length: 400 }, () => (rng.float() < 0.3 ? 1 : 0));
+  const p = mean(values);
+  const { low, high } = meanInterval(values, 5);
+  assert.deepEqual(meanInterval(values, 5), { value: p, low, high });
+  assert.notDeepEqual(meanInterval(values, 6), { value: p, low, high });
+  const half = 1.96 * Math.sqrt((p * (1 - p)) / 400);
+  assert.ok(
+    Math.abs(p - low - half) < 0.15 * half && Math.abs(high - p - half) < 0.15 * half,
+    `${low} ${p} ${high}`,
+  );
+  assert.deepEqual(meanInterval([2, 2], 1), { value: 2, low: 2, high: 2 });
+  assert.deepEqual(meanInterval([], 1), { value: 0, low: 0, high: 0 });
+  assert.equal(mean([]), 0);
 });
 
 test('two systems on the same questions', () => {
