@@ -13,7 +13,7 @@ import { duration, say } from '../progress.ts';
 import { lockRun, type Run, runConfig, runFolder, type Stage } from '../run.ts';
 import { stepsDone } from '../train/checkpoints.ts';
 import type { LoopResult } from '../train/loop.ts';
-import { generateWorld, writeWorld } from '../world/world.ts';
+import { generateWorld, worldFiles, writeWorld } from '../world/world.ts';
 import { matchingIndex, retrieverBeforeQa } from './build-index.ts';
 import {
   announceEngine,
@@ -23,7 +23,7 @@ import {
   runCorpus,
   stageWeights,
 } from './context.ts';
-import { CONFIG, inPackage } from './demo.ts';
+import { worldSettings } from './demo.ts';
 import { evalExactMatch } from './eval.ts';
 import { finetuneQa } from './finetune-qa.ts';
 import { ictWarmup } from './ict-warmup.ts';
@@ -113,17 +113,7 @@ function rowsOf(only: string | undefined): Row[] {
 
 /** The settings that rows differ from. Refuses those that a row was not begun with, before anything is saved. */
 function topSettings(top: Run, options: AblateOptions): Config {
-  const started = existsSync(top.config);
-  const set = [
-    // The file names it as seen from the project's folder; the command may be started anywhere.
-    ...(options.config === undefined && !started
-      ? [`model.initial=${inPackage('assets/world-encoder')}`]
-      : []),
-    ...(options.seed === undefined ? [] : [`seed=${options.seed}`]),
-    ...options.set,
-  ];
-  const config = started ? options.config : (options.config ?? CONFIG);
-  return runConfig(top, { config, set }, (settings) => {
+  return runConfig(top, worldSettings(top, options), (settings) => {
     const { documents, train, dev, test } = settings.data;
     if (documents !== null && (train === null || (test ?? dev) === null)) {
       throw new UserError(
@@ -147,7 +137,6 @@ function topSettings(top: Run, options: AblateOptions): Config {
 
 /** Settings of a row, or of what the rows of a seed share. */
 function configOf(top: Run, settings: Config, seed: number, name: string): Config {
-  const data = join(top.dir, `seed-${seed}`, SHARED, 'data');
   const row = ROWS.find((row) => row.name === name);
   const config: Config = {
     ...settings,
@@ -155,14 +144,7 @@ function configOf(top: Run, settings: Config, seed: number, name: string): Confi
     data:
       settings.data.documents !== null
         ? settings.data
-        : {
-            ...settings.data,
-            documents: join(data, 'documents.jsonl'),
-            sentences: join(data, 'sentences.jsonl'),
-            train: join(data, 'questions.train.jsonl'),
-            dev: join(data, 'questions.dev.jsonl'),
-            test: join(data, 'questions.test.jsonl'),
-          },
+        : { ...settings.data, ...worldFiles(join(top.dir, `seed-${seed}`, SHARED, 'data')) },
     // Training waits for its index, else a busy machine would make another table: about 4 s of a row's 2 minutes.
     refresh: { ...settings.refresh, mode: 'sync' },
   };
@@ -178,8 +160,9 @@ async function sharedStart(context: Context, first: Run): Promise<Run | undefine
   const { run, config } = context;
   const isPrepared = () => existsSync(run.corpusManifest);
   if (!isPrepared()) {
-    const generated = config.data.documents === join(run.dir, 'data', 'documents.jsonl');
-    if (generated) writeWorld(generateWorld({ seed: config.seed, ...config.world }), join(run.dir, 'data'));
+    const data = join(run.dir, 'data');
+    const generated = config.data.documents === worldFiles(data).documents;
+    if (generated) writeWorld(generateWorld({ seed: config.seed, ...config.world }), data);
     else if (run.dir !== first.dir) share(first, run, corpusOf);
     if (!isPrepared()) await prepareCorpus(run, config);
   }

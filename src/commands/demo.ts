@@ -9,7 +9,7 @@ import { readJson, readText, writeFileAtomic } from '../files.ts';
 import { duration, say } from '../progress.ts';
 import { lockRun, type Run, runConfig, runFolder } from '../run.ts';
 import type { LoopResult } from '../train/loop.ts';
-import { generateWorld, writeWorld } from '../world/world.ts';
+import { generateWorld, worldFiles, writeWorld } from '../world/world.ts';
 import { closedBook } from './closed-book.ts';
 import { announceEngine, type CommonOptions, type Context } from './context.ts';
 import { evalExactMatch, evalRecall } from './eval.ts';
@@ -35,8 +35,7 @@ export interface DemoSummary {
   questions: number;
 }
 
-export const inPackage = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
-export const CONFIG = inPackage('configs/world.yaml');
+const inPackage = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
 
 /** Generates a world and takes it through every stage; undefined when a signal stopped one. A second call goes on from there. */
 export async function demo(options: CommonOptions): Promise<DemoSummary | undefined> {
@@ -153,29 +152,35 @@ function records(path: string): Record<string, unknown>[] {
   });
 }
 
+/**
+ * What a run on generated worlds is given: the packaged settings, where it is new and no others are named.
+ * @param data settings of the data's place, which the user's own go before
+ */
+export function worldSettings(
+  run: Run,
+  { config, seed, set }: Pick<CommonOptions, 'config' | 'seed' | 'set'>,
+  data: readonly string[] = [],
+): { config?: string; set: string[] } {
+  const packaged = config === undefined && !existsSync(run.config);
+  return {
+    config: packaged ? inPackage('configs/world.yaml') : config,
+    set: [
+      // The file names it as seen from the project's folder; the command may be started anywhere.
+      ...(packaged ? [`model.initial=${inPackage('assets/world-encoder')}`] : []),
+      ...(seed === undefined ? [] : [`seed=${seed}`]),
+      ...data,
+      ...set,
+    ],
+  };
+}
+
 /** The run folder's configuration, with the generated data's place in it, and the engine. */
 async function makeWorld(options: CommonOptions): Promise<Context> {
   const run = runFolder(options.run);
-  const data = join(run.dir, 'data');
-  const set = [
-    // The file names it as seen from the project's folder; the demo may be started anywhere.
-    ...(options.config === undefined && !existsSync(run.config)
-      ? [`model.initial=${inPackage('assets/world-encoder')}`]
-      : []),
-    ...(options.seed === undefined ? [] : [`seed=${options.seed}`]),
-    `data.documents=${join(data, 'documents.jsonl')}`,
-    `data.sentences=${join(data, 'sentences.jsonl')}`,
-    ...['train', 'dev', 'test'].map((split) => `data.${split}=${join(data, `questions.${split}.jsonl`)}`),
-    ...options.set,
-  ];
-  const config = runConfig(
-    run,
-    {
-      config: existsSync(run.config) ? options.config : (options.config ?? CONFIG),
-      set,
-    },
-    () => lockRun(run, 'demo'),
+  const data = Object.entries(worldFiles(join(run.dir, 'data'))).map(
+    ([name, path]) => `data.${name}=${path}`,
   );
+  const config = runConfig(run, worldSettings(run, options, data), () => lockRun(run, 'demo'));
   return { run, config, engine: await announceEngine(options) };
 }
 

@@ -102,15 +102,27 @@ export function generateWorld({ seed, documents, heldOut, names = 'demo' }: Worl
   return world;
 }
 
-/** Writes documents.jsonl, sentences.jsonl and questions.{train,dev,test}.jsonl, one JSON object a line, into `dir`. */
+/** The files of a world in `dir`, by the settings under `data` that name them. */
+export function worldFiles(dir: string) {
+  return {
+    documents: join(dir, 'documents.jsonl'),
+    sentences: join(dir, 'sentences.jsonl'),
+    train: join(dir, 'questions.train.jsonl'),
+    dev: join(dir, 'questions.dev.jsonl'),
+    test: join(dir, 'questions.test.jsonl'),
+  };
+}
+
+/** Writes the files of a world, one JSON object a line, into `dir`. */
 export function writeWorld(world: World, dir: string): void {
-  const write = (name: string, rows: readonly object[]) =>
-    writeFileAtomic(join(dir, name), rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
-  write('documents.jsonl', world.documents);
-  write('sentences.jsonl', world.sentences);
+  const files = worldFiles(dir);
+  const write = (path: string, rows: readonly object[]) =>
+    writeFileAtomic(path, rows.map((row) => `${JSON.stringify(row)}\n`).join(''));
+  write(files.documents, world.documents);
+  write(files.sentences, world.sentences);
   for (const split of ['train', 'dev', 'test'] as const) {
     write(
-      `questions.${split}.jsonl`,
+      files[split],
       world[split].map(({ question, answers, passageId }) => ({
         question,
         answer: answers,
