@@ -1,6 +1,6 @@
 import { appendFileSync, existsSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { type Config, loadConfig, saveConfig } from './config.ts';
 import { UserError } from './errors.ts';
 import { explainWrite, makeFolder, readText, writeFileAtomic } from './files.ts';
@@ -116,6 +116,16 @@ export function lockRun(run: Run, work: string): () => void {
   }
 }
 
+/** Adds a line to a JSONL file, which is begun where there is none. */
+export function appendRecord(path: string, record: object): void {
+  try {
+    makeFolder(dirname(path));
+    appendFileSync(path, `${JSON.stringify(record)}\n`);
+  } catch (error) {
+    throw explainWrite(path, error);
+  }
+}
+
 /** A JSONL file that grows by one line a call, such as a stage's metrics. */
 export interface JsonLines {
   write(record: object): void;
@@ -139,13 +149,5 @@ export function jsonLines(path: string, done: number): JsonLines {
     } catch {} // a line that a kill cut short
   }
   writeFileAtomic(path, kept.join(''));
-  return {
-    write(record) {
-      try {
-        appendFileSync(path, `${JSON.stringify(record)}\n`);
-      } catch (error) {
-        throw explainWrite(path, error);
-      }
-    },
-  };
+  return { write: (record) => appendRecord(path, record) };
 }

@@ -1,5 +1,5 @@
-import { appendFileSync, existsSync, statSync } from 'node:fs';
-import { dirname, resolve } from 'node:path';
+import { existsSync, statSync } from 'node:fs';
+import { resolve } from 'node:path';
 import { type Question, readQuestions } from '../corpus/qa.ts';
 import { type Corpus, openCorpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
@@ -22,10 +22,10 @@ import { f1, isCorrect, normalizeAnswer, type Protocol } from '../eval/metrics.t
 import { matchPredictions, type PredictionFile, readPredictions } from '../eval/predictions.ts';
 import { dprRanks, type Ranking, type RankingFormat, rankingWriter, readTrecRun } from '../eval/rankings.ts';
 import { type Comparison, compare, meanInterval } from '../eval/statistics.ts';
-import { explainWrite, makeFolder, recoverFolders, writeStreamAtomic } from '../files.ts';
+import { recoverFolders, writeStreamAtomic } from '../files.ts';
 import { disposeModel, pretrainedShapes, retrieverShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
-import { type Run, runFolder } from '../run.ts';
+import { appendRecord, type Run, runFolder } from '../run.ts';
 import { stepsDone } from '../train/checkpoints.ts';
 import { closedBookShapes } from '../train/closed-book.ts';
 import { type EncodedQuestion, encodeQuestions } from '../train/qa.ts';
@@ -460,11 +460,6 @@ function record(
   const figures = { ...result.figures };
   for (const [name, of] of Object.entries(baselines))
     for (const [figure, value] of Object.entries(of)) figures[`${name} ${figure}`] = value;
-  const line = { time: new Date().toISOString(), metric, stage, file, questions, protocol, figures };
-  try {
-    makeFolder(dirname(evaluations));
-    appendFileSync(evaluations, `${JSON.stringify(line)}\n`);
-  } catch (error) {
-    throw explainWrite(evaluations, error);
-  }
+  const time = new Date().toISOString();
+  appendRecord(evaluations, { time, metric, stage, file, questions, protocol, figures });
 }
