@@ -34,7 +34,7 @@ export interface Asked {
   question: string;
   /** One a block read, best first. */
   answers: AskAnswer[];
-  /** See `nullShareOf`; undefined in a run that was not pretrained. */
+  /** See `nullShareOf`; undefined where the retriever was not pretrained with the null document. */
   nullShare?: number;
   /** See `utilities`; undefined in a run without a closed-book reader. */
   retrievalUtility?: number;
@@ -57,7 +57,7 @@ export interface Asking {
 interface Parts extends Omit<FineTuned, 'stage'> {
   corpus: Corpus;
   index: SearchIndex;
-  /** [P] vector of the null document, where pretraining had one. */
+  /** [P] vector of the null document, where the retriever was pretrained with it. */
   nullDocument?: Float32Array;
   /** The reader that was tuned to answer from the null document alone. */
   closedBook?: Model;
@@ -113,7 +113,7 @@ async function openSettled(context: Context): Promise<Parts> {
 }
 
 async function openParts(context: Context): Promise<Parts> {
-  const { run } = context;
+  const { run, config } = context;
   const corpus = runCorpus(context);
   const parts: Partial<Parts> & { corpus: Corpus } = { corpus };
   try {
@@ -125,7 +125,11 @@ async function openParts(context: Context): Promise<Parts> {
     const { model, embedder } = fineTunedModels(context, corpus);
     Object.assign(parts, { model, embedder });
     parts.index = openRunIndex(context, corpus, await standingIndex(context, embedder, corpus));
-    if (hasWeights(context, 'pretrain')) {
+    if (
+      config.qa.retriever === 'pretrain' &&
+      config.pretrain.nullDocument &&
+      hasWeights(context, 'pretrain')
+    ) {
       parts.nullDocument = await nullVector(context, corpus, embedder);
     }
     parts.closedBook = closedBookReader(context, corpus);

@@ -25,7 +25,7 @@ const SENTENCES = 1000;
 /** Sentences, one salient span of each masked: the same ones and the same spans for one seed and corpus. */
 export interface MaskedSentences {
   examples: MaskedSentence[];
-  /** False where training has seen them. */
+  /** False where training has seen them; those of a file are taken to be others than its own. */
   heldOut: boolean;
 }
 
@@ -89,7 +89,10 @@ export interface MaskedScores {
   nullMass: number[];
 }
 
-/** Retrieves and reads as a step of pretraining does, without dropout and gradients. */
+/**
+ * Retrieves and reads as a step of pretraining does, without dropout and gradients. Trivial sources are dropped whatever
+ * `pretrain.dropTrivial` says: they would tell what is masked.
+ */
 export async function scoreMasked(
   model: Model,
   corpus: Corpus,
@@ -98,12 +101,13 @@ export async function scoreMasked(
   config: Config,
 ): Promise<MaskedScores> {
   const scores: MaskedScores = { pieces: [], loss: [], nullLoss: [], nullMass: [] };
-  const { microBatch, marginalize } = config.pretrain;
+  const { microBatch, marginalize, nullDocument } = config.pretrain;
+  const settings = { ...config, pretrain: { ...config.pretrain, dropTrivial: true } };
   const bar = progress('masked spans', examples.length);
   for (let at = 0; at < examples.length; at += microBatch) {
     const part = examples.slice(at, at + microBatch);
-    const { candidates } = await retrieveCandidates(model, corpus, index, part, config);
-    const feed = makeFeed(model, part, candidates, corpus, config.text);
+    const { candidates } = await retrieveCandidates(model, corpus, index, part, settings);
+    const feed = makeFeed(model, part, candidates, corpus, config.text, nullDocument);
     const [B, K] = feed.candidates.shape;
     const M = feed.masks.shape[1];
     const out = tf.tidy(() => {

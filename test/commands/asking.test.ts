@@ -345,6 +345,21 @@ test('a run without pretraining or closed-book reader is asked without their fig
   assert.ok(existsSync(run.checkpoint('ict')));
 });
 
+test('a retriever that was not pretrained with the null document gives it no share', async () => {
+  const run = runFolder(join(folder, 'unshared'));
+  cpSync(main.run.dir, run.dir, { recursive: true });
+  const { config } = main;
+  for (const changed of [
+    { ...config, pretrain: { ...config.pretrain, nullDocument: false } },
+    { ...config, qa: { ...config.qa, retriever: 'ict' as const } },
+  ]) {
+    const context = { ...main, run, config: changed };
+    await buildRunIndex(context);
+    const [asked] = await asking(({ ask }) => ask([questions[0]]), context);
+    assert.deepEqual(['nullShare' in asked, 'retrievalUtility' in asked], [false, true]);
+  }
+});
+
 test('asking leaves no tensor behind', async () => {
   const before = tf.memory().numTensors;
   await asking(({ ask }) => ask(questions.slice(0, 3), { openBook }));

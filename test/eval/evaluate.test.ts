@@ -132,6 +132,42 @@ test('perplexity and retrieval utility are those of a step of pretraining', asyn
   near(Math.log(value('nullPerplexity')) - Math.log(value('perplexity')), figures.retrievalUtility);
 });
 
+test('a model without the null document is measured without it, and trivial sources are always dropped', async () => {
+  const { examples } = untrainedSentences(corpus, config, 0);
+  const some = examples.filter(({ source }) => source >= 0).slice(0, 8);
+  const changed = (change: Partial<typeof config.pretrain>) => ({
+    ...config,
+    pretrain: { ...config.pretrain, ...change },
+  });
+  const score = (settings: typeof config) => scoreMasked(model, corpus, index, some, settings);
+  const usual = await score(config);
+  const found = await retrieveCandidates(model, corpus, index, some, changed({ dropTrivial: false }));
+  assert.ok(
+    found.candidates.some((blocks, i) => blocks.includes(some[i].source)),
+    'the trivial source would be found',
+  );
+  assert.deepEqual(await score(changed({ dropTrivial: false })), usual);
+
+  const without = await score(changed({ nullDocument: false }));
+  const near = (a: number[], b: number[]) =>
+    a.forEach((value, i) => {
+      assert.ok(Math.abs(value - b[i]) < 1e-4, `${i}: ${value}, not ${b[i]}`);
+    });
+  near(
+    without.nullMass,
+    some.map(() => 0),
+  );
+  near(without.nullLoss, usual.nullLoss);
+  // What is left of p(y|x) without the null document's part, its share of p(z|x) given to the others.
+  near(
+    without.loss,
+    usual.loss.map((loss, i) => {
+      const [p, share] = [Math.exp(-loss), usual.nullMass[i]];
+      return -Math.log((p - share * Math.exp(-usual.nullLoss[i])) / (1 - share));
+    }),
+  );
+});
+
 test('sentences that pretraining has not come to, the same masks every time', () => {
   const { count } = corpus.sentences;
   const { examples, heldOut } = untrainedSentences(corpus, config, count - 5);
