@@ -135,7 +135,10 @@ export interface Pair {
 
 export interface Order {
   pairs: Pair[];
-  /** Pairs in the paper's order less pairs in the other, as a share of all; null without a pair. */
+  /**
+   * Kendall's tau of the means over `pairs`: those in the paper's order less those in the other, as a share of all; null
+   * without a pair. Rows even in the paper make no pair, so that it is Somers' D of our order by the paper's.
+   */
   tau: number | null;
 }
 
@@ -288,7 +291,7 @@ function orderLines(what: string, { pairs, tau }: Order, rows: AblationTable['ro
   };
   const [reversed, open] = [of('reversed'), of('open')];
   return [
-    `${what}: of ${pairs.length} pairs of rows that the paper tells apart, ${of('same').length} are in its order, ${reversed.length} the other way round, ${open.length} too close to tell (Kendall's tau of the means ${tau.toFixed(2)})`,
+    `${what}: of ${pairs.length} pairs of rows that the paper tells apart, ${of('same').length} are in its order, ${reversed.length} the other way round, ${open.length} too close to tell (Kendall's tau of the means over these pairs ${tau.toFixed(2)})`,
     ...(reversed.length > 0 ? ['  the other way round than the paper:', ...reversed.map(listed)] : []),
     ...(open.length > 0 ? ['  too close to tell:', ...open.map(listed)] : []),
   ];

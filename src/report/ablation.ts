@@ -24,7 +24,7 @@ export function ablations(runs: readonly NamedRun[]): Html[] {
     const rows = run.ablation.rows.slice(0, ROWS);
     return [
       html`${runs.length > 1 && html`<h3>${run.look.letter} ${run.name}</h3>`}
-<p class="soft">${seeds > 0 && `${seeds} ${seeds === 1 ? 'seed' : 'seeds'}`}${questions !== undefined && ` · ${questions} questions`} · the paper's figures are of Natural Questions: compare the order of the rows, not their heights.${taus.length > 0 && html` How ours and the paper's order agree (Kendall's tau, 1 where all pairs do): ${taus.join(', ')}.`}</p>
+<p class="soft">${seeds > 0 && `${seeds} ${seeds === 1 ? 'seed' : 'seeds'}`}${questions !== undefined && ` · ${questions} questions`} · the paper's figures are of Natural Questions: compare the order of the rows, not their heights.${taus.length > 0 && html` How ours and the paper's order agree (Kendall's tau over the pairs of rows that the paper tells apart, 1 where all do): ${taus.join(', ')}.`}</p>
 <div class="charts">${comparison(rows, 'exactMatch', 'Exact match')}${comparison(rows, 'recall5', 'Recall@5 before fine-tuning')}</div>
 ${table(rows)}`,
     ];
