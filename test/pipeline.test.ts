@@ -329,6 +329,28 @@ test('what was predicted and retrieved is scored again from the files, and compa
   const retrieved = await scoreRetrieved(to, run.dir, { questions });
   const { 100: _, ...within } = recall; // the corpus has fewer blocks
   assert.deepEqual(retrieved.recall, within);
+
+  // The third question is the first again, with another answer: it counts once, and keeps its number in what is written.
+  const twice = join(root, 'twice.jsonl');
+  const all = [asked[0], asked[1], { ...asked[0], answer: ['zzz'] }, ...asked.slice(2)];
+  writeFileSync(twice, all.map((line) => `${JSON.stringify(line)}\n`).join(''));
+  const once = await evalExactMatch(main, { questions: twice, to, format: 'trec' });
+  assert.equal(once.questions, asked.length);
+  const predicted = lines(run.predictions);
+  assert.deepEqual(
+    predicted.map(({ question, answers }) => [question, answers]),
+    all.map(({ question, answer }) => [question, answer]),
+  );
+  assert.equal(once.exactMatch, predicted.slice(1).filter(({ correct }) => correct).length / asked.length);
+  assert.equal(
+    ((await scorePredictions(run.predictions)).figures.exactMatch as Interval).value,
+    once.exactMatch,
+  );
+  const ranked = await scoreRetrieved(to, run.dir, { questions: twice });
+  assert.equal(ranked.questions, all.length);
+  assert.ok(Math.abs(ranked.recall[20] * all.length - recall[20] * asked.length) <= 1, 'none is mixed up');
+  const dpr = await evalExactMatch(main, { questions: twice, protocol: 'dpr' });
+  assert.equal(dpr.questions, all.length);
 });
 
 test('perplexity through retrieval, of sentences that pretraining has not come to', async () => {

@@ -21,7 +21,7 @@ import { maskedFigures, scoreMasked, sentencesOf, untrainedSentences } from '../
 import { f1, isCorrect, normalizeAnswer, type Protocol } from '../eval/metrics.ts';
 import { matchPredictions, type PredictionFile, readPredictions } from '../eval/predictions.ts';
 import { dprRanks, type Ranking, type RankingFormat, rankingWriter, readTrecRun } from '../eval/rankings.ts';
-import { type Comparison, compare, meanInterval } from '../eval/statistics.ts';
+import { type Comparison, compare, mean, meanInterval } from '../eval/statistics.ts';
 import { recoverFolders, writeStreamAtomic } from '../files.ts';
 import { disposeModel, pretrainedShapes, retrieverShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
@@ -32,7 +32,7 @@ import { type EncodedQuestion, encodeQuestions } from '../train/qa.ts';
 import { matchingIndex, type RetrieverStage } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { fineTuned } from './fine-tuned.ts';
-import { askedQuestions, questionFile } from './questions.ts';
+import { questionFile } from './questions.ts';
 
 /** Ranks at which retrieval is measured. */
 const KS = [1, 5, 20, 100];
@@ -88,14 +88,14 @@ export async function evalExactMatch(
   const { model, index } = await fineTuned(context, corpus);
   try {
     const file = questionFile(context, options.questions);
-    const questions = encodeQuestions(corpus, await askedQuestions(file, config.data.answers, protocol));
-    const other = against && matchPredictions(against, questions);
-    if (metric === 'f1') needStrings(file, questions);
+    const asked = encodeQuestions(corpus, await readQuestions(file, config.data.answers));
+    const other = against && matchPredictions(against, asked);
+    if (metric === 'f1') needStrings(file, asked);
     recoverFolders(run.dir); // predictions that a killed evaluation left half written
     let evaluation: Evaluation | undefined;
     await writeStreamAtomic(run.predictions, (write) =>
       withRankings(corpus, options, async (each) => {
-        evaluation = await evaluateAnswers(model, corpus, index, questions, config, KS, {
+        evaluation = await evaluateAnswers(model, corpus, index, asked, config, KS, {
           protocol: options.protocol,
           each,
           predicted: (prediction) => write(Buffer.from(`${JSON.stringify(prediction)}\n`)),
@@ -103,8 +103,17 @@ export async function evalExactMatch(
       }),
     );
     disposeModel(model);
-    const { scores, exactMatch, recall } = evaluation!;
-    const { ranks, ...answers } = scores;
+    const counted = countedOf(file, asked, protocol);
+    const questions = counted(asked);
+    const { exactMatch, tokenExactMatch, f1, readerOracle, spanOracle } = evaluation!.scores;
+    const ranks = counted(evaluation!.scores.ranks);
+    const answers = {
+      exactMatch: counted(exactMatch),
+      tokenExactMatch: counted(tokenExactMatch),
+      f1: counted(f1),
+      readerOracle: counted(readerOracle),
+      spanOracle: counted(spanOracle),
+    };
     const figures = {
       ...answerFigures(answers, hasStrings(questions), config.seed),
       ...(await closedBookFigure(context, corpus, questions, protocol)),
@@ -117,20 +126,21 @@ export async function evalExactMatch(
       file,
       questions: questions.length,
       protocol,
-      exactMatch,
-      recall,
+      exactMatch: mean(answers.exactMatch),
+      recall: recallOf(ranks, KS),
       figures,
-      questionWords: byQuestionWord(questions, scores.exactMatch, config.seed),
+      questionWords: byQuestionWord(questions, answers.exactMatch, config.seed),
       ...(trained && {
-        seen: bySeenAnswer(questions, trained, scores.exactMatch, protocol, config.seed),
+        seen: bySeenAnswer(questions, trained, answers.exactMatch, protocol, config.seed),
       }),
       ...(other && {
         against: {
           file: against.path,
           ...compareWith(
-            other,
+            counted(other.predictions),
+            questions,
             metric,
-            metric === 'f1' ? scores.f1 : scores.exactMatch,
+            metric === 'f1' ? answers.f1 : answers.exactMatch,
             protocol,
             config.seed,
           ),
@@ -156,8 +166,12 @@ export async function scorePredictions(
   const asked =
     options.questions === undefined
       ? undefined
-      : await askedQuestions(resolve(options.questions), options.answers ?? 'auto', protocol);
-  const { questions, predictions, others } = matchPredictions(file, asked);
+      : await readQuestions(resolve(options.questions), options.answers ?? 'auto');
+  const matched = matchPredictions(file, asked);
+  const { others } = matched;
+  const counted = countedOf(options.questions ?? path, matched.questions, protocol);
+  const questions = counted(matched.questions);
+  const predictions = counted(matched.predictions);
   const missing = predictions.filter((prediction) => prediction === undefined).length;
   if (missing > 0) say(`${path}: has no prediction for ${missing} questions, which count as wrong`);
   if (others > 0) say(`${path}: ${others} predictions are of other questions and are left out`);
@@ -170,7 +184,7 @@ export async function scorePredictions(
   const other =
     options.against === undefined
       ? undefined
-      : matchPredictions(await otherPredictions(options.against), questions);
+      : matchPredictions(await otherPredictions(options.against), matched.questions);
   return {
     metric,
     file: options.questions ?? path,
@@ -184,7 +198,14 @@ export async function scorePredictions(
     ...(other && {
       against: {
         file: options.against!,
-        ...compareWith(other, metric, metric === 'f1' ? overlap : right, protocol, SEED),
+        ...compareWith(
+          counted(other.predictions).map((theirs, i) => (predictions[i] === undefined ? undefined : theirs)),
+          questions,
+          metric,
+          metric === 'f1' ? overlap : right,
+          protocol,
+          SEED,
+        ),
       },
     }),
   };
@@ -216,7 +237,7 @@ export async function evalRecall(
     const { protocol } = options;
     const most = Math.max(...KS);
     const file = questionFile(context, options.questions);
-    const questions = encodeQuestions(corpus, await askedQuestions(file, config.data.answers));
+    const questions = encodeQuestions(corpus, await readQuestions(file, config.data.answers));
     let ranks: number[] = [];
     await withRankings(corpus, options, async (each) => {
       ranks = await retrievalRanks(model, corpus, index, questions, config, most, { protocol, each });
@@ -338,6 +359,20 @@ export async function evalMasked(
   }
 }
 
+/**
+ * Picks of one value a question those that count. By ORQA's protocol a question that is asked twice counts once, as it was
+ * asked the last time, since its script keeps questions by their texts (google-research/language, orqa/utils/eval_utils.py,
+ * commit 208f852). All are answered, so that lines and numbers of what is written are those of the file.
+ */
+function countedOf(path: string, questions: readonly { question: string }[], protocol: Protocol) {
+  const last = new Map(questions.map(({ question }, i) => [question, i]));
+  if (protocol === 'orqa' && last.size < questions.length) {
+    say(`${path}: ${questions.length - last.size} questions are asked again and count once (protocol orqa)`);
+  }
+  return <T>(values: readonly T[]): T[] =>
+    values.filter((_, i) => protocol !== 'orqa' || last.get(questions[i].question) === i);
+}
+
 const hasStrings = (questions: readonly { answerKind: string }[]) =>
   questions.every(({ answerKind }) => answerKind === 'string');
 
@@ -426,18 +461,19 @@ function matchOf(
     : Number(isCorrect(prediction, question, protocol));
 }
 
-/** Compares on the questions that the other file has a prediction for. @param scores of all questions, in its order */
+/** Compares on the questions that `others` has a prediction for. @param others, scores of all questions, in their order */
 function compareWith(
-  other: ReturnType<typeof matchPredictions>,
+  others: readonly (string | undefined)[],
+  questions: readonly Pick<Question, 'answers' | 'answerKind'>[],
   metric: AnswerMetric,
   scores: readonly number[],
   protocol: Protocol,
   seed: number,
 ): Comparison {
-  const both = [...other.predictions.keys()].filter((i) => other.predictions[i] !== undefined);
+  const both = [...others.keys()].filter((i) => others[i] !== undefined);
   return compare(
     both.map((i) => scores[i]),
-    both.map((i) => matchOf(metric, other.predictions[i], other.questions[i], protocol)),
+    both.map((i) => matchOf(metric, others[i], questions[i], protocol)),
     seed,
   );
 }

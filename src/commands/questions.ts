@@ -2,8 +2,6 @@ import { resolve } from 'node:path';
 import { type Question, readQuestions } from '../corpus/qa.ts';
 import type { Corpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
-import type { Protocol } from '../eval/metrics.ts';
-import { say } from '../progress.ts';
 import { type EncodedQuestion, encodeQuestions } from '../train/qa.ts';
 import type { Context } from './context.ts';
 
@@ -29,23 +27,5 @@ export function questionFile({ run, config }: Context, file?: string): string {
 
 /** The questions that a run is measured on. */
 export async function testQuestions(context: Context, corpus: Corpus): Promise<EncodedQuestion[]> {
-  return encodeQuestions(corpus, await askedQuestions(questionFile(context), context.config.data.answers));
-}
-
-/**
- * The questions of a file. By ORQA's protocol a question that is asked twice counts once, with the answers of the last time,
- * since its script keeps them by their texts (google-research/language, orqa/utils/eval_utils.py, commit 208f852).
- */
-export async function askedQuestions(
-  path: string,
-  answers: 'auto' | 'string' | 'regex',
-  protocol?: Protocol,
-): Promise<Question[]> {
-  const all = await readQuestions(path, answers);
-  if (protocol !== 'orqa') return all;
-  const distinct = [...new Map(all.map((question) => [question.question, question])).values()];
-  if (distinct.length < all.length) {
-    say(`${path}: ${all.length - distinct.length} questions are asked again and count once (protocol orqa)`);
-  }
-  return distinct;
+  return encodeQuestions(corpus, await readQuestions(questionFile(context), context.config.data.answers));
 }

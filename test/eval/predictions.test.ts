@@ -124,12 +124,13 @@ test('two files of predictions are compared question by question, on those that 
   const second = write('second.jsonl', lines(all)); // in another order: Drost, 1812, Vell, x
   const { against } = await scorePredictions(first, { questions: plain, against: second });
   // First: right, right, wrong, none. Second: wrong, wrong, wrong, wrong.
-  assert.deepEqual([against!.questions, against!.better, against!.worse, against!.pValue], [4, 2, 0, 0.5]);
-  assert.equal(against!.difference.value, 0.5);
+  assert.deepEqual([against!.questions, against!.better, against!.worse, against!.pValue], [3, 2, 0, 0.5]);
+  assert.equal(against!.difference.value, 2 / 3);
   const turned = await scorePredictions(second, { questions: plain, against: first });
   assert.deepEqual([turned.against!.questions, turned.against!.better, turned.against!.worse], [3, 0, 2]);
+  assert.equal(turned.against!.difference.value, -2 / 3);
   const overlap = await scorePredictions(first, { questions: plain, against: second }, 'f1');
-  assert.equal(overlap.against!.difference.value, 0.5);
+  assert.equal(overlap.against!.difference.value, 2 / 3);
 });
 
 test('expressions are matched and have no F1; ORQA counts a question once, with its last answers', async () => {
@@ -155,6 +156,27 @@ test('expressions are matched and have no F1; ORQA counts a question once, with 
   assert.deepEqual(await score('orqa'), [2, 0.5, undefined]); // anchored at the start
   const [asked] = await score('dpr');
   assert.equal(asked, 3);
+});
+
+test("by ORQA's protocol the last prediction of a question counts, told by the order, and in a file with answers of its own", async () => {
+  const asked = [WHO[0], WHO[1], WHO[0]];
+  const answers = [['x'], ['Vell'], ['Osk']];
+  const questions = write(
+    'twice.jsonl',
+    lines(asked.map((question, i) => ({ question, answer: answers[i] }))),
+  );
+  const drqa = write('twice.drqa.jsonl', lines(['y', 'Vell', 'Osk'].map((span) => [{ span }])));
+  const own = write(
+    'twice.own.jsonl',
+    lines(asked.map((question, i) => ({ question, answers: answers[i], prediction: ['x', 'z', 'osk'][i] }))),
+  );
+  const score = async (file: string, protocol: 'orqa' | 'dpr', asked?: string) => {
+    const scored = await scorePredictions(file, { questions: asked, protocol, against: file });
+    return [scored.questions, value(scored.figures.exactMatch), scored.against!.questions];
+  };
+  assert.deepEqual(await score(drqa, 'orqa', questions), [2, 1, 2]);
+  assert.deepEqual(await score(drqa, 'dpr', questions), [3, 2 / 3, 3]);
+  assert.deepEqual(await score(own, 'orqa'), [2, 0.5, 2]);
 });
 
 test('files that are no predictions, or of other questions, are told', async () => {

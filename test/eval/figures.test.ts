@@ -1,0 +1,63 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { answerFigures, comparisonLines, figureTable, rankFigures } from '../../src/eval/figures.ts';
+import type { Interval } from '../../src/eval/statistics.ts';
+
+const values = (figures: Record<string, unknown>) =>
+  Object.fromEntries(Object.entries(figures).map(([name, figure]) => [name, (figure as Interval).value]));
+
+test('recall@k and the mean reciprocal rank of four questions, by hand', () => {
+  // First, second, sixth place, and none.
+  assert.deepEqual(values(rankFigures([0, 1, 5, Infinity], [1, 2, 5, 6], 1)), {
+    'recall@1': 1 / 4,
+    'recall@2': 2 / 4,
+    'recall@5': 2 / 4,
+    'recall@6': 3 / 4,
+    mrr: (1 + 1 / 2 + 1 / 6) / 4,
+  });
+});
+
+test('each figure of answers has its own scores, and expressions have no F1', () => {
+  const scores = {
+    exactMatch: [1, 0, 0, 0, 0],
+    tokenExactMatch: [0, 0, 1, 0, 1],
+    f1: [0.5, 0, 0, 0, 0],
+    readerOracle: [1, 0, 1, 0, 1],
+    spanOracle: [1, 1, 1, 0, 1],
+  };
+  const figures = values(answerFigures(scores, true, 1));
+  assert.deepEqual(figures, {
+    exactMatch: 0.2,
+    tokenExactMatch: 0.4,
+    f1: 0.1,
+    readerOracle: 0.6,
+    spanOracle: 0.8,
+  });
+  assert.equal('f1' in answerFigures(scores, false, 1), false);
+});
+
+test('shares are shown in per cent, nats and perplexities as they are, differences in points', () => {
+  assert.deepEqual(
+    figureTable({
+      run: {
+        exactMatch: { value: 0.757, low: 0.708, high: 0.804 },
+        perplexity: 11.7,
+        retrievalUtility: 1.46,
+        mrr: 0.84,
+      },
+    }).map((line) => line.split(/ {2,}/).join(' | ')),
+    [
+      'exact match, text | 75.7 % | (70.8 to 80.4)',
+      'perplexity | 11.700',
+      'retrieval utility (nats) | 1.460',
+      'MRR | 0.840',
+    ],
+  );
+  const difference = { value: -0.02, low: -0.041, high: 0.003 };
+  assert.match(
+    comparisonLines('f1', 'other', { questions: 9, difference, better: 1, worse: 3, pValue: 0.625 }).join(
+      '\n',
+    ),
+    /against other, 9 questions:\n {2}F1 −2\.0 points {2}\(−4\.1 to \+0\.3\), 1 better, 3 worse, McNemar's exact test p = 0\.63/,
+  );
+});
