@@ -22,7 +22,7 @@ import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from '.
 /** The stages whose retriever can embed the documents: of fine-tuning that which trains the document tower (`qa.refreshEvery`). */
 export type RetrieverStage = 'ict' | 'pretrain' | 'qa';
 
-/** The furthest stage that has left a tower to embed documents with. */
+/** The furthest stage that has left a tower to embed documents with; pretraining is passed over where `qa.retriever` does so. */
 export function newestRetriever(context: Context): RetrieverStage {
   const tuned = latestState(context.run.checkpoint('qa'), !context.readOnly);
   return tuned?.index != null ? 'qa' : retrieverBeforeQa(context);

@@ -119,7 +119,7 @@ export async function evalExactMatch(
       ...(await closedBookFigure(context, corpus, questions, protocol)),
       ...rankFigures(ranks, KS, config.seed),
     };
-    const trained = await trainedAnswers(context, protocol);
+    const trained = hasStrings(questions) ? await trainedAnswers(context, protocol) : undefined;
     const result = {
       metric,
       stage: 'qa',

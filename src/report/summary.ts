@@ -95,7 +95,8 @@ export function resultsTable(runs: readonly NamedRun[]): Html | undefined {
         metric,
         stage !== '' && `after ${STAGE_NAMES[stage] ?? stage}`,
         file !== '' && basename(file),
-        questions !== undefined && `${whole(questions)} questions`,
+        questions !== undefined &&
+          `${whole(questions)} ${/perplexity|utility/.test(metric) ? 'sentences' : 'questions'}`,
         protocol !== undefined && `protocol ${protocol}`,
       ].filter((part) => part !== false);
       for (const f of figures.slice(0, FIGURES)) put(group.join(', '), f.name, run, f);

@@ -179,7 +179,7 @@ test('the page has the figures of the records', () => {
     'recall, after inverse cloze warm-up, test.jsonl, 9 questions, protocol dpr',
     'recall@530.0 % 20.0 % to 40.0 %',
     'recall@5, BM2590.0 %',
-    'perplexity, after pretraining, 9 questions',
+    'perplexity, after pretraining, 9 sentences',
     'perplexity12.3',
   ]);
 });

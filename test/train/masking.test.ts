@@ -120,6 +120,20 @@ test('lengths of spans are geometric, clipped at ten and made to sum to one, 3.8
   assert.equal(spanLength({ float: () => 1 - 2 ** -32 }), 10);
 });
 
+test('spans begin at any word with the same chance', () => {
+  const [length, rounds] = [21, 20_000];
+  const rng = random(9);
+  const times = new Array(length).fill(0);
+  // One piece is masked, the first of a span.
+  for (let i = 0; i < rounds; i++)
+    times[maskSpans(sentenceOf(length), 0, 1, { mask: MASK, vocabulary }, rng).positions[0] - 1]++;
+  const wanted = rounds / 14;
+  times.forEach((n, t) => {
+    if (isWordStart(t)) assert.ok(Math.abs(n - wanted) < 5 * Math.sqrt(wanted), `${times}`);
+    else assert.equal(n, 0);
+  });
+});
+
 test('spans begin with a word, and end with one unless nothing is left to mask', () => {
   const sentence = sentenceOf(94);
   const rng = random(7);
