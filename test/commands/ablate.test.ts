@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { type AblateOptions, ablate } from '../../src/commands/ablate.ts';
 import { type Context, emptyModel, firstWeights, runCorpus } from '../../src/commands/context.ts';
+import { evalRecall } from '../../src/commands/eval.ts';
 import { loadConfig } from '../../src/config.ts';
 import type { EngineName } from '../../src/engine.ts';
 import { releaseLocks } from '../../src/lock.ts';
@@ -115,6 +116,26 @@ test('each row searches with the index of its own retriever, and recall is that 
   const recall = (name: string) => table!.rows.find((row) => row.name === name)!.recall5;
   assert.deepEqual(recall('realm-retriever'), recall('realm'));
   assert.deepEqual(recall('realm-reader'), recall('baseline'));
+  for (const [name, stage] of [
+    ['realm', 'pretrain'],
+    ['baseline', 'ict'],
+  ] as const) {
+    const run = rowRun(name);
+    const measured = await evalRecall({ run, config: loadConfig(run.config, []), engine }, stage);
+    assert.equal(recall(name).mean, measured.recall[5]);
+    assert.notEqual(measured.recall[5], measured.recall[1]);
+  }
+});
+
+test('rows of a seed have its seed, wait for their indexes and differ in nothing else', () => {
+  const settings = (name: string, seed = 1) => loadConfig(rowRun(name, seed).config, []);
+  const realm = settings('realm');
+  assert.deepEqual([realm.seed, realm.refresh.mode], [1, 'sync']);
+  assert.deepEqual(settings('shared'), realm);
+  assert.deepEqual(settings('baseline'), {
+    ...realm,
+    qa: { ...realm.qa, retriever: 'ict', reader: 'initial' },
+  });
 });
 
 test('what rows share is made once', () => {
