@@ -65,10 +65,15 @@ ${draw(options)}
       )}</tr>`
     );
   })}${marks.map(
-    ({ name, x, y }) =>
-      html`<tr><th scope="row">${name}</th><td colspan="4">${format(y)} <span class="at">at ${whole(x)}</span></td></tr>`,
+    (mark) =>
+      html`<tr><th scope="row">${mark.name}</th><td colspan="4">${measured(mark, format)} <span class="at">at ${whole(mark.x)}</span></td></tr>`,
   )}</tbody></table></div></details>
 </figure>`;
+}
+
+function measured({ y, low, high }: Mark, format: Chart['format']): string {
+  const interval = low !== undefined && high !== undefined ? ` (${format(low)} to ${format(high)})` : '';
+  return `${format(y)}${interval}`;
 }
 
 function draw(options: Chart): Html {
@@ -117,7 +122,7 @@ function draw(options: Chart): Html {
         tickFormat: shortSteps,
         label: 'steps',
         labelArrow: 'none',
-        labelOffset: 21,
+        labelOffset: 17,
       }),
       rows.length === 1 && !letters
         ? Plot.ruleX(rows[0].at, { stroke: 'var(--soft)', strokeWidth: 1, strokeDasharray: '1 3' })
@@ -188,7 +193,7 @@ function draw(options: Chart): Html {
           x: () => x[1],
           y: () => at,
           text: (t: string) => t,
-          dx: 7 + beside,
+          dx: 7 + (marks.length > 0 ? 4 : 0) + beside,
           textAnchor: 'start',
           fill: look.colour,
           fontWeight: 600,
@@ -303,7 +308,7 @@ function described({ title, lines, marks = [], refreshes = [], format }: Chart):
   return [
     `${title} over training steps`,
     ...sentences,
-    ...marks.map(({ name, x, y }) => `${name}: ${format(y)} at step ${whole(x)}`),
+    ...marks.map((mark) => `${mark.name}: ${measured(mark, format)} at step ${whole(mark.x)}`),
     ...refreshed,
   ].join('. ');
 }

@@ -23,6 +23,7 @@ export function lossCharts(runs: readonly NamedRun[]): Html[] {
       title: 'Exact match on dev questions',
       note: 'fine-tuning, at each checkpoint',
       format: percent,
+      zero: true,
     }),
   ];
 }
@@ -54,8 +55,9 @@ export function retrievalCharts(runs: readonly NamedRun[]): Html[] {
           (run) => run.probes.get(stage)?.recall.get(k),
           {
             title: `Recall@${k}, ${during}`,
-            note: 'of dev questions; ◇ evaluations',
+            note: recallNote(runs, stage, k),
             format: percent,
+            zero: true,
             refreshes,
           },
           stage === 'pretrain' ? runs.flatMap((run) => recallMarks(run, k, runs.length > 1)) : [],
@@ -63,11 +65,13 @@ export function retrievalCharts(runs: readonly NamedRun[]): Html[] {
       ),
       ...overlaid(runs, (run) => run.refreshes.get(stage)?.overlap, {
         title: `Blocks kept by a refresh, ${during}`,
-        note: 'of the ten best for a probe',
+        note: 'of the ten best for a probe, those that were among them before',
         format: percent,
+        zero: true,
       }),
       ...overlaid(runs, stageSeries(stage, 'nullMass'), {
         title: `Mass of the null document, ${during}`,
+        note: 'its p(z|x), mean of the sentences',
         format: percent,
         zero: true,
         smooth: true,
@@ -99,6 +103,22 @@ export function paceCharts(runs: readonly NamedRun[]): Html[] {
       }),
     ),
   ];
+}
+
+/** Whose recall the line and the marks are. */
+function recallNote(runs: readonly NamedRun[], stage: Refreshed, k: string): string {
+  const followed = runs.flatMap((run) => {
+    const probes = run.probes.get(stage);
+    return probes?.recall.has(k) ? [whole(probes.questions)] : [];
+  });
+  const evaluated = stage === 'pretrain' ? runs.flatMap(evaluatedRecall).filter((e) => e.k === k) : [];
+  return [
+    followed.length > 0 && `line: ${[...new Set(followed)].join(' or ')} dev questions`,
+    evaluated.length > 0 &&
+      `◇ evaluations${evaluated.some(({ low }) => low !== undefined) ? ' with 95 % intervals' : ''}`,
+  ]
+    .filter((part) => part !== false)
+    .join('; ');
 }
 
 function overlaid(
@@ -145,8 +165,9 @@ function evaluatedRecall({ evaluations, summary }: NamedRun): MeasuredRecall[] {
     .filter(({ metric }) => metric === 'recall')
     .flatMap(({ stage, figures }) =>
       figures.flatMap(({ name, value, low, high }) => {
-        const k = /^recall@(\d+)$/.exec(name)?.[1];
-        return k === undefined ? [] : [{ k, stage, value, low, high }];
+        // An evaluation of pretraining's retriever has the warm-up's beside it.
+        const [, warmUp, k] = /^(ict )?recall@(\d+)$/.exec(name) ?? [];
+        return k === undefined ? [] : [{ k, stage: warmUp ? 'ict' : stage, value, low, high }];
       }),
     );
   if (found.length > 0 || !summary) return found;

@@ -16,7 +16,7 @@ export function examples(runs: readonly NamedRun[]): Html[] {
     if (!predictions || predictions.right.count + predictions.wrong.count === 0) return [];
     const heading = runs.length > 1 && html`<h3>${run.look.letter} ${run.name}</h3>`;
     return [
-      html`${heading}<p class="soft">${whole(predictions.right.count)} right, ${whole(predictions.wrong.count)} wrong; some of each, evenly chosen.</p>
+      html`${heading}<p class="soft">${whole(predictions.right.count)} right, ${whole(predictions.wrong.count)} wrong; some of each, evenly chosen. The probability is the answer's share among all spans of all blocks read; how often answers of a probability are right, it does not say.</p>
 <div class="examples">${kind(predictions, 'right')}${kind(predictions, 'wrong')}</div>`,
     ];
   });

@@ -28,7 +28,7 @@ function shown({ answer, probability, retrieval, reading, title, document: id, b
     element('strong', answer || 'no answer'),
     element(
       'span',
-      ` ${percent(probability)} in all · p(z|x) ${percent(retrieval)} · p(y|z,x) ${percent(reading)}`,
+      ` ${percent(probability)} of all spans · its block: p(z|x) ${percent(retrieval)} · within it: p(y|z,x) ${percent(reading)}`,
       'soft',
     ),
   );
@@ -69,8 +69,12 @@ form.addEventListener('submit', async (event) => {
     list.append(...result.answers.map(shown));
     const { nullShare, retrievalUtility, cut } = result;
     const figures = [
-      nullShare !== undefined && `Share of the null document: ${percent(nullShare)}.`,
+      list.children.length > 0 &&
+        'The first share of an answer is among the spans of all blocks read, normalised over all of them at once: it is not the product of the other two.',
+      nullShare !== undefined && `Share of the null document beside the blocks: ${percent(nullShare)}.`,
       retrievalUtility !== undefined && `Retrieval utility: ${retrievalUtility.toFixed(2)} nats.`,
+      (nullShare !== undefined || retrievalUtility !== undefined) &&
+        'These tell what retrieval did, not whether the answer is right.',
       cut && 'The question is too long for this run: its end was not read.',
     ].filter(Boolean);
     answers.replaceChildren(

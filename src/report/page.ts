@@ -57,19 +57,20 @@ export function reportBody(runs: readonly Run[]): string {
   const probes = probeTables(all);
   const table = ablations(all);
   const answered = examples(all);
-  const smooth = html`<p class="soft">Bold lines are moving averages of the thin ones, which are the values as logged${all.some(({ stages }) => stages.some(({ figures }) => [...figures.values()].some(({ per }) => per > 1))) && '; of a long log each point is the mean of neighbouring values, and the band reaches from their lowest to their highest'}. ${all.length > 1 ? 'Ticks above the axis' : 'Dotted lines'} mark new indexes.</p>`;
+  const reading = html`<p class="soft">Axes of shares, ages and times begin at 0, the others where their values do. Bold lines are moving averages of the thin ones, which are the values as logged${all.some(({ stages }) => stages.some(({ figures }) => [...figures.values()].some(({ per }) => per > 1))) && '; of a long log each point is the mean of neighbouring values, and the band reaches from their lowest to their highest'}; the one in a hundred that lies far out stands at the frame's edge. ${all.length > 1 ? 'Ticks above the axis' : 'Dotted lines'} mark new indexes.</p>`;
   const sections = [
     section('runs', all.length > 1 ? 'The runs' : 'The run', html`${runCards(all)}${updated(all)}`),
     results && section('results', 'Results', results),
     retrieval.length > 0 &&
-      section('retrieval', 'Retrieval', html`${smooth}<div class="charts">${retrieval}</div>`),
-    loss.length > 0 && section('loss', 'Loss', html`<div class="charts">${loss}</div>`),
+      section('retrieval', 'Retrieval', html`${reading}<div class="charts">${retrieval}</div>`),
+    loss.length > 0 &&
+      section('loss', 'Loss', html`${retrieval.length === 0 && reading}<div class="charts">${loss}</div>`),
     pace.length > 0 && section('pace', 'Pace', html`<div class="charts">${pace}</div>`),
     probes.length > 0 &&
       section(
         'probes',
         'What the retriever finds',
-        html`<p class="soft">The best blocks for the same queries each time a new index came into use. <b class="new">new</b>: its document was not among the best at the last one; ↑ ↓: by how many ranks it moved.</p>${probes}`,
+        html`<p class="soft">The best blocks for the same queries each time a new index came into use. Underlined: the answer masked in the query. <b class="new">new</b>: its document was not among the five best one column before; ↑ ↓: by how many ranks it moved since.</p>${probes}`,
       ),
     table.length > 0 && section('ablations', 'Ablations', html`${table}`),
     answered.length > 0 && section('examples', 'Examples', html`${answered}`),

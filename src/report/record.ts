@@ -62,6 +62,7 @@ const evaluation = z.object({
   file: z.string().catch(''),
   questions: z.number().optional().catch(undefined),
   protocol: z.string().optional().catch(undefined),
+  heldOut: z.boolean().optional().catch(undefined),
   figures: z.record(z.string(), z.unknown()).transform((figures) =>
     Object.entries(figures).flatMap(([name, value]) => {
       const read = measured.safeParse(value);
@@ -99,7 +100,21 @@ const spread = z.object({
   high: z.number().optional().catch(undefined),
   bySeed: z.array(z.number()).catch([]),
 });
-const order = z.object({ tau: z.number().nullable() }).optional().catch(undefined);
+const order = z
+  .object({
+    tau: z.number().nullable(),
+    pairs: z
+      .array(
+        z.object({
+          better: z.string(),
+          worse: z.string(),
+          difference: z.object({ mean: z.number(), low: z.number(), high: z.number() }),
+        }),
+      )
+      .catch([]),
+  })
+  .optional()
+  .catch(undefined);
 const ablation = z.object({
   seeds: z.union([z.number(), z.array(z.unknown()).transform((list) => list.length)]).catch(0),
   questions: z.number().optional().catch(undefined),
@@ -327,7 +342,9 @@ function readEvaluations(path: string): Evaluation[] {
         const read = evaluation.safeParse(line);
         if (!read.success) return;
         const { metric, stage, file, protocol } = read.data;
-        const key = JSON.stringify([metric, stage, file, protocol]);
+        // `realm eval` measures exact match and F1 together, whichever is asked for.
+        const measures = metric === 'f1' ? 'exact-match' : metric;
+        const key = JSON.stringify([measures, stage, file, protocol]);
         if (result.has(key) || result.size < EVALUATIONS) result.set(key, read.data);
       },
     };

@@ -43,16 +43,24 @@ function headline(run: NamedRun): { name: string; value: string; note?: string }
   const found: { name: string; value: string; note?: string }[] = [];
   const exact =
     measured(run, 'exactMatch', 'qa') ??
-    (run.summary?.exactMatch === undefined ? undefined : { value: run.summary.exactMatch });
-  if (exact) found.push({ name: 'exact match', value: percent(exact.value), note: range(exact) });
+    (run.summary?.exactMatch === undefined
+      ? undefined
+      : { value: run.summary.exactMatch, questions: run.summary.questions });
+  if (exact) found.push({ name: 'exact match', value: percent(exact.value), note: certainty(exact) });
   const recall =
     measured(run, 'recall@5', 'pretrain') ??
-    (run.summary?.recall5.pretrain === undefined ? undefined : { value: run.summary.recall5.pretrain });
+    (run.summary?.recall5.pretrain === undefined
+      ? undefined
+      : { value: run.summary.recall5.pretrain, questions: run.summary.questions });
   if (recall)
-    found.push({ name: 'recall@5, no question seen', value: percent(recall.value), note: range(recall) });
+    found.push({ name: 'recall@5, no question seen', value: percent(recall.value), note: certainty(recall) });
   const utility = run.stages.find(({ stage }) => stage === 'pretrain')?.figures.get('retrievalUtility');
   if (utility) {
-    found.push({ name: 'retrieval utility, last tenth', value: figure(lastTenth(utility)), note: 'nats' });
+    found.push({
+      name: 'retrieval utility, last tenth',
+      value: figure(lastTenth(utility)),
+      note: 'nats a masked word piece',
+    });
   }
   const refreshes = run.refreshes.get('pretrain')?.at.count;
   if (refreshes) found.push({ name: 'live index refreshes', value: whole(refreshes) });
@@ -60,17 +68,24 @@ function headline(run: NamedRun): { name: string; value: string; note?: string }
 }
 
 type Measured = { value: number; low?: number; high?: number };
+type Counted = Measured & { questions?: number };
 
 /** The newest evaluation's figure. */
-function measured(run: NamedRun, name: string, stage: string): Measured | undefined {
+function measured(run: NamedRun, name: string, stage: string): Counted | undefined {
   return run.evaluations
     .filter((e) => e.stage === stage)
     .sort((a, b) => (a.time < b.time ? 1 : -1))
-    .flatMap(({ figures }) => figures.filter((f) => f.name === name))[0];
+    .flatMap(({ figures, questions }) =>
+      figures.filter((f) => f.name === name).map((f) => ({ ...f, questions })),
+    )[0];
 }
 
-function range({ low, high }: Measured): string | undefined {
-  return low === undefined || high === undefined ? undefined : `${percent(low)} to ${percent(high)}`;
+function certainty({ low, high, questions }: Counted): string | undefined {
+  const parts = [
+    low !== undefined && high !== undefined && `${percent(low)} to ${percent(high)}`,
+    questions !== undefined && `${whole(questions)} questions`,
+  ].filter((part) => part !== false);
+  return parts.length > 0 ? parts.join(', ') : undefined;
 }
 
 function lastTenth({ points }: Series): number {
@@ -89,20 +104,27 @@ export function resultsTable(runs: readonly NamedRun[]): Html | undefined {
     const row = rows.get(name) ?? new Map<NamedRun, Measured>();
     rows.set(name, row.set(run, value));
   };
+  // The demo's own figures are those of its evaluations, where it has recorded them.
+  const evaluated = runs
+    .filter(({ summary }) => summary)
+    .every(({ evaluations }) =>
+      ['exact-match', 'recall'].every((metric) => evaluations.some((e) => e.metric === metric)),
+    );
   for (const run of runs) {
-    for (const { metric, stage, file, questions, protocol, figures } of run.evaluations) {
+    for (const { metric, stage, file, questions, protocol, heldOut, figures } of run.evaluations) {
       const group = [
-        metric,
+        METRICS[metric] ?? metric,
         stage !== '' && `after ${STAGE_NAMES[stage] ?? stage}`,
         file !== '' && basename(file),
         questions !== undefined &&
-          `${whole(questions)} ${/perplexity|utility/.test(metric) ? 'sentences' : 'questions'}`,
+          `${whole(questions)} ${MASKED.includes(metric) ? 'sentences' : 'questions'}`,
+        heldOut === false && 'seen in pretraining',
         protocol !== undefined && `protocol ${protocol}`,
       ].filter((part) => part !== false);
       for (const f of figures.slice(0, FIGURES)) put(group.join(', '), f.name, run, f);
     }
     const { summary } = run;
-    if (!summary) continue;
+    if (!summary || evaluated) continue;
     const group = `demo${summary.questions === undefined ? '' : `, ${whole(summary.questions)} held-out questions`}`;
     const value = (share: number | undefined) => (share === undefined ? undefined : { value: share });
     put(group, 'recall@5 after the warm-up', run, value(summary.recall5.ict));
@@ -112,10 +134,17 @@ export function resultsTable(runs: readonly NamedRun[]): Html | undefined {
     put(group, 'exact match, null document alone', run, value(summary.exactMatchClosedBook));
   }
   if (groups.size === 0) return undefined;
-  return html`<div class="scroll" role="region" tabindex="0" aria-label="Results of evaluations"><table class="results">
+  const intervals = [...groups.values()].some((rows) =>
+    [...rows.values()].some((row) => [...row.values()].some(({ low }) => low !== undefined)),
+  );
+  return html`${intervals && html`<p class="soft">Beside a figure stands its 95 % interval: how far other questions or sentences of the same kind would move it.</p>`}
+<div class="scroll" role="region" tabindex="0" aria-label="Results of evaluations"><table class="results">
 <thead><tr><th scope="col">Figure</th>${runs.map((run) => html`<th scope="col">${runs.length > 1 && html`<span class="letter">${run.look.letter}</span> `}${run.name}</th>`)}</tr></thead>
 ${[...groups].map(
-  ([group, rows]) => html`<tbody><tr><th scope="rowgroup" colspan="${runs.length + 1}">${group}</th></tr>
+  ([
+    group,
+    rows,
+  ]) => html`<tbody><tr><th scope="rowgroup" colspan="${runs.length + 1}"><span>${group}</span></th></tr>
 ${[...rows].map(
   ([name, byRun]) =>
     html`<tr><th scope="row">${words(name)}</th>${runs.map((run) => {
@@ -126,6 +155,15 @@ ${[...rows].map(
 )}
 </table></div>`;
 }
+
+/** Metrics that `realm eval` measures on masked sentences. */
+const MASKED = ['perplexity', 'utility'];
+
+const METRICS: Record<string, string> = {
+  'exact-match': 'exact match and F1',
+  f1: 'exact match and F1',
+  utility: 'retrieval utility',
+};
 
 /** Figures of one evaluation, at most. */
 const FIGURES = 60;
@@ -147,7 +185,8 @@ const NAMES: Record<string, string> = {
   f1: 'F1',
   mrr: 'mean reciprocal rank',
   nullMass: 'mass of the null document',
-  retrievalUtility: 'retrieval utility, nats',
+  nullPerplexity: 'perplexity, null document alone',
+  retrievalUtility: 'retrieval utility, nats a masked word piece',
 };
 
 /** `readerOracle` as words, also where the name of a baseline stands before it. */

@@ -84,7 +84,7 @@ const full = runOf('full', {
   'metrics/evaluations.jsonl': [
     {
       time: '2026-01-01T00:00:00Z',
-      metric: 'exact-match',
+      metric: 'f1',
       stage: 'qa',
       file: 'a/test.jsonl',
       questions: 9,
@@ -111,10 +111,20 @@ const full = runOf('full', {
     },
     {
       time: '2026-01-02T00:00:00Z',
+      metric: 'recall',
+      stage: 'pretrain',
+      file: 'a/test.jsonl',
+      questions: 9,
+      protocol: 'dpr',
+      figures: { 'recall@5': 0.6, 'ict recall@5': { value: 0.35, low: 0.3, high: 0.45 } },
+    },
+    {
+      time: '2026-01-02T00:00:00Z',
       metric: 'perplexity',
       stage: 'pretrain',
       file: null,
       questions: 9,
+      heldOut: false,
       protocol: null,
       figures: { perplexity: 12.34, broken: 'x' },
     },
@@ -166,20 +176,24 @@ test('the page has the figures of the records', () => {
   assert.match(textOf(document.querySelector('.card'))!, /seed 7 · refresh every 500 steps/);
   const headline = [...document.querySelectorAll('.headline div')].map(textOf);
   assert.deepEqual(headline, [
-    'exact match43.2 % 40.0 % to 50.0 %',
-    'retrieval utility, last tenth1.50 nats',
+    'exact match43.2 % 40.0 % to 50.0 %, 9 questions',
+    'recall@5, no question seen60.0 % 9 questions',
+    'retrieval utility, last tenth1.50 nats a masked word piece',
     'live index refreshes2',
   ]);
   const results = [...document.querySelectorAll('#results tr')].map(textOf);
   assert.deepEqual(results, [
     'Figurefull',
-    'exact-match, after fine-tuning, test.jsonl, 9 questions, protocol orqa',
+    'exact match and F1, after fine-tuning, test.jsonl, 9 questions, protocol orqa',
     'exact match, text43.2 % 40.0 % to 50.0 %',
     'mean reciprocal rank0.500',
     'recall, after inverse cloze warm-up, test.jsonl, 9 questions, protocol dpr',
     'recall@530.0 % 20.0 % to 40.0 %',
     'recall@5, BM2590.0 %',
-    'perplexity, after pretraining, 9 sentences',
+    'recall, after pretraining, test.jsonl, 9 questions, protocol dpr',
+    'recall@560.0 %',
+    'recall@5, warm-up alone35.0 % 30.0 % to 45.0 %',
+    'perplexity, after pretraining, 9 sentences, seen in pretraining',
     'perplexity12.3',
   ]);
 });
@@ -206,9 +220,21 @@ test('recall is followed over refreshes, with evaluations marked', () => {
   const rows = [...figureOf(document, 'Recall@5, pretraining').querySelectorAll('tbody tr')].map(textOf);
   assert.deepEqual(rows, [
     'full50.0 % at 050.0 % at 062.5 % at 4062.5 % at 40',
-    'full, evaluated after inverse cloze warm-up30.0 % at 0',
+    'full, evaluated after inverse cloze warm-up30.0 % (20.0 % to 40.0 %) at 0',
+    'full, evaluated after pretraining60.0 % at 100',
+    'full, evaluated after inverse cloze warm-up35.0 % (30.0 % to 45.0 %) at 0',
   ]);
-  figureOf(document, 'Recall@1, pretraining');
+  const notes = ['Recall@5, pretraining', 'Recall@1, pretraining'].map((title) =>
+    textOf(figureOf(document, title).querySelector('figcaption span')),
+  );
+  assert.deepEqual(notes, [
+    'line: 100 dev questions; ◇ evaluations with 95 % intervals',
+    'line: 100 dev questions',
+  ]);
+  // Axes of shares begin at 0: the frame is 162 pixels high, from 0 to 51.5 %.
+  const y = (share: number) => Math.round(10 * (12 + 162 * (1 - share / 0.515))) / 10;
+  const lines = [...figureOf(document, 'Recall@1, pretraining').querySelectorAll('svg path')];
+  assert.ok(lines.some((path) => path.getAttribute('d') === `M52,${y(0.25)}L302,${y(0.5)}`));
   const overlap = figureOf(document, 'Blocks kept by a refresh, pretraining');
   assert.match(textOf(overlap.querySelector('tbody'))!, /^full75\.0 % at 40.*87\.5 % at 80$/);
 });
@@ -256,7 +282,7 @@ test('texts of a run stay texts, and a page asks for no other file', () => {
   assert.equal(document.querySelectorAll('script, img, iframe, object, embed').length, 0);
   assert.ok(!/<script|<img/i.test(page));
   const ticks = [...document.querySelectorAll('#ablations svg text')].map((text) => text.textContent);
-  assert.ok(ticks.includes(`${EVIL.slice(0, 22)}…`), ticks.join());
+  assert.ok(ticks.includes(`${EVIL.slice(0, 50)}…`), ticks.join());
   for (const element of document.querySelectorAll('*')) {
     for (const { name } of element.attributes) assert.ok(!/^on|^style$/.test(name), name);
   }
@@ -291,11 +317,11 @@ test('several runs lie over one another and are told apart by letter, dash and m
 });
 
 test('a grid of ablations stands beside the paper', () => {
-  const row = (name: string, mean: number, exactMatch: number | null) => ({
+  const row = (name: string, mean: number, exactMatch: number | null, at5 = 0.5) => ({
     name,
     label: `row ${name}`,
     exactMatch: { mean, low: mean - 0.1, high: mean + 0.1, bySeed: [mean - 0.05, mean + 0.05] },
-    recall5: { mean: 0.5, low: 0.4, high: 0.6, bySeed: [0.5, 0.5] },
+    recall5: { mean: at5, low: at5 - 0.1, high: at5 + 0.1, bySeed: [at5, at5] },
     paper: exactMatch === null ? null : { exactMatch, recall5: 0.9 },
   });
   const grid = runOf('grid', {
@@ -303,39 +329,48 @@ test('a grid of ablations stands beside the paper', () => {
     'ablation/table.json': {
       seeds: 2,
       questions: 20,
-      rows: [row('realm', 0.75, 38.2), row('no-null', 0.7, null)],
-      order: { exactMatch: { pairs: [], tau: 0.5 }, recall5: { pairs: [], tau: null } },
+      rows: [row('stale', 0.8, 28.7), row('no-null', 0.7, null), row('realm', 0.75, 38.2), row('x', 0.6, 30)],
+      order: {
+        exactMatch: {
+          pairs: [
+            { better: 'realm', worse: 'stale', difference: { mean: -0.05, low: -0.0812, high: -0.01 } },
+            { better: 'realm', worse: 'x', difference: { mean: 0.15, low: 0.1, high: 0.2 } },
+            { better: 'x', worse: 'stale', difference: { mean: 0.02, low: -0.03, high: 0.06 } },
+          ],
+          tau: 1 / 3,
+        },
+        recall5: { pairs: [], tau: null },
+      },
     },
   });
   const { document } = parsed(grid);
-  const rows = [...document.querySelectorAll('#ablations tbody tr')].map((tr) =>
-    [...tr.querySelectorAll('th, td')].map(textOf),
+  const [table, pairs, none] = [...document.querySelectorAll('#ablations table')].map((table) =>
+    [...table.querySelectorAll('tbody tr')].map((tr) => [...tr.querySelectorAll('th, td')].map(textOf)),
   );
-  assert.deepEqual(rows, [
-    [
-      'row realm realm',
-      '75.0 % 65.0 % to 85.0 %',
-      '70.0 % · 80.0 %',
-      '50.0 % 40.0 % to 60.0 %',
-      '38.2 %',
-      '0.9 %',
-    ],
-    [
-      'row no-null no-null',
-      '70.0 % 60.0 % to 80.0 %',
-      '65.0 % · 75.0 %',
-      '50.0 % 40.0 % to 60.0 %',
-      '–',
-      '–',
-    ],
+  const at5 = ['50.0 % 40.0 % to 60.0 %', '50.0 % · 50.0 %'];
+  assert.deepEqual(table.slice(1, 3), [
+    ['row no-null no-null', '70.0 % 60.0 % to 80.0 %', '65.0 % · 75.0 %', '–', ...at5, '–'],
+    ['row realm realm', '75.0 % 65.0 % to 85.0 %', '70.0 % · 80.0 %', '38.2 %', ...at5, '0.9 %'],
   ]);
+  assert.deepEqual(pairs, [
+    ['row realm', 'row stale', '−5.0 −8.1 to −1.0', 'the other way round'],
+    ['row x', 'row stale', '+2.0 −3.0 to +6.0', 'too close to tell'],
+  ]);
+  assert.equal(none, undefined);
   assert.match(
     textOf(document.querySelector('#ablations'))!,
-    /2 seeds · 20 questions .* 0\.500 by exact match\./,
+    /2 seeds, 20 questions in all\..* of 3 pairs .* 1 are in its order, 1 the other way round, 1 too close to tell: .* 0\.333\./,
   );
-  assert.match(
-    figureOf(document, 'Exact match').querySelector('svg')!.getAttribute('aria-label')!,
-    /^Exact match by row: realm 75\.0 %, no-null 70\.0 %$/,
+  // In the paper's order, and from 0: the frame is 338 pixels from 18, and 93 % wide.
+  const drawn = figureOf(document, 'Exact match').querySelector('svg')!;
+  assert.equal(
+    drawn.getAttribute('aria-label'),
+    'Exact match by row: row realm 75.0 %, in the paper 38.2 %; row x 60.0 %, in the paper 30.0 %; row stale 80.0 %, in the paper 28.7 %; row no-null 70.0 %',
+  );
+  const means = [...drawn.querySelectorAll('circle[r="4.5"]')].map((dot) => Number(dot.getAttribute('cx')));
+  assert.deepEqual(
+    means,
+    [0.75, 0.6, 0.8, 0.7].map((mean) => Math.round(10 * (18 + (338 * mean) / 0.93)) / 10),
   );
 });
 
