@@ -41,9 +41,9 @@ export interface Chart {
   letters: boolean;
 }
 
-const WIDTH = 380;
+const WIDTH = 386;
 const HEIGHT = 200;
-const MARGIN = { top: 12, right: 78, bottom: 26, left: 52 };
+const MARGIN = { top: 12, right: 78, bottom: 26, left: 58 };
 /** Pixels between the baselines of two labels. */
 const LABEL = 14;
 
@@ -180,7 +180,7 @@ function draw(options: Chart): Html {
             x: 'x',
             y: 'y',
             dx,
-            r: 4.5,
+            r: 3,
             symbol: 'diamond',
             fill: 'var(--paper)',
             stroke: look.colour,

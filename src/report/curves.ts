@@ -65,7 +65,7 @@ export function retrievalCharts(runs: readonly NamedRun[]): Html[] {
       ),
       ...overlaid(runs, (run) => run.refreshes.get(stage)?.overlap, {
         title: `Blocks kept by a refresh, ${during}`,
-        note: 'of the ten best for a probe, those that were among them before',
+        note: "share of a probe's ten best that stayed",
         format: percent,
         zero: true,
       }),
@@ -111,11 +111,10 @@ function recallNote(runs: readonly NamedRun[], stage: Refreshed, k: string): str
     const probes = run.probes.get(stage);
     return probes?.recall.has(k) ? [whole(probes.questions)] : [];
   });
-  const evaluated = stage === 'pretrain' ? runs.flatMap(evaluatedRecall).filter((e) => e.k === k) : [];
+  const evaluated = stage === 'pretrain' && runs.some((run) => evaluatedRecall(run).some((e) => e.k === k));
   return [
     followed.length > 0 && `line: ${[...new Set(followed)].join(' or ')} dev questions`,
-    evaluated.length > 0 &&
-      `◇ evaluations${evaluated.some(({ low }) => low !== undefined) ? ' with 95 % intervals' : ''}`,
+    evaluated && '◇ evaluations',
   ]
     .filter((part) => part !== false)
     .join('; ');

@@ -18,7 +18,7 @@ function element(name, text, className) {
 }
 
 function percent(share) {
-  return `${(100 * share).toFixed(1)} %`;
+  return `${(100 * share).toFixed(1)}\u00a0%`;
 }
 
 function shown({ answer, probability, retrieval, reading, title, document: id, before, after, openBook }) {
@@ -26,11 +26,7 @@ function shown({ answer, probability, retrieval, reading, title, document: id, b
   const head = element('p');
   head.append(
     element('strong', answer || 'no answer'),
-    element(
-      'span',
-      ` ${percent(probability)} of all spans · its block: p(z|x) ${percent(retrieval)} · within it: p(y|z,x) ${percent(reading)}`,
-      'soft',
-    ),
+    element('span', ` ${percent(probability)} of all spans`, 'soft'),
   );
   const passage = element('blockquote');
   passage.dir = 'auto';
@@ -38,7 +34,11 @@ function shown({ answer, probability, retrieval, reading, title, document: id, b
   item.append(
     head,
     passage,
-    element('p', `${title || id}${openBook ? ' (given with the question)' : ''}`, 'source'),
+    element(
+      'p',
+      `${title || id}${openBook ? ' (given with the question)' : ''} · p(z|x) ${percent(retrieval)} · in it p(y|z,x) ${percent(reading)}`,
+      'source',
+    ),
   );
   return item;
 }
@@ -70,7 +70,7 @@ form.addEventListener('submit', async (event) => {
     const { nullShare, retrievalUtility, cut } = result;
     const figures = [
       list.children.length > 0 &&
-        'The first share of an answer is among the spans of all blocks read, normalised over all of them at once: it is not the product of the other two.',
+        "An answer's share is among the spans of all blocks read, normalised over all of them at once: it is not the product p(z|x) p(y|z,x).",
       nullShare !== undefined && `Share of the null document beside the blocks: ${percent(nullShare)}.`,
       retrievalUtility !== undefined && `Retrieval utility: ${retrievalUtility.toFixed(2)} nats.`,
       (nullShare !== undefined || retrievalUtility !== undefined) &&

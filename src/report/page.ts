@@ -57,7 +57,7 @@ export function reportBody(runs: readonly Run[]): string {
   const probes = probeTables(all);
   const table = ablations(all);
   const answered = examples(all);
-  const reading = html`<p class="soft">Axes of shares, ages and times begin at 0, the others where their values do. Bold lines are moving averages of the thin ones, which are the values as logged${all.some(({ stages }) => stages.some(({ figures }) => [...figures.values()].some(({ per }) => per > 1))) && '; of a long log each point is the mean of neighbouring values, and the band reaches from their lowest to their highest'}; the one in a hundred that lies far out stands at the frame's edge. ${all.length > 1 ? 'Ticks above the axis' : 'Dotted lines'} mark new indexes.</p>`;
+  const reading = html`<p class="soft">Axes of shares, ages and times begin at 0, the others where their values do. Bold lines are moving averages of the thin ones, which are the values as logged${all.some(({ stages }) => stages.some(({ figures }) => [...figures.values()].some(({ per }) => per > 1))) && '; of a long log each point is the mean of neighbouring values, and the band reaches from their lowest to their highest'}; their lowest and highest hundredth may stand at the frame's edge. ${all.length > 1 ? 'Ticks above the axis' : 'Dotted lines'} mark new indexes, ◇ evaluations with their 95 % intervals.</p>`;
   const sections = [
     section('runs', all.length > 1 ? 'The runs' : 'The run', html`${runCards(all)}${updated(all)}`),
     results && section('results', 'Results', results),

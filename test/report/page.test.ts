@@ -201,12 +201,12 @@ test('the page has the figures of the records', () => {
 test('a line runs where its figures are', () => {
   const { document } = parsed(full);
   const chart = figureOf(document, 'Loss, pretraining');
-  // The frame is 250 by 162 pixels from (52, 12); the axes go from step 0 to 100 and, with 6 % of room, from 0.94 to 2.06.
+  // The frame is 250 by 162 pixels from (58, 12); the axes go from step 0 to 100 and, with 6 % of room, from 0.94 to 2.06.
   const y = (loss: number) => Math.round(10 * (12 + (162 * (2.06 - loss)) / 1.12)) / 10;
   const lines = [...chart.querySelectorAll('svg path')].map((path) => path.getAttribute('d'));
-  assert.ok(lines.includes(`M177,${y(1)}L302,${y(2)}`), lines.join(' '));
+  assert.ok(lines.includes(`M183,${y(1)}L308,${y(2)}`), lines.join(' '));
   // Refreshes at steps 40 and 80.
-  const rules = [...chart.querySelectorAll('svg line[x1="152"], svg line[x1="252"]')];
+  const rules = [...chart.querySelectorAll('svg line[x1="158"], svg line[x1="258"]')];
   assert.equal(rules.length, 2);
   const label = chart.querySelector('svg')!.getAttribute('aria-label')!;
   assert.match(label, /full: from 1 at step 50 to 2 at step 100\. Refreshes of the index are marked/);
@@ -227,14 +227,11 @@ test('recall is followed over refreshes, with evaluations marked', () => {
   const notes = ['Recall@5, pretraining', 'Recall@1, pretraining'].map((title) =>
     textOf(figureOf(document, title).querySelector('figcaption span')),
   );
-  assert.deepEqual(notes, [
-    'line: 100 dev questions; ◇ evaluations with 95 % intervals',
-    'line: 100 dev questions',
-  ]);
+  assert.deepEqual(notes, ['line: 100 dev questions; ◇ evaluations', 'line: 100 dev questions']);
   // Axes of shares begin at 0: the frame is 162 pixels high, from 0 to 51.5 %.
   const y = (share: number) => Math.round(10 * (12 + 162 * (1 - share / 0.515))) / 10;
   const lines = [...figureOf(document, 'Recall@1, pretraining').querySelectorAll('svg path')];
-  assert.ok(lines.some((path) => path.getAttribute('d') === `M52,${y(0.25)}L302,${y(0.5)}`));
+  assert.ok(lines.some((path) => path.getAttribute('d') === `M58,${y(0.25)}L308,${y(0.5)}`));
   const overlap = figureOf(document, 'Blocks kept by a refresh, pretraining');
   assert.match(textOf(overlap.querySelector('tbody'))!, /^full75\.0 % at 40.*87\.5 % at 80$/);
 });

@@ -139,16 +139,22 @@ async function inspect(
   check(foreign.length === 0, `${name}: nothing from elsewhere ${foreign.join(' ')}`);
 
   // Evaluated by the browser's tools and not put into the page, whose content security policy would refuse it.
-  const [wide, violations] = (await page.evaluate(`(async () => {
+  const [wide, violations, cut] = (await page.evaluate(`(async () => {
     ${AXE}
     const { violations } = await axe.run();
     const serious = violations.filter(({ impact }) => impact === 'serious' || impact === 'critical');
     return [
       document.documentElement.scrollWidth - document.documentElement.clientWidth,
       serious.map(({ id, nodes }) => id + ' (' + nodes.length + '): ' + nodes[0].html.slice(0, 200)),
+      [...document.querySelectorAll('figure svg text')].filter((text) => {
+        const [inner, outer] = [text, text.closest('svg')].map((e) => e.getBoundingClientRect());
+        return inner.left < outer.left - 0.5 || inner.right > outer.right + 0.5
+          || inner.top < outer.top - 0.5 || inner.bottom > outer.bottom + 0.5;
+      }).map((text) => text.textContent),
     ];
-  })()`)) as [number, string[]];
+  })()`)) as [number, string[], string[]];
   check(wide <= 0, `${name}: no sideways scrolling (${wide} px)`);
+  check(cut.length === 0, `${name}: no label of a chart is cut off ${cut.join('; ')}`);
   check(violations.length === 0, `${name}: no serious or critical violation by axe ${violations.join('; ')}`);
   await page.close();
 }
