@@ -106,7 +106,7 @@ export function paceCharts(runs: readonly NamedRun[]): Html[] {
 }
 
 /** Whose recall the line and the marks are. */
-function recallNote(runs: readonly NamedRun[], stage: Refreshed, k: string): string {
+function recallNote(runs: readonly NamedRun[], stage: RefreshedStage, k: string): string {
   const followed = runs.flatMap((run) => {
     const probes = run.probes.get(stage);
     return probes?.recall.has(k) ? [whole(probes.questions)] : [];
