@@ -113,7 +113,7 @@ function rowsOf(only: string | undefined): Row[] {
 
 /** The settings that rows differ from. Refuses those that a row was not begun with, before anything is saved. */
 function topSettings(top: Run, options: AblateOptions): Config {
-  return runConfig(top, worldSettings(top, options), (settings) => {
+  return runConfig(top, worldSettings(top, options, 'configs/ablation.yaml'), (settings) => {
     const { documents, train, dev, test } = settings.data;
     if (documents !== null && (train === null || (test ?? dev) === null)) {
       throw new UserError(

@@ -159,11 +159,12 @@ function records(path: string): Record<string, unknown>[] {
 export function worldSettings(
   run: Run,
   { config, seed, set }: Pick<CommonOptions, 'config' | 'seed' | 'set'>,
+  packagedConfig: string,
   data: readonly string[] = [],
 ): { config?: string; set: string[] } {
   const packaged = config === undefined && !existsSync(run.config);
   return {
-    config: packaged ? inPackage('configs/world.yaml') : config,
+    config: packaged ? inPackage(packagedConfig) : config,
     set: [
       // The file names it as seen from the project's folder; the command may be started anywhere.
       ...(packaged ? [`model.initial=${inPackage('assets/world-encoder')}`] : []),
@@ -180,7 +181,7 @@ async function makeWorld(options: CommonOptions): Promise<Context> {
   const data = Object.entries(worldFiles(join(run.dir, 'data'))).map(
     ([name, path]) => `data.${name}=${path}`,
   );
-  const config = runConfig(run, worldSettings(run, options, data), () => lockRun(run, 'demo'));
+  const config = runConfig(run, worldSettings(run, options, 'configs/world.yaml', data), () => lockRun(run, 'demo'));
   return { run, config, engine: await announceEngine(options) };
 }
 
