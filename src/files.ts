@@ -54,6 +54,9 @@ function openAside(path: string) {
     return explainWrite(path, error);
   };
   try {
+    // Else it is noticed at the end of hours of work, when the file takes its name.
+    if (statSync(path, { throwIfNoEntry: false })?.isDirectory())
+      throw Object.assign(new Error(path), { code: 'EISDIR' });
     makeFolder(dirname(path));
     fd = openSync(aside, 'w');
   } catch (error) {

@@ -44,7 +44,10 @@ export async function askLines(
     output.write(texts.join(''));
   };
   return withRun(context, options, (answer) =>
-    input.isTTY ? atPrompt(answer, write, input, output) : asTheyCome(answer, write, input),
+    input.isTTY
+      ? // What is typed and asked for is no answer, so not in a file of them.
+        atPrompt(answer, write, input, output.isTTY && !json ? output : process.stderr)
+      : asTheyCome(answer, write, input),
   );
 }
 
@@ -56,7 +59,6 @@ async function withRun<T>(
   work: (answer: Answer) => Promise<T>,
 ): Promise<T> {
   const documents = openBook === undefined ? undefined : await readOpenBook(openBook);
-  if (documents?.length === 0) throw new UserError(`${openBook}: holds no document`);
   const asking: Asking = await openAsking(context);
   try {
     return await work((questions) => asking.ask(questions, { openBook: documents }));
@@ -109,11 +111,13 @@ async function asTheyCome(
   input: Conversation['input'],
 ): Promise<number> {
   const lines = createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY });
-  const held: string[] = [];
+  const held: { question: string; number: number }[] = [];
   let ended = false;
   let wake = () => {};
+  let number = 0;
   lines.on('line', (line) => {
-    if (line.trim() !== '') held.push(line.trim());
+    number++;
+    if (line.trim() !== '') held.push({ question: line.trim(), number });
     if (held.length >= HELD && !ended) lines.pause();
     wake();
   });
@@ -127,7 +131,12 @@ async function asTheyCome(
       if (held.length > 0) {
         const some = held.splice(0);
         if (!ended) lines.resume();
-        write(await answer(some));
+        try {
+          write(await answer(some.map(({ question }) => question)));
+        } catch (error) {
+          if (!(error instanceof UserError)) throw error;
+          await oneByOne(answer, write, some);
+        }
         answered += some.length;
       } else {
         await new Promise<void>((resolve) => {
@@ -139,6 +148,21 @@ async function asTheyCome(
     lines.close();
   }
   return answered;
+}
+
+/** Answers those before the question that cannot be answered, and tells its line. */
+async function oneByOne(
+  answer: Answer,
+  write: (asked: readonly Asked[]) => void,
+  lines: readonly { question: string; number: number }[],
+): Promise<void> {
+  for (const { question, number } of lines) {
+    try {
+      write(await answer([question]));
+    } catch (error) {
+      throw error instanceof UserError ? new UserError(`-: line ${number}: ${error.message}`) : error;
+    }
+  }
 }
 
 /** Makes an answer stand out in its passage. */

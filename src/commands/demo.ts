@@ -181,7 +181,9 @@ async function makeWorld(options: CommonOptions): Promise<Context> {
   const data = Object.entries(worldFiles(join(run.dir, 'data'))).map(
     ([name, path]) => `data.${name}=${path}`,
   );
-  const config = runConfig(run, worldSettings(run, options, 'configs/world.yaml', data), () => lockRun(run, 'demo'));
+  const config = runConfig(run, worldSettings(run, options, 'configs/world.yaml', data), () =>
+    lockRun(run, 'demo'),
+  );
   return { run, config, engine: await announceEngine(options) };
 }
 

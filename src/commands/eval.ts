@@ -94,7 +94,7 @@ export async function evalExactMatch(
     recoverFolders(run.dir); // predictions that a killed evaluation left half written
     let evaluation: Evaluation | undefined;
     await writeStreamAtomic(run.predictions, (write) =>
-      withRankings(corpus, options, async (each) => {
+      withRankings(corpus, options, [file, run.predictions], async (each) => {
         evaluation = await evaluateAnswers(model, corpus, index, asked, config, KS, {
           protocol: options.protocol,
           each,
@@ -239,7 +239,7 @@ export async function evalRecall(
     const file = questionFile(context, options.questions);
     const questions = encodeQuestions(corpus, await readQuestions(file, config.data.answers));
     let ranks: number[] = [];
-    await withRankings(corpus, options, async (each) => {
+    await withRankings(corpus, options, [file], async (each) => {
       ranks = await retrievalRanks(model, corpus, index, questions, config, most, { protocol, each });
     });
     disposeModel(model);
@@ -288,27 +288,28 @@ export async function scoreRetrieved(
   const questions = await readQuestions(file);
   let ranks: number[];
   let depth: number;
+  let missing: number;
   if (dpr) {
     const read = await dprRanks(resolve(path), questions, protocol);
-    ({ ranks, depth } = read);
-    if (read.missing === questions.length) {
-      throw new UserError(
-        `${path}: is of none of the questions of ${file}; name the file that it was made from`,
-      );
-    }
-    if (read.missing > 0)
-      say(`${path}: leaves ${read.missing} questions out, for which nothing counts as found`);
+    ({ ranks, depth, missing } = read);
     if (read.others > 0) say(`${path}: ${read.others} other questions are left out`);
   } else {
     const corpus = openCorpus(runFolder(dir).corpus);
     try {
       const blocks = await readTrecRun(resolve(path), corpus, questions);
       depth = blocks.reduce((most, list) => Math.max(most, list.length), 0);
+      missing = blocks.filter((list) => list.length === 0).length;
       ranks = questions.map((question, i) => firstWithAnswer(corpus, blocks[i], question, protocol));
     } finally {
       corpus.close();
     }
   }
+  if (missing === questions.length) {
+    throw new UserError(
+      `${path}: is of none of the questions of ${file}; name the file that it was made from`,
+    );
+  }
+  if (missing > 0) say(`${path}: leaves ${missing} questions out, for which nothing counts as found`);
   const ks = KS.filter((k) => k <= depth);
   return {
     file,
@@ -346,7 +347,7 @@ export async function evalMasked(
     const result = {
       metric,
       stage: 'pretrain',
-      file: file ?? null,
+      file: file ? resolve(file) : null,
       questions: examples.length,
       heldOut,
       figures: metric === 'utility' ? { retrievalUtility, nullMass } : perplexity,
@@ -383,13 +384,17 @@ function needStrings(path: string, questions: readonly { answerKind: string }[])
   );
 }
 
-/** Runs an evaluation that writes what it retrieves to `to`, where that is given. */
+/** Runs an evaluation that writes what it retrieves to `to`, where that is given: none of the evaluation's other files. */
 async function withRankings(
   corpus: Corpus,
   { to, format = 'dpr', protocol }: EvalOptions,
+  others: readonly string[],
   evaluate: (each?: (ranking: Ranking) => void) => Promise<void>,
 ): Promise<void> {
   if (to === undefined) return evaluate();
+  if (others.some((other) => resolve(other) === resolve(to))) {
+    throw new UserError(`${to}: is a file of this evaluation itself; name another with --to FILE`);
+  }
   await writeStreamAtomic(resolve(to), async (write) => {
     const writer = rankingWriter(format, corpus, protocol ?? 'dpr', (text) => write(Buffer.from(text)));
     await evaluate(writer.add);
@@ -446,7 +451,12 @@ async function trainedAnswers({ config }: Context, protocol: Protocol): Promise<
 /** Predictions of another run, or of a file. */
 async function otherPredictions(path: string): Promise<PredictionFile> {
   const folder = statSync(path, { throwIfNoEntry: false })?.isDirectory();
-  return readPredictions(folder ? runFolder(path).predictions : resolve(path));
+  if (!folder) return readPredictions(resolve(path));
+  const { predictions } = runFolder(path);
+  if (existsSync(predictions)) return readPredictions(predictions);
+  throw new UserError(
+    `${path}: holds no predictions.jsonl; make it with "realm eval exact-match --run ${path}", or name a file of predictions`,
+  );
 }
 
 function matchOf(

@@ -33,6 +33,10 @@ const GRACE = 10_000;
  */
 export async function serve(options: ServeOptions, started: (url: string) => void): Promise<void> {
   const run = runFolder(options.run);
+  if (options.host.trim() === '') {
+    // Node would listen at every address.
+    throw new UserError('--host: is empty; leave it out, or name an address of this machine');
+  }
   if (!existsSync(run.config)) {
     throw new UserError(`${run.config}: is missing, so there is no run to serve; name its folder with --run`);
   }

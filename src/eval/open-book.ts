@@ -40,15 +40,16 @@ export async function readOpenBook(path: string): Promise<Document[]> {
   if (path !== '-' && !existsSync(path)) {
     throw new UserError(`${path}: no such file; give the file or folder of documents with --open-book FILE`);
   }
-  if (isTextFile(path)) return [textDocument(path, basename(path))];
   const documents: Document[] = [];
   let size = 0;
-  for await (const document of readDocuments(path)) {
+  const read = isTextFile(path) ? [textDocument(path, basename(path))] : readDocuments(path);
+  for await (const document of read) {
     size += sizeOf(document);
     if (size > OPEN_BOOK_LIMIT) throw tooLong(path);
     documents.push(document);
   }
-  return documents;
+  if (documents.some(({ text }) => text.trim() !== '')) return documents;
+  throw new UserError(`${path}: holds no document with text; name another with --open-book FILE`);
 }
 
 const sizeOf = ({ title, text }: GivenDocument) => title.length + text.length;

@@ -124,28 +124,32 @@ export async function dprRanks(
   questions: readonly (Accepted & { question: string })[],
   protocol: Protocol,
 ): Promise<{ ranks: number[]; depth: number; missing: number; others: number }> {
-  const ranks = new Map<string, number>();
-  const accepted = new Map(questions.map((question) => [question.question, question]));
+  const ranks: (number | undefined)[] = questions.map(() => undefined);
+  // One asked twice may have other answers the second time.
+  const asked = new Map<string, number[]>();
+  for (const [i, { question }] of questions.entries())
+    asked.set(question, [...(asked.get(question) ?? []), i]);
   let others = 0;
   let depth = 0;
   const lines = /\.jsonl(\.gz|\.zst)?$/.test(path) ? readJsonLines : readJsonElements;
   for await (const line of lines(path, "a file of DPR's retriever")) {
     const question = stringField(line, 'question');
-    const right = accepted.get(question);
-    if (!right) {
+    const places = asked.get(question);
+    if (!places) {
       others++;
       continue;
     }
     const passages = objectsField(line, 'ctxs');
     depth = Math.max(depth, passages.length);
-    const rank = passages.findIndex((passage) => holds(passage, right, protocol));
-    ranks.set(question, rank < 0 ? Infinity : rank);
+    for (const i of places) {
+      const rank = passages.findIndex((passage) => holds(passage, questions[i], protocol));
+      ranks[i] = rank < 0 ? Infinity : rank;
+    }
   }
-  const found = questions.map(({ question }) => ranks.get(question));
   return {
-    ranks: found.map((rank) => rank ?? Infinity),
+    ranks: ranks.map((rank) => rank ?? Infinity),
     depth,
-    missing: found.filter((rank) => rank === undefined).length,
+    missing: ranks.filter((rank) => rank === undefined).length,
     others,
   };
 }

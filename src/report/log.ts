@@ -14,7 +14,7 @@ const PIECE = 4 << 20;
 const followed = new Map<string, { file: string; offset: number; fold: Fold<unknown> }>();
 
 /**
- * Folds the records of a JSONL log, which may be growing; undefined where there is none. A line that is no JSON object (a
+ * Folds the records of a JSONL log, which may be growing; undefined where there is none, or a folder in its place. A line that is no JSON object (a
  * kill cut it short) is left out. A file that took the log's place since the last call is read from its beginning.
  */
 export function readLog<T>(path: string, begin: () => Fold<T>): T | undefined {
@@ -27,7 +27,9 @@ export function readLog<T>(path: string, begin: () => Fold<T>): T | undefined {
     throw error;
   }
   try {
-    const { ino, birthtimeMs, size } = fstatSync(fd);
+    const stat = fstatSync(fd);
+    if (!stat.isFile()) return undefined;
+    const { ino, birthtimeMs, size } = stat;
     const file = `${ino} ${birthtimeMs}`;
     let state = followed.get(path) as { file: string; offset: number; fold: Fold<T> } | undefined;
     if (!state || state.file !== file || size < state.offset) {

@@ -87,9 +87,30 @@ test('at a prompt a mistake is told and the next question answered', async () =>
   assert.equal(await answered, 2);
   const paint = painter(output);
   const [first, second] = await Promise.all(questions.slice(0, 2).map((question) => ask(main, question)));
-  const shown = (await out).replaceAll('? ', '');
-  for (const asked of [first, second]) assert.ok(shown.includes(`${askedLines(asked, paint)[2]}\n`), shown);
+  // No terminal takes the answers: prompts and what is typed are kept out of them.
+  const expected = [first, second].map((asked) => `${askedLines(asked, paint).join('\n')}\n\n`);
+  assert.equal(await out, expected.join(''));
+  assert.match(said, /\? /);
   assert.match(said, /realm: a question is empty; ask it in words/);
+});
+
+test('a line that is no question is told by its number, and those before it are answered', async () => {
+  const { input, output, answered } = conversation(true);
+  const out = text(output);
+  input.end(`${questions[0]}\n\n${questions[1]}\n\u00ad\n${questions[2]}\n`);
+  await assert.rejects(
+    answered,
+    (error) =>
+      error instanceof UserError && /^-: line 4: a question is empty; ask it in words/.test(error.message),
+  );
+  const asked: Asked[] = (await out)
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  assert.deepEqual(
+    asked.map(({ question }) => question),
+    questions.slice(0, 2),
+  );
 });
 
 const ASKED: Asked = {
@@ -176,9 +197,15 @@ test('an open book is a file of documents in any format, or a text', async () =>
     refused(/long\.jsonl: is longer than/),
   );
   await assert.rejects(
-    ask(main, 'Who?', { openBook: file('empty.jsonl', '\n') }),
-    refused(/holds no document/),
+    readOpenBook(file('long.txt', 'x'.repeat(OPEN_BOOK_LIMIT))),
+    refused(/long\.txt: is longer than/),
   );
+  for (const name of ['empty.jsonl', 'empty.txt']) {
+    await assert.rejects(
+      ask(main, 'Who?', { openBook: file(name, '\n') }),
+      refused(new RegExp(`${name}: holds no document with text`)),
+    );
+  }
   const streams = { input: new PassThrough(), output: new PassThrough(), json: false };
   await assert.rejects(askLines(main, streams, { openBook: '-' }), refused(/^--open-book -: standard input/));
 

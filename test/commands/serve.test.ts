@@ -127,13 +127,16 @@ test('a run at work is served: its report at once, answers from when it is fine-
   assert.match(err, /a new model or index is in use/);
 });
 
-test('a folder without a run, and a port in use, are refused in a sentence', async () => {
+test('a folder without a run, no address, and a port in use are refused in a sentence', async () => {
   const nowhere = await start('--run', join(folder, 'nowhere')).end;
   assert.equal(nowhere.code, 2);
   assert.match(
     nowhere.err,
     /config\.yaml: is missing, so there is no run to serve; name its folder with --run/,
   );
+  const empty = await start('--run', run.dir, '--port', '0', '--host', '').end;
+  assert.equal(empty.code, 2);
+  assert.match(empty.err, /--host: is empty; leave it out, or name an address of this machine/);
   const taken = createServer().listen(0, '127.0.0.1');
   await new Promise((resolve) => taken.once('listening', resolve));
   const { port } = taken.address() as { port: number };

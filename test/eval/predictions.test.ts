@@ -179,6 +179,23 @@ test("by ORQA's protocol the last prediction of a question counts, told by the o
   assert.deepEqual(await score(own, 'orqa'), [2, 0.5, 2]);
 });
 
+test('ORQA counts a question once, also of a file that holds the answers itself', async () => {
+  const file = write(
+    'own-twice.jsonl',
+    lines([
+      { question: 'who', prediction: 'Ann', answers: ['Ann'] },
+      { question: 'who', prediction: 'Ann', answers: ['Osk'] },
+      { question: 'where', prediction: 'Vell', answers: ['Vell'] },
+    ]),
+  );
+  const score = async (protocol: 'orqa' | 'dpr') => {
+    const { questions, figures } = await scorePredictions(file, { protocol });
+    return [questions, value(figures.exactMatch)];
+  };
+  assert.deepEqual(await score('orqa'), [2, 0.5]);
+  assert.deepEqual(await score('dpr'), [3, 2 / 3]);
+});
+
 test('files that are no predictions, or of other questions, are told', async () => {
   const refuses = (content: string, name: string, questions: string | undefined, message: RegExp) =>
     assert.rejects(
@@ -205,6 +222,10 @@ test('files that are no predictions, or of other questions, are told', async () 
   await refuses('{"q0": [{"text": "x"}]}', 'a.json', squad, /is no prediction of DPR's reader/);
   await refuses('{}', 'a.json', squad, /holds no prediction/);
   await assert.rejects(readPredictions(join(folder, 'none.jsonl')), /none\.jsonl: no such file/);
+  await assert.rejects(
+    scorePredictions(write('a.jsonl', good), { questions: plain, against: folder }),
+    (error) => error instanceof UserError && /holds no predictions\.jsonl; make it with/.test(error.message),
+  );
 });
 
 test('a later prediction of a question takes the place of an earlier one, and others are counted', async () => {

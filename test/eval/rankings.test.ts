@@ -108,6 +108,13 @@ test("DPR's form, written and read", async () => {
   assert.deepEqual(told.ranks, [1, 0, Infinity]);
 });
 
+test('a question asked twice is judged by its own answers each time', async () => {
+  const ctxs = [{ text: 'It trades in salt.' }, { text: 'Drost trades with Vell.' }];
+  const file = write('twice.json', JSON.stringify([{ question: 'Who?', ctxs }]));
+  const read = await dprRanks(file, [asked('Who?', ['drost']), asked('Who?', ['salt'])], 'dpr');
+  assert.deepEqual(read, { ranks: [1, 0], depth: 2, missing: 0, others: 0 });
+});
+
 test('a TREC run, written and read; white space in an id does not part it', async () => {
   const text = written('trec');
   assert.equal(

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { appendFileSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { appendFileSync, mkdirSync, mkdtempSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -48,4 +48,9 @@ test('lines that are no records, or longer than is read at once, are passed over
   const long = `{"step":2,"text":"${'x'.repeat(9 << 20)}"}`;
   writeFileSync(path, `{"step":1}\n${long}\nnull\n[3]\n"4"\n\n{"step":5,\n\0\n{"step":6}\n{"step":`);
   assert.deepEqual(steps(path), [1, 6]);
+});
+
+test('a folder in the place of a log is none', () => {
+  mkdirSync(join(root, 'folder.jsonl'));
+  assert.equal(steps(join(root, 'folder.jsonl')), undefined);
 });

@@ -1,0 +1,59 @@
+import assert from 'node:assert/strict';
+import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { before, mock, test } from 'node:test';
+import type { Context } from '../../src/commands/context.ts';
+import { evalExactMatch, evalRecall, scoreRetrieved } from '../../src/commands/eval.ts';
+import { UserError } from '../../src/errors.ts';
+import { temporaryFolder } from '../support/tiny.ts';
+import { tunedRun } from '../support/tuned-run.ts';
+
+const folder = temporaryFolder('eval');
+let context: Context;
+let said = '';
+before(async () => {
+  mock.method(process.stderr, 'write', (line: string) => {
+    said += line;
+    return true;
+  });
+  ({ context } = await tunedRun(folder));
+});
+
+const refuses = (promise: Promise<unknown>, message: RegExp) =>
+  assert.rejects(promise, (error) => error instanceof UserError && message.test(error.message));
+
+test('where rankings cannot go is told before anything is evaluated, and leaves all as it was', async () => {
+  const { run, config } = context;
+  await evalExactMatch(context);
+  const files = [run.predictions, run.evaluations, config.data.test!];
+  const before = files.map((file) => readFileSync(file, 'utf8'));
+  said = '';
+  const own = /: is a file of this evaluation itself; name another with --to FILE/;
+  await refuses(evalExactMatch(context, { to: run.predictions }), own);
+  await refuses(evalExactMatch(context, { to: config.data.test! }), own);
+  await refuses(evalRecall(context, 'pretrain', { to: config.data.test! }), own);
+  const taken = join(folder, 'taken');
+  mkdirSync(taken);
+  await refuses(evalRecall(context, 'pretrain', { to: taken }), /taken: .*a folder where a file must be/);
+  assert.doesNotMatch(said, /recall|exact-match/);
+  assert.deepEqual(
+    files.map((file) => readFileSync(file, 'utf8')),
+    before,
+  );
+});
+
+test('questions that a TREC run leaves out are told; one of no question at all is refused', async () => {
+  const { run, config } = context;
+  const to = join(folder, 'all.trec');
+  await evalRecall(context, 'pretrain', { to, format: 'trec' });
+  const lines = readFileSync(to, 'utf8').split('\n');
+  const some = join(folder, 'some.trec');
+  writeFileSync(some, lines.filter((line) => line.startsWith('1 ')).join('\n'));
+  said = '';
+  const questions = config.data.test!;
+  const { questions: n } = await scoreRetrieved(some, run.dir, { questions });
+  assert.ok(said.includes(`some.trec: leaves ${n - 1} questions out`), said);
+  const none = join(folder, 'none.trec');
+  writeFileSync(none, '');
+  await refuses(scoreRetrieved(none, run.dir, { questions }), /none\.trec: is of none of the questions of/);
+});
