@@ -73,6 +73,7 @@ export async function createServer(
   const common = commonHeaders(served);
   const server = fastify({
     bodyLimit: limits.body,
+    return503OnClosing: false, // what comes on a connection that is open yet is answered as ever, in our form
     requestTimeout: limits.receive,
     connectionTimeout: limits.idle,
     keepAliveTimeout: limits.receive,

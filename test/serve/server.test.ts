@@ -204,15 +204,28 @@ test('a stop lets what is being answered be answered and ends soon after, its co
   });
   const { url, server } = await fakeServer({
     ask: async ({ question }) => {
+      if (question === 'Late?') return answerTo(question);
       begun();
       await sleep(200);
       return answerTo(question);
     },
   });
+  // Half sent when the stop comes, and the rest while the first is answered.
+  const body = JSON.stringify({ question: 'Late?' });
+  const late = raw(
+    url,
+    [
+      'POST /api/ask HTTP/1.1\r\nHost: localhost\r\n',
+      `Content-Type: application/json\r\nContent-Length: ${body.length}\r\n\r\n${body}`,
+    ],
+    150,
+  );
+  await sleep(50);
   const answer = post(url, { question: 'Where?' });
   await asked;
   const began = performance.now();
   const closed = server.close();
+  assert.match((await late).answer, /^HTTP\/1\.1 200 .*"question":"Late\?"/s);
   assert.deepEqual(await (await answer).json(), answerTo('Where?'));
   await closed;
   assert.ok(performance.now() - began < 2000);
