@@ -9,7 +9,7 @@ import type { SearchIndex } from '../retrieval/search.ts';
 import { modelStamp } from '../stamps.ts';
 import { closedBookLogLikelihoods, closedBookShapes } from '../train/closed-book.ts';
 import { type EncodedQuestion, encodeQuestions } from '../train/qa.ts';
-import { openRunIndex, standingIndex } from './build-index.ts';
+import { openRunIndex, retrieverBeforeQa, standingIndex } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { type FineTuned, fineTunedModels } from './fine-tuned.ts';
 
@@ -125,11 +125,7 @@ async function openParts(context: Context): Promise<Parts> {
     const { model, embedder } = fineTunedModels(context, corpus);
     Object.assign(parts, { model, embedder });
     parts.index = openRunIndex(context, corpus, await standingIndex(context, embedder, corpus));
-    if (
-      config.qa.retriever === 'pretrain' &&
-      config.pretrain.nullDocument &&
-      hasWeights(context, 'pretrain')
-    ) {
+    if (retrieverBeforeQa(context) === 'pretrain' && config.pretrain.nullDocument) {
       parts.nullDocument = await nullVector(context, corpus, embedder);
     }
     parts.closedBook = closedBookReader(context, corpus);

@@ -28,8 +28,10 @@ export function newestRetriever(context: Context): RetrieverStage {
   return tuned?.index != null ? 'qa' : retrieverBeforeQa(context);
 }
 
-/** The stage whose retriever fine-tuning begins with. */
+/** The stage whose retriever fine-tuning begins with, or began with: what is pretrained later does not change a model tuned before. */
 export function retrieverBeforeQa(context: Context): 'ict' | 'pretrain' {
+  const begun = latestState(context.run.checkpoint('qa'), !context.readOnly)?.retriever;
+  if (begun) return begun;
   const { retriever } = context.config.qa;
   const stage = (['pretrain', 'ict'] as const).find(
     (s) => (s === retriever || s === 'ict') && hasWeights(context, s),

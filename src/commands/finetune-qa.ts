@@ -71,13 +71,15 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
           probes: questionProbes(model, corpus, questions, config),
           dev: encodeQuestions(corpus, spread(allDev, RECALL_QUESTIONS)),
         });
+  const settings = loopSettings(context, 'qa', corpus);
   let result: LoopResult;
   try {
     result = await train({
       name: 'finetune-qa',
       model,
       shapes: qaShapes(model, refresh !== undefined),
-      ...loopSettings(context, 'qa', corpus),
+      ...settings,
+      origin: { ...settings.origin, retriever: stage },
       step: steps.step,
       ...refresh?.hooks,
       ...(dev.length > 0 ? { evaluate } : {}),

@@ -48,6 +48,8 @@ const stateSchema = z.object({
   settings: z.record(z.string(), z.unknown()),
   /** Folder of the index in use, where it changes with the document tower: pretraining's, and fine-tuning's that trains it. */
   index: z.string().nullable(),
+  /** Of fine-tuning: the stage whose retriever it began with, and whose document tower it searches with where it trains none. */
+  retriever: z.enum(['ict', 'pretrain']).optional(),
   /** Larger is better; null where it was not measured. */
   score: z.number().nullable(),
   /** Sums and counts of figures since the last line of metrics, and of the loss since the last checkpoint with a score. */

@@ -50,7 +50,7 @@ export interface LoopOptions {
 }
 
 /** Ties a checkpoint to what it was trained on and with. */
-export type Origin = Pick<State, 'vocabularySha256' | 'corpusSha256' | 'settings'>;
+export type Origin = Pick<State, 'vocabularySha256' | 'corpusSha256' | 'settings' | 'retriever'>;
 
 export interface LoopResult {
   /** Figures of the last step, averaged over the last `logEvery` steps. */

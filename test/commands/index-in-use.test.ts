@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
-import { appendFileSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { ask } from '../../src/commands/ask.ts';
 import { buildRunIndex } from '../../src/commands/build-index.ts';
-import type { Context } from '../../src/commands/context.ts';
+import { type Context, goBack } from '../../src/commands/context.ts';
 import { evalExactMatch, evalRecall } from '../../src/commands/eval.ts';
 import { finetuneQa } from '../../src/commands/finetune-qa.ts';
 import { ictWarmup } from '../../src/commands/ict-warmup.ts';
@@ -87,6 +87,31 @@ test("measuring an earlier stage's retriever does not change what the fine-tuned
   assert.deepEqual(await evalExactMatch(main), figures);
   assert.equal(readFileSync(run.predictions, 'utf8'), predictions);
   assert.equal(current(run).weightsSha256, weightsSha256);
+});
+
+test('a model fine-tuned before pretraining goes on with the retriever that it was tuned on', async () => {
+  const dir = join(folder, 'tuned-first');
+  cpSync(main.run.corpus, join(dir, 'corpus'), { recursive: true });
+  cpSync(main.run.checkpoint('ict'), join(dir, 'checkpoints', 'ict'), { recursive: true });
+  const run = runFolder(dir);
+  cpSync(main.run.config, run.config);
+  const tuned = { ...main, run };
+  await finetuneQa(tuned);
+  await evalExactMatch(tuned);
+  const predictions = readFileSync(run.predictions, 'utf8');
+  const answers = await ask(tuned, 'Who wrote it?');
+  const { weightsSha256 } = current(run);
+
+  await pretrain(tuned);
+  assert.notEqual(current(run).weightsSha256, weightsSha256, "the current index is pretraining's");
+  await evalExactMatch(tuned);
+  assert.equal(readFileSync(run.predictions, 'utf8'), predictions);
+  assert.deepEqual(await ask(tuned, 'Who wrote it?'), answers);
+  assert.equal(current(run).weightsSha256, weightsSha256);
+
+  goBack(tuned, 'qa', 'none');
+  await finetuneQa(tuned);
+  assert.equal(latestState(run.checkpoint('qa'))!.retriever, 'pretrain');
 });
 
 test('a run asked for exact search gets an index without a graph, from the vectors it has, and back', async () => {
