@@ -1,6 +1,6 @@
 import { appendFileSync, existsSync } from 'node:fs';
 import { hostname } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { type Config, loadConfig, saveConfig } from './config.ts';
 import { UserError } from './errors.ts';
 import { explainWrite, makeFolder, readText, writeFileAtomic } from './files.ts';
@@ -116,10 +116,12 @@ export function lockRun(run: Run, work: string): () => void {
   }
 }
 
-/** Adds a line to a JSONL file, which is begun where there is none. */
+/**
+ * Adds a line to a JSONL file, which is begun where there is none. Its folder must stand: made here, a run folder that was
+ * moved away under a stage would come again, and the stage go on in it.
+ */
 export function appendRecord(path: string, record: object): void {
   try {
-    makeFolder(dirname(path));
     appendFileSync(path, `${JSON.stringify(record)}\n`);
   } catch (error) {
     throw explainWrite(path, error);

@@ -4,6 +4,7 @@ import {
   existsSync,
   mkdtempSync,
   readFileSync,
+  renameSync,
   rmSync,
   statSync,
   writeFileSync,
@@ -116,4 +117,13 @@ test('a metrics log grows line by line, forgets the steps that are done again, a
   assert.deepEqual(lines(), ['{"step":1,"loss":0.5}', '{"step":2}', '{"step":3}', '']);
   jsonLines(path, 0).write({ step: 1 });
   assert.deepEqual(lines(), ['{"step":1}', '']);
+});
+
+test('a log whose folder was moved away is told, and the folder does not come again', () => {
+  const { dir, metrics } = newRun();
+  const log = jsonLines(metrics('ict'), 0);
+  log.write({ step: 1 });
+  renameSync(dir, `${dir}-elsewhere`);
+  assert.throws(() => log.write({ step: 2 }), { code: 'ENOENT' });
+  assert.ok(!existsSync(dir));
 });

@@ -1,5 +1,5 @@
 import { existsSync, statSync } from 'node:fs';
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
 import { type Question, readQuestions } from '../corpus/qa.ts';
 import { type Corpus, openCorpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
@@ -22,7 +22,7 @@ import { f1, isCorrect, normalizeAnswer, type Protocol } from '../eval/metrics.t
 import { matchPredictions, type PredictionFile, readPredictions } from '../eval/predictions.ts';
 import { dprRanks, type Ranking, type RankingFormat, rankingWriter, readTrecRun } from '../eval/rankings.ts';
 import { type Comparison, compare, mean, meanInterval } from '../eval/statistics.ts';
-import { recoverFolders, writeStreamAtomic } from '../files.ts';
+import { makeFolder, recoverFolders, writeStreamAtomic } from '../files.ts';
 import { disposeModel, pretrainedShapes, retrieverShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
 import { appendRecord, type Run, runFolder } from '../run.ts';
@@ -507,5 +507,6 @@ function record(
   for (const [name, of] of Object.entries(baselines))
     for (const [figure, value] of Object.entries(of)) figures[`${name} ${figure}`] = value;
   const time = new Date().toISOString();
+  makeFolder(dirname(evaluations));
   appendRecord(evaluations, { time, metric, stage, file, questions, protocol, figures });
 }

@@ -22,8 +22,12 @@ const NAME = /^events\.out\.tfevents\.(\d+)\./;
  */
 export function eventFile(dir: string, done: number): JsonLines {
   let path: string | undefined;
+  try {
+    makeFolder(dir); // not in `begin`: a run folder that was moved away meanwhile must not come again
+  } catch (error) {
+    throw explainWrite(dir, error);
+  }
   const begin = () => {
-    makeFolder(dir);
     const times = readdirSync(dir).flatMap((name) => Number(NAME.exec(name)?.[1] ?? []));
     // TensorBoard reads the files of a folder in the order of their names, whatever the clock did in between.
     const time = Math.max(Math.floor(Date.now() / 1000), ...times.map((t) => t + 1));

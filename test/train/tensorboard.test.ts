@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, renameSync, truncateSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { mock, test } from 'node:test';
@@ -88,4 +88,12 @@ test('a folder that cannot be written is told in a sentence', () => {
     () => eventFile(dir, 0).write({ step: 1, loss: 1 }),
     (error) => error instanceof UserError && error.message.startsWith(dir),
   );
+});
+
+test('a folder that was moved away before the first record is told, and does not come again', () => {
+  const dir = join(folder, 'moved');
+  const events = eventFile(dir, 0);
+  renameSync(dir, `${dir}-elsewhere`);
+  assert.throws(() => events.write({ step: 1, loss: 1 }), { code: 'ENOENT' });
+  assert.ok(!existsSync(dir));
 });
