@@ -312,8 +312,11 @@ test('a child that hangs is found out though new requests keep coming', async ()
   await until(() => asked().length === 1);
   let step = 1;
   const asking = setInterval(() => refresher.request({ snapshot: 'good', step: ++step }), SILENCE / 20);
-  await until(() => published.length === 1);
-  clearInterval(asking);
+  try {
+    await until(() => published.length > 0); // two may come at once where the machine stands still for a moment
+  } finally {
+    clearInterval(asking);
+  }
   assert.match(failures[0], /no sign of life/);
 });
 
