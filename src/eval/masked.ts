@@ -10,10 +10,11 @@ import type { Model } from '../model/model.ts';
 import { read } from '../model/read.ts';
 import { realmForward } from '../model/realm.ts';
 import { progress } from '../progress.ts';
+import type { Random } from '../random.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { maskSpan } from '../train/masking.ts';
-import { retrieveCandidates } from '../train/pretrain.ts';
-import { exampleAt, stepRandom } from '../train/sampler.ts';
+import { drawMasked, retrieveCandidates } from '../train/pretrain.ts';
+import { stepRandom } from '../train/sampler.ts';
 import type { Figures } from './figures.ts';
 import { meanInterval, ratioInterval } from './statistics.ts';
 
@@ -39,11 +40,10 @@ export function untrainedSentences(corpus: Corpus, config: Config, trained: numb
   const heldOut = trained < count;
   const n = Math.min(SENTENCES, heldOut ? count - trained : count);
   return {
-    examples: Array.from({ length: n }, (_, i) => {
-      const at = exampleAt(config.seed + 1, count, count - n + i); // the order of `drawMasked`
-      const { sentences } = corpus;
-      return masked(corpus, config, sentences.ids(at), sentences.spans(at), sentences.source(at), i);
-    }),
+    examples: Array.from(
+      { length: n },
+      (_, i) => drawMasked(corpus, config, count - n + i, 1, maskRandom(config, i), 'salient')[0],
+    ),
     heldOut,
   };
 }
@@ -59,23 +59,18 @@ export async function sentencesOf(path: string, corpus: Corpus, config: Config):
       all.filter((_, i) => all[i | 1] <= length), // those whose end stands in the part kept
     );
     if (pairs.length === 0) continue;
-    examples.push(masked(corpus, config, encoding.ids.slice(0, length), pairs, -1, examples.length));
+    const random = maskRandom(config, examples.length);
+    const ids = encoding.ids.slice(0, length);
+    examples.push(maskSpan(ids, pairs, -1, config.pretrain.maxMasks, corpus.tokenizer.mask, random));
     if (examples.length === SENTENCES) break;
   }
   if (examples.length > 0) return { examples, heldOut: true };
   throw new UserError(`${path}: not one sentence holds a name or a date to mask; give "spans" with them`);
 }
 
-function masked(
-  corpus: Corpus,
-  config: Config,
-  ids: Int32Array,
-  spans: Int32Array,
-  source: number,
-  number: number,
-): MaskedSentence {
-  const random = stepRandom(config.seed + 7, number);
-  return maskSpan(ids, spans, source, config.pretrain.maxMasks, corpus.tokenizer.mask, random);
+/** What chooses the span of the `number`-th sentence. */
+function maskRandom({ seed }: Config, number: number): Random {
+  return stepRandom(seed + 7, number);
 }
 
 /** What the model makes of each sentence's masked pieces, in nats. */

@@ -5,8 +5,7 @@ import type { Model } from '../model/model.ts';
 import { dropTrivial } from '../retrieval/candidates.ts';
 import type { Found } from '../retrieval/graph.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
-import { maskSpan } from '../train/masking.ts';
-import { queryVectors } from '../train/pretrain.ts';
+import { drawMasked, queryVectors } from '../train/pretrain.ts';
 import { type EncodedQuestion, questionVectors } from '../train/qa.ts';
 import { exampleAt, stepRandom } from '../train/sampler.ts';
 import { firstWithAnswer, type Recall, recallOf } from './evaluate.ts';
@@ -34,16 +33,11 @@ export interface Probes {
  * Their trivial sources are not read, as in training.
  */
 export function maskedProbes(model: Model, corpus: Corpus, config: Config): Probes {
-  const { sentences, tokenizer } = corpus;
-  const { maxMasks, trivialOverlap } = config.pretrain;
-  const random = stepRandom(config.seed, -4);
-  const examples = Array.from({ length: Math.min(PROBES, sentences.count) }, (_, i) => {
-    const at = exampleAt(config.seed + 1, sentences.count, i);
-    const [ids, spans, source] = [sentences.ids(at), sentences.spans(at), sentences.source(at)];
-    return maskSpan(ids, spans, source, maxMasks, tokenizer.mask, random);
-  });
+  const { trivialOverlap } = config.pretrain;
+  const count = Math.min(PROBES, corpus.sentences.count);
+  const examples = drawMasked(corpus, config, 0, count, stepRandom(config.seed, -4), 'salient');
   return {
-    count: examples.length,
+    count,
     vectors: () => queryVectors(model, corpus, examples, config),
     text: (i) => clozeText(corpus, examples[i]),
     read(i, found) {

@@ -62,8 +62,8 @@ export function pretrainStep(
 }
 
 /**
- * `n` sentences from `position` on in the sampler's order, each masked as `pretrain.masking` has it. All have a salient
- * span, whatever is masked of them: the corpus keeps no others.
+ * `n` sentences from `position` on in the sampler's order, each masked as `pretrain.masking` has it, or as asked for. All
+ * have a salient span, whatever is masked of them: the corpus keeps no others.
  */
 export function drawMasked(
   corpus: Corpus,
@@ -71,9 +71,10 @@ export function drawMasked(
   position: number,
   n: number,
   random: Random,
+  masking = config.pretrain.masking,
 ): MaskedSentence[] {
   const { sentences, tokenizer } = corpus;
-  const { masking, maxMasks } = config.pretrain;
+  const { maxMasks } = config.pretrain;
   const examples: MaskedSentence[] = [];
   for (let i = 0; i < n; i++) {
     const at = exampleAt(config.seed + 1, sentences.count, position + i);
