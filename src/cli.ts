@@ -400,7 +400,10 @@ function collect(value: string, all: string[]): string[] {
 
 function withCommonOptions(command: Command, run: string): Command {
   return command
-    .option('--config <file>', 'settings of a new run (YAML), such as configs/world.yaml')
+    .option(
+      '--config <file>',
+      'settings of a new run: a YAML file, or one that comes with realm such as squad-open',
+    )
     .option('--set <path=value>', 'change one setting; repeatable', collect, [])
     .option('--run <dir>', 'folder of the run', run)
     .option('--seed <n>', 'seed of everything random', wholeNumber)

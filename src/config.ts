@@ -4,6 +4,7 @@ import { z } from 'zod';
 import { DOCUMENT_FORMATS } from './corpus/formats.ts';
 import { shown, UserError } from './errors.ts';
 import { readText, writeFileAtomic } from './files.ts';
+import { configFile } from './presets.ts';
 import { isSchedule, SCHEDULE_FORM } from './schedule.ts';
 
 // Defaults are the paper's and the released code's own numbers where they exist; configuration files hold differences.
@@ -227,8 +228,9 @@ const schema = section({
 
 export type Config = z.infer<typeof schema>;
 
-/** The configuration of a file (or the defaults) with `--set path.to.key=value` overrides, checked. */
-export function loadConfig(path: string | undefined, overrides: readonly string[]): Config {
+/** The configuration of a file or preset (or the defaults) with `--set path.to.key=value` overrides, checked. */
+export function loadConfig(given: string | undefined, overrides: readonly string[]): Config {
+  const path = given === undefined ? undefined : configFile(given);
   const tree = path ? readYaml(path) : {};
   for (const override of overrides) setByPath(tree, override);
   return check(tree, path ?? '--set');
@@ -250,7 +252,7 @@ function readYaml(path: string): Record<string, unknown> {
   const text = readText(
     path,
     'configuration file',
-    'name one with --config, such as configs/world.yaml',
+    'name one with --config, such as squad-open',
     SETTINGS_LIMIT,
   );
   let tree: unknown;

@@ -31,7 +31,7 @@ export async function preflightInput({ config: file, set, run }: PreflightOption
   const folder = run === undefined ? undefined : runFolder(run);
   if (file === undefined && folder && !existsSync(folder.config))
     throw new UserError(
-      `${folder.config}: no such settings; name the settings of the run to come with --config, such as configs/world.yaml`,
+      `${folder.config}: no such settings; name the settings of the run to come with --config, such as squad-open`,
     );
   const config = loadConfig(file ?? folder?.config, set);
   const prepared = folder && existsSync(folder.corpusManifest);

@@ -1,5 +1,4 @@
 // The first file of a cutting thread: tsx does not reach from the thread that starts it into this one.
-import { register } from 'tsx/esm/api';
+import '../typescript.mjs';
 
-register();
 await import('./cutter.ts');

@@ -139,7 +139,7 @@ export function startRefresher(
     nonsense = 0;
     killedFor = undefined;
     const started = fork(entry, [], {
-      execArgv: ['--import', import.meta.resolve('tsx')],
+      execArgv: ['--import', import.meta.resolve('../typescript.mjs')],
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'], // stdout belongs to the command's result
     });
     child = started;
