@@ -6,7 +6,7 @@ import type { GivenSentence } from './given-sentences.ts';
 import { hundredWords } from './passages.ts';
 import { salientSpans } from './salient-spans.ts';
 import { type Range, splitSentences } from './sentences.ts';
-import type { CorpusWriter } from './store.ts';
+import type { CorpusWriter } from './store-writer.ts';
 
 /**
  * `sentences`: whole sentences, as many as a block holds (ORQA); `dpr`: 100 words each (DPR); `as-is`: every document is

@@ -13,7 +13,8 @@ import type { DocumentFormat } from './formats.ts';
 import { readSentences } from './given-sentences.ts';
 import { taggerIdentity } from './named-entities.ts';
 import { identityOf, type Reached, readReached, writeReached } from './prepare-resume.ts';
-import { type Corpus, type CorpusWriter, continueCorpus, openCorpus, writeCorpus } from './store.ts';
+import { type Corpus, openCorpus } from './store.ts';
+import { type CorpusWriter, continueCorpus, writeCorpus } from './store-writer.ts';
 
 export interface PrepareOptions {
   /** Path of the documents, from which Z is made. */
