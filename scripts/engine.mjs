@@ -2,21 +2,28 @@
  * The native TensorFlow engine where the official binary cannot be had: the same Node binding, compiled against
  * the TensorFlow that the Python wheel carries. No Python code runs in it; Python's pip only downloads the wheel.
  *
- *   node scripts/engine.mjs install [--optional] [--cuda | --cpu]
- *                                     builds it unless one stands (--optional: failure is exit code 0; --cuda: the one
- *                                     that computes on an NVIDIA GPU, kept by later installs; --cpu: back from that)
- *   node scripts/engine.mjs status    what stands, its checksums, whether it computes and on what
- *   node scripts/engine.mjs remove    takes every trace of it away
+ *   realm engine install [--cuda | --cpu]   builds it unless there is one (--cuda: the one that computes on an NVIDIA GPU,
+ *                                           kept by later installs; --cpu: back from that)
+ *   realm engine status                     what is there, its checksums, whether it computes and on what
+ *   realm engine remove                     deletes all of it
+ *
+ * `realm engine` runs this script. npm runs it after an installation with --optional (failure is exit code 0), and a
+ * command that computes where neither has happened, with --first-use (the command reports the failure).
  *
  * What it leaves: CACHE/engine-KEY (TensorFlow's libraries and headers, for --cuda NVIDIA's libraries, OpenBLAS, the
- * binding, the package's tarball, stamp.json), shared by every checkout, and node_modules/.realm-engine (the package's JavaScript, the kernels of
- * src/engine/native compiled for this processor, and engine.json, which src/engine.ts reads).
+ * binding, the package's tarball, stamp.json), shared by every checkout, and one of the two folders of
+ * src/engine/installed.mjs (the package's JavaScript, the kernels of src/engine/native compiled for this processor, and
+ * engine.json, which src/engine.ts reads; or failure.json, the reason of a failure).
  * It may use nothing outside Node itself, because npm runs it while it installs.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
+  accessSync,
   closeSync,
+  constants,
+  copyFileSync,
+  cpSync,
   createReadStream,
   existsSync,
   lstatSync,
@@ -33,9 +40,20 @@ import {
   writeSync,
 } from 'node:fs';
 import { createRequire } from 'node:module';
-import { cpus, homedir } from 'node:os';
-import { basename, dirname, join, relative, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { basename, dirname, join } from 'node:path';
+import { pathToFileURL } from 'node:url';
+import {
+  cacheFolder,
+  FAILURE,
+  findInstalled,
+  LAYOUT,
+  nativeSources,
+  places,
+  processor,
+  readInstalled,
+  root,
+  sourcesDigest,
+} from '../src/engine/installed.mjs';
 
 const TENSORFLOW = '2.21.0';
 const PACKAGE = '@tensorflow/tfjs-node-gpu';
@@ -167,68 +185,84 @@ const libraries = (variant) =>
     variant === 'cuda' ? `tensorflow/${name}` : name,
   );
 
-const self = fileURLToPath(import.meta.url);
-const root = dirname(dirname(self));
-const require = createRequire(self);
-const cache = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'realm');
-const installed = join(root, 'node_modules', '.realm-engine');
-const pointer = join(installed, 'engine.json');
+const require = createRequire(import.meta.url);
+const cache = cacheFolder();
 
-/** Something the reader of the message can mend, told in one line. */
+/**
+ * The package's JavaScript calls functions of Node's `util` that Node 23 removed, and that print a warning before that.
+ * Its newest release still does. These two files use nothing else of `util`: they get the functions from here.
+ */
+const UTIL = 'var util_1 = require("util");';
+const OUR_UTIL =
+  'var util_1 = { isArray: Array.isArray, isNullOrUndefined: function (v) { return v === null || v === undefined; } };';
+const PATCHED = {
+  'dist/nodejs_kernel_backend.js': '708971d31e8905de665d0bf3224c724ef7834a90a2df0bb4c416d40e6e80f88d',
+  'dist/kernels/TopK.js': '3955927f2c96bb5d61f1efd348b58e22394635f3150702fe103fd13f75826c5e',
+};
+
+/** Something the reader of the message can put right, in one line. */
 class Missing extends Error {}
+
+/** The finished engine does not compute: nothing of it is worth keeping. */
+class Useless extends Missing {}
 
 // ---------------------------------------------------------------------------------------------------- commands
 
 async function install({ optional, cuda, cpu }) {
-  if (optional && (process.env.npm_config_omit ?? '').split(/[\s,]+/).includes('optional')) return;
-  const standing = readPointer();
-  if (standing && (cuda ? standing.variant === 'cuda' : !cpu || standing.variant !== 'cuda')) {
-    const { variant, tensorflow, binding, sources } = standing;
-    const current = variant === 'official' || dirname(binding) === engineDir(variant);
-    if (current && (variant === 'official' || sources === sourcesDigest())) {
-      if (!optional) say(`native engine: stands already, TensorFlow ${tensorflow} (${variant})`);
+  if (optional && (process.env.npm_config_omit ?? '').split(/[\s,]+/).includes('optional'))
+    throw new Missing('npm was asked to leave out optional packages');
+  const current = readCurrent();
+  if (current && (cuda ? current.variant === 'cuda' : !cpu || current.variant !== 'cuda')) {
+    const { variant, tensorflow, kernels } = current;
+    const compiled = kernels?.sources === sourcesDigest() && kernels.processor === processor();
+    if (variant === 'official' || compiled) {
+      forget();
+      say(`native engine: already installed, TensorFlow ${tensorflow} (${variant})`);
       return;
     }
   }
   if (!cuda && (await useOfficial())) return;
   const variant = cuda || (!cpu && hasCard() && stamped(engineDir('cuda'))) ? 'cuda' : 'cpu';
   const dir = engineDir(variant);
-  const unlock = await lock();
-  try {
-    if (!stamped(dir)) await build(dir, variant);
-    await link(dir, variant);
-  } finally {
-    unlock();
+  if (!stamped(dir)) {
+    const unlock = await lock();
+    try {
+      if (!stamped(dir)) await build(dir, variant); // another process may have built it meanwhile
+    } finally {
+      unlock();
+    }
   }
+  await link(dir, variant);
 }
 
 /** Whether NVIDIA's driver is there, of Linux or of Windows below it: a home folder may be shared with machines without. */
 const hasCard = () => existsSync('/dev/nvidiactl') || existsSync('/dev/dxg');
 
 async function status() {
-  const standing = readPointer();
-  if (!standing) throw new Missing('native engine: none; build it with: node scripts/engine.mjs install');
-  say(`native engine: TensorFlow ${standing.tensorflow} (${standing.variant}), ${standing.binding}`);
-  if (standing.variant !== 'official') {
-    const dir = dirname(standing.binding);
+  const current = readCurrent();
+  if (!current) throw new Missing('native engine: none; build it with: realm engine install');
+  say(`native engine: TensorFlow ${current.tensorflow} (${current.variant}), ${current.binding}`);
+  if (current.variant !== 'official') {
+    const dir = dirname(current.binding);
     for (const [name, seal] of Object.entries(stamped(dir).files)) {
       const same = (await digest(join(dir, name), 'sha256', 'hex')) === seal.sha256;
       if (!same) throw new Missing(`native engine: ${join(dir, name)} is damaged; ${REBUILD}`);
       say(`  ${name}  ${megabytes(seal.bytes)}  checksum agrees`);
     }
   }
-  say(`  computes: yes, on the ${await compute(standing.package, standing.binding)}`);
+  say(`  computes: yes, on the ${await compute(current.package, current.binding)}`);
 }
 
-const REBUILD = 'run: node scripts/engine.mjs remove && node scripts/engine.mjs install';
+const REBUILD = 'run: realm engine remove && realm engine install';
 
 async function remove() {
-  rmSync(installed, { recursive: true, force: true });
+  for (const place of places()) rmSync(place, { recursive: true, force: true });
   if (existsSync(cache)) {
     const unlock = await lock();
     try {
       for (const name of readdirSync(cache)) {
-        if (name.startsWith('engine-')) rmSync(join(cache, name), { recursive: true, force: true });
+        if (name.startsWith('engine-') && name !== LOCK)
+          rmSync(join(cache, name), { recursive: true, force: true });
       }
     } finally {
       unlock();
@@ -238,24 +272,14 @@ async function remove() {
   say('native engine: removed');
 }
 
-// ------------------------------------------------------------------------------------------------- what stands
+// ---------------------------------------------------------------------------------------------- what is there
 
-/** The engine that src/engine.ts would load, or undefined when there is none or a file of it is gone. */
-function readPointer() {
-  try {
-    const { tensorflow, variant, package: js, binding, kernels } = JSON.parse(readFileSync(pointer, 'utf8'));
-    const found = {
-      tensorflow,
-      variant,
-      sources: kernels?.processor === processor() ? kernels.sources : undefined,
-      package: resolve(installed, js),
-      binding: resolve(installed, binding),
-    };
-    if (!existsSync(join(found.package, 'dist', 'nodejs_kernel_backend.js')) || !existsSync(found.binding))
-      return;
-    if (variant !== 'official' && !stamped(dirname(found.binding))) return;
-    return found;
-  } catch {}
+/** The engine that src/engine.ts would load, if it is of this recipe and complete; it may lie in another user's cache. */
+function readCurrent() {
+  const found = findInstalled();
+  if (!found || found.variant === 'official') return found;
+  const dir = dirname(found.binding);
+  return basename(dir) === basename(engineDir(found.variant)) && stamped(dir) ? found : undefined;
 }
 
 function engineDir(variant) {
@@ -284,61 +308,116 @@ async function useOfficial() {
   const binding = join(home, 'lib', 'napi-v8', BINDING);
   if (!existsSync(binding)) return false;
   try {
-    await compute(home, binding);
-  } catch {
-    return false;
+    await place(async (folder) => {
+      for (const name of ['dist', 'package.json'])
+        cpSync(join(home, name), join(folder, 'package', name), { recursive: true });
+      await prepareJavaScript(join(folder, 'package'));
+      await compute(join(folder, 'package'), binding);
+      return { tensorflow: `of ${PACKAGE} ${PACKAGE_VERSION}`, variant: 'official', binding };
+    });
+    return true;
+  } catch (error) {
+    if (error instanceof Missing) return false;
+    throw error;
   }
-  mkdirSync(installed, { recursive: true });
-  writePointer(installed, {
-    tensorflow: `of ${PACKAGE} ${PACKAGE_VERSION}`,
-    variant: 'official',
-    package: relative(installed, home),
-    binding: relative(installed, binding),
-  });
-  return true;
 }
 
-function writePointer(folder, value) {
-  writeFileSync(join(folder, 'engine.json.tmp'), `${JSON.stringify(value, null, 2)}\n`);
-  renameSync(join(folder, 'engine.json.tmp'), join(folder, 'engine.json'));
-}
-
-/** Puts the package's JavaScript and our kernels beside this checkout's packages, so that they find the one tfjs they all share. */
+/** Makes a finished build the engine of this installation of realm, with kernels for this processor. */
 async function link(dir, variant) {
-  const aside = `${installed}.${process.pid}.tmp`;
-  try {
-    await unpackJavaScript(dir, aside);
+  await place(async (folder) => {
+    await unpackJavaScript(dir, folder);
     let kernels;
     try {
-      await step('kernels compiled', undefined, () => compileKernels(dir, variant, join(aside, KERNELS)));
+      const compiled = compiledBefore(dir);
+      if (compiled) copyFileSync(compiled, join(folder, KERNELS));
+      else
+        await step('kernels compiled', undefined, () => compileKernels(dir, variant, join(folder, KERNELS)));
       kernels = { file: KERNELS, sources: sourcesDigest(), processor: processor() };
     } catch (error) {
       if (!(error instanceof Missing)) throw error;
       say(`native engine: without realm's own kernels, slower: ${error.message}`);
     }
-    const binding = join(dir, BINDING);
-    writePointer(aside, { tensorflow: TENSORFLOW, variant, package: 'package', binding, kernels });
-    rmSync(installed, { recursive: true, force: true });
-    renameSync(aside, installed);
-  } finally {
-    rmSync(aside, { recursive: true, force: true });
+    return { tensorflow: TENSORFLOW, variant, binding: join(dir, BINDING), kernels };
+  });
+}
+
+/** Kernels of this source code, processor and build that an installation of an older layout has. */
+function compiledBefore(dir) {
+  for (const found of places().map(readInstalled)) {
+    const { file, sources, processor: model } = found?.kernels ?? {};
+    if (sources !== sourcesDigest() || model !== processor() || dirname(found.binding) !== dir) continue;
+    if (existsSync(file)) return file;
   }
 }
 
-const native = join(root, 'src', 'engine', 'native');
-const nativeSources = () => readdirSync(native).sort();
-
-/** Of the kernels' source as it stands: compiled ones of another are not used. src/engine.ts computes the same. */
-function sourcesDigest() {
-  const hash = createHash('sha256');
-  for (const name of nativeSources()) hash.update(readFileSync(join(native, name)));
-  return hash.digest('hex');
+/**
+ * Fills the first folder of `places` that can be written: `fill` gets one aside and returns what engine.json says.
+ * Several processes may do so at once: each one's is complete, the last one's stays.
+ */
+async function place(fill) {
+  const refusals = [];
+  for (const folder of places()) {
+    const aside = `${folder}.${process.pid}.tmp`;
+    try {
+      mkdirSync(aside, { recursive: true });
+    } catch (error) {
+      refusals.push(`${dirname(folder)} (${error.code})`);
+      continue;
+    }
+    const drop = () => rmSync(aside, { recursive: true, force: true });
+    cleanups.add(drop);
+    try {
+      // In the cache there are no packages above the folder that the JavaScript could find.
+      if (dirname(folder) === cache) symlinkSync(packages(), join(aside, 'node_modules'));
+      const filled = { layout: LAYOUT, package: 'package', ...(await fill(aside)) };
+      writeFileSync(join(aside, 'engine.json'), `${JSON.stringify(filled, null, 2)}\n`);
+      for (let tries = 0; ; tries++) {
+        rmSync(folder, { recursive: true, force: true });
+        try {
+          renameSync(aside, folder);
+          break;
+        } catch (error) {
+          if (!['ENOTEMPTY', 'EEXIST'].includes(error.code) || tries === 9) throw error;
+        }
+      }
+      return;
+    } finally {
+      cleanups.delete(drop);
+      drop();
+    }
+  }
+  throw new Missing(`cannot write to ${refusals.join(' nor to ')}; ${ELSEWHERE}`);
 }
 
-/** The kernels use every instruction of the processor that they are compiled on. */
-const processor = () => cpus()[0]?.model ?? '';
+const ELSEWHERE = 'set XDG_CACHE_HOME to a folder that you can write to';
+
+/** The node_modules folder that holds the one tfjs of this installation. */
+const packages = () => dirname(dirname(dirname(require.resolve('@tensorflow/tfjs/package.json'))));
+
+/** Keeps the reason of a failure for `realm doctor`, and so that no command tries again by itself. */
+function remember(reason) {
+  for (const folder of places()) {
+    try {
+      mkdirSync(folder, { recursive: true });
+      writeFileSync(join(folder, FAILURE), `${JSON.stringify({ layout: LAYOUT, reason }, null, 2)}\n`);
+      return true;
+    } catch {}
+  }
+  return false;
+}
+
+/** A failure that is over, as an attempt to build for a GPU where the engine for the processor stays. */
+function forget() {
+  for (const folder of places()) {
+    try {
+      rmSync(join(folder, FAILURE), { force: true });
+    } catch {}
+  }
+}
 
 async function compileKernels(dir, variant, out) {
+  const native = join(root, 'src', 'engine', 'native');
+  if (!works(compiler(), ['--version'])) throw new Missing(NO_COMPILER);
   const framework = join(dir, libraries(variant)[1]);
   await compileShared(
     ['-O3', '-march=native', '-fopenmp-simd', '-fno-math-errno', '-fno-trapping-math'],
@@ -355,24 +434,52 @@ async function compileKernels(dir, variant, out) {
 async function unpackJavaScript(dir, into) {
   mkdirSync(into, { recursive: true });
   await command('tar', ['-xzf', join(dir, TARBALL), '-C', into, 'package/dist', 'package/package.json']);
+  await prepareJavaScript(join(into, 'package'));
+}
+
+/** Changes the package's JavaScript so that realm can load it, on every Node. */
+async function prepareJavaScript(folder) {
   // Only TensorBoard's histograms use the protocol buffers, whose package npm drops together with the official one.
-  writeFileSync(join(into, 'package', 'dist', 'proto', 'api_pb.js'), 'module.exports = {};\n');
+  writeFileSync(join(folder, 'dist', 'proto', 'api_pb.js'), 'module.exports = {};\n');
+  for (const [name, sha256] of Object.entries(PATCHED)) {
+    const path = join(folder, name);
+    if ((await digest(path, 'sha256', 'hex')) !== sha256)
+      throw new Missing(`${name} of ${PACKAGE} is not that of version ${PACKAGE_VERSION}; ${REBUILD}`);
+    writeFileSync(path, readFileSync(path, 'utf8').replace(UTIL, OUR_UTIL));
+  }
 }
 
 // ------------------------------------------------------------------------------------------------------- build
 
 /**
- * Builds in DIR.work/engine and renames that when a matmul has come out right. What a finished step has made there
- * is kept, so an interrupted build goes on where it was.
+ * Builds in DIR.work/engine and renames that when it has computed the right results. A build that is interrupted or
+ * fails keeps what its finished steps have made, and the next one resumes there; one that does not compute keeps nothing.
  */
 async function build(dir, variant) {
   const work = `${dir}.work`;
+  try {
+    await buildIn(work, dir, variant);
+  } catch (error) {
+    if (error instanceof Useless) rmSync(work, { recursive: true, force: true });
+    const kept = sizeOf(work);
+    if (kept > 0) {
+      say(
+        `native engine: keeps ${megabytes(kept)} in ${work}, where the next attempt resumes; realm engine remove deletes it`,
+      );
+    }
+    throw error;
+  }
+}
+
+async function buildIn(work, dir, variant) {
   const out = join(work, 'engine');
   const python = await requirements(variant, SIZES[variant].disk - sizeOf(work));
   mkdirSync(out, { recursive: true });
   const started = performance.now();
   const download = megabytes(SIZES[variant].download);
-  say(`native engine: building it once, a minute or more and ${download} of download; Ctrl-C is safe`);
+  say(
+    `native engine: building it once, a minute or more and ${download} of download; after Ctrl-C the next attempt resumes`,
+  );
 
   await step(`${PACKAGE} ${PACKAGE_VERSION} from npm`, join(out, TARBALL), () => fetchPackage(work, out));
   await step(`libraries and headers out of the wheel`, join(out, 'include'), async () => {
@@ -410,15 +517,15 @@ async function build(dir, variant) {
   );
 
   let device;
-  await step('a matmul comes out right', undefined, async () => {
-    device = await tryOut(out);
+  await step('computes the right results', undefined, async () => {
+    device = await tryOut(work, out);
   });
   rmSync(dir, { recursive: true, force: true });
   renameSync(out, dir);
   rmSync(work, { recursive: true, force: true });
   say(`native engine: ready after ${seconds(started)}, ${megabytes(sizeOf(dir))} in ${dir}`);
   if (variant === 'cuda' && device === 'CPU')
-    say('native engine: TensorFlow finds no GPU here now; realm says what is wanting when it starts');
+    say('native engine: TensorFlow finds no GPU here now; realm says what is missing when it starts');
 }
 
 /** The two libraries, and of the headers those that the binding and our kernels include. */
@@ -459,7 +566,7 @@ sys.exit(0 if status[0] == 1 else "error: TensorFlow cannot load NVIDIA's librar
   await step("NVIDIA's libraries load", undefined, () => command(python, ['-c', program, framework]));
 }
 
-/** Everything that could be wanting, checked before the first byte is downloaded. Returns the Python to call. */
+/** Everything that could be missing, checked before the first byte is downloaded. Returns the Python to call. */
 async function requirements(variant, needed) {
   if (process.platform !== 'linux' || !WHEELS[`${process.arch}-${variant}`]) {
     const there =
@@ -472,7 +579,6 @@ async function requirements(variant, needed) {
       `TensorFlow needs glibc 2.27 or newer, this system has ${glibc ?? 'another C library'}`,
     );
   }
-  mkdirSync(cache, { recursive: true });
   const disk = statfsSync(cache);
   if (disk.bavail * disk.bsize < needed) {
     throw new Missing(
@@ -480,9 +586,7 @@ async function requirements(variant, needed) {
     );
   }
   if (!works('tar', ['--version'])) throw new Missing('no tar');
-  if (!works(compiler(), ['--version'])) {
-    throw new Missing(`no C++ compiler (${compiler()}); on Debian or Ubuntu: apt-get install g++`);
-  }
+  if (!works(compiler(), ['--version'])) throw new Missing(NO_COMPILER);
   const python = ['python3', 'python'].find((name) => works(name, ['--version']));
   if (!python)
     throw new Missing(
@@ -495,6 +599,7 @@ async function requirements(variant, needed) {
 }
 
 const compiler = () => process.env.CXX || 'g++';
+const NO_COMPILER = `no C++ compiler (${compiler()}); on Debian or Ubuntu: apt-get install g++`;
 
 function works(name, args) {
   return spawnSync(name, args, { stdio: 'ignore' }).status === 0;
@@ -519,7 +624,7 @@ async function fetchPackage(work, out) {
     '--pack-destination',
     into,
   ];
-  await command(npm[0], [...npm.slice(1), ...args], { cwd: root });
+  await download('npm', npm[0], [...npm.slice(1), ...args], { cwd: root });
   const file = join(into, readdirSync(into)[0]);
   if (`sha512-${await digest(file, 'sha512', 'base64')}` !== PACKAGE_INTEGRITY) {
     throw new Missing(
@@ -554,7 +659,7 @@ async function fetchWheel(python, wheel, work) {
   const args = ['-m', 'pip', 'download', '--no-deps', '--only-binary=:all:', '--no-cache-dir', ...tags];
   const stop = watch(temporary, `${wheel.name} ${wheel.version}`);
   try {
-    await command(python, [...args, '--dest', into, '-r', join(work, 'requirements.txt')], {
+    await download('pip', python, [...args, '--dest', into, '-r', join(work, 'requirements.txt')], {
       env: {
         ...process.env,
         TMPDIR: temporary,
@@ -616,36 +721,40 @@ async function compileShared(flags, includes, sources, libraries, linking, out) 
   ]);
 }
 
-/** Loads the finished folder in a process of its own, with the JavaScript beside this checkout's packages. */
-async function tryOut(out) {
-  const js = `${installed}.${process.pid}.try`;
+/** Computes with the finished folder. Returns on what. */
+async function tryOut(work, out) {
+  const js = join(work, 'try');
+  rmSync(js, { recursive: true, force: true });
+  await unpackJavaScript(out, js);
+  symlinkSync(packages(), join(js, 'node_modules'));
   try {
-    await unpackJavaScript(out, js);
     return await compute(join(js, 'package'), join(out, BINDING));
-  } finally {
-    rmSync(js, { recursive: true, force: true });
+  } catch (error) {
+    throw error instanceof Missing ? new Useless(error.message) : error;
   }
 }
 
 /**
- * Multiplies two matrices in a child process: a library that does not fit this machine may kill the process.
+ * Computes a little in a child process: a library that does not fit this machine may kill the process.
  * Returns on what: GPU or CPU.
  */
 async function compute(packageDir, binding) {
   const program = `
 const { createRequire } = require('node:module');
-const [packageDir, binding] = process.argv.slice(1);
+const [packageDir, binding, installed] = process.argv.slice(1);
 const need = createRequire(packageDir + '/package.json');
 const tf = need('@tensorflow/tfjs');
 const { NodeJSKernelBackend } = need('./dist/nodejs_kernel_backend.js');
 need('./dist/register_all_kernels.js');
 tf.registerBackend('tensorflow', () => new NodeJSKernelBackend(need(binding), 'tfjs-node-gpu'));
 tf.setBackend('tensorflow');
-const product = tf.matMul([[1, 2], [3, 4]], [[5, 6], [7, 8]]).dataSync();
-console.log(tf.backend().isUsingGpuDevice ? 'on the GPU' : 'on the CPU');
-process.exit(product.join() === '19,22,43,50' ? 0 : 1);
+import(installed).then(({ computesRight }) => {
+  if (!computesRight(tf)) throw new Error('error: computes wrong results');
+  console.log(tf.backend().isUsingGpuDevice ? 'on the GPU' : 'on the CPU');
+});
 `;
-  const said = await command(process.execPath, ['-e', program, packageDir, binding], {
+  const installed = pathToFileURL(join(root, 'src', 'engine', 'installed.mjs')).href;
+  const said = await command(process.execPath, ['-e', program, packageDir, binding, installed], {
     env: {
       TF_FORCE_GPU_ALLOW_GROWTH: 'true',
       TF_ENABLE_ONEDNN_OPTS: '0',
@@ -661,7 +770,7 @@ process.exit(product.join() === '19,22,43,50' ? 0 : 1);
 
 const children = new Set();
 
-/** Runs a program quietly to its end and returns what it said; a failure is told with the last line it said that looks like the reason. */
+/** Runs a program quietly to its end and returns what it printed; a failure quotes the last line that looks like the reason. */
 function command(name, args, options = {}) {
   return new Promise((done, fail) => {
     const child = spawn(name, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
@@ -672,19 +781,38 @@ function command(name, args, options = {}) {
         said = (said + data).slice(-20000);
       });
     }
-    child.on('error', fail);
+    child.on('error', (error) => {
+      children.delete(child);
+      fail(new Missing(`${name} cannot be run (${error.code}); install it, or make it executable`));
+    });
     child.on('close', (code, signal) => {
       children.delete(child);
       if (code === 0) return done(said);
       const lines = said.trim().split('\n');
       const reason = lines.findLast((line) => /error|cannot|fatal/i.test(line)) ?? lines.at(-1);
-      fail(
-        new Missing(
-          `${name} ${args.find((a) => /^[a-z]+$/.test(a)) ?? ''} failed (${signal ?? code}): ${reason.trim()}`,
-        ),
+      const failure = new Missing(
+        `${basename(name)} ${args.find((a) => /^[a-z]+$/.test(a)) ?? ''} failed (${signal ?? code}): ${reason.trim()}`,
       );
+      fail(Object.assign(failure, { said }));
     });
   });
+}
+
+/** How npm and pip (its urllib3) say that they reach no server. */
+const OFFLINE =
+  /\b(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|ENOTCACHED)\b|name resolution|Name or service not known|Network is unreachable|No route to host|Connection refused|Connection reset|timed out|Cannot connect to proxy|Failed to establish a new connection/;
+
+/** Runs npm or pip for a download: their own last line does not say so where the network is missing. */
+async function download(tool, name, args, options) {
+  try {
+    await command(name, args, options);
+  } catch (error) {
+    const [symptom] = OFFLINE.exec(error.said ?? '') ?? [];
+    if (symptom === undefined) throw error;
+    throw new Missing(
+      `${tool} reaches no server (${symptom}); connect this machine to the network, or set the proxy or registry of ${tool}`,
+    );
+  }
 }
 
 async function step(name, made, run) {
@@ -694,7 +822,7 @@ async function step(name, made, run) {
   say(`  ${name}: ${seconds(started)}`);
 }
 
-/** Tells every so often how much lies in a folder, until the returned function is called. */
+/** Prints now and then how much a folder holds, until the returned function is called. */
 function watch(folder, name) {
   const every = terminal.live ? 500 : 10000;
   const timer = setInterval(() => {
@@ -718,39 +846,45 @@ function sizeOf(folder) {
   return bytes;
 }
 
-/** Waits until no other process builds, and returns what ends the claim. A claim whose process is gone is void. */
+const LOCK = 'engine-lock';
+
+/** Waits until no other process builds, and returns what gives the lock back. The lock of a process that is gone does not count. */
 async function lock() {
-  mkdirSync(cache, { recursive: true });
-  const claim = join(cache, 'engine-lock');
+  const file = join(cache, LOCK);
+  try {
+    mkdirSync(cache, { recursive: true });
+    accessSync(cache, constants.W_OK);
+  } catch (error) {
+    throw new Missing(`${cache}: cannot be written to (${error.code}); ${ELSEWHERE}`);
+  }
   for (let waited = false; ; waited = true) {
     try {
-      writeFileSync(claim, String(process.pid), { flag: 'wx' });
+      writeFileSync(file, String(process.pid), { flag: 'wx' });
       break;
     } catch (error) {
       if (error.code !== 'EEXIST') throw error;
     }
-    if (!holderLives(claim)) {
-      rmSync(claim, { force: true });
+    if (!holderLives(file)) {
+      rmSync(file, { force: true });
       continue;
     }
-    if (!waited) say('native engine: another process is building it, waiting for that');
+    if (!waited) say(`native engine: waiting for another process that is building it (its lock is ${file})`);
     await new Promise((wake) => setTimeout(wake, 300));
   }
-  const unlock = () => rmSync(claim, { force: true });
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
-    process.once(signal, () => {
-      for (const child of children) child.kill('SIGTERM');
-      unlock();
-      say('\nnative engine: stopped; the next install goes on from here');
-      process.exit(130);
-    });
-  }
+  const unlock = () => {
+    cleanups.delete(unlock);
+    rmSync(file, { force: true });
+  };
+  cleanups.add(unlock);
   return unlock;
 }
 
-function holderLives(claim) {
+/** What is left to do when a signal ends the script. */
+const cleanups = new Set();
+
+function holderLives(file) {
   try {
-    process.kill(Number(readFileSync(claim, 'utf8')), 0);
+    process.kill(Number(readFileSync(file, 'utf8')), 0);
     return true;
   } catch (error) {
     return error.code === 'EPERM';
@@ -788,11 +922,19 @@ const seconds = (since) => `${((performance.now() - since) / 1000).toFixed(1)} s
 // --------------------------------------------------------------------------------------------------------- main
 
 const [verb, ...flags] = process.argv.slice(2);
-const known = { install: ['--optional', '--cuda', '--cpu'], status: [], remove: [] };
-const [optional, cuda, cpu] = known.install.map((flag) => flags.includes(flag));
-if (!(verb in known) || flags.some((flag) => !known[verb].includes(flag)) || (cuda && cpu)) {
-  say('usage: node scripts/engine.mjs install [--optional] [--cuda | --cpu] | status | remove');
+const known = { install: ['--optional', '--first-use', '--cuda', '--cpu'], status: [], remove: [] };
+const [optional, firstUse, cuda, cpu] = known.install.map((flag) => flags.includes(flag));
+if (!Object.hasOwn(known, verb ?? '') || flags.some((flag) => !known[verb].includes(flag)) || (cuda && cpu)) {
+  say('usage: realm engine install [--cuda | --cpu] | status | remove');
   process.exit(2);
+}
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+  process.once(signal, () => {
+    for (const child of children) child.kill('SIGTERM');
+    for (const clean of cleanups) clean();
+    say('\nnative engine: stopped; the next attempt resumes');
+    process.exit(130);
+  });
 }
 try {
   if (verb === 'install') await install({ optional, cuda, cpu });
@@ -802,8 +944,11 @@ try {
   if (verb !== 'install') say(error instanceof Missing ? error.message : String(error.stack));
   else {
     const reason = error instanceof Missing ? error.message : `${error.code ?? error.name}: ${error.message}`;
-    const instead = readPointer() ? 'the one that stands stays' : 'realm goes on with WebAssembly (slower)';
-    say(`native engine: not built, ${instead}: ${reason}`);
+    const instead = findInstalled()
+      ? 'the one that is installed stays'
+      : 'realm computes with WebAssembly (slower)';
+    // At the first use the command that follows reads the reason and reports it.
+    if (!remember(reason) || !firstUse) say(`native engine: not built, ${instead}: ${reason}`);
   }
   process.exitCode = optional ? 0 : 1;
 }

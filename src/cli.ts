@@ -1,4 +1,4 @@
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import type { CommonOptions, Context } from './commands/context.ts';
 import type { GetOptions } from './commands/data.ts';
 import type { AnswerEvalOptions, EvalOptions } from './commands/eval.ts';
@@ -336,6 +336,24 @@ export async function main(argv: readonly string[]): Promise<number> {
       ]);
     });
 
+  program
+    .command('engine')
+    .description('the native engine: install it, check what is installed, or remove it from this machine')
+    .addArgument(
+      new Argument('[action]', 'what to do').choices(['install', 'status', 'remove']).default('status'),
+    )
+    .addOption(new Option('--cuda', 'install the one that computes on an NVIDIA GPU').conflicts('cpu'))
+    .option('--cpu', 'go back from that to the one that computes on the processor')
+    .action(async (action: string, options: { cuda?: true; cpu?: true }) => {
+      const { runEngineScript } = await import('./engine/install.ts');
+      const flags = (['cuda', 'cpu'] as const).filter((name) => options[name]).map((name) => `--${name}`);
+      if (flags.length > 0 && action !== 'install')
+        throw new UserError(
+          `engine ${action}: takes no ${flags[0]}; did you mean "realm engine install ${flags[0]}"?`,
+        );
+      exitCode = await runEngineScript(action, ...flags);
+    });
+
   const data = program.command('data').description('published data sets');
   data
     .command('list')
@@ -413,9 +431,17 @@ function withCommonOptions(command: Command, run: string): Command {
 }
 
 function engineOption(): Option {
-  return new Option('--engine <name>', 'what computes')
+  const option = new Option('--engine <name>', 'what computes')
     .choices(['auto', 'tensorflow', 'webgpu', 'wasm', 'cpu'])
     .default('auto');
+  const choose = option.parseArg!;
+  return option.argParser((value, previous) => {
+    if (['cuda', 'gpu'].includes(value))
+      throw new InvalidArgumentError(
+        'NVIDIA GPUs belong to tensorflow, installed with: realm engine install --cuda',
+      );
+    return choose(value, previous as string);
+  });
 }
 
 function checkpoint(value: string): Which | 'none' {

@@ -123,7 +123,7 @@ function tools(): Tools {
 const NATIVE_ON_CPU: FasterEngine = {
   engine: 'native TensorFlow on the CPU',
   missing: [],
-  command: 'node scripts/engine.mjs install --cpu',
+  command: 'realm engine install --cpu',
 };
 
 /** The next faster engine than the one that starts, on a machine with these tools. */
@@ -140,13 +140,13 @@ export function fasterEngine(
   ];
   if (engine.name !== 'tensorflow') {
     if (!linux) missing.push('Linux: the native engine has no recipe for this system');
-    return { engine: 'native TensorFlow', missing, command: 'npm run engine' };
+    return { engine: 'native TensorFlow', missing, command: 'realm engine install' };
   }
   if (!nvidia || !engine.description.endsWith('on the CPU')) return undefined;
   return {
     engine: 'native TensorFlow on the NVIDIA GPU',
     missing,
-    command: 'node scripts/engine.mjs install --cuda',
+    command: 'realm engine install --cuda',
   };
 }
 

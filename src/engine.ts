@@ -1,12 +1,20 @@
 import { spawnSync } from 'node:child_process';
-import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { availableParallelism, cpus } from 'node:os';
-import { dirname, join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { availableParallelism } from 'node:os';
+import { dirname, join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import { kernelsAreRegistered } from './engine/fused.ts';
+import {
+  computesRight,
+  findInstalled,
+  type Installed,
+  lastFailure,
+  places,
+  processor,
+  readInstalled,
+  sourcesDigest,
+} from './engine/installed.mjs';
 import { registerWasmKernels } from './engine/wasm-kernels.ts';
 import { type Adapter, hasGpu, openBackend } from './engine/webgpu-device.ts';
 import { registerWebgpuKernels } from './engine/webgpu-kernels.ts';
@@ -23,19 +31,8 @@ export interface Engine {
   hint?: string;
 }
 
-/** What scripts/engine.mjs left: where the native engine's JavaScript and its binding are. */
-interface NativeEngine {
-  tensorflow: string;
-  variant: string;
-  package: string;
-  binding: string;
-  /** The kernels of src/engine/native, where they could be compiled: of which source, and for which processor. */
-  kernels?: { file: string; sources: string; processor: string };
-}
-
-const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const pointer = join(root, 'node_modules', '.realm-engine', 'engine.json');
-const BUILD_NATIVE = 'npm run engine';
+const INSTALL = 'realm engine install';
+const REBUILD = `realm engine remove && ${INSTALL}`;
 
 /**
  * Starts the engine that all tensor code of this process runs on, once, before the first tensor.
@@ -49,23 +46,30 @@ export async function startEngine(
   options: { threads?: number } = {},
 ): Promise<Engine> {
   tf.enableProdMode(); // without it tfjs greets at every start
-  if (choice !== 'auto') return starters[choice](options);
+  if (choice !== 'auto') return start(choice, options);
+  let hint: string | undefined;
+  for (const name of ['tensorflow', 'webgpu', 'wasm'] as const) {
+    try {
+      if (name === 'webgpu' && !hasGpu()) continue;
+      const engine = await start(name, options);
+      return { ...engine, ...(name === 'wasm' && { hint }) };
+    } catch (error) {
+      if ((error as Error).cause === NO_GPU) throw error;
+      hint ??= (error as Error).message;
+    }
+  }
+  return { ...(await start('cpu', options)), hint };
+}
+
+/** An engine that does not start, for whatever reason, is a trouble of this machine that another engine may not have. */
+async function start(name: EngineName, options: { threads?: number }): Promise<Engine> {
   try {
-    return await startTensorflow(options);
+    return await starters[name](options);
   } catch (error) {
-    if (!(error instanceof UserError) || error.cause === NO_GPU) throw error;
-    const hint = error.message;
-    try {
-      if (hasGpu()) return await startWebgpu();
-    } catch (gpuError) {
-      if (!(gpuError instanceof UserError)) throw gpuError;
-    }
-    try {
-      return { ...(await startWasm()), hint };
-    } catch (wasmError) {
-      if (!(wasmError instanceof UserError)) throw wasmError;
-      return { ...(await startCpu()), hint };
-    }
+    if (error instanceof UserError) throw error;
+    const [what] = String((error as Error)?.message ?? error).split('\n');
+    const remedy = name === 'tensorflow' ? `run: ${REBUILD}` : 'choose another --engine';
+    throw new UserError(`engine ${name}: does not start (${what}); ${remedy}`, { cause: error });
   }
 }
 
@@ -88,19 +92,18 @@ async function startTensorflow({ threads }: { threads?: number }): Promise<Engin
       process.env.TF_NUM_INTEROP_THREADS = String(threads);
     }
     const load = createRequire(join(native.package, 'package.json'));
-    let binding: unknown;
-    try {
-      binding = load(native.binding);
-    } catch (error) {
-      throw new UserError(
-        `engine tensorflow: ${native.binding} does not load (${(error as Error).message}); ` +
-          'run: node scripts/engine.mjs remove && node scripts/engine.mjs install',
-      );
-    }
+    const binding = load(native.binding);
     const { NodeJSKernelBackend } = load('./dist/nodejs_kernel_backend.js');
     load('./dist/register_all_kernels.js');
     const packageName = native.variant === 'cpu' ? '@tensorflow/tfjs-node' : '@tensorflow/tfjs-node-gpu';
     tf.registerBackend('tensorflow', () => new NodeJSKernelBackend(binding, packageName));
+    try {
+      await activate('tensorflow');
+      if (!computesRight(tf)) throw new Error('computes wrong results');
+    } catch (error) {
+      tf.removeBackend('tensorflow');
+      throw error;
+    }
   }
   await activate('tensorflow');
   const onGpu = (tf.backend() as unknown as { isUsingGpuDevice: boolean }).isUsingGpuDevice;
@@ -111,7 +114,7 @@ async function startTensorflow({ threads }: { threads?: number }): Promise<Engin
   return { name: 'tensorflow', description, ...(missing ? { hint: missing } : {}) };
 }
 
-/** Marks the one failure of the native engine that `auto` does not get round. */
+/** Marks the one failure of the native engine that `auto` does not work around. */
 const NO_GPU = 'no GPU';
 
 /** `CUDA_VISIBLE_DEVICES=''` (or -1) hides every GPU: the user wants the processor. */
@@ -121,7 +124,7 @@ const gpuHidden = () => ['', '-1'].includes(process.env.CUDA_VISIBLE_DEVICES ?? 
 function noGpu(): string {
   return (
     `engine tensorflow: built for a GPU, but TensorFlow finds none: ${driverTrouble()}; install a driver for CUDA 12 ` +
-    '(525 or newer), or go back with: node scripts/engine.mjs install --cpu, ' +
+    '(525 or newer), or go back with: realm engine install --cpu, ' +
     "or set CUDA_VISIBLE_DEVICES='' to compute on the CPU"
   );
 }
@@ -142,49 +145,38 @@ function driverTrouble(): string {
 
 let kernelsStarted = false;
 
-/** Registers the fused kernels; returns why not, where they are not there. */
-function startKernels({ kernels }: NativeEngine, threads = availableParallelism()): string | undefined {
+/** Registers the fused kernels; returns why not, where that is impossible. */
+function startKernels({ kernels }: Installed, threads = availableParallelism()): string | undefined {
   if (kernelsStarted) return undefined;
-  const remedy = `a step takes up to twice as long; \`${BUILD_NATIVE}\` compiles them`;
+  const remedy = `a step takes up to twice as long; \`${INSTALL}\` compiles them`;
   if (!kernels) return `realm's own kernels are not there: ${remedy}`;
-  if (kernels.processor !== (cpus()[0]?.model ?? ''))
+  if (kernels.processor !== processor())
     return `realm's own kernels were compiled for another processor (${kernels.processor}): ${remedy}`;
   if (kernels.sources !== sourcesDigest()) return `realm's own kernels are of another version: ${remedy}`;
   const load = createRequire(import.meta.url);
-  (load(kernels.file) as { start(threads: number): void }).start(threads);
+  try {
+    (load(kernels.file) as { start(threads: number): void }).start(threads);
+  } catch (error) {
+    return `realm's own kernels do not load (${(error as Error).message.split('\n')[0]}): ${remedy}`;
+  }
   kernelsAreRegistered();
   kernelsStarted = true;
   return undefined;
 }
 
-/** As scripts/engine.mjs computes it. */
-function sourcesDigest(): string {
-  const folder = join(root, 'src', 'engine', 'native');
-  const hash = createHash('sha256');
-  for (const name of readdirSync(folder).sort()) hash.update(readFileSync(join(folder, name)));
-  return hash.digest('hex');
-}
-
-function findNative(): NativeEngine {
-  let found: NativeEngine;
-  try {
-    found = JSON.parse(readFileSync(pointer, 'utf8')) as NativeEngine;
-  } catch {
-    throw new UserError(
-      `engine tensorflow: no native engine yet; \`${BUILD_NATIVE}\` builds it (several times faster than WebAssembly)`,
-    );
-  }
-  const here = dirname(pointer);
-  const native = {
-    ...found,
-    package: resolve(here, found.package),
-    binding: resolve(here, found.binding),
-    kernels: found.kernels && { ...found.kernels, file: resolve(here, found.kernels.file) },
-  };
-  if (!existsSync(native.binding)) {
-    throw new UserError(`engine tensorflow: ${native.binding} is gone; \`${BUILD_NATIVE}\` builds it again`);
-  }
-  return native;
+function findNative(): Installed {
+  const found = findInstalled();
+  if (found) return found;
+  const failure = lastFailure();
+  const trouble =
+    failure !== undefined
+      ? `is not built: ${failure}; \`${INSTALL}\` tries again`
+      : places().some(readInstalled)
+        ? `is installed by another version of realm; \`${INSTALL}\` renews it`
+        : places().some((place) => existsSync(join(place, 'engine.json')))
+          ? `is incomplete, files of it are gone; \`${INSTALL}\` builds it again`
+          : `is not built yet; \`${INSTALL}\` builds it (several times faster than WebAssembly)`;
+  throw new UserError(`engine tensorflow: ${trouble}`);
 }
 
 let webgpuAdapter: Adapter | undefined;

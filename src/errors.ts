@@ -43,11 +43,13 @@ export function systemTrouble(error: unknown): string | undefined {
 /** A value of somebody's file as a message shows it: cut short, since it may be of any length and depth. */
 export function shown(value: unknown, most = 40): string {
   if (value === undefined) return 'nothing';
-  let text: string;
-  try {
-    text = JSON.stringify(value);
-  } catch {
-    return 'something nested too deep to show'; // JSON.parse has no limit of depth, JSON.stringify has one
-  }
+  if (nestedDeeper(value, 100)) return 'something nested too deep to show';
+  const text = JSON.stringify(value);
   return text.length > most ? `${text.slice(0, most)}…` : text;
+}
+
+/** JSON.parse has no limit of depth; that of JSON.stringify differs from Node to Node. */
+function nestedDeeper(value: unknown, levels: number): boolean {
+  if (typeof value !== 'object' || value === null) return false;
+  return levels === 0 || Object.values(value).some((inner) => nestedDeeper(inner, levels - 1));
 }

@@ -10,7 +10,7 @@ test('the next faster engine is named with what it needs and the command that br
   assert.deepEqual(fasterEngine(WASM, false, TOOLS), {
     engine: 'native TensorFlow',
     missing: [],
-    command: 'npm run engine',
+    command: 'realm engine install',
   });
   const bare = fasterEngine(WASM, false, { linux: true, compiler: false, pip: false })!;
   assert.match(bare.missing.join(), /g\+\+.*python3-pip/);

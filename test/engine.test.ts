@@ -1,22 +1,13 @@
 import assert from 'node:assert/strict';
 import { spawnSync } from 'node:child_process';
-import {
-  cpSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  rmSync,
-  symlinkSync,
-  writeFileSync,
-} from 'node:fs';
-import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import { doctor, formatDiagnosis } from '../src/doctor.ts';
 import { type EngineName, startEngine } from '../src/engine.ts';
 import { UserError } from '../src/errors.ts';
+import { type Checkout, checkout, fakeEngine } from './support/checkout.ts';
 
 for (const name of ['tensorflow', 'webgpu', 'wasm', 'cpu'] as EngineName[]) {
   test(`${name} multiplies matrices and differentiates`, async (t) => {
@@ -41,7 +32,7 @@ test('auto takes the best engine there is and says how to get a better one', asy
   const engine = await startEngine('auto');
   assert.ok(['tensorflow', 'webgpu', 'wasm'].includes(engine.name));
   if (engine.name !== 'wasm') assert.equal(engine.hint, undefined);
-  else assert.match(engine.hint ?? '', /npm run engine/);
+  else assert.match(engine.hint ?? '', /realm engine install/);
 });
 
 test('the WebAssembly engine leaves no listener that prints its own source on an error', async () => {
@@ -72,34 +63,14 @@ test('the same NVIDIA library is pinned once, each with a version and a checksum
   assert.equal(new Set(pins.map(([, name]) => name)).size, pins.length);
 });
 
-/** A checkout of its own with an engine.json that names a binding of nothing but JavaScript, and a child to start it. */
 describe('the native engine built for a GPU', () => {
-  let checkout: string;
+  let copy: Checkout;
 
   before(() => {
-    checkout = mkdtempSync(join(tmpdir(), 'realm-engine-'));
-    cpSync('src', join(checkout, 'src'), { recursive: true });
-    cpSync('package.json', join(checkout, 'package.json'));
-    const packages = join(checkout, 'node_modules');
-    mkdirSync(packages);
-    for (const name of readdirSync('node_modules').filter((n) => !n.startsWith('.'))) {
-      symlinkSync(resolve('node_modules', name), join(packages, name));
-    }
-    const engine = join(packages, '.realm-engine');
-    const dist = join(engine, 'package', 'dist');
-    mkdirSync(dist, { recursive: true });
+    copy = checkout();
+    fakeEngine(copy);
     writeFileSync(
-      join(dist, 'nodejs_kernel_backend.js'),
-      `exports.NodeJSKernelBackend = class { isUsingGpuDevice = process.env.FAKE_GPU === '1'; };`,
-    );
-    writeFileSync(join(dist, 'register_all_kernels.js'), '');
-    writeFileSync(join(engine, 'binding.js'), '');
-    writeFileSync(
-      join(engine, 'engine.json'),
-      JSON.stringify({ tensorflow: '2', variant: 'cuda', package: 'package', binding: 'binding.js' }),
-    );
-    writeFileSync(
-      join(checkout, 'start.mts'),
+      join(copy.root, 'start.mts'),
       `import { startEngine } from './src/engine.ts';
        const growth = () => process.env.TF_FORCE_GPU_ALLOW_GROWTH;
        for (const choice of ['auto', 'tensorflow']) {
@@ -111,15 +82,19 @@ describe('the native engine built for a GPU', () => {
        }`,
     );
   });
-  after(() => rmSync(checkout, { recursive: true }));
+  after(() => copy.remove());
 
-  /** What \`--engine auto\` and \`--engine tensorflow\` come to. */
+  /** What `--engine auto` and `--engine tensorflow` come to. */
   function start(environment: Record<string, string>): Record<string, string>[] {
     const { CUDA_VISIBLE_DEVICES: _, TF_FORCE_GPU_ALLOW_GROWTH: __, ...env } = process.env;
-    const { stdout, stderr } = spawnSync(process.execPath, ['--import', 'tsx', join(checkout, 'start.mts')], {
-      env: { ...env, ...environment },
-      encoding: 'utf8',
-    });
+    const { stdout, stderr } = spawnSync(
+      process.execPath,
+      ['--import', 'tsx', join(copy.root, 'start.mts')],
+      {
+        env: { ...env, ...environment },
+        encoding: 'utf8',
+      },
+    );
     const lines = stdout.trim().split('\n');
     assert.equal(lines.length, 2, stderr);
     return lines.map((line) => JSON.parse(line));
@@ -150,6 +125,34 @@ describe('the native engine built for a GPU', () => {
       });
     }
   });
+});
+
+test('a native engine that starts but computes nothing: auto says why and takes WebAssembly, doctor reports it', () => {
+  const copy = checkout();
+  try {
+    fakeEngine(copy);
+    const env = { ...process.env, FAKE_GPU: '1', FAKE_TROUBLE: 'no such op' };
+    const run = (...args: string[]) => spawnSync(process.execPath, args, { env, encoding: 'utf8' });
+    writeFileSync(
+      join(copy.root, 'announce.mts'),
+      `import { announceEngine } from './src/commands/context.ts';
+       console.log(await announceEngine({ engine: process.argv[2] }).catch(({ name }) => name));`,
+    );
+    const announce = (engine: string) => run('--import', 'tsx', join(copy.root, 'announce.mts'), engine);
+    const sentence =
+      /engine tensorflow: does not start \(no such op\); run: realm engine remove && realm engine install/;
+    const auto = announce('auto');
+    assert.equal(auto.stdout, 'wasm\n', auto.stderr);
+    assert.match(auto.stderr, new RegExp(`^engine: WebAssembly.*${sentence.source}.*\n$`));
+    assert.equal(announce('tensorflow').stdout, 'UserError\n');
+
+    const doctor = run(join(copy.root, 'bin', 'realm'), 'doctor');
+    assert.equal(doctor.status, 0, doctor.stderr);
+    assert.match(doctor.stdout, /Engine +WebAssembly/);
+    assert.match(doctor.stdout, /tensorflow no +does not start \(no such op\)/);
+  } finally {
+    copy.remove();
+  }
 });
 
 test('doctor names every engine, a speed and the versions', async () => {

@@ -3,6 +3,7 @@ import { totalmem } from 'node:os';
 import { dirname } from 'node:path';
 import type { Config } from '../config.ts';
 import { type Corpus, openCorpus } from '../corpus/store.ts';
+import { installOnFirstUse } from '../engine/install.ts';
 import { type EngineName, startEngine } from '../engine.ts';
 import { UserError } from '../errors.ts';
 import { recoverFolders, removeFolder } from '../files.ts';
@@ -62,6 +63,7 @@ export async function announceEngine({
   engine: choice,
   threads,
 }: Pick<CommonOptions, 'engine' | 'threads'>): Promise<EngineName> {
+  if (choice === 'auto' || choice === 'tensorflow') await installOnFirstUse();
   const engine = await startEngine(choice, { threads });
   say(`engine: ${engine.description}${engine.hint ? ` (${engine.hint})` : ''}`);
   return engine.name;

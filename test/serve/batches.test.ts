@@ -1,41 +1,60 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { Busy, inBatches } from '../../src/serve/batches.ts';
 
-/** Work that records its batches and takes a moment for each. */
-function slowly(limits: { most?: number; waiting?: number } = {}) {
+/** A promise, and what resolves it. */
+function signal(): [Promise<void>, () => void] {
+  let give = () => {};
+  const promise = new Promise<void>((resolve) => {
+    give = resolve;
+  });
+  return [promise, give];
+}
+
+/** Work that records its batches; the first begins by resolving `began`, and ends when `finish` is called. */
+function recorded(limits: { most?: number; waiting?: number } = {}) {
   const batches: number[][] = [];
+  const [began, begin] = signal();
+  const [finished, finish] = signal();
   const { run } = inBatches(
     async (items: number[]) => {
       batches.push(items);
-      await sleep(5);
+      begin();
+      await finished;
       if (items.includes(13)) throw new Error('13 fails');
       return items.map((n) => n * n);
     },
     { most: 4, waiting: 100, ...limits, alone: (n) => n >= 100 },
   );
-  return { batches, run };
+  return { batches, run, began, finish };
+}
+
+/** The same, never held up. */
+function unhindered(limits: { most?: number; waiting?: number } = {}) {
+  const { finish, ...work } = recorded(limits);
+  finish();
+  return work;
 }
 
 test('whatever waits when the work gets free makes the next batch, in order and each with its own result', async () => {
-  const { batches, run } = slowly();
+  const { batches, run, began, finish } = recorded();
   const first = run(0);
-  await sleep(2);
+  await began;
   const rest = Promise.all([1, 2, 3, 4, 5, 6].map((n) => run(n)));
+  finish();
   assert.deepEqual(await rest, [1, 4, 9, 16, 25, 36]);
   assert.equal(await first, 0);
   assert.deepEqual(batches, [[0], [1, 2, 3, 4], [5, 6]]);
 });
 
 test('an item that must be alone has a batch to itself and keeps its turn', async () => {
-  const { batches, run } = slowly();
+  const { batches, run } = unhindered();
   await Promise.all([1, 2, 100, 101, 3, 4].map((n) => run(n)));
   assert.deepEqual(batches, [[1, 2], [100], [101], [3, 4]]);
 });
 
 test('an item that fails its batch fails alone', async () => {
-  const { batches, run } = slowly();
+  const { batches, run } = unhindered();
   const results = await Promise.allSettled([1, 13, 2].map((n) => run(n)));
   assert.deepEqual(
     results.map((r) => (r.status === 'fulfilled' ? r.value : r.reason.message)),
@@ -45,7 +64,7 @@ test('an item that fails its batch fails alone', async () => {
 });
 
 test('one too many is refused at once, and the others are answered', async () => {
-  const { run } = slowly({ waiting: 3 });
+  const { run } = unhindered({ waiting: 3 });
   const results = await Promise.allSettled([1, 2, 3, 4].map((n) => run(n)));
   assert.deepEqual(
     results.map((r) => (r.status === 'fulfilled' ? r.value : r.reason instanceof Busy)),
@@ -55,13 +74,14 @@ test('one too many is refused at once, and the others are answered', async () =>
 });
 
 test('what is given up while it waits is not worked on', async () => {
-  const { batches, run } = slowly();
+  const { batches, run, began, finish } = recorded();
   const first = run(0);
-  await sleep(2);
+  await began;
   const given = new AbortController();
   const waits = run(1, given.signal);
   const other = run(2);
   given.abort(new Error('given up'));
+  finish();
   await assert.rejects(waits, /given up/);
   assert.deepEqual([await first, await other], [0, 4]);
   assert.deepEqual(batches, [[0], [2]]);
