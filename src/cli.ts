@@ -233,8 +233,26 @@ export async function main(argv: readonly string[]): Promise<number> {
     .command('serve')
     .description("a run's report in the browser, kept up to date, with a box for questions")
     .option('--run <dir>', 'folder of the run', 'runs/default')
-    .option('--host <address>', 'address to listen at; another than this lets others in', '127.0.0.1')
+    .option(
+      '--host <address>',
+      'address to listen at; any but loopback lets other machines in, who need a token',
+      '127.0.0.1',
+    )
     .option('--port <n>', 'port to listen at; 0: any that is free', port, 8080)
+    .option(
+      '--token <token>',
+      'token that every request needs (default: REALM_TOKEN; else, if others can reach the server, a new one that is printed). Other users of this machine may see it in the list of processes: prefer the variable REALM_TOKEN',
+    )
+    .option('--no-auth', 'no token: everyone who can reach the server is let in')
+    .option(
+      '--origin <url>',
+      'public address of the server behind a proxy, such as https://realm.example; a token is then needed',
+    )
+    .option(
+      '--rate-limit <n>',
+      'requests a minute of one client; 0: no limit (default: 600 if others can reach the server, else no limit)',
+      wholeNumber,
+    )
     .addOption(engineOption())
     .option('--threads <n>', 'processor threads to compute with (default: all)', atLeastOne)
     .option('--json', 'print one JSON document on stdout, all else on stderr', false)

@@ -6,10 +6,11 @@ import { say } from '../progress.ts';
 import { reportBody, reportPage, SCRIPT, STYLE } from '../report/page.ts';
 import { runFolder } from '../run.ts';
 import { inBatches } from '../serve/batches.ts';
-import { isLoopback } from '../serve/hosts.ts';
+import { isLoopback, publicOrigin } from '../serve/hosts.ts';
 import { liveAsking } from '../serve/live-asking.ts';
-import { createServer, type Question } from '../serve/server.ts';
+import { createServer, LIMITS, type Question } from '../serve/server.ts';
 import { runStatus } from '../serve/status.ts';
+import { checkedToken, newToken } from '../serve/token.ts';
 import { recordsStamp } from '../stamps.ts';
 import { openAsking } from './asking.ts';
 import { announceEngine, type CommonOptions } from './context.ts';
@@ -17,7 +18,18 @@ import { announceEngine, type CommonOptions } from './context.ts';
 export interface ServeOptions extends Pick<CommonOptions, 'run' | 'engine' | 'threads'> {
   host: string;
   port: number;
+  /** What every request must carry; undefined: the variable REALM_TOKEN, or a new one where others can reach the server. */
+  token?: string;
+  /** False lets everyone in who can reach the server. */
+  auth: boolean;
+  /** The public address, where a proxy stands in front. */
+  origin?: string;
+  /** Requests a minute of one client; 0: no limit; undefined: `RATE` where others can reach the server, else none. */
+  rateLimit?: number;
 }
+
+/** Requests a minute of one client: a page asks for 6, and a program gets an answer every 100 ms. */
+const RATE = 600;
 
 /** Questions answered at once: more make no answer sooner on two cores. */
 const BATCH = 16;
@@ -41,6 +53,10 @@ export async function serve(options: ServeOptions, started: (url: string) => voi
     throw new UserError(`${run.config}: is missing, so there is no run to serve; name its folder with --run`);
   }
   loadConfig(run.config, []);
+  const origin = options.origin === undefined ? undefined : publicOrigin(options.origin);
+  // Behind a proxy others come in by loopback.
+  const isPrivate = isLoopback(options.host) && origin === undefined;
+  const { token, made } = accessToken(options, isPrivate);
   let starting: ReturnType<typeof announceEngine> | undefined;
   const engine = () => (starting ??= announceEngine(options));
   const live = liveAsking(
@@ -61,7 +77,7 @@ export async function serve(options: ServeOptions, started: (url: string) => voi
   );
   const server = await createServer(
     {
-      page: () => reportPage([run], { live: true }),
+      page: () => reportPage([run], { live: true, logout: token !== undefined }),
       body: () => reportBody([run]),
       stamp: () => recordsStamp(run),
       script: SCRIPT,
@@ -76,16 +92,26 @@ export async function serve(options: ServeOptions, started: (url: string) => voi
       ask: (question, signal) => questions.run(question, signal),
       failed: (error) => say(`realm serve: ${error instanceof Error ? error.stack : error}`),
     },
-    options.host,
+    { host: options.host, token, origin },
+    { ...LIMITS, requests: options.rateLimit ?? (isPrivate ? 0 : RATE) },
   );
   const stop = stopSignal();
   const url = await listen(server, options);
   try {
+    // A name such as localhost may stand for any address.
+    const others = server.addresses().find((one) => typeof one === 'object' && !isLoopback(one.address));
+    if (typeof others === 'object' && isPrivate && token === undefined && options.auth) {
+      throw new UserError(
+        `--host ${options.host}: stands for ${others.address} on this machine, which other machines may reach; set REALM_TOKEN, or use --host 127.0.0.1`,
+      );
+    }
     await engine();
     started(url);
-    if (!isLoopback(options.host)) {
+    if (made)
+      say(`token: ${token}\nThis is the only time it is printed. Set REALM_TOKEN to choose your own.`);
+    if (!isPrivate && token === undefined) {
       say(
-        `warning: whoever can reach ${options.host} can read this run's report and ask its model; there is no password`,
+        `warning: --no-auth: everyone who can reach ${options.host} can read this run's report and ask its model`,
       );
     }
     await stop;
@@ -93,6 +119,25 @@ export async function serve(options: ServeOptions, started: (url: string) => voi
     await close(server);
     await live.close();
   }
+}
+
+/** The token in use, and whether it was made here; the `UserError`s never repeat it. */
+function accessToken(
+  { token, auth }: ServeOptions,
+  isPrivate: boolean,
+): { token: string | undefined; made: boolean } {
+  const variable = process.env.REALM_TOKEN;
+  delete process.env.REALM_TOKEN; // nothing that this process starts needs it
+  process.title = 'realm serve'; // in place of the command line, which holds --token, for whoever lists the processes
+  if (!auth) {
+    if (token === undefined && variable === undefined) return { token: undefined, made: false };
+    throw new UserError(
+      '--no-auth: a token is given too, by --token or the variable REALM_TOKEN; leave out one of the two',
+    );
+  }
+  if (token !== undefined) return { token: checkedToken(token, '--token'), made: false };
+  if (variable !== undefined) return { token: checkedToken(variable, 'REALM_TOKEN'), made: false };
+  return isPrivate ? { token: undefined, made: false } : { token: newToken(), made: true };
 }
 
 async function listen(server: FastifyInstance, { host, port }: ServeOptions): Promise<string> {

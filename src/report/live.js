@@ -49,6 +49,7 @@ async function ask(question) {
     headers: { 'content-type': 'application/json' },
     body: JSON.stringify({ question }),
   });
+  if (response.status === 401) throw new Error('your session has ended; reload this page to log in again');
   const result = await response.json().catch(() => ({}));
   if (!response.ok) throw new Error(result.error ?? `the server answers ${response.status}`);
   return result;

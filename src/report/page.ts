@@ -16,8 +16,12 @@ export const SCRIPT = readFileSync(new URL('./live.js', import.meta.url), 'utf8'
 /**
  * A whole HTML page about the runs that needs no other file.
  * @param live with a question box, and a script that keeps the report up to date: the server's page at `/`
+ * @param logout with a button that ends the browser's session
  */
-export function reportPage(runs: readonly Run[], { live }: { live: boolean }): string {
+export function reportPage(
+  runs: readonly Run[],
+  { live, logout = false }: { live: boolean; logout?: boolean },
+): string {
   const names = named(runs.map((run) => ({ dir: run.dir }))).map(({ name }) => name);
   const title = names.length === 1 ? names[0] : `${names.length} runs compared`;
   return html`<!doctype html>
@@ -35,6 +39,7 @@ export function reportPage(runs: readonly Run[], { live }: { live: boolean }): s
 <p class="kicker">realm</p>
 <h1>${title}</h1>
 ${names.length > 1 && html`<p class="soft">${names.join(' · ')}</p>`}
+${logout && html`<form method="post" action="logout"><button type="submit">Log out</button></form>`}
 </header>
 ${live && question()}
 <main id="report">

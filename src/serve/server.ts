@@ -7,9 +7,11 @@ import fastify, {
   type FastifyRequest,
 } from 'fastify';
 import { UserError } from '../errors.ts';
+import { type Access, guard } from './access.ts';
 import { Busy } from './batches.ts';
-import { hostCheck } from './hosts.ts';
+import { hostCheck, isOwnOrigin } from './hosts.ts';
 import { NotReady } from './live-asking.ts';
+import { refuse } from './refuse.ts';
 import { ASKED, FAILURE, questionSchema, STATUS } from './schemas.ts';
 import type { StageStatus } from './status.ts';
 
@@ -46,6 +48,12 @@ export interface Limits {
   /** Milliseconds between two drawings of a report, whose records may change all the time. */
   report: number;
   connections: number;
+  /** Requests, and wrong tokens, of one client within a window of so many milliseconds; no limit of requests where 0. */
+  requests: number;
+  wrongTokens: number;
+  window: number;
+  /** Milliseconds that a browser stays logged in. */
+  session: number;
 }
 
 export const LIMITS: Limits = {
@@ -56,6 +64,10 @@ export const LIMITS: Limits = {
   idle: 60_000,
   report: 5000,
   connections: 1000,
+  requests: 0,
+  wrongTokens: 10,
+  window: 60_000,
+  session: 12 * 3600_000,
 };
 
 /** Bytes of a request's first line and headers. */
@@ -63,11 +75,11 @@ const HEADERS = 8 << 10;
 
 /**
  * The server, not listening yet. It has these routes and no others; no path of a request ever names a file.
- * @param host the address that it is going to listen at
+ * @param access the address that it is going to listen at, and who is let in
  */
 export async function createServer(
   served: Served,
-  host: string,
+  access: Access,
   limits: Limits = LIMITS,
 ): Promise<FastifyInstance> {
   const common = commonHeaders(served);
@@ -97,14 +109,22 @@ export async function createServer(
   server.server.on('checkExpectation', ({ socket }) => socket.end(rawRefusal('EXPECT')));
   server.removeContentTypeParser('text/plain');
 
-  const isOurs = hostCheck(host);
+  const isOurs = hostCheck(access.host, access.origin);
   server.addHook('onRequest', async (request, reply) => {
     reply.headers(common);
     if (request.raw.headersDistinct.host?.length !== 1 || !isOurs(request.headers.host)) {
       return refuse(reply, 403, 'this server does not go by that name; ask it by its address');
     }
     if (!request.raw.url?.startsWith('/')) return refuse(reply, 400, 'the address is not a path');
+    const reads = request.method === 'GET' || request.method === 'HEAD';
+    if (!reads && !isOwnOrigin(request.headers.origin, request.headers.host!, access.origin))
+      return refuse(
+        reply,
+        403,
+        "the request comes from a page of another site; send it from this server's own page",
+      );
   });
+  await guard(server, access, limits, served.style);
   let closing = false;
   server.addHook('preClose', async () => {
     closing = true;
@@ -130,6 +150,10 @@ export async function createServer(
         description: 'The report of a run, and answers by its model.',
         version: '0.1.0',
       },
+      ...(access.token !== undefined && {
+        components: { securitySchemes: { token: { type: 'http', scheme: 'bearer' } } },
+        security: [{ token: [] }],
+      }),
     },
   });
   routes(server, served, limits);
@@ -244,15 +268,11 @@ function commonHeaders({ script, style }: Served): Record<string, string> {
   return {
     'content-security-policy': policy.join('; '),
     'x-content-type-options': 'nosniff',
-    'referrer-policy': 'no-referrer',
+    'referrer-policy': 'same-origin', // with no-referrer browsers send a form's Origin as null
     'cross-origin-resource-policy': 'same-origin',
     'cross-origin-opener-policy': 'same-origin',
     'cache-control': 'no-store',
   };
-}
-
-function refuse(reply: FastifyReply, status: number, error: string): FastifyReply {
-  return reply.code(status).type('application/json; charset=utf-8').send(JSON.stringify({ error }));
 }
 
 function answerError(

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { readdirSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { basename, join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -47,7 +47,14 @@ before(async () => {
 after(releaseLocks);
 
 function start(...args: string[]) {
-  const child = spawn(process.execPath, [REALM, 'serve', '--engine', ENGINE, '--json', ...args]);
+  return startWith({}, ...args);
+}
+
+/** @param variables of the environment, besides this process's own */
+function startWith(variables: Record<string, string>, ...args: string[]) {
+  const child = spawn(process.execPath, [REALM, 'serve', '--engine', ENGINE, '--json', ...args], {
+    env: { ...process.env, ...variables },
+  });
   after(() => child.kill('SIGKILL'));
   let out = '';
   let err = '';
@@ -146,12 +153,75 @@ test('a folder without a run, no address, and a port in use are refused in a sen
   assert.match(busy.err, /is in use by another program; choose another with --port/);
 });
 
-test('who listens to others is told so, and Ctrl-C ends it at once', async () => {
+test('whoever listens to others has a token made and printed once, and Ctrl-C ends the server', async () => {
   const { child, url, end } = start('--run', run.dir, '--port', '0', '--host', '0.0.0.0');
   const { port } = new URL(await url);
-  assert.equal((await fetch(`http://localhost:${port}/api/status`)).status, 200);
+  const status = (token?: string) =>
+    fetch(
+      `http://localhost:${port}/api/status`,
+      token ? { headers: { authorization: `Bearer ${token}` } } : {},
+    );
+  assert.equal((await status()).status, 401);
   child.kill('SIGINT');
   const { code, err } = await end;
   assert.equal(code, 0);
-  assert.match(err, /warning: whoever can reach 0\.0\.0\.0 can read this run's report and ask its model/);
+  const tokens = [...err.matchAll(/[\w-]{43}/g)].map(([token]) => token);
+  assert.equal(tokens.length, 1, err);
+  assert.match(err, new RegExp(`^token: ${tokens[0]}$`, 'm'));
+});
+
+test('a token of the variable or of the option is used and shown nowhere', async () => {
+  const token = 'my-own-token-of-this-test';
+  for (const given of [
+    startWith({ REALM_TOKEN: token }, '--run', run.dir, '--port', '0', '--host', '0.0.0.0'),
+    start('--run', run.dir, '--port', '0', '--token', token),
+  ]) {
+    const { port } = new URL(await given.url);
+    const address = `http://localhost:${port}/`;
+    assert.equal((await fetch(`${address}api/status`)).status, 401);
+    const response = await fetch(address, { headers: { authorization: `Bearer ${token}` } });
+    assert.equal(response.status, 200);
+    const page = await response.text();
+    assert.match(page, /<form method="post" action="logout">/);
+    assert.doesNotMatch(page, new RegExp(token));
+    if (process.platform === 'linux')
+      assert.doesNotMatch(readFileSync(`/proc/${given.child.pid}/cmdline`, 'utf8'), new RegExp(token));
+    given.child.kill('SIGINT');
+    const { code, err } = await given.end;
+    assert.equal(code, 0, err);
+    assert.doesNotMatch(err, new RegExp(token));
+  }
+  const wherever = readdirSync(run.dir, { recursive: true }) as string[];
+  for (const name of wherever) {
+    const path = join(run.dir, name);
+    if (statSync(path).isFile()) assert.ok(!readFileSync(path).includes(token), name);
+  }
+});
+
+test('--no-auth lets everyone in and says so; tokens that are empty, short or not wanted are refused', async () => {
+  const { child, url, end } = start('--run', run.dir, '--port', '0', '--host', '0.0.0.0', '--no-auth');
+  const { port } = new URL(await url);
+  assert.equal((await fetch(`http://localhost:${port}/api/status`)).status, 200);
+  child.kill('SIGINT');
+  assert.match(
+    (await end).err,
+    /^warning: --no-auth: everyone who can reach 0\.0\.0\.0 can read this run's report/m,
+  );
+
+  for (const [given, why] of [
+    [startWith({ REALM_TOKEN: '' }, '--run', run.dir), /^realm: REALM_TOKEN: the token is empty;/m],
+    [start('--run', run.dir, '--token', 'short'), /^realm: --token: the token is too short;/m],
+    [
+      startWith({ REALM_TOKEN: 'x'.repeat(20) }, '--run', run.dir, '--no-auth'),
+      /^realm: --no-auth: a token is given too/m,
+    ],
+    [
+      start('--run', run.dir, '--origin', 'realm.example'),
+      /^realm: --origin realm\.example: is not the start/m,
+    ],
+  ] as const) {
+    const { code, err } = await given.end;
+    assert.equal(code, 2);
+    assert.match(err, why);
+  }
 });

@@ -1,4 +1,5 @@
 import { after } from 'node:test';
+import type { Access } from '../../src/serve/access.ts';
 import { createServer, LIMITS, type Limits, type Served } from '../../src/serve/server.ts';
 
 export const SCRIPT = 'document.title += "!"';
@@ -25,7 +26,11 @@ export function answerTo(question: string) {
 }
 
 /** A server, and what it was told of failures, that listens at a free port of 127.0.0.1 until the tests of the file are over. */
-export async function fakeServer(changes: Partial<Served> = {}, limits: Partial<Limits> = {}) {
+export async function fakeServer(
+  changes: Partial<Served> = {},
+  limits: Partial<Limits> = {},
+  access: Partial<Access> = {},
+) {
   const failures: unknown[] = [];
   const served: Served = {
     page: () => `<!doctype html><style>${STYLE}</style><main id="report"></main><script>${SCRIPT}</script>`,
@@ -42,7 +47,7 @@ export async function fakeServer(changes: Partial<Served> = {}, limits: Partial<
     failed: (error) => failures.push(error),
     ...changes,
   };
-  const server = await createServer(served, '127.0.0.1', { ...LIMITS, ...limits });
+  const server = await createServer(served, { host: '127.0.0.1', ...access }, { ...LIMITS, ...limits });
   after(() => {
     server.server.closeAllConnections();
     return server.close();

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { hostname } from 'node:os';
 import { test } from 'node:test';
-import { hostCheck, isLoopback } from '../../src/serve/hosts.ts';
+import { hostCheck, isLoopback, publicOrigin } from '../../src/serve/hosts.ts';
 
 const refused = (host: string, ...headers: (string | undefined)[]) =>
   headers.filter((header) => !hostCheck(host)(header));
@@ -58,4 +58,22 @@ test('addresses that other machines reach are told from loopback', () => {
     ].map(isLoopback),
     [true, true, true, true, false, false, false, false, false],
   );
+});
+
+test('a server behind a proxy goes by its public name too, and that must be the start of a web address', () => {
+  const origin = publicOrigin('https://Realm.example');
+  assert.equal(hostCheck('127.0.0.1', origin)('realm.example'), true);
+  assert.equal(hostCheck('127.0.0.1', origin)('evil.example'), false);
+  for (const bad of [
+    '',
+    'realm.example',
+    'ftp://realm.example',
+    'https://realm.example/path',
+    'https://a:b@realm.example',
+    'https://realm.example?x',
+  ])
+    assert.throws(
+      () => publicOrigin(bad),
+      /^UserError: --origin .*: is not the start of a web address; give it like/,
+    );
 });

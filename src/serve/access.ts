@@ -1,0 +1,116 @@
+import cookie from '@fastify/cookie';
+import type { FastifyInstance, FastifyRequest } from 'fastify';
+import { countByAddress } from './addresses.ts';
+import { loginPage } from './login-page.ts';
+import { refuse } from './refuse.ts';
+import { openSessions } from './sessions.ts';
+import { tokenCheck } from './token.ts';
+
+/** Where a server listens, and whom it lets in. */
+export interface Access {
+  /** The address that it listens at. */
+  host: string;
+  /** The token that every request needs, or a session begun with it; undefined: everyone is let in. */
+  token?: string;
+  /** The public address, where a proxy stands in front. */
+  origin?: URL;
+}
+
+/** Bytes of a login form. */
+const FORM = 4 << 10;
+
+/**
+ * Lets a request through when its client has not sent too many and, where a token is needed, it carries the token
+ * (`Authorization: Bearer …`) or the cookie of a session. A browser gets that cookie from the form at `/login`.
+ */
+export async function guard(
+  server: FastifyInstance,
+  { token, origin }: Access,
+  limits: { requests: number; wrongTokens: number; window: number; session: number },
+  style: string,
+): Promise<void> {
+  if (limits.requests > 0) {
+    const requests = countByAddress(limits.requests, limits.window);
+    server.addHook('onRequest', async (request, reply) => {
+      const wait = await requests.wait(request.ip);
+      if (wait !== undefined)
+        return refuse(reply.header('retry-after', wait), 429, `too many requests; try again in ${wait} s`);
+      await requests.add(request.ip);
+    });
+  }
+  if (token === undefined) return;
+
+  await server.register(cookie);
+  const isRight = tokenCheck(token);
+  const wrong = countByAddress(limits.wrongTokens, limits.window);
+  const sessions = openSessions(limits.session);
+  // Cookies do not keep ports apart, and two servers of one machine must not log each other's browsers out.
+  const cookieName = (request: FastifyRequest) => `realm-session-${request.socket.localPort}`;
+
+  /** Whether a token is right, or the seconds for which its client may try no other. */
+  const attempt = async (request: FastifyRequest, given: string): Promise<boolean | number> => {
+    const wait = await wrong.wait(request.ip);
+    if (wait !== undefined) return wait;
+    if (isRight(given)) return true;
+    await wrong.add(request.ip);
+    return false;
+  };
+  const tooMany = (wait: number) => `too many wrong tokens; try again in ${wait} s`;
+
+  server.addHook('onRequest', async (request, reply) => {
+    const path = request.raw.url!.split('?')[0];
+    if (path === '/login' || path === '/logout' || sessions.has(request.cookies[cookieName(request)])) return;
+    const { authorization } = request.headers;
+    if (authorization !== undefined) {
+      const [, given = ''] = /^Bearer +(\S+) *$/i.exec(authorization) ?? [];
+      const result = await attempt(request, given);
+      if (result === true) return;
+      if (result !== false) return refuse(reply.header('retry-after', result), 429, tooMany(result));
+    } else if (path === '/' && /\btext\/html\b/.test(request.headers.accept ?? '')) {
+      return reply.redirect('login', 303);
+    }
+    return refuse(
+      reply.header('www-authenticate', 'Bearer'),
+      401,
+      authorization === undefined
+        ? 'this server needs its token; send the header "Authorization: Bearer TOKEN", or log in at /login'
+        : 'the token is not right; send "Authorization: Bearer TOKEN" with the token of this start of the server',
+    );
+  });
+
+  await server.register(async (login) => {
+    login.addContentTypeParser(
+      'application/x-www-form-urlencoded',
+      { parseAs: 'string', bodyLimit: FORM },
+      async (_request: FastifyRequest, body: string) => new URLSearchParams(body),
+    );
+    const hidden = { schema: { hide: true } };
+    login.get('/login', hidden, (_request, reply) =>
+      reply.type('text/html; charset=utf-8').send(loginPage(style)),
+    );
+    login.post('/login', hidden, async (request, reply) => {
+      if (!(request.body instanceof URLSearchParams)) return refuse(reply, 415, 'send the form of this page');
+      const result = await attempt(request, request.body.get('token') ?? '');
+      if (result !== true) {
+        if (result !== false) reply.header('retry-after', result);
+        return reply
+          .code(result === false ? 401 : 429)
+          .type('text/html; charset=utf-8')
+          .send(loginPage(style, result === false ? 'This token is not right.' : `${tooMany(result)}.`));
+      }
+      return reply
+        .setCookie(cookieName(request), sessions.begin(), {
+          path: '/',
+          httpOnly: true,
+          sameSite: 'strict',
+          secure: origin?.protocol === 'https:' || request.headers.origin?.startsWith('https:') === true,
+          maxAge: Math.ceil(limits.session / 1000),
+        })
+        .redirect('.', 303);
+    });
+    login.post('/logout', hidden, async (request, reply) => {
+      sessions.end(request.cookies[cookieName(request)]);
+      return reply.clearCookie(cookieName(request), { path: '/' }).redirect('login', 303);
+    });
+  });
+}
