@@ -68,11 +68,11 @@ export async function main(argv: readonly string[]): Promise<number> {
     'turn raw text into a run-ready corpus: vocabulary, blocks, sentences with salient spans',
   ).action(async (options: CommonOptions) => {
     const { lockRun, runConfig, runFolder } = await import('./run.ts');
-    const { documentsFile, prepareCorpus } = await import('./commands/prepare.ts');
+    const { prepareCorpus, prepareInputs } = await import('./commands/prepare.ts');
     const run = runFolder(options.run);
     const set = options.seed === undefined ? options.set : [...options.set, `seed=${options.seed}`];
     const config = runConfig(run, { config: options.config, set }, (config) => {
-      documentsFile(run, config);
+      prepareInputs(run, config);
       lockRun(run, 'prepare');
     });
     const counts = await prepareCorpus(run, config);

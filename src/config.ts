@@ -1,9 +1,12 @@
+import { realpathSync } from 'node:fs';
+import { dirname, isAbsolute, join, relative, resolve, sep } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { closest } from 'fastest-levenshtein';
 import { parse, stringify } from 'yaml';
 import { z } from 'zod';
 import { DOCUMENT_FORMATS } from './corpus/formats.ts';
 import { shown, UserError } from './errors.ts';
-import { readText, writeFileAtomic } from './files.ts';
+import { makeFolder, readText, writeFileAtomic } from './files.ts';
 import { configFile } from './presets.ts';
 import { isSchedule, SCHEDULE_FORM } from './schedule.ts';
 
@@ -11,7 +14,10 @@ import { isSchedule, SCHEDULE_FORM } from './schedule.ts';
 
 /** No number of things may be beyond any use: a slip of the pen would ask for all memory. */
 const count = (value: number, least = 1, most = 1e9) => z.int().min(least).max(most).default(value);
-/** Null where none is named. A NUL character would end a path early, and Node throws. */
+/**
+ * A setting that names a file or folder; null: none. Every such setting is declared with this very schema, by which
+ * `PATHS` finds it. A NUL character would end a path early, and Node throws.
+ */
 const path = z
   .string()
   .refine((text) => !text.includes('\0'), { error: 'a path cannot hold a NUL character' })
@@ -228,18 +234,97 @@ const schema = section({
 
 export type Config = z.infer<typeof schema>;
 
-/** The configuration of a file or preset (or the defaults) with `--set path.to.key=value` overrides, checked. */
+/** Names of the settings that are paths, such as data.documents. */
+const PATHS: ReadonlySet<string> = new Set(pathsIn(schema));
+
+function pathsIn(node: z.ZodType, name = ''): string[] {
+  if (node === path) return [name];
+  if (!(node instanceof z.ZodPrefault)) return [];
+  const { shape } = node.unwrap() as z.ZodObject;
+  return Object.entries(shape).flatMap(([key, inner]) =>
+    pathsIn(inner as z.ZodType, name === '' ? key : `${name}.${key}`),
+  );
+}
+
+/** Applies `map` to every path in settings, or in the part of them that has the name `name`. */
+function mapPaths(settings: unknown, map: (path: string) => string, name = ''): unknown {
+  if (typeof settings === 'string') return PATHS.has(name) ? map(settings) : settings;
+  if (!isGroup(settings)) return settings;
+  return Object.fromEntries(
+    Object.entries(settings).map(([key, value]) => [
+      key,
+      mapPaths(value, map, name === '' ? key : `${name}.${key}`),
+    ]),
+  );
+}
+
+/** `settings` without those that are paths: runs on the same data in other folders agree in them. */
+export function withoutPaths(settings: Record<string, unknown>, name = ''): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(settings).flatMap(([key, value]) => {
+      const inner = name === '' ? key : `${name}.${key}`;
+      if (PATHS.has(inner)) return [];
+      return [[key, isGroup(value) ? withoutPaths(value, inner) : value]];
+    }),
+  );
+}
+
+/** True of a group of settings. */
+export function isGroup(value: unknown): value is Record<string, unknown> {
+  return typeof value === 'object' && value !== null && !Array.isArray(value);
+}
+
+/** realm's own folder, and how a file in it is written: a run then works with realm installed anywhere. */
+const PACKAGE = fileURLToPath(new URL('../', import.meta.url));
+const PACKAGED = 'realm:';
+
+/** Standard input, and a model on the Hugging Face Hub (hf:owner/name): no files of this machine. */
+const isNoFile = (path: string) => path === '-' || path.startsWith('hf:');
+
+/** The absolute path of one that is relative to `folder`; a `realm:` one is inside realm's own folder. */
+function absolutePath(path: string, folder: string): string {
+  if (isNoFile(path)) return path;
+  if (path.startsWith(PACKAGED)) return join(PACKAGE, path.slice(PACKAGED.length));
+  return resolve(folder, path);
+}
+
+/**
+ * How an absolute path is written into a configuration file in `folder`: relative to it, so that both can be moved together.
+ * It stays absolute where the two have no folder in common but the root.
+ */
+function portablePath(path: string, folder: string): string {
+  if (isNoFile(path)) return path;
+  const slashes = (text: string) => text.split(sep).join('/');
+  if (path.startsWith(join(PACKAGE, 'assets', sep))) return PACKAGED + slashes(relative(PACKAGE, path));
+  const near = relative(folder, path);
+  const top = resolve(folder).split(sep)[1];
+  return isAbsolute(near) || path.split(sep)[1] !== top ? path : slashes(near);
+}
+
+/** The folder that a configuration file is in. A link on the way to it changes nothing about what its paths mean. */
+function folderOf(file: string): string {
+  return realpathSync(dirname(file));
+}
+
+/**
+ * The configuration of a file or preset (or the defaults) with `--set path.to.key=value` overrides, checked. Its paths are
+ * absolute: those in the file are relative to the file's folder, those of `--set` to the current folder.
+ */
 export function loadConfig(given: string | undefined, overrides: readonly string[]): Config {
   const path = given === undefined ? undefined : configFile(given);
   const tree = path ? readYaml(path) : {};
   for (const override of overrides) setByPath(tree, override);
-  return check(tree, path ?? '--set');
+  return check(tree, path, overrides);
 }
 
+/** Writes a run's configuration file, its paths as `portablePath` has them. */
 export function saveConfig(path: string, config: Config): void {
+  makeFolder(dirname(path));
+  const folder = folderOf(path);
+  const saved = mapPaths(config, (path) => portablePath(path, folder));
   writeFileAtomic(
     path,
-    `# The effective settings of this run; later commands read them here.\n${stringify(config)}`,
+    `# The settings of this run; later commands read them here. Paths are relative to this file's folder.\n${stringify(saved)}`,
   );
 }
 
@@ -259,15 +344,18 @@ function readYaml(path: string): Record<string, unknown> {
   try {
     tree = parse(text, { maxAliasCount: 0, logLevel: 'error' }) ?? {};
   } catch (error) {
-    const why = (error as Error).message.split('\n')[0];
-    // The parser calls itself for each level, and tells of the stack's end as of any other mistake.
-    const told = /call stack/.test(why) ? 'it is nested too deep' : why;
-    throw new UserError(`${path}: not valid YAML: ${told}`);
+    // The first line ends with a colon, since the lines after it show the place.
+    const why = (error as Error).message.split('\n')[0].replace(/:$/, '');
+    // The parser calls itself for each level, and reports the stack's end as any other mistake.
+    throw new UserError(
+      `${path}: not valid YAML: ${/call stack/.test(why) ? 'it is nested too deep' : why}; correct the file`,
+    );
   }
   if (deeperThan(tree, DEEPEST)) throw new UserError(`${path}: is nested deeper than any setting`);
   if (typeof tree !== 'object' || Array.isArray(tree))
     throw new UserError(`${path}: expected settings as "name: value" lines`);
-  return tree as Record<string, unknown>;
+  const folder = folderOf(path);
+  return mapPaths(tree, (path) => absolutePath(path, folder)) as Record<string, unknown>;
 }
 
 function deeperThan(tree: unknown, levels: number): boolean {
@@ -287,6 +375,7 @@ function setByPath(tree: Record<string, unknown>, override: string): void {
   try {
     const text = override.slice(at + 1);
     value = text === '-' ? text : parse(text);
+    value = mapPaths(value, (path) => absolutePath(path, process.cwd()), keys.join('.'));
   } catch {
     throw new UserError(`--set ${override}: the value is not valid YAML; put it in quotes`);
   }
@@ -304,58 +393,83 @@ function setOwn(node: object, key: string, value: unknown): void {
   Object.defineProperty(node, key, { value, enumerable: true, writable: true, configurable: true });
 }
 
-/** Checks a tree against the schema and fills in defaults; every complaint names the setting by its path. */
-function check(tree: unknown, source: string): Config {
+/** Checks a tree against the schema and fills in defaults; every complaint names the setting, and what set it. */
+function check(tree: unknown, file: string | undefined, overrides: readonly string[]): Config {
+  const set = overrides.map((override) => override.slice(0, override.indexOf('=')));
+  /** Where a setting comes from: the last `--set` of it or of its group, else the file. */
+  const source = (name: string) =>
+    file === undefined || set.some((key) => `${name}.`.startsWith(`${key}.`)) ? '--set ' : `${file}: `;
   const result = schema.safeParse(tree);
-  if (result.success) {
-    const { model } = result.data;
-    if (model.hidden % model.heads !== 0) {
-      throw new UserError(
-        `${source}: model.hidden (${model.hidden}) must be a multiple of model.heads (${model.heads})`,
-      );
-    }
-    const { text, qa } = result.data;
-    if (qa.readerTokens <= text.questionTokens + 1) {
-      throw new UserError(
-        `${source}: qa.readerTokens (${qa.readerTokens}) leaves no room for a block behind a question of text.questionTokens (${text.questionTokens}); raise it`,
-      );
-    }
-    const longest = longestSequence(result.data);
-    if (longest > model.positions) {
-      throw new UserError(
-        `${source}: model.positions is ${model.positions}, but the text settings make sequences of ${longest} tokens; raise it or lower text.blockTokens`,
-      );
-    }
-    return result.data;
-  }
-  const complaints = result.error.issues.map((issue) => {
-    const path = issue.path.join('.');
-    if (issue.code === 'unrecognized_keys') {
-      const known = Object.keys(keysAt(issue.path));
-      return issue.keys
-        .map(
-          (key) =>
-            `unknown setting "${[...issue.path, key].join('.')}"; did you mean "${[...issue.path, closest(key, known)].join('.')}"?`,
-        )
-        .join(' ');
-    }
-    const got = shown(
-      issue.path.reduce<unknown>((node, key) => (node as Record<PropertyKey, unknown>)?.[key], tree),
+  if (!result.success) {
+    const complaints = result.error.issues.flatMap((issue) => complaintsOf(issue, tree));
+    // The source is repeated only where it changes.
+    const sources = complaints.map(([name]) => source(name));
+    throw new UserError(
+      complaints.map(([, what], i) => `${sources[i] === sources[i - 1] ? '' : sources[i]}${what}`).join('; '),
     );
-    return `${path || 'the file'}: ${issue.message.replace(/^Invalid (input|option): /, '')}, got ${got}`;
-  });
-  throw new UserError(`${source}: ${complaints.join('; ')}`);
+  }
+  const misfits = contradictions(result.data);
+  if (misfits.length > 0) throw new UserError(`${file ?? '--set'}: ${misfits.join('; ')}`);
+  return result.data;
 }
 
-/** Longest sequence that any stage makes. */
-function longestSequence({ text, model, qa }: Config): number {
-  return Math.max(
-    // Pretraining joins a sentence and a body, the body's own special tokens and title not counted.
-    text.sentenceTokens + text.blockTokens,
-    qa.readerTokens,
-    // The closed-book baseline puts the masks of an answer behind the question.
-    text.questionTokens + model.maxSpanWidth,
+/** Names of the settings that an issue is about, each with the complaint about it. */
+function complaintsOf(issue: z.core.$ZodIssue, tree: unknown): [string, string][] {
+  if (issue.code === 'unrecognized_keys') {
+    const known = Object.keys(keysAt(issue.path));
+    return issue.keys.map((key) => {
+      const name = [...issue.path, key].join('.');
+      const meant = [...issue.path, closest(key, known)].join('.');
+      return [name, `unknown setting "${name}"; did you mean "${meant}"?`];
+    });
+  }
+  const name = issue.path.join('.');
+  const got = shown(
+    issue.path.reduce<unknown>((node, key) => (node as Record<PropertyKey, unknown>)?.[key], tree),
   );
+  const what = issue.message.replace(/^Invalid (input|option): /, '').replace(/, received \w+$/, '');
+  return [[name, `${name || 'the file'}: ${what}, got ${got}`]];
+}
+
+/** Settings that are right alone and wrong together, in words. */
+function contradictions(config: Config): string[] {
+  const { model, text, qa } = config;
+  const found: string[] = [];
+  if (model.hidden % model.heads !== 0)
+    found.push(`model.hidden (${model.hidden}) must be a multiple of model.heads (${model.heads})`);
+  if (qa.readerTokens <= text.questionTokens + 1)
+    found.push(
+      `qa.readerTokens (${qa.readerTokens}) leaves no room for a block behind a question of text.questionTokens (${text.questionTokens}); raise it`,
+    );
+  const tooLong = tooLongFor(config, model.positions);
+  if (tooLong.length > 0)
+    found.push(`model.positions is ${model.positions}, too few for these sequences: ${tooLong.join('; ')}`);
+  return found;
+}
+
+/** The settings that make sequences longer than `positions` tokens, each with the largest value that fits. */
+export function tooLongFor({ text, model, qa }: Config, positions: number): string[] {
+  const sum = (a: [string, number], b: [string, number], least: number) => {
+    const [[first, x], [second, y]] = [a, b];
+    if (x + y <= positions) return [];
+    const room = positions - x;
+    return [
+      `${first} (${x}) + ${second} (${y}) are ${x + y} tokens; ${
+        room >= least
+          ? `lower ${second} to ${room} or less, or lower both`
+          : `lower both, to ${positions} together`
+      }`,
+    ];
+  };
+  return [
+    // Pretraining joins a sentence and a block, whose own special tokens and title are not counted.
+    ...sum(['text.sentenceTokens', text.sentenceTokens], ['text.blockTokens', text.blockTokens], 16),
+    ...(qa.readerTokens > positions
+      ? [`qa.readerTokens is ${qa.readerTokens}; lower it to ${positions} or less`]
+      : []),
+    // The closed-book baseline puts the masks of an answer behind the question.
+    ...sum(['model.maxSpanWidth', model.maxSpanWidth], ['text.questionTokens', text.questionTokens], 8),
+  ];
 }
 
 /** The defaults at a path of the tree: its keys are the settings that exist there. */

@@ -1,10 +1,19 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import {
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { after, test } from 'node:test';
 import { parse } from 'yaml';
-import { type Config, loadConfig, saveConfig } from '../src/config.ts';
+import { type Config, loadConfig, saveConfig, withoutPaths } from '../src/config.ts';
 import { UserError } from '../src/errors.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'config-'));
@@ -81,8 +90,8 @@ test('--set reads numbers, truth values, null and text as YAML does, on any path
   assert.equal(config.ict.steps, 12);
   assert.equal(config.model.sharedTowers, false);
   assert.equal(config.text.vocabulary, null);
-  assert.equal(config.data.documents, 'a folder/file=1.jsonl');
-  assert.equal(config.data.train, '12');
+  assert.equal(config.data.documents, resolve('a folder/file=1.jsonl'));
+  assert.equal(config.data.train, resolve('12'));
   assert.deepEqual([config.qa.steps, config.qa.batch, config.qa.optimizer.beta1], [3, 4, 0.5]);
 });
 
@@ -103,7 +112,11 @@ test('an unknown setting is refused by name, with the nearest that exists there'
 });
 
 test('a value of the wrong kind is refused with its path and what came', () => {
-  refused(() => set('model.layers=two'), /model\.layers: expected number.*got "two"/);
+  refused(() => set('model.layers=two'), /^--set model\.layers: expected number, got "two"$/);
+  refused(
+    () => loadConfig(file('model: {layers: two}'), ['model.hidden=some']),
+    /settings\.yaml: model\.layers: expected number, got "two"; --set model\.hidden: expected number, got "some"$/,
+  );
   refused(() => set('model.layers=2.5'), /model\.layers: .*got 2\.5/);
   refused(() => set('ict.batch=0'), /ict\.batch: .*got 0/);
   refused(() => set('refresh.mode=often'), /refresh\.mode: .*"async"\|"sync"\|"off".*got "often"/);
@@ -131,16 +144,31 @@ test('sequences longer than the positions are refused, whichever stage makes the
     'qa.readerTokens=60',
   ];
   assert.equal(set(...short, 'model.positions=60').model.positions, 60);
-  for (const [longer, tokens] of [
-    ['text.blockTokens=41', 61],
-    ['qa.readerTokens=62', 62],
-    ['text.questionTokens=53', 63], // and the masks of the widest answer, 10 pieces
+  for (const [longer, message] of [
+    [
+      'text.blockTokens=41',
+      /text\.sentenceTokens \(20\) \+ text\.blockTokens \(41\) are 61 tokens; lower text\.blockTokens to 40 or less, or lower both$/,
+    ],
+    ['qa.readerTokens=62', /qa\.readerTokens is 62; lower it to 60 or less$/],
+    // Behind the question come the masks of the widest answer, 10 pieces.
+    [
+      'text.questionTokens=53',
+      /model\.maxSpanWidth \(10\) \+ text\.questionTokens \(53\) are 63 tokens; lower text\.questionTokens to 50 or less, or lower both$/,
+    ],
   ] as const) {
-    refused(
-      () => set(...short, 'model.positions=60', longer),
-      new RegExp(`model\\.positions is 60, but .* sequences of ${tokens} tokens`),
-    );
+    refused(() => set(...short, 'model.positions=60', longer), message);
+    refused(() => set(...short, 'model.positions=60', longer), /model\.positions is 60, too few/);
   }
+  // All at once; where one of two leaves the other too little, both must be lowered.
+  refused(
+    () =>
+      set(
+        'text={blockTokens: 40, sentenceTokens: 50, questionTokens: 53}',
+        'qa.readerTokens=62',
+        'model.positions=60',
+      ),
+    /sentenceTokens \(50\) \+ text\.blockTokens \(40\) are 90 tokens; lower both, to 60 together; qa\.readerTokens is 62; .*; model\.maxSpanWidth \(10\) \+ text\.questionTokens/,
+  );
 });
 
 test('texts too short to hold anything are refused', () => {
@@ -165,7 +193,7 @@ test('files that are missing, no YAML or no settings are refused in one line', (
   refused(() => loadConfig(join(folder, 'none.yaml'), []), /none\.yaml: no such configuration file/);
   refused(() => loadConfig(folder, []), /is a folder and not a configuration file/);
   for (const [text, message] of [
-    ['ict: [', /settings\.yaml: not valid YAML: /],
+    ['ict: [', /settings\.yaml: not valid YAML: [^:]* at line 1, column 7; correct the file$/],
     ['ict: 1\nict: 2', /not valid YAML: .*unique/],
     ['- 1\n- 2', /expected settings as "name: value" lines/],
     ['just text', /expected settings as "name: value" lines/],
@@ -205,6 +233,76 @@ test('a saved configuration reads back the same', () => {
   assert.deepEqual(loadConfig(path, []), config);
 });
 
+test('paths in a file are relative to its folder, those of --set to the current one', () => {
+  const text = [
+    'data: { documents: docs.jsonl, train: ../train.jsonl, dev: /dev.jsonl, test: "-", sentences: null }',
+    'text: { vocabulary: realm:assets/world-encoder/vocab.txt, ner: hf:owner/ner }',
+    'model: { initial: hf:owner/name }',
+  ].join('\n');
+  const { data, text: of, model } = loadConfig(file(text), ['model.initialReader=bert']);
+  const real = realpathSync(folder);
+  assert.deepEqual(
+    [data.documents, data.train, data.dev, data.test, data.sentences],
+    [join(real, 'docs.jsonl'), join(real, '../train.jsonl'), '/dev.jsonl', '-', null],
+  );
+  assert.equal(of.vocabulary, join(configs, '../assets/world-encoder/vocab.txt'));
+  assert.equal(of.ner, 'hf:owner/ner');
+  assert.deepEqual([model.initial, model.initialReader], ['hf:owner/name', resolve('bert')]);
+  // The same in a group, and --set goes over the file.
+  const over = loadConfig(file(text), [
+    'data={documents: mine.jsonl}',
+    'data.train=../t.jsonl',
+    'data.dev=-',
+  ]).data;
+  assert.deepEqual(
+    [over.documents, over.train, over.dev, over.test],
+    [resolve('mine.jsonl'), resolve('../t.jsonl'), '-', null],
+  );
+});
+
+test("a saved configuration's paths are relative to it, and mean the same after it was moved with the data", () => {
+  const project = join(realpathSync(folder), 'project');
+  const path = join(project, 'runs', 'one', 'config.yaml');
+  const config = set(
+    `data.documents=${join(project, 'documents.jsonl')}`,
+    `data.train=${join(project, 'runs', 'one', 'train.jsonl')}`,
+    'data.test=/elsewhere/test.jsonl',
+    'data.dev=-',
+    'model.initial=hf:owner/name',
+    'text.vocabulary=realm:assets/world-encoder/vocab.txt',
+  );
+  saveConfig(path, config);
+  const saved = parse(readFileSync(path, 'utf8'));
+  assert.deepEqual(saved.data, {
+    ...config.data,
+    documents: '../../documents.jsonl',
+    train: 'train.jsonl',
+    test: '/elsewhere/test.jsonl',
+  });
+  assert.equal(saved.text.vocabulary, 'realm:assets/world-encoder/vocab.txt');
+  assert.equal(saved.model.initial, 'hf:owner/name');
+  assert.deepEqual(loadConfig(path, []), config);
+  const moved = join(realpathSync(folder), 'moved');
+  renameSync(project, moved);
+  const { data } = loadConfig(join(moved, 'runs', 'one', 'config.yaml'), []);
+  assert.deepEqual(
+    [data.documents, data.train, data.test],
+    [join(moved, 'documents.jsonl'), join(moved, 'runs', 'one', 'train.jsonl'), '/elsewhere/test.jsonl'],
+  );
+  // A folder reached by a link is the same one.
+  symlinkSync(join(moved, 'runs'), join(folder, 'link'));
+  assert.deepEqual(loadConfig(join(folder, 'link', 'one', 'config.yaml'), []).data, data);
+});
+
+test('settings without paths are those that two runs in different folders agree in', () => {
+  const { text, model, seed } = set('model.initial=a', 'text.vocabulary=b', 'text.blockTokens=100');
+  const kept = withoutPaths({ text, model, seed }) as { text: object; model: object; seed: number };
+  assert.equal(kept.seed, 1);
+  assert.ok(!('vocabulary' in kept.text) && !('ner' in kept.text) && !('initial' in kept.model));
+  assert.equal((kept.text as Config['text']).blockTokens, 100);
+  assert.deepEqual((kept.model as Config['model']).layers, 12);
+});
+
 const configs = join(import.meta.dirname, '../configs');
 
 test('every configuration that ships loads, and each of its lines is taken up', () => {
@@ -213,7 +311,9 @@ test('every configuration that ships loads, and each of its lines is taken up', 
   for (const name of names) {
     const config = loadConfig(join(configs, name), []);
     const contains = (all: unknown, some: unknown, path: string): void => {
-      if (some === null || typeof some !== 'object') assert.deepEqual(all, some, `${name}: ${path}`);
+      if (typeof some === 'string' && some.startsWith('realm:'))
+        assert.equal(all, join(configs, '..', some.slice('realm:'.length)));
+      else if (some === null || typeof some !== 'object') assert.deepEqual(all, some, `${name}: ${path}`);
       else
         for (const [key, value] of Object.entries(some))
           contains((all as Record<string, unknown>)[key], value, `${path}.${key}`);

@@ -10,7 +10,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { after, test } from 'node:test';
 import { loadConfig } from '../src/config.ts';
 import { UserError } from '../src/errors.ts';
@@ -32,7 +32,7 @@ test('a new run saves its effective configuration, and a later command reads it 
   const run = newRun();
   const config = file('one.yaml', 'ict: { steps: 7 }');
   const begun = runConfig(run, { config, set: ['seed=5', 'data.train=questions.jsonl'] });
-  assert.deepEqual([begun.ict.steps, begun.seed, begun.data.train], [7, 5, 'questions.jsonl']);
+  assert.deepEqual([begun.ict.steps, begun.seed, begun.data.train], [7, 5, resolve('questions.jsonl')]);
   writeFileSync(config, 'ict: { steps: 8 }'); // the run does not look at it again
   assert.deepEqual(runConfig(run, { set: [] }), begun);
   assert.deepEqual(loadConfig(run.config, []), begun);

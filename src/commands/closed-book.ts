@@ -1,5 +1,3 @@
-import { resolve } from 'node:path';
-import { readQuestions } from '../corpus/qa.ts';
 import { UserError } from '../errors.ts';
 import { closedBookMatches } from '../eval/closed-book.ts';
 import { mean } from '../eval/statistics.ts';
@@ -7,7 +5,7 @@ import { closedBookShapes, closedBookStep } from '../train/closed-book.ts';
 import { train } from '../train/loop.ts';
 import { encodeQuestions } from '../train/qa.ts';
 import { type Context, emptyModel, firstWeights, loopSettings, runCorpus, stageWeights } from './context.ts';
-import { testQuestions } from './questions.ts';
+import { readTrainQuestions, testQuestions } from './questions.ts';
 
 /**
  * Tunes the pretrained reader to answer without documents, on the training questions, and measures it on
@@ -16,18 +14,14 @@ import { testQuestions } from './questions.ts';
 export async function closedBook(
   context: Context,
 ): Promise<{ questions: number; exactMatch: number } | undefined> {
-  const { run, config } = context;
-  if (config.data.train === null)
-    throw new UserError(`${run.config}: data.train names no file; set it to the training questions`);
+  const { config } = context;
+  const training = await readTrainQuestions(context);
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
   const shapes = closedBookShapes(model);
   firstWeights(context, model, shapes);
   stageWeights(context, 'pretrain', corpus, model, shapes);
-  const questions = encodeQuestions(
-    corpus,
-    await readQuestions(resolve(config.data.train), config.data.answers),
-  );
+  const questions = encodeQuestions(corpus, training);
   if (!questions.some((q) => q.answerIds.length > 0)) {
     throw new UserError(
       `${config.data.train}: its answers are regular expressions, and without documents there is no text to learn; this baseline needs questions with plain answers`,

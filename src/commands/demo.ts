@@ -165,13 +165,7 @@ export function worldSettings(
   const packaged = config === undefined && !existsSync(run.config);
   return {
     config: packaged ? inPackage(packagedConfig) : config,
-    set: [
-      // The file names it as seen from the project's folder; the command may be started anywhere.
-      ...(packaged ? [`model.initial=${inPackage('assets/world-encoder')}`] : []),
-      ...(seed === undefined ? [] : [`seed=${seed}`]),
-      ...data,
-      ...set,
-    ],
+    set: [...(seed === undefined ? [] : [`seed=${seed}`]), ...data, ...set],
   };
 }
 

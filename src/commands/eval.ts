@@ -442,8 +442,8 @@ async function ictRanks(
 /** Answers of the training questions, normalised; undefined where there are none, or where they are expressions. */
 async function trainedAnswers({ config }: Context, protocol: Protocol): Promise<Set<string> | undefined> {
   const { train, answers } = config.data;
-  if (train === null || !existsSync(resolve(train))) return undefined;
-  const questions = await readQuestions(resolve(train), answers);
+  if (train === null || !existsSync(train)) return undefined;
+  const questions = await readQuestions(train, answers);
   if (!hasStrings(questions)) return undefined;
   return new Set(questions.flatMap((question) => question.answers.map((a) => normalizeAnswer(a, protocol))));
 }

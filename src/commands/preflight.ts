@@ -1,5 +1,4 @@
 import { existsSync } from 'node:fs';
-import { join, resolve } from 'node:path';
 import { type Config, loadConfig } from '../config.ts';
 import { type Census, censusOfCorpus, censusOfFiles } from '../corpus/census.ts';
 import { type Diagnosis, measureElementwise, measureKernel, measureProduct } from '../doctor.ts';
@@ -8,6 +7,7 @@ import { UserError } from '../errors.ts';
 import { about, type Counts, type Machine, type Preflight, preflight } from '../preflight.ts';
 import { runFolder } from '../run.ts';
 import { loadWordPiece, type WordPiece } from '../tokenizer/wordpiece.ts';
+import { namedVocabulary } from './prepare.ts';
 
 export interface PreflightOptions {
   config?: string;
@@ -44,9 +44,9 @@ export async function preflightInput({ config: file, set, run }: PreflightOption
 }
 
 /** The vocabulary that the run will use, where it exists before the run does. */
-function vocabularyOf({ text, model }: Config): WordPiece | undefined {
-  const path = text.vocabulary ?? (model.initial === null ? null : join(model.initial, 'vocab.txt'));
-  return path === null ? undefined : loadWordPiece(resolve(path), text.lowercase);
+function vocabularyOf(config: Config): WordPiece | undefined {
+  const path = namedVocabulary(config);
+  return path === undefined ? undefined : loadWordPiece(path, config.text.lowercase);
 }
 
 /** Bytes of tensors that WebAssembly, whose addresses have 32 bits, can hold. */

@@ -1,5 +1,5 @@
 import { existsSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { join } from 'node:path';
 import type { Config } from '../config.ts';
 import type { PrepareCounts } from '../corpus/counts.ts';
 import { isArticle, readDocuments } from '../corpus/documents.ts';
@@ -11,32 +11,43 @@ import { say } from '../progress.ts';
 import type { Run } from '../run.ts';
 import { trainVocabulary } from '../tokenizer/train-vocabulary.ts';
 import { loadWordPiece } from '../tokenizer/wordpiece.ts';
-
-/** Path of Z; a `UserError` where none is named or the file is not there. */
-export function documentsFile(run: Run, { data }: Config): string {
-  if (data.documents === null) {
-    throw new UserError(
-      `${run.config}: data.documents names no file; give the file or folder of your documents with --set data.documents=FILE`,
-    );
-  }
-  if (data.documents === '-') return data.documents;
-  const path = resolve(data.documents);
-  if (!existsSync(path))
-    throw new UserError(
-      `${path}: no such file; give the file or folder of your documents with --set data.documents=FILE`,
-    );
-  return path;
-}
+import { inputPath } from './inputs.ts';
 
 /** Milliseconds between two lines of progress: how much is to come is not known of a stream. */
 const SAY_EVERY = 10_000;
 
+/** The files that preparation reads, each checked; a `UserError` says what is wrong with one before any work is done. */
+export function prepareInputs(
+  run: Run,
+  config: Config,
+): { documents: string; sentences: string | undefined; ner: string | undefined } {
+  const { data, text } = config;
+  const documents = inputPath(run, config, 'data.documents');
+  const sentences = data.sentences === null ? undefined : inputPath(run, config, 'data.sentences');
+  const ner = text.ner === null ? undefined : inputPath(run, config, 'text.ner');
+  if (ner !== undefined) readNerFolder(ner);
+  const vocabulary = namedVocabulary(config);
+  if (vocabulary !== undefined) loadWordPiece(vocabulary, text.lowercase);
+  else if (documents === '-' && !existsSync(ownVocabulary(run)))
+    throw new UserError(
+      '-: standard input can be read once only, and a vocabulary is to be trained on it first; save it to a file, or name one with text.vocabulary',
+    );
+  return { documents, sentences, ner };
+}
+
+/** The vocabulary that is there before the run: the one named, or the initial encoder's. */
+export function namedVocabulary({ text, model }: Config): string | undefined {
+  if (text.vocabulary !== null) return text.vocabulary;
+  return model.initial === null ? undefined : join(model.initial, 'vocab.txt');
+}
+
+/** The vocabulary that was trained for the run. */
+const ownVocabulary = (run: Run) => join(run.dir, 'vocab.txt');
+
 /** Raw text → vocabulary and prepared corpus in the run folder. */
 export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCounts> {
   const { data, text } = config;
-  const documents = documentsFile(run, config);
-  const ner = text.ner === null ? undefined : resolve(text.ner);
-  if (ner !== undefined) readNerFolder(ner); // what is wrong with it is told before a vocabulary is trained
+  const { documents, sentences, ner } = prepareInputs(run, config);
   const vocabulary = await vocabularyFile(run, config, documents);
   let said = performance.now();
   const counts = await prepare({
@@ -44,7 +55,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
     format: data.format,
     articlesOnly: data.articlesOnly,
     packing: text.packing,
-    sentences: data.sentences === null ? undefined : resolve(data.sentences),
+    sentences,
     ner,
     vocab: loadWordPiece(vocabulary, text.lowercase),
     blockTokens: text.blockTokens,
@@ -62,16 +73,12 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
 }
 
 /** The vocabulary named, or the initial encoder's own, or one trained on the documents. */
-async function vocabularyFile(run: Run, { data, text, model }: Config, documents: string): Promise<string> {
-  if (text.vocabulary !== null) return resolve(text.vocabulary);
-  if (model.initial !== null) return join(resolve(model.initial), 'vocab.txt');
-  const path = join(run.dir, 'vocab.txt');
+async function vocabularyFile(run: Run, config: Config, documents: string): Promise<string> {
+  const { data, text } = config;
+  const named = namedVocabulary(config);
+  if (named !== undefined) return named;
+  const path = ownVocabulary(run);
   if (existsSync(path)) return path;
-  if (documents === '-') {
-    throw new UserError(
-      '-: standard input can be read once only, and a vocabulary is to be trained on it first; save it to a file, or name one with text.vocabulary',
-    );
-  }
   say(`vocabulary: training ${text.vocabularySize} word pieces on ${data.documents}`);
   async function* texts() {
     for await (const { title, text } of readDocuments(documents, data.format)) {
