@@ -1,19 +1,25 @@
 /**
  * npm test: every test file on the best engine, then those that compute (they import test/support/engine.ts)
- * once more on WebAssembly. `npm test -- FILE...` runs these files alone; REALM_ENGINE set runs that engine alone.
+ * once more on WebAssembly. `npm test -- FILE...` runs these files alone; --engine NAME, or REALM_ENGINE, runs that
+ * engine alone; --watch runs the files again on the best engine as they change.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
-const files = process.argv.length > 2 ? process.argv.slice(2) : testFiles('test');
+const { values, positionals } = parseArgs({
+  options: { engine: { type: 'string' }, watch: { type: 'boolean', default: false } },
+  allowPositionals: true,
+});
+const files = positionals.length > 0 ? positionals : testFiles('test');
 
-const chosen = process.env.REALM_ENGINE;
+const chosen = values.engine ?? process.env.REALM_ENGINE;
 const native = existsSync(join(root, 'node_modules', '.realm-engine', 'engine.json'));
 let failed = run(chosen ?? 'auto', files);
-if (!chosen && native) {
+if (!chosen && native && !values.watch) {
   const computing = files.filter((file) =>
     /support\/engine\.ts'/.test(readFileSync(join(root, file), 'utf8')),
   );
@@ -31,15 +37,18 @@ function testFiles(folder) {
 function run(engine, names) {
   if (names.length === 0) return false;
   console.log(`\n${names.length} test files, engine ${engine}`);
-  // A test that hangs fails after ten minutes, which none needs on the slowest machine.
   const flags = [
     '--import',
     'tsx',
     '--test',
-    '--test-reporter=spec',
     '--test-concurrency=2',
-    '--test-timeout=600000',
+    // A test or a file that hangs fails after half an hour. On two cores with four busy loops none takes ten minutes.
+    '--test-timeout=1800000',
+    '--test-reporter=spec',
+    '--test-reporter-destination=stdout',
   ];
+  if (values.watch) flags.push('--watch');
+  else flags.push('--test-reporter=./scripts/slowest.mjs', '--test-reporter-destination=stdout');
   const env = { ...process.env, REALM_ENGINE: engine };
   const { status } = spawnSync(process.execPath, [...flags, ...names], { cwd: root, env, stdio: 'inherit' });
   return status !== 0;
