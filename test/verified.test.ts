@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { test } from 'node:test';
+import { mock, test } from 'node:test';
 import { type FileSeal, sha256File } from '../src/files.ts';
 import { changedFile } from '../src/verified.ts';
 import { temporaryFolder } from './support/tiny.ts';
@@ -10,17 +10,29 @@ const dir = temporaryFolder('verified');
 const path = (name: string) => join(dir, name);
 const NOTE = path('verified.json');
 
-const settled = () => new Promise((resolve) => setTimeout(resolve, 1100));
+/** Milliseconds since the file `a` last changed, as `changedFile` sees it. */
+let age = 0;
+mock.method(Date, 'now', () => statSync(path('a')).ctimeMs + age);
 
-test('a file is hashed once, and again when anything about it has changed', async () => {
+/** Writes `a` with these times until the system shows that it has changed: two writes may fall within one tick of its clock. */
+function rewrite(text: string, atime: Date, mtime: Date): void {
+  const { ctimeMs } = statSync(path('a'));
+  do {
+    writeFileSync(path('a'), text);
+    utimesSync(path('a'), atime, mtime);
+  } while (statSync(path('a')).ctimeMs === ctimeMs);
+}
+
+test('a file is hashed once, and again when anything about it has changed', () => {
   writeFileSync(path('a'), 'alpha');
   writeFileSync(path('b'), 'beta');
+  age = 900;
   const seals: Record<string, FileSeal> = {};
   for (const name of ['a', 'b'])
     seals[name] = { bytes: name === 'a' ? 5 : 4, sha256: sha256File(path(name)) };
   assert.equal(changedFile(dir, seals), undefined);
   assert.equal(existsSync(NOTE), false, 'files written this very moment are not trusted');
-  await settled();
+  age = 1100;
   assert.equal(changedFile(dir, seals), undefined);
   const note = readFileSync(NOTE, 'utf8');
   assert.deepEqual(Object.keys(JSON.parse(note)), ['a', 'b']);
@@ -29,11 +41,9 @@ test('a file is hashed once, and again when anything about it has changed', asyn
   assert.equal(changedFile(dir, { ...seals, b: { bytes: 4, sha256: seals.a.sha256 } }), 'b');
   // The same length and the same time of change: what the system keeps for itself tells.
   const { atime, mtime } = { atime: new Date(1e12), mtime: new Date(1e12) };
-  utimesSync(path('a'), atime, mtime);
-  await settled();
+  rewrite('alpha', atime, mtime);
   assert.equal(changedFile(dir, seals), undefined);
-  writeFileSync(path('a'), 'alphA');
-  utimesSync(path('a'), atime, mtime);
+  rewrite('alphA', atime, mtime);
   assert.equal(changedFile(dir, seals), 'a');
   writeFileSync(path('a'), 'alpha');
   assert.equal(changedFile(dir, seals), undefined);

@@ -14,6 +14,7 @@ import { currentIndex, readManifest } from '../../src/retrieval/search.ts';
 import { runFolder, type Stage } from '../../src/run.ts';
 import { openCheckpoint } from '../../src/train/checkpoints.ts';
 import { startTestEngine } from '../support/engine.ts';
+import { stopAfter } from '../support/stopped.ts';
 import { TINY, temporaryFolder } from '../support/tiny.ts';
 
 const folder = temporaryFolder('ablate');
@@ -160,12 +161,8 @@ test('a row that is stopped goes on where it was, and ends as one that never was
   const [wanted, tuned] = [outcome(), weights('tokens', 'qa')];
   const pretrained = weights('tokens', 'pretrain');
   rmSync(rowRun('tokens').dir, { recursive: true });
-  const stop = setInterval(() => {
-    if (!existsSync(rowRun('tokens').metrics('pretrain'))) return;
-    clearInterval(stop); // a second signal would end the process
-    process.emit('SIGTERM');
-  }, 1);
-  assert.equal(await measure('tokens'), undefined);
+  const { metrics } = rowRun('tokens');
+  assert.equal(await stopAfter(0, metrics('pretrain'), () => measure('tokens')), undefined);
   assert.ok(!existsSync(join(rowRun('tokens').dir, 'outcome.json')));
   const again = await measure('tokens');
   assert.deepEqual(again, whole);

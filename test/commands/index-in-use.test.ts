@@ -15,6 +15,7 @@ import { type Run, runConfig, runFolder } from '../../src/run.ts';
 import { latestState } from '../../src/train/checkpoints.ts';
 import { generateWorld, writeWorld } from '../../src/world/world.ts';
 import { startTestEngine } from '../support/engine.ts';
+import { stoppedAfter } from '../support/stopped.ts';
 import { TINY, temporaryFolder } from '../support/tiny.ts';
 
 // Each stage must work with the vectors of the right retriever, whatever another command has made the current index.
@@ -137,13 +138,9 @@ test('a run asked for exact search gets an index without a graph, from the vecto
 test('pretraining that is taken up again without its index makes one from the weights of its checkpoint', async () => {
   const { run } = main;
   rmSync(run.checkpoint('pretrain'), { recursive: true });
-  const stop = setInterval(() => {
-    if (existsSync(run.metrics('pretrain'))) process.emit('SIGTERM');
-  }, 1);
   const off = open('refresh.mode=off', 'pretrain.steps=12');
   rmSync(run.metrics('pretrain'));
-  assert.equal((await pretrain(off)).stopped, true);
-  clearInterval(stop);
+  await stoppedAfter(1, run.metrics('pretrain'), () => pretrain(off));
   rmSync(run.index, { recursive: true });
   const { step } = latestState(run.checkpoint('pretrain'))!;
   assert.equal((await pretrain(off)).stopped, false);

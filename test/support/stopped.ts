@@ -2,17 +2,27 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import type { LoopResult } from '../../src/train/loop.ts';
 
+/** What `run` gives when this process is sent SIGTERM once the file `metrics` holds so many lines; 0: once there is one. */
+export async function stopAfter<T>(lines: number, metrics: string, run: () => Promise<T>): Promise<T> {
+  const logged = () => (existsSync(metrics) ? readFileSync(metrics, 'utf8').split('\n').length - 1 : -1);
+  const watch = setInterval(() => {
+    if (logged() < lines) return;
+    clearInterval(watch); // a second signal would end the process
+    process.emit('SIGTERM');
+  }, 1);
+  try {
+    return await run();
+  } finally {
+    clearInterval(watch);
+  }
+}
+
 /** Runs a stage that is sent SIGTERM once its `metrics` hold so many lines, and that must have stopped by it. */
 export async function stoppedAfter(
   lines: number,
   metrics: string,
   run: () => Promise<LoopResult>,
 ): Promise<void> {
-  const logged = () => (existsSync(metrics) ? readFileSync(metrics, 'utf8').split('\n').length - 1 : 0);
-  const stop = setInterval(() => {
-    if (logged() >= lines) process.emit('SIGTERM');
-  }, 1);
-  const cut = await run();
-  clearInterval(stop);
-  assert.equal(cut.stopped, true);
+  const { stopped } = await stopAfter(lines, metrics, run);
+  assert.equal(stopped, true);
 }
