@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { fork, spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,19 +12,35 @@ const REALM = join(import.meta.dirname, '../bin/realm');
 const root = mkdtempSync(join(tmpdir(), 'realm-cli-'));
 after(() => rmSync(root, { recursive: true, force: true }));
 
+interface End {
+  code: number | null;
+  out: string;
+  err: string;
+}
+
+/** Starts `realm` as a user does. */
 function start(...args: string[]) {
   const child = spawn(process.execPath, [REALM, ...args], { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] });
   let out = '';
   let err = '';
   child.stdout.setEncoding('utf8').on('data', (piece) => (out += piece));
   child.stderr.setEncoding('utf8').on('data', (piece) => (err += piece));
-  const end = new Promise<{ code: number | null; out: string; err: string }>((resolve) =>
-    child.on('close', (code) => resolve({ code, out, err })),
-  );
+  const end = new Promise<End>((resolve) => child.on('close', (code) => resolve({ code, out, err })));
   return { child, end };
 }
 
-const realm = (...args: string[]) => start(...args).end;
+const kept = fork(join(import.meta.dirname, 'support', 'cli-process.ts'), [], {
+  cwd: root,
+  execArgv: ['--import', import.meta.resolve('tsx')],
+});
+after(() => kept.disconnect());
+
+/** Runs `realm` to its end, in a process that is kept for the next: most of what a command takes is loading its code. */
+async function realm(...args: string[]): Promise<End> {
+  kept.send(args);
+  const [end] = await once(kept, 'message');
+  return end;
+}
 
 const documents = join(root, 'documents.jsonl');
 writeFileSync(
@@ -45,7 +62,7 @@ const TINY = [
 ].flatMap((setting) => ['--set', setting]);
 
 test('--help lists every command on stdout and exits 0', async () => {
-  const { code, out, err } = await realm('--help');
+  const { code, out, err } = await start('--help').end;
   assert.deepEqual([code, err], [0, '']);
   for (const command of [
     'prepare',
@@ -90,7 +107,12 @@ for (const [what, args, message] of [
     ['eval', 'recall', '--stage', 'qa'],
     /^error: .*Allowed choices are ict, pretrain/,
   ],
-  ['an engine that is none', ['ict-warmup', '--engine', 'gpu'], /^error: .*Allowed choices are auto/],
+  ['an engine that is none', ['ict-warmup', '--engine', 'torch'], /^error: .*Allowed choices are auto/],
+  [
+    'a GPU for an engine',
+    ['ict-warmup', '--engine', 'gpu'],
+    /tensorflow, installed with: realm engine install/,
+  ],
   [
     'a file of predictions beside what a model retrieves',
     ['eval', 'exact-match', '--predictions', 'p.jsonl', '--to', 'x.json'],
@@ -153,7 +175,8 @@ for (const [what, args, message] of [
 test('doctor --json prints one JSON document on stdout; with settings it holds what a run will need', async () => {
   // So few steps that no machine, however busy, is slow enough for a warning.
   const few = ['ict.steps=10', 'pretrain.steps=10', 'qa.steps=10'].flatMap((set) => ['--set', set]);
-  const { code, out, err } = await realm('doctor', '--json', ...TINY, ...few, '--set', 'index.scalar=f32');
+  const { code, out, err } = await start('doctor', '--json', ...TINY, ...few, '--set', 'index.scalar=f32')
+    .end;
   // A software driver's limits are cut by WebGPU, which says so.
   assert.deepEqual([code, err.replaceAll(/^Warning: max\w+ artificially .*\n/gm, '')], [0, '']);
   assert.match(out, /^\{.*\}\n$/);
@@ -169,7 +192,7 @@ test('doctor --json prints one JSON document on stdout; with settings it holds w
 
 test('prepare --json prints one JSON document on stdout; --seed and --set are kept with the run', async () => {
   const run = join(root, 'run');
-  const { code, out, err } = await realm('prepare', '--run', run, '--json', '--seed', '7', ...TINY);
+  const { code, out, err } = await start('prepare', '--run', run, '--json', '--seed', '7', ...TINY).end;
   assert.equal(code, 0, err);
   assert.match(out, /^\{.*\}\n$/);
   const { documents, blocks, sentences } = JSON.parse(out);
