@@ -163,13 +163,15 @@ test('documents of another format are counted too, and the blocks that their pac
   const path = join(folder, 'passages.tsv');
   const passage = (i: number) => `${i}\t"${'The river Osk runs to Vell. '.repeat(25)}"\tOsk\n`;
   writeFileSync(path, `id\ttext\ttitle\n${Array.from({ length: 30 }, (_, i) => passage(i)).join('')}`);
-  const counts = async (packing: string) => {
-    const config = tinyConfig(`data.documents=${path}`, `text.packing=${packing}`);
+  const counts = async (packing: string, ...more: string[]) => {
+    const config = tinyConfig(`data.documents=${path}`, `text.packing=${packing}`, ...more);
     return (await censusOfFiles(config, undefined)).counts;
   };
   assert.equal((await counts('as-is')).documents, 30);
   assert.equal((await counts('as-is')).blocks, 30);
-  assert.equal((await counts('dpr')).blocks, 60);
+  assert.equal((await counts('dpr', 'text.blockTokens=300', 'model.positions=400')).blocks, 60);
+  // Two passages of a hundred words, each of which continues in further blocks where one does not hold it.
+  assert.ok((await counts('dpr')).blocks > 100);
   assert.ok((await counts('sentences')).blocks > 60);
 });
 

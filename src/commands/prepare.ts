@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config.ts';
-import type { PrepareCounts } from '../corpus/counts.ts';
+import { type PrepareCounts, summaryOf } from '../corpus/counts.ts';
 import { isArticle, readDocuments } from '../corpus/documents.ts';
 import { readNerFolder } from '../corpus/ner-folder.ts';
 import { prepare } from '../corpus/prepare.ts';
@@ -69,6 +69,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
       say(`prepare: ${documents} documents, ${blocks} blocks, ${sentences} sentences`);
     },
   });
+  for (const line of summaryOf(counts, text.blockTokens)) say(line);
   return counts;
 }
 

@@ -8,16 +8,11 @@ export interface Packed {
 }
 
 /**
- * Packs sentences into blocks in order: the next sentence joins while special tokens, title, block and sentence fit
- * in `blockTokens` (ORQA's wiki_preprocessor). A sentence too long for any block becomes one alone, to be cut by
- * the caller. Sentences without tokens join the block they meet.
+ * Packs sentences into blocks in order: the next sentence joins while it fits in the `room` that a block has for them
+ * (ORQA's wiki_preprocessor). A sentence too long for any block becomes one alone: the caller cuts it before. Sentences
+ * without tokens join the block they meet.
  */
-export function packBlocks(
-  sentenceTokens: ArrayLike<number>,
-  titleTokens: number,
-  blockTokens: number,
-): Packed[] {
-  const room = bodyRoom(titleTokens, blockTokens);
+export function packBlocks(sentenceTokens: ArrayLike<number>, room: number): Packed[] {
   const blocks: Packed[] = [];
   let first = 0;
   let tokens = 0;

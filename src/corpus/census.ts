@@ -7,7 +7,8 @@ import { readJson } from '../files.ts';
 import type { Counts, Length } from '../preflight.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { generateWorld } from '../world/world.ts';
-import { packBlocks, titleRoom } from './blocks.ts';
+import { bodyRoom, packBlocks, titleRoom } from './blocks.ts';
+import type { Packing } from './cut.ts';
 import { formatOf, readDocuments } from './documents.ts';
 import { areRecords, readSentences } from './given-sentences.ts';
 import { explainRead, parseJsonLines, UNPACKED_LIMIT } from './jsonl.ts';
@@ -137,18 +138,16 @@ export async function censusOfFiles(config: Config, vocabulary: WordPiece | unde
     const titlePieces = Math.min(pieces(name), titleRoom(text.blockTokens));
     title.add(titlePieces);
     documentBytes.add(Buffer.byteLength(name) + Buffer.byteLength(string(all[i].id ?? i)));
-    const room = text.blockTokens - 3 - titlePieces;
+    const room = bodyRoom(titlePieces, text.blockTokens);
     for (const passage of text.packing === 'dpr' ? hundredWords(words) : [words]) {
       const texts = splitSentences(passage).map(({ start, end }) => passage.slice(start, end));
       const lengths = texts.map(pieces);
       for (const n of lengths) own.add(n);
-      const blocks =
-        text.packing === 'sentences'
-          ? packBlocks(lengths, titlePieces, text.blockTokens)
-          : [{ first: 0, end: lengths.length }].filter(({ end }) => end > 0);
-      for (const { first, end } of blocks) {
-        body.add(Math.min(room, sum(lengths.slice(first, end))));
-        blockBytes.add(Buffer.byteLength(texts.slice(first, end).join(' ')));
+      const bodies = bodyLengths(lengths, room, text.packing);
+      const bytes = sum(texts.map((sentence) => Buffer.byteLength(sentence)));
+      for (const tokens of bodies) {
+        body.add(tokens);
+        blockBytes.add(bytes / bodies.length);
       }
     }
   }
@@ -186,6 +185,16 @@ export async function censusOfFiles(config: Config, vocabulary: WordPiece | unde
       ? "counted in the demo's generated world, since data.documents names no file"
       : `${how} in ${data.documents}`,
   };
+}
+
+/** Tokens of each block that sentences of these lengths make. */
+function bodyLengths(lengths: readonly number[], room: number, packing: Packing): number[] {
+  if (packing === 'as-is') return lengths.length > 0 ? [Math.min(room, sum(lengths))] : [];
+  // A sentence too long for a block continues in the next one.
+  const fitting = lengths.flatMap((n) =>
+    n <= room ? [n] : Array.from({ length: Math.ceil(n / room) }, (_, i) => Math.min(room, n - i * room)),
+  );
+  return packBlocks(fitting, room).map(({ first, end }) => sum(fitting.slice(first, end)));
 }
 
 /** Blocks whose lengths are looked at in a prepared corpus, and sentences, at even distances. */

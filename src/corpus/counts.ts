@@ -12,8 +12,21 @@ export interface PrepareCounts extends CorpusCounts {
   duplicateBlocks: number;
   /** Documents with the id of an earlier one: they are kept, and an answer from any of them names the same id. */
   duplicateIds: number;
-  /** Sentences that were cut off, or left out, where a block was full. */
+  /** Bytes of UTF-8 of all texts that were read, those of documents that were left out included. */
+  readBytes: number;
+  /** Of them, those of `skippedPages`. */
+  skippedBytes: number;
+  /** Sentences longer than a block, which continue in the next one. */
+  splitSentences: number;
+  /** Sentences that lost tokens, or were left out, where a document that must make one block was too long (`as-is`). */
   cutSentences: number;
+  /** What these lost. */
+  cutTokens: number;
+  cutBytes: number;
+  /** Titles that lost tokens: a title takes half a block at most. */
+  cutTitles: number;
+  /** Sentences for X longer than a query, of which only the beginning is used; blocks keep them whole. */
+  cutQueries: number;
   /** Sentences left out of X because they hold no salient span. */
   withoutSpan: number;
   /** Sentences left out of X because their spans lie beyond the tokens of a query. */
@@ -32,7 +45,14 @@ export function noCounts(): PrepareCounts {
     nearEmptyBlocks: 0,
     duplicateBlocks: 0,
     duplicateIds: 0,
+    readBytes: 0,
+    skippedBytes: 0,
+    splitSentences: 0,
     cutSentences: 0,
+    cutTokens: 0,
+    cutBytes: 0,
+    cutTitles: 0,
+    cutQueries: 0,
     withoutSpan: 0,
     spanTooFar: 0,
   };
@@ -41,3 +61,53 @@ export function noCounts(): PrepareCounts {
 export function addCounts(sum: PrepareCounts, more: PrepareCounts): void {
   for (const name of Object.keys(sum) as (keyof PrepareCounts)[]) sum[name] += more[name];
 }
+
+/** Share of the text below which `prepare` warns that the corpus has lost some. */
+const ENOUGH = 0.99;
+
+/**
+ * What `prepare` has read, kept and left out, and why, in lines for a reader. The last one warns where text was cut off.
+ * @param blockTokens the setting that cuts text off
+ */
+export function summaryOf(counts: PrepareCounts, blockTokens: number): string[] {
+  const { documents, emptyDocuments, skippedPages, readBytes, skippedBytes, cutBytes, cutTokens } = counts;
+  const read = documents + emptyDocuments + skippedPages;
+  const wanted = readBytes - skippedBytes;
+  const share = wanted === 0 ? 1 : 1 - cutBytes / wanted;
+  const left = [
+    [emptyDocuments, 'without text'],
+    [skippedPages, 'that are lists or disambiguation pages (data.articlesOnly)'],
+  ] as const;
+  const notes = [
+    ...left.map(([n, why]) => [n, `left out ${number(n, 'document')} ${why}`] as const),
+    [counts.duplicateIds, `${number(counts.duplicateIds, 'document')} with the id of an earlier one`],
+    [counts.duplicateBlocks, `${number(counts.duplicateBlocks, 'block')} with the text of an earlier one`],
+    [counts.cutTitles, `shortened ${number(counts.cutTitles, 'title')} to half a block`],
+    [
+      counts.splitSentences,
+      `${number(counts.splitSentences, 'sentence')} longer than a block, continued in the next one`,
+    ],
+    [
+      counts.cutQueries,
+      `${number(counts.cutQueries, 'sentence')} longer than text.sentenceTokens, masked in their first part only`,
+    ],
+  ] as const;
+  const lines = [
+    `prepare: read ${number(read, 'document')} (${number(readBytes, 'byte')} of text), kept ${number(documents, 'document')} as ${number(counts.blocks, 'block')} of ${number(counts.tokens, 'token')}`,
+    ...notes.filter(([n]) => n > 0).map(([, note]) => `prepare: ${note}`),
+  ];
+  if (cutBytes === 0) return lines;
+  const lost = `${number(cutBytes, 'byte')} (${number(cutTokens, 'token')}) of documents longer than a block were cut off; ${percent(share)} of the text is kept`;
+  return [
+    ...lines,
+    share < ENOUGH
+      ? `prepare: warning: ${lost}. Raise text.blockTokens (${blockTokens}), or set text.packing to sentences, which loses nothing`
+      : `prepare: ${lost}`,
+  ];
+}
+
+function number(n: number, what: string): string {
+  return `${n.toLocaleString('en-US')} ${what}${n === 1 ? '' : 's'}`;
+}
+
+const percent = (share: number) => `${(Math.floor(share * 1000) / 10).toFixed(1)} %`;

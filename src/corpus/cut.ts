@@ -10,7 +10,8 @@ import type { CorpusWriter } from './store-writer.ts';
 
 /**
  * `sentences`: whole sentences, as many as a block holds (ORQA); `dpr`: 100 words each (DPR); `as-is`: every document is
- * a passage and makes one block.
+ * a passage and makes one block, so that blocks and published vectors of them keep their numbers. With the first two no
+ * word is lost: what is too long for a block continues in the next one. With `as-is` it is cut off and counted.
  */
 export type Packing = 'sentences' | 'dpr' | 'as-is';
 
@@ -139,6 +140,8 @@ function newTape(): Tape {
 /** One sentence of a document, tokenised once for its block and for X. */
 interface Sentence extends Encoding {
   text: string;
+  /** A piece of a sentence that no block could hold. */
+  long?: boolean;
 }
 
 /** A document with its blocks and, where they are X, its sentences. */
@@ -152,25 +155,29 @@ function cutDocument(
   counts: PrepareCounts,
 ): void {
   const { blockTokens, queryTokens } = settings;
+  const bytes = Buffer.byteLength(document.text);
+  counts.readBytes += bytes;
   if (settings.articlesOnly && !isArticle(document.title)) {
     counts.skippedPages++;
+    counts.skippedBytes += bytes;
     tape.push(0);
     return;
   }
-  const titleIds = vocab.encode(document.title).ids.slice(0, titleRoom(blockTokens));
-  const blocks = blocksOf(document.text, titleIds.length, vocab, settings);
+  const allTitleIds = vocab.encode(document.title).ids;
+  const titleIds = allTitleIds.slice(0, titleRoom(blockTokens));
+  const room = bodyRoom(titleIds.length, blockTokens);
+  const blocks = blocksOf(document.text, room, vocab, settings, counts);
   tape.push(blocks.length);
   if (blocks.length === 0) {
     counts.emptyDocuments++;
     return;
   }
   counts.documents++;
+  if (titleIds.length < allTitleIds.length) counts.cutTitles++;
   tape.list(titleIds);
-  const room = bodyRoom(titleIds.length, blockTokens);
-  for (const whole of blocks) {
-    const packed = fit(whole, room, vocab, counts);
-    const { ids, starts } = concatenate(packed);
-    texts.push(packed.map((sentence) => sentence.text).join(' '));
+  for (const { text, sentences } of blocks) {
+    const { ids, starts } = concatenate(sentences);
+    texts.push(text);
     tape.list(ids);
     tape.list(starts);
     counts.blocks++;
@@ -179,9 +186,9 @@ function cutDocument(
     const countAt = tape.push(0);
     if (!settings.sentences) continue;
     let kept = 0;
-    for (let s = 0; s < packed.length; s++) {
-      const length = Math.min(packed[s].ids.length, queryTokens - 2);
-      const spans = spansWithin(packed[s], find(packed[s].text), length, counts);
+    for (let s = 0; s < sentences.length; s++) {
+      const length = Math.min(sentences[s].ids.length, queryTokens - 2);
+      const spans = spansWithin(sentences[s], find(sentences[s].text), length, counts);
       if (spans.length === 0) continue;
       tape.push(starts[s]);
       tape.push(length);
@@ -192,23 +199,96 @@ function cutDocument(
   }
 }
 
-/** The sentences of each block that a document makes. */
-function blocksOf(
-  text: string,
-  titleTokens: number,
-  vocab: WordPiece,
-  { blockTokens, packing }: CutSettings,
-): Sentence[][] {
-  if (packing === 'as-is' || packing === 'dpr') {
-    const passages = packing === 'dpr' ? hundredWords(text) : [text];
-    return passages.map((passage) => sentencesOf(passage, vocab)).filter((sentences) => sentences.length > 0);
-  }
-  const sentences = sentencesOf(text, vocab);
-  const lengths = sentences.map((sentence) => sentence.ids.length);
-  return packBlocks(lengths, titleTokens, blockTokens).map(({ first, end }) => sentences.slice(first, end));
+/** The text of a block, and its sentences, whose tokens together are the block's. */
+interface Block {
+  text: string;
+  sentences: Sentence[];
 }
 
-/** The first `room` tokens of a block's sentences. */
+/** The blocks that a text makes, each of at most `room` tokens. */
+function blocksOf(
+  text: string,
+  room: number,
+  vocab: WordPiece,
+  { packing, queryTokens }: CutSettings,
+  counts: PrepareCounts,
+): Block[] {
+  const passages = packing === 'dpr' ? hundredWords(text) : [text];
+  return passages.flatMap((passage) => {
+    const sentences = sentencesOf(passage, vocab);
+    if (packing === 'as-is') {
+      const kept = fit(sentences, room, vocab, counts);
+      return kept.length > 0 ? [{ text: joined(kept), sentences: kept }] : [];
+    }
+    const fitting = sentences.flatMap((sentence) => {
+      if (sentence.ids.length <= room) return [sentence];
+      counts.splitSentences++;
+      return pieces(sentence, room, vocab, 'cut').map((piece) => ({ ...piece, long: true }));
+    });
+    const lengths = fitting.map((sentence) => sentence.ids.length);
+    return packBlocks(lengths, room).map(({ first, end }) => {
+      const packed = fitting.slice(first, end);
+      // What was no sentence for a block becomes several for X and for the inverse cloze task, which need them short.
+      const short = packed.flatMap((piece) =>
+        piece.long && queryTokens > 2 ? pieces(piece, queryTokens - 2, vocab, 'keep') : [piece],
+      );
+      return { text: joined(packed), sentences: short };
+    });
+  });
+}
+
+function joined(sentences: readonly Sentence[]): string {
+  return sentences.map((sentence) => sentence.text).join(' ');
+}
+
+/**
+ * A sentence in pieces of at most `room` tokens, cut between words. Nothing but white space lies between two pieces. A word
+ * longer than that stays whole, or is cut between characters and tokenised again, so that the tokens of a piece are those
+ * of its text.
+ */
+function pieces(sentence: Sentence, room: number, vocab: WordPiece, longWord: 'keep' | 'cut'): Sentence[] {
+  const { text, ids, starts, ends } = sentence;
+  const n = ids.length;
+  const found: Sentence[] = [];
+  const continues = (token: number) => token < n && vocab.vocabulary[ids[token]].startsWith('##');
+  /** Whether no character lies on both sides of the token's beginning: some make several tokens. */
+  const apart = (token: number) => token === n || ends[token - 1] <= starts[token];
+  for (let first = 0; first < n; ) {
+    let end = Math.min(n, first + room);
+    while (end > first && (continues(end) || !apart(end))) end--;
+    const tooLong = end === first;
+    const torn = tooLong && longWord === 'cut';
+    if (tooLong && !torn) {
+      end = first + room;
+      while (continues(end) || !apart(end)) end++;
+    }
+    if (torn) {
+      end = first + room;
+      while (end > first + 1 && !apart(end)) end--;
+    }
+    const to = end === n ? text.length : Math.max(starts[end], ends[end - 1]);
+    found.push(part(sentence, first, end, to));
+    first = end;
+    if (!torn) continue;
+    while (continues(first)) first++;
+    const rest = text.slice(to, first === n ? text.length : starts[first]).trimEnd();
+    found.push(...pieces({ text: rest, ...vocab.encode(rest) }, room, vocab, longWord));
+  }
+  return found;
+}
+
+/** Tokens [first, end) of a sentence, whose text ends before character `to`. */
+function part({ text, ids, starts, ends }: Sentence, first: number, end: number, to: number): Sentence {
+  const from = first === 0 ? 0 : starts[first];
+  return {
+    text: text.slice(from, to).trimEnd(),
+    ids: ids.subarray(first, end),
+    starts: starts.slice(first, end).map((at) => at - from),
+    ends: ends.slice(first, end).map((at) => at - from),
+  };
+}
+
+/** The first `room` tokens of a passage that must make one block; what is cut off is counted. */
 function fit(
   sentences: readonly Sentence[],
   room: number,
@@ -217,14 +297,23 @@ function fit(
 ): Sentence[] {
   const kept: Sentence[] = [];
   let left = room;
-  for (const sentence of sentences) {
-    if (sentence.ids.length > left) {
-      counts.cutSentences += sentences.length - kept.length;
-      if (left > 0) kept.push(cut(sentence, left, vocab));
-      break;
+  for (let s = 0; s < sentences.length; s++) {
+    const sentence = sentences[s];
+    if (sentence.ids.length <= left) {
+      kept.push(sentence);
+      left -= sentence.ids.length;
+      continue;
     }
-    kept.push(sentence);
-    left -= sentence.ids.length;
+    const cut = left > 0 ? pieces(sentence, left, vocab, 'cut')[0] : undefined;
+    if (cut) kept.push(cut);
+    counts.cutSentences += sentences.length - s;
+    for (const lost of sentences.slice(s)) {
+      counts.cutTokens += lost.ids.length;
+      counts.cutBytes += Buffer.byteLength(lost.text);
+    }
+    counts.cutTokens -= cut?.ids.length ?? 0;
+    counts.cutBytes -= Buffer.byteLength(cut?.text ?? '');
+    break;
   }
   return kept;
 }
@@ -238,19 +327,6 @@ function sentencesOf(text: string, vocab: WordPiece): Sentence[] {
     if (encoding.ids.length > 0) sentences.push({ text: sentence, ...encoding });
   }
   return sentences;
-}
-
-/** The first `room` tokens of a sentence, or a few less, so that no word is torn. */
-function cut(sentence: Sentence, room: number, vocab: WordPiece): Sentence {
-  let kept = room;
-  while (kept > 0 && vocab.vocabulary[sentence.ids[kept]].startsWith('##')) kept--;
-  if (kept === 0) kept = room;
-  return {
-    text: sentence.text.slice(0, sentence.ends[kept - 1]),
-    ids: sentence.ids.subarray(0, kept),
-    starts: sentence.starts.subarray(0, kept),
-    ends: sentence.ends.subarray(0, kept),
-  };
 }
 
 function concatenate(sentences: readonly Sentence[]): { ids: Int32Array; starts: number[] } {
@@ -289,6 +365,7 @@ function cutGiven(
 function spansWithin(encoding: Encoding, spans: Range[], length: number, counts: PrepareCounts): number[] {
   const all = tokenSpans(encoding, spans);
   const pairs: number[] = [];
+  if (encoding.ids.length > length) counts.cutQueries++;
   for (let i = 0; i < all.length; i += 2) if (all[i + 1] <= length) pairs.push(all[i], all[i + 1]);
   if (pairs.length > 0) {
     counts.sentences++;

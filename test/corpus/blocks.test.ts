@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { BLOCK_SPECIALS, packBlocks, titleRoom } from '../../src/corpus/blocks.ts';
+import { BLOCK_SPECIALS, bodyRoom, packBlocks, titleRoom } from '../../src/corpus/blocks.ts';
 import { random } from '../../src/random.ts';
 
 const groups = (lengths: number[], title: number, blockTokens: number) =>
-  packBlocks(lengths, title, blockTokens).map(({ first, end }) => lengths.slice(first, end));
+  packBlocks(lengths, bodyRoom(title, blockTokens)).map(({ first, end }) => lengths.slice(first, end));
 
 test('the next sentence joins while special tokens, title and body fit', () => {
   // 3 special tokens, 2 of the title: 5 are left of 10.

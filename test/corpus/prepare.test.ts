@@ -22,6 +22,7 @@ import { type PrepareOptions, prepare } from '../../src/corpus/prepare.ts';
 import { type Corpus, openCorpus } from '../../src/corpus/store.ts';
 import { writeCorpus } from '../../src/corpus/store-writer.ts';
 import { UserError } from '../../src/errors.ts';
+import { random } from '../../src/random.ts';
 import { trainVocabulary } from '../../src/tokenizer/train-vocabulary.ts';
 import { loadWordPiece, SPECIAL_TOKENS, wordPiece } from '../../src/tokenizer/wordpiece.ts';
 
@@ -101,7 +102,14 @@ test('documents become blocks with titles, texts, tokens and sentence starts', a
     nearEmptyBlocks: 0,
     duplicateBlocks: 1,
     duplicateIds: 0,
+    readBytes: documents.reduce((sum, { text }) => sum + Buffer.byteLength(text), 0),
+    skippedBytes: 0,
+    splitSentences: 0,
     cutSentences: 0,
+    cutTokens: 0,
+    cutBytes: 0,
+    cutTitles: 0,
+    cutQueries: 0,
     withoutSpan: 1,
     spanTooFar: 0,
   });
@@ -126,39 +134,106 @@ test('X holds the sentences with spans, each with its block', async () => {
   corpus.close();
 });
 
-test('a sentence longer than a block or a query is cut, with the spans that lie beyond', async () => {
+test('a sentence longer than a block continues in the next one, and nothing of it is lost', async () => {
   const long = join(folder, 'long.jsonl');
-  const text = `We know that ${'the river runs and '.repeat(10)}ends in Vell.`;
-  writeFileSync(
-    long,
-    `${JSON.stringify({ title: 'Osk', text })}\n${JSON.stringify({ title: 'Osk', text: `Osk and ${text}` })}\n`,
-  );
+  const text = `Osk and we know that ${'the river runs and '.repeat(10)}ends in Vell.`;
+  writeFileSync(long, `${JSON.stringify({ title: 'Osk', text: `${text} Drost too.` })}\n`);
   const { dir, counts } = await prepared({ documents: long });
   const corpus = openCorpus(dir);
-  assert.equal(counts.cutSentences, 2);
-  assert.equal(counts.spanTooFar, 0, 'the cut-off text is searched no more');
-  for (const block of [0, 1]) {
-    const whole = vocab.encode(block === 0 ? text : `Osk and ${text}`).ids;
-    const kept = corpus.bodyLength(block);
-    assert.ok(kept <= 24 - 3 - corpus.titleIds(block).length && kept > 15);
-    assert.deepEqual(corpus.bodyIds(block), whole.subarray(0, kept));
-    assert.ok(!vocab.vocabulary[whole[kept]].startsWith('##'), 'no word is torn');
-    assert.deepEqual(corpus.bodyIds(block), vocab.encode(corpus.text(block)).ids);
+  assert.deepEqual([counts.splitSentences, counts.cutSentences, counts.cutBytes], [1, 0, 0]);
+  const room = 24 - 3 - corpus.titleIds(0).length;
+  const bodies = Array.from({ length: corpus.blocks }, (_, b) => [...corpus.bodyIds(b)]);
+  assert.deepEqual(bodies.flat(), [...vocab.encode(`${text} Drost too.`).ids]);
+  assert.ok(corpus.blocks > 2);
+  for (const [b, body] of bodies.entries()) {
+    assert.ok(body.length <= room && (b === corpus.blocks - 1 || body.length > room - 4));
+    assert.ok(!vocab.vocabulary[body[0]].startsWith('##'), 'no word is torn');
+    assert.deepEqual(body, [...vocab.encode(corpus.text(b)).ids]);
+    // What was no sentence is short enough to be one of X, and for the inverse cloze task.
+    const starts = [...corpus.sentenceStarts(b), body.length];
+    for (let s = 1; s < starts.length; s++) assert.ok(starts[s] - starts[s - 1] <= 18);
   }
-  assert.equal(counts.sentences, 1);
+  const names = Array.from({ length: corpus.sentences.count }, (_, i) => spansOf(corpus, i)).flat();
+  assert.deepEqual(names, ['osk', 'vell', 'drost']);
+  corpus.close();
+});
+
+test('a sentence longer than a query is used for X as far as the query reaches', async () => {
+  const long = join(folder, 'long.jsonl');
+  const text = `We know that ${'the river runs and '.repeat(10)}ends in Vell.`;
+  const line = (text: string) => `${JSON.stringify({ title: 'Osk', text })}\n`;
+  writeFileSync(long, line(text) + line(`Osk and ${text}`));
+  const { counts, dir } = await prepared({ documents: long, blockTokens: 100 });
+  assert.deepEqual([counts.sentences, counts.spanTooFar, counts.cutQueries], [1, 1, 2]);
+  assert.deepEqual([counts.splitSentences, counts.cutSentences], [0, 0]);
+  const corpus = openCorpus(dir);
   assert.equal(corpus.sentences.ids(0).length, 18);
   assert.deepEqual(spansOf(corpus, 0), ['osk']);
   corpus.close();
-  const wide = await prepared({ documents: long, blockTokens: 100 });
-  assert.deepEqual([wide.counts.sentences, wide.counts.spanTooFar, wide.counts.cutSentences], [1, 1, 0]);
+});
+
+test('the blocks of any document hold all its words, in blocks of any size, by sentences and by 100 words', async () => {
+  const rng = random(11);
+  const letters = [...'abcdefghijklmnopqrstuvwxyzäéñ'];
+  const word = () => {
+    const kind = rng.int(12);
+    if (kind === 0) return String.fromCodePoint(0x4e00 + rng.int(200), 0x4e00 + rng.int(200));
+    if (kind === 1) return String(rng.int(100_000));
+    if (kind === 2)
+      return ['Café', 'U.S.', '25,000', '한국', '[MASK]', 'e\u0301', '\u200b', '😀'][rng.int(8)];
+    const length = kind === 3 ? 20 + rng.int(90) : 1 + rng.int(9);
+    return Array.from({ length }, () => letters[rng.int(letters.length)]).join('');
+  };
+  const ends = [' ', ' ', ' ', ' ', ' ', ' ', '. The ', ', ', '\n', '\u3000'];
+  const many = join(folder, 'any.jsonl');
+  for (const packing of ['sentences', 'dpr'] as const) {
+    for (const blockTokens of [16, 24, 61, 130, 512]) {
+      const texts = Array.from({ length: 12 }, () =>
+        Array.from({ length: rng.int(150) }, () => word() + ends[rng.int(ends.length)]).join(''),
+      );
+      const lines = texts.map((text, id) => JSON.stringify({ id, title: word(), text }));
+      writeFileSync(many, `${lines.join('\n')}\n{"id": "last", "text": "Osk saw Vell in 1812."}\n`);
+      const { dir } = await prepared({ documents: many, packing, blockTokens, queryTokens: 20 });
+      const corpus = openCorpus(dir);
+      const blocks = new Map<string, string[]>();
+      for (let b = 0; b < corpus.blocks; b++) {
+        const id = corpus.documentId(b);
+        blocks.set(id, [...(blocks.get(id) ?? []), corpus.text(b)]);
+        assert.deepEqual(corpus.bodyIds(b), vocab.encode(corpus.text(b)).ids);
+        assert.ok(3 + corpus.titleIds(b).length + corpus.bodyLength(b) <= blockTokens);
+      }
+      for (const [id, text] of texts.entries()) {
+        const all = (text: string) => text.normalize('NFC').replace(/[\s\u200b]+/g, '');
+        const kept = all((blocks.get(String(id)) ?? []).join(''));
+        // The last hundred words are filled up from the beginning of the document.
+        if (packing === 'dpr') assert.ok(kept.startsWith(all(text)), text);
+        else assert.equal(kept, all(text));
+      }
+      corpus.close();
+    }
+  }
+});
+
+test('hundreds of thousands of words without a full stop are kept, in time that grows with them', async () => {
+  const many = join(folder, 'endless.jsonl');
+  const text = 'the river osk runs and '.repeat(80_000);
+  writeFileSync(many, `${JSON.stringify({ title: 'Osk', text })}\n{"text": "Osk saw Vell in 1812."}\n`);
+  const { dir, counts } = await prepared({ documents: many, blockTokens: 288 });
+  const corpus = openCorpus(dir);
+  let words = 0;
+  for (let b = 0; b < corpus.blocks - 1; b++) words += corpus.text(b).split(' ').length;
+  assert.equal(words, 400_000);
+  assert.equal(counts.cutBytes, 0);
+  corpus.close();
 });
 
 test('a title longer than a block leaves room for text', async () => {
   const titled = join(folder, 'titled.jsonl');
   writeFileSync(titled, JSON.stringify({ title: 'river '.repeat(50), text: 'Osk lies on the river.' }));
-  const { dir } = await prepared({ documents: titled });
+  const { dir, counts } = await prepared({ documents: titled });
   const corpus = openCorpus(dir);
   assert.equal(corpus.titleIds(0).length, 10);
+  assert.equal(counts.cutTitles, 1);
   assert.equal(corpus.text(0), 'Osk lies on the river.');
   corpus.close();
 });
@@ -403,6 +478,10 @@ test('packing as-is: every document makes one block, cut where it is full', asyn
   assert.equal(corpus.blocks, 3);
   assert.equal(counts.emptyDocuments, 1);
   assert.equal(counts.cutSentences, 2); // of the first: one within, one behind
+  const lost = vocab.encode(documents[0].text).ids.length - corpus.bodyLength(0);
+  assert.deepEqual([counts.cutTokens, counts.splitSentences], [lost, 0]);
+  const without = documents[0].text.length - corpus.text(0).length; // with the white space between sentences
+  assert.ok(counts.cutBytes <= without && counts.cutBytes >= without - 3, `${counts.cutBytes}`);
   const room = 24 - 3 - corpus.titleIds(0).length;
   const whole = vocab.encode(documents[0].text).ids;
   assert.ok(corpus.bodyLength(0) <= room && corpus.bodyLength(0) > room - 3);
