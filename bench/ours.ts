@@ -138,7 +138,14 @@ function qaFeed(model: Model, { qa }: Batches, input: (b: Sequences) => EncoderI
     vectors: tf.randomNormal([B, RETRIEVED, model.embedder.projection]),
     present: tf.ones([B, RETRIEVED]),
     positives: positives.toTensor() as tf.Tensor2D,
-    reading: { input: joint, blocks: blockPlaces(joint, offsets, lengths), B, R: READ, T },
+    reading: {
+      input: joint,
+      blocks: blockPlaces(joint, offsets, lengths),
+      torn: tf.zeros([B * READ, W, T]),
+      B,
+      R: READ,
+      T,
+    },
     spans: spans.toTensor() as tf.Tensor2D,
   };
 }

@@ -250,7 +250,7 @@ function pieces(sentence: Sentence, room: number, vocab: WordPiece, longWord: 'k
   const { text, ids, starts, ends } = sentence;
   const n = ids.length;
   const found: Sentence[] = [];
-  const continues = (token: number) => token < n && vocab.vocabulary[ids[token]].startsWith('##');
+  const continues = (token: number) => token < n && vocab.continues[ids[token]] === 1;
   /** Whether no character lies on both sides of the token's beginning: some make several tokens. */
   const apart = (token: number) => token === n || ends[token - 1] <= starts[token];
   for (let first = 0; first < n; ) {

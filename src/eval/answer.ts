@@ -10,6 +10,7 @@ import {
   makeReading,
   questionVectors,
   readScores,
+  wholeWordScores,
 } from '../train/qa.ts';
 
 /** Questions embedded and searched at once, and blocks read at once. */
@@ -27,11 +28,11 @@ export interface Answer {
   /** Characters (UTF-16 units) [start, end) of the answer in `corpus.text(block)`. */
   start: number;
   end: number;
-  /** Probability of this span among all spans of all blocks read. */
+  /** Probability of this span among all spans of whole words of all blocks read. */
   probability: number;
   /** p(z|x) of its block, among the blocks read. */
   prior: number;
-  /** p(y|z,x): probability of the span among the spans of its block. */
+  /** p(y|z,x): probability of the span among the spans of whole words of its block. */
   likelihood: number;
 }
 
@@ -49,7 +50,7 @@ export interface Answered {
 
 /**
  * Answers questions: retrieves `retrieve` blocks, reads the first `qa.readerBlocks` of them, and takes the best span by
- * span score plus retrieval score (orqa_model.py).
+ * span score plus retrieval score (orqa_model.py). Unlike there, an answer neither begins nor ends within a word.
  */
 export async function answerQuestions(
   model: Model,
@@ -74,7 +75,7 @@ export async function answerQuestions(
   }
   const best = tf.tidy(() => {
     const retrieval = tf.tensor2d(priors, [B, R]);
-    const scores = readScores(model, reading, retrieval).reshape([B, R, -1]);
+    const scores = wholeWordScores(reading, readScores(model, reading, retrieval)).reshape([B, R, -1]);
     return {
       prior: tf.logSoftmax(retrieval),
       joint: scores.max(2).sub(scores.reshape([B, -1]).logSumExp(1).reshape([B, 1])), // [B, R]
@@ -94,7 +95,7 @@ export async function answerQuestions(
       const row = b * R + r;
       const width = Math.floor(span[row] / reading.T) + 1;
       const first = (span[row] % reading.T) - reading.blocks.offsets[row];
-      const place = characters(corpus, block, first, first + width);
+      const place = wholeWords(corpus, block, first, first + width);
       return {
         ...place,
         block,
@@ -116,15 +117,21 @@ export async function answerQuestions(
   return results;
 }
 
-/** The text of word pieces [start, end) of a block, in its own spelling: the block is tokenised again for its offsets. */
-function characters(
+/**
+ * The text of the words that pieces [start, end) of a block lie in, in its own spelling: the block is tokenised again for
+ * its offsets.
+ */
+function wholeWords(
   corpus: Corpus,
   block: number,
   start: number,
   end: number,
 ): { text: string; start: number; end: number } {
   const text = corpus.text(block);
-  const { starts, ends } = corpus.tokenizer.encode(text);
+  const { ids, starts, ends } = corpus.tokenizer.encode(text);
   if (start < 0 || end > starts.length) return { text: '', start: 0, end: 0 };
+  const { continues } = corpus.tokenizer;
+  while (start > 0 && continues[ids[start]]) start--;
+  while (end < ids.length && continues[ids[end]]) end++;
   return { text: text.slice(starts[start], ends[end - 1]), start: starts[start], end: ends[end - 1] };
 }

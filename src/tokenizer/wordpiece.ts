@@ -15,6 +15,8 @@ export interface Encoding {
 export interface WordPiece {
   vocabulary: readonly string[];
   size: number;
+  /** For each token id, 1 where the piece continues a word (`##`). */
+  continues: Uint8Array;
   lowercase: boolean;
   /** SHA-256 of the vocabulary written one piece a line, in hexadecimal. */
   sha256: string;
@@ -129,6 +131,7 @@ export function wordPiece(vocabulary: readonly string[], lowercase: boolean): Wo
   return {
     vocabulary,
     size: vocabulary.length,
+    continues: Uint8Array.from(vocabulary, (piece) => (piece.startsWith('##') ? 1 : 0)),
     lowercase,
     sha256: createHash('sha256')
       .update(vocabulary.map((piece) => `${piece}\n`).join(''))

@@ -1,16 +1,19 @@
 import assert from 'node:assert/strict';
+import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../../src/config.ts';
+import { prepare } from '../../src/corpus/prepare.ts';
 import type { Question } from '../../src/corpus/qa.ts';
-import type { Corpus } from '../../src/corpus/store.ts';
+import { type Corpus, openCorpus } from '../../src/corpus/store.ts';
 import { answerQuestions } from '../../src/eval/answer.ts';
 import { encode, encoderInput } from '../../src/model/bert.ts';
 import { embedSequences } from '../../src/model/embedder.ts';
 import { describeModel, disposeModel, type Model } from '../../src/model/model.ts';
 import { makeIndex } from '../../src/retrieval/make-index.ts';
 import { currentIndex, openIndex, type SearchIndex } from '../../src/retrieval/search.ts';
+import { SPECIAL_TOKENS, wordPiece } from '../../src/tokenizer/wordpiece.ts';
 import { answerFinder } from '../../src/train/answer-finder.ts';
 import { type EncodedQuestion, encodeQuestions, qaShapes, qaStep } from '../../src/train/qa.ts';
 import { goldBlocks, hardNegatives } from '../../src/train/qa-candidates.ts';
@@ -198,7 +201,7 @@ for (const readerTokens of [104, 52]) {
         found.read++;
         found.reader += logSumExp(spans.map((s) => s.score)) - logSumExp(correct.map((s) => s.score));
       }
-      if (spans.reduce((a, b) => (b.score > a.score ? b : a)).correct) found.hits++;
+      if (spans.filter(isWhole).reduce((a, b) => (b.score > a.score ? b : a)).correct) found.hits++;
     }
     assert.deepEqual([found.retrieved, found.read], [3, 1]);
     const { figures, gradients } = await step(vary({ readerTokens }));
@@ -249,15 +252,26 @@ test('gold blocks are read and are right answers of the retriever, hard negative
   assert.deepEqual([retrieved, read], [1, 1]);
 });
 
-test('the answers of a model are the best spans of the blocks read, with their probabilities', async () => {
+/** Whether a span neither begins nor ends within a word. */
+function isWhole({ block, start, end }: Span): boolean {
+  const body = corpus.bodyIds(block);
+  const continues = (token: number) =>
+    token < body.length && corpus.tokenizer.vocabulary[body[token]].startsWith('##');
+  return !continues(start) && !continues(end);
+}
+
+test('the answers of a model are the best spans of whole words of the blocks read, with their probabilities', async () => {
   const answered = await answerQuestions(model, corpus, index, questions, config, 5);
+  let torn = 0;
   questions.forEach((question, i) => {
     const ranked = ranking(question);
     assert.deepEqual(
       answered[i].retrieved,
       ranked.slice(0, 5).map((r) => r.block),
     );
-    const spans = reading(question, config.qa.readerTokens);
+    const every = reading(question, config.qa.readerTokens);
+    const spans = every.filter(isWhole);
+    torn += every.length - spans.length;
     const all = logSumExp(spans.map((s) => s.score));
     const prior = logSumExp(ranked.slice(0, 3).map((r) => r.score));
     const best = ranked
@@ -278,10 +292,52 @@ test('the answers of a model are the best spans of the blocks read, with their p
       // The text in its own spelling, tokenised again, is the span.
       const pieces = corpus.bodyIds(span.block).subarray(span.start, span.end);
       assert.equal(answer.text, corpus.text(span.block).slice(answer.start, answer.end));
-      const decoded = corpus.tokenizer.decode(pieces).replace(/^##/, '');
+      const decoded = corpus.tokenizer.decode(pieces);
       assert.equal(answer.text.toLowerCase().replaceAll(/\W/g, ''), decoded.replaceAll(/\W/g, ''));
     });
   });
+  assert.ok(torn > 1000);
+});
+
+test('where the reader is cut off within a word, the answer does not end there', async () => {
+  // The reader's room ends after every token of the block in turn, of which most are within a word.
+  for (let readerTokens = 52; readerTokens < 72; readerTokens++) {
+    const short = vary({ readerTokens, readerBlocks: 5 });
+    const answered = await answerQuestions(model, corpus, index, questions, short, 5);
+    for (const { block, start, end, text } of answered.flatMap(({ answers }) => answers)) {
+      const around = corpus.text(block);
+      assert.ok(text.length > 0 && text === around.slice(start, end));
+      assert.doesNotMatch(around.slice(Math.max(0, start - 1), start + 1), /^[\p{L}\p{N}]{2}$/u);
+      assert.doesNotMatch(around.slice(end - 1, end + 1), /^[\p{L}\p{N}]{2}$/u);
+    }
+  }
+});
+
+test('words longer than any answer of the reader are whole answers', async () => {
+  const letters = [...'abcdefghijklmnopqrstuvwxyz'].flatMap((letter) => [letter, `##${letter}`]);
+  const vocab = wordPiece([...SPECIAL_TOKENS, ...letters], true);
+  const documents = join(folder, 'letters.jsonl');
+  writeFileSync(documents, '{"text": "Talvorabenik saw Quenfelldrostan 2 Vellmarunosko"}\n');
+  const dir = join(folder, 'letters');
+  await prepare({ documents, vocab, blockTokens: 64, queryTokens: 40, dir });
+  const own = openCorpus(dir);
+  const narrow = tinyConfig('model.maxSpanWidth=2', 'qa.readerBlocks=1');
+  const model = tinyModel(narrow, vocab.size);
+  const one = {
+    search: () => ({ blocks: Int32Array.of(0), scores: Float32Array.of(1), counts: Int32Array.of(1) }),
+  };
+  const asked = encodeQuestions(own, [{ question: 'who', answers: [] }]);
+  const [{ answers }] = await answerQuestions(model, own, one, asked, narrow, 1);
+  // Two letters at most fit; "2" is unknown to the vocabulary and a word of one piece.
+  assert.equal(answers[0].text, '2');
+  const without = '{"text": "Talvorabenik saw Quenfelldrostan"}\n';
+  writeFileSync(documents, without);
+  await prepare({ documents, vocab, blockTokens: 64, queryTokens: 40, dir });
+  const other = openCorpus(dir);
+  const [{ answers: long }] = await answerQuestions(model, other, one, asked, narrow, 1);
+  assert.ok(['Talvorabenik', 'saw', 'Quenfelldrostan'].includes(long[0].text), long[0].text);
+  for (const open of [own, other]) open.close();
+  disposeModel(model);
 });
 
 test('the gradients are the slope of the loss, and following them lowers it', async () => {
