@@ -68,9 +68,13 @@ export async function main(argv: readonly string[]): Promise<number> {
     'turn raw text into a run-ready corpus: vocabulary, blocks, sentences with salient spans',
   ).action(async (options: CommonOptions) => {
     const { lockRun, runConfig, runFolder } = await import('./run.ts');
-    const { prepareCorpus, prepareInputs } = await import('./commands/prepare.ts');
+    const { prepareCorpus, prepareInputs, textInputs } = await import('./commands/prepare.ts');
     const run = runFolder(options.run);
-    const set = options.seed === undefined ? options.set : [...options.set, `seed=${options.seed}`];
+    const { withHubModels } = await import('./commands/hub-models.ts');
+    const seeded = options.seed === undefined ? options.set : [...options.set, `seed=${options.seed}`];
+    const set = await withHubModels(run, { config: options.config, set: seeded }, (config) => {
+      textInputs(run, config);
+    });
     const config = runConfig(run, { config: options.config, set }, (config) => {
       prepareInputs(run, config);
       lockRun(run, 'prepare');
@@ -302,7 +306,10 @@ export async function main(argv: readonly string[]): Promise<number> {
     .action(async (options: CommonOptions & { stage: 'ict' | 'pretrain' | 'qa' }) => {
       const { begin } = await import('./commands/context.ts');
       const { importStage } = await import('./commands/import.ts');
-      const imported = await importStage(await begin(options, 'import'), options.stage);
+      const { withHubModels } = await import('./commands/hub-models.ts');
+      const { runFolder } = await import('./run.ts');
+      const set = await withHubModels(runFolder(options.run), options);
+      const imported = await importStage(await begin({ ...options, set }, 'import'), options.stage);
       print(options, imported, figureLines({ ...imported }));
     });
 

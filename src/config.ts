@@ -7,6 +7,7 @@ import { z } from 'zod';
 import { DOCUMENT_FORMATS } from './corpus/formats.ts';
 import { shown, UserError } from './errors.ts';
 import { makeFolder, readText, writeFileAtomic } from './files.ts';
+import { isHubName } from './model/hub-name.ts';
 import { configFile } from './presets.ts';
 import { isSchedule, SCHEDULE_FORM } from './schedule.ts';
 
@@ -79,7 +80,10 @@ const schema = section({
     /** Word pieces of a vocabulary trained here. */
     vocabularySize: count(30522),
     lowercase: z.boolean().default(true),
-    /** A folder with a NER model of Hugging Face exported to ONNX, which finds the names to mask; null: rules do. */
+    /**
+     * A folder with a NER model of Hugging Face exported to ONNX, or one on the Hub (hf:owner/name), which finds the names
+     * to mask; null: rules do.
+     */
     ner: path,
     /** How a document is cut into blocks: whole sentences (orqa), 100 words (dpr), or not at all. */
     packing: z.enum(['sentences', 'dpr', 'as-is']).default('sentences'),
@@ -113,9 +117,12 @@ const schema = section({
     /** Widest answer, word pieces. */
     maxSpanWidth: count(10),
     spanLayerNormEps: z.number().positive().default(1e-3),
-    /** A folder to start from, a BERT's or a REALM's of Hugging Face or Google, with its vocab.txt; null: random weights. */
+    /**
+     * A folder to start from, a BERT's or a REALM's of Hugging Face or Google, with its vocab.txt, or such a model on the
+     * Hub as hf:owner/name or hf:owner/name@revision; null: random weights.
+     */
     initial: path,
-    /** Another such folder for the reader; null: `initial`. */
+    /** Another such folder or model for the reader; null: `initial`. */
     initialReader: path,
   }),
   ict: section({
@@ -279,7 +286,7 @@ const PACKAGE = fileURLToPath(new URL('../', import.meta.url));
 const PACKAGED = 'realm:';
 
 /** Standard input, and a model on the Hugging Face Hub (hf:owner/name): no files of this machine. */
-const isNoFile = (path: string) => path === '-' || path.startsWith('hf:');
+const isNoFile = (path: string) => path === '-' || isHubName(path);
 
 /** The absolute path of one that is relative to `folder`; a `realm:` one is inside realm's own folder. */
 function absolutePath(path: string, folder: string): string {

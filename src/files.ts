@@ -269,14 +269,26 @@ function isAlive(pid: number): boolean {
 /** SHA-256 of a file in hexadecimal, read in pieces of 1 MiB. */
 export function sha256File(path: string): string {
   const hash = createHash('sha256');
+  readPieces(path, (piece) => hash.update(piece));
+  return hash.digest('hex');
+}
+
+/** Git's name of a file's content: SHA-1 of its length and its bytes. */
+export function gitOid(path: string): string {
+  const hash = createHash('sha1').update(`blob ${statSync(path).size}\0`);
+  readPieces(path, (piece) => hash.update(piece));
+  return hash.digest('hex');
+}
+
+/** Hands over a file's bytes in pieces of 1 MiB at most, each good until the next one. */
+export function readPieces(path: string, use: (piece: Uint8Array) => void): void {
   const fd = openSync(path, 'r');
   try {
     const piece = Buffer.allocUnsafe(1 << 20);
-    for (let n = readSync(fd, piece); n > 0; n = readSync(fd, piece)) hash.update(piece.subarray(0, n));
+    for (let n = readSync(fd, piece); n > 0; n = readSync(fd, piece)) use(piece.subarray(0, n));
   } finally {
     closeSync(fd);
   }
-  return hash.digest('hex');
 }
 
 /** Length in bytes and SHA-256 of one file, as manifests list them. */

@@ -5,6 +5,7 @@ import { type Config, loadConfig, saveConfig } from './config.ts';
 import { UserError } from './errors.ts';
 import { explainWrite, makeFolder, readText, writeFileAtomic } from './files.ts';
 import { takeLock } from './lock.ts';
+import { withCommitOf } from './model/hub-name.ts';
 
 /** Every path in a run folder. */
 export interface Run {
@@ -81,18 +82,34 @@ export function runConfig(
 ): Config {
   const started = existsSync(run.config);
   if (started && options.config !== undefined) {
-    const asked = JSON.stringify(loadConfig(options.config, options.set));
-    if (asked !== JSON.stringify(loadConfig(run.config, []))) {
+    const saved = loadConfig(run.config, []);
+    const asked = withCommits(loadConfig(options.config, options.set), saved);
+    if (JSON.stringify(asked) !== JSON.stringify(saved)) {
       throw new UserError(
         `${run.config}: this run has its own configuration already, and it differs from ${options.config}; ` +
           'leave --config out, change single settings with --set, or choose another folder with --run',
       );
     }
   }
-  const config = loadConfig(started ? run.config : options.config, options.set);
+  const given = loadConfig(started ? run.config : options.config, options.set);
+  const config = started ? withCommits(given, loadConfig(run.config, [])) : given;
   check(config);
   if (save && (!started || options.set.length > 0)) saveConfig(run.config, config);
   return config;
+}
+
+/** A model on the Hub that is asked for by its name alone is the one whose commit the run keeps. */
+function withCommits(asked: Config, saved: Config): Config {
+  const keep = (a: string | null, b: string | null) => (a === null || b === null ? a : withCommitOf(a, b));
+  return {
+    ...asked,
+    text: { ...asked.text, ner: keep(asked.text.ner, saved.text.ner) },
+    model: {
+      ...asked.model,
+      initial: keep(asked.model.initial, saved.model.initial),
+      initialReader: keep(asked.model.initialReader, saved.model.initialReader),
+    },
+  };
 }
 
 /**

@@ -1,6 +1,7 @@
 import type { Corpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
 import type { Shape } from '../model/bert.ts';
+import { modelFolder } from '../model/hub-cache.ts';
 import {
   countParameters,
   disposeModel,
@@ -115,7 +116,7 @@ async function publishedIndex(
   model: Model,
   corpus: Corpus,
 ): Promise<number> {
-  const { path, tensors, close } = openWeights(folder);
+  const { path, tensors, close } = openWeights(modelFolder(folder));
   try {
     const vectors = tensors.get('block_emb');
     if (!vectors) return 0;

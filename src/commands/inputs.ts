@@ -1,6 +1,8 @@
 import { existsSync } from 'node:fs';
 import type { Config } from '../config.ts';
 import { UserError } from '../errors.ts';
+import { modelFolder } from '../model/hub-cache.ts';
+import { isHubName } from '../model/hub-name.ts';
 import type { Run } from '../run.ts';
 
 /** The settings that name what commands read, and what is in the file. */
@@ -19,6 +21,7 @@ export function inputPath(run: Run, config: Config, setting: keyof typeof INPUTS
   const path = (config[group as 'data'] as Record<string, unknown>)[name] as string | null;
   const remedy = `name ${INPUTS[setting]} with --set ${setting}=PATH`;
   if (path === null) throw new UserError(`${run.config}: ${setting} names no file; ${remedy}`);
+  if (setting === 'text.ner' && isHubName(path)) return modelFolder(path);
   if (path === '-' || existsSync(path)) return path;
   throw new UserError(
     `${path}: no such file, which ${setting} names (a path in a configuration file is relative to that file's folder); ${remedy}`,

@@ -4,6 +4,7 @@ import { type Census, censusOfCorpus, censusOfFiles } from '../corpus/census.ts'
 import { type Diagnosis, measureElementwise, measureKernel, measureProduct } from '../doctor.ts';
 import { hasFused } from '../engine/fused.ts';
 import { UserError } from '../errors.ts';
+import { cachedFolder } from '../model/hub-cache.ts';
 import { about, type Counts, type Machine, type Preflight, preflight } from '../preflight.ts';
 import { runFolder } from '../run.ts';
 import { loadWordPiece, type WordPiece } from '../tokenizer/wordpiece.ts';
@@ -45,8 +46,12 @@ export async function preflightInput({ config: file, set, run }: PreflightOption
 
 /** The vocabulary that the run will use, where it exists before the run does. */
 function vocabularyOf(config: Config): WordPiece | undefined {
+  const { text, model } = config;
+  // A model on the Hub is fetched by `prepare`, and not to estimate what that would take.
+  if (text.vocabulary === null && model.initial !== null && cachedFolder(model.initial) === undefined)
+    return undefined;
   const path = namedVocabulary(config);
-  return path === undefined ? undefined : loadWordPiece(path, config.text.lowercase);
+  return path === undefined ? undefined : loadWordPiece(path, text.lowercase);
 }
 
 /** Bytes of tensors that WebAssembly, whose addresses have 32 bits, can hold. */

@@ -7,6 +7,7 @@ import { readNerFolder } from '../corpus/ner-folder.ts';
 import { prepare } from '../corpus/prepare.ts';
 import { UserError } from '../errors.ts';
 import { writeFileAtomic } from '../files.ts';
+import { modelFolder } from '../model/hub-cache.ts';
 import { say } from '../progress.ts';
 import type { Run } from '../run.ts';
 import { trainVocabulary } from '../tokenizer/train-vocabulary.ts';
@@ -16,14 +17,21 @@ import { inputPath } from './inputs.ts';
 /** Milliseconds between two lines of progress: how much is to come is not known of a stream. */
 const SAY_EVERY = 10_000;
 
+/** Paths of Z and X; a `UserError` where one is missing. */
+export function textInputs(run: Run, config: Config): { documents: string; sentences: string | undefined } {
+  return {
+    documents: inputPath(run, config, 'data.documents'),
+    sentences: config.data.sentences === null ? undefined : inputPath(run, config, 'data.sentences'),
+  };
+}
+
 /** The files that preparation reads, each checked; a `UserError` says what is wrong with one before any work is done. */
 export function prepareInputs(
   run: Run,
   config: Config,
 ): { documents: string; sentences: string | undefined; ner: string | undefined } {
-  const { data, text } = config;
-  const documents = inputPath(run, config, 'data.documents');
-  const sentences = data.sentences === null ? undefined : inputPath(run, config, 'data.sentences');
+  const { text } = config;
+  const { documents, sentences } = textInputs(run, config);
   const ner = text.ner === null ? undefined : inputPath(run, config, 'text.ner');
   if (ner !== undefined) readNerFolder(ner);
   const vocabulary = namedVocabulary(config);
@@ -38,7 +46,7 @@ export function prepareInputs(
 /** The vocabulary that is there before the run: the one named, or the initial encoder's. */
 export function namedVocabulary({ text, model }: Config): string | undefined {
   if (text.vocabulary !== null) return text.vocabulary;
-  return model.initial === null ? undefined : join(model.initial, 'vocab.txt');
+  return model.initial === null ? undefined : join(modelFolder(model.initial), 'vocab.txt');
 }
 
 /** The vocabulary that was trained for the run. */

@@ -14,7 +14,7 @@ import { open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { errorCode, UserError } from '../errors.ts';
-import { explainRead, explainWrite, makeFolder, sha256File, writeStreamAtomic } from '../files.ts';
+import { explainRead, explainWrite, gitOid, makeFolder, sha256File, writeStreamAtomic } from '../files.ts';
 import { progress, say } from '../progress.ts';
 import type { DataFile } from './catalogue.ts';
 
@@ -26,6 +26,22 @@ const ATTEMPTS = 4;
 /** Milliseconds without a byte after which a connection counts as broken. */
 const SILENCE = 60_000;
 
+/** A file to fetch, and what its server and the messages need besides. */
+export interface Source extends DataFile {
+  /** What messages call it, where `name` says nothing to a reader. */
+  label?: string;
+  /** Sent with the request, but by `fetch` to no other server that it is sent on to. */
+  headers?: Record<string, string>;
+  /** Git's name of the content, where no SHA-256 is published. */
+  gitOid?: string;
+  /** What to do where the server has nothing for us. */
+  remedy?: string;
+  /** What an answer means by which the server refuses the file; without it the message names the status. */
+  refusal?: (response: Response) => UserError;
+}
+
+const REMEDY = 'name another place with --mirror, or a file that you have with --from';
+
 /** How a file came, and its SHA-256. */
 export interface Placed {
   path: string;
@@ -34,7 +50,7 @@ export interface Placed {
 }
 
 /** Fetches a file into `dir`, or goes on with what an earlier run has fetched of it. */
-export async function fetchFile(file: DataFile, dir: string, pause = 1000): Promise<Placed> {
+export async function fetchFile(file: Source, dir: string, pause = 1000): Promise<Placed> {
   const path = join(dir, file.name);
   const there = placedAlready(file, path);
   if (there) return there;
@@ -56,12 +72,12 @@ export async function fetchFile(file: DataFile, dir: string, pause = 1000): Prom
     throw explainWrite(path, error);
   }
   const sha256 = sha256File(part);
-  const wrong = differs(file, sizeOf(part), sha256);
+  const wrong = differs(file, sizeOf(part), sha256) ?? differsFromGit(file, part);
   if (wrong) {
     rmSync(part);
     rmSync(`${part}.of`, { force: true });
     throw new UserError(
-      `${file.url}: what came ${wrong}; it is removed, run the same command again or name another place with --mirror`,
+      `${file.url}: what came ${wrong}; it is removed, run the same command again or ${file.remedy ?? 'name another place with --mirror'}`,
     );
   }
   renameSync(part, path);
@@ -92,10 +108,10 @@ export async function placeFile(file: DataFile, from: string, dir: string): Prom
   return { path, how: 'copied', sha256: hash.digest('hex') };
 }
 
-function placedAlready(file: DataFile, path: string): Placed | undefined {
+function placedAlready(file: Source, path: string): Placed | undefined {
   if (!existsSync(path)) return undefined;
   const sha256 = sha256File(path);
-  const wrong = differs(file, sizeOf(path), sha256);
+  const wrong = differs(file, sizeOf(path), sha256) ?? differsFromGit(file, path);
   if (!wrong) return { path, how: 'there already', sha256 };
   throw new UserError(`${path}: is there already and ${wrong}; move it away`);
 }
@@ -107,18 +123,24 @@ function differs({ bytes, sha256 }: DataFile, found: number, hash: string): stri
   return undefined;
 }
 
-function needRoom({ bytes = 0, name }: DataFile, dir: string, have: number): void {
+function differsFromGit({ gitOid: published }: Source, path: string): string | undefined {
+  if (published === undefined) return undefined;
+  const found = gitOid(path);
+  return found === published ? undefined : `has the Git checksum ${found}, not ${published} as published`;
+}
+
+function needRoom({ bytes = 0, name, label = name, remedy }: Source, dir: string, have: number): void {
   const { bavail, bsize } = statfsSync(dir);
   if (bytes - have <= bavail * bsize) return;
   throw new UserError(
-    `${dir}: has ${bavail * bsize} bytes free, too few for ${name} (${bytes}); free some, or name another folder with --to`,
+    `${dir}: has ${bavail * bsize} bytes free, too few for ${label} (${bytes}); free some, or ${remedy ?? 'name another folder with --to'}`,
   );
 }
 
 const sizeOf = (path: string) => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 
 /** One connection. True when the file is whole, false when the connection broke. */
-async function fetchSome(file: DataFile, part: string): Promise<boolean> {
+async function fetchSome(file: Source, part: string): Promise<boolean> {
   let have = sizeOf(part);
   const [address, version] = existsSync(`${part}.of`) ? readFileSync(`${part}.of`, 'utf8').split('\n') : [];
   if (have > 0 && (address !== file.url || !version)) {
@@ -131,6 +153,7 @@ async function fetchSome(file: DataFile, part: string): Promise<boolean> {
     const response = await fetch(file.url, {
       // Packed on the way, a file would be counted in other bytes than it has.
       headers: {
+        ...file.headers,
         'accept-encoding': 'identity',
         ...(have > 0 ? { range: `bytes=${have}-`, 'if-range': version } : {}),
       },
@@ -148,7 +171,7 @@ async function fetchSome(file: DataFile, part: string): Promise<boolean> {
       const start = /^bytes (\d+)-/.exec(response.headers.get('content-range') ?? '')?.[1];
       if (Number(start) !== have)
         throw new UserError(
-          `${file.url}: the server sends another part than was asked for; name another place with --mirror`,
+          `${file.url}: the server sends another part than was asked for; ${file.remedy ?? 'name another place with --mirror'}`,
         );
     } else {
       if (have > 0) truncateSync(part, 0);
@@ -158,7 +181,7 @@ async function fetchSome(file: DataFile, part: string): Promise<boolean> {
     // A weak ETag does not tell that the bytes are the same, and If-Range takes none.
     writeFileSync(`${part}.of`, `${file.url}\n${now.startsWith('W/') ? '' : now}\n`);
     const out = await open(part, 'a');
-    const bar = total === undefined ? undefined : progress(file.name, total, have);
+    const bar = total === undefined ? undefined : progress(file.label ?? file.name, total, have);
     try {
       for await (const piece of response.body ?? []) {
         clearTimeout(alarm);
@@ -178,10 +201,10 @@ async function fetchSome(file: DataFile, part: string): Promise<boolean> {
     const cause = errorCode((error as Error).cause);
     if (cause === 'ENOTFOUND' || cause === 'ECONNREFUSED' || cause === 'EAI_AGAIN') {
       throw new UserError(
-        `${file.url}: cannot be reached (${cause}); see to the network, name another place with --mirror, or a file that you have with --from`,
+        `${file.url}: cannot be reached (${cause}); check the network, or ${file.remedy ?? REMEDY}`,
       );
     }
-    say(`${file.name}: the connection broke at ${sizeOf(part)} bytes`);
+    say(`${file.label ?? file.name}: the connection broke at ${sizeOf(part)} bytes`);
     return false;
   } finally {
     clearTimeout(alarm);
@@ -202,16 +225,18 @@ function totalOf({ status, headers }: Response, { bytes }: DataFile): number | u
 }
 
 /** Answers that another attempt would not change; those that it may count as a broken connection. */
-function refuse({ ok, status, url }: Response, file: DataFile): void {
+function refuse(response: Response, file: Source): void {
+  const { ok, status, url } = response;
   if (status === 429 || status >= 500) throw new TypeError(`the server answers ${status}`);
   if (!ok) {
-    throw new UserError(
-      `${file.url}: the server answers ${status}; name another place with --mirror, or a file that you have with --from`,
+    throw (
+      file.refusal?.(response) ??
+      new UserError(`${file.url}: the server answers ${status}; ${file.remedy ?? REMEDY}`)
     );
   }
   if (file.url.startsWith('https:') && !url.startsWith('https:')) {
     throw new UserError(
-      `${file.url}: leads to ${url}, which is not encrypted; name another place with --mirror`,
+      `${file.url}: leads to ${new URL(url).origin}, which is not encrypted; ${file.remedy ?? 'name another place with --mirror'}`,
     );
   }
 }

@@ -5,6 +5,7 @@ import { readJson } from '../files.ts';
 import type { StoredTensor } from '../formats/tensors.ts';
 import { type BertConfig, bertShapes, type Shape } from './bert.ts';
 import { type EmbedderConfig, embedderShapes } from './embedder.ts';
+import { modelFolder } from './hub-cache.ts';
 import { type ReaderConfig, readerShapes } from './reader.ts';
 import { readSafetensors } from './safetensors.ts';
 import { checkpointOf, openWeights, type Weights } from './weight-folder.ts';
@@ -27,13 +28,14 @@ export interface ImportedBert {
 export type Tower = 'query' | 'document' | 'both' | 'reader';
 
 /**
- * Reads one tower from a model folder as Hugging Face or Google publishes it, the weights as `openWeights` finds them:
+ * Reads one tower from a model, a folder or a name on the Hub (hf:…) whose files the cache has, as Hugging Face or Google publishes it, the weights as `openWeights` finds them:
  * a BERT, or a REALM (`RealmEmbedder`, `RealmScorer`, `RealmKnowledgeAugEncoder`, `RealmReader`, `RealmForOpenQA`).
  * Where the folder holds both retriever and reader, each of our towers gets its own; else the one encoder starts any.
  * The encoder must be whole; pooler, masked-LM head, projection and span scorer come along where the file has them.
  * `UserError` when sizes or choices differ from `config`, or a part is incomplete.
  */
-export function importBert(folder: string, config: ImportConfig, tower: Tower = 'both'): ImportedBert {
+export function importBert(model: string, config: ImportConfig, tower: Tower = 'both'): ImportedBert {
+  const folder = modelFolder(model);
   const theirs = describe(folder);
   if (theirs) checkSizes(theirs, config);
   const weights = openWeights(folder);

@@ -188,7 +188,7 @@ test('a file that is not there, and a server that is not, are told', async () =>
   await new Promise((resolve) => closed.close(resolve));
   await refuses(
     fetchFile({ ...file, url: `http://127.0.0.1:${port}/file.bin` }, join(folder, 'none'), 1),
-    /cannot be reached \(ECONNREFUSED\); see to the network/,
+    /cannot be reached \(ECONNREFUSED\); check the network/,
   );
   assert.equal(existsSync(join(folder, 'none', 'file.bin')), false);
 });

@@ -1,0 +1,31 @@
+import type { Config } from '../config.ts';
+import { isHubName } from '../model/hub-name.ts';
+import { type Run, runConfig } from '../run.ts';
+
+/** The settings that may name a model on the Hub, and what it is for. */
+const MODELS = [
+  ['model.initial', 'encoder', ({ model }: Config) => model.initial],
+  ['model.initialReader', 'encoder', ({ model }: Config) => model.initialReader],
+  ['text.ner', 'ner', ({ text }: Config) => text.ner],
+] as const;
+
+/**
+ * Fetches the models that the settings of a command name on the Hub, before the run is changed.
+ * @param check throws where the command cannot work with the settings: then nothing is fetched
+ * @returns `set` with each model's commit: a run keeps it, and later commands read the cache by it
+ */
+export async function withHubModels(
+  run: Run,
+  { config: file, set }: { config?: string; set: readonly string[] },
+  check: (config: Config) => void = () => {},
+): Promise<string[]> {
+  const config = runConfig(run, { config: file, set }, check, false);
+  const pinned: string[] = [];
+  for (const [setting, purpose, read] of MODELS) {
+    const name = read(config);
+    if (name === null || !isHubName(name)) continue;
+    const { fetchModel } = await import('../data/hub.ts');
+    pinned.push(`${setting}=${await fetchModel(name, purpose)}`);
+  }
+  return [...set, ...pinned];
+}
