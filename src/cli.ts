@@ -7,6 +7,7 @@ import { systemTrouble, UserError } from './errors.ts';
 import { PROTOCOLS } from './eval/metrics.ts';
 import { releaseLocks } from './lock.ts';
 import type { Stage } from './run.ts';
+import { STOPPED, stopMeans, stopNames } from './stop.ts';
 import type { Which } from './train/checkpoints.ts';
 import type { LoopResult } from './train/loop.ts';
 
@@ -36,8 +37,9 @@ export async function main(argv: readonly string[]): Promise<number> {
   };
   const trained = (options: CommonOptions, result: LoopResult) => {
     if (result.stopped) {
-      exitCode = 130;
-      print(options, result, ['stopped and saved; the same command goes on from here']);
+      exitCode = STOPPED;
+      const next = result.step > 0 ? `resumes from step ${result.step}` : 'starts the stage again';
+      print(options, result, [`stopped and saved; the same command ${next}`]);
     } else print(options, result, figureLines({ ...result.figures, seconds: result.seconds }));
   };
 
@@ -60,6 +62,7 @@ export async function main(argv: readonly string[]): Promise<number> {
         const set = every === undefined ? options.set : [...options.set, `qa.refreshEvery=${every}`];
         const context = await begin({ ...options, set }, name);
         goBack(context, stage, options.resume);
+        stopMeans('what was saved is kept, and the same command resumes from it');
         trained(options, await train(context));
       });
 
@@ -271,8 +274,8 @@ export async function main(argv: readonly string[]): Promise<number> {
       const { demo, demoLines } = await import('./commands/demo.ts');
       const result = await demo(options);
       if (result === undefined) {
-        exitCode = 130;
-        print(options, { stopped: true }, ['stopped and saved; the same command goes on from here']);
+        exitCode = STOPPED;
+        print(options, { stopped: true }, ['stopped and saved; the same command resumes from here']);
       } else print(options, result, demoLines(result));
     },
   );
@@ -285,8 +288,8 @@ export async function main(argv: readonly string[]): Promise<number> {
       const { ablationLines } = await import('./eval/ablation.ts');
       const table = await ablate(options);
       if (table === undefined) {
-        exitCode = 130;
-        print(options, { stopped: true }, ['stopped and saved; the same command goes on from here']);
+        exitCode = STOPPED;
+        print(options, { stopped: true }, ['stopped and saved; the same command resumes from here']);
         return;
       }
       const { report } = await import('./commands/report.ts');
@@ -418,6 +421,11 @@ export async function main(argv: readonly string[]): Promise<number> {
       print(options, result, figureLines({ ...result }));
     });
 
+  program.hook('preAction', (_, action) => {
+    const name = action.parent === program ? action.name() : `${action.parent?.name()} ${action.name()}`;
+    stopNames(name);
+    stopMeans('the same command starts again');
+  });
   try {
     await program.parseAsync(argv as string[]);
     return exitCode;

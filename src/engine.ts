@@ -19,6 +19,7 @@ import { registerWasmKernels } from './engine/wasm-kernels.ts';
 import { type Adapter, hasGpu, openBackend } from './engine/webgpu-device.ts';
 import { registerWebgpuKernels } from './engine/webgpu-kernels.ts';
 import { UserError } from './errors.ts';
+import { listenWhileBlocked, obey } from './stop.ts';
 
 /** The only file that names TensorFlow.js backends: everything else computes on the one that `startEngine` chose. */
 export type EngineName = 'tensorflow' | 'webgpu' | 'wasm' | 'cpu';
@@ -71,6 +72,21 @@ async function start(name: EngineName, options: { threads?: number }): Promise<E
     const remedy = name === 'tensorflow' ? `run: ${REBUILD}` : 'choose another --engine';
     throw new UserError(`engine ${name}: does not start (${what}); ${remedy}`, { cause: error });
   }
+}
+
+let obeyed = false;
+
+/** From now on signals are obeyed between two kernels: the event loop may get no turn in all of a long step. */
+export async function obeySignals(): Promise<void> {
+  await listenWhileBlocked();
+  if (obeyed) return;
+  obeyed = true;
+  const engine = tf.engine();
+  const runKernel = engine.runKernel.bind(engine);
+  engine.runKernel = (...kernel) => {
+    obey();
+    return runKernel(...kernel);
+  };
 }
 
 const starters: Record<EngineName, (options: { threads?: number }) => Promise<Engine>> = {

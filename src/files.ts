@@ -44,6 +44,22 @@ export async function writeStreamAtomic(
 /** Largest single write, in bytes: Node refuses one of 2 GiB. */
 const PIECE = 1 << 30;
 
+/** What this process has written aside and not finished; none of it outlives a process that exits. */
+const unfinished = new Map<string, () => void>();
+
+function discardAtExit(aside: string, remove = () => discard(aside)): void {
+  if (unfinished.size === 0) process.on('exit', discardAll);
+  unfinished.set(aside, remove);
+}
+
+function settled(aside: string): void {
+  if (unfinished.delete(aside) && unfinished.size === 0) process.off('exit', discardAll);
+}
+
+function discardAll(): void {
+  for (const remove of unfinished.values()) remove();
+}
+
 /** A file beside `path` that takes its name when it is finished; abandoned, it leaves nothing. */
 function openAside(path: string) {
   const aside = `${path}.${process.pid}.tmp`;
@@ -51,6 +67,7 @@ function openAside(path: string) {
   const abandon = (error: unknown) => {
     if (fd !== undefined) closeSync(fd);
     discard(aside);
+    settled(aside);
     return explainWrite(path, error);
   };
   try {
@@ -58,6 +75,7 @@ function openAside(path: string) {
     if (statSync(path, { throwIfNoEntry: false })?.isDirectory())
       throw Object.assign(new Error(path), { code: 'EISDIR' });
     makeFolder(dirname(path));
+    discardAtExit(aside);
     fd = openSync(aside, 'w');
   } catch (error) {
     throw abandon(error);
@@ -70,6 +88,7 @@ function openAside(path: string) {
       fd = undefined;
       closeSync(file);
       renameSync(aside, path);
+      settled(aside);
     },
     abandon,
   };
@@ -85,6 +104,7 @@ export async function writeFolderAtomic<T>(dir: string, fill: (aside: string) =>
     recoverFolders(dirname(dir));
     needNoFile(dir);
     rmSync(aside, { recursive: true, force: true });
+    discardAtExit(aside);
     makeFolder(aside);
     const result = await fill(aside);
     replaceFolder(aside, dir);
@@ -92,6 +112,8 @@ export async function writeFolderAtomic<T>(dir: string, fill: (aside: string) =>
   } catch (error) {
     discard(aside);
     throw explainWrite(dir, error);
+  } finally {
+    settled(aside);
   }
 }
 
@@ -107,17 +129,23 @@ export const RESUME = 'resume.json';
  */
 export async function writeFolderResumable<T>(dir: string, fill: (part: string) => Promise<T>): Promise<T> {
   const part = `${dir}${PART}`;
+  const discardUnlessResumable = () => {
+    if (!existsSync(join(part, RESUME))) discard(part);
+  };
   try {
     recoverFolders(dirname(dir));
     needNoFile(dir);
+    discardAtExit(part, discardUnlessResumable);
     const result = await fill(part);
     replaceFolder(part, dir);
     // Last: a kill before it costs nothing.
     rmSync(join(dir, RESUME), { force: true });
     return result;
   } catch (error) {
-    if (!existsSync(join(part, RESUME))) discard(part);
+    discardUnlessResumable();
     throw explainWrite(dir, error);
+  } finally {
+    settled(part);
   }
 }
 

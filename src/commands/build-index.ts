@@ -16,6 +16,7 @@ import {
   type SearchIndex,
 } from '../retrieval/search.ts';
 import { REFRESHED_STAGES } from '../run.ts';
+import { stopMeans } from '../stop.ts';
 import { latestState, stepsDone, type Which } from '../train/checkpoints.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 
@@ -126,6 +127,7 @@ export async function build(
   published?: BuildInput['embeddings'],
 ): Promise<IndexManifest> {
   const { run, config } = context;
+  stopMeans('the vectors made so far are kept, and the same command resumes from them');
   const bar = progress('build-index', corpus.blocks);
   try {
     const step = stage === 'ict' ? 0 : (stepsDone(run.checkpoint(stage), which) ?? 0);

@@ -4,7 +4,7 @@ import { dirname } from 'node:path';
 import type { Config } from '../config.ts';
 import { type Corpus, openCorpus } from '../corpus/store.ts';
 import { installOnFirstUse } from '../engine/install.ts';
-import { type EngineName, startEngine } from '../engine.ts';
+import { type EngineName, obeySignals, startEngine } from '../engine.ts';
 import { UserError } from '../errors.ts';
 import { recoverFolders, removeFolder } from '../files.ts';
 import type { Shape } from '../model/bert.ts';
@@ -65,6 +65,7 @@ export async function announceEngine({
 }: Pick<CommonOptions, 'engine' | 'threads'>): Promise<EngineName> {
   if (choice === 'auto' || choice === 'tensorflow') await installOnFirstUse();
   const engine = await startEngine(choice, { threads });
+  await obeySignals();
   say(`engine: ${engine.description}${engine.hint ? ` (${engine.hint})` : ''}`);
   return engine.name;
 }

@@ -8,6 +8,7 @@ import { fetchFile, type Placed, placeFile } from '../data/download.ts';
 import { UserError } from '../errors.ts';
 import { writeFileAtomic } from '../files.ts';
 import { say } from '../progress.ts';
+import { stopMeans } from '../stop.ts';
 
 export interface GetOptions {
   /** Folder in which the data set gets a folder of its own. */
@@ -37,6 +38,7 @@ export async function getData(name: string, { to, mirror, from }: GetOptions): P
   const dir = join(to, name);
   say(`${name}: ${what}`);
   say(`licence: ${licence}`);
+  stopMeans('what was fetched is kept, and the same command resumes');
   const placed: Placed[] = [];
   for (const file of files) {
     const address = mirror === undefined ? file.url : `${mirror.replace(/\/$/, '')}/${file.name}`;

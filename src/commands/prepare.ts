@@ -10,6 +10,7 @@ import { writeFileAtomic } from '../files.ts';
 import { modelFolder } from '../model/hub-cache.ts';
 import { say } from '../progress.ts';
 import type { Run } from '../run.ts';
+import { listenWhileBlocked, stopMeans } from '../stop.ts';
 import { trainVocabulary } from '../tokenizer/train-vocabulary.ts';
 import { loadWordPiece } from '../tokenizer/wordpiece.ts';
 import { inputPath } from './inputs.ts';
@@ -57,6 +58,8 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
   const { data, text } = config;
   const { documents, sentences, ner } = prepareInputs(run, config);
   const vocabulary = await vocabularyFile(run, config, documents);
+  await listenWhileBlocked();
+  stopMeans('the same command resumes from what was saved last, or starts again where nothing was');
   let said = performance.now();
   const counts = await prepare({
     documents,
@@ -88,6 +91,7 @@ async function vocabularyFile(run: Run, config: Config, documents: string): Prom
   if (named !== undefined) return named;
   const path = ownVocabulary(run);
   if (existsSync(path)) return path;
+  stopMeans('no vocabulary was saved, and the same command starts again');
   say(`vocabulary: training ${text.vocabularySize} word pieces on ${data.documents}`);
   async function* texts() {
     for await (const { title, text } of readDocuments(documents, data.format)) {

@@ -12,6 +12,7 @@ import { createServer, LIMITS, type Question } from '../serve/server.ts';
 import { runStatus } from '../serve/status.ts';
 import { checkedToken, newToken } from '../serve/token.ts';
 import { recordsStamp } from '../stamps.ts';
+import { leave, onStop } from '../stop.ts';
 import { openAsking } from './asking.ts';
 import { announceEngine, type CommonOptions } from './context.ts';
 
@@ -39,7 +40,7 @@ const WAITING = 256;
 const GRACE = 10_000;
 
 /**
- * Serves a run's report and answers until SIGINT or SIGTERM. Only reads the run folder, and takes no lock: a stage may be
+ * Serves a run's report and answers until a signal asks for a stop. Only reads the run folder, and takes no lock: a stage may be
  * at work in it.
  * @param started called with the address once it listens
  */
@@ -154,18 +155,16 @@ async function listen(server: FastifyInstance, { host, port }: ServeOptions): Pr
   }
 }
 
-/** Resolves at the first SIGINT or SIGTERM; a second one leaves at once. */
+/** Resolves at the first signal that asks for a stop; a second one leaves at once. */
 function stopSignal(): Promise<void> {
   return new Promise((resolve) => {
     let asked = false;
-    const stop = (_signal: NodeJS.Signals, number: number) => {
-      if (asked) process.exit(128 + number);
+    onStop(() => {
+      if (asked) leave('questions in progress were not answered');
       asked = true;
       say('stopping once the questions at hand are answered; press again to leave at once');
       resolve();
-    };
-    process.on('SIGINT', stop);
-    process.on('SIGTERM', stop);
+    });
   });
 }
 

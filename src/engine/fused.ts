@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import { obey } from '../stop.ts';
 
 // The kernels of src/engine/native as differentiable functions. Each computes in one operation what the model composes
 // of dozens where the engine has no such kernel; src/model holds those compositions, and tests hold the two together.
@@ -62,6 +63,7 @@ function execute(
   inputs: tf.Tensor[],
   outputs: number,
 ): tf.Tensor[] {
+  obey();
   const backend = tf.backend() as unknown as Backend;
   const { TF_ATTR_INT, TF_ATTR_FLOAT } = backend.binding;
   const attributes = [];

@@ -1,24 +1,23 @@
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
+import { leave, onStop } from '../stop.ts';
 import { findInstalled, lastFailure, root } from './installed.mjs';
-
-const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /**
  * Runs scripts/engine.mjs, which writes to this process's stderr.
- * A signal that comes meanwhile ends first the script and then this process.
+ * A signal that comes meanwhile ends the script first, then this process.
  * @returns its exit code
  */
 export async function runEngineScript(...args: string[]): Promise<number> {
   const script = join(root, 'scripts', 'engine.mjs');
   const child = spawn(process.execPath, [script, ...args], { stdio: ['ignore', 'inherit', 'inherit'] });
-  let received: NodeJS.Signals | undefined;
-  const forward = (signal: NodeJS.Signals) => {
-    received = signal;
-    child.kill(signal);
-  };
   const end = () => child.kill('SIGTERM');
-  for (const signal of SIGNALS) process.on(signal, forward);
+  let stopped = false;
+  const forget = onStop(() => {
+    if (stopped) leave();
+    stopped = true;
+    end();
+  });
   process.on('exit', end);
   try {
     return await new Promise<number>((resolve, reject) => {
@@ -27,8 +26,8 @@ export async function runEngineScript(...args: string[]): Promise<number> {
     });
   } finally {
     process.off('exit', end);
-    for (const signal of SIGNALS) process.off(signal, forward);
-    if (received) process.kill(process.pid, received);
+    forget();
+    if (stopped) leave('the engine is not installed; the same command installs it again');
   }
 }
 

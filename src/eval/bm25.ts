@@ -2,6 +2,7 @@ import MiniSearch from 'minisearch';
 import { stemmer } from 'stemmer';
 import type { Corpus } from '../corpus/store.ts';
 import { progress } from '../progress.ts';
+import { obey } from '../stop.ts';
 
 /** The index lives in memory whole: more blocks than this and the baseline is left out. */
 export const BM25_LIMIT = 500_000;
@@ -40,16 +41,21 @@ export function bm25(corpus: Corpus): (question: string, k: number) => number[] 
   });
   const bar = progress('bm25', corpus.blocks);
   for (let id = 0; id < corpus.blocks; id++) {
+    obey();
     index.add({ id, text: `${corpus.title(id)} ${corpus.text(id)}` });
     if (id % 100 === 0) bar.at(id);
   }
   bar.end();
-  return (question, k) =>
-    index
-      .search(question)
-      // MiniSearch multiplies a score by the number of query terms found, which BM25 does not.
-      .map(({ id, score, queryTerms }) => ({ id: id as number, score: score / queryTerms.length }))
-      .sort((a, b) => b.score - a.score || a.id - b.id)
-      .slice(0, k)
-      .map(({ id }) => id);
+  return (question, k) => {
+    obey();
+    return (
+      index
+        .search(question)
+        // MiniSearch multiplies a score by the number of query terms found, which BM25 does not.
+        .map(({ id, score, queryTerms }) => ({ id: id as number, score: score / queryTerms.length }))
+        .sort((a, b) => b.score - a.score || a.id - b.id)
+        .slice(0, k)
+        .map(({ id }) => id)
+    );
+  };
 }

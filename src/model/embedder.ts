@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { hasFused } from '../engine/fused.ts';
+import { pause } from '../stop.ts';
 import {
   type BertConfig,
   bertShapes,
@@ -119,7 +120,7 @@ export function blockSequences(
   return { ids: pairs.map((x) => x.ids), firstSegment: pairs.map((x) => x.firstSegment) };
 }
 
-/** Vectors of many sequences without gradients, row-major [n, P]: sorted by length and batched by tokens, so that little is padded. `between` is waited for after each batch. */
+/** Vectors of many sequences without gradients, row-major [n, P]: sorted by length and batched by tokens, so that little is padded. Other work of this process gets a turn after each batch, and `between` is waited for. */
 export async function embedAll(
   params: Params,
   p: string,
@@ -141,7 +142,7 @@ export async function embedAll(
     tf.dispose(vectors);
     disposeInput(input);
     for (let j = 0; j < rows.length; j++) out.set(host.subarray(j * P, (j + 1) * P), rows[j] * P);
-    await between?.();
+    await (between?.() ?? pause());
   }
   return out;
 }

@@ -1,5 +1,6 @@
 import { exactSearch, MetricKind } from 'usearch';
 import { readFully } from '../files.ts';
+import { obey } from '../stop.ts';
 import { keepBest } from './best.ts';
 import { type Found, nothingFound, usableThreads } from './graph.ts';
 
@@ -87,6 +88,7 @@ export async function exactBest(
 export function exactTop(...search: Parameters<typeof exactPieces>): Found {
   const pieces = exactPieces(...search);
   for (;;) {
+    obey();
     const { done, value } = pieces.next();
     if (done) return value;
   }

@@ -95,7 +95,7 @@ process.on('message', async (message: ToRefresher) => {
       process.exit(0);
   }
 });
-// Ctrl-C reaches the whole process group: the trainer, which must save first, says when to stop.
-process.on('SIGINT', () => {});
+// Ctrl-C and a closed terminal reach the whole process group: the trainer, which must save first, says when to stop.
+for (const signal of ['SIGINT', 'SIGHUP'] as const) process.on(signal, () => {});
 // A trainer that is gone takes no index any more.
 process.on('disconnect', () => process.exit(0));

@@ -1,3 +1,4 @@
+import { pauses } from '../stop.ts';
 import { type BasicTokenizer, basicTokenizer } from './basic.ts';
 import { LONGEST_WORD, SPECIAL_TOKENS } from './wordpiece.ts';
 
@@ -36,7 +37,7 @@ export async function trainVocabulary(
   for (const { character } of alphabet) add(character);
   for (const { character, continues } of alphabet) if (continues) add(`##${character}`);
 
-  mergePairs(spell(words, idOf), size, vocabulary, add);
+  await mergePairs(spell(words, idOf), size, vocabulary, add);
   return vocabulary;
 }
 
@@ -45,6 +46,7 @@ async function countWords(
   split: BasicTokenizer,
 ): Promise<Map<string, number>> {
   const counts = new Map<string, number>();
+  const rest = pauses();
   for await (const text of texts) {
     const { count, ends, units } = split(text, 0, text.length);
     for (let w = 0, first = 0; w < count; first = ends[w++]) {
@@ -52,6 +54,8 @@ async function countWords(
       const word = String.fromCharCode.apply(null, units.subarray(first, ends[w]) as unknown as number[]);
       counts.set(word, (counts.get(word) ?? 0) + 1);
     }
+    const turn = rest();
+    if (turn) await turn;
     if (counts.size > MOST_WORDS) for (const [word, n] of counts) if (n === 1) counts.delete(word);
   }
   return counts;
@@ -125,12 +129,12 @@ interface Pair {
 }
 
 /** Joins the most frequent pair again and again until the vocabulary has `size` pieces. Consumes `words`. */
-function mergePairs(
+async function mergePairs(
   words: SpelledWords,
   size: number,
   vocabulary: string[],
   add: (piece: string) => number,
-): void {
+): Promise<void> {
   const { pieces, starts, lengths, counts } = words;
   const pairs = new Map<number, Pair>();
   const pairOf = (a: number, b: number): Pair => {
@@ -147,13 +151,18 @@ function mergePairs(
     if (pair.words.at(-1) !== word) pair.words.push(word);
   };
 
+  const rest = pauses();
   for (let w = 0; w < starts.length; w++) {
+    const turn = rest();
+    if (turn) await turn;
     for (let i = starts[w]; i < starts[w] + lengths[w] - 1; i++) met(pairOf(pieces[i], pieces[i + 1]), w);
   }
   const queue = pairQueue();
   for (const pair of pairs.values()) queue.push(pair);
 
   while (vocabulary.length < size) {
+    const turn = rest();
+    if (turn) await turn;
     const top = queue.pop();
     if (top === undefined || top.count < FEWEST) return;
     const a = Math.floor(top.key / PAIR);

@@ -15,6 +15,7 @@ import { lossGradients, type Model, retrieverShapes } from '../model/model.ts';
 import { read } from '../model/read.ts';
 import { disposeRetrieverInput, embedBoth, retrieverInput } from '../model/retriever.ts';
 import { type Random, randomFromState } from '../random.ts';
+import { pause } from '../stop.ts';
 import { addGradients, type StepResult } from './loop.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
 
@@ -112,7 +113,11 @@ export async function batchGradients(
   };
 
   const inputs = chunks.map((c) => encoderInput(c.ids, c.firstSegment));
-  const vectors = inputs.map((input, i) => embed(i, input));
+  const vectors: tf.Tensor2D[] = [];
+  for (const [i, input] of inputs.entries()) {
+    vectors.push(embed(i, input));
+    await pause();
+  }
   const q = tf.concat(vectors.slice(0, queries.length));
   const z = tf.concat(vectors.slice(queries.length));
   const of = ictGradients(q, z, model.temperature);
@@ -126,6 +131,7 @@ export async function batchGradients(
     const part = lossGradients(model, shapes, () => embed(i, inputs[i]).mul(along).sum() as tf.Scalar);
     gradients = addGradients(gradients, part.gradients);
     tf.dispose([part.value, along]);
+    await pause();
   }
   const [[loss], [correct]] = await read(of.loss, of.correct);
   const figures = { loss, accuracy: correct / B };

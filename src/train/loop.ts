@@ -6,6 +6,7 @@ import type { Model } from '../model/model.ts';
 import { readSafetensors } from '../model/safetensors.ts';
 import { progress, say } from '../progress.ts';
 import { jsonLines } from '../run.ts';
+import { Abandoned, leave, onStop, orAbandon, pause } from '../stop.ts';
 import { hasCheckpoint, openCheckpoint, type State, saveCheckpoint } from './checkpoints.ts';
 import { createOptimizer, learningRate, type OptimizerConfig } from './optimizer.ts';
 import { eventFile } from './tensorboard.ts';
@@ -57,7 +58,9 @@ export interface LoopResult {
   figures: Record<string, number>;
   /** Seconds spent in this process. */
   seconds: number;
-  /** True when a signal ended the loop before its last step; the same command goes on from there. */
+  /** Steps of the stage that are done, in this process and earlier ones. */
+  step: number;
+  /** True when a signal ended the loop before its last step; the same command resumes from there. */
   stopped: boolean;
 }
 
@@ -66,12 +69,21 @@ const FIRST_STEPS = 20;
 const EXPLODES = 10;
 
 /**
- * The one training loop: step, update, log, save. A checkpoint in the folder is resumed; SIGINT and SIGTERM finish the
- * step, save and return, and a second one leaves at once. A step whose loss or gradients are not finite, or whose loss
+ * The one training loop: step, update, log, save. A checkpoint in the folder is resumed; a signal ends it after the
+ * step, or in the middle of a long one, of which nothing then counts; it saves and returns. A second one leaves at once. A step whose loss or gradients are not finite, or whose loss
  * explodes, changes nothing and is counted; the weights before the first one are kept, and too many end the training.
  * The weights in `model` are those of the last step when it returns.
  */
 export async function train(options: LoopOptions): Promise<LoopResult> {
+  const stop = stopAfterStep(options.name);
+  try {
+    return await run(options, stop);
+  } finally {
+    stop.forget();
+  }
+}
+
+async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
   const { name, steps, saveEvery, logEvery } = options;
   const started = performance.now();
   const optimizer = createOptimizer(
@@ -82,6 +94,7 @@ export async function train(options: LoopOptions): Promise<LoopResult> {
   );
   const before = resume(options, optimizer);
   const first = before?.step ?? 0;
+  stop.saved = first;
   const logs = [jsonLines(options.metrics, first), eventFile(options.events, first)];
   const log = {
     write(record: object) {
@@ -89,7 +102,6 @@ export async function train(options: LoopOptions): Promise<LoopResult> {
     },
   };
   const bar = progress(name, steps, first);
-  const stop = stopOnSignal();
   let averages = new Averages(before?.averages);
   const sinceSave = new Averages(before?.sinceSave);
   let figures: Record<string, number> = {};
@@ -127,13 +139,15 @@ export async function train(options: LoopOptions): Promise<LoopResult> {
       options.keep,
       pointer,
     );
+    stop.saved = at;
   };
 
   try {
     await options.begin?.(done, stop.signal);
     for (let step = first; step < steps && !stop.signal.aborted; step++) {
       const began = performance.now();
-      const result = await options.step(step);
+      const result = await wholeStep(options, step, stop.signal);
+      if (result === undefined) break;
       const { loss } = result.figures;
       const exploded = step >= FIRST_STEPS && loss > EXPLODES * firstLoss;
       let gradientNorm = Number.NaN;
@@ -173,17 +187,29 @@ export async function train(options: LoopOptions): Promise<LoopResult> {
         await save(done);
         skippedSince = 0;
       }
-      // Lets the child's messages and signals in; on the CPU a step never waits for anything.
-      await new Promise((resolve) => setImmediate(resolve));
+      await pause(); // on the CPU a step never waits for anything
     }
     if (done === steps && (done > first || !before)) await save(done);
     else if (done > first && done % saveEvery !== 0) await save(done, 'stopped');
   } finally {
     bar.end();
-    stop.forget();
     optimizer.dispose();
   }
-  return { figures, seconds: elapsed(started), stopped: done < steps };
+  return { figures, seconds: elapsed(started), step: done, stopped: done < steps };
+}
+
+/** What the step found; undefined where a signal ended it in its middle: nothing of it counts. */
+async function wholeStep(
+  { step: compute }: LoopOptions,
+  step: number,
+  stop: AbortSignal,
+): Promise<StepResult | undefined> {
+  try {
+    return await orAbandon(stop, () => compute(step));
+  } catch (error) {
+    if (error instanceof Abandoned) return undefined;
+    throw error;
+  }
 }
 
 function diverged({ name, checkpoint, maxSkipped }: LoopOptions, step: number, why: string): UserError {
@@ -238,21 +264,34 @@ function isGroup(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** The first SIGINT or SIGTERM asks the loop to stop after its step; the second leaves at once. */
-function stopOnSignal(): { signal: AbortSignal; forget(): void } {
-  const stop = new AbortController();
-  const ask = (_signal: NodeJS.Signals, number: number) => {
-    if (stop.signal.aborted) process.exit(128 + number);
-    process.stderr.write('\nstopping after this step; press again to leave at once\n');
-    stop.abort();
+interface Stop {
+  signal: AbortSignal;
+  /** Steps in the last checkpoint; undefined while that is not known. */
+  saved?: number;
+  forget(): void;
+}
+
+/**
+ * The first signal asks the loop to stop: a step that ends within a second or so counts, a longer one is discarded.
+ * The second leaves at once.
+ */
+function stopAfterStep(name: string): Stop {
+  const ask = new AbortController();
+  const stop: Stop = {
+    signal: ask.signal,
+    forget: onStop(() => {
+      if (ask.signal.aborted)
+        leave(stop.saved === undefined ? undefined : `the same command ${resumes(stop.saved)}`);
+      process.stderr.write(`\n${name}: stopping after this step; press again to leave at once\n`);
+      ask.abort();
+    }),
   };
-  const forget = () => {
-    process.off('SIGINT', ask);
-    process.off('SIGTERM', ask);
-  };
-  process.on('SIGINT', ask);
-  process.on('SIGTERM', ask);
-  return { signal: stop.signal, forget };
+  return stop;
+}
+
+/** What the next command does with a stage of so many steps. */
+export function resumes(step: number): string {
+  return step > 0 ? `resumes from step ${step}` : 'starts the stage again';
 }
 
 /** Means of figures over steps; a figure that is not finite in a step is left out of its mean. */

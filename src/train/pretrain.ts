@@ -10,6 +10,7 @@ import { realmForward, retrievalUtility } from '../model/realm.ts';
 import type { Random } from '../random.ts';
 import { dropTrivial } from '../retrieval/candidates.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
+import { pause } from '../stop.ts';
 import { addGradients, type StepResult } from './loop.ts';
 import { maskSpan, maskSpans, maskTokens } from './masking.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
@@ -51,6 +52,7 @@ export function pretrainStep(
         const result = await realmGradients(model, shapes, feed, config.pretrain, masks, noise);
         gradients = addGradients(gradients, result.gradients);
         for (const [name, value] of Object.entries(result.figures)) sums[name] = (sums[name] ?? 0) + value;
+        await pause();
       }
       return {
         gradients: gradients!,

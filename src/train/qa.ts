@@ -17,6 +17,7 @@ import { lossGradients, type Model, modelShapes } from '../model/model.ts';
 import { read as readValues } from '../model/read.ts';
 import { type BlockPlaces, blockPlaces, marginalLogLoss, spanScores } from '../model/reader.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
+import { pause } from '../stop.ts';
 import { answerFinder } from './answer-finder.ts';
 import { addGradients, type StepResult } from './loop.ts';
 import { candidateMaker } from './qa-candidates.ts';
@@ -108,6 +109,7 @@ export function qaStep(
         disposeQaFeed(feed);
         gradients = addGradients(gradients, result.gradients);
         for (const [name, value] of Object.entries(result.figures)) sums[name] = (sums[name] ?? 0) + value;
+        await pause();
       }
       return { gradients: gradients!, figures: sums };
     },

@@ -16,6 +16,7 @@ import * as tf from '@tensorflow/tfjs';
 import { UserError } from '../../src/errors.ts';
 import type { Params, Shape } from '../../src/model/bert.ts';
 import { type Model, setParam } from '../../src/model/model.ts';
+import { obey } from '../../src/stop.ts';
 import { goBackTo, hasCheckpoint, latestState, openCheckpoint } from '../../src/train/checkpoints.ts';
 import { addGradients, type LoopOptions, train } from '../../src/train/loop.ts';
 import { stepRandom } from '../../src/train/sampler.ts';
@@ -446,6 +447,30 @@ test('training goes back to an earlier checkpoint, and from there on as it did t
   await train(next);
   assert.deepEqual(weights(next.model), end);
   assert.throws(() => goBackTo(run.checkpoint, 7), /has no checkpoint "step 7"; there are 2, 4, 6, 8/);
+});
+
+test('a long step that a signal comes in is given up, changes nothing, and is done again by the same command', async () => {
+  const whole = options();
+  await train(whole);
+  const cut = options();
+  const before = tf.memory().numTensors;
+  const first = await train({
+    ...cut,
+    step(n) {
+      if (n === 3) {
+        process.emit('SIGTERM');
+        for (;;) tf.tidy(() => obey());
+      }
+      return cut.step(n);
+    },
+  });
+  assert.deepEqual([first.stopped, first.step], [true, 3]);
+  assert.equal(tf.memory().numTensors, before);
+  assert.equal(latestState(cut.checkpoint)!.step, 3);
+  const resumed = again(cut);
+  await train(resumed);
+  assert.deepEqual(weights(resumed.model), weights(whole.model));
+  assert.deepEqual(withoutTimes(resumed), withoutTimes(whole));
 });
 
 test('a checkpoint of another corpus or vocabulary is refused, a changed setting is told', async () => {

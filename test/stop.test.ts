@@ -1,0 +1,204 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { pathToFileURL } from 'node:url';
+
+const REALM = join(import.meta.dirname, '../bin/realm');
+const FIXTURES = join(import.meta.dirname, 'fixtures', 'stop');
+const AT_LOAD = pathToFileURL(join(FIXTURES, 'at-load.mjs')).href;
+const TYPESCRIPT = pathToFileURL(join(import.meta.dirname, '../src/typescript.mjs')).href;
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+const root = mkdtempSync(join(tmpdir(), 'realm-stop-'));
+after(() => rmSync(root, { recursive: true, force: true }));
+
+const documents = join(root, 'documents.jsonl');
+writeFileSync(
+  documents,
+  Array.from({ length: 40 }, (_, i) => ({
+    title: `Talvora ${i}`,
+    text: `Talvora Benik ${i} was born in Quenfell in 18${10 + i}. Later she moved to Drost.`,
+  }))
+    .map((document) => `${JSON.stringify(document)}\n`)
+    .join(''),
+);
+const SETTINGS = [
+  `data.documents=${documents}`,
+  'text={vocabularySize: 160, blockTokens: 64, sentenceTokens: 32, questionTokens: 32}',
+  'model={layers: 1, hidden: 8, heads: 2, intermediate: 8, positions: 96, projection: 4, dropout: 0}',
+  'qa.readerTokens=96',
+  'ict={steps: 1000000, batch: 2}',
+].flatMap((setting) => ['--set', setting]);
+const ENGINE = ['--engine', process.env.REALM_ENGINE ?? 'auto'];
+
+interface End {
+  code: number | null;
+  signal: string | null;
+  out: string;
+  err: string;
+}
+
+function start(args: readonly string[], env: Record<string, string> = {}) {
+  const child = spawn(process.execPath, args, {
+    cwd: root,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: { ...process.env, ...env },
+  });
+  const said = { out: '', err: '' };
+  const waiting = new Set<() => void>();
+  const heard = (stream: 'out' | 'err') => (piece: string) => {
+    said[stream] += piece;
+    for (const look of waiting) look();
+  };
+  child.stdout.setEncoding('utf8').on('data', heard('out'));
+  child.stderr.setEncoding('utf8').on('data', heard('err'));
+  const end = new Promise<End>((resolve) =>
+    child.on('close', (code, signal) => resolve({ code, signal, ...said })),
+  );
+  /** Resolves once `pattern` was printed, or the process has ended. */
+  const until = (pattern: RegExp, stream: 'out' | 'err' = 'err') => {
+    const printed = new Promise<void>((resolve) => {
+      const look = () => pattern.test(said[stream]) && resolve();
+      waiting.add(look);
+      look();
+    });
+    return Promise.race([printed, end]);
+  };
+  return { child, end, until };
+}
+
+const realm = (args: readonly string[], env?: Record<string, string>) => start([REALM, ...args], env);
+
+/** A stop by one signal: 130, one plain sentence on the last line, no stack, and no lock or unfinished file. */
+function stoppedPlainly({ code, signal, err }: End, run: string, sentence: RegExp): void {
+  assert.deepEqual([code, signal], [130, null], err);
+  assert.match(err.trimEnd().split('\n').at(-1)!, sentence);
+  assert.doesNotMatch(err, /\n {4}at /);
+  assert.deepEqual(unfinished(run), []);
+}
+
+function unfinished(run: string): string[] {
+  const names = existsSync(run) ? readdirSync(run, { recursive: true, encoding: 'utf8' }) : [];
+  return names.filter((name) => /(^|\/)lock$|\.tmp$|\.old$/.test(name));
+}
+
+const prepared = join(root, 'prepared');
+test('a run to stop is prepared', async () => {
+  const { code, err } = await realm(['prepare', '--run', prepared, ...SETTINGS]).end;
+  assert.equal(code, 0, err);
+});
+
+for (const [i, [module, sentence]] of (
+  [
+    ['src/typescript.mjs', /^realm: stopped before it began; nothing was changed$/],
+    ['src/stop.ts', /^realm: stopped before it began; nothing was changed$/],
+    ['src/cli.ts', /^realm: stopped; run the same command again$/],
+    ['src/config.ts', /^realm ict-warmup: stopped; the same command starts again$|^realm: stopped; /],
+    ['src/commands/context.ts', /^realm ict-warmup: stopped; the same command starts again$/],
+    ['src/engine.ts', /^realm ict-warmup: stopped; the same command starts again$/],
+    ['src/commands/ict-warmup.ts', /^realm ict-warmup: stopped; the same command starts again$/],
+  ] as [string, RegExp][]
+).entries()) {
+  const name = SIGNALS[i % 3];
+  test(`${name} while ${module} is loaded ends ict-warmup with one sentence and 130`, async () => {
+    const args = ['--import', AT_LOAD, REALM, 'ict-warmup', '--run', prepared, ...ENGINE];
+    const end = await start(args, { SIGNAL_AT: module, SIGNAL_NAME: name }).end;
+    stoppedPlainly(end, prepared, sentence);
+    assert.equal(end.out, '');
+  });
+}
+
+test('a signal at any moment of a training stage ends it with 130 and a sentence, or before it runs at all', async () => {
+  for (let i = 0; i < 12; i++) {
+    const { child, end } = realm(['ict-warmup', '--run', prepared, ...ENGINE]);
+    await new Promise((resolve) => setTimeout(resolve, i * i * 15));
+    child.kill(SIGNALS[i % 3]);
+    const ended = await end;
+    const { code, signal, out, err } = ended;
+    // Before Node runs the first line of a program, a signal has its usual effect.
+    if (signal !== null) assert.deepEqual([signal, out, err], [SIGNALS[i % 3], '', '']);
+    else if (/^stopped and saved/.test(out)) stoppedPlainly(ended, prepared, /./);
+    else stoppedPlainly(ended, prepared, /^realm(?: ict-warmup)?: stopped.*; .+$/);
+    assert.ok(code === null || code === 130);
+  }
+});
+
+test('a second signal leaves at once and says from which step the same command resumes', async () => {
+  const run = ['ict-warmup', '--run', prepared, ...ENGINE, '--set', 'train.logEvery=1'];
+  const first = realm(run);
+  await first.until(/^engine: /m);
+  first.child.kill('SIGTERM');
+  await first.end;
+  const second = realm([...run, '--set', 'ict.batch=4']);
+  await second.until(/^engine: /m);
+  second.child.kill('SIGINT');
+  await second.until(/press again/);
+  second.child.kill('SIGINT');
+  const ended = await second.end;
+  assert.equal(ended.code, 130, ended.err);
+  assert.match(
+    `${ended.err}${ended.out}`,
+    /realm ict-warmup: stopped; .*\n$|stopped and saved; the same command (?:resumes from step \d+|starts the stage again)\n$/,
+  );
+});
+
+for (const [i, [what, args, moment, sentence]] of (
+  [
+    [
+      'prepare, in vocabulary training',
+      ['prepare', ...SETTINGS],
+      /^vocabulary: /m,
+      /^realm prepare: stopped; (?:no vocabulary was saved, and )?the same command /,
+    ],
+    [
+      'build-index',
+      ['build-index', ...ENGINE],
+      /^engine: /m,
+      /^realm build-index: stopped; .*the same command /,
+    ],
+    [
+      'eval perplexity',
+      ['eval', 'perplexity', ...ENGINE],
+      /^engine: /m,
+      /^realm eval perplexity: stopped; the same command starts again$|no such weights/,
+    ],
+  ] as [string, string[], RegExp, RegExp][]
+).entries()) {
+  test(`a signal during ${what} ends it plainly, and the same command works afterwards`, async () => {
+    const run = join(root, `stage-${i}`);
+    if (args[0] !== 'prepare')
+      assert.equal((await realm(['prepare', '--run', run, ...SETTINGS]).end).code, 0);
+    const { child, end, until } = realm([...args, '--run', run]);
+    await until(moment);
+    child.kill(SIGNALS[i]);
+    const ended = await end;
+    // One that was done, or refused its input, before the signal came has its own end.
+    if (ended.code === 130) stoppedPlainly(ended, run, sentence);
+    else assert.ok(ended.code === 0 || ended.code === 2, ended.err);
+    assert.deepEqual(unfinished(run), []);
+  });
+}
+
+test('work that gives the event loop no turn, but looks for signals, is told at once and left at the second signal', async () => {
+  const { child, end, until } = start(['--import', TYPESCRIPT, join(FIXTURES, 'blocked.ts'), 'obeying']);
+  await until(/ready/, 'out');
+  child.kill('SIGTERM');
+  await until(/stopping/);
+  child.kill('SIGTERM');
+  const { code, err } = await end;
+  assert.equal(code, 130, err);
+  assert.match(err, /stopping\n\nrealm: stopped; the same command starts again\n$/);
+});
+
+test('one long computation that looks for nothing is killed after the second signal, with a sentence', async () => {
+  const { child, end, until } = start(['--import', TYPESCRIPT, join(FIXTURES, 'blocked.ts')]);
+  await until(/ready/, 'out');
+  child.kill('SIGTERM');
+  child.kill('SIGINT');
+  const { signal, err } = await end;
+  assert.equal(signal, 'SIGKILL', err);
+  assert.match(err, /^\nrealm: killed, since a long computation did not end; what was saved last is kept\n$/);
+});
