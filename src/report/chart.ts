@@ -5,7 +5,7 @@ import { type Html, html, raw } from './html.ts';
 import type { Look } from './look.ts';
 import { evenly, type Point, type Series } from './thin.ts';
 
-/** One run's figure over steps. */
+/** One run's metric over steps. */
 export interface Line {
   look: Look;
   /** The run, in words. */
@@ -30,24 +30,23 @@ export interface Chart {
   note?: string;
   lines: readonly Line[];
   marks?: readonly Mark[];
-  /** Steps at which each run took up an index. */
+  /** Steps at which each run swapped in a new index. */
   refreshes?: readonly { look: Look; at: readonly number[] }[];
   format: (value: number) => string;
-  /** The axis takes in zero. */
+  /** The y axis includes zero. */
   zero?: boolean;
   /** Draws a moving average over the values; without it the values themselves. */
   smooth?: boolean;
-  /** True where several runs are compared: lines then bear letters and markers. */
+  /** True if several runs are compared: lines then have letters and symbols. */
   letters: boolean;
 }
 
 const WIDTH = 386;
 const HEIGHT = 200;
 const MARGIN = { top: 12, right: 78, bottom: 26, left: 58 };
-/** Pixels between the baselines of two labels. */
-const LABEL = 14;
+const LABEL_PIXELS = 14; // between the baselines of two labels
 
-/** A figure with one chart of figures by step, and the same in words and a table for whoever cannot see it. */
+/** A chart of one metric over steps, and the same in words and as a table for readers who cannot see it. */
 export function chart(options: Chart): Html {
   const { title, note, lines, marks = [], format } = options;
   return html`<figure class="chart">
@@ -76,8 +75,48 @@ function measured({ y, low, high }: Mark, format: Chart['format']): string {
   return `${format(y)}${interval}`;
 }
 
+/** What the parts of a drawing share. */
+interface Drawing extends Chart {
+  drawn: readonly DrawnLine[];
+  marks: readonly Mark[];
+  refreshes: NonNullable<Chart['refreshes']>;
+  /** Lowest and highest value of each axis. */
+  x: Interval;
+  y: Interval;
+  /** A value outside the y axis, one in fifty, is drawn at the frame's edge. */
+  clamp: (value: number) => number;
+}
+
+interface DrawnLine extends Line {
+  points: readonly Point[];
+  /** Points averaged to either side of each; 0 for a line without a moving average. */
+  width: number;
+  /** The line itself: the points, or their moving average. */
+  path: readonly { x: number; y: number }[];
+}
+
+type Interval = [low: number, high: number];
+
 function draw(options: Chart): Html {
-  const { lines, marks = [], refreshes = [], format, smooth = false, letters } = options;
+  const drawing = drawingOf(options);
+  const svg = Plot.plot({
+    document: parseHTML('<!doctype html><html><body></body></html>').document,
+    width: WIDTH,
+    height: HEIGHT,
+    marginTop: MARGIN.top,
+    marginRight: MARGIN.right,
+    marginBottom: MARGIN.bottom,
+    marginLeft: MARGIN.left,
+    x: { domain: drawing.x, type: 'linear' },
+    y: { domain: drawing.y, type: 'linear' },
+    // From the back to the front.
+    marks: [axes, refreshMarks, lineMarks, measuredMarks, endLabels].flatMap((part) => part(drawing)),
+  });
+  return picture(svg, described(options));
+}
+
+function drawingOf(options: Chart): Drawing {
+  const { lines, marks = [], refreshes = [], smooth = false, zero = false } = options;
   const drawn = lines.map((line) => {
     const { points } = line.series;
     const width = smooth ? averaged(points) : 0;
@@ -92,119 +131,128 @@ function draw(options: Chart): Html {
       ),
       ...marks.flatMap((m) => [m.low ?? m.y, m.high ?? m.y]),
     ]),
-    options.zero ?? false,
+    zero,
   );
-  // What lies beyond, one value in fifty, is drawn at the frame's edge.
-  const edge = (value: number) => Math.min(y[1], Math.max(y[0], value));
+  const clamp = (value: number) => Math.min(y[1], Math.max(y[0], value));
+  return { ...options, drawn, marks, refreshes: refreshes.filter(({ at }) => at.length > 0), x, y, clamp };
+}
+
+function axes({ format }: Drawing): Plot.Markish[] {
+  return [
+    Plot.gridY({ ticks: 4, stroke: 'var(--rule)', strokeOpacity: 1 }),
+    Plot.axisY({ ticks: 4, tickSize: 0, tickFormat: ticks(format), label: null }),
+    Plot.axisX({
+      ticks: 4,
+      tickSize: 4,
+      tickFormat: shortSteps,
+      label: 'steps',
+      labelArrow: 'none',
+      labelOffset: 17,
+    }),
+  ];
+}
+
+/** Dotted lines across the chart for one run; for several, a row of ticks at the bottom for each. */
+function refreshMarks({ refreshes, letters, y, clamp }: Drawing): Plot.Markish[] {
+  if (refreshes.length === 1 && !letters) {
+    return [Plot.ruleX(refreshes[0].at, { stroke: 'var(--soft)', strokeWidth: 1, strokeDasharray: '1 3' })];
+  }
+  const row = (y[1] - y[0]) * 0.04;
+  return refreshes.map(({ look, at }, i) =>
+    Plot.ruleX(at, {
+      y1: clamp(y[0] + i * row),
+      y2: clamp(y[0] + (i + 0.75) * row),
+      stroke: look.colour,
+      strokeWidth: 1.5,
+    }),
+  );
+}
+
+/** Of each line the range of its thinned points, the values behind a moving average, the line, and its symbols. */
+function lineMarks({ drawn, letters, clamp }: Drawing): Plot.Markish[] {
+  return drawn.flatMap(({ look, points, path, width }) => {
+    const parts: Plot.Markish[] = [];
+    if (points.some((p) => p.n > 1)) {
+      parts.push(
+        Plot.areaY(points, {
+          x: 'x',
+          y1: (p: Point) => clamp(p.low),
+          y2: (p: Point) => clamp(p.high),
+          fill: look.colour,
+          fillOpacity: 0.18,
+        }),
+      );
+    }
+    if (width > 0) {
+      parts.push(
+        Plot.line(points, {
+          x: 'x',
+          y: (p: Point) => clamp(p.y),
+          stroke: look.colour,
+          strokeOpacity: 0.4,
+          strokeWidth: 1,
+        }),
+      );
+    }
+    parts.push(
+      Plot.line(path, {
+        x: 'x',
+        y: 'y',
+        stroke: look.colour,
+        strokeWidth: 2,
+        ...(look.dash !== undefined ? { strokeDasharray: look.dash } : {}),
+      }),
+    );
+    const few = path.length <= 12;
+    if (letters || few) {
+      const symbols = evenly(path, few ? 12 : 6);
+      parts.push(Plot.dot(symbols, { x: 'x', y: 'y', r: 3, symbol: look.symbol, fill: look.colour }));
+    }
+    return parts;
+  });
+}
+
+/** A diamond for each value measured apart from the lines, with its interval. */
+function measuredMarks({ marks }: Drawing): Plot.Markish[] {
+  return marks.flatMap(({ look, low, high, ...mark }) => {
+    const dx = shift(look, marks);
+    const diamond = Plot.dot([mark], {
+      x: 'x',
+      y: 'y',
+      dx,
+      r: 3,
+      symbol: 'diamond',
+      fill: 'var(--paper)',
+      stroke: look.colour,
+      strokeWidth: 2,
+    });
+    if (low === undefined || high === undefined) return [diamond];
+    const interval = { x: 'x', y1: low, y2: high, dx, stroke: look.colour, strokeWidth: 1.5 };
+    return [Plot.ruleX([mark], interval), diamond];
+  });
+}
+
+/** The last value of each line, to the right of the frame. */
+function endLabels({ drawn, marks, letters, format, x, y }: Drawing): Plot.Markish[] {
   const ends = drawn.flatMap(({ look, path }) => {
     const end = path.at(-1);
     return end ? [{ look, end, text: `${letters ? `${look.letter} ` : ''}${format(end.y)}` }] : [];
   });
-  const rows = refreshes.filter(({ at }) => at.length > 0);
-  const tick = (y[1] - y[0]) * 0.04;
-  const beside = Math.max(0, ...marks.map((m) => aside(m.look, marks)));
-  const svg = Plot.plot({
-    document: parseHTML('<!doctype html><html><body></body></html>').document,
-    width: WIDTH,
-    height: HEIGHT,
-    marginTop: MARGIN.top,
-    marginRight: MARGIN.right,
-    marginBottom: MARGIN.bottom,
-    marginLeft: MARGIN.left,
-    x: { domain: x, type: 'linear' },
-    y: { domain: y, type: 'linear' },
-    marks: [
-      Plot.gridY({ ticks: 4, stroke: 'var(--rule)', strokeOpacity: 1 }),
-      Plot.axisY({ ticks: 4, tickSize: 0, tickFormat: ticks(format), label: null }),
-      Plot.axisX({
-        ticks: 4,
-        tickSize: 4,
-        tickFormat: shortSteps,
-        label: 'steps',
-        labelArrow: 'none',
-        labelOffset: 17,
-      }),
-      rows.length === 1 && !letters
-        ? Plot.ruleX(rows[0].at, { stroke: 'var(--soft)', strokeWidth: 1, strokeDasharray: '1 3' })
-        : rows.map(({ look, at }, i) =>
-            Plot.ruleX(at, {
-              y1: edge(y[0] + i * tick),
-              y2: edge(y[0] + (i + 0.75) * tick),
-              stroke: look.colour,
-              strokeWidth: 1.5,
-            }),
-          ),
-      drawn.map(({ look, points, path, width }) => [
-        points.some((p) => p.n > 1)
-          ? Plot.areaY(points, {
-              x: 'x',
-              y1: (p: Point) => edge(p.low),
-              y2: (p: Point) => edge(p.high),
-              fill: look.colour,
-              fillOpacity: 0.18,
-            })
-          : null,
-        width > 0
-          ? Plot.line(points, {
-              x: 'x',
-              y: (p: Point) => edge(p.y),
-              stroke: look.colour,
-              strokeOpacity: 0.4,
-              strokeWidth: 1,
-            })
-          : null,
-        Plot.line(path, {
-          x: 'x',
-          y: 'y',
-          stroke: look.colour,
-          strokeWidth: 2,
-          ...(look.dash !== undefined ? { strokeDasharray: look.dash } : {}),
-        }),
-        letters || path.length <= 12
-          ? Plot.dot(evenly(path, path.length <= 12 ? 12 : 6), {
-              x: 'x',
-              y: 'y',
-              r: 3,
-              symbol: look.symbol,
-              fill: look.colour,
-            })
-          : null,
-      ]),
-      marks.flatMap(({ look, low, high, ...mark }) => {
-        const dx = aside(look, marks);
-        return [
-          low !== undefined && high !== undefined
-            ? Plot.ruleX([mark], { x: 'x', y1: low, y2: high, dx, stroke: look.colour, strokeWidth: 1.5 })
-            : null,
-          Plot.dot([mark], {
-            x: 'x',
-            y: 'y',
-            dx,
-            r: 3,
-            symbol: 'diamond',
-            fill: 'var(--paper)',
-            stroke: look.colour,
-            strokeWidth: 2,
-          }),
-        ];
-      }),
-      spread(ends, y).map(({ look, text, at }) =>
-        Plot.text([text], {
-          x: () => x[1],
-          y: () => at,
-          text: (t: string) => t,
-          dx: 7 + (marks.length > 0 ? 4 : 0) + beside,
-          textAnchor: 'start',
-          fill: look.colour,
-          fontWeight: 600,
-        }),
-      ),
-    ].flat(3),
-  });
-  return picture(svg, described(options));
+  const marksReach = Math.max(0, ...marks.map((m) => shift(m.look, marks)));
+  return spread(ends, y).map(({ look, text, at }) =>
+    Plot.text([text], {
+      x: () => x[1],
+      y: () => at,
+      text: (t: string) => t,
+      dx: 7 + (marks.length > 0 ? 4 : 0) + marksReach,
+      textAnchor: 'start',
+      fill: look.colour,
+      fontWeight: 600,
+    }),
+  );
 }
 
-/** A drawn chart as it stands in a page, with its content in words: no style of its own, numbers to a tenth of a pixel. */
+/** A drawn chart for a page, with its content in words: no style of its own, numbers to a tenth of a pixel. */
 export function picture(svg: ReturnType<typeof Plot.plot>, label: string): Html {
   const element = svg as unknown as {
     setAttribute(name: string, value: string): void;
@@ -214,7 +262,7 @@ export function picture(svg: ReturnType<typeof Plot.plot>, label: string): Html 
   element.setAttribute('font-size', '12');
   element.setAttribute('font-family', 'inherit');
   for (const style of element.querySelectorAll('style')) style.remove();
-  // Labels of the parts are for no reader, and not allowed on what has no role.
+  // Labels of the parts help no reader, and are not allowed on elements without a role.
   for (const part of element.querySelectorAll('g')) part.removeAttribute('aria-label');
   const drawn = element.outerHTML.replace(/ (?:d|transform|[xy][12]?|cx|cy)="[^"]*"/g, (attribute) =>
     attribute.replace(/-?\d+\.\d{2,}/g, (number) => String(Math.round(10 * Number(number)) / 10)),
@@ -246,7 +294,7 @@ function inner(points: readonly Point[]): number[] {
   ];
 }
 
-function extent(values: readonly number[]): [number, number] {
+function extent(values: readonly number[]): Interval {
   let [low, high] = [Infinity, -Infinity];
   for (const value of values) {
     if (value < low) low = value;
@@ -255,7 +303,7 @@ function extent(values: readonly number[]): [number, number] {
   return low <= high ? [low, high] : [0, 1];
 }
 
-function padded([low, high]: [number, number], zero: boolean): [number, number] {
+function padded([low, high]: Interval, zero: boolean): Interval {
   const room = 0.06 * (high - low || Math.abs(high) || 1);
   if (!zero) return [low - room, high + room];
   return [low < 0 ? low - room : 0, high > 0 ? high + room : 0];
@@ -264,27 +312,27 @@ function padded([low, high]: [number, number], zero: boolean): [number, number] 
 /** The labels at the ends of lines, moved apart where they would cover each other. */
 function spread<T extends { end: { y: number } }>(
   ends: readonly T[],
-  [low, high]: [number, number],
+  [low, high]: Interval,
 ): (T & { at: number })[] {
   const pixel = (high - low) / (HEIGHT - MARGIN.top - MARGIN.bottom);
   const placed = ends.map((end) => ({ ...end, at: end.end.y })).sort((a, b) => a.at - b.at);
   for (let i = 1; i < placed.length; i++) {
-    placed[i].at = Math.max(placed[i].at, placed[i - 1].at + LABEL * pixel);
+    placed[i].at = Math.max(placed[i].at, placed[i - 1].at + LABEL_PIXELS * pixel);
   }
   for (let i = placed.length - 1; i >= 0; i--) {
-    const above = placed[i + 1]?.at ?? high + LABEL * pixel;
-    placed[i].at = Math.min(placed[i].at, above - LABEL * pixel);
+    const above = placed[i + 1]?.at ?? high + LABEL_PIXELS * pixel;
+    placed[i].at = Math.min(placed[i].at, above - LABEL_PIXELS * pixel);
   }
   return placed;
 }
 
-/** Pixels that a run's marks stand beside their step, so that those of several runs do not cover each other. */
-function aside({ letter }: Look, marks: readonly Mark[]): number {
+/** Pixels between a run's marks and their step, so that the marks of several runs do not cover each other. */
+function shift({ letter }: Look, marks: readonly Mark[]): number {
   const letters = [...new Set(marks.map((m) => m.look.letter))];
   return 7 * (letters.indexOf(letter) - (letters.length - 1) / 2);
 }
 
-/** A tick's value as short as it can be told: 80 % where the label of a line says 80.0 %. */
+/** A tick's value without trailing zeros: 80 % for a line's label of 80.0 %. */
 function ticks(format: (value: number) => string): (value: number) => string {
   return (value) => format(value).replace(/(\.\d*?)0+(?=\D|$)/, (_, kept) => (kept === '.' ? '' : kept));
 }
