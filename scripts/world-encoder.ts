@@ -278,9 +278,10 @@ async function maskedGradients(world: ReturnType<typeof encodeWorld>, step: numb
   const input = encoderInput(sequences, first);
   const masks = readout(input, positions);
   const hidden = tf.tensor1d(targets.flat(), 'int32');
+  const batch = { input, masks, targets: hidden };
   let logs = tf.zeros([1]);
   const { value, gradients } = lossGradients(model, shapes, () => {
-    const logTokens = readMasks(model.params, model.readerTower, model.reader, input, masks, hidden);
+    const logTokens = readMasks(model.params, model.readerTower, model.reader, batch);
     logs = tf.keep(logTokens.clone());
     return logTokens.mean().neg() as tf.Scalar;
   });

@@ -103,7 +103,7 @@ async function save(
     firstLoss: 0,
     skipped: 0,
   };
-  await saveCheckpoint(checkpoint, model, shapes, [], state, context.config.train.keep);
+  await saveCheckpoint(checkpoint, { model, shapes, moments: [], state }, context.config.train.keep);
 }
 
 /** Blocks whose vectors are held at a time. */

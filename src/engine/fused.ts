@@ -4,7 +4,7 @@ import { obey } from '../stop.ts';
 // The kernels of src/engine/native as differentiable functions. Each computes in one operation what the model composes
 // of dozens where the engine has no such kernel; src/model holds those compositions, and tests hold the two together.
 
-/** How a dense layer's result is bent. */
+/** What a dense layer applies to its result. */
 export type Activation = 'none' | 'exact' | 'tanh' | 'tanhUnit';
 
 const ACTIVATIONS: Activation[] = ['none', 'exact', 'tanh', 'tanhUnit']; // as numbered in dense.cc
@@ -26,7 +26,7 @@ interface Backend {
   binding: { TF_ATTR_INT: number; TF_ATTR_FLOAT: number };
 }
 
-/** What stands for no dropout and for no residual, made once; absent until the kernels are there. */
+/** Inputs that mean no dropout and no residual, made once; undefined until the kernels are registered. */
 let none: { seed: tf.Tensor; residual: tf.Tensor } | undefined;
 let wanted = true;
 
@@ -40,7 +40,7 @@ export function hasFused(): boolean {
   return none !== undefined && wanted && tf.getBackend() === 'tensorflow';
 }
 
-/** Runs `work` as on an engine without these kernels, until what it may promise is settled. */
+/** Runs `work` as on an engine without these kernels; if it returns a promise, until that is settled. */
 export function withoutFused<T>(work: () => T): T {
   const before = wanted;
   const restore = () => {
@@ -72,17 +72,17 @@ function execute(
   return backend.executeMultipleOutputs(name, attributes, inputs, outputs);
 }
 
-/** Whether someone will ask for gradients of what is computed now. */
+/** Whether gradients of what is computed now will be asked for. */
 function recording(): boolean {
   return (tf.engine() as unknown as { state: { gradientDepth: number } }).state.gradientDepth > 0;
 }
 
-/** A seed is an input: as an attribute each would leave a kernel of its own in TensorFlow's cache. */
+/** A seed is an input: as an attribute, each value would add a kernel to TensorFlow's cache. */
 function seedTensor(drop: Drop | undefined): tf.Tensor {
   return drop ? tf.scalar(drop.seed, 'int32') : none!.seed;
 }
 
-/** Frees what was kept for a gradient once that is there: the tape itself holds everything until the last one. */
+/** Frees what was kept for a gradient as soon as it is computed: the tape holds everything until the last gradient. */
 function release<T>(kept: tf.Tensor[], gradients: T): T {
   tf.dispose(kept);
   return gradients;
@@ -157,7 +157,7 @@ export function fusedNorm(
 }
 
 /**
- * softmax(Q Kᵀ / √D) V of sequences laid end to end, each token to all tokens of its sequence, by heads: [queries, H].
+ * softmax(Q Kᵀ / √D) V of packed (unpadded) sequences, each token to all tokens of its sequence, by heads: [queries, H].
  * @param q [queries, H], or with no `kv` [rows, 3H]: queries, keys and values
  * @param kv [rows, 2H]
  * @param qBounds [B + 1] int32: where each sequence's queries begin, and where the last one's end; `kBounds` the keys'.
@@ -191,13 +191,13 @@ export function fusedAttention(
   return (kv ? op(q, kv) : op(q)) as tf.Tensor2D;
 }
 
-/** word[ids] + position[places] + segment[segments]: [S, H]; the three lists [S] int32 must live until the gradient is taken. */
+/** word[ids] + position[positions] + segment[segments]: [S, H]; the three lists [S] int32 must live until the gradient is taken. */
 export function fusedEmbeddings(
   word: tf.Tensor,
   position: tf.Tensor,
   segment: tf.Tensor,
   ids: tf.Tensor,
-  places: tf.Tensor,
+  positions: tf.Tensor,
   segments: tf.Tensor,
 ): tf.Tensor2D {
   const op = tf.customGrad((word, position, segment) => ({
@@ -205,7 +205,7 @@ export function fusedEmbeddings(
       'RealmEmbeddings',
       {},
       {},
-      [word as tf.Tensor, position as tf.Tensor, segment as tf.Tensor, ids, places, segments],
+      [word as tf.Tensor, position as tf.Tensor, segment as tf.Tensor, ids, positions, segments],
       1,
     )[0],
     gradFunc: (dy: tf.Tensor) =>
@@ -213,7 +213,7 @@ export function fusedEmbeddings(
         'RealmEmbeddingsGrad',
         { words: (word as tf.Tensor).shape[0], positions: (position as tf.Tensor).shape[0]! },
         {},
-        [dy, ids, places, segments],
+        [dy, ids, positions, segments],
         3,
       ),
   }));
@@ -243,33 +243,44 @@ export function fusedLogLikelihood(
   return op(x, word, bias) as tf.Tensor1D;
 }
 
+/** LayerNorm's gain and bias [S], v [S, 1] and c [1]. */
+interface SpanWeights {
+  gain: tf.Tensor;
+  bias: tf.Tensor;
+  kernel: tf.Tensor;
+  constant: tf.Tensor;
+}
+
 /**
  * v · LayerNorm(ReLU(start_i + end_j)) + c of every span inside the blocks: [R, W, T]; `invalid` elsewhere.
  * @param ends [rows, 2S] start and end vectors of each token
  * @param blocks [R, 3] int32: the block's first row in `ends`, its tokens, and where it starts in its sequence; must live
  *   until the gradient is taken
+ * @param options W as `width` and T as `length`
  */
 export function fusedSpanScores(
   ends: tf.Tensor,
-  gain: tf.Tensor,
-  bias: tf.Tensor,
-  kernel: tf.Tensor,
-  constant: tf.Tensor,
+  weights: SpanWeights,
   blocks: tf.Tensor,
-  width: number,
-  length: number,
-  eps: number,
-  invalid: number,
+  options: { width: number; length: number; eps: number; invalid: number },
 ): tf.Tensor3D {
+  const { gain, bias, kernel, constant } = weights;
+  const { width, length, eps, invalid } = options;
   const op = tf.customGrad((...all) => {
     const save = all.pop() as Save;
-    const inputs = all as tf.Tensor[];
-    save([inputs[0]]);
+    const [ends, ...weights] = all as tf.Tensor[];
+    save([ends]);
     return {
-      value: execute('RealmSpanScores', { width, length }, { eps, invalid }, [...inputs, blocks], 1)[0],
+      value: execute(
+        'RealmSpanScores',
+        { width, length },
+        { eps, invalid },
+        [ends, ...weights, blocks],
+        1,
+      )[0],
       gradFunc: (dy: tf.Tensor, kept: tf.Tensor[]) => {
-        const all = [kept[0], ...inputs.slice(1), blocks, dy];
-        return release(kept, execute('RealmSpanScoresGrad', { width, length }, { eps }, all, 5));
+        const inputs = [kept[0], ...weights, blocks, dy];
+        return release(kept, execute('RealmSpanScoresGrad', { width, length }, { eps }, inputs, 5));
       },
     };
   });

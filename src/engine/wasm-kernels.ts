@@ -7,12 +7,14 @@ import * as tf from '@tensorflow/tfjs';
  */
 export function registerWasmKernels(): void {
   const module = (tf.backend() as unknown as Backend).wasm;
-  const matMul = module.cwrap('_FusedMatMul', null, Array(13).fill('number')) as FusedMatMul;
-  const shapes = module._malloc(6 * 4);
+  const fast: FastMatMul = {
+    call: module.cwrap('_FusedMatMul', null, Array(13).fill('number')) as FastMatMul['call'],
+    shapes: module._malloc(6 * 4),
+  };
   replace('BatchMatMul', () => (args) => {
     const { a, b } = args.inputs;
     const { transposeA, transposeB } = args.attrs as { transposeA: boolean; transposeB: boolean };
-    return batchMatMul(args.backend, matMul, shapes, a, b, transposeA, transposeB);
+    return batchMatMul(args.backend, fast, { a, b, transposeA, transposeB });
   });
   replace('_FusedMatMul', (original) => (args) => {
     const { a, b, bias } = args.inputs;
@@ -22,7 +24,7 @@ export function registerWasmKernels(): void {
       activation: string;
     };
     if (activation !== 'linear') return original!(args);
-    return batchMatMul(args.backend, matMul, shapes, a, b, transposeA, transposeB, bias);
+    return batchMatMul(args.backend, fast, { a, b, transposeA, transposeB, bias });
   });
   replace('Transpose', () => transpose);
   replace(
@@ -68,7 +70,7 @@ interface Args {
 }
 type Kernel = (args: Args) => tf.TensorInfo;
 
-/** Registers a kernel in the place of the backend's own, which `make` gets to hand cases on to. */
+/** Registers a kernel in place of the backend's own; `make` receives that one, to pass cases on to it. */
 function replace(kernelName: string, make: (original: Kernel | undefined) => Kernel): void {
   const own = tf.getKernel(kernelName, 'wasm');
   if (own) tf.unregisterKernel(kernelName, 'wasm');
@@ -80,40 +82,39 @@ function replace(kernelName: string, make: (original: Kernel | undefined) => Ker
   });
 }
 
-type FusedMatMul = (
-  a: number,
-  aShape: number,
-  aRank: number,
-  b: number,
-  bShape: number,
-  bRank: number,
-  transposeA: number,
-  transposeB: number,
-  activation: number,
-  bias: number,
-  prelu: number,
-  alpha: number,
-  out: number,
-) => void;
+/** The backend's product of one pair of untransposed matrices. */
+interface FastMatMul {
+  /**
+   * _FusedMatMul.cc: id of a, address of its shape, its rank; the same of b; transposeA, transposeB, activation; ids of
+   * bias and prelu weights; alpha; id of the output.
+   */
+  call(...values: number[]): void;
+  /** Address of room for the shapes of a and b, 3 int32 each. */
+  shapes: number;
+}
+
+/** a × b + bias of matrices in a batch, each transposed first or not. */
+interface Product {
+  a: tf.TensorInfo;
+  b: tf.TensorInfo;
+  transposeA: boolean;
+  transposeB: boolean;
+  bias?: tf.TensorInfo;
+}
 
 /**
- * The backend reaches its fast routine (XNNPACK) only for one pair of untransposed matrices; everything else falls to
- * a plain loop 15 times slower, which moreover reads past a batch of one that should be broadcast. So transposed
+ * The backend uses its fast routine (XNNPACK) only for one pair of untransposed matrices; everything else falls back to
+ * a plain loop 15 times slower, which also reads past a batch of one that should be broadcast. So transposed
  * operands are written out, and a batch becomes a loop over views of its matrices.
  * XNNPACK's packed copy of `b` is cached by tensor id alone, wrong for the same data under two shapes: each view has
  * an id of its own and takes its cache with it.
- * @param shapes room on the heap for the two shapes, 6 int32
  */
 function batchMatMul(
   backend: Backend,
-  matMul: FusedMatMul,
-  shapes: number,
-  a: tf.TensorInfo,
-  b: tf.TensorInfo,
-  transposeA: boolean,
-  transposeB: boolean,
-  bias?: tf.TensorInfo,
+  fast: FastMatMul,
+  { a, b, transposeA, transposeB, bias }: Product,
 ): tf.TensorInfo {
+  const { shapes } = fast;
   if (a.dtype !== 'float32' || b.dtype !== 'float32') {
     throw new Error(`matMul takes float32, not ${a.dtype} and ${b.dtype}`);
   }
@@ -148,7 +149,7 @@ function batchMatMul(
     const aId = view(backend, rows * ka, atA + 4 * indexA[i] * m * ka);
     const bId = view(backend, ka * n, atB + 4 * indexB[i] * ka * n);
     const outId = view(backend, rows * n, atOut + 4 * i * m * n);
-    matMul(aId, shapes, 3, bId, shapes + 12, 3, 0, 0, 0, biasId, 0, 0, outId);
+    fast.call(aId, shapes, 3, bId, shapes + 12, 3, 0, 0, 0, biasId, 0, 0, outId);
     for (const id of [aId, bId, outId]) backend.wasm.tfjs.disposeData(id);
   }
   if (bias) backend.wasm.tfjs.disposeData(biasId);
@@ -196,11 +197,11 @@ function swapLast(backend: Backend, x: tf.TensorInfo): tf.TensorInfo {
 }
 
 /** Side of the square that a transpose reads and writes at a time, so that both stay in the first-level cache. */
-const TILE = 16;
+const SQUARE_SIDE = 16;
 
 /**
- * Where the last axis stays, runs of it are copied; else the input's last axis and the output's last axis are
- * walked in squares and the other axes around them.
+ * If the last axis stays the last, runs of it are copied; if not, the input's last axis and the output's last axis are
+ * walked in squares, and the other axes around them.
  */
 function transpose({ inputs: { x }, attrs, backend }: Args): tf.TensorInfo {
   const { perm } = attrs as { perm: number[] };
@@ -227,16 +228,18 @@ function transpose({ inputs: { x }, attrs, backend }: Args): tf.TensorInfo {
   const p = order[last]; // input axis that becomes the last
   const others = order.map((d) => d).filter((d) => d !== p && d !== last);
   const outer = others.reduce((n, d) => n * sizes[d], 1);
-  const rows = p === last ? 1 : sizes[p];
-  const rowStride = inStrides[p];
-  const columns = sizes[last];
-  const columnStride = outStrides[last];
+  const matrix: Matrix = {
+    rows: p === last ? 1 : sizes[p],
+    rowStride: inStrides[p],
+    columns: sizes[last],
+    columnStride: outStrides[last],
+  };
   const counter = new Int32Array(others.length);
   let r = 0;
   let w = 0;
   for (let i = 0; i < outer; i++) {
-    if (p === last) copyRun(values, r, to, w, columns);
-    else moveMatrix(values, r, rowStride, to, w, columnStride, rows, columns);
+    if (p === last) copyRun(values, r, to, w, matrix.columns);
+    else transposeMatrix(values, r, to, w, matrix);
     for (let k = others.length - 1; k >= 0; k--) {
       const d = others[k];
       r += inStrides[d];
@@ -252,29 +255,29 @@ function transpose({ inputs: { x }, attrs, backend }: Args): tf.TensorInfo {
 
 type Values = Float32Array | Int32Array | Uint8Array;
 
-/** Below this many elements a loop is faster than asking for two views. */
-const SHORT_RUN = 48;
+/** Up to this many elements a loop is faster than two views. */
+const MAX_LOOP_COPY = 48;
 
 function copyRun(from: Values, r: number, to: Values, w: number, size: number): void {
-  if (size > SHORT_RUN) to.set(from.subarray(r, r + size), w);
+  if (size > MAX_LOOP_COPY) to.set(from.subarray(r, r + size), w);
   else for (let i = 0; i < size; i++) to[w + i] = from[r + i];
 }
 
-/** Element (i, j) of a matrix with rows `rowStride` apart goes to row j of one with rows `columnStride` apart. */
-function moveMatrix(
-  from: Values,
-  r: number,
-  rowStride: number,
-  to: Values,
-  w: number,
-  columnStride: number,
-  rows: number,
-  columns: number,
-): void {
-  for (let i0 = 0; i0 < rows; i0 += TILE) {
-    const i1 = Math.min(i0 + TILE, rows);
-    for (let j0 = 0; j0 < columns; j0 += TILE) {
-      const j1 = Math.min(j0 + TILE, columns);
+/** Size of a matrix, and the elements from one of its rows to the next, in the input and, transposed, in the output. */
+interface Matrix {
+  rows: number;
+  rowStride: number;
+  columns: number;
+  columnStride: number;
+}
+
+/** Element (i, j) of the matrix at `r` goes to row j of the one at `w`. */
+function transposeMatrix(from: Values, r: number, to: Values, w: number, matrix: Matrix): void {
+  const { rows, rowStride, columns, columnStride } = matrix;
+  for (let i0 = 0; i0 < rows; i0 += SQUARE_SIDE) {
+    const i1 = Math.min(i0 + SQUARE_SIDE, rows);
+    for (let j0 = 0; j0 < columns; j0 += SQUARE_SIDE) {
+      const j1 = Math.min(j0 + SQUARE_SIDE, columns);
       for (let j = j0; j < j1; j++) {
         for (let i = i0, at = w + j * columnStride + i0; i < i1; i++, at++)
           to[at] = from[r + i * rowStride + j];

@@ -39,20 +39,20 @@ export type Params = Map<string, tf.Variable>;
 /** The same to read from. */
 export type Weights = ReadonlyMap<string, tf.Tensor>;
 
-/** Rows of B sequences laid end to end, and for engines without kernels of our own the way to a rectangle and back. */
+/** Rows of B sequences, packed without padding, and for engines without our own kernels the way to a rectangle and back. */
 export interface Rows {
   sequences: number; // B
   /** Rows in all. */
   total: number;
   /** Rows of the longest sequence. */
   longest: number;
-  /** Where each sequence begins, and where the last one ends. */
+  /** First row of each sequence, and the end of the last. */
   bounds: tf.Tensor1D; // [B+1] int32
-  /** Absent where the rows are the rectangle [B, longest] already, and where attention needs none. */
+  /** Absent if the rows already are the rectangle [B, longest], and if attention needs none. */
   rectangle?: {
-    /** For each place of the rectangle its row, 0 for padding. */
+    /** The row of each cell of the rectangle, 0 for padding. */
     rows: tf.Tensor1D; // [B*T] int32
-    /** For each row its place in the rectangle. */
+    /** The cell of each row. */
     cells: tf.Tensor1D; // [S] int32
     /** 0 on padding. */
     present: tf.Tensor2D; // [B*T, 1]
@@ -64,11 +64,11 @@ export interface EncoderInput extends Rows {
   ids: tf.Tensor1D; // [S] int32
   segments: tf.Tensor1D; // [S] int32
   /** Position of each token in its sequence. */
-  places: tf.Tensor1D; // [S] int32
-  /** Row of each sequence's first token, and these rows as a readout. */
+  positions: tf.Tensor1D; // [S] int32
+  /** Row of each sequence's first token, and the same as a readout. */
   starts: Int32Array;
   first: Readout;
-  /** 0 on tokens, a large negative number on padding; absent where attention pads nothing. */
+  /** 0 on tokens, a large negative number on padding; absent if attention has no padding. */
   bias?: tf.Tensor4D; // [B, 1, 1, T]
 }
 
@@ -86,8 +86,8 @@ export function param(params: Weights, name: string): tf.Tensor {
   return found;
 }
 
-/** Sequences that fill this much of their rectangle are padded after all: that costs less than two ways of laying out rows. */
-const FULL = 0.9;
+/** Sequences that fill this share of their rectangle are padded: that costs less than going between two layouts. */
+const SHARE_TO_PAD = 0.9;
 
 /** @param lengths rows of each sequence; `longest` their greatest */
 function layOut(lengths: readonly number[], longest: number): Rows {
@@ -127,19 +127,19 @@ export function encoderInput(
   const lengths = sequences.map((s) => s.length);
   const T = Math.max(1, ...lengths);
   const tokens = lengths.reduce((a, b) => a + b, 0);
-  const padded = !hasFused() && tokens >= FULL * B * T;
+  const padded = !hasFused() && tokens >= SHARE_TO_PAD * B * T;
   const layout = layOut(padded ? lengths.map(() => T) : lengths, T);
   const S = layout.total;
   const ids = new Int32Array(S); // [PAD] is 0, see WordPiece
   const segments = new Int32Array(S);
-  const places = new Int32Array(S);
+  const positions = new Int32Array(S);
   const starts = new Int32Array(B);
   for (let b = 0, row = 0; b < B; b++) {
     const n = lengths[b];
     starts[b] = row;
     ids.set(sequences[b], row);
     segments.fill(1, row + firstSegment[b], row + n);
-    for (let t = 0; t < n; t++) places[row + t] = t;
+    for (let t = 0; t < n; t++) positions[row + t] = t;
     row += padded ? T : n;
   }
   let bias: tf.Tensor4D | undefined;
@@ -152,7 +152,7 @@ export function encoderInput(
     ...layout,
     ids: tf.tensor1d(ids, 'int32'),
     segments: tf.tensor1d(segments, 'int32'),
-    places: tf.tensor1d(places, 'int32'),
+    positions: tf.tensor1d(positions, 'int32'),
     starts,
     first: {
       ...layOut(
@@ -204,9 +204,9 @@ function gatherCells(x: tf.Tensor2D, { rectangle }: Rows): tf.Tensor2D {
 }
 
 /**
- * The encoder's output: all rows [S, H], or with `read` only those [n, H].
+ * The encoder's output: all rows [S, H], or only `outputRows` [n, H].
  *
- * With `read` the last layer computes queries, residual and feed-forward for these tokens alone; keys and values
+ * With `outputRows` the last layer computes queries, residual and feed-forward for these rows alone; keys and values
  * still come from all tokens, so the result is the same and the last layer costs a fraction.
  * @param p prefix of the parameters' names, such as `reader.`
  * @param noise dropout masks; without it (inference) nothing is dropped
@@ -217,7 +217,7 @@ export function encode(
   config: BertConfig,
   input: EncoderInput,
   noise?: Noise,
-  read?: Readout,
+  outputRows?: Readout,
 ): tf.Tensor2D {
   return tf.tidy(() => {
     const { longest } = input;
@@ -228,9 +228,8 @@ export function encode(
     let x = dropout(embed(params, p, config, input), noise); // [S, H]
     for (let i = 0; i < config.layers; i++) {
       const name = `${p}layer.${i}.`;
-      const some = i === config.layers - 1 ? read : undefined;
-      const run = (weights: Weights, x: tf.Tensor2D) =>
-        tf.tidy(() => layer(weights, name, config, x, input, noise, some));
+      const pass = { input, noise, outputRows: i === config.layers - 1 ? outputRows : undefined };
+      const run = (weights: Weights, x: tf.Tensor2D) => tf.tidy(() => layer(weights, name, config, x, pass));
       x = config.recompute ? recomputed(params, name, x, noise, run) : run(params, x);
     }
     return x;
@@ -238,8 +237,8 @@ export function encode(
 }
 
 /**
- * The same output as `run(params, x)` with the same gradients, but nothing of what lies between is kept for them: it is
- * computed again, with the same dropout, when the gradient comes (Chen et al. 2016, arXiv 1604.06174).
+ * The same output as `run(params, x)` with the same gradients, but no intermediate tensor is kept for them: all are
+ * computed again, with the same dropout, for the gradient (Chen et al. 2016, arXiv 1604.06174).
  * @param prefix of the names of all parameters that `run` uses
  */
 function recomputed(
@@ -289,30 +288,36 @@ function embed(params: Weights, p: string, config: BertConfig, input: EncoderInp
   );
   let sum: tf.Tensor2D;
   if (hasFused()) {
-    sum = fusedEmbeddings(word, position, segment, input.ids, input.places, input.segments);
+    sum = fusedEmbeddings(word, position, segment, input.ids, input.positions, input.segments);
   } else {
     // With two segments a look-up is e0 + s (e1 - e0), a product: its gradient needs no sum over indices.
     const e0 = segment.slice([0, 0], [1, H]);
     const e1 = segment.slice([1, 0], [1, H]);
     const segments = affine(input.segments.toFloat().reshape([-1, 1]), e1.sub(e0), e0.flatten());
-    sum = tf.gather(word, input.ids).add(tf.gather(position, input.places)).add(segments);
+    sum = tf.gather(word, input.ids).add(tf.gather(position, input.positions)).add(segments);
   }
   return layerNorm(params, `${p}embeddings.norm.`, sum, config.layerNormEps);
 }
 
-/** One post-LN transformer layer: [S, H] → [S, H], or [n, H] of the rows read out. */
-function layer(
-  params: Weights,
-  p: string,
-  config: BertConfig,
-  x: tf.Tensor2D,
-  input: EncoderInput,
-  noise: Noise | undefined,
-  read: Readout | undefined,
-): tf.Tensor2D {
+/** What every part of a layer needs beside weights and activations. */
+interface Pass {
+  input: EncoderInput;
+  noise: Noise | undefined;
+  /** The rows that the layer computes; all of the input's if undefined. */
+  outputRows: Readout | undefined;
+}
+
+/** One post-LN transformer layer: [S, H] → [S, H], or [n, H] of `outputRows`. */
+function layer(params: Weights, p: string, config: BertConfig, x: tf.Tensor2D, pass: Pass): tf.Tensor2D {
+  const { noise, outputRows } = pass;
   const y = tf.tidy(() => {
-    const residual = read ? (tf.gather(x, read.at) as tf.Tensor2D) : x;
-    const context = attend(params, `${p}attention.qkv.`, config, x, residual, input, noise, read);
+    const residual = outputRows ? (tf.gather(x, outputRows.at) as tf.Tensor2D) : x;
+    const qkv = {
+      kernel: param(params, `${p}attention.qkv.kernel`),
+      bias: param(params, `${p}attention.qkv.bias`),
+    };
+    const attend = hasFused() ? attendFused : attendComposed;
+    const context = attend(qkv, config, x, residual, pass);
     const attended = dense(params, `${p}attention.output.`, context);
     return addNorm(params, `${p}attention.norm.`, attended, residual, config.layerNormEps, noise);
   });
@@ -321,39 +326,52 @@ function layer(
   return addNorm(params, `${p}output.norm.`, out, y, config.layerNormEps, noise);
 }
 
-/** Multi-head self-attention of the rows of `asking`, x or some of its rows, to all rows of their sequence: [., H]. */
-function attend(
-  params: Weights,
-  p: string,
+/** The dense layer that makes queries, keys and values, side by side in its output: H columns each. */
+interface Projection {
+  kernel: tf.Tensor; // [H, 3H]
+  bias: tf.Tensor; // [3H]
+}
+
+/**
+ * Multi-head self-attention by our own kernels: [S, H], or [n, H] of `outputRows`.
+ * @param x [S, H] all rows: keys and values
+ * @param queryRows the rows that attend: x, or `outputRows` of it
+ */
+function attendFused(
+  { kernel, bias }: Projection,
   { hidden: H, heads: N }: BertConfig,
   x: tf.Tensor2D,
-  asking: tf.Tensor2D,
-  input: EncoderInput,
-  noise: Noise | undefined,
-  read: Readout | undefined,
+  queryRows: tf.Tensor2D,
+  { input, noise, outputRows }: Pass,
 ): tf.Tensor2D {
-  const kernel = param(params, `${p}kernel`); // [H, 3H]
-  const bias = param(params, `${p}bias`);
-  if (hasFused()) {
-    const drop = dropOf(noise);
-    if (!read) {
-      return tf.tidy(() => {
-        const qkv = fusedDense(x, kernel, bias);
-        return fusedAttention(qkv, undefined, input.bounds, input.bounds, N, drop);
-      });
-    }
-    const q = fusedDense(asking, kernel, bias, 'none', 0, H);
-    const kv = fusedDense(x, kernel, bias, 'none', H, 2 * H);
-    return fusedAttention(q, kv, read.bounds, input.bounds, N, drop);
+  const drop = dropOf(noise);
+  if (!outputRows) {
+    return tf.tidy(() => {
+      const qkv = fusedDense(x, kernel, bias);
+      return fusedAttention(qkv, undefined, input.bounds, input.bounds, N, drop);
+    });
   }
+  const q = fusedDense(queryRows, kernel, bias, 'none', 0, H);
+  const kv = fusedDense(x, kernel, bias, 'none', H, 2 * H);
+  return fusedAttention(q, kv, outputRows.bounds, input.bounds, N, drop);
+}
+
+/** The same as `attendFused`, composed of TensorFlow.js operations on padded rectangles. */
+function attendComposed(
+  { kernel, bias }: Projection,
+  { hidden: H, heads: N }: BertConfig,
+  x: tf.Tensor2D,
+  queryRows: tf.Tensor2D,
+  { input, noise, outputRows }: Pass,
+): tf.Tensor2D {
   const { sequences: B, longest: T } = input;
   const D = H / N;
   let q: tf.Tensor; // [B, N, T or M, D]
   let k: tf.Tensor; // [B, N, T, D]
   let v: tf.Tensor;
-  if (read) {
-    const some = affine(asking, kernel.slice([0, 0], [H, H]), bias.slice([0], [H]));
-    q = spread(some, read).reshape([B, read.longest, N, D]).transpose([0, 2, 1, 3]);
+  if (outputRows) {
+    const queries = affine(queryRows, kernel.slice([0, 0], [H, H]), bias.slice([0], [H]));
+    q = spread(queries, outputRows).reshape([B, outputRows.longest, N, D]).transpose([0, 2, 1, 3]);
     const kv = affine(x, kernel.slice([0, H], [H, 2 * H]), bias.slice([H], [2 * H]));
     [k, v] = tf.unstack(spread(kv, input).reshape([B, T, 2, N, D]).transpose([2, 0, 3, 1, 4]));
   } else {
@@ -363,7 +381,7 @@ function attend(
   const scores = tf.matMul(q.mul(1 / Math.sqrt(D)), k, false, true).add(input.bias!); // [B, N, T or M, T]
   const weights = dropout(tf.softmax(scores), noise);
   const context = tf.matMul(weights, v).transpose([0, 2, 1, 3]).reshape([-1, H]) as tf.Tensor2D;
-  return gatherCells(context, read ?? input);
+  return gatherCells(context, outputRows ?? input);
 }
 
 /** tanh pooler over the first token's output [B, H] → [B, H]. */
@@ -371,10 +389,10 @@ export function pool(params: Weights, p: string, first: tf.Tensor2D): tf.Tensor2
   return tf.tidy(() => dense(params, `${p}pooler.`, first, 'tanhUnit'));
 }
 
-/** What the masked-language-model head compares with the word embeddings: outputs [n, H] → [n, H]. */
+/** The vectors that the masked-language-model head compares with the word embeddings: outputs [n, H] → [n, H]. */
 function transform(params: Weights, p: string, config: BertConfig, outputs: tf.Tensor2D): tf.Tensor2D {
-  const bent = dense(params, `${p}mlm.transform.`, outputs, config.gelu);
-  return layerNorm(params, `${p}mlm.norm.`, bent, config.layerNormEps);
+  const inner = dense(params, `${p}mlm.transform.`, outputs, config.gelu);
+  return layerNorm(params, `${p}mlm.norm.`, inner, config.layerNormEps);
 }
 
 /**
@@ -546,26 +564,26 @@ const geluTanh = tf.customGrad((x, save) => {
 /** A source of dropout masks that can be replayed from its state. */
 export interface Noise {
   rate: number;
-  /** Where the next masks come from; each step, and each pass that is replayed, sets its own. */
+  /** Source of the next masks; each step, and each pass that is replayed, sets its own. */
   random: Random;
   /** A mask of `shape`: 0 with probability `rate`, else 1 / (1 − rate). */
   mask(shape: number[]): tf.Tensor;
   dispose(): void;
 }
 
-/** Numbers in the pool that dropout masks are cut from. */
-const POOL = 1 << 22;
+/** Numbers in the pool that dropout masks are taken from. */
+const POOL_NUMBERS = 1 << 22;
 
 /**
- * Masks are cut at random places from one pool of random keep-or-drop numbers made at the start: drawing each
- * mask afresh would cost a JavaScript loop over every activation, since tfjs draws random numbers on the host.
+ * Masks are slices, at random offsets, of one pool of random keep-or-drop numbers made at the start: drawing every
+ * mask would cost a JavaScript loop over every activation, since tfjs draws random numbers on the host.
  */
 export function dropoutNoise(rate: number, random: Random): Noise | undefined {
   if (rate === 0) return undefined;
-  const host = new Float32Array(POOL);
+  const host = new Float32Array(POOL_NUMBERS);
   const keep = 1 / (1 - rate);
   const own = random.fork();
-  for (let i = 0; i < POOL; i++) host[i] = own.float() < rate ? 0 : keep;
+  for (let i = 0; i < POOL_NUMBERS; i++) host[i] = own.float() < rate ? 0 : keep;
   const pool = tf.keep(tf.tensor1d(host));
   const noise: Noise = {
     rate,
@@ -574,8 +592,8 @@ export function dropoutNoise(rate: number, random: Random): Noise | undefined {
       const size = shape.reduce((a, b) => a * b, 1);
       const parts: tf.Tensor1D[] = [];
       for (let left = size; left > 0; ) {
-        const n = Math.min(left, POOL >> 1);
-        parts.push(pool.slice([noise.random.int(POOL - n + 1)], [n]));
+        const n = Math.min(left, POOL_NUMBERS >> 1);
+        parts.push(pool.slice([noise.random.int(POOL_NUMBERS - n + 1)], [n]));
         left -= n;
       }
       return (parts.length === 1 ? parts[0] : tf.concat(parts)).reshape(shape);
@@ -585,7 +603,7 @@ export function dropoutNoise(rate: number, random: Random): Noise | undefined {
   return noise;
 }
 
-/** What a fused kernel drops. */
+/** Dropout for a fused kernel. */
 function dropOf(noise: Noise | undefined): Drop | undefined {
   return noise && { rate: noise.rate, seed: noise.random.int(2 ** 31) };
 }
@@ -648,15 +666,15 @@ export function normShapes(p: string, size: number): Shape[] {
 }
 
 /** Standard deviation of BERT's initial weights (`initializer_range`). */
-const INITIAL_SPREAD = 0.02;
+const INITIAL_DEVIATION = 0.02;
 
-/** Values for a new tensor. The normal is cut at two standard deviations, as tf.truncated_normal does. */
+/** Values for a new tensor. The normal is truncated at two standard deviations, as tf.truncated_normal does. */
 export function initialValues(shape: Shape, random: Random): Float32Array {
   const size = shape.shape.reduce((a, b) => a * b, 1);
   const values = new Float32Array(size);
   if (shape.init === 'ones') values.fill(1);
   if (shape.init === 'normal')
-    for (let i = 0; i < size; i++) values[i] = INITIAL_SPREAD * truncatedNormal(random);
+    for (let i = 0; i < size; i++) values[i] = INITIAL_DEVIATION * truncatedNormal(random);
   return values;
 }
 

@@ -19,6 +19,15 @@ export interface MaskedSentence {
   source: number;
 }
 
+/** Sequences with masks, as tensors. */
+export interface MaskedBatch {
+  input: EncoderInput;
+  /** The rows of the masks. */
+  masks: Readout;
+  /** The word piece that each mask hides. */
+  targets: tf.Tensor1D; // [n] int32
+}
+
 /** Everything one pass feeds to the model, as tensors. */
 export interface Feed {
   /** The masked sentences and the distinct documents. */
@@ -26,8 +35,8 @@ export interface Feed {
   candidates: tf.Tensor2D; // [B, K] which of the documents
   present: tf.Tensor2D; // [B, K]
   masks: tf.Tensor2D; // [B, M]
-  /** Joint sequences in groups of like length, where their masks stand and what these hide. */
-  joint: { input: EncoderInput; masks: Readout; targets: tf.Tensor1D }[];
+  /** Joint sequences in groups of similar length. */
+  joint: MaskedBatch[];
   /** For each (b, k, m) which of all the groups' masks it is, counted from 1; 0 where there is none: [B*K*M]. */
   order: tf.Tensor1D;
 }

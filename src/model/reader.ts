@@ -25,7 +25,7 @@ export interface ReaderConfig extends BertConfig {
 }
 
 /** Score of a span that is no answer candidate: exp() of it is 0. */
-const INVALID = -1e9;
+const INVALID_SCORE = -1e9;
 
 export function readerShapes(config: ReaderConfig): Shape[] {
   return [
@@ -70,10 +70,18 @@ export function spanScores(
     const W = Math.min(config.maxSpanWidth, T);
     const ends = dense(params, 'span.hidden.', encode(params, p, config, input, noise)); // [rows, 2S]
     if (hasFused()) {
-      const [gain, bias, kernel, constant] = ['norm.gain', 'norm.bias', 'output.kernel', 'output.bias'].map(
-        (name) => param(params, `span.${name}`),
-      );
-      return fusedSpanScores(ends, gain, bias, kernel, constant, blocks.tensor, W, T, eps, INVALID);
+      const weights = {
+        gain: param(params, 'span.norm.gain'),
+        bias: param(params, 'span.norm.bias'),
+        kernel: param(params, 'span.output.kernel'),
+        constant: param(params, 'span.output.bias'),
+      };
+      return fusedSpanScores(ends, weights, blocks.tensor, {
+        width: W,
+        length: T,
+        eps,
+        invalid: INVALID_SCORE,
+      });
     }
     const both = spread(ends, input).reshape([R, T, 2 * S]);
     const start = both.slice([0, 0, 0], [R, T, S]);
@@ -98,7 +106,7 @@ export function spanScores(
       .reshape([R * W * T, S])
       .relu() as tf.Tensor2D;
     const scores = scoreSpans(params, spans, eps).reshape([R, W, T]);
-    return scores.add(tf.sub(1, tf.stack(valid, 1)).mul(INVALID)) as tf.Tensor3D;
+    return scores.add(tf.sub(1, tf.stack(valid, 1)).mul(INVALID_SCORE)) as tf.Tensor3D;
   });
 }
 
@@ -138,7 +146,7 @@ function scoreSpans(params: Params, spans: tf.Tensor2D, eps: number): tf.Tensor2
 export function marginalLogLoss(scores: tf.Tensor2D, correct: tf.Tensor2D): tf.Tensor1D {
   return tf.tidy(() => {
     const any = correct.max(1); // [B]
-    const right = scores.add(tf.sub(1, correct).mul(INVALID)).logSumExp(1);
+    const right = scores.add(tf.sub(1, correct).mul(INVALID_SCORE)).logSumExp(1);
     return scores.logSumExp(1).sub(right).mul(any) as tf.Tensor1D;
   });
 }

@@ -1,19 +1,11 @@
 import * as tf from '@tensorflow/tfjs';
-import {
-  type BertConfig,
-  type EncoderInput,
-  encode,
-  logLikelihood,
-  type Noise,
-  type Params,
-  type Readout,
-} from './bert.ts';
-import type { Feed } from './feed.ts';
+import { type BertConfig, encode, logLikelihood, type Noise, type Params } from './bert.ts';
+import type { Feed, MaskedBatch } from './feed.ts';
 import type { Model } from './model.ts';
 import { embedBoth } from './retriever.ts';
 
-/** Score of a candidate that is not there: exp() of it is 0. */
-const ABSENT = -1e9;
+/** Score of a missing candidate: exp() of it is 0. */
+const ABSENT_SCORE = -1e9;
 
 /**
  * log p(z|x) over each query's candidates, the softmax of inner products (paper, section 3.1):
@@ -41,29 +33,25 @@ export function retrieve(
       .gather(all, candidates.add(rows).toInt())
       .reshape([B, K])
       .div(temperature) as tf.Tensor2D;
-    const logPrior = tf.logSoftmax(scores.add(tf.sub(1, present).mul(ABSENT))) as tf.Tensor2D;
+    const logPrior = tf.logSoftmax(scores.add(tf.sub(1, present).mul(ABSENT_SCORE))) as tf.Tensor2D;
     return { scores, logPrior };
   });
 }
 
 /**
  * log p(y_j | z, x) of masked word pieces (paper, section 3.2): [n].
- * @param input the joint sequences `[CLS] x [SEP] z [SEP]`
- * @param masks where the masks stand
- * @param targets [n] int32, the hidden word pieces
+ * @param batch the joint sequences `[CLS] x [SEP] z [SEP]`
  */
 export function readMasks(
   params: Params,
   p: string,
   config: BertConfig,
-  input: EncoderInput,
-  masks: Readout,
-  targets: tf.Tensor1D,
+  batch: MaskedBatch,
   noise?: Noise,
 ): tf.Tensor1D {
   return tf.tidy(() => {
-    const outputs = encode(params, p, config, input, noise, masks); // [n, H]
-    return logLikelihood(params, p, config, outputs, targets);
+    const outputs = encode(params, p, config, batch.input, noise, batch.masks); // [n, H]
+    return logLikelihood(params, p, config, outputs, batch.targets);
   });
 }
 
@@ -131,8 +119,8 @@ export function realmForward(
   const { queries, documents } = embedBoth(model, feed.retriever, noise);
   const { scores, logPrior } = retrieve(queries, documents, feed.candidates, feed.present, model.temperature);
   // Read: p(y|z,x) of each pair.
-  const groups = feed.joint.map((g) =>
-    readMasks(model.params, model.readerTower, model.reader, g.input, g.masks, g.targets, noise),
+  const groups = feed.joint.map((batch) =>
+    readMasks(model.params, model.readerTower, model.reader, batch, noise),
   );
   const logTokens = tf
     .gather(tf.concat1d([tf.zeros([1]), ...groups]), feed.order)

@@ -78,6 +78,15 @@ function nameOf(step: number): string {
 
 const NAME = /^step-\d{7,}$/;
 
+/** What a checkpoint is made of. */
+interface Contents {
+  model: Model;
+  shapes: readonly Shape[];
+  /** The optimizer's; none for imported weights. */
+  moments: readonly TensorToWrite[];
+  state: Omit<State, 'format' | 'files'>;
+}
+
 /**
  * Writes a checkpoint and points `latest` to it (and `best` where its score is the best so far), then removes all but
  * the newest `keep` and those pointed to. The files are read back and compared before the checkpoint gets its name.
@@ -85,10 +94,7 @@ const NAME = /^step-\d{7,}$/;
  */
 export async function saveCheckpoint(
   root: string,
-  model: Model,
-  shapes: readonly Shape[],
-  moments: readonly TensorToWrite[],
-  state: Omit<State, 'format' | 'files'>,
+  { model, shapes, moments, state }: Contents,
   keep: number,
   as?: 'before-skipping',
 ): Promise<void> {

@@ -12,6 +12,7 @@ import {
   type Shape,
 } from '../model/bert.ts';
 import { pairIds, type SpecialIds } from '../model/embedder.ts';
+import type { MaskedBatch } from '../model/feed.ts';
 import { lossGradients, type Model } from '../model/model.ts';
 import { read } from '../model/read.ts';
 import { readMasks } from '../model/realm.ts';
@@ -63,28 +64,24 @@ async function gradientsOf(
   config: Config,
   noise: Noise | undefined,
 ): Promise<StepResult> {
-  const { input, masks, targets } = answerFeed(special, examples, config);
+  const batch = answerBatch(special, examples, config);
   const { value, gradients } = lossGradients(
     model,
     shapes,
-    () =>
-      readMasks(model.params, model.readerTower, model.reader, input, masks, targets, noise)
-        .mean()
-        .neg() as tf.Scalar,
+    () => readMasks(model.params, model.readerTower, model.reader, batch, noise).mean().neg() as tf.Scalar,
   );
   const [[loss]] = await read(value);
-  tf.dispose([value, targets]);
-  disposeInput(input);
-  disposeInput(masks);
+  value.dispose();
+  disposeBatch(batch);
   return { gradients, figures: { loss } };
 }
 
 /** What hides the pieces of an answer to each question, and the pieces that it hides, in order. */
-function answerFeed(
+function answerBatch(
   special: SpecialIds,
   examples: readonly { ids: Int32Array; answer: Int32Array }[],
   config: Config,
-) {
+): MaskedBatch {
   const built = examples.map(({ ids, answer }) =>
     maskedQuestion(special, ids, answer.length, config.text.questionTokens),
   );
@@ -103,6 +100,12 @@ function answerFeed(
   return { input, masks, targets };
 }
 
+function disposeBatch({ input, masks, targets }: MaskedBatch): void {
+  targets.dispose();
+  disposeInput(input);
+  disposeInput(masks);
+}
+
 /**
  * log p(y | ∅, x) of an answer to each question: the sum over its word pieces, at most `model.maxSpanWidth` of them as in
  * tuning. The reader is told how many there are, by the masks. Every answer has one at least.
@@ -118,12 +121,11 @@ export async function closedBookLogLikelihoods(
     ids,
     answer: answer.subarray(0, config.model.maxSpanWidth),
   }));
-  const { input, masks, targets } = answerFeed(special, examples, config);
-  const values = readMasks(model.params, model.readerTower, model.reader, input, masks, targets);
+  const batch = answerBatch(special, examples, config);
+  const values = readMasks(model.params, model.readerTower, model.reader, batch);
   const [logPieces] = await read(values);
-  tf.dispose([values, targets]);
-  disposeInput(input);
-  disposeInput(masks);
+  values.dispose();
+  disposeBatch(batch);
   let at = 0;
   return examples.map(({ answer }) => {
     const own = logPieces.subarray(at, at + answer.length);

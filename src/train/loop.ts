@@ -130,15 +130,9 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
       skipped,
     };
     const pointer = how === 'before-skipping' ? how : undefined;
-    await saveCheckpoint(
-      options.checkpoint,
-      options.model,
-      options.shapes,
-      optimizer.state(),
-      state,
-      options.keep,
-      pointer,
-    );
+    const { model, shapes, keep } = options;
+    const contents = { model, shapes, moments: optimizer.state(), state };
+    await saveCheckpoint(options.checkpoint, contents, keep, pointer);
     stop.saved = at;
   };
 

@@ -41,10 +41,8 @@ export function learningRate(config: OptimizerConfig, step: number, steps: numbe
   return config.learningRate * (1 - Math.min(step, steps) / steps);
 }
 
-/** Floats of one bucket: small parameters are updated together, so that a step costs tens of kernels and not hundreds. */
+/** Small parameters are updated together, up to so many floats, so that a step costs tens of kernels, not hundreds. */
 export const BUCKET = 1 << 22;
-/** The fused kernel takes them all in one call: each is a bucket of its own. */
-const ALONE = 0;
 
 interface Bucket {
   names: string[];
@@ -72,7 +70,11 @@ export function createOptimizer(
         const scale = norm > config.clipNorm ? config.clipNorm / norm : 1;
         for (let i = 0; i < buckets.length; i++) {
           const gradient = flat[i];
-          if (gradient) tf.tidy(() => update(buckets[i], params, gradient, gradients, rate, scale, config));
+          if (!gradient) continue;
+          tf.tidy(() => {
+            const clipped = scale === 1 ? gradient : gradient.mul(scale);
+            update(buckets[i], params, clipped as tf.Tensor1D, gradients, rate, config);
+          });
         }
       }
       tf.dispose(flat.filter((g) => g !== null));
@@ -126,7 +128,7 @@ function isDecayed(name: string): boolean {
 
 function fillBuckets(params: Params, names: readonly string[]): Bucket[] {
   const buckets: Bucket[] = [];
-  const limit = hasFused() ? ALONE : BUCKET;
+  const limit = hasFused() ? 0 : BUCKET; // the fused kernel updates all in one call: one parameter a bucket
   for (const decay of [true, false]) {
     let open: { names: string[]; sizes: number[]; total: number } | undefined;
     const close = () => {
@@ -202,17 +204,19 @@ async function flatten(
   return { norm, flat };
 }
 
-/** m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², w ← w − rate (m / (√v + ε) + decay w); no bias correction, as published. */
+/**
+ * m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², w ← w − rate (m / (√v + ε) + decay w); no bias correction, as published.
+ * @param g the bucket's gradient, clipped
+ * @param gradients names the parameters that have one
+ */
 function update(
   bucket: Bucket,
   params: Params,
-  gradient: tf.Tensor1D,
+  g: tf.Tensor1D,
   gradients: tf.NamedTensorMap,
   rate: number,
-  scale: number,
   config: OptimizerConfig,
 ): void {
-  const g = scale === 1 ? gradient : gradient.mul(scale);
   const m = bucket.m.mul(config.beta1).add(g.mul(1 - config.beta1));
   const v = bucket.v.mul(config.beta2).add(g.square().mul(1 - config.beta2));
   bucket.m.assign(m);

@@ -127,7 +127,7 @@ describe('the fused kernels compute what the composed layers compute', () => {
     compare(bertShapes('r.', config, true), (model, input) => {
       const masks = readout(input, [[0, 299, 150, 7], [], [140], [0], [3, 3], [1], [6, 2]]);
       const targets = tf.tensor1d([0, 2499, 1023, 1024, 7, 9, 100, 2, 3, 5, 2047], 'int32');
-      return () => weighed(readMasks(model.params, 'r.', config, input, masks, targets));
+      return () => weighed(readMasks(model.params, 'r.', config, { input, masks, targets }));
     });
   });
 

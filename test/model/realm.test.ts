@@ -43,7 +43,10 @@ function load() {
     logTokens: () =>
       tf
         .gather(
-          tf.concat1d([tf.zeros([1]), readMasks(params, 'reader.', config, input, positions, targets)]),
+          tf.concat1d([
+            tf.zeros([1]),
+            readMasks(params, 'reader.', config, { input, masks: positions, targets }),
+          ]),
           order,
         )
         .reshape([2, 3, 2]) as tf.Tensor3D,

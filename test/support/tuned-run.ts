@@ -63,7 +63,7 @@ export async function tunedRun(
       firstLoss: 1,
       skipped: 0,
     };
-    await saveCheckpoint(run.checkpoint(stage), model, shapesOf(model), [], state, 1);
+    await saveCheckpoint(run.checkpoint(stage), { model, shapes: shapesOf(model), moments: [], state }, 1);
     disposeModel(model);
   }
   corpus.close();

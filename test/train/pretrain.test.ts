@@ -71,14 +71,11 @@ describe('steps on a corpus', () => {
     return tf.tidy(() => {
       const input = encoderInput([Int32Array.from(ids)], [masked.length + 2]);
       return [
-        ...readMasks(
-          model.params,
-          model.readerTower,
-          model.reader,
+        ...readMasks(model.params, model.readerTower, model.reader, {
           input,
-          readout(input, [positions]),
-          tf.tensor1d(targets, 'int32'),
-        ).dataSync(),
+          masks: readout(input, [positions]),
+          targets: tf.tensor1d(targets, 'int32'),
+        }).dataSync(),
       ];
     });
   };
