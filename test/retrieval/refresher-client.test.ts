@@ -4,7 +4,7 @@ import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, afterEach, test } from 'node:test';
+import { after, afterEach, mock, test } from 'node:test';
 import {
   type Published,
   type Refresher,
@@ -17,14 +17,31 @@ const CHILD = join(import.meta.dirname, '../fixtures/refresher/child.mjs');
 const root = mkdtempSync(join(tmpdir(), 'realm-refresher-'));
 after(() => rmSync(root, { recursive: true, force: true }));
 
-/** Milliseconds; long enough for a child to start on a busy machine. */
-const TIMES: RefresherTimes = { silence: 60_000, secondLook: 10, backOff: 4, grace: 10_000 };
+/** Milliseconds; a child takes less to start, on however busy a machine. */
+const TIMES: RefresherTimes = { silence: 600_000, secondLook: 10, backOff: 4, grace: 600_000 };
 
 let refresher: Refresher;
-afterEach(() => refresher.stop());
+afterEach(() => {
+  mock.timers.reset();
+  return refresher.stop();
+});
 
-/** Silence, in milliseconds, of the tests that wait for it: longer than a child takes to start on a busy machine. */
+/** Silence, in milliseconds, of the tests in which time passes when they say so. */
 const SILENCE = 4000;
+
+const waitFor = setTimeout; // that of the clock, where timers are mocked
+const stopClock = () => mock.timers.enable({ apis: ['setTimeout'] });
+
+/** Lets so much time pass, and then what a second look takes. */
+function pass(milliseconds: number): void {
+  mock.timers.tick(milliseconds);
+  mock.timers.tick(TIMES.secondLook);
+}
+
+/** Lets the messages in that a child has sent. */
+async function turns(): Promise<void> {
+  for (let i = 0; i < 5; i++) await new Promise((resolve) => setImmediate(resolve));
+}
 
 const LIMITS = { rows: 7, dimensions: 4, maxFailures: 5 };
 
@@ -72,6 +89,8 @@ function begin(name: string, times: Partial<RefresherTimes> = {}, more: Partial<
     /** Steps that a child was asked for, in order. */
     asked: () => lines().flatMap((line) => (line.type === 'refresh' ? [line.step] : [])),
     go: () => writeFileSync(join(run, 'go'), ''),
+    /** Whether a message that the child notes is on its way. */
+    sent: () => existsSync(join(run, 'sent')),
     whenFailing: (work: (message: string) => void) => {
       onFailure = work;
     },
@@ -79,11 +98,7 @@ function begin(name: string, times: Partial<RefresherTimes> = {}, more: Partial<
 }
 
 async function until(happened: () => boolean): Promise<void> {
-  const deadline = Date.now() + 60_000;
-  while (!happened()) {
-    assert.ok(Date.now() < deadline, 'waited for a minute');
-    await new Promise((resolve) => setTimeout(resolve, 5));
-  }
+  while (!happened()) await new Promise((resolve) => waitFor(resolve, 5));
 }
 
 function isAlive(pid: number): boolean {
@@ -259,14 +274,15 @@ test('two messages that make no sense are heard out', async () => {
 });
 
 test('a child that said so beforehand may be silent for longer', async () => {
-  const { published, failures, starts, asked, go } = begin('quiet', { silence: SILENCE });
+  stopClock();
+  const { published, failures, starts, sent, go } = begin('quiet', { silence: SILENCE });
   refresher.request({ snapshot: 'quiet', step: 1 });
-  await until(() => asked().length > 0);
-  const before = [starts(), failures.length];
-  await new Promise((resolve) => setTimeout(resolve, SILENCE + 500));
+  await until(sent);
+  await turns();
+  pass(SILENCE + 99_000);
   go();
-  await until(() => published.length === 1);
-  assert.deepEqual([starts(), failures.length], before);
+  await until(() => published.length === 1 || failures.length > 0);
+  assert.deepEqual([starts().length, failures], [1, []]);
 });
 
 test('a trainer that leaves without a word takes the child along', async () => {
@@ -294,72 +310,95 @@ test('a trainer that leaves without a word takes the child along', async () => {
 });
 
 test('a child that hangs in its work is killed and started again', async () => {
+  stopClock();
   const { published, failures, starts, asked, whenFailing } = begin('hung', { silence: SILENCE });
   await until(() => starts().length === 1);
   const [{ pid }] = starts();
   whenFailing(() => refresher.request({ snapshot: 'good', step: 2 }));
   refresher.request({ snapshot: 'endless', step: 1 });
-  await until(() => published.length === 1);
+  await until(() => asked().length === 1);
+  pass(SILENCE - 1);
+  assert.ok(isAlive(pid));
+  pass(1);
+  await until(() => failures.length === 1);
   assert.ok(!isAlive(pid));
+  mock.timers.tick(TIMES.backOff);
+  await until(() => published.length === 1);
   assert.match(failures[0], /died \(no sign of life for 4 s\)/);
   assert.equal(asked().at(-1), 2);
 });
 
 test('a child that hangs is found out though new requests keep coming', async () => {
+  stopClock();
   const { published, failures, starts, asked } = begin('hung', { silence: SILENCE });
   await until(() => starts().length === 1);
   refresher.request({ snapshot: 'endless', step: 1 });
   await until(() => asked().length === 1);
-  let step = 1;
-  const asking = setInterval(() => refresher.request({ snapshot: 'good', step: ++step }), SILENCE / 20);
-  try {
-    await until(() => published.length > 0); // two may come at once where the machine stands still for a moment
-  } finally {
-    clearInterval(asking);
+  for (let step = 2; step < 32; step++) {
+    refresher.request({ snapshot: 'good', step });
+    mock.timers.tick(SILENCE / 20);
   }
+  await until(() => failures.length === 1);
+  mock.timers.tick(TIMES.backOff);
+  await until(() => published.length > 0);
   assert.match(failures[0], /no sign of life/);
+  assert.deepEqual(asked(), [1, 31]);
 });
 
 test('a child that hangs before it is ready is killed and started again', async () => {
+  stopClock();
   const { published, failures, starts } = begin('stuck', { silence: SILENCE });
   refresher.request({ snapshot: 'good', step: 1 });
+  await until(() => starts().length === 1);
+  pass(SILENCE);
+  await until(() => failures.length === 1);
+  mock.timers.tick(TIMES.backOff);
   await until(() => published.length === 1);
   assert.match(failures[0], /died \(no sign of life/);
   assert.ok(!isAlive(starts()[0].pid));
 });
 
 test('a child that goes on telling of its progress may take longer than the silence allowed', async () => {
+  stopClock();
   const { published, progress, failures, starts, asked, go } = begin('long', { silence: SILENCE });
   refresher.request({ snapshot: 'long', step: 1 });
-  await until(() => progress.length > 0);
-  const before = [starts(), asked(), failures.length];
-  await new Promise((resolve) => setTimeout(resolve, SILENCE + 500));
+  for (let i = 0; i < 4; i++) {
+    const { length } = progress;
+    await until(() => progress.length > length || failures.length > 0);
+    pass(0.7 * SILENCE);
+  }
   go();
-  await until(() => published.length === 1);
-  assert.deepEqual([starts(), asked(), failures.length], before);
+  await until(() => published.length === 1 || failures.length > 0);
+  assert.deepEqual([starts().length, asked(), failures], [1, [1], []]);
 });
 
 test('a child that spoke while the trainer was blocked is not taken for hanging', async () => {
-  const { published, failures, starts, asked, go } = begin('blocked', { silence: SILENCE });
+  stopClock();
+  const { published, failures, starts, asked, sent, go } = begin('blocked', { silence: SILENCE });
   refresher.request({ snapshot: 'slow', step: 1 });
   await until(() => asked().length > 0);
-  const before = [starts(), failures.length];
   go();
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, SILENCE + 200); // a long training step
-  await until(() => published.length === 1);
+  const block = new Int32Array(new SharedArrayBuffer(4));
+  while (!sent()) Atomics.wait(block, 0, 0, 5); // a long training step: no message is read
+  mock.timers.tick(SILENCE + 200);
+  await turns();
+  mock.timers.tick(TIMES.secondLook);
+  await until(() => published.length === 1 || failures.length > 0);
   refresher.request({ snapshot: 'good', step: 2 });
-  await until(() => published.length === 2);
-  assert.deepEqual([starts(), failures.length], before);
+  await until(() => published.length === 2 || failures.length > 0);
+  assert.deepEqual([starts().length, failures], [1, []]);
 });
 
 test('a child without work may be silent for as long as it likes', async () => {
+  stopClock();
   const { published, failures, starts } = begin('idle', { silence: SILENCE });
   refresher.request({ snapshot: 'good', step: 1 });
   await until(() => published.length === 1);
-  const seen = failures.length;
-  await new Promise((resolve) => setTimeout(resolve, SILENCE + 200));
-  assert.equal(failures.length, seen);
-  assert.ok(isAlive(starts().at(-1).pid));
+  pass(SILENCE + 200);
+  pass(SILENCE + 200);
+  refresher.request({ snapshot: 'good', step: 2 });
+  await until(() => published.length === 2 || failures.length > 0);
+  assert.deepEqual([starts().length, failures], [1, []]);
 });
 
 test('a refresh that failed is told, and neither done again nor a reason for another child', async () => {
@@ -389,19 +428,27 @@ test('stop resolves when the child has gone, and nothing happens afterwards', as
 });
 
 test('a child that does not stop is killed after the grace time, and what it still says is not heard', async () => {
-  const { published, failures, heard, starts } = begin('stubborn', { grace: 1500 });
+  stopClock();
+  const { published, failures, heard, starts, sent } = begin('stubborn', { grace: 1500 });
   await until(() => starts().length === 1);
-  await refresher.stop();
+  const stopped = refresher.stop();
+  await until(sent);
+  await turns();
+  mock.timers.tick(1499);
+  assert.ok(isAlive(starts()[0].pid));
+  mock.timers.tick(1);
+  await stopped;
   assert.ok(!isAlive(starts()[0].pid));
   assert.equal(heard().at(-1).type, 'stop');
   assert.deepEqual([published, failures], [[], []]);
 });
 
 test('stop while a dead child waits for its new start leaves it dead', async () => {
+  stopClock();
   const { failures, starts } = begin('dead', { backOff: 100 });
   await until(() => failures.length === 1);
   assert.equal(children(), 0);
   await refresher.stop();
-  await new Promise((resolve) => setTimeout(resolve, 200));
+  mock.timers.tick(200);
   assert.deepEqual([starts().length, children()], [1, 0]);
 });
