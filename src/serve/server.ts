@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto';
+import type { IncomingMessage } from 'node:http';
 import swagger from '@fastify/swagger';
 import fastify, {
   type FastifyError,
@@ -100,9 +101,13 @@ export async function createServer(
       refuse(reply.headers(common), 400, error.message);
     },
     clientErrorHandler(error, socket) {
-      if (error.code !== 'ECONNRESET' && socket.writable) socket.end(rawRefusal(error.code));
+      const refused = () => socket.writable && socket.end(rawRefusal(error.code));
+      if (error.code === 'ERR_HTTP_REQUEST_TIMEOUT') unlessArrived(socket, latest, refused);
+      else if (error.code !== 'ECONNRESET') refused();
     },
   });
+  const latest: Latest = new WeakMap();
+  server.server.on('request', (request) => latest.set(request.socket, request));
   server.server.maxConnections = limits.connections;
   // Without these listeners Node ends the connection and does not say why.
   server.server.on('connect', (_request, socket) => socket.end(rawRefusal('CONNECT')));
@@ -250,6 +255,24 @@ function kept(make: () => string, stamp: () => string, milliseconds: number): ()
     until = performance.now() + milliseconds;
     return made;
   };
+}
+
+/** The last request of each connection whose headers have come. */
+type Latest = WeakMap<object, IncomingMessage>;
+
+/**
+ * Calls `late` for a connection whose request has not come in time. Computing an answer may block this process for
+ * longer than that, and Node then looks at the clock before it reads what came meanwhile: hence a second look, after the
+ * event loop has gone round once.
+ */
+function unlessArrived(socket: object, latest: Latest, late: () => void): void {
+  const before = latest.get(socket);
+  const awaited = before?.complete ? undefined : before;
+  setImmediate(() => {
+    const now = latest.get(socket);
+    const arrived = now?.complete && (now !== before || now === awaited);
+    if (!arrived) late();
+  });
 }
 
 /** Headers of every response: what a page may load, run and talk to is this server, its own script and style and no more. */

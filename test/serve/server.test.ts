@@ -203,6 +203,25 @@ test('who sends a request too slowly is cut off, headers or body, and so is who 
   assert.match(nothing, /^($|HTTP\/1\.1 408 )/);
 });
 
+test('a request that came while the server was busy is answered, however long that took', async () => {
+  const { url, server } = await fakeServer({}, { receive: 300 });
+  const body = JSON.stringify({ question: 'Where?' });
+  const head = `POST /api/ask HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: ${body.length}\r\nConnection: close\r\n\r\n`;
+  for (const sent of [10, head.length + 10]) {
+    const arrived = new Promise<Socket>((resolve) => server.server.once('connection', resolve));
+    async function* pieces() {
+      yield (head + body).slice(0, sent);
+      const connection = await arrived;
+      while (connection.bytesRead < sent) await sleep(1);
+      await new Promise((resolve) => setImmediate(resolve));
+      yield (head + body).slice(sent);
+      // The rest is on its way. After an immediate come the timers, which look at the clock, and then what is to be read.
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000);
+    }
+    assert.match(await raw(url, pieces()), /^HTTP\/1\.1 200 .*"question":"Where\?"/s, `${sent} bytes before`);
+  }
+});
+
 test('a report is drawn anew when its records have changed, and once in a while at most', async () => {
   let now = 0;
   const clock = mock.method(performance, 'now', () => now);
