@@ -1,0 +1,129 @@
+import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { before, test } from 'node:test';
+import { presets } from '../src/presets.ts';
+import { temporaryFolder } from './support/tiny.ts';
+
+const root = join(import.meta.dirname, '..');
+const folder = temporaryFolder('a package');
+const home = join(folder, 'package');
+const empty = join(folder, 'empty folder');
+
+/** What may be in the package: everything else in the checkout is for those who work on realm. */
+const ALLOWED = [
+  /^(package\.json|npm-shrinkwrap\.json|README\.md|LICENSE|SECURITY\.md|CITATION\.cff)$/,
+  /^bin\/realm$/,
+  /^src\/[\w/-]+\.(ts|mjs|js|css|cc|h)$/,
+  /^configs\/[\w-]+\.yaml$/,
+  /^assets\/world-encoder\/(config\.json|model\.safetensors|vocab\.txt)$/,
+  /^docs\/[\w/.-]+\.(md|png|svg)$/,
+  /^scripts\/engine\.mjs$/,
+];
+
+let packed: { filename: string; files: { path: string }[] };
+
+// The file that `npm publish` would send, unpacked beside links to what its lock file installs without devDependencies.
+before(() => {
+  const args = ['pack', '--ignore-scripts', '--json', '--offline', '--pack-destination', folder];
+  const { status, stdout, stderr } = spawnSync('npm', args, { cwd: root, encoding: 'utf8' });
+  assert.equal(status, 0, stderr);
+  [packed] = JSON.parse(stdout);
+  const unpacked = spawnSync('tar', ['-xzf', join(folder, packed.filename), '-C', folder]);
+  assert.equal(unpacked.status, 0, String(unpacked.stderr));
+  const lock = JSON.parse(readFileSync(join(home, 'npm-shrinkwrap.json'), 'utf8'));
+  const installed = Object.entries<{ dev?: boolean }>(lock.packages).filter(
+    ([path, { dev }]) =>
+      /^node_modules\/(@[^/]+\/)?[^/]+$/.test(path) && !dev && existsSync(join(root, path)),
+  );
+  for (const path of [...installed.map(([path]) => path), 'node_modules/.realm-engine']) {
+    mkdirSync(dirname(join(home, path)), { recursive: true });
+    if (existsSync(join(root, path))) symlinkSync(join(root, path), join(home, path));
+  }
+  mkdirSync(empty);
+});
+
+/** Runs the packed realm in a folder; what it wrote, where it ended as expected. */
+function realm(args: string[], cwd = empty, code = 0): { stdout: string; stderr: string } {
+  const env = { ...process.env, XDG_CACHE_HOME: join(folder, 'cache'), HF_HUB_OFFLINE: '1' };
+  const command = [join(home, 'bin', 'realm'), ...args];
+  const { status, stdout, stderr } = spawnSync(process.execPath, command, { cwd, env, encoding: 'utf8' });
+  assert.equal(status, code, `${args.join(' ')}\n${stdout}${stderr}`);
+  return { stdout, stderr };
+}
+
+test('the package holds what runs, its documents, and nothing else', () => {
+  const names = packed.files.map(({ path }) => path);
+  assert.deepEqual(
+    names.filter((name) => !ALLOWED.some((pattern) => pattern.test(name))),
+    [],
+  );
+  const sources = (readdirSync(join(root, 'src'), { recursive: true }) as string[])
+    .filter((name) => /\.\w+$/.test(name))
+    .map((name) => `src/${name}`);
+  for (const name of [...sources, 'bin/realm', 'scripts/engine.mjs', 'npm-shrinkwrap.json', 'LICENSE']) {
+    assert.ok(names.includes(name), name);
+  }
+});
+
+test('the package names every version that it needs, and may be published', () => {
+  const json = JSON.parse(readFileSync(join(home, 'package.json'), 'utf8'));
+  assert.equal(json.private, undefined);
+  assert.notEqual(json.name, 'realm', 'that package is a database');
+  assert.deepEqual(json.bin, { realm: 'bin/realm', [json.name]: 'bin/realm' });
+  assert.equal(json.overrides, undefined, 'npm heeds those of the folder it installs in alone');
+  for (const [name, version] of Object.entries({ ...json.dependencies, ...json.optionalDependencies })) {
+    assert.match(version as string, /^\d+\.\d+\.\d+$/, name);
+  }
+  const lock = JSON.parse(readFileSync(join(home, 'npm-shrinkwrap.json'), 'utf8'));
+  assert.deepEqual(lock.packages[''].dependencies, json.dependencies);
+  assert.equal(lock.name, json.name);
+});
+
+test('from an empty folder it says its version and what the machine has', () => {
+  const { version } = JSON.parse(readFileSync(join(home, 'package.json'), 'utf8'));
+  assert.equal(realm(['--version']).stdout, `${version}\n`);
+  const { engine, node } = JSON.parse(realm(['doctor', '--json']).stdout);
+  assert.ok(engine.name);
+  assert.equal(node, process.version);
+  assert.deepEqual(readdirSync(empty), []);
+});
+
+test('a wrong --config lists the presets that come with it', () => {
+  const { stderr } = realm(['prepare', '--config', 'squad'], empty, 2);
+  assert.match(stderr, new RegExp(`squad: no such configuration file; .*: ${presets().join(', ')}\n$`));
+  assert.deepEqual(readdirSync(empty), []);
+});
+
+test('it prepares documents by a preset, from a folder with a tsconfig.json that would mislead it', () => {
+  const cwd = join(folder, 'a project');
+  mkdirSync(cwd);
+  const paths = { zod: ['./trap.ts'], '*': ['./trap.ts'] };
+  writeFileSync(join(cwd, 'tsconfig.json'), JSON.stringify({ compilerOptions: { baseUrl: '.', paths } }));
+  writeFileSync(join(cwd, 'trap.ts'), 'throw new Error("the wrong module");\n');
+  const text = 'Oslo has been the capital of Norway since 1814. Bergen was it before.';
+  writeFileSync(join(cwd, 'docs.jsonl'), `${JSON.stringify({ id: '1', title: 'Oslo', text })}\n`);
+  const args = ['prepare', '--run', 'mine', '--config', 'configs/squad-open.yaml', '--json'];
+  const counts = JSON.parse(realm([...args, '--set', 'data.documents=docs.jsonl'], cwd).stdout);
+  assert.equal(counts.documents, 1);
+
+  // The shortest demo: its encoder is the package's own, and its refresher another process.
+  const settings = [
+    'world.documents=40',
+    'ict.steps=1',
+    'ict.batch=4',
+    'pretrain.steps=2',
+    'refresh.every=1',
+  ];
+  settings.push('pretrain.batch=2', 'pretrain.microBatch=2', 'qa.steps=1', 'qa.batch=2', 'qa.devQuestions=2');
+  settings.push('closedBook.steps=1', 'closedBook.batch=2', 'refresh.mode=sync');
+  settings.push('refresh.onFailure=stop', 'refresh.maxFailures=1');
+  const set = settings.flatMap((setting) => ['--set', setting]);
+  const demo = realm(['demo', '--run', 'demo', '--engine', 'wasm', '--json', ...set], cwd);
+  assert.ok(JSON.parse(demo.stdout).questions > 0);
+  assert.match(
+    readFileSync(join(cwd, 'demo', 'config.yaml'), 'utf8'),
+    /initial: realm:assets\/world-encoder/,
+  );
+});
