@@ -2,6 +2,7 @@ import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 
 import type { CommonOptions, Context } from './commands/context.ts';
 import type { GetOptions } from './commands/data.ts';
 import type { AnswerEvalOptions, EvalOptions } from './commands/eval.ts';
+import type { InitOptions } from './commands/init.ts';
 import type { ServeOptions } from './commands/serve.ts';
 import { systemTrouble, UserError } from './errors.ts';
 import { PROTOCOLS } from './eval/metrics.ts';
@@ -382,6 +383,40 @@ export async function main(argv: readonly string[]): Promise<number> {
       exitCode = await runEngineScript(action, ...flags);
     });
 
+  program
+    .command('init')
+    .description(
+      'look at your own documents and questions, and write settings for them with the next commands',
+    )
+    .argument('[documents]', 'file or folder of documents')
+    .argument(
+      '[questions...]',
+      'files of questions with answers: one, which is split, or several with train, dev and test in their names',
+    )
+    .option('--to <file>', 'configuration file to write', 'realm.yaml')
+    .option(
+      '--initial <folder>',
+      'pretrained encoder to start from, a folder or hf:owner/name (default: random weights)',
+    )
+    .option(
+      '--hours <n>',
+      'time that all stages together may take (default: by the size of the corpus)',
+      hours,
+    )
+    .option('--force', 'replace files that are there already', false)
+    .option('--json', 'print one JSON document on stdout, all else on stderr', false)
+    .action(
+      async (
+        documents: string | undefined,
+        questions: string[],
+        options: InitOptions & { json: boolean },
+      ) => {
+        const { init, initLines } = await import('./commands/init.ts');
+        const result = await init(documents, questions, options);
+        print(options, result, initLines(result));
+      },
+    );
+
   const data = program.command('data').description('published data sets');
   data
     .command('list')
@@ -488,6 +523,13 @@ function wholeNumber(value: string): number {
   const n = Number(value);
   if (!/^\d+$/.test(value) || !Number.isSafeInteger(n))
     throw new InvalidArgumentError('expected a whole number');
+  return n;
+}
+
+function hours(value: string): number {
+  const n = Number(value);
+  if (!/^\d*\.?\d+$/.test(value) || n <= 0)
+    throw new InvalidArgumentError('expected a number above 0, such as 0.5');
   return n;
 }
 

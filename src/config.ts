@@ -299,7 +299,7 @@ function absolutePath(path: string, folder: string): string {
  * How an absolute path is written into a configuration file in `folder`: relative to it, so that both can be moved together.
  * It stays absolute where the two have no folder in common but the root.
  */
-function portablePath(path: string, folder: string): string {
+export function portablePath(path: string, folder: string): string {
   if (isNoFile(path)) return path;
   const slashes = (text: string) => text.split(sep).join('/');
   if (path.startsWith(join(PACKAGE, 'assets', sep))) return PACKAGED + slashes(relative(PACKAGE, path));
@@ -309,7 +309,7 @@ function portablePath(path: string, folder: string): string {
 }
 
 /** The folder that a configuration file is in. A link on the way to it changes nothing about what its paths mean. */
-function folderOf(file: string): string {
+export function folderOf(file: string): string {
   return realpathSync(dirname(file));
 }
 

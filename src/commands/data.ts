@@ -82,21 +82,27 @@ export interface Resplit {
   devQuestions: number;
 }
 
-/** Splits training questions of any format into ORQA's training and dev set, two files of JSONL in the folder `to`. */
-export async function resplitQuestions(file: string, to: string): Promise<Resplit> {
-  const questions = await readQuestions(file);
+/** The two files that the questions of a file are split into, in the folder `to`. */
+export function resplitFiles(file: string, to: string): { train: string; dev: string } {
   const stem = basename(file).replace(/\.(gz|zst)$/, '');
   const name = basename(stem, extname(stem));
-  const write = (split: string, dev: boolean) => {
-    const chosen = questions.filter(({ question }) => isDevQuestion(question) === dev);
-    const path = join(to, `${name}.resplit.${split}.jsonl`);
+  return { train: join(to, `${name}.resplit.train.jsonl`), dev: join(to, `${name}.resplit.dev.jsonl`) };
+}
+
+/**
+ * Splits training questions of any format into a training and a dev set, two files of JSONL in the folder `to`.
+ * @param parts of which the dev set is one; with 10 they are ORQA's sets
+ */
+export async function resplitQuestions(file: string, to: string, parts = 10): Promise<Resplit> {
+  const questions = await readQuestions(file);
+  const { train, dev } = resplitFiles(file, to);
+  const write = (path: string, isDev: boolean) => {
+    const chosen = questions.filter(({ question }) => isDevQuestion(question, parts) === isDev);
     const lines = chosen.map(({ question, answers, answerKind, passageId }) =>
       JSON.stringify({ question, answer: answers, answer_kind: answerKind, passage_id: passageId }),
     );
     writeFileAtomic(path, lines.map((line) => `${line}\n`).join(''));
-    return { path, count: chosen.length };
+    return chosen.length;
   };
-  const train = write('train', false);
-  const dev = write('dev', true);
-  return { train: train.path, dev: dev.path, trainQuestions: train.count, devQuestions: dev.count };
+  return { train, dev, trainQuestions: write(train, false), devQuestions: write(dev, true) };
 }

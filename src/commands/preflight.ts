@@ -45,7 +45,7 @@ export async function preflightInput({ config: file, set, run }: PreflightOption
 }
 
 /** The vocabulary that the run will use, where it exists before the run does. */
-function vocabularyOf(config: Config): WordPiece | undefined {
+export function vocabularyOf(config: Config): WordPiece | undefined {
   const { text, model } = config;
   // A model on the Hub is fetched by `prepare`, and not to estimate what that would take.
   if (text.vocabulary === null && model.initial !== null && cachedFolder(model.initial) === undefined)

@@ -1,0 +1,350 @@
+import { existsSync, readFileSync, statSync } from 'node:fs';
+import { basename, dirname, extname, join, resolve } from 'node:path';
+import { folderOf, loadConfig, portablePath } from '../config.ts';
+import { censusOfFiles } from '../corpus/census.ts';
+import { isDevQuestion } from '../corpus/resplit.ts';
+import { doctor } from '../doctor.ts';
+import { UserError } from '../errors.ts';
+import { makeFolder, writeFileAtomic } from '../files.ts';
+import {
+  type Encoder,
+  type Files,
+  fitToHours,
+  type Proposal,
+  propose,
+  type Setting,
+  type Size,
+} from '../init/proposal.ts';
+import { settingsText } from '../init/settings-file.ts';
+import {
+  answersFound,
+  type DocumentSurvey,
+  type QuestionSurvey,
+  surveyDocuments,
+  surveyQuestions,
+} from '../init/survey.ts';
+import { modelFolder } from '../model/hub-cache.ts';
+import { isHubName } from '../model/hub-name.ts';
+import { readHubConfig } from '../model/import-bert.ts';
+import { about, type Machine, type Preflight, preflight } from '../preflight.ts';
+import { say } from '../progress.ts';
+import { resplitFiles, resplitQuestions } from './data.ts';
+import { runPreflight, vocabularyOf } from './preflight.ts';
+
+export interface InitOptions {
+  /** The configuration file to write. */
+  to: string;
+  /** An encoder's folder, or its name on the Hub; undefined: random weights. */
+  initial?: string;
+  /** Hours that all stages together should take at most; undefined: by the size of the corpus. */
+  hours?: number;
+  /** Replaces files that are there already. */
+  force: boolean;
+}
+
+export interface Initialised {
+  config: string;
+  documents: Omit<DocumentSurvey, 'texts'>;
+  questions: { path: string; role: string; count: number; unanswerable: number }[];
+  /** The two files that one file of questions was split into. */
+  split?: { train: string; dev: string; trainQuestions: number; devQuestions: number };
+  /** Share of training questions whose answer is in the documents; undefined where these were not read whole. */
+  answersFound?: number;
+  machine: Machine & { cores: number; engine: string };
+  size: Size;
+  hours: number;
+  /** What starts the model: the encoder, or null for random weights. */
+  initial: string | null;
+  settings: Record<string, Setting['value']>;
+  estimate: Preflight;
+  /** The next commands, with the seconds that each is expected to take at the least and at the most. */
+  next: { command: string; secondsRange?: [number, number] }[];
+  notes: string[];
+}
+
+/** Questions below which a fifth is held out and not a tenth: of few, a tenth would measure nothing. */
+const FEW_QUESTIONS = 1000;
+
+/**
+ * Looks at the user's files and at the machine, proposes settings, and writes them as a commented configuration file.
+ * @param documents file or folder of documents
+ * @param questionFiles files of questions; one alone is split into training and held-out questions
+ */
+export async function init(
+  documents: string | undefined,
+  questionFiles: readonly string[],
+  options: InitOptions,
+): Promise<Initialised> {
+  if (documents === undefined)
+    throw new UserError(
+      'init: no documents are named; give the file or folder of your documents, and your questions after it if you have any: realm init DOCUMENTS [QUESTIONS]',
+    );
+  refuseExisting([options.to], options.force);
+  const encoder = options.initial === undefined ? undefined : await encoderOf(options.initial);
+  say(`reading ${documents}`);
+  const { texts, ...surveyed } = await surveyDocuments(documents);
+  const questions = await surveyQuestions(questionFiles);
+  const { files, split } = splitOf(resolve(documents), questions, options);
+  if (split) refuseExisting([split.train, split.dev], options.force);
+  const train = questions.find(({ role }) => role === 'train')?.questions ?? [];
+  const held = questions.find(({ role }) => role === 'dev')?.questions.length ?? 0;
+  const found = train.length > 0 && !surveyed.estimated ? answersFound(train, texts) : undefined;
+
+  say('measuring this machine');
+  const diagnosis = await doctor(dirname(resolve(options.to)));
+  const trainQuestions = split?.trainQuestions ?? train.length;
+  const devQuestions = split?.devQuestions ?? held;
+  const first = propose(
+    {
+      documents: surveyed.documents,
+      tokens: surveyed.tokens,
+      trainQuestions,
+      devQuestions,
+      questionsNameDocuments:
+        2 * train.filter(({ passageId }) => passageId !== undefined).length > train.length,
+      gpu: diagnosis.engine?.description.endsWith('on the GPU') ?? false,
+      encoder,
+    },
+    files,
+    options.hours,
+  );
+  // The split files are not written yet; their questions are counted here.
+  const unsplit = split ? [`data.train=${JSON.stringify(questions[0].path)}`, 'data.dev=null'] : [];
+  const base = loadConfig(undefined, [...overrides(first), ...unsplit]);
+  const census = await censusOfFiles(base, vocabularyOf(base));
+  const counts = {
+    ...census.counts,
+    trainQuestions,
+    testQuestions: questions.find(({ role }) => role === 'test')?.questions.length ?? devQuestions,
+  };
+  const { stages, machine } = await runPreflight({ config: base, census: { ...census, counts } }, diagnosis);
+  const stage = (name: string) => stages.find((s) => s.stage === name)!;
+  const pace = {
+    ict: stage('ict-warmup').stepSeconds!,
+    pretrain: stage('pretrain').stepSeconds!,
+    qa: stage('finetune-qa').stepSeconds!,
+    index: stage('build-index').seconds,
+  };
+  const proposal = fitToHours(first, pace, trainQuestions > 0);
+  const config = loadConfig(undefined, overrides(proposal));
+  const estimate = preflight(config, counts, machine);
+
+  makeFolder(dirname(resolve(options.to)));
+  if (split) await resplitQuestions(questions[0].path, dirname(options.to), split.parts);
+  writeConfig(options.to, proposal, encoder);
+  const run = `runs/${basename(documents, extname(documents)).replace(/[^\w-]+/g, '-') || 'mine'}`;
+  return {
+    config: options.to,
+    documents: surveyed,
+    questions: questions.map(({ path, role, questions, unanswerable }) => ({
+      path,
+      role,
+      count: questions.length,
+      unanswerable,
+    })),
+    split: split && {
+      train: split.train,
+      dev: split.dev,
+      trainQuestions: split.trainQuestions,
+      devQuestions: split.devQuestions,
+    },
+    answersFound: found,
+    machine: { ...machine, cores: diagnosis.cpus.count, engine: diagnosis.engine!.description },
+    size: proposal.size,
+    hours: proposal.hours,
+    initial: options.initial ?? null,
+    settings: Object.fromEntries(proposal.settings.map(({ path, value }) => [path, value])),
+    estimate,
+    next: nextCommands(options.to, run, estimate, trainQuestions > 0, files),
+    notes: notesOn(proposal, encoder, trainQuestions, found, estimate, documents, questionFiles),
+  };
+}
+
+/** `--set` of all settings; JSON is YAML too. */
+function overrides({ settings }: Proposal): string[] {
+  return settings.map(({ path, value }) => `${path}=${JSON.stringify(value)}`);
+}
+
+function refuseExisting(paths: readonly string[], force: boolean): void {
+  for (const path of paths) {
+    if (statSync(path, { throwIfNoEntry: false })?.isDirectory())
+      throw new UserError(`${path}: is a folder; name the file to write with --to`);
+    if (!force && existsSync(path))
+      throw new UserError(
+        `${path}: is there already; replace it with --force, or name another file with --to`,
+      );
+  }
+}
+
+/** The sizes of the encoder in a folder, or of one on the Hub, which is fetched into its cache. */
+async function encoderOf(initial: string): Promise<Encoder> {
+  const { fetchModel } = await import('../data/hub.ts');
+  const name = isHubName(initial) ? await fetchModel(initial, 'encoder') : resolve(initial);
+  const folder = modelFolder(name);
+  const { layers, hidden, heads, intermediate, positions, gelu, projection } = readHubConfig(folder);
+  return {
+    name,
+    layers,
+    hidden,
+    heads,
+    intermediate,
+    positions,
+    gelu: gelu ?? 'exact',
+    projection,
+    lowercase: lowercaseOf(folder),
+  };
+}
+
+/** Whether the encoder's vocabulary is of lower-case text, as its tokenizer's description says; BERT's own default is true. */
+function lowercaseOf(folder: string): boolean {
+  try {
+    return JSON.parse(readFileSync(join(folder, 'tokenizer_config.json'), 'utf8')).do_lower_case !== false;
+  } catch {
+    return true; // many models have no such file
+  }
+}
+
+/** The files of the settings, and what one file of questions is going to be split into. */
+function splitOf(documents: string, questions: readonly QuestionSurvey[], { to }: InitOptions) {
+  const path = (role: string) => {
+    const one = questions.find((survey) => survey.role === role);
+    return one ? resolve(one.path) : null;
+  };
+  const files: Files = { documents, train: path('train'), dev: path('dev'), test: path('test') };
+  if (questions.length !== 1) return { files };
+  const all = questions[0].questions;
+  const parts = all.length < FEW_QUESTIONS ? 5 : 10;
+  const devQuestions = all.filter(({ question }) => isDevQuestion(question, parts)).length;
+  if (devQuestions === 0 || devQuestions === all.length) return { files };
+  const { train, dev } = resplitFiles(questions[0].path, dirname(to));
+  return {
+    files: { ...files, train: resolve(train), dev: resolve(dev) },
+    split: { train, dev, parts, trainQuestions: all.length - devQuestions, devQuestions },
+  };
+}
+
+const HEAD = [
+  'Settings for your own data, proposed by "realm init". Change them as you like: each has its reason beside it.',
+  "Paths are relative to this file's folder. Whatever is not named here has its default.",
+];
+
+const IS_PATH = /^data\.(documents|train|dev|test)$|^model\.initial$/;
+
+function writeConfig(to: string, { size, settings }: Proposal, encoder: Encoder | undefined): void {
+  const folder = folderOf(to);
+  const portable = settings.map((setting) =>
+    IS_PATH.test(setting.path) ? { ...setting, value: portablePath(String(setting.value), folder) } : setting,
+  );
+  const start = encoder ? 'from a pretrained encoder' : 'from random weights';
+  writeFileAtomic(to, settingsText(portable, [...HEAD, `Preset: a ${size} corpus, ${start}.`]));
+}
+
+function nextCommands(
+  config: string,
+  run: string,
+  { stages }: Preflight,
+  questions: boolean,
+  files: Files,
+): Initialised['next'] {
+  const command = (text: string, stage?: string) => ({
+    command: `realm ${text}`,
+    secondsRange: stages.find((s) => s.stage === stage)?.secondsRange,
+  });
+  return [
+    command(`prepare --config ${quoted(config)} --run ${run}`, 'prepare'),
+    command(`ict-warmup --run ${run}`, 'ict-warmup'),
+    command(`build-index --run ${run}`, 'build-index'),
+    command(`pretrain --run ${run}`, 'pretrain'),
+    ...(questions ? [command(`finetune-qa --run ${run}`, 'finetune-qa')] : []),
+    ...(questions && (files.dev ?? files.test) !== null
+      ? [command(`eval exact-match --run ${run}`, 'eval')]
+      : []),
+    ...(questions ? [command(`ask --run ${run}`)] : []),
+  ];
+}
+
+/** A path as a shell takes it. */
+function quoted(path: string): string {
+  return /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
+}
+
+/** A small BERT that two cores can train: 4 layers of 256, 11 million parameters. */
+const SUGGESTED = 'hf:google/bert_uncased_L-4_H-256_A-4 (4 layers of 256, about 45 MB)';
+
+/** Share of questions without an answer in the documents that is worth a note. */
+const MANY = 0.2;
+
+function notesOn(
+  { size }: Proposal,
+  encoder: Encoder | undefined,
+  trainQuestions: number,
+  found: number | undefined,
+  { warnings }: Preflight,
+  documents: string,
+  questionFiles: readonly string[],
+): string[] {
+  const again = ['realm init', quoted(documents), ...questionFiles.map(quoted), '--force'].join(' ');
+  return [
+    ...(encoder
+      ? []
+      : [
+          `Random weights know no language, and ${size === 'tiny' || size === 'small' ? 'a corpus of this size teaches very little of it: expect few right answers' : 'learning it takes days'}. ` +
+            `Use this to see every stage work. A pretrained encoder is much better. Name one on the Hugging Face Hub, such as ${SUGGESTED}, or a folder with a BERT (config.json, model.safetensors, vocab.txt): ${again} --initial ${SUGGESTED.split(' ')[0]}`,
+        ]),
+    ...(trainQuestions === 0
+      ? [
+          `Without questions the model cannot be fine-tuned to answer: write some with their answers, one a line: {"question": "…", "answer": ["…"]}, and run: ${again.replace(' --force', '')} QUESTIONS --force`,
+        ]
+      : []),
+    ...(trainQuestions > 0 && trainQuestions < 1000
+      ? [`${trainQuestions} questions are few for training; each further hundred helps.`]
+      : []),
+    ...(found !== undefined && 1 - found > MANY
+      ? [
+          `${((1 - found) * 100).toFixed(0)} % of the training questions have no answer in the documents, word for word: the model only finds answers that are there. Check that documents and questions belong together.`,
+        ]
+      : []),
+    ...warnings,
+  ];
+}
+
+// ---------------------------------------------------------------------------------------------------- lines
+
+const number = (n: number) => n.toLocaleString('en');
+
+export function initLines(result: Initialised): string[] {
+  const { documents: d, questions, split, machine, estimate, notes } = result;
+  const roughly = d.estimated ? 'about ' : '';
+  const range = ([low, high]: [number, number]) =>
+    high < 1 ? about(high) : `${about(low)} to ${about(high)}`;
+  const width = Math.max(...result.next.map(({ command }) => command.length));
+  return [
+    `Documents  ${roughly}${number(d.documents)} in ${d.path} (format ${d.format}): ${roughly}${number(d.words)} words, ${number(d.characters)} characters, about ${number(d.tokens)} word pieces`,
+    ...questions.map(
+      ({ path, role, count, unanswerable }) =>
+        `Questions  ${number(count)} with answers in ${path} (${split ? 'split' : role})${unanswerable > 0 ? `; ${number(unanswerable)} without an answer are left out` : ''}`,
+    ),
+    ...(questions.length === 0 ? ['Questions  none'] : []),
+    ...(split
+      ? [
+          `  ${number(split.trainQuestions)} to train on: ${split.train}`,
+          `  ${number(split.devQuestions)} held out to measure with, chosen by the hash of each question: ${split.dev}`,
+        ]
+      : []),
+    ...(result.answersFound === undefined
+      ? []
+      : [
+          `Answers    of ${(100 * result.answersFound).toFixed(0)} % of the training questions, one is in the documents word for word`,
+        ]),
+    `Machine    ${machine.cores} cores, ${(machine.memory / 2 ** 30).toFixed(1)} GiB of memory, ${machine.engine}`,
+    `Preset     a ${result.size} corpus, ${result.initial === null ? 'random weights' : `from ${result.initial}`}, at most ${about(3600 * result.hours)} by the estimate (--hours changes it)`,
+    `Written    ${result.config}`,
+    '',
+    `Next, with expected times (${range(estimate.secondsRange)} in all):`,
+    ...result.next.map(
+      ({ command, secondsRange }) =>
+        `  ${command.padEnd(width)}${secondsRange ? `   ${range(secondsRange)}` : ''}`,
+    ),
+    ...notes.flatMap((note) => ['', `Note: ${note}`]),
+  ];
+}

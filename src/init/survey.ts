@@ -1,0 +1,125 @@
+import { existsSync } from 'node:fs';
+import { basename } from 'node:path';
+import { PIECE_BYTES, sampleDocuments } from '../corpus/census.ts';
+import { formatOf, readDocuments } from '../corpus/documents.ts';
+import type { DocumentFormat } from '../corpus/formats.ts';
+import { type Question, readQuestionFile } from '../corpus/qa.ts';
+import { UserError } from '../errors.ts';
+import { foldedHasAnswer, foldText, hasAnswer } from '../eval/has-answer.ts';
+
+/** What is in a file or folder of documents. */
+export interface DocumentSurvey {
+  path: string;
+  format: DocumentFormat;
+  documents: number;
+  characters: number;
+  words: number;
+  /** Word pieces, estimated by the bytes. */
+  tokens: number;
+  /** True when only a part was read, and the numbers are estimates. */
+  estimated: boolean;
+  /** The texts that were read. */
+  texts: string[];
+}
+
+/** Counts the documents of a path; of a large one a few MiB are read. A `UserError` for what `realm prepare` cannot read. */
+export async function surveyDocuments(path: string): Promise<DocumentSurvey> {
+  if (path === '-')
+    throw new UserError('-: standard input can be read once only; save the documents to a file and name it');
+  if (!existsSync(path))
+    throw new UserError(`${path}: no such file or folder; name the one that holds your documents`);
+  const format = formatOf(path);
+  let first = false;
+  for await (const { text } of readDocuments(path, format)) {
+    if (text.trim() === '') continue;
+    first = true; // the reader itself has checked it
+    break;
+  }
+  const { lines, scale } = await sampleDocuments(path, format);
+  const texts = lines.map(({ text }) => (typeof text === 'string' ? text : ''));
+  if (!first || texts.length === 0)
+    throw new UserError(
+      `${path}: holds no document with text; name a file or folder of documents in a format that realm reads (docs/data.md)`,
+    );
+  let [characters, words, bytes] = [0, 0, 0];
+  for (const text of texts) {
+    characters += text.length;
+    bytes += Buffer.byteLength(text);
+    for (const _ of text.matchAll(/\S+/g)) words++;
+  }
+  return {
+    path,
+    format,
+    documents: Math.round(texts.length * scale),
+    characters: Math.round(characters * scale),
+    words: Math.round(words * scale),
+    tokens: Math.round((bytes / PIECE_BYTES) * scale),
+    estimated: scale !== 1,
+    texts,
+  };
+}
+
+/** What a file of questions is for. */
+export type Role = 'train' | 'dev' | 'test';
+
+export interface QuestionSurvey {
+  path: string;
+  role: Role;
+  questions: Question[];
+  /** Left out, since no answer is given. */
+  unanswerable: number;
+}
+
+/** Reads files of questions. One file alone is for training; of several each must have its role in its name. */
+export async function surveyQuestions(paths: readonly string[]): Promise<QuestionSurvey[]> {
+  const found: QuestionSurvey[] = [];
+  for (const path of paths) {
+    const role = paths.length === 1 ? 'train' : roleOf(path);
+    const other = found.find((one) => one.role === role);
+    if (other)
+      throw new UserError(
+        `${path}: is for ${role} by its name, and so is ${other.path}; name one file of each of train, dev and test`,
+      );
+    const { questions, unanswerable } = await readQuestionFile(path);
+    if (questions.length === 0)
+      throw new UserError(
+        `${path}: holds no question with an answer; every line must be {"question": …, "answer": […]}`,
+      );
+    found.push({ path, role, questions, unanswerable });
+  }
+  if (found.length > 0 && !found.some(({ role }) => role === 'train'))
+    throw new UserError(
+      `${paths.join(', ')}: none of these is for training by its name; add a file whose name has "train" in it`,
+    );
+  return found;
+}
+
+function roleOf(path: string): Role {
+  const name = basename(path).toLowerCase();
+  const roles = (['train', 'dev', 'test'] as const).filter((role) =>
+    (role === 'dev' ? /dev|valid/ : new RegExp(role)).test(name),
+  );
+  if (roles.length === 1) return roles[0];
+  throw new UserError(
+    `${path}: its name does not say what the questions are for; rename the file so that it has one of train, dev and test in it`,
+  );
+}
+
+/** Questions whose answers are looked for in the documents. */
+const LOOKED_FOR = 200;
+
+/** The share of questions, of some at even distances, of which an answer is in the texts. */
+export function answersFound(questions: readonly Question[], texts: readonly string[]): number {
+  const step = Math.max(1, questions.length / LOOKED_FOR);
+  const some = Array.from(
+    { length: Math.min(questions.length, LOOKED_FOR) },
+    (_, i) => questions[Math.floor(i * step)],
+  );
+  const folded = texts.map(foldText);
+  const found = some.filter((question) =>
+    question.answerKind === 'regex'
+      ? texts.some((text) => hasAnswer(text, question))
+      : folded.some((text) => foldedHasAnswer(text, question.answers)),
+  );
+  return found.length / Math.max(1, some.length);
+}

@@ -1,0 +1,198 @@
+import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { gzipSync } from 'node:zlib';
+import { type Initialised, init } from '../../src/commands/init.ts';
+import { loadConfig } from '../../src/config.ts';
+import { readQuestions } from '../../src/corpus/qa.ts';
+import { UserError } from '../../src/errors.ts';
+import { generateWorld } from '../../src/world/world.ts';
+import { temporaryFolder } from '../support/tiny.ts';
+
+const REALM = join(import.meta.dirname, '../../bin/realm');
+const ENCODER = join(import.meta.dirname, '../../assets/world-encoder');
+
+const folder = temporaryFolder('init');
+const world = generateWorld({ seed: 1, documents: 60, heldOut: 0.2 });
+const questionLine = ({ question, answers }: { question: string; answers: string[] }) =>
+  `${JSON.stringify({ question, answer: answers })}\n`;
+
+/** A folder with notes as Markdown and a file of 100 questions. */
+function own(name: string): string {
+  const dir = join(folder, name);
+  mkdirSync(join(dir, 'my notes'), { recursive: true });
+  for (const [i, { title, text }] of world.documents.entries())
+    writeFileSync(join(dir, 'my notes', `${i}.md`), `# ${title}\n\n${text}\n`);
+  const asked = world.train.slice(0, 100).map(({ question, answers }) => ({ question, answers }));
+  writeFileSync(join(dir, 'questions.jsonl'), asked.map(questionLine).join(''));
+  return dir;
+}
+
+async function realm(cwd: string, ...args: string[]) {
+  const child = spawn(process.execPath, [REALM, ...args], { cwd });
+  let [out, err] = ['', ''];
+  child.stdout.setEncoding('utf8').on('data', (piece) => (out += piece));
+  child.stderr.setEncoding('utf8').on('data', (piece) => (err += piece));
+  const code = await new Promise((resolve) => child.on('close', resolve));
+  return { code, out, err };
+}
+
+test('from a folder of Markdown and questions to a prepared corpus by the file that init writes', async () => {
+  const dir = own('whole');
+  const made = await realm(dir, 'init', 'my notes', 'questions.jsonl', '--json');
+  assert.equal(made.code, 0, made.err);
+  const result: Initialised = JSON.parse(made.out);
+  assert.deepEqual(
+    [result.documents.documents, result.documents.format, result.documents.estimated, result.size],
+    [60, 'text', false, 'tiny'],
+  );
+  const words = world.documents.reduce((sum, { text }) => sum + text.split(/\s+/).length, 0);
+  assert.ok(result.documents.words >= words && result.documents.words < 1.3 * words);
+  assert.equal(result.answersFound, 1);
+
+  // The questions are split by their hashes, none lost.
+  const { split } = result;
+  assert.ok(split && split.devQuestions >= 5 && split.trainQuestions >= 60);
+  const all = [split.train, split.dev].map(async (file) => readQuestions(join(dir, file)));
+  const [train, dev] = await Promise.all(all);
+  assert.deepEqual([train.length, dev.length], [split.trainQuestions, split.devQuestions]);
+  assert.deepEqual(
+    [...train, ...dev].map(({ question }) => question).sort(),
+    world.train
+      .slice(0, 100)
+      .map(({ question }) => question)
+      .sort(),
+  );
+
+  // The file says what the result says, has a reason for each setting, and its paths go with its folder.
+  const file = join(dir, 'realm.yaml');
+  const text = readFileSync(file, 'utf8');
+  assert.doesNotMatch(text, new RegExp(folder));
+  assert.match(text, /^ {2}documents: my notes # your documents$/m);
+  const config = loadConfig(file, []);
+  const told = Object.entries(result.settings).map(([path, value]) => `${path}=${JSON.stringify(value)}`);
+  assert.deepEqual(config, loadConfig(undefined, told));
+  assert.deepEqual(
+    [config.data.documents, config.data.train, config.data.dev],
+    [join(dir, 'my notes'), join(dir, split.train), join(dir, split.dev)],
+  );
+  const [low, high] = result.estimate.secondsRange;
+  assert.ok(low > 0 && low < high);
+  assert.deepEqual(
+    result.next.map(({ command }) => command.split(' ')[1]),
+    ['prepare', 'ict-warmup', 'build-index', 'pretrain', 'finetune-qa', 'eval', 'ask'],
+  );
+
+  const prepared = await realm(dir, ...result.next[0].command.split(' ').slice(1), '--json');
+  assert.equal(prepared.code, 0, prepared.err);
+  assert.equal(JSON.parse(prepared.out).documents, 60);
+
+  // Nothing is replaced without --force.
+  const again = await realm(dir, 'init', 'my notes', 'questions.jsonl');
+  assert.equal(again.code, 2);
+  assert.match(
+    again.err,
+    /^realm: realm\.yaml: is there already; replace it with --force, or name another file with --to/m,
+  );
+  const elsewhere = await realm(dir, 'init', 'my notes', 'questions.jsonl', '--to', 'other.yaml');
+  assert.equal(elsewhere.code, 2);
+  assert.match(elsewhere.err, /questions\.resplit\.train\.jsonl: is there already/);
+  assert.ok(!existsSync(join(dir, 'other.yaml')));
+  const forced = await realm(dir, 'init', 'my notes', '--to', 'sub/other.yaml', '--hours', '0.1');
+  assert.equal(forced.code, 0, forced.err);
+  assert.match(forced.out, /^Documents {2}60 in my notes \(format text\): [\d,]+ words/m);
+  assert.match(
+    forced.out,
+    /^Note: Random weights know no language, and a corpus of this size teaches very little/m,
+  );
+  assert.match(forced.out, /^Note: Without questions the model cannot be fine-tuned/m);
+  assert.match(forced.out, /realm prepare --config sub\/other\.yaml --run runs\/my-notes/);
+  assert.equal(loadConfig(join(dir, 'sub/other.yaml'), []).data.documents, join(dir, 'my notes'));
+});
+
+test('an encoder gives its sizes; files of questions have their roles by name; documents of JSON lines are counted', async () => {
+  const dir = own('encoder');
+  const lines = world.documents.map((document) => `${JSON.stringify(document)}\n`).join('');
+  writeFileSync(join(dir, 'documents.jsonl.gz'), gzipSync(lines));
+  for (const role of ['train', 'dev', 'test'])
+    writeFileSync(join(dir, `my-${role}.jsonl`), world.train.slice(0, 10).map(questionLine).join(''));
+  const files = ['my-dev.jsonl', 'my-train.jsonl', 'my-test.jsonl'];
+  const made = await realm(dir, 'init', 'documents.jsonl.gz', ...files, '--initial', ENCODER, '--json');
+  assert.equal(made.code, 0, made.err);
+  const result: Initialised = JSON.parse(made.out);
+  assert.deepEqual(
+    [result.documents.documents, result.documents.format, result.split],
+    [60, 'jsonl', undefined],
+  );
+  const { data, model } = loadConfig(join(dir, 'realm.yaml'), []);
+  assert.deepEqual(
+    [data.train, data.dev, data.test],
+    ['my-train.jsonl', 'my-dev.jsonl', 'my-test.jsonl'].map((name) => join(dir, name)),
+  );
+  assert.deepEqual([model.initial, model.positions, model.hidden, model.gelu], [ENCODER, 112, 128, 'tanh']);
+  assert.ok(!result.notes.some((note) => /Random weights/.test(note)));
+  assert.deepEqual(
+    readdirSync(dir).filter((name) => /resplit|tmp/.test(name)),
+    [],
+  );
+});
+
+test('what cannot be used is refused in a sentence, and nothing is written', async () => {
+  const dir = own('bad');
+  mkdirSync(join(dir, 'empty'));
+  writeFileSync(join(dir, 'blank.jsonl'), '{"title": "a", "text": " "}\n');
+  writeFileSync(join(dir, 'some.jsonl'), questionLine(world.train[0]));
+  writeFileSync(join(dir, 'some-test.jsonl'), questionLine(world.train[0]));
+  writeFileSync(join(dir, 'none.jsonl'), '{"input": "Who?", "output": []}\n');
+  const before = readdirSync(dir, { recursive: true }).sort();
+  process.chdir(dir);
+  after(() => process.chdir(import.meta.dirname));
+  for (const [paths, options, why] of [
+    [[], {}, /init: no documents are named; give the file or folder of your documents/],
+    [['nowhere'], {}, /nowhere: no such file or folder; name the one that holds your documents/],
+    [['empty'], {}, /empty: /],
+    [['blank.jsonl'], {}, /blank\.jsonl: holds no document with text/],
+    [['some.jsonl'], {}, /some\.jsonl: line 1: has no "text"/],
+    [['my notes', 'none.jsonl'], {}, /none\.jsonl: holds no question with an answer/],
+    [['my notes', 'nowhere.jsonl'], {}, /nowhere\.jsonl: no such/],
+    [
+      ['my notes', 'some.jsonl', 'questions.jsonl'],
+      {},
+      /some\.jsonl: its name does not say what the questions are for/,
+    ],
+    [
+      ['my notes', 'some-test.jsonl', 'test-too.jsonl'],
+      {},
+      /test-too\.jsonl: is for test by its name, and so is some-test/,
+    ],
+    [['my notes'], { to: 'empty' }, /empty: is a folder; name the file to write with --to/],
+    [['my notes'], { initial: 'empty' }, /empty\/config\.json: no such model description/],
+    [['my notes'], { initial: 'hf:no name' }, /hf:no name: is no name of a model on the Hub/],
+    [['-'], {}, /-: standard input can be read once only/],
+  ] as const) {
+    await assert.rejects(
+      init(paths[0], paths.slice(1), { to: 'realm.yaml', force: false, ...options }),
+      (error) => error instanceof UserError && why.test(error.message) && !error.message.includes('\n'),
+      `${why}`,
+    );
+  }
+  assert.deepEqual(readdirSync(dir, { recursive: true }).sort(), before);
+});
+
+test('answers that are not in the documents are noted', async () => {
+  const dir = own('answers');
+  const asked = Array.from({ length: 20 }, (_, i) => ({
+    question: `What is thing ${i}?`,
+    answers: [`zzz${i}`],
+  }));
+  writeFileSync(join(dir, 'other.jsonl'), asked.map(questionLine).join(''));
+  const made = await realm(dir, 'init', 'my notes', 'other.jsonl');
+  assert.equal(made.code, 0, made.err);
+  assert.match(made.out, /^Answers {4}of 0 % of the training questions/m);
+  assert.match(
+    made.out,
+    /^Note: 100 % of the training questions have no answer in the documents, word for word/m,
+  );
+});

@@ -1,0 +1,144 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { loadConfig } from '../../src/config.ts';
+import {
+  type Encoder,
+  fitToHours,
+  propose,
+  type Setting,
+  type Survey,
+  sizeOf,
+} from '../../src/init/proposal.ts';
+
+const FILES = { documents: '/d', train: '/t', dev: '/v', test: null };
+const FAST = { ict: 1e-4, pretrain: 1e-4, qa: 1e-4, index: 1e-3 };
+
+function survey(documents: number, more: Partial<Survey> = {}): Survey {
+  return {
+    documents,
+    tokens: 200 * documents,
+    trainQuestions: 3 * documents,
+    devQuestions: documents,
+    questionsNameDocuments: false,
+    gpu: false,
+    ...more,
+  };
+}
+
+const ENCODER: Encoder = {
+  name: '/encoder',
+  layers: 6,
+  hidden: 384,
+  heads: 12,
+  intermediate: 1536,
+  positions: 512,
+  gelu: 'exact',
+  lowercase: true,
+};
+
+const named = (settings: readonly Setting[], path: string) =>
+  settings.find((setting) => setting.path === path)?.value;
+const configOf = (settings: readonly Setting[]) =>
+  loadConfig(
+    undefined,
+    settings.map(({ path, value }) => `${path}=${JSON.stringify(value)}`),
+  );
+
+test('the size follows from the documents, of which a long one counts for several', () => {
+  assert.deepEqual(
+    [300, 3000, 30_000, 300_000, 30_000_000].map((documents) =>
+      sizeOf({ documents, tokens: 150 * documents }),
+    ),
+    ['tiny', 'small', 'medium', 'large', 'large'],
+  );
+  assert.equal(sizeOf({ documents: 300, tokens: 300 * 900 }), 'tiny');
+  assert.equal(sizeOf({ documents: 300, tokens: 300 * 130_000 }), 'medium');
+});
+
+test('every proposal is a whole configuration without a setting named twice, each with its reason', () => {
+  for (const documents of [1, 300, 3000, 30_000, 300_000, 21_000_000])
+    for (const encoder of [
+      undefined,
+      ENCODER,
+      { ...ENCODER, positions: 112 },
+      { ...ENCODER, projection: 64 },
+    ])
+      for (const gpu of [false, true])
+        for (const trainQuestions of [0, 5, 100_000]) {
+          const proposal = propose(survey(documents, { encoder, gpu, trainQuestions }), FILES);
+          const { settings } = fitToHours(proposal, FAST, trainQuestions > 0);
+          const paths = settings.map(({ path }) => path);
+          assert.equal(new Set(paths).size, paths.length);
+          assert.ok(settings.every(({ why }) => why.length > 5));
+          const config = configOf(settings); // it checks that the lengths fit the encoder
+          assert.equal(config.data.documents, '/d');
+          assert.equal(config.model.initial, encoder ? '/encoder' : null);
+        }
+});
+
+test('a larger corpus gets a larger model, vocabulary and time, and a graphics card a larger model', () => {
+  const of = (documents: number, more?: Partial<Survey>) => {
+    const { settings, hours } = propose(survey(documents, more), FILES);
+    return ['model.hidden', 'text.vocabularySize', 'index.kind']
+      .map((path) => named(settings, path))
+      .concat(hours);
+  };
+  assert.deepEqual(of(300), [128, 8000, 'exact', 0.75]);
+  assert.deepEqual(of(3000), [128, 16_000, 'exact', 3]);
+  assert.deepEqual(of(30_000), [256, 30_522, 'exact', 12]);
+  assert.deepEqual(of(300_000), [256, 30_522, 'graph', 48]);
+  assert.deepEqual(of(300, { gpu: true }), [384, 30_522, 'exact', 0.75]);
+});
+
+test("an encoder's sizes are taken over and its learning rates are low", () => {
+  const { model, text, ict, qa } = configOf(propose(survey(300, { encoder: ENCODER }), FILES).settings);
+  assert.deepEqual(
+    [model.layers, model.hidden, model.heads, model.intermediate, model.positions, model.gelu],
+    [6, 384, 12, 1536, 512, 'exact'],
+  );
+  assert.deepEqual([text.blockTokens, text.sentenceTokens, qa.readerTokens], [192, 64, 224]);
+  assert.equal(ict.optimizer.learningRate, 5e-5);
+  const short = configOf(propose(survey(300, { encoder: { ...ENCODER, positions: 112 } }), FILES).settings);
+  assert.deepEqual(
+    [short.text.blockTokens, short.text.sentenceTokens, short.text.questionTokens, short.qa.readerTokens],
+    [84, 28, 28, 112],
+  );
+});
+
+test('gold blocks are read where the questions name their documents', () => {
+  const gold = (questionsNameDocuments: boolean) =>
+    configOf(propose(survey(300, { questionsNameDocuments }), FILES).settings).qa.gold;
+  assert.deepEqual([gold(true), gold(false)], [true, false]);
+});
+
+test('steps are cut to what the hours allow, in fixed shares, and never below 20', () => {
+  const proposal = propose(survey(300), FILES, 1);
+  const steps = (pace: Partial<typeof FAST>, questions = true) => {
+    const { ict, pretrain, qa } = configOf(fitToHours(proposal, { ...FAST, ...pace }, questions).settings);
+    return [ict.steps, pretrain.steps, qa.steps];
+  };
+  const most = steps({});
+  assert.ok(
+    most.every((n) => n >= 1000),
+    `${most}`,
+  );
+  // 45 % of 3,600 s at 2 s a step are 810 steps, 30 % are 540, 25 % are 450.
+  assert.deepEqual(steps({ ict: 2, pretrain: 2, qa: 2 }), [810, 540, 450]);
+  // Without questions their share goes to the other two: 1,080 of 2,160 s, and so on.
+  assert.deepEqual(steps({ ict: 2, pretrain: 2 }, false).slice(0, 2), [1000, 720]);
+  assert.deepEqual(steps({ ict: 1e4, pretrain: 1e4, qa: 1e4 }), [20, 20, 20]);
+});
+
+test('the index is refreshed five times, more seldom where it takes long, and not at all where it takes too long', () => {
+  const proposal = propose(survey(300), FILES, 1);
+  const refresh = (index: number) => {
+    const { refresh, pretrain } = configOf(
+      fitToHours(proposal, { ...FAST, pretrain: 1.07, index }, true).settings,
+    );
+    assert.equal(pretrain.steps, 1000);
+    return refresh.mode === 'off' ? 'off' : refresh.every;
+  };
+  assert.equal(refresh(1), 200);
+  assert.equal(refresh(81), 300);
+  assert.equal(refresh(200), 'off');
+});
