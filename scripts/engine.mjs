@@ -256,19 +256,27 @@ async function status() {
 const REBUILD = 'run: realm engine remove && realm engine install';
 
 async function remove() {
-  for (const place of places()) rmSync(place, { recursive: true, force: true });
+  const kept = [];
+  const discard = (path) => {
+    try {
+      rmSync(path, { recursive: true, force: true });
+    } catch (error) {
+      kept.push(`${path} (${error.code})`);
+    }
+  };
+  for (const folder of places()) discard(folder);
   if (existsSync(cache)) {
     const unlock = await lock();
     try {
       for (const name of readdirSync(cache)) {
-        if (name.startsWith('engine-') && name !== LOCK)
-          rmSync(join(cache, name), { recursive: true, force: true });
+        if (name.startsWith('engine-') && name !== LOCK) discard(join(cache, name));
       }
     } finally {
       unlock();
     }
-    if (readdirSync(cache).length === 0) rmSync(cache, { recursive: true });
+    if (readdirSync(cache).length === 0) discard(cache);
   }
+  if (kept.length > 0) throw new Missing(`native engine: cannot delete ${kept.join(' nor ')}`);
   say('native engine: removed');
 }
 
@@ -359,7 +367,7 @@ async function place(fill) {
   for (const folder of places()) {
     const aside = `${folder}.${process.pid}.tmp`;
     try {
-      mkdirSync(aside, { recursive: true });
+      makeFolder(aside);
     } catch (error) {
       refusals.push(`${dirname(folder)} (${error.code})`);
       continue;
@@ -398,7 +406,7 @@ const packages = () => dirname(dirname(dirname(require.resolve('@tensorflow/tfjs
 function remember(reason) {
   for (const folder of places()) {
     try {
-      mkdirSync(folder, { recursive: true });
+      makeFolder(folder);
       writeFileSync(join(folder, FAILURE), `${JSON.stringify({ layout: LAYOUT, reason }, null, 2)}\n`);
       return true;
     } catch {}
@@ -746,8 +754,10 @@ const need = createRequire(packageDir + '/package.json');
 const tf = need('@tensorflow/tfjs');
 const { NodeJSKernelBackend } = need('./dist/nodejs_kernel_backend.js');
 need('./dist/register_all_kernels.js');
-tf.registerBackend('tensorflow', () => new NodeJSKernelBackend(need(binding), 'tfjs-node-gpu'));
+const addon = need(binding);
+tf.registerBackend('tensorflow', () => new NodeJSKernelBackend(addon, 'tfjs-node-gpu'));
 tf.setBackend('tensorflow');
+if (tf.getBackend() !== 'tensorflow') throw new Error('error: TensorFlow does not start');
 import(installed).then(({ computesRight }) => {
   if (!computesRight(tf)) throw new Error('error: computes wrong results');
   console.log(tf.backend().isUsingGpuDevice ? 'on the GPU' : 'on the CPU');
@@ -846,13 +856,24 @@ function sizeOf(folder) {
   return bytes;
 }
 
+/** Node's own way with `recursive` never returns where a folder cannot be made for ENOENT, as in /proc. */
+function makeFolder(path) {
+  if (existsSync(path)) return;
+  makeFolder(dirname(path));
+  try {
+    mkdirSync(path);
+  } catch (error) {
+    if (error.code !== 'EEXIST') throw error;
+  }
+}
+
 const LOCK = 'engine-lock';
 
 /** Waits until no other process builds, and returns what gives the lock back. The lock of a process that is gone does not count. */
 async function lock() {
   const file = join(cache, LOCK);
   try {
-    mkdirSync(cache, { recursive: true });
+    makeFolder(cache);
     accessSync(cache, constants.W_OK);
   } catch (error) {
     throw new Missing(`${cache}: cannot be written to (${error.code}); ${ELSEWHERE}`);

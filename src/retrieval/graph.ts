@@ -94,7 +94,7 @@ export function usableThreads(threads: number): number {
 
 /** Maps the graph file `path`, which can be opened. Throws, and leaves the graph empty, where it is not whole. */
 export function viewGraph(graph: Graph, path: string, rows: number, dimensions: number): void {
-  // Where usearch 2.26.2 cannot map a file, as an empty one, it closes descriptor 0, whosever that is by now.
+  // Where usearch cannot map a file, as an empty one, it closes descriptor 0, whosever that is by now.
   if (statSync(path).size === 0) throw new Error('it is empty');
   graph.view(path);
   // A file of another shape is taken over silently: usearch adopts whatever the file says.
