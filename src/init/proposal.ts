@@ -221,6 +221,11 @@ function randomSettings({ layers, hidden }: { layers: number; hidden: number }):
       value: BLOCK + SENTENCE,
       why: 'the longest text: text.blockTokens and text.sentenceTokens',
     },
+    {
+      path: 'model.dropout',
+      value: 0,
+      why: 'vectors of random weights differ so little that dropout would hide it, and nothing would be learned',
+    },
     { path: 'model.spanHidden', value: PROJECTION, why: 'size of the part that scores answers' },
     TEMPERATURE,
     VECTOR_NORM,

@@ -9,6 +9,7 @@ import { loadConfig } from '../../src/config.ts';
 import { readQuestions } from '../../src/corpus/qa.ts';
 import { UserError } from '../../src/errors.ts';
 import { generateWorld } from '../../src/world/world.ts';
+import { COMMIT, fakeHub } from '../support/hub.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 
 const REALM = join(import.meta.dirname, '../../bin/realm');
@@ -195,4 +196,34 @@ test('answers that are not in the documents are noted', async () => {
     made.out,
     /^Note: 100 % of the training questions have no answer in the documents, word for word/m,
   );
+});
+
+test('an encoder on the Hub is fetched, and its name is kept with its commit', async () => {
+  const dir = own('hub');
+  const hub = await fakeHub();
+  hub.files = readdirSync(ENCODER).map((name) => ({
+    path: name,
+    content: readFileSync(join(ENCODER, name)),
+    lfs: name.endsWith('.safetensors'),
+  }));
+  const before = { HF_ENDPOINT: process.env.HF_ENDPOINT, HF_HOME: process.env.HF_HOME };
+  Object.assign(process.env, { HF_ENDPOINT: hub.url, HF_HOME: join(dir, 'cache') });
+  try {
+    const to = join(dir, 'realm.yaml');
+    const made = await init(join(dir, 'my notes'), [], { to, initial: 'hf:owner/tiny', force: false });
+    assert.match(
+      readFileSync(to, 'utf8'),
+      new RegExp(`^ {2}initial: "?hf:owner/tiny@main#${COMMIT}"? #`, 'm'),
+    );
+    const { model } = loadConfig(to, []);
+    assert.deepEqual(
+      [model.initial, model.hidden, model.positions],
+      [`hf:owner/tiny@main#${COMMIT}`, 128, 112],
+    );
+    assert.equal(made.initial, 'hf:owner/tiny');
+  } finally {
+    for (const [name, value] of Object.entries(before))
+      if (value === undefined) delete process.env[name];
+      else process.env[name] = value;
+  }
 });
