@@ -20,8 +20,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   const program = new Command('realm')
     .description('Retrieval-augmented language model pre-training (REALM) on your own corpus')
     .version('0.1.0')
-    .exitOverride()
-    .showHelpAfterError('(see realm --help)');
+    .exitOverride();
 
   const command = (name: string, description: string, run = 'runs/default') =>
     withCommonOptions(
@@ -57,11 +56,13 @@ export async function main(argv: readonly string[]): Promise<number> {
           .default('latest'),
       )
       .action(async (options: CommonOptions & { resume: Which | 'none'; refreshEvery?: string }) => {
-        const { begin, goBack } = await import('./commands/context.ts');
+        const { goBack, needStage, openRunForWork } = await import('./commands/context.ts');
         const train = await load();
         const { refreshEvery: every } = options;
         const set = every === undefined ? options.set : [...options.set, `qa.refreshEvery=${every}`];
-        const context = await begin({ ...options, set }, name);
+        const context = await openRunForWork({ ...options, set }, name, (run, config) =>
+          needStage(run, config, stage, options.resume),
+        );
         goBack(context, stage, options.resume);
         stopMeans('what was saved is kept, and the same command resumes from it');
         trained(options, await train(context));
@@ -71,18 +72,8 @@ export async function main(argv: readonly string[]): Promise<number> {
     'prepare',
     'turn raw text into a run-ready corpus: vocabulary, blocks, sentences with salient spans',
   ).action(async (options: CommonOptions) => {
-    const { lockRun, runConfig, runFolder } = await import('./run.ts');
-    const { prepareCorpus, prepareInputs, textInputs } = await import('./commands/prepare.ts');
-    const run = runFolder(options.run);
-    const { withHubModels } = await import('./commands/hub-models.ts');
-    const seeded = options.seed === undefined ? options.set : [...options.set, `seed=${options.seed}`];
-    const set = await withHubModels(run, { config: options.config, set: seeded }, (config) => {
-      textInputs(run, config);
-    });
-    const config = runConfig(run, { config: options.config, set }, (config) => {
-      prepareInputs(run, config);
-      lockRun(run, 'prepare');
-    });
+    const { openNewRun, prepareCorpus } = await import('./commands/prepare.ts');
+    const { run, config } = await openNewRun(options);
     const counts = await prepareCorpus(run, config);
     print(options, counts, figureLines({ ...counts }));
   });
@@ -99,9 +90,9 @@ export async function main(argv: readonly string[]): Promise<number> {
       new Option('--from <stage>', 'whose retriever (default: the newest)').choices(['ict', 'pretrain']),
     )
     .action(async (options: CommonOptions & { from?: 'ict' | 'pretrain' }) => {
-      const { begin } = await import('./commands/context.ts');
+      const { openRunForWork } = await import('./commands/context.ts');
       const { buildRunIndex } = await import('./commands/build-index.ts');
-      const manifest = await buildRunIndex(await begin(options, 'build-index'), options.from);
+      const manifest = await buildRunIndex(await openRunForWork(options, 'build-index'), options.from);
       print(options, manifest, [
         `blocks             ${manifest.rows}${manifest.reused > 0 ? `, ${manifest.reused} with vectors of an earlier index` : ''}`,
         ...(manifest.recall10
@@ -163,10 +154,10 @@ export async function main(argv: readonly string[]): Promise<number> {
       .action(async (options: CommonOptions & AnswerEvalOptions & { predictions?: string }) => {
         const { evalExactMatch, scorePredictions } = await import('./commands/eval.ts');
         const { answerLines } = await import('./commands/eval-lines.ts');
-        const { begin } = await import('./commands/context.ts');
+        const { openRun } = await import('./commands/context.ts');
         const result =
           options.predictions === undefined
-            ? await evalExactMatch(await begin(options, `eval ${metric}`), options, metric)
+            ? await evalExactMatch(await openRun(options, `eval ${metric}`), options, metric)
             : await scorePredictions(options.predictions, options, metric);
         print(options, result, answerLines(result));
       });
@@ -191,10 +182,10 @@ export async function main(argv: readonly string[]): Promise<number> {
       async (options: CommonOptions & EvalOptions & { stage: 'ict' | 'pretrain'; retrieved?: string }) => {
         const { evalRecall, scoreRetrieved } = await import('./commands/eval.ts');
         const { recallLines } = await import('./commands/eval-lines.ts');
-        const { begin } = await import('./commands/context.ts');
+        const { openRun } = await import('./commands/context.ts');
         const result =
           options.retrieved === undefined
-            ? await evalRecall(await begin(options, 'eval recall'), options.stage, options)
+            ? await evalRecall(await openRun(options, 'eval recall'), options.stage, options)
             : await scoreRetrieved(options.retrieved, options.run, options);
         print(options, result, recallLines(result));
       },
@@ -212,10 +203,10 @@ export async function main(argv: readonly string[]): Promise<number> {
         'sentences as in data.sentences (default: those that pretraining has not come to)',
       )
       .action(async (options: CommonOptions & { sentences?: string }) => {
-        const { begin } = await import('./commands/context.ts');
+        const { openRun } = await import('./commands/context.ts');
         const { evalMasked } = await import('./commands/eval.ts');
         const { maskedLines } = await import('./commands/eval-lines.ts');
-        const result = await evalMasked(await begin(options, `eval ${metric}`), metric, options.sentences);
+        const result = await evalMasked(await openRun(options, `eval ${metric}`), metric, options.sentences);
         print(options, result, maskedLines(result));
       });
 
@@ -223,9 +214,9 @@ export async function main(argv: readonly string[]): Promise<number> {
     .argument('[question]', 'left out: asked for at a prompt, or read from standard input')
     .option('--open-book <file>', 'file or folder of documents to look in besides the corpus')
     .action(async (question: string | undefined, options: CommonOptions & { openBook?: string }) => {
-      const { begin } = await import('./commands/context.ts');
+      const { openRun } = await import('./commands/context.ts');
       const { ask, askedLines, askLines, painter } = await import('./commands/ask.ts');
-      const context = await begin(options);
+      const context = await openRun(options);
       const { stdin: input, stdout: output } = process;
       if (question === undefined) {
         const answered = await askLines(context, { input, output, json: options.json }, options);
@@ -308,21 +299,21 @@ export async function main(argv: readonly string[]): Promise<number> {
         .default('pretrain'),
     )
     .action(async (options: CommonOptions & { stage: 'ict' | 'pretrain' | 'qa' }) => {
-      const { begin } = await import('./commands/context.ts');
+      const { openRunForWork } = await import('./commands/context.ts');
       const { importStage } = await import('./commands/import.ts');
       const { withHubModels } = await import('./commands/hub-models.ts');
       const { runFolder } = await import('./run.ts');
       const set = await withHubModels(runFolder(options.run), options);
-      const imported = await importStage(await begin({ ...options, set }, 'import'), options.stage);
+      const imported = await importStage(await openRunForWork({ ...options, set }, 'import'), options.stage);
       print(options, imported, figureLines({ ...imported }));
     });
 
   command('export', 'write what the run has trained as folders for Hugging Face transformers')
     .requiredOption('--to <folder>', 'where the folders go')
     .action(async (options: CommonOptions & { to: string }) => {
-      const { begin } = await import('./commands/context.ts');
+      const { openRun } = await import('./commands/context.ts');
       const { exportRealm } = await import('./commands/export.ts');
-      const parts = await exportRealm(await begin(options, 'export'), options.to);
+      const parts = await exportRealm(await openRun(options, 'export'), options.to);
       print(
         options,
         parts,
@@ -461,6 +452,8 @@ export async function main(argv: readonly string[]): Promise<number> {
     stopNames(name);
     stopMeans('the same command starts again');
   });
+  eachCommand(program, (command, name) => command.showHelpAfterError(`(see ${name} --help)`));
+
   try {
     await program.parseAsync(argv as string[]);
     return exitCode;
@@ -478,6 +471,13 @@ export async function main(argv: readonly string[]): Promise<number> {
   } finally {
     releaseLocks();
   }
+}
+
+/** Calls `work` with a command and all below it, each with its whole name, such as `realm data get`. */
+function eachCommand(command: Command, work: (command: Command, name: string) => void, above = ''): void {
+  const name = `${above}${command.name()}`;
+  work(command, name);
+  for (const below of command.commands) eachCommand(below, work, `${name} `);
 }
 
 function collect(value: string, all: string[]): string[] {

@@ -1,7 +1,9 @@
 import { isUtf8 } from 'node:buffer';
 import { createHash } from 'node:crypto';
 import {
+  accessSync,
   closeSync,
+  constants,
   existsSync,
   fsyncSync,
   mkdirSync,
@@ -13,7 +15,7 @@ import {
   statSync,
   writeSync,
 } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { errorCode, shown, UserError } from './errors.ts';
 
 /** Writes a whole file aside, syncs it and renames it into place: a reader meets the old file or the new one, never a part. */
@@ -149,17 +151,39 @@ export async function writeFolderResumable<T>(dir: string, fill: (part: string) 
   }
 }
 
-/** Makes a folder with those above it; one that stands is as good. */
+/**
+ * Makes a folder with those above it; one that is there is as good. One at a time: Node's own `recursive` never returns
+ * where a folder above exists and can hold none, as below /proc.
+ */
 export function makeFolder(dir: string): void {
   try {
-    mkdirSync(dir, { recursive: true });
+    mkdirSync(dir);
   } catch (error) {
-    if (errorCode(error) !== 'ENOENT') throw error;
-    // So Node tells that a folder above cannot be made, on a read-only disk for one; asked for that one it tells why.
-    let top = dir;
-    while (!existsSync(dirname(top))) top = dirname(top);
-    mkdirSync(top);
-    throw error;
+    const code = errorCode(error);
+    if (code === 'EEXIST' && statSync(dir, { throwIfNoEntry: false })?.isDirectory()) return;
+    if (code !== 'ENOENT') throw error;
+    const above = dirname(dir);
+    if (existsSync(above))
+      throw new UserError(`${dir}: no folder can be made in ${above}; name a folder somewhere else`);
+    makeFolder(above);
+    makeFolder(dir);
+  }
+}
+
+/**
+ * A `UserError` where no file can be made at `path`, so that no work is done for nothing. Folders above it may be missing,
+ * and are not made.
+ */
+export function needWritable(path: string): void {
+  try {
+    const failed = (code: string) => Object.assign(new Error(path), { code });
+    if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) throw failed('EISDIR');
+    let above = dirname(resolve(path));
+    while (!existsSync(above)) above = dirname(above);
+    if (!statSync(above).isDirectory()) throw failed('ENOTDIR');
+    accessSync(above, constants.W_OK);
+  } catch (error) {
+    throw explainWrite(path, error);
   }
 }
 

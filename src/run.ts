@@ -69,10 +69,11 @@ export function runFolder(dir: string): Run {
 }
 
 /**
- * The run's effective configuration. A new run saves the one it is started with; a later command reads that file, and
- * refuses a `--config` beside it, so that two commands cannot disagree. `--set` changes it and is saved again.
+ * The run's configuration. A new run saves the one it is started with; a later command reads that file, and refuses a
+ * different `--config`, so that two commands cannot disagree. Until something is made with it, as after a first `prepare`
+ * that failed, a `--config` replaces it. `--set` changes single settings and is saved again.
  * @param check throws where the command cannot work with the configuration: then nothing is saved
- * @param save false for a command that only reads: what it is given counts for it alone
+ * @param save false for a command that trains nothing: its `--set` counts for it alone
  */
 export function runConfig(
   run: Run,
@@ -80,21 +81,21 @@ export function runConfig(
   check: (config: Config) => void = () => {},
   save = true,
 ): Config {
-  const started = existsSync(run.config);
-  if (started && options.config !== undefined) {
+  const { config: file, set } = options;
+  const given = file === undefined ? undefined : loadConfig(file, set);
+  let config: Config;
+  if (existsSync(run.config) && (given === undefined || isInUse(run))) {
     const saved = loadConfig(run.config, []);
-    const asked = withCommits(loadConfig(options.config, options.set), saved);
-    if (JSON.stringify(asked) !== JSON.stringify(saved)) {
+    config = withCommits(loadConfig(run.config, set), saved);
+    if (given && JSON.stringify(withCommits(given, saved)) !== JSON.stringify(saved))
       throw new UserError(
-        `${run.config}: this run has its own configuration already, and it differs from ${options.config}; ` +
+        `${run.config}: this run has its own configuration already, and it differs from ${file}; ` +
           'leave --config out, change single settings with --set, or choose another folder with --run',
       );
-    }
-  }
-  const given = loadConfig(started ? run.config : options.config, options.set);
-  const config = started ? withCommits(given, loadConfig(run.config, [])) : given;
+    if (save && set.length === 0) save = false;
+  } else config = given ?? loadConfig(undefined, set);
   check(config);
-  if (save && (!started || options.set.length > 0)) saveConfig(run.config, config);
+  if (save) saveConfig(run.config, config);
   return config;
 }
 
@@ -110,6 +111,24 @@ function withCommits(asked: Config, saved: Config): Config {
       initialReader: keep(asked.model.initialReader, saved.model.initialReader),
     },
   };
+}
+
+/** The settings that a command's options name, as `runConfig` takes them. */
+export function settingsOf({
+  config,
+  set,
+  seed,
+}: {
+  config?: string;
+  set: readonly string[];
+  seed?: number;
+}) {
+  return { config, set: seed === undefined ? set : [...set, `seed=${seed}`] };
+}
+
+/** Whether anything has been made with the run's configuration. */
+function isInUse(run: Run): boolean {
+  return existsSync(run.corpusManifest) || STAGES.some((stage) => existsSync(run.checkpoint(stage)));
 }
 
 /**

@@ -54,12 +54,15 @@ writeFileSync(
 );
 
 /** Settings of a model that takes milliseconds a step. */
-const TINY = [
-  `data.documents=${documents}`,
-  'text={vocabularySize: 120, blockTokens: 64, sentenceTokens: 32, questionTokens: 32}',
-  'model={layers: 1, hidden: 8, heads: 2, intermediate: 8, positions: 96, projection: 4, dropout: 0}',
-  'qa.readerTokens=96',
-].flatMap((setting) => ['--set', setting]);
+const TINY = ['--config', join(root, 'tiny.yaml')];
+writeFileSync(
+  TINY[1],
+  `data: { documents: documents.jsonl }
+text: { vocabularySize: 120, blockTokens: 64, sentenceTokens: 32, questionTokens: 32 }
+model: { layers: 1, hidden: 8, heads: 2, intermediate: 8, positions: 96, projection: 4, dropout: 0 }
+qa: { readerTokens: 96 }
+`,
+);
 
 test('--help lists every command on stdout and exits 0', async () => {
   const { code, out, err } = await start('--help').end;
@@ -123,6 +126,11 @@ for (const [what, args, message] of [
     ['eval', 'exact-match', '--protocol', 'squad'],
     /^error: .*Allowed choices are orqa, dpr, drqa, hf/,
   ],
+  [
+    'an argument that is missing',
+    ['data', 'get'],
+    /^error: missing required argument 'name'\n\(see realm data get --help\)$/m,
+  ],
   ['a seed that is no number', ['prepare', '--seed', 'x'], /^error: .*'--seed <n>'.*whole number/],
   ['a seed in hexadecimal', ['prepare', '--seed', '0x10'], /^error: .*'--seed <n>'.*whole number/],
   ['an empty seed', ['prepare', '--seed='], /^error: .*'--seed <n>'.*whole number/],
@@ -136,7 +144,11 @@ for (const [what, args, message] of [
 }
 
 for (const [what, args, message] of [
-  ['an unknown setting', ['prepare', '--set', 'ict.step=2'], /unknown setting "ict\.step".*"ict\.steps"/],
+  [
+    'an unknown setting',
+    ['prepare', ...TINY, '--set', 'ict.step=2'],
+    /unknown setting "ict\.step".*"ict\.steps"/,
+  ],
   ['a configuration that is not there', ['prepare', '--config', 'none.yaml'], /none\.yaml: no such/],
   ['settings to estimate that are not there', ['doctor', '--config', 'none.yaml'], /none\.yaml: no such/],
   ['a run to estimate that is not there', ['doctor'], /no such settings.*--config/],
@@ -150,8 +162,13 @@ for (const [what, args, message] of [
     ['eval', 'f1', '--predictions', 'none.jsonl'],
     /none\.jsonl: no such file; give the path of a JSONL file of predictions/,
   ],
-  ['no documents', ['prepare'], /data\.documents names no file/],
-  ['documents that are not there', ['prepare', '--set', 'data.documents=none.jsonl'], /none\.jsonl: no such/],
+  ['a new run without settings', ['prepare'], /a new run needs settings; .*--config/],
+  ['no documents', ['prepare', '--config', 'squad-open'], /data\.documents names no file/],
+  [
+    'documents that are not there',
+    ['prepare', ...TINY, '--set', 'data.documents=none.jsonl'],
+    /none\.jsonl: no such/,
+  ],
   [
     'a run that is not prepared',
     ['ict-warmup', '--engine', 'cpu'],
@@ -192,25 +209,31 @@ test('doctor --json prints one JSON document on stdout; with settings it holds w
 
 test('prepare --json prints one JSON document on stdout; --seed and --set are kept with the run', async () => {
   const run = join(root, 'run');
-  const { code, out, err } = await start('prepare', '--run', run, '--json', '--seed', '7', ...TINY).end;
+  const set = ['--seed', '7', '--set', 'model.hidden=16'];
+  const { code, out, err } = await start('prepare', '--run', run, '--json', ...set, ...TINY).end;
   assert.equal(code, 0, err);
   assert.match(out, /^\{.*\}\n$/);
   const { documents, blocks, sentences } = JSON.parse(out);
   assert.deepEqual({ documents, blocks, sentences }, { documents: 2, blocks: 2, sentences: 3 });
   assert.match(err, /vocabulary/, 'what a person reads goes to stderr');
   const config = loadConfig(join(run, 'config.yaml'), []);
-  assert.deepEqual([config.seed, config.text.blockTokens, config.model.hidden], [7, 64, 8]);
+  assert.deepEqual([config.seed, config.text.blockTokens, config.model.hidden], [7, 64, 16]);
 });
 
 test('--refresh-every of finetune-qa is qa.refreshEvery, a number of steps or a schedule', async () => {
   const run = join(root, 'run');
-  const tune = (every: string) =>
-    realm('finetune-qa', '--run', run, '--engine', 'cpu', '--refresh-every', every);
+  const tune = (every: string, ...more: string[]) =>
+    realm('finetune-qa', '--run', run, '--engine', 'cpu', '--refresh-every', every, ...more);
   const { code, err } = await tune('0');
   assert.equal(code, 2);
   assert.match(err, /qa\.refreshEvery: .*got 0$/m);
+  const saved = () => loadConfig(join(run, 'config.yaml'), []).qa.refreshEvery;
   assert.match((await tune('0-40:20,40-:10')).err, /data\.train names no file/);
-  assert.equal(loadConfig(join(run, 'config.yaml'), []).qa.refreshEvery, '0-40:20,40-:10');
+  assert.equal(saved(), null, 'a stage that cannot start saves nothing');
+  writeFileSync(join(root, 'train.jsonl'), '{"question": "who", "answer": ["Osk"]}\n');
+  const train = ['--set', 'data.train=train.jsonl'];
+  assert.match((await tune('0-40:20,40-:10', ...train)).err, /no retriever in this run yet/);
+  assert.equal(saved(), '0-40:20,40-:10');
 });
 
 test('a signal while training saves, exits 130 and says so; the same command goes on', async () => {

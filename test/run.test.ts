@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import {
   appendFileSync,
   existsSync,
+  mkdirSync,
   mkdtempSync,
   readFileSync,
   renameSync,
@@ -44,8 +45,19 @@ test('a run without a configuration has the defaults, and keeps them', () => {
   assert.deepEqual(loadConfig(run.config, []), loadConfig(undefined, []));
 });
 
-test('another --config in a begun run is refused, the same one is not', () => {
+test('until something is made, another --config takes the place of the first', () => {
   const run = newRun();
+  const one = file('one.yaml', 'ict: { steps: 7 }');
+  const two = file('two.yaml', 'ict: { steps: 8 }');
+  runConfig(run, { config: one, set: ['seed=5'] });
+  const other = runConfig(run, { config: two, set: [] });
+  assert.deepEqual([other.ict.steps, other.seed], [8, 1]);
+  assert.deepEqual(loadConfig(run.config, []), other);
+});
+
+test('another --config of a run in use is refused, the same one is not', () => {
+  const run = newRun();
+  mkdirSync(run.checkpoint('ict'), { recursive: true });
   const one = file('one.yaml', 'ict: { steps: 7 }');
   const two = file('two.yaml', 'ict: { steps: 8 }');
   const same = file('same.yaml', 'ict:\n  steps: 7 # said in other words\n');

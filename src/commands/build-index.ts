@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Corpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
-import { type Model, retrieverShapes } from '../model/model.ts';
+import { disposeModel, type Model, retrieverShapes } from '../model/model.ts';
 import { progress } from '../progress.ts';
 import type { BuildInput } from '../retrieval/build.ts';
 import { indexName, makeIndex, towerFingerprint } from '../retrieval/make-index.ts';
@@ -53,6 +53,19 @@ export async function buildRunIndex(context: Context, from?: RetrieverStage): Pr
     stageWeights(context, stage, corpus, model, retrieverShapes(model));
     return await build(context, stage, model, corpus, context.config.train.use);
   } finally {
+    corpus.close();
+  }
+}
+
+/** Makes the index of a stage's retriever the run's, unless it is already. */
+export async function matchingRunIndex(context: Context, stage: RetrieverStage): Promise<void> {
+  const corpus = runCorpus(context);
+  const model = emptyModel(context, corpus);
+  try {
+    stageWeights(context, stage, corpus, model, retrieverShapes(model));
+    (await matchingIndex(context, stage, model, corpus)).close();
+  } finally {
+    disposeModel(model);
     corpus.close();
   }
 }

@@ -13,9 +13,11 @@ import { type ImportConfig, type ImportedBert, importBert, type Tower } from '..
 import { countParameters, describeModel, initialise, type Model, modelShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
 import { random } from '../random.ts';
-import { lockRun, type Run, runConfig, runFolder, type Stage } from '../run.ts';
-import { goBackTo, hasCheckpoint, openCheckpoint, type Which } from '../train/checkpoints.ts';
-import type { Origin } from '../train/loop.ts';
+import { lockRun, type Run, runConfig, runFolder, type Stage, settingsOf, stepsOf } from '../run.ts';
+import { goBackTo, hasCheckpoint, openCheckpoint, stateOf, type Which } from '../train/checkpoints.ts';
+import type { LoopResult, Origin } from '../train/loop.ts';
+import { isFinished, needResumable } from '../train/resume.ts';
+import { inputPath } from './inputs.ts';
 
 /** Options that every command takes. */
 export interface CommonOptions {
@@ -39,24 +41,43 @@ export interface Context {
 }
 
 /**
- * Opens the run folder with its configuration, and starts the engine.
- * @param work what the command does in the run folder, kept to itself meanwhile; undefined where it only reads
+ * Opens a prepared run for a command that trains nothing, and starts the engine. What `--set` and `--seed` change counts for
+ * this command alone.
+ * @param work what the command writes in the run folder, kept to itself meanwhile; undefined where it only reads
  */
-export async function begin(options: CommonOptions, work?: string): Promise<Context> {
-  const run = runFolder(options.run);
-  const set = options.seed === undefined ? options.set : [...options.set, `seed=${options.seed}`];
-  needCorpus(run); // before a configuration is saved in a folder that may be a slip of the pen
-  if (!existsSync(run.config) && options.config === undefined) {
-    throw new UserError(
-      `${run.config}: is missing, though this run is prepared; put it back, or name the settings with --config`,
-    );
-  }
-  const readOnly = work === undefined;
-  const check = () => {
-    if (work !== undefined) lockRun(run, work);
-  };
-  const config = runConfig(run, { config: options.config, set }, check, !readOnly);
-  return { run, config, engine: await announceEngine(options), ...(readOnly && { readOnly }) };
+export async function openRun(options: CommonOptions, work?: string): Promise<Context> {
+  const run = preparedRun(options);
+  const config = runConfig(run, settingsOf(options), () => {}, false);
+  if (work !== undefined) lockRun(run, work);
+  const engine = await announceEngine(options);
+  return work === undefined ? { run, config, engine, readOnly: true } : { run, config, engine };
+}
+
+/**
+ * Opens a prepared run for a stage, which keeps it to itself, and starts the engine. Changed settings are saved with the run.
+ * @param check throws where the stage cannot work with the settings: then none is saved
+ */
+export async function openRunForWork(
+  options: CommonOptions,
+  work: string,
+  check: (run: Run, config: Config) => void = () => {},
+): Promise<Context> {
+  const run = preparedRun(options);
+  const config = runConfig(run, settingsOf(options), (config) => {
+    lockRun(run, work);
+    check(run, config);
+  });
+  return { run, config, engine: await announceEngine(options) };
+}
+
+/** The run folder, which must be prepared: a folder named by mistake is not to get a configuration. */
+function preparedRun({ run: dir, config }: CommonOptions): Run {
+  const run = runFolder(dir);
+  needCorpus(run);
+  if (existsSync(run.config) || config !== undefined) return run;
+  throw new UserError(
+    `${run.config}: is missing, though this run is prepared; put it back, or name the settings with --config`,
+  );
 }
 
 export async function announceEngine({
@@ -131,15 +152,23 @@ const SETTINGS = {
   'closed-book': ['closedBook'],
 } as const satisfies Record<Stage, (keyof Config)[]>;
 
+/** The setting that says how many steps a stage has. */
+const stepsSetting = (stage: Stage) => `${SETTINGS[stage][0]}.steps`;
+
+/** The settings that a checkpoint of the stage records. */
+function trainedSettings(config: Config, stage: Stage): Record<string, unknown> {
+  const names = ['seed', 'text', 'model', ...SETTINGS[stage]] as const;
+  return Object.fromEntries(names.map((name) => [name, config[name]]));
+}
+
 /** What every training hands to the loop of its stage. */
 export function loopSettings({ run, config }: Context, stage: Stage, corpus: Corpus) {
   const { use: _, ...settings } = config.train;
   const { steps, optimizer } = config[SETTINGS[stage][0]];
-  const kept = (['seed', 'text', 'model', ...SETTINGS[stage]] as const).map((name) => [name, config[name]]);
   const origin: Origin = {
     corpusSha256: corpus.sha256,
     vocabularySha256: corpus.tokenizer.sha256,
-    settings: Object.fromEntries(kept),
+    settings: trainedSettings(config, stage),
   };
   return {
     ...settings,
@@ -150,6 +179,39 @@ export function loopSettings({ run, config }: Context, stage: Stage, corpus: Cor
     events: run.events(stage),
     origin,
   };
+}
+
+/**
+ * Throws where a stage cannot start, or continue from the checkpoint `from`, with these settings: known before they are
+ * saved and any weights are read.
+ */
+export function needStage(run: Run, config: Config, stage: Stage, from: Which | 'none'): void {
+  if (stage === 'qa') {
+    inputPath(run, config, 'data.train');
+    if (config.data.dev !== null) inputPath(run, config, 'data.dev');
+  }
+  const root = run.checkpoint(stage);
+  const state = from === 'none' ? undefined : stateOf(root, from);
+  if (state)
+    needResumable(root, state, stepsOf(config, stage), trainedSettings(config, stage), stepsSetting(stage));
+}
+
+/**
+ * The result of a stage that has all its steps behind it, and is not trained again; undefined for any other. It is said, and
+ * costs no more than a look at the checkpoint.
+ */
+export function finished({ run, config }: Context, stage: Stage, corpus: Corpus): LoopResult | undefined {
+  const root = run.checkpoint(stage);
+  const steps = stepsOf(config, stage);
+  if (!hasCheckpoint(root)) return undefined;
+  const { state } = openCheckpoint(root, 'latest');
+  // Of another vocabulary: loading its weights refuses them.
+  if (!isFinished(state, steps) || state.vocabularySha256 !== corpus.tokenizer.sha256) return undefined;
+  needResumable(root, state, steps, trainedSettings(config, stage), stepsSetting(stage));
+  say(
+    `${COMMAND[stage]}: already finished at step ${state.step}; nothing to do (--resume none trains it again)`,
+  );
+  return { figures: {}, seconds: 0, stopped: false, step: state.step };
 }
 
 /** `--resume`: back to an earlier checkpoint of the stage, or to its beginning. */

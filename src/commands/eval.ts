@@ -22,7 +22,7 @@ import { f1, isCorrect, normalizeAnswer, type Protocol } from '../eval/metrics.t
 import { matchPredictions, type PredictionFile, readPredictions } from '../eval/predictions.ts';
 import { dprRanks, type Ranking, type RankingFormat, rankingWriter, readTrecRun } from '../eval/rankings.ts';
 import { type Comparison, compare, mean, meanInterval } from '../eval/statistics.ts';
-import { makeFolder, recoverFolders, writeStreamAtomic } from '../files.ts';
+import { makeFolder, needWritable, recoverFolders, writeStreamAtomic } from '../files.ts';
 import { disposeModel, pretrainedShapes, retrieverShapes } from '../model/model.ts';
 import { say } from '../progress.ts';
 import { appendRecord, type Run, runFolder } from '../run.ts';
@@ -84,17 +84,19 @@ export async function evalExactMatch(
   const { run, config } = context;
   const protocol = options.protocol ?? 'orqa';
   const against = options.against === undefined ? undefined : await otherPredictions(options.against);
+  const file = questionFile(context, options.questions);
+  const given = await readQuestions(file, config.data.answers);
+  if (metric === 'f1') needStrings(file, given);
+  const other = against && matchPredictions(against, given);
+  needOutput(options.to, [file, run.predictions]);
   const corpus = runCorpus(context);
+  const asked = encodeQuestions(corpus, given);
   const { model, index } = await fineTuned(context, corpus);
   try {
-    const file = questionFile(context, options.questions);
-    const asked = encodeQuestions(corpus, await readQuestions(file, config.data.answers));
-    const other = against && matchPredictions(against, asked);
-    if (metric === 'f1') needStrings(file, asked);
     recoverFolders(run.dir); // predictions that a killed evaluation left half written
     let evaluation: Evaluation | undefined;
     await writeStreamAtomic(run.predictions, (write) =>
-      withRankings(corpus, options, [file, run.predictions], async (each) => {
+      withRankings(corpus, options, async (each) => {
         evaluation = await evaluateAnswers(model, corpus, index, asked, config, KS, {
           protocol: options.protocol,
           each,
@@ -229,17 +231,19 @@ export async function evalRecall(
   RecallEvaluation & { stage: string; bm25: Recall | undefined; baselines: Record<string, Figures> }
 > {
   const { run, config } = context;
+  const file = questionFile(context, options.questions);
+  const given = await readQuestions(file, config.data.answers);
+  needOutput(options.to, [file]);
   const corpus = runCorpus(context);
+  const questions = encodeQuestions(corpus, given);
   const model = emptyModel(context, corpus);
   stageWeights(context, stage, corpus, model, retrieverShapes(model));
   const index = await matchingIndex(context, stage, model, corpus);
   try {
     const { protocol } = options;
     const most = Math.max(...KS);
-    const file = questionFile(context, options.questions);
-    const questions = encodeQuestions(corpus, await readQuestions(file, config.data.answers));
     let ranks: number[] = [];
-    await withRankings(corpus, options, [file], async (each) => {
+    await withRankings(corpus, options, async (each) => {
       ranks = await retrievalRanks(model, corpus, index, questions, config, most, { protocol, each });
     });
     disposeModel(model);
@@ -328,14 +332,13 @@ export async function evalMasked(
 ): Promise<{ stage: string; file: string | null; questions: number; heldOut: boolean; figures: Figures }> {
   const { run, config } = context;
   const corpus = runCorpus(context);
+  const given = file === undefined ? undefined : await sentencesOf(resolve(file), corpus, config);
   const model = emptyModel(context, corpus);
   stageWeights(context, 'pretrain', corpus, model, pretrainedShapes(model));
   const index = await matchingIndex(context, 'pretrain', model, corpus);
   try {
     const steps = stepsDone(run.checkpoint('pretrain'), config.train.use) ?? 0;
-    const { examples, heldOut } = file
-      ? await sentencesOf(resolve(file), corpus, config)
-      : untrainedSentences(corpus, config, steps * config.pretrain.batch);
+    const { examples, heldOut } = given ?? untrainedSentences(corpus, config, steps * config.pretrain.batch);
     if (!heldOut) {
       say(
         `${metric}: pretraining has been through all ${corpus.sentences.count} sentences, so these are none that it has not seen; give others with --sentences FILE`,
@@ -384,17 +387,21 @@ function needStrings(path: string, questions: readonly { answerKind: string }[])
   );
 }
 
-/** Runs an evaluation that writes what it retrieves to `to`, where that is given: none of the evaluation's other files. */
+/** A `UserError` where `--to` cannot be written, or names one of the evaluation's `others` files. */
+function needOutput(to: string | undefined, others: readonly string[]): void {
+  if (to === undefined) return;
+  if (others.some((other) => resolve(other) === resolve(to)))
+    throw new UserError(`${to}: is a file of this evaluation itself; name another with --to FILE`);
+  needWritable(resolve(to));
+}
+
+/** Runs an evaluation that writes what it retrieves to `to`, where that is given. */
 async function withRankings(
   corpus: Corpus,
   { to, format = 'dpr', protocol }: EvalOptions,
-  others: readonly string[],
   evaluate: (each?: (ranking: Ranking) => void) => Promise<void>,
 ): Promise<void> {
   if (to === undefined) return evaluate();
-  if (others.some((other) => resolve(other) === resolve(to))) {
-    throw new UserError(`${to}: is a file of this evaluation itself; name another with --to FILE`);
-  }
   await writeStreamAtomic(resolve(to), async (write) => {
     const writer = rankingWriter(format, corpus, protocol ?? 'dpr', (text) => write(Buffer.from(text)));
     await evaluate(writer.add);

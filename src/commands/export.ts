@@ -1,7 +1,7 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../errors.ts';
-import { writeFolderAtomic } from '../files.ts';
+import { needWritable, writeFolderAtomic } from '../files.ts';
 import {
   exportEmbedder,
   exportEncoder,
@@ -29,6 +29,7 @@ export async function exportRealm(context: Context, to: string): Promise<Exporte
   if (existsSync(to) && readdirSync(to).length > 0 && !existsSync(join(to, 'embedder', 'config.json'))) {
     throw new UserError(`${to}: holds other files; name an empty or new folder with --to`);
   }
+  needWritable(join(to, 'embedder'));
   const corpus = runCorpus(context);
   const run = { vocab: corpus.tokenizer, config: context.config };
   const model = emptyModel(context, corpus);

@@ -1,5 +1,3 @@
-import { resolve } from 'node:path';
-import { readQuestions } from '../corpus/qa.ts';
 import { UserError } from '../errors.ts';
 import { evaluateAnswers } from '../eval/evaluate.ts';
 import { questionProbes, RECALL_QUESTIONS } from '../eval/probes.ts';
@@ -8,10 +6,11 @@ import { say } from '../progress.ts';
 import { latestState } from '../train/checkpoints.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { encodeQuestions, qaShapes, qaStep } from '../train/qa.ts';
-import { buildRunIndex, retrieverBeforeQa } from './build-index.ts';
+import { buildRunIndex, matchingRunIndex, retrieverBeforeQa } from './build-index.ts';
 import {
   type Context,
   emptyModel,
+  finished,
   firstWeights,
   hasWeights,
   loopSettings,
@@ -19,21 +18,27 @@ import {
   stageWeights,
 } from './context.ts';
 import { firstIndex, liveRefresh } from './live-refresh.ts';
-import { readDevQuestions, spread } from './questions.ts';
+import { readDevQuestions, readTrainQuestions, spread } from './questions.ts';
 
 /**
  * Fine-tunes the pretrained model to answer questions with spans of retrieved blocks. With `qa.refreshEvery` the document
  * tower is trained too, and the index follows it as in pretraining; when the stage is done it is that of the last weights.
  */
 export async function finetuneQa(context: Context): Promise<LoopResult> {
-  const { run, config } = context;
-  if (config.data.train === null) {
-    throw new UserError(
-      `${run.config}: data.train names no file; give the JSONL of your training questions with --set data.train=FILE`,
-    );
-  }
+  const { config } = context;
   sameDocumentTower(context);
+  // What is wrong with a file is found before anything is embedded.
+  const trainQuestions = await readTrainQuestions(context);
+  const every = config.qa.refreshEvery;
+  const allDev = config.qa.devQuestions > 0 || every !== null ? await readDevQuestions(context) : [];
   const corpus = runCorpus(context);
+  const done = finished(context, 'qa', corpus);
+  if (done) {
+    corpus.close();
+    // A kill may have come between the last step and the index of its weights.
+    if (every !== null) await matchingRunIndex(context, 'qa');
+    return done;
+  }
   const model = emptyModel(context, corpus);
   const stage = retrieverBeforeQa(context);
   stageWeights(context, stage, corpus, model, retrieverShapes(model));
@@ -49,12 +54,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
     stageWeights(context, 'pretrain', corpus, model, reader);
   }
   const index = await firstIndex(context, 'qa', stage, model, corpus);
-  const questions = encodeQuestions(
-    corpus,
-    await readQuestions(resolve(config.data.train), config.data.answers),
-  );
-  const every = config.qa.refreshEvery;
-  const allDev = config.qa.devQuestions > 0 || every !== null ? await readDevQuestions(context) : [];
+  const questions = encodeQuestions(corpus, trainQuestions);
   const dev = encodeQuestions(corpus, spread(allDev, config.qa.devQuestions));
   const evaluate = async () => {
     const { exactMatch } = await evaluateAnswers(model, corpus, index, dev, config, [1]);

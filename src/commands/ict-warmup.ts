@@ -1,12 +1,17 @@
 import { retrieverShapes } from '../model/model.ts';
 import { ictStep } from '../train/ict.ts';
 import { type LoopResult, train } from '../train/loop.ts';
-import { type Context, emptyModel, firstWeights, loopSettings, runCorpus } from './context.ts';
+import { type Context, emptyModel, finished, firstWeights, loopSettings, runCorpus } from './context.ts';
 
 /** Trains the retriever to find the block that a sentence was taken from. */
 export async function ictWarmup(context: Context): Promise<LoopResult> {
   const { config } = context;
   const corpus = runCorpus(context);
+  const done = finished(context, 'ict', corpus);
+  if (done) {
+    corpus.close();
+    return done;
+  }
   const model = emptyModel(context, corpus);
   const shapes = retrieverShapes(model);
   firstWeights(context, model, shapes);

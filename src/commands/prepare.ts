@@ -6,13 +6,16 @@ import { isArticle, readDocuments } from '../corpus/documents.ts';
 import { readNerFolder } from '../corpus/ner-folder.ts';
 import { prepare } from '../corpus/prepare.ts';
 import { UserError } from '../errors.ts';
-import { writeFileAtomic } from '../files.ts';
+import { readText, writeFileAtomic } from '../files.ts';
 import { modelFolder } from '../model/hub-cache.ts';
+import { presets } from '../presets.ts';
 import { say } from '../progress.ts';
-import type { Run } from '../run.ts';
+import { lockRun, type Run, runConfig, runFolder, settingsOf } from '../run.ts';
 import { listenWhileBlocked, stopMeans } from '../stop.ts';
 import { trainVocabulary } from '../tokenizer/train-vocabulary.ts';
 import { loadWordPiece } from '../tokenizer/wordpiece.ts';
+import type { CommonOptions } from './context.ts';
+import { withHubModels } from './hub-models.ts';
 import { inputPath } from './inputs.ts';
 
 /** Milliseconds between two lines of progress: how much is to come is not known of a stream. */
@@ -24,6 +27,28 @@ export function textInputs(run: Run, config: Config): { documents: string; sente
     documents: inputPath(run, config, 'data.documents'),
     sentences: config.data.sentences === null ? undefined : inputPath(run, config, 'data.sentences'),
   };
+}
+
+/**
+ * Opens the folder of a run that is to be prepared, new or not, and saves its configuration once everything that it names
+ * was checked: a first call that fails leaves nothing that refuses its correction.
+ */
+export async function openNewRun(
+  options: Pick<CommonOptions, 'run' | 'config' | 'set' | 'seed'>,
+): Promise<{ run: Run; config: Config }> {
+  const run = runFolder(options.run);
+  if (!existsSync(run.config) && options.config === undefined)
+    throw new UserError(
+      `${run.dir}: a new run needs settings; write a file for your documents with "realm init" and name it with --config, ` +
+        `or name one that comes with realm: ${presets().join(', ')}`,
+    );
+  const given = settingsOf(options);
+  const set = await withHubModels(run, given, (config) => void textInputs(run, config));
+  const config = runConfig(run, { ...given, set }, (config) => {
+    prepareInputs(run, config);
+    lockRun(run, 'prepare');
+  });
+  return { run, config };
 }
 
 /** The files that preparation reads, each checked; a `UserError` says what is wrong with one before any work is done. */
@@ -50,8 +75,9 @@ export function namedVocabulary({ text, model }: Config): string | undefined {
   return model.initial === null ? undefined : join(modelFolder(model.initial), 'vocab.txt');
 }
 
-/** The vocabulary that was trained for the run. */
+/** The vocabulary that was trained for the run, and beside it what it was trained on. */
 const ownVocabulary = (run: Run) => join(run.dir, 'vocab.txt');
+const vocabularyOrigin = (run: Run) => join(run.dir, 'vocab.json');
 
 /** Raw text → vocabulary and prepared corpus in the run folder. */
 export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCounts> {
@@ -90,7 +116,17 @@ async function vocabularyFile(run: Run, config: Config, documents: string): Prom
   const named = namedVocabulary(config);
   if (named !== undefined) return named;
   const path = ownVocabulary(run);
-  if (existsSync(path)) return path;
+  const origin = JSON.stringify({
+    documents,
+    format: data.format,
+    articlesOnly: data.articlesOnly,
+    vocabularySize: text.vocabularySize,
+    lowercase: text.lowercase,
+  });
+  // Of a prepared run it stays, whatever is added to the documents. Before, it may be of settings that were wrong.
+  const before = originOf(run) ?? origin;
+  const isKept = before === origin || existsSync(run.corpusManifest) || documents === '-';
+  if (existsSync(path) && isKept) return path;
   stopMeans('no vocabulary was saved, and the same command starts again');
   say(`vocabulary: training ${text.vocabularySize} word pieces on ${data.documents}`);
   async function* texts() {
@@ -102,5 +138,13 @@ async function vocabularyFile(run: Run, config: Config, documents: string): Prom
     path,
     `${(await trainVocabulary(texts(), text.vocabularySize, text.lowercase)).join('\n')}\n`,
   );
+  writeFileAtomic(vocabularyOrigin(run), `${origin}\n`);
   return path;
+}
+
+/** What the run's own vocabulary was trained on; undefined where that is not known. */
+function originOf(run: Run): string | undefined {
+  const path = vocabularyOrigin(run);
+  if (!existsSync(path)) return undefined;
+  return readText(path, 'note on the vocabulary', `remove ${path} and ${ownVocabulary(run)}`).trim();
 }

@@ -6,7 +6,15 @@ import { say } from '../progress.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { pretrainStep } from '../train/pretrain.ts';
 import { type EncodedQuestion, encodeQuestions } from '../train/qa.ts';
-import { type Context, emptyModel, firstWeights, loopSettings, runCorpus, stageWeights } from './context.ts';
+import {
+  type Context,
+  emptyModel,
+  finished,
+  firstWeights,
+  loopSettings,
+  runCorpus,
+  stageWeights,
+} from './context.ts';
 import { firstIndex, liveRefresh } from './live-refresh.ts';
 import { readDevQuestions, spread } from './questions.ts';
 
@@ -18,6 +26,11 @@ import { readDevQuestions, spread } from './questions.ts';
 export async function pretrain(context: Context): Promise<LoopResult> {
   const { config } = context;
   const corpus = runCorpus(context);
+  const done = finished(context, 'pretrain', corpus);
+  if (done) {
+    corpus.close();
+    return done;
+  }
   const model = emptyModel(context, corpus);
   const shapes = pretrainedShapes(model);
   firstWeights(context, model, readerTowerShapes(model));

@@ -193,7 +193,8 @@ export function stepsDone(root: string, which: Which = 'latest'): number | undef
   return stateOf(root, which)?.step;
 }
 
-function stateOf(root: string, which: Which, recover = true): State | undefined {
+/** What a checkpoint of the stage says of itself; undefined where the stage has none. */
+export function stateOf(root: string, which: Which, recover = true): State | undefined {
   return hasCheckpoint(root, recover) ? readState(locate(root, which, recover)) : undefined;
 }
 

@@ -9,6 +9,7 @@ import { jsonLines } from '../run.ts';
 import { Abandoned, leave, onStop, orAbandon, pause } from '../stop.ts';
 import { hasCheckpoint, openCheckpoint, type State, saveCheckpoint } from './checkpoints.ts';
 import { createOptimizer, learningRate, type OptimizerConfig } from './optimizer.ts';
+import { changes, isFinished, needResumable } from './resume.ts';
 import { eventFile } from './tensorboard.ts';
 
 /** What one step found: gradients by parameter name (the loop disposes them) and figures to log; `loss` is shown. */
@@ -220,11 +221,7 @@ function resume(options: LoopOptions, optimizer: ReturnType<typeof createOptimiz
   if (!hasCheckpoint(checkpoint)) return undefined;
   const { dir, state, optimizer: moments } = openCheckpoint(checkpoint, 'latest');
   const remedy = `remove ${checkpoint} to train the stage again`;
-  if (state.steps !== steps && state.step < state.steps) {
-    throw new UserError(
-      `${checkpoint}: was trained for ${state.steps} steps in all, now ${steps} are asked for; ask for ${state.steps} or ${remedy}`,
-    );
-  }
+  needResumable(checkpoint, state, steps, origin.settings);
   if (state.vocabularySha256 !== origin.vocabularySha256) {
     throw new UserError(`${dir}: was trained with another vocabulary than the corpus has now; ${remedy}`);
   }
@@ -232,9 +229,18 @@ function resume(options: LoopOptions, optimizer: ReturnType<typeof createOptimiz
     throw new UserError(`${dir}: was begun on another corpus; prepare that one again to go on, or ${remedy}`);
   }
   loadWeights(dir, model, shapes, remedy);
-  if (state.step >= steps) return { ...state, step: steps };
-  for (const change of changes(state.settings, origin.settings)) say(`${name}: goes on with ${change}`);
-  if (state.step === 0) return state; // the moments are those of no step; of imported weights there are none
+  if (isFinished(state, steps)) return state;
+  for (const change of changes(state.settings, origin.settings)) say(`${name}: continues with ${change}`);
+  if (state.step === 0) {
+    say(`${name}: starts with the weights in ${dir}`);
+    return state; // the moments are those of no step; of imported weights there are none
+  }
+  if (steps > state.steps) {
+    const rate = learningRate(options.optimizer, state.step, steps).toPrecision(3);
+    say(
+      `${name}: extends from step ${state.step} of ${state.steps} to ${steps}; the learning rate is that of ${steps} steps from here on, ${rate} at first`,
+    );
+  } else say(`${name}: resumes from step ${state.step} of ${steps}`);
   const file = readSafetensors(moments);
   try {
     optimizer.restore(new Map([...file.tensors].map(([name, tensor]) => [name, tensor.read()])));
@@ -242,20 +248,6 @@ function resume(options: LoopOptions, optimizer: ReturnType<typeof createOptimiz
     file.close();
   }
   return state;
-}
-
-/** `qa.batch 4, before 2` for every setting that differs. */
-function changes(before: Record<string, unknown>, now: Record<string, unknown>, path = ''): string[] {
-  return Object.keys(now).flatMap((key) => {
-    const [was, is] = [before[key], now[key]];
-    if (isGroup(was) && isGroup(is)) return changes(was, is, `${path}${key}.`);
-    const [a, b] = [JSON.stringify(was), JSON.stringify(is)];
-    return a === b ? [] : [`${path}${key} ${b}, before ${a}`];
-  });
-}
-
-function isGroup(value: unknown): value is Record<string, unknown> {
-  return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
 interface Stop {

@@ -62,6 +62,6 @@ export function startStage(
   set: readonly string[],
   more: readonly string[] = [],
 ): Started {
-  const settings = command === 'prepare' ? set.flatMap((s) => ['--set', s]) : [];
+  const settings = command === 'prepare' ? ['--config', 'paper', ...set.flatMap((s) => ['--set', s])] : [];
   return startRealm([...command.split(' '), '--run', dir, '--engine', ENGINE, ...settings, ...more]);
 }

@@ -287,15 +287,61 @@ test('the first step of the schedule moves nothing, and the loss falls over the 
   assert.ok(logged.at(-1)!.loss < 0.6 * logged[0].loss, `${logged[0].loss} to ${logged.at(-1)!.loss}`);
 });
 
-test('another number of steps is refused while the stage is unfinished', async () => {
+test('fewer steps than a stage was trained for are refused, done or not', async () => {
   const run = options();
   await train({ ...run, between: stopAfter(3, 'SIGINT') });
   await refuses(
-    again(run, { steps: 9 }),
-    /was trained for 8 steps in all, now 9 are asked for; ask for 8 or remove .*checkpoint/,
+    again(run, { steps: 2 }),
+    /was trained for 8 steps \(4 are done\), and the number of steps is 2 now; set the number of steps to 8, .*--resume none/,
   );
-  await refuses(again(run, { steps: 2 }), /ask for 8/);
+  await refuses(again(run, { steps: 7 }), /was trained for 8 steps/);
   assert.equal((await train(again(run))).stopped, false);
+  await refuses(again(run, { steps: 7 }), /was trained for 8 steps \(8 are done\)/);
+});
+
+for (const [what, stop] of [
+  ['finished', undefined],
+  ['interrupted', stopAfter(3)],
+] as const)
+  test(`more steps extend ${what} training, by the learning rate of all of them`, async () => {
+    const run = options({ logEvery: 1 });
+    await train({ ...run, ...(stop && { between: stop }) });
+    const from = stop ? 4 : 8;
+    let said = '';
+    mock.method(process.stderr, 'write', (text: string) => {
+      said += text;
+      return true;
+    });
+    const result = await train(again(run, { steps: 16 }));
+    mock.restoreAll();
+    assert.equal(result.stopped, false);
+    // Warm-up is three steps, see `options`; then the rate falls linearly from 0.1 at step 0 to 0 at step 16.
+    const rate = 0.1 * (1 - from / 16);
+    assert.match(
+      said,
+      new RegExp(`test: extends from step ${from} of 8 to 16; .*, ${rate.toPrecision(3)} at first\n`),
+    );
+    const rates = lines(run.metrics).filter(({ step }) => step > from);
+    assert.deepEqual(
+      rates.map(({ step }) => step),
+      Array.from({ length: 16 - from }, (_, i) => from + 1 + i),
+    );
+    for (const { step, learningRate } of rates)
+      assert.ok(Math.abs(learningRate - 0.1 * (1 - (step - 1) / 16)) < 1e-9, `step ${step}: ${learningRate}`);
+  });
+
+test('a finished stage refuses other settings, an extended one takes them and says so', async () => {
+  const run = options();
+  await train(run);
+  const other = { ...run.origin, settings: { seed: 1, qa: { batch: 8 } } };
+  await refuses(
+    again(run, { origin: other }),
+    /is finished, .*: qa\.batch 8, before 4; set them back, .*--resume none/,
+  );
+  // Where the data are, and what an older version did not record, are no other settings.
+  const moved = { ...run.origin.settings, model: { initial: 'elsewhere' }, train: { keep: 3 } };
+  assert.equal((await train(again(run, { origin: { ...run.origin, settings: moved } }))).stopped, false);
+  assert.equal((await train(again(run, { steps: 10, origin: other }))).stopped, false);
 });
 
 test('a finished stage returns at once with its weights', async () => {
@@ -486,7 +532,7 @@ test('a checkpoint of another corpus or vocabulary is refused, a changed setting
   });
   await train(origin({ settings: { seed: 1, qa: { batch: 8 } } }));
   mock.restoreAll();
-  assert.match(said, /test: goes on with qa\.batch 8, before 4\n/);
+  assert.match(said, /test: continues with qa\.batch 8, before 4\ntest: resumes from step 4 of 8\n/);
 });
 
 /** Steps that find a loss of `loss(n)`, or gradients that are not finite where it is undefined. */

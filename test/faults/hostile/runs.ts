@@ -66,7 +66,7 @@ async function makeLife(dir: string, keep: (state: State) => void, seed: number)
   }
   await writeEncoder(join(dir, 'encoder'), world.documents);
   process.chdir(dir);
-  await realm('prepare', ...SETTINGS.flatMap((setting) => ['--set', setting]));
+  await realm('prepare', '--config', 'paper', ...SETTINGS.flatMap((setting) => ['--set', setting]));
   // A settings file as users write one is what the run keeps of it.
   cpSync('run/config.yaml', 'settings.yaml');
   cpSync('run', 'aside', { recursive: true });

@@ -1,0 +1,58 @@
+import { isGroup, withoutPaths } from '../config.ts';
+import { UserError } from '../errors.ts';
+import type { State } from './checkpoints.ts';
+
+// What a stage does with a checkpoint that is there, by the steps asked for:
+//   fewer than the checkpoint was trained for   refused
+//   as many                                     it resumes; where all are done, there is nothing to do
+//   more                                        it is extended, done or not
+
+/** Whether a checkpoint has all steps of its stage behind it; imported weights have none. */
+export function isFinished(state: State, steps: number): boolean {
+  return state.step > 0 && state.step >= steps;
+}
+
+/**
+ * A `UserError` where a stage cannot continue from `state`: the schedule of the learning rate cannot be made shorter, and
+ * settings of a finished stage cannot be changed afterwards.
+ * @param root folder of the stage's checkpoints
+ * @param setting name of the setting that says how many steps there are
+ */
+export function needResumable(
+  root: string,
+  state: State,
+  steps: number,
+  settings: Record<string, unknown>,
+  setting = 'the number of steps',
+): void {
+  if (steps < state.steps)
+    throw new UserError(
+      `${root}: this stage was trained for ${state.steps} steps (${state.step} are done), and ${setting} is ${steps} now; ` +
+        `set ${setting} to ${state.steps}, or to more to extend it, or train it again with --resume none`,
+    );
+  if (!isFinished(state, steps)) return;
+  const changed = changes(state.settings, settings);
+  if (changed.length > 0)
+    throw new UserError(
+      `${root}: this stage is finished, and was trained with other settings than now: ${changed.join(', ')}; ` +
+        `set them back, raise ${setting} to extend it with them, or train it again with --resume none`,
+    );
+}
+
+/**
+ * `qa.batch 4, before 2` for every setting that differs. Paths are left out, since a run may be moved; so is what an older
+ * version did not record.
+ */
+export function changes(before: Record<string, unknown>, now: Record<string, unknown>): string[] {
+  return differences(withoutPaths(before), withoutPaths(now), '');
+}
+
+function differences(before: Record<string, unknown>, now: Record<string, unknown>, path: string): string[] {
+  return Object.keys(now).flatMap((key) => {
+    const [was, is] = [before[key], now[key]];
+    if (was === undefined) return [];
+    if (isGroup(was) && isGroup(is)) return differences(was, is, `${path}${key}.`);
+    const [a, b] = [JSON.stringify(was), JSON.stringify(is)];
+    return a === b ? [] : [`${path}${key} ${b}, before ${a}`];
+  });
+}

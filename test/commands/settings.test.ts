@@ -1,0 +1,194 @@
+import assert from 'node:assert/strict';
+import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { before, mock, test } from 'node:test';
+import { main } from '../../src/cli.ts';
+import { loadConfig } from '../../src/config.ts';
+import { type Run, runFolder } from '../../src/run.ts';
+import { latestState } from '../../src/train/checkpoints.ts';
+import { startTestEngine } from '../support/engine.ts';
+import { TINY, temporaryFolder } from '../support/tiny.ts';
+import { tunedRun } from '../support/tuned-run.ts';
+
+// What commands do with settings and inputs before they compute anything: which are saved, which are refused, and that
+// nothing is made when one is.
+
+const folder = temporaryFolder('settings');
+let run: Run;
+before(async () => {
+  ({
+    context: { run },
+  } = await tunedRun(folder, 'qa.steps=1', 'qa.devQuestions=0'));
+  await startTestEngine();
+});
+
+/** Runs a command line in this process. */
+async function realm(...args: string[]): Promise<{ code: number; err: string }> {
+  let err = '';
+  mock.method(process.stderr, 'write', (text: string) => {
+    err += text;
+    return true;
+  });
+  try {
+    const code = await main(['node', 'realm', ...args]);
+    return { code, err };
+  } finally {
+    mock.restoreAll();
+  }
+}
+
+/** As `realm`, with the run's folder, the engine that is tested, and JSON on stdout. */
+const inRun = (...args: string[]) =>
+  realm(...args, '--run', run.dir, '--engine', process.env.REALM_ENGINE ?? 'auto', '--json');
+
+const saved = () => readFileSync(run.config, 'utf8');
+
+test('what --set and --seed change for an evaluation, a question or an export is not saved', async () => {
+  const before = saved();
+  const set = ['--set', 'qa.readerBlocks=2', '--set', 'train.keep=9', '--seed', '7'];
+  for (const args of [
+    ['eval', 'exact-match'],
+    ['eval', 'recall', '--stage', 'ict'],
+    ['eval', 'recall', '--stage', 'pretrain'],
+    ['eval', 'perplexity'],
+    ['ask', 'who?'],
+    ['export', '--to', join(folder, 'exported')],
+    ['eval', 'exact-match', '--questions', join(folder, 'none.jsonl')],
+  ]) {
+    const { code, err } = await inRun(...args, ...set);
+    assert.equal(code, args.at(-1)!.endsWith('none.jsonl') ? 2 : 0, `${args}: ${err}`);
+    assert.equal(saved(), before, String(args));
+  }
+});
+
+test('the settings of a stage are saved, unless it cannot start with them', async () => {
+  const before = saved();
+  const none = join(folder, 'none.jsonl');
+  const refused = await inRun('finetune-qa', '--set', `data.train=${none}`, '--set', 'train.keep=9');
+  assert.equal(refused.code, 2);
+  assert.match(refused.err, /none\.jsonl: no such file, which data\.train names .*--set data\.train=PATH\n$/);
+  assert.equal(saved(), before);
+  assert.equal((await inRun('build-index', '--set', 'train.keep=9')).code, 0);
+  assert.equal(loadConfig(run.config, []).train.keep, 9);
+});
+
+test('a wrong input is found before an index is made', async () => {
+  const none = join(folder, 'none.jsonl');
+  const broken = join(folder, 'broken.jsonl');
+  writeFileSync(broken, '{"question": "who"}\n');
+  mkdirSync(join(folder, 'taken'));
+  for (const [args, message] of [
+    [['eval', 'exact-match', '--questions', none], /none\.jsonl: no such file/],
+    [['eval', 'f1', '--questions', broken], /broken\.jsonl: line 1: /],
+    [['eval', 'recall', '--stage', 'pretrain', '--questions', none], /none\.jsonl: no such file/],
+    [['eval', 'perplexity', '--sentences', none], /none\.jsonl: no such file/],
+    [['eval', 'exact-match', '--against', none], /none\.jsonl: no such file/],
+    [['eval', 'exact-match', '--to', join(folder, 'taken')], /taken: cannot be written \(EISDIR\)/],
+    [['eval', 'recall', '--to', join(broken, 'below.json')], /below\.json: cannot be written \(ENOTDIR\)/],
+    [['export', '--to', join(broken, 'below')], /embedder: cannot be written \(ENOTDIR\)/],
+    [['ask', 'who?', '--open-book', none], /none\.jsonl: no such file/],
+    [['finetune-qa', '--resume', 'none', '--set', `data.train=${none}`], /none\.jsonl: no such file/],
+    [['finetune-qa', '--resume', 'none', '--set', `data.dev=${none}`], /none\.jsonl: no such file/],
+  ] as [string[], RegExp][]) {
+    rmSync(run.index, { recursive: true, force: true });
+    const { code, err } = await inRun(...args);
+    assert.equal(code, 2, `${args}: ${err}`);
+    assert.match(err, message);
+    assert.equal(existsSync(run.index), false, String(args));
+  }
+  assert.ok(latestState(run.checkpoint('qa')), '--resume none has removed nothing');
+});
+
+test('a finished stage says so, and needs no index; fewer steps or other settings are refused', async () => {
+  rmSync(run.index, { recursive: true, force: true });
+  const done = await inRun('finetune-qa');
+  assert.equal(done.code, 0, done.err);
+  assert.match(
+    done.err,
+    /^finetune-qa: already finished at step 1; nothing to do \(--resume none trains it again\)$/m,
+  );
+  assert.equal(existsSync(run.index), false);
+  const ict = ['ict-warmup', '--set', 'ict.batch=4', '--set'];
+  assert.equal((await inRun(...ict, 'ict.steps=2', '--resume', 'none')).code, 0);
+  const extended = await inRun(...ict, 'ict.steps=3');
+  assert.equal(extended.code, 0, extended.err);
+  assert.match(extended.err, /^ict-warmup: extends from step 2 of 2 to 3; /m);
+  assert.equal(latestState(run.checkpoint('ict'))!.step, 3);
+  const before = saved();
+  const fewer = await inRun(...ict, 'ict.steps=2');
+  assert.equal(fewer.code, 2);
+  assert.match(
+    fewer.err,
+    /ict: this stage was trained for 3 steps \(3 are done\), and ict\.steps is 2 now; set ict\.steps to 3, .*--resume none\n$/,
+  );
+  const other = await inRun('ict-warmup', '--set', 'ict.batch=5');
+  assert.equal(other.code, 2);
+  assert.match(other.err, /is finished, .*: ict\.batch 5, before 4; .*raise ict\.steps.*--resume none\n$/);
+  assert.equal(saved(), before);
+  const again = await inRun('ict-warmup', '--set', 'ict.batch=5', '--resume', 'none');
+  assert.equal(again.code, 0, again.err);
+  assert.equal(loadConfig(run.config, []).ict.batch, 5);
+});
+
+test('a first prepare that fails leaves nothing that refuses its correction', async () => {
+  const dir = join(folder, 'first');
+  const config = join(folder, 'first.yaml');
+  const prepare = () => realm('prepare', '--run', dir, '--config', config, '--json');
+  const write = (...settings: string[]) => {
+    const { data, text, model, qa } = loadConfig(undefined, [...TINY, ...settings]);
+    writeFileSync(config, JSON.stringify({ data, text, model, qa }));
+  };
+  const documents = `data.documents=${join(folder, 'documents.jsonl')}`;
+  for (const [settings, message] of [
+    [
+      [`data.documents=${join(folder, 'none.jsonl')}`],
+      /none\.jsonl: no such file, which data\.documents names/,
+    ],
+    [[documents, 'text.vocabulary=none.txt'], /none\.txt: no such vocabulary/],
+    [[documents, 'text.ner=none'], /none: no such file, which text\.ner names/],
+    [[documents, `data.sentences=${join(folder, 'none.jsonl')}`], /which data\.sentences names/],
+  ] as const) {
+    write(...settings);
+    const { code, err } = await prepare();
+    assert.equal(code, 2);
+    assert.match(err, message);
+    assert.equal(existsSync(dir), false, String(settings));
+  }
+  // Found only while the documents are read: the configuration is there, and another one may take its place.
+  const broken = join(folder, 'broken-documents.jsonl');
+  writeFileSync(broken, `${readFileSync(join(folder, 'documents.jsonl'), 'utf8')}{"text": 3}\n`);
+  write(`data.documents=${broken}`, 'text.vocabularySize=200');
+  const failed = await prepare();
+  assert.equal(failed.code, 2);
+  assert.match(failed.err, /broken-documents\.jsonl: line \d+: /);
+  write(documents, 'text.vocabularySize=250');
+  const corrected = await prepare();
+  assert.equal(corrected.code, 0, corrected.err);
+  const { text, data } = loadConfig(runFolder(dir).config, []);
+  assert.deepEqual([text.vocabularySize, data.documents], [250, join(folder, 'documents.jsonl')]);
+  // The vocabulary is that of the correction; a prepared run keeps both.
+  const pieces = () => readFileSync(join(dir, 'vocab.txt'), 'utf8').trimEnd().split('\n').length;
+  assert.ok(pieces() > 200 && pieces() <= 250, String(pieces()));
+  write(documents, 'text.vocabularySize=300');
+  const refused = await prepare();
+  assert.equal(refused.code, 2);
+  assert.match(refused.err, /has its own configuration already, and it differs/);
+  assert.equal((await realm('prepare', '--run', dir, '--json')).code, 0);
+  assert.ok(pieces() <= 250);
+});
+
+test('a new run needs --config; the message names what there is', async () => {
+  const dir = join(folder, 'new');
+  const { code, err } = await realm('prepare', '--run', dir, '--set', `data.documents=${folder}`);
+  assert.equal(code, 2);
+  assert.match(err, /new: a new run needs settings; .*"realm init".*--config.*squad-open/);
+  assert.equal(existsSync(dir), false);
+});
+
+test('a run folder that cannot be made is named at once', async () => {
+  for (const dir of ['/proc/none/run', join(folder, 'documents.jsonl', 'run')]) {
+    const { code, err } = await realm('demo', '--run', dir);
+    assert.equal(code, 2);
+    assert.match(err, /^realm: .*(no folder can be made in \/proc; name a folder somewhere else|ENOTDIR)/);
+  }
+});
