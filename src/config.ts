@@ -24,6 +24,10 @@ const path = z
   .refine((text) => !text.includes('\0'), { error: 'a path cannot hold a NUL character' })
   .nullable()
   .default(null);
+const field = z
+  .union([z.string().min(1), z.int().min(1)])
+  .nullable()
+  .default(null);
 const share = (value: number) => z.number().min(0).max(1).default(value);
 
 /** Steps between two, or a schedule such as 0-1000:500,1000-:2000. */
@@ -56,6 +60,8 @@ const schema = section({
     documents: path,
     /** What `documents` is; auto: by the look of its names. */
     format: z.enum(['auto', ...DOCUMENT_FORMATS]).default('auto'),
+    /** The key (or name or number of a column) of a document's id, title and text; null: one of the usual names. */
+    fields: section({ id: field, title: field, text: field }),
     /** Leave out lists, indexes, outlines and disambiguation pages by their titles, as ORQA and DPR do. */
     articlesOnly: z.boolean().default(false),
     /** X: sentences with or without ready-made spans; null: the sentences of Z. */

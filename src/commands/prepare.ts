@@ -90,6 +90,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
   const counts = await prepare({
     documents,
     format: data.format,
+    fields: data.fields,
     articlesOnly: data.articlesOnly,
     packing: text.packing,
     sentences,
@@ -130,7 +131,7 @@ async function vocabularyFile(run: Run, config: Config, documents: string): Prom
   stopMeans('no vocabulary was saved, and the same command starts again');
   say(`vocabulary: training ${text.vocabularySize} word pieces on ${data.documents}`);
   async function* texts() {
-    for await (const { title, text } of readDocuments(documents, data.format)) {
+    for await (const { title, text } of readDocuments(documents, data.format, data.fields)) {
       if (!data.articlesOnly || isArticle(title)) yield `${title} ${text}`;
     }
   }

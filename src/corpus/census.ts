@@ -10,12 +10,14 @@ import { generateWorld } from '../world/world.ts';
 import { bodyRoom, packBlocks, titleRoom } from './blocks.ts';
 import type { Packing } from './cut.ts';
 import { formatOf, readDocuments } from './documents.ts';
+import { looseDocument, NO_FIELDS } from './formats/fields.ts';
 import { areRecords, readSentences } from './given-sentences.ts';
 import { explainRead, parseJsonLines, UNPACKED_LIMIT } from './jsonl.ts';
 import { hundredWords } from './passages.ts';
 import { readQuestionFile } from './qa.ts';
 import { splitSentences } from './sentences.ts';
 import { openCorpus } from './store.ts';
+import { refuseUnreadable } from './unreadable.ts';
 
 // How much text there is, before it is prepared: a file is counted whole when it is small, and otherwise by parts of it.
 
@@ -116,7 +118,9 @@ export interface Census {
 export async function censusOfFiles(config: Config, vocabulary: WordPiece | undefined): Promise<Census> {
   const { data, text } = config;
   const world = data.documents === null ? generateWorld({ seed: config.seed, ...config.world }) : undefined;
-  const documents = world ? listed(world.documents) : await sampleDocuments(data.documents!, data.format);
+  const documents = world
+    ? listed(world.documents)
+    : await sampleDocuments(data.documents!, data.format, data.fields);
   const sentences = await sampleSentences(data.sentences, world?.sentences);
   const pieces = (text: string) =>
     vocabulary ? vocabulary.encode(text).ids.length : Math.ceil(Buffer.byteLength(text) / PIECE_BYTES);
@@ -270,13 +274,20 @@ function listed(list: readonly object[]): Sample {
   return { lines: list as Record<string, unknown>[], scale: 1, bytes: 0, read: 0 };
 }
 
-export async function sampleDocuments(path: string, format: Config['data']['format']): Promise<Sample> {
+export async function sampleDocuments(
+  path: string,
+  format: Config['data']['format'],
+  fields = NO_FIELDS,
+): Promise<Sample> {
   if (path === '-') {
     throw new UserError('-: standard input cannot be counted before it is read; save it to a file');
   }
-  if ((format === 'auto' ? formatOf(path) : format) === 'jsonl' && !path.endsWith('.zst'))
-    return sampleJsonLines(path, 'a JSONL file of documents');
-  return sampleStream(readDocuments(path, format), path);
+  if ((format === 'auto' ? formatOf(path) : format) === 'jsonl' && !path.endsWith('.zst')) {
+    refuseUnreadable(path);
+    const sample = sampleJsonLines(path, 'a JSONL file of documents');
+    return { ...sample, lines: sample.lines.map((line) => looseDocument(line, fields)) };
+  }
+  return sampleStream(readDocuments(path, format, fields), path);
 }
 
 async function sampleSentences(

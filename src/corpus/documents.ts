@@ -2,14 +2,16 @@ import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../errors.ts';
 import { readBlockRecords } from '../formats/block-records.ts';
+import { readJsonDocuments } from './formats/documents-json.ts';
 import { readJsonlDocuments } from './formats/documents-jsonl.ts';
-import { readDprPassages } from './formats/dpr-passages.ts';
+import { readDprPassages, readTableDocuments } from './formats/documents-table.ts';
+import { type Fields, NO_FIELDS } from './formats/fields.ts';
 import { readOrqaBlocks } from './formats/orqa-blocks.ts';
 import { isShard, readRealmDocuments } from './formats/realm-records.ts';
-import { readSquadPassages } from './formats/squad.ts';
 import { isTextFile, readTextFolder } from './formats/text-folder.ts';
 import { readWikiExtractor, wikiExtractorFolders } from './formats/wikiextractor.ts';
 import { DOCUMENT_FORMATS, type DocumentFormat } from './formats.ts';
+import { refuseUnreadable } from './unreadable.ts';
 
 /** A page of the corpus. */
 export interface Document {
@@ -18,12 +20,14 @@ export interface Document {
   text: string;
 }
 
-const READERS: Record<DocumentFormat, (path: string) => AsyncGenerator<Document>> = {
+const READERS: Record<DocumentFormat, (path: string, fields: Fields) => AsyncGenerator<Document>> = {
   jsonl: readJsonlDocuments,
   wikiextractor: readWikiExtractor,
+  table: readTableDocuments,
   dpr: readDprPassages,
-  text: readTextFolder,
-  squad: readSquadPassages,
+  text: (path) => readTextFolder(path),
+  json: readJsonDocuments,
+  squad: readJsonDocuments,
   orqa: readOrqaBlocks,
   realm: readRealmDocuments,
   async *npy(path) {
@@ -31,20 +35,29 @@ const READERS: Record<DocumentFormat, (path: string) => AsyncGenerator<Document>
   },
 };
 
-/** Streams the documents of a file or folder. `auto` tells the format by the names. */
+/** Formats whose files hold text, so that another kind of file is known by its first bytes. */
+const OF_TEXT = new Set<DocumentFormat>(['jsonl', 'table', 'dpr', 'text', 'json', 'squad']);
+
+/**
+ * Streams the documents of a file or folder. `auto` tells the format by the names.
+ * @param fields the keys or columns that hold id, title and text, where they are not the usual ones
+ */
 export async function* readDocuments(
   path: string,
   format: DocumentFormat | 'auto' = 'auto',
+  fields: Fields = NO_FIELDS,
 ): AsyncGenerator<Document> {
-  yield* READERS[format === 'auto' ? formatOf(path) : format](path);
+  const known = format === 'auto' ? formatOf(path) : format;
+  if (OF_TEXT.has(known)) refuseUnreadable(path);
+  yield* READERS[known](path, fields);
 }
 
 /** The format of a path by its look; a folder that holds none that is known is a `UserError`. */
 export function formatOf(path: string): DocumentFormat {
   if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) {
     const name = path.replace(/\.(gz|zst|bz2)$/, '');
-    if (name.endsWith('.tsv')) return 'dpr';
-    if (name.endsWith('.json')) return 'squad';
+    if (/\.[ct]sv$/.test(name)) return 'table';
+    if (name.endsWith('.json')) return 'json';
     if (path.endsWith('.npy')) return 'npy';
     if (/(^|\/)blocks\.tfr$/.test(name)) return 'orqa';
     return isShard(path) ? 'realm' : 'jsonl';

@@ -4,8 +4,10 @@
 export const DOCUMENT_FORMATS = [
   'jsonl',
   'wikiextractor',
+  'table',
   'dpr',
   'text',
+  'json',
   'squad',
   'orqa',
   'realm',

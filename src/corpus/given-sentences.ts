@@ -4,6 +4,7 @@ import { isShard, readRealmSentences } from './formats/realm-records.ts';
 import { plainSentence } from './formats/sentences-jsonl.ts';
 import { readJsonLines } from './jsonl.ts';
 import type { Range } from './sentences.ts';
+import { refuseUnreadable } from './unreadable.ts';
 
 /** A sentence of X from a file of its own. */
 export interface GivenSentence {
@@ -23,6 +24,7 @@ export async function* readSentences(path: string): AsyncGenerator<GivenSentence
     yield* readRealmSentences(path);
     return;
   }
+  refuseUnreadable(path);
   for await (const line of readJsonLines(path, 'a JSONL file of sentences')) {
     yield line.value.sent_text === undefined ? plainSentence(line) : taggedSentence(line);
   }

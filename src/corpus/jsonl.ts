@@ -32,16 +32,47 @@ export async function* readJsonLines(path: string, what: string, lists = false):
   }
 }
 
-/** The objects of a text at hand. */
+/** The objects of a text in memory. */
 export function parseJsonLines(text: Uint8Array, path: string): JsonLine[] {
   const lines = lineParser(path);
   return [...lines.push(Buffer.from(text.buffer, text.byteOffset, text.byteLength)), ...lines.end()];
 }
 
-/** Takes a file piece by piece and gives the objects of the lines that are whole. Holds one line, whose length is bounded. */
+/** A line of a text file, without what ends it, and its number from 1. */
+export interface Line {
+  text: string;
+  number: number;
+}
+
+/** Streams the lines of a text file, plain or compressed, those without text included. */
+export async function* readLines(path: string, what: string): AsyncGenerator<Line> {
+  const lines = lineSplitter(path, true);
+  try {
+    for await (const piece of readPieces(path)) yield* lines.push(piece);
+    yield* lines.end();
+  } catch (error) {
+    throw explainRead(path, what, error);
+  }
+}
+
 function lineParser(path: string, lists = false) {
+  const lines = lineSplitter(path, false);
+  function* parsed(found: Iterable<Line>): Generator<JsonLine> {
+    for (const line of found) {
+      const object = parseLine(line, path, lists);
+      if (object) yield object;
+    }
+  }
+  return { push: (piece: Buffer) => parsed(lines.push(piece)), end: () => parsed(lines.end()) };
+}
+
+/**
+ * Takes a file piece by piece and gives the lines that are whole. Holds one line, whose length is bounded.
+ * @param empty give empty lines too
+ */
+function lineSplitter(path: string, empty: boolean) {
   let number = 0;
-  let held: Buffer[] = []; // the beginning of a line that goes on in the next piece
+  let held: Buffer[] = []; // the beginning of a line that continues in the next piece
   let heldBytes = 0;
 
   function hold(part: Buffer): void {
@@ -54,7 +85,7 @@ function lineParser(path: string, lists = false) {
     if (part.length > 0) held.push(part);
   }
 
-  function line(last: Buffer): JsonLine | undefined {
+  function line(last: Buffer): Line {
     hold(last);
     const bytes = held.length === 1 ? held[0] : Buffer.concat(held);
     held = [];
@@ -63,15 +94,16 @@ function lineParser(path: string, lists = false) {
     if (!isUtf8(bytes)) {
       throw new UserError(`${path}: line ${number}: is not UTF-8 text; save the file as UTF-8`);
     }
-    return parseLine(bytes.toString('utf8'), path, number, lists);
+    const text = bytes.toString('utf8', 0, bytes.length - (bytes.at(-1) === 13 ? 1 : 0));
+    return { text: number === 1 && text.startsWith('\uFEFF') ? text.slice(1) : text, number };
   }
 
   return {
-    *push(piece: Buffer): Generator<JsonLine> {
+    *push(piece: Buffer): Generator<Line> {
       let from = 0;
       // A file of nothing but line feeds is done at the speed of a loop.
       const skipBlank = () => {
-        while (heldBytes === 0 && piece[from] === 10) {
+        while (!empty && heldBytes === 0 && piece[from] === 10) {
           from++;
           number++;
         }
@@ -80,33 +112,43 @@ function lineParser(path: string, lists = false) {
       for (let at = piece.indexOf(10, from); at >= 0; at = piece.indexOf(10, from)) {
         const found = line(piece.subarray(from, at));
         from = at + 1;
-        if (found) yield found;
+        yield found;
         skipBlank();
       }
       hold(piece.subarray(from));
     },
     /** The last line, where no line feed ends it. */
-    *end(): Generator<JsonLine> {
-      const found = line(Buffer.alloc(0));
-      if (found) yield found;
+    *end(): Generator<Line> {
+      if (heldBytes > 0) yield line(Buffer.alloc(0));
     },
   };
 }
 
-function parseLine(line: string, path: string, number: number, lists: boolean): JsonLine | undefined {
-  const text = number === 1 && line.startsWith('\uFEFF') ? line.slice(1) : line;
+function parseLine({ text, number }: Line, path: string, lists: boolean): JsonLine | undefined {
   if (text.trim() === '') return undefined;
   const where = `${path}: line ${number}`;
-  let value: unknown;
-  try {
-    value = JSON.parse(text);
-  } catch {
-    throw new UserError(`${where}: is not JSON; every line must be one JSON object`);
-  }
+  const value = parseJson(text);
+  if (value === undefined) throw new UserError(`${where}: is not JSON; every line must be one JSON object`);
   if (typeof value !== 'object' || value === null || (Array.isArray(value) && !lists)) {
     throw new UserError(`${where}: is no JSON object; every line must be one, between { and }`);
   }
   return { value: value as Record<string, unknown>, where };
+}
+
+/** The value of a JSON text, in which Python's NaN and Infinity are null; undefined where it is no JSON. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    if (!/NaN|Infinity/.test(text)) return undefined;
+  }
+  try {
+    return JSON.parse(
+      text.replace(/"(?:[^"\\]|\\.)*"|-?(?:NaN|Infinity)/g, (found) => (found[0] === '"' ? found : 'null')),
+    );
+  } catch {
+    return undefined;
+  }
 }
 
 /** What a failed read means to whoever gave the path. */

@@ -9,6 +9,7 @@ import { type Batch, type Packing, writeCut } from './cut.ts';
 import { cutAll } from './cutters.ts';
 import { readDocuments } from './documents.ts';
 import { countDuplicates } from './duplicates.ts';
+import type { Fields } from './formats/fields.ts';
 import type { DocumentFormat } from './formats.ts';
 import { readSentences } from './given-sentences.ts';
 import { taggerIdentity } from './named-entities.ts';
@@ -21,6 +22,8 @@ export interface PrepareOptions {
   documents: string;
   /** What they are; by the look of the path where it is not given. */
   format?: DocumentFormat | 'auto';
+  /** The keys or columns that hold id, title and text, where they are not the usual ones. */
+  fields?: Fields;
   /** Leave out pages of Wikipedia that are no articles, by their titles. */
   articlesOnly?: boolean;
   /** Path of the sentences for X. Without it X is made from the documents. */
@@ -84,6 +87,7 @@ async function fill(part: string, options: PrepareOptions): Promise<PrepareCount
     {
       ...settings,
       format: options.format ?? 'auto',
+      fields: options.fields,
       vocabulary: sha256,
       lowercase,
       ...(tagger && { tagger }),
@@ -152,10 +156,17 @@ function start(
 
 /** All documents in batches, then all given sentences; without those that are done. */
 async function* readBatches(
-  { documents, format, sentences, ner, batch = ner === undefined ? BATCH : BATCH_TAGGED }: PrepareOptions,
+  {
+    documents,
+    format,
+    fields,
+    sentences,
+    ner,
+    batch = ner === undefined ? BATCH : BATCH_TAGGED,
+  }: PrepareOptions,
   done: { documents: number; sentences: number },
 ): AsyncGenerator<Batch> {
-  for await (const some of inBatches(readDocuments(documents, format), done.documents, batch)) {
+  for await (const some of inBatches(readDocuments(documents, format, fields), done.documents, batch)) {
     yield { documents: some, sentences: [] };
   }
   if (sentences === undefined) return;

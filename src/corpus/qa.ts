@@ -1,13 +1,14 @@
 import { shown, UserError } from '../errors.ts';
 import { say } from '../progress.ts';
-import { readDprQuestions } from './formats/dpr-questions.ts';
 import { kiltQuestion } from './formats/kilt.ts';
 import { plainQuestion } from './formats/question-answer.ts';
 import { squadQuestions } from './formats/squad.ts';
+import { readTableQuestions } from './formats/table-questions.ts';
 import { triviaQuestion } from './formats/triviaqa.ts';
 import { webQuestion } from './formats/webquestions.ts';
 import { readJsonElements } from './json-elements.ts';
 import { type JsonLine, readJsonLines } from './jsonl.ts';
+import { refuseUnreadable } from './unreadable.ts';
 
 /** What the answers are: texts, or regular expressions that match every right text, as CuratedTREC's. */
 export type AnswerKind = 'string' | 'regex';
@@ -36,7 +37,7 @@ export interface QuestionFile {
 }
 
 /**
- * Reads a whole question set. `.csv` and `.tsv` are DPR's; `.json` is one list, of SQuAD, TriviaQA, WebQuestions or DPR;
+ * Reads a whole question set. `.csv` and `.tsv` are tables; `.json` is one list, of SQuAD, TriviaQA, WebQuestions or DPR;
  * anything else has an object a line. Each object tells by its keys whose it is.
  * @param kind what the answers are; `auto`: by the file's name, what its lines say, or the answers' look
  */
@@ -81,8 +82,9 @@ export async function readQuestionFile(
 }
 
 async function* allQuestions(path: string): AsyncGenerator<Question> {
+  refuseUnreadable(path);
   const name = path.replace(/\.(gz|zst|bz2)$/, '');
-  if (/\.[ct]sv$/.test(name)) yield* readDprQuestions(path);
+  if (/\.[ct]sv$/.test(name)) yield* readTableQuestions(path);
   else if (name.endsWith('.json')) {
     for await (const element of readJsonElements(path, 'a JSON file of questions'))
       yield* questionsOf(element);

@@ -72,7 +72,7 @@ test('a folder of WikiExtractor', async () => {
     { id: '39', title: 'Albedo', text: 'Albedo is light.' },
   ]);
   write('wiki-doc/AA/wiki_00', '<doc id="12" url="" title="Anarchism">\nAnarchism\n');
-  await refuses(read(join(folder, 'wiki-doc')), /AA\/wiki_00: line 1: is not JSON/);
+  await refuses(read(join(folder, 'wiki-doc')), /AA\/wiki_00: .* run WikiExtractor again with --json/);
 });
 
 test("DPR's passages, quoted as Python's csv module writes them", async () => {
@@ -101,8 +101,8 @@ test("DPR's passages, quoted as Python's csv module writes them", async () => {
     /two\.tsv: line 2: has 2 cells; every row/,
   );
   await refuses(
-    read(write('open.tsv', 'id\ttext\ttitle\n1\t"x\ty\n')),
-    /open\.tsv: line \d: a quote is not closed/,
+    read(write('open.tsv', 'id\ttext\ttitle\n1\t"x\n')),
+    /open\.tsv: line 2: a quote is not closed/,
   );
   await refuses(read(write('latin.tsv', Buffer.from('1\tcaf\xe9\tT\n', 'latin1'))), /line 1: is not UTF-8/);
   await refuses(read(join(folder, 'none.tsv')), /none\.tsv: no such file/);
@@ -111,7 +111,190 @@ test("DPR's passages, quoted as Python's csv module writes them", async () => {
     /is not a whole gzip file/,
   );
   const endless = write('endless.tsv', `1\t"${'x'.repeat(17 << 20)}`);
-  await refuses(read(endless), /goes on for more than 16 MiB; a quote is not closed/);
+  await refuses(read(endless), /endless\.tsv: line 1: is longer than 16 MiB/);
+  const lines = write('lines.tsv', `id\ttext\ttitle\n1\t"${'x\n'.repeat(300_000)}`);
+  await refuses(read(lines), /lines\.tsv: line 2: a quote is not closed/);
+});
+
+const bridge = { id: 'p1', title: 'Bridge', text: 'It was opened, at last, in 1932.' };
+const mill = { id: 'p2', title: 'Mill', text: 'It burned down in 1901.' };
+
+test('a table is read by the names of its columns, in any order', async () => {
+  const names: Record<keyof Document, readonly string[]> = {
+    id: ['id', '_id', 'docid', 'pid', 'DocNo'],
+    title: ['title', 'Title', ' name ', 'wikipedia_title', 'doc_title'],
+    text: ['text', 'contents', 'body', 'passage', 'TEXT'],
+  };
+  const orders: (keyof Document)[][] = [
+    ['id', 'title', 'text'],
+    ['id', 'text', 'title'],
+    ['title', 'text', 'id'],
+    ['text', 'title', 'id'],
+    ['title', 'id', 'text'],
+  ];
+  for (const [i, order] of orders.entries()) {
+    const header = order.map((field) => names[field][i]);
+    const row = (document: Document, quote: string) =>
+      order.map((field) => `${quote}${document[field]}${quote}`);
+    for (const [separator, ending] of [
+      ['\t', 'tsv'],
+      [',', 'csv'],
+      [';', 'csv'],
+      ['\t', 'csv'],
+    ]) {
+      const table = [header, row(bridge, separator === '\t' ? '' : '"'), row(mill, '')];
+      const lines = table.map((cells) => [...cells, 'other'].join(separator));
+      const path = write(`named.${ending}`, `\uFEFF${lines.join('\r\n')}\r\n`);
+      assert.deepEqual(await read(path), [bridge, mill], lines[0]);
+    }
+  }
+  const without = write('text.csv', 'text\n"One, two."\nThree.\n');
+  assert.deepEqual(await read(without), [
+    { id: '0', title: '', text: 'One, two.' },
+    { id: '1', title: '', text: 'Three.' },
+  ]);
+  await refuses(read(write('short.csv', 'id,text\n1,a\n2\n')), /short\.csv: line 3: has 1 cells; .* 2/);
+  await refuses(read(write('twice.csv', 'id,text,text\n1,a,b\n')), /line 1: names two columns "text"/);
+});
+
+test('a table without names is read in the two published forms, and otherwise refused', async () => {
+  const rows = (...fields: (keyof Document)[]) =>
+    [bridge, mill].map((document) => `${fields.map((field) => document[field]).join('\t')}\n`).join('');
+  assert.deepEqual(await read(write('dpr.tsv', rows('id', 'text', 'title'))), [bridge, mill]);
+  const untitled = [bridge, mill].map((document) => ({ ...document, title: '' }));
+  assert.deepEqual(await read(write('collection.tsv', rows('id', 'text'))), untitled);
+  const order = /line 1: has \d columns? whose names are not known; begin the file with a row of names/;
+  await refuses(read(write('order.tsv', rows('id', 'title', 'text'))), order);
+  await refuses(read(write('order.tsv', rows('title', 'text', 'id'))), order);
+  await refuses(read(write('order.tsv', rows('title', 'text'))), order);
+  await refuses(read(write('order.tsv', rows('text'))), order);
+  await refuses(
+    read(write('name.tsv', `id\tsummary\n1\tx\n`)),
+    /none of the columns "id", "summary" is known .*data\.fields/,
+  );
+  // Whoever says that it is DPR's is believed.
+  const asDpr = await read(write('order.tsv', rows('id', 'title', 'text')), 'dpr');
+  assert.deepEqual(asDpr[0], { id: 'p1', text: 'Bridge', title: bridge.text });
+});
+
+test('a table that was written without quoting is read as it stands', async () => {
+  const texts = [
+    'Osk is a river.',
+    '"Dear all, wrote Ada in 1932.',
+    '"Gold" is a song of 1977.',
+    'The mill is "old".',
+    '"',
+    'It ends here, "says Ada."',
+    '"She said ""no"" and left."',
+  ];
+  const rows = texts.map((text, i) => `${i}\t${text}\t"T" ${i}\n`);
+  const path = write('plain.tsv', `id\ttext\ttitle\n${rows.join('')}`);
+  const expected = texts.map((text, i) => ({ id: String(i), title: `"T" ${i}`, text }));
+  assert.deepEqual(await read(path), expected);
+  // A quote that opens in one row and closes in a later one: rows that are whole by themselves stay rows.
+  const across = write(
+    'across.tsv',
+    'id\ttext\ttitle\n1\t"It began\tA\n2\tand ended"\tB\n3\t"It "began" so\tC\n',
+  );
+  assert.deepEqual(
+    (await read(across)).map(({ text }) => text),
+    ['"It began', 'and ended"', '"It "began" so'],
+  );
+});
+
+test('other names of keys and columns are given by data.fields', async () => {
+  const fields = { id: 'key', title: 'head', text: 'story' };
+  const values = [bridge, mill].map(({ id, title, text }) => ({
+    key: id,
+    text: 'x',
+    head: title,
+    story: text,
+  }));
+  const lines = write('keys.jsonl', values.map((value) => JSON.stringify(value)).join('\n'));
+  assert.deepEqual(await all(readDocuments(lines, 'auto', fields)), [bridge, mill]);
+  const list = write('keys.json', JSON.stringify(values));
+  assert.deepEqual(await all(readDocuments(list, 'auto', fields)), [bridge, mill]);
+  const rows = [Object.keys(values[0]), ...values.map((value) => Object.values(value))];
+  const table = write('keys.tsv', rows.map((row) => row.join('\t')).join('\n'));
+  assert.deepEqual(await all(readDocuments(table, 'auto', fields)), [bridge, mill]);
+  const numbers = { id: 1, title: 3, text: 4 };
+  const headless = write(
+    'numbers.tsv',
+    rows
+      .slice(1)
+      .map((row) => row.join('\t'))
+      .join('\n'),
+  );
+  assert.deepEqual(await all(readDocuments(headless, 'auto', numbers)), [bridge, mill]);
+  await refuses(
+    all(readDocuments(headless, 'auto', { ...numbers, text: 5 })),
+    /data\.fields\.text is 5, but there are 4 columns/,
+  );
+  await refuses(
+    all(readDocuments(table, 'auto', { ...fields, text: 'no' })),
+    /has no column "no", only "key", "text"/,
+  );
+  await refuses(all(readDocuments(lines, 'auto', numbers)), /give the name of a key/);
+});
+
+test('JSON objects are read by the keys of published collections', async () => {
+  const keys = (value: object) => read(write('published.jsonl', JSON.stringify(value)));
+  const { id, title, text } = bridge;
+  assert.deepEqual(await keys({ _id: id, title, text, metadata: {} }), [bridge]);
+  assert.deepEqual(await keys({ docid: id, title, contents: text }), [bridge]);
+  assert.deepEqual(await keys({ id, contents: `"${title}"\n${text}` }), [bridge]);
+  assert.deepEqual(await keys({ id, title: null, text }), [{ ...bridge, title: '' }]);
+  assert.deepEqual(await keys({ id: null, title, text }), [{ ...bridge, id: '0' }]);
+  const source = {
+    _id: id,
+    wikipedia_title: title,
+    text: ['Bridge\n', 'Section::::History.\n', 'BULLET::::- It fell.\n'],
+  };
+  assert.deepEqual(await keys(source), [{ id, title, text: 'Bridge\nHistory.\nIt fell.' }]);
+  const python = write('nan.jsonl', '{"id": "a", "text": "Is NaN \\"NaN", "score": NaN, "x": [-Infinity]}');
+  assert.deepEqual(await read(python), [{ id: 'a', title: '', text: 'Is NaN "NaN' }]);
+  await refuses(
+    keys({ _id: 1, name: 'n', summary: 'a longer one' }),
+    /line 1: has no "text", only "_id", "name", "summary"; if another key holds the text, name it with data\.fields, as in --set data\.fields\.text=summary/,
+  );
+  await refuses(keys({ text: ['a', 5] }), /"text" must be a string or a list of strings/);
+});
+
+test('a JSON list of documents is read', async () => {
+  const path = write('list.json', JSON.stringify([bridge, { ...mill, id: 7 }], null, 2));
+  assert.deepEqual(await read(path), [bridge, { ...mill, id: '7' }]);
+  await refuses(read(write('list.json', '[{"id": 1}]')), /element 1 \(line 1\): has no "text", only "id"/);
+});
+
+test('kinds of files that are not read are called by their name, and come with a remedy', async () => {
+  const zip = Buffer.from('504b030414000600', 'hex');
+  const kinds: [string, string | Uint8Array, RegExp][] = [
+    [
+      'a.parquet',
+      'PAR1\x15\x04',
+      /realm does not read Parquet files yet; .*pandas\.read_parquet\("a\.parquet"\)\.to_json\("a\.jsonl"/,
+    ],
+    ['renamed.jsonl', 'PAR1\x15\x04', /Parquet/],
+    ['a.pdf', '%PDF-1.7\n', /PDF files yet; .*pdftotext a\.pdf a\.txt/],
+    ['paper', '%PDF-1.7\n', /PDF/],
+    ['a.docx', zip, /Word files yet; .*pandoc a\.docx -t gfm -o a\.md/],
+    ['a.xlsx', zip, /spreadsheet files yet; save the sheet as CSV/],
+    ['a.epub', zip, /EPUB files yet; .*pandoc/],
+    ['a.zip', zip, /archive files yet; unpack it/],
+    ['a.jsonl', zip, /archive/],
+    ['a.html', '<p>Text', /HTML files yet; .*pandoc/],
+    ['page', '<!DOCTYPE html>\n<html>', /HTML/],
+    ['a.rst', 'Title\n=====\n', /reStructuredText/],
+    ['a.png', Buffer.from('89504e470d0a1a0a', 'hex'), /image files yet; .*tesseract/],
+    ['scan.jsonl', Buffer.from('ffd8ffe0', 'hex'), /image/],
+    ['a.sqlite', 'SQLite format 3\0', /SQLite/],
+    [
+      'wiki_00',
+      '<doc id="12" url="" title="Osk">\nOsk\n',
+      /WikiExtractor files yet; run WikiExtractor again with --json/,
+    ],
+  ];
+  for (const [name, content, message] of kinds) await refuses(read(write(name, content)), message);
 });
 
 test('a folder of text and Markdown files', async () => {

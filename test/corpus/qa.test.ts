@@ -90,6 +90,37 @@ test("DPR's questions in rows of a question and a Python list", async () => {
   await refuses('q,"a"\n', /bad\.csv: line 1: is no question, a tab/, 'bad.csv');
 });
 
+test('questions of a table are read by the names of its columns', async () => {
+  const expected = [
+    { ...question('Who built it, and when?', 'Ada Vance'), id: '1' },
+    { ...question('Which river?', 'Osk', 'River Osk'), id: '2' },
+  ];
+  const csv =
+    'id,question,answer\n1,"Who built it, and when?",Ada Vance\n2,Which river?,"[\'Osk\', \'River Osk\']"\n';
+  assert.deepEqual(await read(csv, 'named.csv'), expected);
+  const tsv =
+    'Answers\tqid\tQuery\r\nAda Vance\t1\tWho built it, and when?\r\n["Osk", "River Osk"]\t2\tWhich river?\r\n';
+  assert.deepEqual(await read(tsv, 'named.tsv'), expected);
+  const passage = 'question,answer,passage_id\nWho?,Ada,d7\nNobody?,,d8\n';
+  assert.deepEqual(await read(passage, 'passage.csv'), [{ ...question('Who?', 'Ada'), passageId: 'd7' }]);
+  await refuses(
+    'question,reply\na,b\n',
+    /line 1: names no column "answer", only "question", "reply"/,
+    'bad.csv',
+  );
+  await refuses('question,answer\na, b, c\n', /line 2: has 3 cells; every row must have 2/, 'bad.csv');
+  await refuses(
+    'Who?,Ada\n',
+    /a list of answers such as .* or begin the file with a row of names such as question,answer/,
+    'bad.csv',
+  );
+});
+
+test('questions in a file of another kind are refused with a remedy', async () => {
+  await refuses('PAR1\x15', /does not read Parquet files yet/, 'questions.parquet');
+  await refuses('PAR1\x15', /does not read Parquet files yet/, 'questions.jsonl');
+});
+
 test('lists of strings as Python writes them', () => {
   assert.deepEqual(parsePythonList(String.raw`['it\'s', "\x63af\xe9", u'\u0142\U0001F600', '\\s\s\n\101']`), [
     "it's",

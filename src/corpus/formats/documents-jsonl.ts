@@ -1,33 +1,11 @@
-import { UserError } from '../../errors.ts';
 import type { Document } from '../documents.ts';
-import { type JsonLine, readJsonLines, stringField } from '../jsonl.ts';
+import { readJsonLines } from '../jsonl.ts';
+import { type Fields, jsonDocument } from './fields.ts';
 
-/**
- * Documents of a JSONL file, one `{"id", "title", "text"}` a line. A document without an id gets its number in the
- * file, from 0; one without a title has none. Other keys are passed over.
- */
-export async function* readJsonlDocuments(path: string): AsyncGenerator<Document> {
+/** Documents of a JSONL file, an object such as `{"id", "title", "text"}` a line: see `jsonDocument`. */
+export async function* readJsonlDocuments(path: string, fields: Fields): AsyncGenerator<Document> {
   let number = 0;
   for await (const line of readJsonLines(path, 'a JSONL file of documents')) {
-    const { id, title } = line.value;
-    yield {
-      id:
-        id === undefined
-          ? String(number)
-          : typeof id === 'number'
-            ? numberId(line, id)
-            : stringField(line, 'id'),
-      title: title === undefined ? '' : stringField(line, 'title'),
-      text: stringField(line, 'text'),
-    };
-    number++;
+    yield jsonDocument(line, number++, fields);
   }
-}
-
-/** Beyond 2^53 JSON's numbers lose digits, and two documents would share an id. */
-function numberId({ where }: JsonLine, id: number): string {
-  if (Math.abs(id) <= Number.MAX_SAFE_INTEGER) return String(id);
-  throw new UserError(
-    `${where}: has a number as "id" that is too large to be kept exactly; put it in quotes`,
-  );
 }

@@ -1,6 +1,4 @@
-import { UserError } from '../../errors.ts';
 import type { Document } from '../documents.ts';
-import { readJsonElements } from '../json-elements.ts';
 import { type JsonLine, objectsField, stringField } from '../jsonl.ts';
 import { type Question, questionId } from '../qa.ts';
 
@@ -8,13 +6,13 @@ import { type Question, questionId } from '../qa.ts';
 // [{"id", "question", "answers": [{"text", "answer_start"}], "is_impossible"?}]}]}]}. A passage's id is made of its
 // article's title and its number in it, for Z and for the questions alike.
 
-/** The paragraphs as documents: passages, for `text.packing: as-is`. */
-export async function* readSquadPassages(path: string): AsyncGenerator<Document> {
-  for await (const article of readJsonElements(path, 'a JSON file of SQuAD')) {
-    for (const { id, title, paragraph } of paragraphs(article)) {
-      yield { id, title, text: stringField(paragraph, 'context') };
-    }
-  }
+/** The paragraphs of one article as documents: passages, for `text.packing: as-is`. */
+export function squadPassages(article: JsonLine): Document[] {
+  return paragraphs(article).map(({ id, title, paragraph }) => ({
+    id,
+    title,
+    text: stringField(paragraph, 'context'),
+  }));
 }
 
 /** The questions of one article; those of SQuAD 2.0 that have no answer have an empty list. */
@@ -31,11 +29,6 @@ export function squadQuestions(article: JsonLine): Question[] {
 }
 
 function paragraphs(article: JsonLine): { id: string; title: string; paragraph: JsonLine }[] {
-  if (!Array.isArray(article.value.paragraphs)) {
-    throw new UserError(
-      `${article.where}: has no "paragraphs"; give a JSON file of SQuAD, or name a file of one object a line .jsonl`,
-    );
-  }
   const title = stringField(article, 'title');
   return objectsField(article, 'paragraphs').map((paragraph, i) => ({
     id: `${title}#${i}`,

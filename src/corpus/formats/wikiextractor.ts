@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { decodeHTML } from 'entities';
 import type { Document } from '../documents.ts';
 import { readJsonLines, stringField } from '../jsonl.ts';
+import { refuseUnreadable } from '../unreadable.ts';
 
 // The output of WikiExtractor with --json (attardi/wikiextractor, README.md and wikiextractor/WikiExtractor.py,
 // commit 8f1b434): folders AA, AB, … of files wiki_00, wiki_01, …, one {"id", "revid", "url", "title", "text"} a line.
@@ -16,6 +17,7 @@ export async function* readWikiExtractor(path: string): AsyncGenerator<Document>
     const names = readdirSync(join(path, folder)).filter((name) => FILE.test(name));
     for (const name of names.sort()) {
       const what = 'a file that WikiExtractor wrote with --json';
+      refuseUnreadable(join(path, folder, name));
       for await (const line of readJsonLines(join(path, folder, name), what)) {
         yield {
           id: stringField(line, 'id'),

@@ -1,0 +1,155 @@
+import { closeSync, openSync, readSync, statSync } from 'node:fs';
+import { basename } from 'node:path';
+import { UserError } from '../errors.ts';
+
+// Files that people have and realm does not read: each is known by its first bytes or its name, and comes with a way out.
+
+interface Kind {
+  name: string;
+  /** Endings of names, without the dot. */
+  endings: string;
+  /** The first bytes; undefined where only the name tells. */
+  magic?: RegExp;
+  /** What to do, with the file's name without its ending for `*`. */
+  remedy: string;
+}
+
+const PANDOC = (ending: string) =>
+  `convert it to Markdown, for example with "pandoc *.${ending} -t gfm -o *.md"`;
+
+/** Names come first where one kind of first bytes has many: .docx, .xlsx and .epub are all zip files. */
+const KINDS: readonly Kind[] = [
+  {
+    name: 'Parquet',
+    endings: 'parquet pq',
+    magic: /^PAR1/,
+    remedy:
+      'convert it to JSON Lines, for example in Python with pandas.read_parquet("*.parquet").to_json("*.jsonl", orient="records", lines=True)',
+  },
+  {
+    name: 'Arrow',
+    endings: 'arrow feather',
+    magic: /^ARROW1/,
+    remedy:
+      'convert it to JSON Lines, for example in Python with pandas.read_feather("*.arrow").to_json("*.jsonl", orient="records", lines=True)',
+  },
+  {
+    name: 'PDF',
+    endings: 'pdf',
+    magic: /^%PDF-/,
+    remedy: 'convert it to text, for example with "pdftotext *.pdf *.txt"',
+  },
+  { name: 'Word', endings: 'docx', remedy: PANDOC('docx') },
+  {
+    name: 'Word',
+    endings: 'doc',
+    remedy: 'save it as text in a word processor, or with "soffice --convert-to txt *.doc"',
+  },
+  { name: 'OpenDocument', endings: 'odt', remedy: PANDOC('odt') },
+  { name: 'EPUB', endings: 'epub', remedy: PANDOC('epub') },
+  { name: 'RTF', endings: 'rtf', magic: /^\{\\rtf/, remedy: PANDOC('rtf') },
+  {
+    name: 'spreadsheet',
+    endings: 'xlsx xls ods',
+    remedy: 'save the sheet as CSV with a first row that names the columns, such as id,title,text',
+  },
+  {
+    name: 'PowerPoint',
+    endings: 'pptx ppt odp',
+    remedy: 'save it as text, or as PDF and then "pdftotext *.pdf *.txt"',
+  },
+  {
+    name: 'HTML',
+    endings: 'html htm xhtml',
+    magic: /^\s*(<!--|<!doctype html|<html)/i,
+    remedy: PANDOC('html'),
+  },
+  { name: 'MDX', endings: 'mdx', remedy: 'save it as Markdown (.md)' },
+  { name: 'reStructuredText', endings: 'rst', remedy: PANDOC('rst') },
+  {
+    name: 'AsciiDoc',
+    endings: 'adoc asciidoc',
+    remedy: 'convert it with "asciidoctor -b docbook *.adoc" and "pandoc -f docbook *.xml -t gfm -o *.md"',
+  },
+  { name: 'Org', endings: 'org', remedy: PANDOC('org') },
+  { name: 'LaTeX', endings: 'tex', remedy: PANDOC('tex') },
+  { name: 'notebook', endings: 'ipynb', remedy: PANDOC('ipynb') },
+  {
+    name: 'WikiExtractor',
+    endings: '',
+    magic: /^\s*<doc id="/,
+    remedy: 'run WikiExtractor again with --json',
+  },
+  {
+    name: 'XML',
+    endings: 'xml',
+    magic: /^\s*<\?xml/,
+    remedy:
+      'convert it to JSON Lines of {"id", "title", "text"}; a dump of Wikipedia with WikiExtractor and --json',
+  },
+  {
+    name: 'image',
+    endings: 'png jpg jpeg gif webp tif tiff bmp svg',
+    magic: /^(\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP|II\*|MM.\*)/s,
+    remedy: 'recognise its text first, for example with "tesseract IMAGE *"',
+  },
+  {
+    name: 'SQLite',
+    endings: 'sqlite sqlite3 db',
+    magic: /^SQLite format 3/,
+    remedy:
+      'export the table as CSV with its header, for example with "sqlite3 -header -csv FILE \'select id, title, text from documents\' > *.csv"',
+  },
+  {
+    name: 'Python pickle',
+    endings: 'pkl pickle',
+    remedy: 'save the data as JSON Lines of {"id", "title", "text"}',
+  },
+  {
+    name: 'archive',
+    endings: 'zip tar tgz 7z rar',
+    magic: /^(PK[^ -~]{2}|7z\xbc\xaf|Rar!)/,
+    remedy: 'unpack it and give the folder',
+  },
+  { name: 'Office', endings: '', magic: /^\xd0\xcf[^ -~]\xe0/, remedy: 'save it as text or as CSV' },
+];
+
+/** Bytes that are looked at. */
+const HEAD = 64;
+
+/** Throws a `UserError` with a way out where a file is of a kind that is not read, by its first bytes or its name. */
+export function refuseUnreadable(path: string): void {
+  if (path === '-' || !statSync(path, { throwIfNoEntry: false })?.isFile()) return;
+  const kind = kindByName(path) ?? kindByBytes(path);
+  if (kind) throw new UserError(unreadable(path, kind));
+}
+
+/** The sentence for a kind of file by its name; undefined of names that say nothing. */
+export function unreadableName(path: string): string | undefined {
+  const kind = kindByName(path);
+  return kind && unreadable(path, kind);
+}
+
+function unreadable(path: string, { name, remedy }: Kind): string {
+  const stem = basename(path).replace(/\.\w+$/, '');
+  return `${path}: realm does not read ${name} files yet; ${remedy.replaceAll('*', stem)}`;
+}
+
+function kindByName(path: string): Kind | undefined {
+  const ending = /\.(\w+)(\.gz|\.zst)?$/.exec(path)?.[1].toLowerCase();
+  return ending === undefined ? undefined : KINDS.find(({ endings }) => endings.split(' ').includes(ending));
+}
+
+function kindByBytes(path: string): Kind | undefined {
+  const head = Buffer.alloc(HEAD);
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch {
+    return undefined; // whoever reads it says what is wrong
+  }
+  const length = readSync(fd, head, 0, HEAD, 0);
+  closeSync(fd);
+  const text = head.toString('latin1', 0, length).replace(/^\xef\xbb\xbf/, '');
+  return KINDS.find(({ magic }) => magic?.test(text));
+}
