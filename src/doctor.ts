@@ -6,7 +6,6 @@ import { dirname, join, resolve } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import type { Engine, EngineName } from './engine.ts';
 import { startEngine } from './engine.ts';
-import { UserError } from './errors.ts';
 
 /** What this machine offers realm, as `realm doctor` prints it. */
 export interface Diagnosis {
@@ -28,7 +27,7 @@ export interface Diagnosis {
   engines: EngineState[];
   /** Undefined when the fastest engine for this machine is the one that starts. */
   faster?: FasterEngine;
-  /** Billions of floating point operations a second on that engine; undefined when none starts. */
+  /** Billions of floating point operations a second on that engine; undefined when none starts, or it fails. */
   gflops?: { matmul: number; batched: number };
   /** Installed versions, null for a package that is not there. */
   packages: Record<string, string | null>;
@@ -64,10 +63,17 @@ export async function doctor(folder = 'runs'): Promise<Diagnosis> {
   const engines: EngineState[] = [];
   for (const name of ENGINES) engines.push(await tryEngine(name));
   let engine: Engine | undefined;
+  let gflops: Diagnosis['gflops'];
   try {
     engine = await startEngine('auto');
+    gflops = {
+      matmul: (await measureProduct([1024, 1024], [1024, 1024])) / 1e9,
+      batched: (await measureProduct([64, 64, 64], [64, 64, 64])) / 1e9,
+    };
   } catch (error) {
-    if (!(error instanceof UserError)) throw error;
+    const state = engines.find(({ name }) => name === engine?.name);
+    if (state)
+      Object.assign(state, { available: false, why: `starts but fails: ${(error as Error).message}` });
   }
   const gpus = parseGpus(output('nvidia-smi', GPU_QUERY));
   return {
@@ -85,10 +91,7 @@ export async function doctor(folder = 'runs'): Promise<Diagnosis> {
       !engine && engines.some(({ available }) => available)
         ? NATIVE_ON_CPU
         : fasterEngine(engine, gpus.length > 0, tools()),
-    gflops: engine && {
-      matmul: (await measureProduct([1024, 1024], [1024, 1024])) / 1e9,
-      batched: (await measureProduct([64, 64, 64], [64, 64, 64])) / 1e9,
-    },
+    gflops,
     packages: Object.fromEntries(PACKAGES.map((name) => [name, packageVersion(name)])),
   };
 }

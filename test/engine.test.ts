@@ -131,7 +131,7 @@ test('a native engine that starts but computes nothing: auto says why and takes 
   const copy = checkout();
   try {
     fakeEngine(copy);
-    const env = { ...process.env, FAKE_GPU: '1', FAKE_TROUBLE: 'no such op' };
+    const env = { ...process.env, FAKE_GPU: '1', FAKE_TROUBLE: 'no such op', FAKE_KERNEL: 'TopK' };
     const run = (...args: string[]) => spawnSync(process.execPath, args, { env, encoding: 'utf8' });
     writeFileSync(
       join(copy.root, 'announce.mts'),
@@ -150,6 +150,12 @@ test('a native engine that starts but computes nothing: auto says why and takes 
     assert.equal(doctor.status, 0, doctor.stderr);
     assert.match(doctor.stdout, /Engine +WebAssembly/);
     assert.match(doctor.stdout, /tensorflow no +does not start \(no such op\)/);
+
+    env.FAKE_KERNEL = 'Slice'; // none of those that a start tries
+    const later = run(join(copy.root, 'bin', 'realm'), 'doctor');
+    assert.equal(later.status, 0, later.stderr);
+    assert.match(later.stdout, /tensorflow no +starts but fails: no such op/);
+    assert.doesNotMatch(later.stdout, /^Speed/m);
   } finally {
     copy.remove();
   }

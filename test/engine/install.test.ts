@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
-import { spawnSync } from 'node:child_process';
+import { spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import {
   chmodSync,
   chownSync,
@@ -16,6 +17,7 @@ import {
 } from 'node:fs';
 import { basename, delimiter, dirname, join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { findInstalled } from '../../src/engine/installed.mjs';
 import { errorCode } from '../../src/errors.ts';
 import { type Checkout, checkout } from '../support/checkout.ts';
@@ -91,12 +93,25 @@ function finishedBuild(): string {
   return dir;
 }
 
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
 type Options = { uid?: number; env?: Record<string, string> };
 
-function run(args: string[], { uid, env }: Options = {}) {
+function environment(env?: Record<string, string>) {
   const { npm_config_omit: _, npm_lifecycle_event: __, npm_execpath: ___, ...inherited } = process.env;
+  return { ...inherited, PATH: programs, CXX: 'g++', XDG_CACHE_HOME: cache, ...env };
+}
+
+function run(args: string[], { uid, env }: Options = {}) {
   return spawnSync(process.execPath, args, {
-    env: { ...inherited, PATH: programs, CXX: 'g++', XDG_CACHE_HOME: cache, ...env },
+    env: environment(env),
     encoding: 'utf8',
     ...(uid !== undefined && { uid, gid: uid }),
   });
@@ -107,13 +122,17 @@ const engine = (args: string[], options?: Options) =>
 
 /** What a command that computes does first; it prints the engine, or the sentence of a mistake. */
 function announce(choice: string, options?: Options) {
+  return run(['--import', 'tsx', announcement(), choice], options);
+}
+
+function announcement(): string {
   const file = join(copy.root, 'announce.mts');
   writeFileSync(
     file,
     `import { announceEngine } from './src/commands/context.ts';
      console.log(await announceEngine({ engine: process.argv[2] }).catch(({ name, message }) => name + ' ' + message));`,
   );
-  return run(['--import', 'tsx', file, choice], options);
+  return file;
 }
 
 describe('a finished build', { skip: !build && NO_BUILD }, () => {
@@ -334,6 +353,40 @@ describe('a build that is not possible', { skip: NO_LINUX }, () => {
     assert.equal(calls('npm').length, 2, 'the package is not downloaded again');
     assert.equal(engine(['remove']).status, 0);
     assert.equal(existsSync(join(cache, 'realm')), false);
+  });
+
+  test('since a signal ends it leaves no process, no lock and no failure', {
+    skip: !build && NO_BUILD,
+  }, async () => {
+    pretend('g++');
+    const tarball = JSON.stringify(join(build!, 'tfjs-node-gpu.tgz'));
+    pretend('npm', `fs.copyFileSync(${tarball}, path.join(after('--pack-destination'), 'x.tgz'));`);
+    const pid = join(copy.folder, 'python3.pid');
+    pretend(
+      'python3',
+      `if (args.includes('download')) {
+         fs.writeFileSync(${JSON.stringify(pid)}, String(process.pid));
+         setInterval(() => {}, 1000);
+       }`,
+    );
+    const child = spawn(process.execPath, ['--import', 'tsx', announcement(), 'auto'], {
+      env: environment(),
+      stdio: ['ignore', 'ignore', 'pipe'],
+    });
+    let said = '';
+    child.stderr.setEncoding('utf8').on('data', (piece) => (said += piece));
+    const ended = once(child, 'close');
+    while (!(existsSync(pid) && readFileSync(pid, 'utf8')) && child.exitCode === null) await sleep(50);
+    child.kill('SIGTERM');
+    assert.deepEqual(await ended, [130, null], said);
+    assert.match(said, /native engine: stopped; the next attempt resumes\n/);
+    assert.deepEqual(
+      readdirSync(join(cache, 'realm')).filter((name) => !name.endsWith('.work')),
+      [],
+    );
+    assert.equal(existsSync(place()), false);
+    const download = Number(readFileSync(pid, 'utf8'));
+    while (isAlive(download)) await sleep(50); // the test's own limit ends a wait in vain
   });
 
   test('since what was built does not compute keeps nothing of it', { skip: !build && NO_BUILD }, () => {

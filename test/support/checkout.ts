@@ -25,7 +25,7 @@ export function checkout(): Checkout {
 
 /**
  * A native engine of nothing but JavaScript: TensorFlow.js's own backend under another name. FAKE_GPU=1 says that it is
- * on a GPU; FAKE_TROUBLE is thrown by one of its kernels.
+ * on a GPU; FAKE_TROUBLE is thrown by its kernel FAKE_KERNEL.
  */
 export function fakeEngine({ root }: Checkout): void {
   const engine = join(root, 'node_modules', '.realm-engine');
@@ -45,7 +45,7 @@ export function fakeEngine({ root }: Checkout): void {
        tf.registerKernel({
          ...kernel,
          backendName: 'tensorflow',
-         ...(trouble && kernel.kernelName === 'TopK' && { kernelFunc: broken }),
+         ...(trouble && kernel.kernelName === process.env.FAKE_KERNEL && { kernelFunc: broken }),
        });`,
   );
   writeFileSync(join(engine, 'binding.js'), '');
