@@ -5,6 +5,7 @@
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
+import { availableParallelism } from 'node:os';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
@@ -41,7 +42,7 @@ function run(engine, names) {
     '--import',
     'tsx',
     '--test',
-    '--test-concurrency=2',
+    `--test-concurrency=${Math.max(2, availableParallelism())}`,
     // A test or a file that hangs fails after half an hour. On two cores with four busy loops none takes ten minutes.
     '--test-timeout=1800000',
     '--test-reporter=spec',

@@ -1,22 +1,16 @@
 import assert from 'node:assert/strict';
-import { fork, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { loadConfig } from '../src/config.ts';
+import { commandLine, type End } from './support/command-line.ts';
 
 const REALM = join(import.meta.dirname, '../bin/realm');
 
 const root = mkdtempSync(join(tmpdir(), 'realm-cli-'));
 after(() => rmSync(root, { recursive: true, force: true }));
-
-interface End {
-  code: number | null;
-  out: string;
-  err: string;
-}
 
 /** Starts `realm` as a user does. */
 function start(...args: string[]) {
@@ -29,18 +23,7 @@ function start(...args: string[]) {
   return { child, end };
 }
 
-const kept = fork(join(import.meta.dirname, 'support', 'cli-process.ts'), [], {
-  cwd: root,
-  execArgv: ['--import', import.meta.resolve('tsx')],
-});
-after(() => kept.disconnect());
-
-/** Runs `realm` to its end, in a process that is kept for the next: most of what a command takes is loading its code. */
-async function realm(...args: string[]): Promise<End> {
-  kept.send(args);
-  const [end] = await once(kept, 'message');
-  return end;
-}
+const realm = commandLine(root);
 
 const documents = join(root, 'documents.jsonl');
 writeFileSync(

@@ -14,6 +14,7 @@ import { releaseLocks } from '../../src/lock.ts';
 import { lockRun, runConfig, runFolder } from '../../src/run.ts';
 import { generateWorld, writeWorld } from '../../src/world/world.ts';
 import { difference } from '../support/asked.ts';
+import { commandLine } from '../support/command-line.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { TINY, temporaryFolder } from '../support/tiny.ts';
 
@@ -135,19 +136,21 @@ test('a run at work is served: its report at once, answers from when it is fine-
 });
 
 test('a folder without a run, no address, and a port in use are refused in a sentence', async () => {
-  const nowhere = await start('--run', join(folder, 'nowhere')).end;
+  const realm = commandLine();
+  const serve = (...args: string[]) => realm('serve', '--engine', ENGINE, '--json', ...args);
+  const nowhere = await serve('--run', join(folder, 'nowhere'));
   assert.equal(nowhere.code, 2);
   assert.match(
     nowhere.err,
     /config\.yaml: is missing, so there is no run to serve; name its folder with --run/,
   );
-  const empty = await start('--run', run.dir, '--port', '0', '--host', '').end;
+  const empty = await serve('--run', run.dir, '--port', '0', '--host', '');
   assert.equal(empty.code, 2);
   assert.match(empty.err, /--host: is empty; leave it out, or name an address of this machine/);
   const taken = createServer().listen(0, '127.0.0.1');
   await new Promise((resolve) => taken.once('listening', resolve));
   const { port } = taken.address() as { port: number };
-  const busy = await start('--run', run.dir, '--port', String(port)).end;
+  const busy = await serve('--run', run.dir, '--port', String(port));
   taken.close();
   assert.equal(busy.code, 2);
   assert.match(busy.err, /is in use by another program; choose another with --port/);

@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
@@ -8,6 +7,7 @@ import { parseHTML } from 'linkedom';
 import { report } from '../../src/commands/report.ts';
 import { reportBody, reportPage, SCRIPT, STYLE } from '../../src/report/page.ts';
 import { runFolder } from '../../src/run.ts';
+import { commandLine } from '../support/command-line.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'realm-report-'));
 after(() => rmSync(root, { recursive: true, force: true }));
@@ -413,18 +413,18 @@ test('a live page has a question box and the one script, and says what it needs'
   assert.equal(document.querySelector('#answers')!.getAttribute('aria-live'), 'polite');
 });
 
-test('realm report writes one file, and refuses what is no run', () => {
+test('realm report writes one file, and refuses what is no run', async () => {
   assert.throws(() => report([join(root, 'nowhere')]), /nowhere: no such run folder/);
   const empty = runOf('empty', { 'note.txt': '' });
   assert.throws(() => report([full, empty]), /empty: holds no run/);
   assert.equal(existsSync(join(full, 'report.html')), false);
-  const realm = join(import.meta.dirname, '../../bin/realm');
-  const out = execFileSync(process.execPath, [realm, 'report', full, '--json'], { encoding: 'utf8' });
+  const realm = commandLine();
+  const { out } = await realm('report', full, '--json');
   const { file, bytes } = JSON.parse(out);
   assert.equal(file, join(full, 'report.html'));
   assert.equal(readFileSync(file).length, bytes);
   assert.equal(readFileSync(file, 'utf8'), reportPage([runFolder(full)], { live: false }));
-  const refused = spawnSync(process.execPath, [realm, 'report', empty], { encoding: 'utf8' });
-  assert.equal(refused.status, 2);
-  assert.match(refused.stderr, /^realm: .*empty: holds no run, .*\n$/);
+  const refused = await realm('report', empty);
+  assert.equal(refused.code, 2);
+  assert.match(refused.err, /^realm: .*empty: holds no run, .*\n$/);
 });
