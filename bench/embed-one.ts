@@ -27,7 +27,8 @@ initialise(model, retrieverShapes(model), random(1));
 const began = performance.now();
 let blocks = 0;
 const { blockTokens } = config.text;
-for await (const vectors of encodeBlocks(model, corpus, blockTokens, config.index.tokensPerBatch)) {
+const { tokensPerBatch } = config.index;
+for await (const vectors of encodeBlocks(model, corpus, { blockTokens, tokensPerBatch })) {
   blocks += vectors.length / config.model.projection;
 }
 const embedded: Embedded = {

@@ -41,7 +41,7 @@ before(async () => {
   ({ name: other } = await startTestEngine());
   ({ corpus, world } = await tinyCorpus(folder, config));
   const model = tinyModel(config, corpus.tokenizer.size, 1, 5);
-  await makeIndex(folder, 'index', model, corpus, config, 0);
+  await makeIndex(folder, 'index', { model, corpus, config, step: 0 });
   disposeModel(model);
   index = openIndex(join(folder, 'index'), { expansionSearch: 128 });
 });

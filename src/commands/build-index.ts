@@ -130,7 +130,7 @@ export function forgetIndexes({ run, config }: Context): void {
   );
 }
 
-/** Makes the index of the model's document tower the run's current one. @param published see `makeIndex` */
+/** Makes the index of the model's document tower the run's current one. @param published see `IndexSource` */
 export async function build(
   context: Context,
   stage: RetrieverStage,
@@ -145,8 +145,8 @@ export async function build(
   try {
     const step = stage === 'ict' ? 0 : (stepsDone(run.checkpoint(stage), which) ?? 0);
     const name = indexName(step, stage);
-    const done = (blocks: number) => bar.at(blocks);
-    const made = await makeIndex(run.index, name, model, corpus, config, step, done, {}, published);
+    const source = { model, corpus, config, step, published };
+    const made = await makeIndex(run.index, name, source, { onProgress: (blocks) => bar.at(blocks) });
     forgetIndexes(context);
     return made.manifest;
   } finally {

@@ -77,7 +77,9 @@ export async function freshRanks(
 ): Promise<number[]> {
   const vectors = await questionVectors(model, corpus, questions, config);
   const bar = progress('ict recall', corpus.blocks);
-  const pieces = encodeBlocks(model, corpus, config.text.blockTokens, config.index.tokensPerBatch);
+  const { blockTokens } = config.text;
+  const { tokensPerBatch } = config.index;
+  const pieces = encodeBlocks(model, corpus, { blockTokens, tokensPerBatch });
   const found = await exactBest(
     pieces,
     vectors,

@@ -47,18 +47,18 @@ export interface BuildInput extends Life {
   onProgress?(done: number, total: number): void;
 }
 
-/** Rows handed to a graph at once: another number gives another graph, and each call blocks the process (1024 rows of 128: about 0.1 s). */
+/** Rows added to a graph at once: another number gives another graph, and each call blocks the process (1024 rows of 128: about 0.1 s). */
 const ADD_ROWS = 1024;
 
 /** Largest finite half-precision float; beyond it f16 becomes infinite. */
 const F16_MAX = 65504;
 
 /**
- * Streams the embeddings into a new index folder `dir`, which appears whole or not at all. They come to lie in
- * `dir`.part first, shard by shard; a build that was cut short is gone on with by the next one of the same corpus,
- * weights and settings, and what it leaves is the same. A graph that was not whole is made from its first row on again.
+ * Streams the embeddings into a new index folder `dir`, which appears whole or not at all. They are written to
+ * `dir`.part first, shard by shard; the next build of the same corpus, weights and settings resumes an interrupted
+ * one, with the same result. A graph that was not complete is built again from its first row.
  * Memory is that of one graph and a few pieces; with one thread the files are the same to the byte every time,
- * whatever the size of the pieces. A `dir` that stands is replaced. Only one process may build at a time.
+ * whatever the size of the pieces. An existing `dir` is replaced. Only one process may build at a time.
  */
 export async function buildIndex(
   dir: string,
@@ -86,23 +86,37 @@ async function fill(part: string, input: BuildInput, options: BuildOptions): Pro
     graphs: total,
   };
   const threads = usableThreads(options.threads);
-  const left = readWhole(part, identity);
-  if (left.shards.length === 0) rmSync(part, { recursive: true, force: true });
+  const earlier = readWhole(part, identity);
+  if (earlier.shards.length === 0) rmSync(part, { recursive: true, force: true });
   makeFolder(part);
   recoverFolders(part);
   const paths = { embeddings: join(part, EMBEDDINGS), blocks: join(part, BLOCKS) };
   const file = openSync(paths.embeddings, constants.O_RDWR | constants.O_CREAT);
   let growing: Growing | undefined;
   try {
-    const shards = await wholeShards(file, left.shards, dimensions, input);
-    const held = shards.reduce((sum, shard) => sum + shard.rows, 0);
-    ftruncateSync(file, held * dimensions * 4);
+    const shards = await wholeShards(file, earlier.shards, dimensions, input);
+    const rowsOnDisk = shards.reduce((sum, shard) => sum + shard.rows, 0);
+    ftruncateSync(file, rowsOnDisk * dimensions * 4);
     fsyncSync(file);
-    const note = () => writeWhole(part, identity, { shards, graphs: growing!.seals });
-    growing = await growGraphs(part, options, rows, total, threads, left.graphs, held, file, input, note);
+    const saveProgress = () => writeWhole(part, identity, { shards, graphs: growing!.seals });
+    growing = await growGraphs(
+      part,
+      {
+        shape: options,
+        rows,
+        graphCount: total,
+        threads,
+        embeddings: file,
+        rowsOnDisk,
+        earlierSeals: earlier.graphs,
+        onGraph: saveProgress,
+      },
+      input,
+    );
     const { seals, graphs } = growing;
-    await addHeld(growing, file, held, dimensions, input);
-    await addNew(growing, file, shards, held, identity, input, note);
+    const build: Build = { input, identity, file, shards, growing, saveProgress };
+    await addFromDisk(build, rowsOnDisk);
+    await addNew(build, rowsOnDisk);
     await writeBlockHashes(paths.blocks, input);
     const manifest: IndexManifest = {
       format: 3,
@@ -123,7 +137,7 @@ async function fill(part: string, input: BuildInput, options: BuildOptions): Pro
       const n = probes.length / dimensions;
       const k = Math.min(10, rows);
       const found = searchGraphs(graphs, rows, probes, n, k, threads);
-      const value = await recallOf(found, k, probes, file, rows, dimensions, threads, input);
+      const value = await recallOf(found, k, probes, { file, rows, dimensions }, threads, input);
       manifest.recall10 = { probes: n, value };
     }
     writeFileAtomic(join(part, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
@@ -134,33 +148,41 @@ async function fill(part: string, input: BuildInput, options: BuildOptions): Pro
   }
 }
 
-/** The shards that stand undamaged in the embeddings file, up to the first that does not. */
+/** A build under way. */
+interface Build {
+  input: BuildInput;
+  identity: Identity;
+  /** The embeddings. */
+  file: number;
+  /** The complete shards in it. */
+  shards: Shard[];
+  growing: Growing;
+  /** Notes on the disk which shards and graphs are complete. */
+  saveProgress(): void;
+}
+
+/** The undamaged shards in the embeddings file, up to the first that is not. */
 async function wholeShards(
   file: number,
-  left: readonly Shard[],
+  earlier: readonly Shard[],
   dimensions: number,
   life: Life,
 ): Promise<Shard[]> {
   const whole: Shard[] = [];
-  for (const [i, shard] of left.entries()) {
-    if (!isHeld(file, shard, i * SHARD, dimensions)) break;
+  for (const [i, shard] of earlier.entries()) {
+    if (!isOnDisk(file, shard, i * SHARD, dimensions)) break;
     whole.push(shard);
     await breathe(life);
   }
   return whole;
 }
 
-/** Adds the rows before `held`, which stand in the embeddings file, to the graphs that lack them. */
-async function addHeld(
-  growing: Growing,
-  file: number,
-  held: number,
-  dimensions: number,
-  input: BuildInput,
-): Promise<void> {
-  for (let row = growing.next(); row < held; ) {
-    // The same pieces as when the rows came.
-    const floats = new Float32Array(Math.min(ADD_ROWS - (row % ADD_ROWS), held - row) * dimensions);
+/** Adds the first `rowsOnDisk` rows, which are in the embeddings file, to the graphs that lack them. */
+async function addFromDisk({ growing, file, identity, input }: Build, rowsOnDisk: number): Promise<void> {
+  const { dimensions } = identity;
+  for (let row = growing.next(); row < rowsOnDisk; ) {
+    // The same pieces as in the build that wrote the rows.
+    const floats = new Float32Array(Math.min(ADD_ROWS - (row % ADD_ROWS), rowsOnDisk - row) * dimensions);
     readFully(file, bytesOf(floats), row * dimensions * 4);
     await growing.add(floats);
     row += floats.length / dimensions;
@@ -169,20 +191,13 @@ async function addHeld(
   }
 }
 
-/** Brings the rows from `held` on, which are embedded now, into the file, shard by shard, and adds them to the graphs. */
-async function addNew(
-  growing: Growing,
-  file: number,
-  shards: Shard[],
-  held: number,
-  identity: Identity,
-  input: BuildInput,
-  note: () => void,
-): Promise<void> {
+/** Embeds the rows from `rowsOnDisk` on, writes them to the file, shard by shard, and adds them to the graphs. */
+async function addNew(build: Build, rowsOnDisk: number): Promise<void> {
+  const { growing, file, shards, identity, input } = build;
   const { rows, dimensions } = identity;
-  if (held === rows) return;
+  if (rowsOnDisk === rows) return;
   const chunk = new Float32Array(ADD_ROWS * dimensions);
-  let written = held;
+  let written = rowsOnDisk;
   let waiting = 0; // floats in `chunk`
   let hash = createHash('sha256'); // of the shard so far
 
@@ -197,14 +212,14 @@ async function addNew(
     if (written % SHARD === 0 || written === rows) {
       fsyncSync(file);
       shards.push({ rows: written - shards.length * SHARD, sha256: hash.digest('hex') });
-      note();
+      build.saveProgress();
       hash = createHash('sha256');
     }
     await growing.add(floats);
     input.onProgress?.(written, rows);
     await breathe(input);
   };
-  for await (const piece of input.embeddings(held)) {
+  for await (const piece of input.embeddings(rowsOnDisk)) {
     if (piece.length % dimensions !== 0) {
       throw new Error(`embeddings: ${piece.length} floats are no whole number of rows of ${dimensions}`);
     }
@@ -222,15 +237,15 @@ async function addNew(
   if (written !== rows) throw new Error(`${written} embeddings came where the corpus has ${rows} blocks`);
 }
 
-/** Whether the file holds the rows of a shard that begins at row `first` as they were sealed. */
-function isHeld(file: number, shard: Shard, first: number, dimensions: number): boolean {
+/** Whether the file holds the rows of a shard, from row `first` on, as they were sealed. */
+function isOnDisk(file: number, shard: Shard, first: number, dimensions: number): boolean {
   if (fstatSync(file).size < (first + shard.rows) * dimensions * 4) return false;
   const bytes = new Uint8Array(shard.rows * dimensions * 4);
   readFully(file, bytes, first * dimensions * 4);
   return createHash('sha256').update(bytes).digest('hex') === shard.sha256;
 }
 
-/** usearch takes NaN without a word and then ranks that block first for every query. */
+/** usearch accepts NaN silently and then ranks that block first for every query. */
 function refuseBadRows(floats: Float32Array, firstRow: number, dimensions: number, scalar: string): void {
   const limit = scalar === 'f16' ? F16_MAX : 3.4028234663852886e38;
   for (let i = 0; i < floats.length; i++) {
@@ -243,16 +258,15 @@ function refuseBadRows(floats: Float32Array, firstRow: number, dimensions: numbe
   }
 }
 
-/** Hashes written between two breaths. */
-const HASHES = 1 << 16;
+const HASHES_AT_ONCE = 1 << 16;
 
-/** Tells a later build, perhaps of another corpus, which blocks the rows belong to. */
+/** Lets a later build, perhaps of another corpus, find the row of a block. */
 async function writeBlockHashes(path: string, input: BuildInput): Promise<void> {
-  const hashes = new BigUint64Array(Math.min(HASHES, input.rows));
+  const hashes = new BigUint64Array(Math.min(HASHES_AT_ONCE, input.rows));
   const file = openSync(path, 'w');
   try {
-    for (let first = 0; first < input.rows; first += HASHES) {
-      const n = Math.min(HASHES, input.rows - first);
+    for (let first = 0; first < input.rows; first += HASHES_AT_ONCE) {
+      const n = Math.min(HASHES_AT_ONCE, input.rows - first);
       for (let i = 0; i < n; i++) hashes[i] = input.blockHash(first + i);
       writeFully(file, new Uint8Array(hashes.buffer, 0, n * 8), null);
       await breathe(input);

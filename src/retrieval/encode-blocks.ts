@@ -5,25 +5,30 @@ import { breathe, type Life } from './life.ts';
 import type { Reuse } from './reuse.ts';
 
 /** Blocks read and sorted by length at a time: enough for batches without padding, few enough to stay small in memory. */
-const PIECE = 1024;
+const BLOCKS_AT_ONCE = 1024;
 
-/**
- * Vectors of the blocks from `first` on in order, [n, P] a piece; those that `reuse` holds are copied from there.
- * @param first a multiple of 1024, so that the same blocks are embedded together wherever a build begins
- */
+export interface EncodeOptions {
+  /** Longest block in word pieces, with its title and special tokens. */
+  blockTokens: number;
+  tokensPerBatch: number;
+  /** The block to start with, a multiple of 1024, so that the same blocks are embedded together wherever a build starts. */
+  first?: number;
+  /** Vectors to copy instead of embedding. */
+  reuse?: Reuse;
+  life?: Life;
+}
+
+/** Vectors of the blocks from `first` on in order, [n, P] a piece. */
 export async function* encodeBlocks(
   model: Model,
   corpus: Corpus,
-  blockTokens: number,
-  tokensPerBatch: number,
-  first = 0,
-  reuse?: Reuse,
-  life: Life = {},
+  { blockTokens, tokensPerBatch, first = 0, reuse, life = {} }: EncodeOptions,
 ): AsyncGenerator<Float32Array> {
-  if (first % PIECE !== 0) throw new Error(`block ${first} does not begin a piece of ${PIECE}`);
+  if (first % BLOCKS_AT_ONCE !== 0)
+    throw new Error(`block ${first} does not begin a piece of ${BLOCKS_AT_ONCE}`);
   const P = model.embedder.projection;
-  for (let at = first; at < corpus.blocks; at += PIECE) {
-    const n = Math.min(PIECE, corpus.blocks - at);
+  for (let at = first; at < corpus.blocks; at += BLOCKS_AT_ONCE) {
+    const n = Math.min(BLOCKS_AT_ONCE, corpus.blocks - at);
     const rows = Int32Array.from({ length: n }, (_, i) => reuse?.row(corpus.hash(at + i)) ?? -1);
     const piece = new Float32Array(n * P);
     reuse?.copy(rows, piece);

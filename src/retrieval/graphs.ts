@@ -16,10 +16,10 @@ import { breathe, type Life, sealFile } from './life.ts';
 import { sampleRows } from './recall.ts';
 import { isWhole } from './reuse.ts';
 
-// The graphs that share the rows of an index: graph i of N holds the rows from i × ceil(rows / N) on, numbered from 0, so
-// that a build takes the memory of one of them. They are searched one after the other.
+// The graphs that share the rows of an index: graph i of N holds the rows from i × ceil(rows / N) on, numbered from 0.
+// So a build needs the memory of one of them only. They are searched one after the other.
 
-/** How many graphs share the rows where `shards` are asked for: none has no row. */
+/** How many graphs share the rows if `shards` are asked for: each has at least one row. */
 export function graphCount(rows: number, shards: number): number {
   return shards === 0 ? 0 : Math.ceil(rows / Math.ceil(rows / shards));
 }
@@ -53,47 +53,51 @@ export function searchGraphs(
   return best;
 }
 
-/** Graphs of an index that is being built, which take its rows in order. */
+export interface GrowOptions {
+  shape: GraphShape;
+  /** Rows of the index. */
+  rows: number;
+  /** Graphs that share them. */
+  graphCount: number;
+  threads: number;
+  /** The embeddings file, which holds the first `rowsOnDisk` rows. */
+  embeddings: number;
+  rowsOnDisk: number;
+  /** Seals of the first graphs of an earlier build; those of rows on the disk are kept if undamaged. */
+  earlierSeals: readonly FileSeal[];
+  /** Called when one more graph is complete. */
+  onGraph(): void;
+}
+
+/** Graphs of an index that is being built; rows are added in order. */
 export interface Growing {
-  /** The graphs that are whole: written, sealed and viewed. */
+  /** The complete graphs: written, sealed and viewed. */
   graphs: Graph[];
   seals: FileSeal[];
-  /** The row that is wanted next. */
+  /** The row to add next. */
   next(): number;
-  /** @param floats the next rows, which stand in the embeddings file */
+  /** @param floats the next rows, already in the embeddings file */
   add(floats: Float32Array): Promise<void>;
   release(): void;
 }
 
 /**
- * Goes on with the graphs in the folder `part`: each is written, compared with what was in memory and sealed as soon as
- * its last row is in.
- * @param left seals of the first graphs that an earlier build left; those of rows before `held` are kept where they are undamaged
- * @param file the embeddings
- * @param onWhole called when one more is whole
+ * Builds or resumes the graphs in the folder `part`: each is written, compared with the graph in memory and sealed as
+ * soon as its last row is added.
  */
-export async function growGraphs(
-  part: string,
-  shape: GraphShape,
-  rows: number,
-  total: number,
-  threads: number,
-  left: readonly FileSeal[],
-  held: number,
-  file: number,
-  life: Life,
-  onWhole: () => void,
-): Promise<Growing> {
+export async function growGraphs(part: string, options: GrowOptions, life: Life): Promise<Growing> {
+  const { shape, rows, threads, rowsOnDisk } = options;
   const { dimensions } = shape;
+  const total = options.graphCount;
   const graphs: Graph[] = [];
   const seals: FileSeal[] = [];
   let growing: Graph | undefined;
-  let added = 0; // rows in the graph that grows
+  let added = 0; // rows in `growing`
 
-  for (const [i, seal] of left.entries()) {
+  for (const [i, seal] of options.earlierSeals.entries()) {
     const name = graphName(i, total);
     const { first, count } = rowsOf(i, total, rows);
-    if (first + count > held || !(await isWhole(part, { name, ...seal }, life))) break;
+    if (first + count > rowsOnDisk || !(await isWhole(part, { name, ...seal }, life))) break;
     const graph = newGraph(shape);
     viewGraph(graph, join(part, name), count, dimensions);
     graphs.push(graph);
@@ -103,11 +107,11 @@ export async function growGraphs(
   /** Writes the graph that has all its rows. */
   const finish = async (graph: Graph, first: number, count: number) => {
     const path = join(part, graphName(graphs.length, total));
-    const probes = sampleRows(file, first, count, dimensions);
+    const probes = sampleRows(options.embeddings, first, count, dimensions);
     const n = probes.length / dimensions;
     const ask = () => Buffer.from(searchGraph(graph, probes, n, Math.min(10, count), threads).scores.buffer);
     const before = ask();
-    // One call that writes all of the graph: vectors, and two links of 4 bytes for each of the connectivity.
+    // One call writes the whole graph: vectors, and two links of 4 bytes for each of the connectivity.
     await breathe(life, count * (dimensions * 4 + 8 * shape.connectivity));
     saveGraph(graph, path, count, dimensions);
     await breathe(life);
@@ -119,7 +123,7 @@ export async function growGraphs(
     seals.push(seal);
     growing = undefined;
     added = 0;
-    onWhole();
+    options.onGraph();
   };
 
   return {

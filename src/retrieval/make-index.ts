@@ -17,13 +17,24 @@ import { breathe, type Life } from './life.ts';
 import { isWhole, openReuse, type Reuse } from './reuse.ts';
 import { clearIndexes, type IndexManifest, indexFolders, MANIFEST, publish, sealsOf } from './search.ts';
 
+/** What an index is made from. */
+export interface IndexSource {
+  model: Model;
+  corpus: Corpus;
+  config: Config;
+  /** Training step of the model. */
+  step: number;
+  /** Published vectors of the blocks from a row on, as these weights are said to have made them; used instead of embedding. */
+  published?: BuildInput['embeddings'];
+}
+
 /** The index that was published, in the folder `name`. */
 export interface MadeIndex {
   name: string;
   manifest: IndexManifest;
 }
 
-/** What tells an index from others. */
+/** What an index must have to serve the same purpose. */
 type Wanted = Pick<
   IndexManifest,
   | 'corpusSha256'
@@ -39,29 +50,23 @@ type Wanted = Pick<
   graphs: number;
 };
 
-/** What tells the vectors in it from others. */
-const VECTORS = ['weightsSha256', 'encoding', 'dimensions'] as const;
+/** Where an index must agree for its vectors to be copied. */
+const SAME_VECTORS = ['weightsSha256', 'encoding', 'dimensions'] as const;
 
 /**
  * Embeds every block with the model's document tower, builds the index and publishes it as the run's current one:
- * the whole of `build-index`, and of one refresh in the child process. An index that stands already is published as it
- * is; of one that the same weights made of another corpus, the vectors of the blocks that both have are copied.
+ * the whole of `build-index`, and of one refresh in the child process. If such an index exists already, it is published
+ * as it is; if one by the same weights of another corpus exists, the vectors of the blocks that both have are copied.
  * Waits while another process builds in `root`.
- * @param name folder under `root`, such as `step-000500`; an index that stands already keeps its own
- * @param published vectors of the blocks from a row on, as these weights are said to have made them, instead of embedding
+ * @param name folder under `root`, such as `step-000500`; an existing index keeps its own
  */
 export async function makeIndex(
   root: string,
   name: string,
-  model: Model,
-  corpus: Corpus,
-  config: Config,
-  step: number,
-  onProgress?: (done: number, total: number) => void,
-  life: Life = {},
-  published?: BuildInput['embeddings'],
+  source: IndexSource,
+  { onProgress, ...life }: Life & Pick<BuildInput, 'onProgress'> = {},
 ): Promise<MadeIndex> {
-  const { text } = config;
+  const { model, corpus, config, step, published } = source;
   const index = shapeOf(config, corpus.blocks);
   const unlock = await lockIndexes(root, life);
   let reuse: Reuse | undefined;
@@ -78,29 +83,32 @@ export async function makeIndex(
       expansionAdd: index.expansionAdd,
       graphs: graphCount(corpus.blocks, index.shards),
     };
-    const standing = indexFolders(root).map(({ name, ...manifest }) => ({ name, manifest }));
-    const found = await wholeIndex(root, standing, wanted, life);
+    const existing = indexFolders(root).map(({ name, ...manifest }) => ({ name, manifest }));
+    const found = await wholeIndex(root, existing, wanted, life);
     if (found) {
       const manifest = { ...found.manifest, step };
       if (step !== found.manifest.step) {
-        // These weights have not changed since: the index is as new as the step that asks for it.
+        // The weights have not changed since: the index is as recent as this step.
         writeFileAtomic(join(root, found.name, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
       }
       publish(root, found.name);
       return { name: found.name, manifest };
     }
-    const source = standing.find(({ manifest }) => VECTORS.every((key) => manifest[key] === wanted[key]));
+    const similar = existing.find(({ manifest }) =>
+      SAME_VECTORS.every((key) => manifest[key] === wanted[key]),
+    );
     reuse =
-      source && !published ? await openReuse(join(root, source.name), source.manifest, life) : undefined;
+      similar && !published ? await openReuse(join(root, similar.name), similar.manifest, life) : undefined;
     const reused = reuse ? await countReused(reuse, corpus, life) : 0;
     const { weightsSha256, encoding } = wanted;
+    const { blockTokens } = config.text;
+    const { tokensPerBatch } = config.index;
     const manifest = await buildIndex(
       join(root, name),
       {
         embeddings:
           published ??
-          ((first) =>
-            encodeBlocks(model, corpus, text.blockTokens, config.index.tokensPerBatch, first, reuse, life)),
+          ((first) => encodeBlocks(model, corpus, { blockTokens, tokensPerBatch, first, reuse, life })),
         rows: corpus.blocks,
         corpusSha256: corpus.sha256,
         weightsSha256,
@@ -121,7 +129,7 @@ export async function makeIndex(
   }
 }
 
-/** The settings of the graphs of an index of so many rows: without any, none of them is told of or makes a difference. */
+/** Graph settings for so many rows; all zero for an exact index, which has no graph. */
 function shapeOf({ index }: Config, rows: number): Omit<BuildOptions, 'dimensions'> {
   const { kind, shards, connectivity, expansionAdd, expansionSearch, threads } = index;
   if (kind === 'exact') {
@@ -131,14 +139,14 @@ function shapeOf({ index }: Config, rows: number): Omit<BuildOptions, 'dimension
   return { shards, scalar, connectivity, expansionAdd, expansionSearch, threads };
 }
 
-/** The index that is wanted, where it stands undamaged. */
+/** The index that is wanted, if it exists undamaged. */
 async function wholeIndex(
   root: string,
-  standing: readonly MadeIndex[],
+  existing: readonly MadeIndex[],
   wanted: Wanted,
   life: Life,
 ): Promise<MadeIndex | undefined> {
-  for (const made of standing) {
+  for (const made of existing) {
     const has = { ...made.manifest, graphs: made.manifest.graphs.length };
     if (!(Object.keys(wanted) as (keyof Wanted)[]).every((key) => has[key] === wanted[key])) continue;
     let whole = true;
@@ -150,14 +158,14 @@ async function wholeIndex(
   return undefined;
 }
 
-/** Blocks counted between two breaths. */
-const COUNTED_AT_ONCE = 1 << 16;
+/** Blocks counted between two calls of `breathe`. */
+const BLOCKS_COUNTED_AT_ONCE = 1 << 16;
 
 async function countReused(reuse: Reuse, corpus: Corpus, life: Life): Promise<number> {
   let count = 0;
   for (let block = 0; block < corpus.blocks; block++) {
     if (reuse.row(corpus.hash(block)) >= 0) count++;
-    if (block % COUNTED_AT_ONCE === 0) await breathe(life);
+    if (block % BLOCKS_COUNTED_AT_ONCE === 0) await breathe(life);
   }
   return count;
 }
@@ -171,14 +179,13 @@ function encodingOf({ tokenizer }: Corpus, { embedder }: Model, { text }: Config
   return `1-${hash.digest('hex').slice(0, 16)}`;
 }
 
-/** Milliseconds between two looks at a lock that is held. */
-const LOOK_EVERY = 200;
+const LOCK_RETRY_MILLISECONDS = 200;
 
 /**
- * Takes the right to build in `root`: two at once would write to the same files. The child of a trainer that was killed
- * may still be at it and ends within seconds, so that is waited for.
+ * Locks `root` for building: two builds at once would write to the same files. The child of a killed trainer may still
+ * build, and ends within seconds, so this waits.
  * @param patience seconds
- * @returns gives it back
+ * @returns unlocks
  */
 export async function lockIndexes(root: string, life: Life, patience = 60): Promise<() => void> {
   const path = join(root, 'lock');
@@ -192,7 +199,7 @@ export async function lockIndexes(root: string, life: Life, patience = 60): Prom
         `${path}: process ${pid} on ${host} builds an index here and has not ended in ${patience} s; wait for it or end it, then run the same command again`,
       );
     }
-    await new Promise((resolve) => setTimeout(resolve, LOOK_EVERY));
+    await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MILLISECONDS));
     await breathe(life);
   }
 }
@@ -206,7 +213,7 @@ function tryLock(root: string, path: string) {
   }
 }
 
-/** Folder of the index that step `step`'s weights make: fine-tuning counts its steps anew. */
+/** Folder of the index of step `step`'s weights; fine-tuning, which counts its steps from 0 again, has a prefix. */
 export function indexName(step: number, stage?: Stage): string {
   return `${stage === 'qa' ? QA : ''}step-${String(step).padStart(7, '0')}`;
 }
@@ -218,7 +225,7 @@ export function isQaIndex(name: string): boolean {
   return name.startsWith(QA);
 }
 
-/** SHA-256 over the document tower's values: tells whether an index was made by these weights. */
+/** SHA-256 over the document tower's values: the weights that an index depends on. */
 export async function towerFingerprint(model: Model): Promise<string> {
   const hash = createHash('sha256');
   const shapes = embedderShapes(model.documentTower, model.embedder);

@@ -4,13 +4,13 @@ import { exactPieces } from './exact.ts';
 import type { Found } from './graph.ts';
 import { breathe, type Life } from './life.ts';
 
-// What graphs miss: their answers beside those of an exact search over the embeddings file [rows, P].
+// What graphs miss: their answers compared with those of an exact search over the embeddings file [rows, P].
 
-const PROBES = 64;
+const PROBE_ROWS = 64;
 
 /** Up to 64 of the `rows` rows of the embeddings file from `first` on, the same ones for every index of as many rows. */
 export function sampleRows(file: number, first: number, rows: number, dimensions: number): Float32Array {
-  const n = Math.min(PROBES, rows);
+  const n = Math.min(PROBE_ROWS, rows);
   const rng = random(rows);
   const picked = new Set<number>();
   while (picked.size < n) picked.add(rng.int(rows));
@@ -24,14 +24,19 @@ export function sampleRows(file: number, first: number, rows: number, dimensions
   return probes;
 }
 
-/** Mean share of the k exactly best rows that `found` [n*k] names. @param probes [n, P] */
+/** An embeddings file [rows, dimensions], open. */
+export interface EmbeddingsFile {
+  file: number;
+  rows: number;
+  dimensions: number;
+}
+
+/** Mean share of the k exactly best rows that are in `found` [n*k]. @param probes [n, P] */
 export async function recallOf(
   found: Found,
   k: number,
   probes: Float32Array,
-  file: number,
-  rows: number,
-  dimensions: number,
+  { file, rows, dimensions }: EmbeddingsFile,
   threads: number,
   life: Life,
 ): Promise<number> {

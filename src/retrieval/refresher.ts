@@ -59,12 +59,8 @@ async function refresh(start: RefresherStart, { snapshot, step }: RefreshRequest
     const { name, manifest } = await makeIndex(
       run.index,
       basename(snapshot),
-      model,
-      corpus,
-      config,
-      step,
-      (done, total) => tell({ type: 'progress', done, total }),
-      { onAlive: alive },
+      { model, corpus, config, step },
+      { onProgress: (done, total) => tell({ type: 'progress', done, total }), onAlive: alive },
     );
     return { name, step, seconds: (performance.now() - began) / 1000, rows: manifest.rows };
   } finally {

@@ -52,12 +52,14 @@ after(() => {
   grown.close();
 });
 
+const SIZES = { blockTokens: 64, tokensPerBatch: 1000 };
+
 let roots = 0;
 const newRoot = () => join(folder, `root-${roots++}`);
 
 /** What was made and published, with all its embeddings. */
 async function made(root: string, name: string, of: Corpus, by = model, settings: Config = config, step = 0) {
-  const result = await makeIndex(root, name, by, of, settings, step);
+  const result = await makeIndex(root, name, { model: by, corpus: of, config: settings, step });
   assert.equal(currentIndex(root), join(root, result.name));
   const index = openIndex(join(root, result.name), { corpusSha256: of.sha256, expansionSearch: 64 });
   const vectors = index.vectors(Int32Array.from({ length: of.blocks }, (_, b) => b));
@@ -93,7 +95,7 @@ test('of another corpus only the blocks that are new are embedded, the others ar
 test('what is copied is not embedded: a vector changed in the old index is found in the new one', async () => {
   const pieces = async (reuse?: Awaited<ReturnType<typeof openReuse>>) => {
     const all: number[] = [];
-    for await (const piece of encodeBlocks(model, grown, 64, 1000, 0, reuse)) all.push(...piece);
+    for await (const piece of encodeBlocks(model, grown, { ...SIZES, reuse })) all.push(...piece);
     return Float32Array.from(all);
   };
   const full = await pieces();
@@ -254,9 +256,10 @@ test('what was begun of other indexes goes, and an index of an older version is 
   writeFileSync(join(root, 'step-0', 'manifest.json'), '{"format": 1}');
   writeFileSync(join(root, 'current'), 'step-0\n');
   let parts: string[] = [];
-  await makeIndex(root, 'step-0', model, corpus, config, 0, () => {
+  const onProgress = () => {
     parts = readdirSync(root).filter((name) => name.endsWith('.part'));
-  });
+  };
+  await makeIndex(root, 'step-0', { model, corpus, config, step: 0 }, { onProgress });
   assert.deepEqual(parts, ['step-0.part'], 'before room is needed for the new one');
   assert.deepEqual(readdirSync(root).sort(), ['current', 'step-0']);
 });
@@ -265,7 +268,7 @@ test('blocks are embedded alike from wherever a build goes on, but only from the
   const { corpus: large } = await tinyCorpus(join(folder, 'large'), config, { documents: 720 });
   const encode = async (first: number) => {
     const pieces = [];
-    for await (const piece of encodeBlocks(model, large, 64, 1000, first)) pieces.push(piece);
+    for await (const piece of encodeBlocks(model, large, { ...SIZES, first })) pieces.push(piece);
     return pieces;
   };
   const all = await encode(0);

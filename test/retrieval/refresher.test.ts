@@ -38,7 +38,7 @@ before(async () => {
   const other = tinyModel(config, corpus.tokenizer.size, 2);
   await writeSnapshot(snapshot(40), other, { step: 40, ...of });
   disposeModel(other);
-  await makeIndex(here, 'one', model, corpus, config, 20);
+  await makeIndex(here, 'one', { model, corpus, config, step: 20 });
   disposeModel(model);
 });
 

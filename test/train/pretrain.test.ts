@@ -30,7 +30,7 @@ describe('steps on a corpus', () => {
   before(async () => {
     ({ corpus } = await tinyCorpus(folder, config));
     model = tinyModel(config, corpus.tokenizer.size);
-    await makeIndex(folder, 'index', model, corpus, config, 0);
+    await makeIndex(folder, 'index', { model, corpus, config, step: 0 });
     index = openIndex(currentIndex(folder)!, { expansionSearch: 128 });
   });
   after(() => index?.close());

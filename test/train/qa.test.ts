@@ -41,7 +41,7 @@ before(async () => {
   await startTestEngine();
   ({ corpus, world } = await tinyCorpus(folder, config));
   model = tinyModel(config, corpus.tokenizer.size);
-  await makeIndex(folder, 'index', model, corpus, config, 0);
+  await makeIndex(folder, 'index', { model, corpus, config, step: 0 });
   index = openIndex(currentIndex(folder)!, { expansionSearch: 128 });
   questions = encodeQuestions(corpus, cases());
 });
@@ -364,7 +364,7 @@ for (const sharedTowers of [true, false]) {
     };
     const own = tinyModel(settings, corpus.tokenizer.size);
     const root = join(folder, `towers-${sharedTowers}`);
-    await makeIndex(root, 'index', own, corpus, settings, 0);
+    await makeIndex(root, 'index', { model: own, corpus, config: settings, step: 0 });
     const index = openIndex(currentIndex(root)!, { expansionSearch: 128 });
     const step = async (settings: Config) => {
       const stage = qaStep(own, corpus, index, questions, settings);
