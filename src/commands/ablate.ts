@@ -229,7 +229,8 @@ async function recalledBefore(context: Context): Promise<boolean[]> {
   const index = await matchingIndex(context, stage, model, corpus);
   try {
     const questions = await testQuestions(context, corpus);
-    const ranks = await retrievalRanks(model, corpus, index, questions, context.config, RECALL_AT);
+    const retrieval = { model, corpus, index, config: context.config };
+    const ranks = await retrievalRanks(retrieval, questions, RECALL_AT);
     return ranks.map((rank) => rank < RECALL_AT);
   } finally {
     index.close();

@@ -193,7 +193,7 @@ async function answer(
   const asked: Asked[] = [];
   for (let at = 0; at < questions.length; at += atOnce) {
     const part = questions.slice(at, at + atOnce);
-    const answered = await answerQuestions(model, corpus, index, part, config, 1);
+    const answered = await answerQuestions({ model, corpus, index, config }, part, 1);
     const worth = await utilities(parts, part, answered, config);
     answered.forEach((one, b) => {
       const nullShare = nullShareOf(one, parts.nullDocument, model.temperature);

@@ -97,7 +97,7 @@ export async function evalExactMatch(
     let evaluation: Evaluation | undefined;
     await writeStreamAtomic(run.predictions, (write) =>
       withRankings(corpus, options, async (each) => {
-        evaluation = await evaluateAnswers(model, corpus, index, asked, config, KS, {
+        evaluation = await evaluateAnswers({ model, corpus, index, config }, asked, KS, {
           protocol: options.protocol,
           each,
           predicted: (prediction) => write(Buffer.from(`${JSON.stringify(prediction)}\n`)),
@@ -244,7 +244,7 @@ export async function evalRecall(
     const most = Math.max(...KS);
     let ranks: number[] = [];
     await withRankings(corpus, options, async (each) => {
-      ranks = await retrievalRanks(model, corpus, index, questions, config, most, { protocol, each });
+      ranks = await retrievalRanks({ model, corpus, index, config }, questions, most, { protocol, each });
     });
     disposeModel(model);
     const baselines = {

@@ -57,7 +57,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   const questions = encodeQuestions(corpus, trainQuestions);
   const dev = encodeQuestions(corpus, spread(allDev, config.qa.devQuestions));
   const evaluate = async () => {
-    const { exactMatch } = await evaluateAnswers(model, corpus, index, dev, config, [1]);
+    const { exactMatch } = await evaluateAnswers({ model, corpus, index, config }, dev, [1]);
     return { score: exactMatch, devExactMatch: exactMatch };
   };
   const steps = qaStep(model, corpus, index, questions, config);

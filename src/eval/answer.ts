@@ -1,9 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
-import type { Model } from '../model/model.ts';
 import { read as readValues } from '../model/read.ts';
-import type { SearchIndex } from '../retrieval/search.ts';
+import type { Retrieval } from '../retrieval/retrieval.ts';
 import {
   disposeReading,
   type EncodedQuestion,
@@ -53,11 +52,8 @@ export interface Answered {
  * span score plus retrieval score (orqa_model.py). Unlike there, an answer neither begins nor ends within a word.
  */
 export async function answerQuestions(
-  model: Model,
-  corpus: Corpus,
-  index: Pick<SearchIndex, 'search'>,
+  { model, corpus, index, config }: Retrieval,
   questions: readonly EncodedQuestion[],
-  config: Config,
   retrieve: number,
 ): Promise<Answered[]> {
   const k = Math.min(Math.max(retrieve, config.qa.readerBlocks), corpus.blocks);

@@ -7,7 +7,7 @@ import { progress } from '../progress.ts';
 import { encodeBlocks } from '../retrieval/encode-blocks.ts';
 import { exactBest } from '../retrieval/exact.ts';
 import type { Found } from '../retrieval/graph.ts';
-import type { SearchIndex } from '../retrieval/search.ts';
+import type { Retrieval } from '../retrieval/retrieval.ts';
 import { answerPieces, type EncodedQuestion, questionVectors } from '../train/qa.ts';
 import { type Answer, AT_ONCE, answerQuestions, questionsAtOnce } from './answer.ts';
 import { BM25_LIMIT, bm25 } from './bm25.ts';
@@ -15,26 +15,23 @@ import { answerSpans, hasAnswer } from './has-answer.ts';
 import { f1, isCorrect, type Protocol } from './metrics.ts';
 import type { Ranking } from './rankings.ts';
 
-/** Share of questions for which an answer stands in one of the first k blocks, by k ("recall@k" in the paper's Table 2). */
+/** Share of questions with an answer in one of the first k blocks, by k ("recall@k" in the paper's Table 2). */
 export type Recall = Record<number, number>;
 
-/** How it is judged whether a block holds an answer, and who wants to know what was found. */
+/** The rules by which a block holds an answer, and a callback for what was found. */
 export interface RankingOptions {
-  /** DPR's where it is not given, as figures of retrieval are published. */
+  /** DPR's by default, as retrieval results are published. */
   protocol?: Protocol;
   each?(ranking: Ranking): void;
 }
 
 /**
- * Retrieval alone, with a retriever of any stage: the rank of the first block with an answer, for each question, from 0;
- * Infinity where none of the first k has one.
+ * Retrieval alone, with a retriever of any stage: for each question the rank of the first block with an answer, from 0;
+ * Infinity if none of the first `most` has one.
  */
 export async function retrievalRanks(
-  model: Model,
-  corpus: Corpus,
-  index: SearchIndex,
+  { model, corpus, index, config }: Retrieval,
   questions: readonly EncodedQuestion[],
-  config: Config,
   most: number,
   { protocol, each }: RankingOptions = {},
 ): Promise<number[]> {
@@ -64,7 +61,7 @@ function rowOf({ blocks, scores, counts }: Found, b: number): { blocks: number[]
 }
 
 /**
- * `retrievalRanks` without an index: every block is embedded anew and looked at, a piece at a time, and nothing is written.
+ * `retrievalRanks` without an index: every block is embedded again and compared, a piece at a time; nothing is written.
  * For a retriever whose index the run no longer holds.
  */
 export async function freshRanks(
@@ -91,7 +88,7 @@ export async function freshRanks(
   return questions.map((question, b) => firstWithAnswer(corpus, rowOf(found, b).blocks, question, protocol));
 }
 
-/** Ranks by BM25 on the same blocks and questions; undefined where the corpus is too large for it. */
+/** Ranks by BM25 on the same blocks and questions; undefined if the corpus is too large for it. */
 export function bm25Ranks(
   corpus: Corpus,
   questions: readonly EncodedQuestion[],
@@ -124,7 +121,7 @@ export interface Prediction extends Accepted {
   id?: string;
   prediction: string;
   correct: boolean;
-  /** Title and document of the block the prediction stands in. */
+  /** Title and document of the block with the prediction. */
   title: string;
   document: string;
   probability: number;
@@ -164,16 +161,14 @@ export interface AnswerOptions extends RankingOptions {
   predicted?(prediction: Prediction): void;
 }
 
-/** Answers every question and compares, by ORQA's protocol where no other is named. */
+/** Answers every question and compares, by ORQA's protocol unless another is named. */
 export async function evaluateAnswers(
-  model: Model,
-  corpus: Corpus,
-  index: SearchIndex,
+  retrieval: Retrieval,
   questions: readonly EncodedQuestion[],
-  config: Config,
   ks: readonly number[],
   { protocol, each, predicted }: AnswerOptions = {},
 ): Promise<Evaluation> {
+  const { corpus, config } = retrieval;
   const scores: Scores = {
     exactMatch: [],
     tokenExactMatch: [],
@@ -187,7 +182,7 @@ export async function evaluateAnswers(
   const atOnce = questionsAtOnce(config);
   for (let at = 0; at < questions.length; at += atOnce) {
     const part = questions.slice(at, at + atOnce);
-    const answered = await answerQuestions(model, corpus, index, part, config, Math.max(...ks));
+    const answered = await answerQuestions(retrieval, part, Math.max(...ks));
     answered.forEach(({ retrieved, products, answers }, b) => {
       const question = part[b];
       const best: Answer | undefined = answers[0];

@@ -14,8 +14,9 @@ import {
 } from '../model/bert.ts';
 import { blockSequences, embedAll, embedSequences, pairIds, querySequences } from '../model/embedder.ts';
 import { lossGradients, type Model, modelShapes } from '../model/model.ts';
-import { read as readValues } from '../model/read.ts';
+import { read as fetchValues } from '../model/read.ts';
 import { type BlockPlaces, blockPlaces, marginalLogLoss, spanScores } from '../model/reader.ts';
+import type { Retrieval } from '../retrieval/retrieval.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { pause } from '../stop.ts';
 import { answerFinder } from './answer-finder.ts';
@@ -93,6 +94,7 @@ export function qaStep(
   const shapes = qaShapes(model, config.qa.refreshEvery !== null);
   const hasAnswer = answerFinder(corpus);
   const candidates = candidateMaker(corpus, questions, config.qa, hasAnswer);
+  const source = { model, corpus, index, config, hasAnswer, candidates };
   return {
     async step(step) {
       if (noise) noise.random = stepRandom(config.seed, step);
@@ -104,7 +106,7 @@ export function qaStep(
       const sums: StepResult['figures'] = { loss: 0 };
       for (let at = 0; at < batch.length; at += config.qa.microBatch) {
         const part = batch.slice(at, at + config.qa.microBatch);
-        const feed = await makeQaFeed(model, corpus, index, part, config, candidates, hasAnswer);
+        const feed = await makeQaFeed(source, part);
         const result = await qaGradients(model, shapes, feed, batch.length, noise);
         disposeQaFeed(feed);
         gradients = addGradients(gradients, result.gradients);
@@ -136,31 +138,32 @@ export interface QaFeed {
   queries: EncoderInput;
   /** The index's vectors of the blocks; zeros for those in `documents`. */
   vectors: tf.Tensor3D; // [B, C, P]
-  /** The blocks that are read, to embed them with today's document tower; none where it rests. */
+  /** The blocks that are read, to embed them with today's document tower; absent if it is frozen. */
   documents?: Documents;
-  /** 1 where there is such a block, and where it holds an answer. */
+  /** 1 if there is such a block. */
   present: tf.Tensor2D; // [B, C]
+  /** 1 if it holds an answer. */
   positives: tf.Tensor2D; // [B, C]
   reading: Reading;
   /** 1 on every span of `readScores` that is an answer. */
   spans: tf.Tensor2D; // [B, R*W*T]
 }
 
-/** Distinct blocks, and which of them stands first, second, … with each question. */
+/** Distinct blocks, and the row of the first, second, … block of each question. */
 export interface Documents {
   input: EncoderInput;
   rows: tf.Tensor1D; // [B*R]
 }
 
-async function makeQaFeed(
-  model: Model,
-  corpus: Corpus,
-  index: SearchIndex,
-  batch: readonly EncodedQuestion[],
-  config: Config,
-  candidates: ReturnType<typeof candidateMaker>,
-  hasAnswer: ReturnType<typeof answerFinder>,
-): Promise<QaFeed> {
+/** Where the blocks of a step come from. */
+interface FeedSource extends Retrieval {
+  index: SearchIndex;
+  hasAnswer: ReturnType<typeof answerFinder>;
+  candidates: ReturnType<typeof candidateMaker>;
+}
+
+async function makeQaFeed(source: FeedSource, batch: readonly EncodedQuestion[]): Promise<QaFeed> {
+  const { model, corpus, index, config } = source;
   const B = batch.length;
   const P = config.model.projection;
   const queries = querySequences(
@@ -168,22 +171,22 @@ async function makeQaFeed(
     batch.map((q) => q.ids),
     config.text.questionTokens,
   );
-  // The best few must come from the same search as the many, so that both losses speak of one ranking.
+  // The blocks to read come from the same search as the others, so that both losses see one ranking.
   const n = Math.min(config.qa.retrieverBlocks, corpus.blocks);
   const found = index.search(await questionVectors(model, corpus, batch, config), n);
   const lists = batch.map((question, b) =>
-    candidates(question, Array.from(found.blocks.subarray(b * n, b * n + found.counts[b]))),
+    source.candidates(question, Array.from(found.blocks.subarray(b * n, b * n + found.counts[b]))),
   );
   const C = Math.max(1, ...lists.map((list) => list.length));
   const vectors = new Float32Array(B * C * P);
   const present = new Float32Array(B * C);
-  const right = new Float32Array(B * C);
+  const positives = new Float32Array(B * C);
   const R = Math.min(config.qa.readerBlocks, C);
-  const anew = config.qa.refreshEvery === null ? 0 : R;
+  const fresh = config.qa.refreshEvery === null ? 0 : R; // blocks that today's document tower embeds
   for (const [b, list] of lists.entries()) {
-    vectors.set(index.vectors(Int32Array.from(list.slice(anew))), (b * C + anew) * P);
+    vectors.set(index.vectors(Int32Array.from(list.slice(fresh))), (b * C + fresh) * P);
     present.fill(1, b * C, b * C + list.length);
-    for (let c = 0; c < list.length; c++) right[b * C + c] = hasAnswer(list[c], batch[b]) ? 1 : 0;
+    for (let c = 0; c < list.length; c++) positives[b * C + c] = source.hasAnswer(list[c], batch[b]) ? 1 : 0;
   }
 
   const readBlocks = lists.map((list) => list.slice(0, R));
@@ -192,15 +195,15 @@ async function makeQaFeed(
   return {
     queries: encoderInput(queries.ids, queries.firstSegment),
     vectors: tf.tensor3d(vectors, [B, C, P]),
-    ...(anew > 0 ? { documents: documentsOf(corpus, readBlocks, R, config) } : {}),
+    ...(fresh > 0 ? { documents: documentsOf(corpus, readBlocks, R, config) } : {}),
     present: tf.tensor2d(present, [B, C]),
-    positives: tf.tensor2d(right, [B, C]),
+    positives: tf.tensor2d(positives, [B, C]),
     reading,
     spans: tf.tensor2d(correct, [B, correct.length / B]),
   };
 }
 
-/** The first R blocks of each question; the null document stands where a list is shorter. */
+/** The first R blocks of each question; shorter lists are filled with the null document. */
 function documentsOf(
   corpus: Corpus,
   blocks: readonly (readonly number[])[],
@@ -254,7 +257,7 @@ export async function qaGradients(
   const kept: tf.Tensor[] = [];
   const { value, gradients } = lossGradients(model, shapes, () => {
     const q = embedSequences(model.params, model.queryTower, model.embedder, queries, noise);
-    const z = documents ? vectors.add(readVectors(model, documents, vectors.shape, noise)) : vectors;
+    const z = documents ? vectors.add(freshVectors(model, documents, vectors.shape, noise)) : vectors;
     const scores = tf
       .matMul(z, q.reshape([B, P, 1]))
       .reshape([B, C])
@@ -275,17 +278,22 @@ export async function qaGradients(
     );
     return retriever.add(reader).sum().div(questions) as tf.Scalar;
   });
-  const [[loss], [retrieverLoss], [readerLoss], [exactMatch], [retrieved], [read]] = await readValues(
-    value,
-    ...kept,
-  );
-  const figures = { loss, retrieverLoss, readerLoss, exactMatch, retrieved, read };
+  const [[loss], [retrieverLoss], [readerLoss], [exactMatch], [answerRetrieved], [answerInRead]] =
+    await fetchValues(value, ...kept);
+  const figures = {
+    loss,
+    retrieverLoss,
+    readerLoss,
+    exactMatch,
+    retrieved: answerRetrieved,
+    read: answerInRead,
+  };
   tf.dispose([value, ...kept]);
   return { gradients, figures };
 }
 
-/** Vectors of the blocks read by today's document tower, in the places that `vectors` of the feed leaves: [B, C, P]. */
-function readVectors(
+/** Vectors by today's document tower, for the blocks that have zeros in `vectors` of the feed; zeros for all others: [B, C, P]. */
+function freshVectors(
   model: Model,
   { input, rows }: Documents,
   [B, C, P]: [number, number, number],
@@ -293,8 +301,8 @@ function readVectors(
 ): tf.Tensor3D {
   const embedded = embedSequences(model.params, model.documentTower, model.embedder, input, noise); // [U, P]
   const R = rows.size / B;
-  const read = tf.gather(embedded, rows).reshape([B, R, P]) as tf.Tensor3D;
-  return tf.pad3d(read, [
+  const first = tf.gather(embedded, rows).reshape([B, R, P]) as tf.Tensor3D;
+  return tf.pad3d(first, [
     [0, 0],
     [0, C - R],
     [0, 0],

@@ -79,7 +79,7 @@ test('a published model answers its questions with nothing trained', async () =>
     corpus,
     questions.map((question) => ({ question, answers: [] })),
   );
-  const ours = await answerQuestions(model, corpus, index, asked, context.config, 2);
+  const ours = await answerQuestions({ model, corpus, index, config: context.config }, asked, 2);
   assert.deepEqual(
     ours.map(({ answers: [best] }) => best.text),
     answers,

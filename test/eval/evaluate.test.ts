@@ -47,7 +47,7 @@ after(() => index?.close());
 async function asked(): Promise<EncodedQuestion[]> {
   const some = world.train.slice(0, ASKED).map(({ question }) => ({ question, answers: ['the', 'zzz'] }));
   const predictions: Prediction[] = [];
-  await evaluateAnswers(model, corpus, index, encodeQuestions(corpus, some), config, [1], {
+  await evaluateAnswers({ model, corpus, index, config }, encodeQuestions(corpus, some), [1], {
     predicted: (prediction) => predictions.push(prediction),
   });
   return encodeQuestions(
@@ -62,9 +62,14 @@ async function asked(): Promise<EncodedQuestion[]> {
 test('exact match by tokens and the oracle of spans are those that fine-tuning counts', async () => {
   const questions = await asked();
   const predictions: Prediction[] = [];
-  const { scores, ...shares } = await evaluateAnswers(model, corpus, index, questions, config, [1, 3, 12], {
-    predicted: (prediction) => predictions.push(prediction),
-  });
+  const { scores, ...shares } = await evaluateAnswers(
+    { model, corpus, index, config },
+    questions,
+    [1, 3, 12],
+    {
+      predicted: (prediction) => predictions.push(prediction),
+    },
+  );
   const stage = qaStep(model, corpus, index, questions, config);
   const { figures, gradients } = await stage.step(0); // a batch of all of them
   tf.dispose(gradients);
@@ -89,7 +94,7 @@ test('exact match by tokens and the oracle of spans are those that fine-tuning c
 test('a retriever without an index finds what its index finds', async () => {
   const questions = await asked();
   const rankings: number[][] = [];
-  const ranks = await retrievalRanks(model, corpus, index, questions, config, 20, {
+  const ranks = await retrievalRanks({ model, corpus, index, config }, questions, 20, {
     each: ({ blocks, scores, number }) => {
       assert.equal(number, rankings.length + 1);
       assert.ok(scores.every((score, i) => i === 0 || score <= scores[i - 1]));

@@ -26,7 +26,8 @@ export async function signals({ short, seed }: FaultOptions): Promise<Report> {
       await Promise.all(
         (['SIGINT', 'SIGTERM'] as const).map((name, lane) => {
           const command = source.pick(Object.keys(TRAINED) as (keyof typeof TRAINED)[]);
-          return once(t, undisturbed, command, name, times, 0.1 + source.float(), i + lane);
+          const trial = { command, name, times, delay: 0.1 + source.float(), round: i + lane };
+          return once(t, undisturbed, trial);
         }),
       );
     }
@@ -34,15 +35,17 @@ export async function signals({ short, seed }: FaultOptions): Promise<Report> {
   return t.report();
 }
 
-async function once(
-  t: Tally,
-  undisturbed: Reference,
-  command: keyof typeof TRAINED,
-  name: 'SIGINT' | 'SIGTERM',
-  times: 1 | 2,
-  delay: number,
-  round: number,
-): Promise<void> {
+interface Trial {
+  command: keyof typeof TRAINED;
+  name: 'SIGINT' | 'SIGTERM';
+  times: 1 | 2;
+  /** Seconds from the first line of metrics to the signal. */
+  delay: number;
+  round: number;
+}
+
+async function once(t: Tally, undisturbed: Reference, trial: Trial): Promise<void> {
+  const { command, name, times, delay, round } = trial;
   const dir = newFolder(`signals-${round}`);
   copyRun(undisturbed.before[command], dir);
   const what = `${command}, ${name} ${times === 1 ? 'once' : 'twice'}`;

@@ -261,7 +261,7 @@ function isWhole({ block, start, end }: Span): boolean {
 }
 
 test('the answers of a model are the best spans of whole words of the blocks read, with their probabilities', async () => {
-  const answered = await answerQuestions(model, corpus, index, questions, config, 5);
+  const answered = await answerQuestions({ model, corpus, index, config }, questions, 5);
   let torn = 0;
   questions.forEach((question, i) => {
     const ranked = ranking(question);
@@ -303,7 +303,7 @@ test('where the reader is cut off within a word, the answer does not end there',
   // The reader's room ends after every token of the block in turn, of which most are within a word.
   for (let readerTokens = 52; readerTokens < 72; readerTokens++) {
     const short = vary({ readerTokens, readerBlocks: 5 });
-    const answered = await answerQuestions(model, corpus, index, questions, short, 5);
+    const answered = await answerQuestions({ model, corpus, index, config: short }, questions, 5);
     for (const { block, start, end, text } of answered.flatMap(({ answers }) => answers)) {
       const around = corpus.text(block);
       assert.ok(text.length > 0 && text === around.slice(start, end));
@@ -327,14 +327,18 @@ test('words longer than any answer of the reader are whole answers', async () =>
     search: () => ({ blocks: Int32Array.of(0), scores: Float32Array.of(1), counts: Int32Array.of(1) }),
   };
   const asked = encodeQuestions(own, [{ question: 'who', answers: [] }]);
-  const [{ answers }] = await answerQuestions(model, own, one, asked, narrow, 1);
+  const [{ answers }] = await answerQuestions({ model, corpus: own, index: one, config: narrow }, asked, 1);
   // Two letters at most fit; "2" is unknown to the vocabulary and a word of one piece.
   assert.equal(answers[0].text, '2');
   const without = '{"text": "Talvorabenik saw Quenfelldrostan"}\n';
   writeFileSync(documents, without);
   await prepare({ documents, vocab, blockTokens: 64, queryTokens: 40, dir });
   const other = openCorpus(dir);
-  const [{ answers: long }] = await answerQuestions(model, other, one, asked, narrow, 1);
+  const [{ answers: long }] = await answerQuestions(
+    { model, corpus: other, index: one, config: narrow },
+    asked,
+    1,
+  );
   assert.ok(['Talvorabenik', 'saw', 'Quenfelldrostan'].includes(long[0].text), long[0].text);
   for (const open of [own, other]) open.close();
   disposeModel(model);
@@ -470,7 +474,7 @@ test('fifty steps leave no tensor behind', async () => {
 
 test('answering leaves no tensor behind', async () => {
   const before = tf.memory().numTensors;
-  await answerQuestions(model, corpus, index, questions, config, 5);
+  await answerQuestions({ model, corpus, index, config }, questions, 5);
   assert.equal(tf.memory().numTensors, before);
 });
 

@@ -1,0 +1,12 @@
+import type { Config } from '../config.ts';
+import type { Corpus } from '../corpus/store.ts';
+import type { Model } from '../model/model.ts';
+import type { SearchIndex } from './search.ts';
+
+/** A model with the corpus and the index that it retrieves from, and the settings of all of them. */
+export interface Retrieval {
+  model: Model;
+  corpus: Corpus;
+  index: Pick<SearchIndex, 'search'>;
+  config: Config;
+}
