@@ -3,6 +3,7 @@ import type { CommonOptions, Context } from './commands/context.ts';
 import type { GetOptions } from './commands/data.ts';
 import type { AnswerEvalOptions, EvalOptions } from './commands/eval.ts';
 import type { InitOptions } from './commands/init.ts';
+import type { Done } from './commands/next.ts';
 import type { ServeOptions } from './commands/serve.ts';
 import { systemTrouble, UserError } from './errors.ts';
 import { PROTOCOLS } from './eval/metrics.ts';
@@ -35,6 +36,11 @@ export async function main(argv: readonly string[]): Promise<number> {
       options.json ? `${JSON.stringify(result)}\n` : lines.map((line) => `${line}\n`).join(''),
     );
   };
+  /** Says which command comes next, on stderr: stdout is the result's alone. */
+  const sayNext = async ({ run, config }: Pick<Context, 'run' | 'config'>, done: Done) => {
+    const { nextCommands } = await import('./commands/next.ts');
+    for (const line of nextCommands(run, config, done)) process.stderr.write(`next: ${line}\n`);
+  };
   const trained = (options: CommonOptions, result: LoopResult) => {
     if (result.stopped) {
       exitCode = STOPPED;
@@ -65,7 +71,9 @@ export async function main(argv: readonly string[]): Promise<number> {
         );
         goBack(context, stage, options.resume);
         stopMeans('what was saved is kept, and the same command resumes from it');
-        trained(options, await train(context));
+        const result = await train(context);
+        trained(options, result);
+        if (!result.stopped && stage !== 'closed-book') await sayNext(context, stage);
       });
 
   command(
@@ -76,6 +84,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     const { run, config } = await openNewRun(options);
     const counts = await prepareCorpus(run, config);
     print(options, counts, figureLines({ ...counts }));
+    await sayNext({ run, config }, 'prepare');
   });
 
   training(
@@ -92,7 +101,8 @@ export async function main(argv: readonly string[]): Promise<number> {
     .action(async (options: CommonOptions & { from?: 'ict' | 'pretrain' }) => {
       const { openRunForWork } = await import('./commands/context.ts');
       const { buildRunIndex } = await import('./commands/build-index.ts');
-      const manifest = await buildRunIndex(await openRunForWork(options, 'build-index'), options.from);
+      const context = await openRunForWork(options, 'build-index');
+      const manifest = await buildRunIndex(context, options.from);
       print(options, manifest, [
         `blocks             ${manifest.rows}${manifest.reused > 0 ? `, ${manifest.reused} with vectors of an earlier index` : ''}`,
         ...(manifest.recall10
@@ -103,6 +113,9 @@ export async function main(argv: readonly string[]): Promise<number> {
             ]
           : ['search             exact, without a graph']),
       ]);
+      const { latestState } = await import('./train/checkpoints.ts');
+      const begun = (stage: Stage) => latestState(context.run.checkpoint(stage)) !== undefined;
+      await sayNext(context, begun('qa') ? 'qa' : begun('pretrain') ? 'pretrain' : 'index');
     });
 
   training(
@@ -167,7 +180,10 @@ export async function main(argv: readonly string[]): Promise<number> {
       "recall of a stage's retriever, before fine-tuning, beside BM25 and the inverse cloze task's",
     )
       .addOption(
-        new Option('--stage <stage>', 'whose retriever').choices(['ict', 'pretrain']).default('pretrain'),
+        new Option(
+          '--stage <stage>',
+          'stage whose retriever (default: pretrain, or ict in a run that is not pretrained)',
+        ).choices(['ict', 'pretrain']),
       )
       .option(...questionsOption)
       .addOption(protocol()),
@@ -179,7 +195,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       ).conflicts('to'),
     )
     .action(
-      async (options: CommonOptions & EvalOptions & { stage: 'ict' | 'pretrain'; retrieved?: string }) => {
+      async (options: CommonOptions & EvalOptions & { stage?: 'ict' | 'pretrain'; retrieved?: string }) => {
         const { evalRecall, scoreRetrieved } = await import('./commands/eval.ts');
         const { recallLines } = await import('./commands/eval-lines.ts');
         const { openRun } = await import('./commands/context.ts');
@@ -268,7 +284,13 @@ export async function main(argv: readonly string[]): Promise<number> {
       if (result === undefined) {
         exitCode = STOPPED;
         print(options, { stopped: true }, ['stopped and saved; the same command resumes from here']);
-      } else print(options, result, demoLines(result));
+      } else {
+        print(options, result, demoLines(result));
+        const { runFolder } = await import('./run.ts');
+        const { loadConfig } = await import('./config.ts');
+        const run = runFolder(options.run);
+        await sayNext({ run, config: loadConfig(run.config, []) }, 'demo');
+      }
     },
   );
 
@@ -304,8 +326,10 @@ export async function main(argv: readonly string[]): Promise<number> {
       const { withHubModels } = await import('./commands/hub-models.ts');
       const { runFolder } = await import('./run.ts');
       const set = await withHubModels(runFolder(options.run), options);
-      const imported = await importStage(await openRunForWork({ ...options, set }, 'import'), options.stage);
+      const context = await openRunForWork({ ...options, set }, 'import');
+      const imported = await importStage(context, options.stage);
       print(options, imported, figureLines({ ...imported }));
+      await sayNext(context, options.stage);
     });
 
   command('export', 'write what the run has trained as folders for Hugging Face transformers')
@@ -324,12 +348,13 @@ export async function main(argv: readonly string[]): Promise<number> {
   program
     .command('report')
     .description('one HTML page about one or several runs: curves, evaluations, what was retrieved, examples')
-    .argument('<run...>', 'folders of runs; several are drawn over one another')
+    .argument('[runs...]', 'folders of runs; several are drawn over one another')
+    .option('--run <dir>', 'folder of the run, where none is named as an argument', 'runs/default')
     .option('--to <file>', 'where the page goes (default: report.html in the first run)')
     .option('--json', 'print one JSON document on stdout', false)
-    .action(async (runs: string[], options: { to?: string; json: boolean }) => {
+    .action(async (runs: string[], options: { run: string; to?: string; json: boolean }) => {
       const { report } = await import('./commands/report.ts');
-      const written = report(runs, options.to);
+      const written = report(runs.length > 0 ? runs : [options.run], options.to);
       print(options, written, [`${written.file} (${(written.bytes / 1024).toFixed(0)} KiB)`]);
     });
 

@@ -271,7 +271,7 @@ test('mistakes are told before anything is measured', async () => {
       return true;
     });
   await refused({ config: 'none.yaml', set: [] }, /none\.yaml: no such configuration file/);
-  await refused({ run: join(folder, 'none'), set: [] }, /no such settings; .*--config/);
+  await refused({ run: join(folder, 'none'), set: [] }, /is no run yet and has no settings; .*--config/);
   await refused(
     { config: 'configs/world.yaml', set: ['data.documents=none.jsonl'] },
     /none\.jsonl: no such file/,

@@ -222,10 +222,13 @@ export interface RecallEvaluation {
   figures: Figures;
 }
 
-/** Recall of a stage's retriever, before any fine-tuning on questions, beside that of others on the same blocks. */
+/**
+ * Recall of a stage's retriever, before any fine-tuning on questions, beside that of others on the same blocks.
+ * @param asked the stage; undefined: pretraining, or the inverse cloze task in a run that is not pretrained
+ */
 export async function evalRecall(
   context: Context,
-  stage: RetrieverStage,
+  asked: RetrieverStage | undefined,
   options: EvalOptions = {},
 ): Promise<
   RecallEvaluation & { stage: string; bm25: Recall | undefined; baselines: Record<string, Figures> }
@@ -234,6 +237,7 @@ export async function evalRecall(
   const file = questionFile(context, options.questions);
   const given = await readQuestions(file, config.data.answers);
   needOutput(options.to, [file]);
+  const stage = asked ?? (hasWeights(context, 'pretrain') ? 'pretrain' : 'ict');
   const corpus = runCorpus(context);
   const questions = encodeQuestions(corpus, given);
   const model = emptyModel(context, corpus);

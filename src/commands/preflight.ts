@@ -6,8 +6,10 @@ import { hasFused } from '../engine/fused.ts';
 import { UserError } from '../errors.ts';
 import { cachedFolder } from '../model/hub-cache.ts';
 import { about, type Counts, type Machine, type Preflight, preflight } from '../preflight.ts';
+import { presets } from '../presets.ts';
 import { runFolder } from '../run.ts';
 import { loadWordPiece, type WordPiece } from '../tokenizer/wordpiece.ts';
+import { checkInitial } from './initial.ts';
 import { namedVocabulary } from './prepare.ts';
 
 export interface PreflightOptions {
@@ -32,9 +34,10 @@ export async function preflightInput({ config: file, set, run }: PreflightOption
   const folder = run === undefined ? undefined : runFolder(run);
   if (file === undefined && folder && !existsSync(folder.config))
     throw new UserError(
-      `${folder.config}: no such settings; name the settings of the run to come with --config, such as squad-open`,
+      `${folder.dir}: is no run yet and has no settings; name those to estimate with --config: a file, or one of ${presets().join(', ')}`,
     );
   const config = loadConfig(file ?? folder?.config, set);
+  checkInitial(config);
   const prepared = folder && existsSync(folder.corpusManifest);
   return {
     config,

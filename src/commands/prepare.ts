@@ -5,6 +5,7 @@ import { type PrepareCounts, summaryOf } from '../corpus/counts.ts';
 import { isArticle, readDocuments } from '../corpus/documents.ts';
 import { readNerFolder } from '../corpus/ner-folder.ts';
 import { prepare } from '../corpus/prepare.ts';
+import { openCorpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
 import { readText, writeFileAtomic } from '../files.ts';
 import { modelFolder } from '../model/hub-cache.ts';
@@ -16,6 +17,7 @@ import { trainVocabulary } from '../tokenizer/train-vocabulary.ts';
 import { loadWordPiece } from '../tokenizer/wordpiece.ts';
 import type { CommonOptions } from './context.ts';
 import { withHubModels } from './hub-models.ts';
+import { checkInitial, vocabularyWarning } from './initial.ts';
 import { inputPath } from './inputs.ts';
 
 /** Milliseconds between two lines of progress: how much is to come is not known of a stream. */
@@ -60,6 +62,7 @@ export function prepareInputs(
   const { documents, sentences } = textInputs(run, config);
   const ner = text.ner === null ? undefined : inputPath(run, config, 'text.ner');
   if (ner !== undefined) readNerFolder(ner);
+  checkInitial(config);
   const vocabulary = namedVocabulary(config);
   if (vocabulary !== undefined) loadWordPiece(vocabulary, text.lowercase);
   else if (documents === '-' && !existsSync(ownVocabulary(run)))
@@ -108,6 +111,12 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
     },
   });
   for (const line of summaryOf(counts, text.blockTokens)) say(line);
+  if (namedVocabulary(config) !== undefined) {
+    const corpus = openCorpus(run.corpus);
+    const warning = vocabularyWarning(corpus);
+    corpus.close();
+    if (warning !== undefined) say(`prepare: ${warning}`);
+  }
   return counts;
 }
 

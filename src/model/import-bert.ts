@@ -36,7 +36,7 @@ export type Tower = 'query' | 'document' | 'both' | 'reader';
  */
 export function importBert(model: string, config: ImportConfig, tower: Tower = 'both'): ImportedBert {
   const folder = modelFolder(model);
-  const theirs = describe(folder);
+  const theirs = describeFolder(folder);
   if (theirs) checkSizes(theirs, config);
   const weights = openWeights(folder);
   try {
@@ -76,7 +76,7 @@ interface Description {
 }
 
 /** The folder's description; none in a module of TensorFlow Hub, whose shapes tell all but the number of heads. */
-function describe(folder: string): Description | undefined {
+export function describeFolder(folder: string): Description | undefined {
   const names = ['config.json', 'bert_config.json'].map((name) => join(folder, name));
   const file = names.find((name) => existsSync(name));
   if (file === undefined && checkpointOf(folder) !== undefined) return undefined;
@@ -99,13 +99,34 @@ function checkSizes({ file, config: theirs }: Description, config: ImportConfig)
         'use the vocab.txt that belongs to this model',
     );
   }
-  for (const [key, field] of SIZES) {
-    if (config[key] === theirs[key]) continue;
-    throw new UserError(
-      `${file}: ${field} is ${theirs[key]}, your configuration has model.${key} ${config[key]}; ` +
-        `set model.${key} to ${theirs[key]} or import another model`,
-    );
-  }
+  const found = sizeMisfits(theirs, config);
+  if (found.length > 0) throw new UserError(`${file}: ${found.join('; ')}; or import another model`);
+}
+
+type Sizes = Record<(typeof SIZES)[number][0], number>;
+
+function sizeMisfits(theirs: Sizes, ours: Sizes): string[] {
+  return SIZES.filter(([key]) => ours[key] !== theirs[key]).map(
+    ([key, field]) =>
+      `${field} is ${theirs[key]}, your configuration has model.${key} ${ours[key]}; set model.${key} to ${theirs[key]}`,
+  );
+}
+
+/** What differs between an encoder's description and the settings under model, each with the value to set. */
+export function misfits(
+  theirs: ImportConfig,
+  ours: Sizes & Pick<BertConfig, 'gelu' | 'layerNormEps'>,
+): string[] {
+  return [
+    ...sizeMisfits(theirs, ours),
+    ...CHOICES.filter(([, , part]) => part === '').flatMap(([key, field]) => {
+      const [theirValue, ourValue] = [theirs[key], ours[key as 'gelu']];
+      if (theirValue === ourValue) return [];
+      return [
+        `${field} means model.${key} ${theirValue}, your configuration has ${ourValue}; set it to ${theirValue}`,
+      ];
+    }),
+  ];
 }
 
 /** Choices that no shape shows, where the imported parts depend on them. */

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, mock, test } from 'node:test';
 import { main } from '../../src/cli.ts';
+import { type Done, nextCommands } from '../../src/commands/next.ts';
 import { loadConfig } from '../../src/config.ts';
 import { type Run, runFolder } from '../../src/run.ts';
 import { latestState } from '../../src/train/checkpoints.ts';
@@ -191,4 +192,108 @@ test('a run folder that cannot be made is named at once', async () => {
     assert.equal(code, 2);
     assert.match(err, /^realm: .*(no folder can be made in \/proc; name a folder somewhere else|ENOTDIR)/);
   }
+});
+
+/** Documents of ordinary English, whose words are not those of the demo's worlds. */
+const english = () => {
+  const path = join(folder, 'english.jsonl');
+  const text =
+    'Photosynthesis converts electromagnetic radiation into chemical energy in chloroplasts. Jean Senebier described it in 1782.';
+  writeFileSync(path, `${JSON.stringify({ title: 'Photosynthesis', text })}\n`);
+  return path;
+};
+
+test('an encoder that the settings do not fit is refused with all of them, by prepare and doctor', async () => {
+  const dir = join(folder, 'unfit');
+  const args = ['--run', dir, '--config', 'squad-open', '--set', `data.documents=${english()}`];
+  const encoder = join(folder, 'world-encoder');
+  cpSync(join(import.meta.dirname, '../../assets/world-encoder'), encoder, { recursive: true });
+  writeFileSync(join(encoder, 'tokenizer_config.json'), '{"do_lower_case": true}');
+  const initial = ['--set', `model.initial=${encoder}`];
+  for (const command of ['prepare', 'doctor']) {
+    const { code, err } = await realm(
+      command,
+      ...args,
+      ...initial,
+      '--set',
+      'text.lowercase=false',
+      '--json',
+    );
+    assert.equal(code, 2, err);
+    assert.match(err, /world-encoder\/config\.json: model\.initial does not fit these settings: /);
+    for (const complaint of [
+      'max_position_embeddings is 112, your configuration has model.positions 256; set model.positions to 112',
+      'text.sentenceTokens (64) + text.blockTokens (192) are 256 tokens; lower text.blockTokens to 48 or less, or lower both',
+      'qa.readerTokens is 224; lower it to 112 or less',
+      'text.lowercase is false, do_lower_case is true: set it to true',
+    ])
+      assert.ok(err.includes(complaint), `${complaint}\n${err}`);
+    assert.ok(!/num_hidden_layers|intermediate_size/.test(err), err);
+    assert.equal(existsSync(dir), false);
+  }
+  const gone = await realm('prepare', ...args, '--set', `model.initial=${join(folder, 'gone')}`);
+  assert.match(gone.err, /gone: no such folder, which model\.initial names .*--set model\.initial=PATH\n$/);
+});
+
+test('prepare warns where words fall to pieces in the vocabulary of the encoder, and names the next command', async () => {
+  const prepare = (name: string, documents: string) =>
+    realm(
+      'prepare',
+      '--run',
+      join(folder, name),
+      '--config',
+      'world',
+      '--set',
+      `data.documents=${documents}`,
+      '--json',
+    );
+  const other = await prepare('pieces', english());
+  assert.equal(other.code, 0, other.err);
+  assert.match(
+    other.err,
+    /^prepare: the vocabulary does not suit these documents: [3-9]\.\d\d word pieces a word .*model\.initial/m,
+  );
+  assert.ok(other.err.endsWith(`next: realm ict-warmup --run ${join(folder, 'pieces')}\n`), other.err);
+  const own = await prepare('words', join(folder, 'documents.jsonl'));
+  assert.equal(own.code, 0, own.err);
+  assert.doesNotMatch(own.err, /does not suit/);
+});
+
+test('recall of a run that is not pretrained is that of the inverse cloze task; a new folder cannot be estimated', async () => {
+  const away = `${run.checkpoint('pretrain')}-away`;
+  renameSync(run.checkpoint('pretrain'), away);
+  rmSync(run.evaluations, { force: true });
+  const { code, err } = await inRun('eval', 'recall');
+  renameSync(away, run.checkpoint('pretrain'));
+  assert.equal(code, 0, err);
+  assert.equal(JSON.parse(readFileSync(run.evaluations, 'utf8')).stage, 'ict');
+  assert.equal((await inRun('eval', 'recall')).code, 0);
+  const stages = readFileSync(run.evaluations, 'utf8')
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line).stage);
+  assert.deepEqual(stages, ['ict', 'pretrain']);
+  const doctor = await realm('doctor', '--run', join(folder, 'nowhere'));
+  assert.equal(doctor.code, 2);
+  assert.match(doctor.err, /nowhere: is no run yet and has no settings; .*--config.*squad-open/);
+});
+
+test('a report takes the run as --run too', async () => {
+  const { code, err } = await realm('report', '--run', run.dir, '--json');
+  assert.equal(code, 0, err);
+  assert.ok(existsSync(join(run.dir, 'report.html')));
+});
+
+test('the next command has the options that it needs', () => {
+  const { data } = loadConfig(undefined, []);
+  const next = (dir: string, done: Done, more: Partial<typeof data> = {}) =>
+    nextCommands(runFolder(dir), { ...loadConfig(undefined, []), data: { ...data, ...more } }, done);
+  assert.deepEqual(next('runs/default', 'prepare'), ['realm ict-warmup']);
+  assert.deepEqual(next('runs/mine', 'ict'), ['realm build-index --run runs/mine']);
+  assert.deepEqual(next("it's mine", 'index'), ["realm pretrain --run 'it'\\''s mine'"]);
+  assert.deepEqual(next('r', 'pretrain'), ['realm finetune-qa --run r --set data.train=FILE']);
+  assert.deepEqual(next('r', 'pretrain', { train: '/q' }), ['realm finetune-qa --run r']);
+  assert.deepEqual(next('r', 'qa'), ['realm eval exact-match --run r --questions FILE', 'realm ask --run r']);
+  assert.deepEqual(next('r', 'qa', { dev: '/q' }), ['realm eval exact-match --run r', 'realm ask --run r']);
+  assert.deepEqual(next('r', 'demo'), ['realm ask --run r', 'realm report --run r', 'realm serve --run r']);
 });

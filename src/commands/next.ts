@@ -1,0 +1,35 @@
+import type { Config } from '../config.ts';
+import type { Run } from '../run.ts';
+
+/** What was just done in a run. */
+export type Done = 'prepare' | 'ict' | 'index' | 'pretrain' | 'qa' | 'demo';
+
+/** The command that comes after what was just done, with the options that it needs; several where there is a choice. */
+export function nextCommands({ dir }: Run, { data }: Config, done: Done): string[] {
+  const command = (words: string, ...more: string[]) =>
+    ['realm', words, ...(dir === 'runs/default' ? [] : ['--run', quoted(dir)]), ...more].join(' ');
+  switch (done) {
+    case 'prepare':
+      return [command('ict-warmup')];
+    case 'ict':
+      return [command('build-index')];
+    case 'index':
+      return [command('pretrain')];
+    case 'pretrain':
+      return [command('finetune-qa', ...(data.train === null ? ['--set', 'data.train=FILE'] : []))];
+    case 'qa': {
+      const evaluate = command(
+        'eval exact-match',
+        ...(data.test === null && data.dev === null ? ['--questions', 'FILE'] : []),
+      );
+      return [evaluate, command('ask')];
+    }
+    case 'demo':
+      return [command('ask'), command('report'), command('serve')];
+  }
+}
+
+/** A folder as a shell takes it for one word. */
+function quoted(dir: string): string {
+  return /^[\w./@:+-]+$/.test(dir) ? dir : `'${dir.replaceAll("'", `'\\''`)}'`;
+}
