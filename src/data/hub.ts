@@ -1,4 +1,4 @@
-import { existsSync, lstatSync, readFileSync, symlinkSync, unlinkSync } from 'node:fs';
+import { copyFileSync, existsSync, lstatSync, readFileSync, symlinkSync, unlinkSync } from 'node:fs';
 import { homedir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { type ListFileEntry, listFiles, modelInfo } from '@huggingface/hub';
@@ -337,5 +337,10 @@ function link(blob: string, at: string): void {
   if (existsSync(at)) return;
   makeFolder(dirname(at));
   if (lstatSync(at, { throwIfNoEntry: false })) unlinkSync(at); // its blob was removed
-  symlinkSync(relative(dirname(at), blob), at);
+  try {
+    symlinkSync(relative(dirname(at), blob), at);
+  } catch (error) {
+    if (errorCode(error) !== 'EPERM') throw error;
+    copyFileSync(blob, at); // a system without links, or Windows without the right to make one
+  }
 }
