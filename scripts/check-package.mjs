@@ -30,9 +30,7 @@ function set(setting) {
 
 try {
   console.log(`Node ${process.version}, npm ${run('npm', ['--version'], root).stdout.trim()}`);
-  const packed = JSON.parse(
-    run('npm', ['pack', '--ignore-scripts', '--json', '--pack-destination', work], root).stdout,
-  )[0];
+  const packed = JSON.parse(run('npm', ['pack', '--json', '--pack-destination', work], root).stdout)[0];
   const file = join(work, packed.filename);
   console.log(
     `packed: ${packed.entryCount} files, ${megabytes(packed.size)}, unpacked ${megabytes(packed.unpackedSize)}`,

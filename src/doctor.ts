@@ -136,7 +136,7 @@ export function fasterEngine(
   { linux, compiler, pip }: Tools,
 ): FasterEngine | undefined {
   if (!engine)
-    return { engine: 'WebAssembly', missing: ['the packages of npm-shrinkwrap.json'], command: 'npm ci' };
+    return { engine: 'WebAssembly', missing: ['the packages of package-lock.json'], command: 'npm ci' };
   const missing = [
     ...(compiler ? [] : ['a C++ compiler (Debian, Ubuntu: apt-get install g++)']),
     ...(pip ? [] : ["Python's pip (Debian, Ubuntu: apt-get install python3-pip)"]),

@@ -44,8 +44,8 @@ test('the WebAssembly engine leaves no listener that prints its own source on an
   assert.equal(listeners.filter((listener) => /throw (ex|reason)/.test(String(listener))).length, 0);
 });
 
-test('the pinned package is the one of npm-shrinkwrap.json', () => {
-  const lock = JSON.parse(readFileSync('npm-shrinkwrap.json', 'utf8'));
+test('the pinned package is the one of package-lock.json', () => {
+  const lock = JSON.parse(readFileSync('package-lock.json', 'utf8'));
   const { version, integrity } = lock.packages['node_modules/@tensorflow/tfjs-node-gpu'];
   const script = readFileSync('scripts/engine.mjs', 'utf8');
   assert.ok(script.includes(`'${version}'`));

@@ -3,6 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { before, test } from 'node:test';
+import { shrinkwrap } from '../scripts/shrinkwrap.mjs';
 import { presets } from '../src/presets.ts';
 import { temporaryFolder } from './support/tiny.ts';
 
@@ -13,7 +14,7 @@ const empty = join(folder, 'empty folder');
 
 /** What may be in the package: everything else in the checkout is for those who work on realm. */
 const ALLOWED = [
-  /^(package\.json|npm-shrinkwrap\.json|README\.md|LICENSE|SECURITY\.md|CITATION\.cff)$/,
+  /^(package\.json|README\.md|LICENSE|SECURITY\.md|CITATION\.cff)$/,
   /^bin\/realm$/,
   /^src\/[\w/-]+\.(ts|mjs|js|css|cc|h)$/,
   /^configs\/[\w-]+\.yaml$/,
@@ -24,7 +25,8 @@ const ALLOWED = [
 
 let packed: { filename: string; files: { path: string }[] };
 
-// The file that `npm publish` would send, unpacked beside links to what its lock file installs without devDependencies.
+// The file that `npm publish` sends, but for the npm-shrinkwrap.json that its scripts write, unpacked beside links to the
+// packages that this pins.
 before(() => {
   const args = ['pack', '--ignore-scripts', '--json', '--offline', '--pack-destination', folder];
   const { status, stdout, stderr } = spawnSync('npm', args, { cwd: root, encoding: 'utf8' });
@@ -32,12 +34,10 @@ before(() => {
   [packed] = JSON.parse(stdout);
   const unpacked = spawnSync('tar', ['-xzf', join(folder, packed.filename), '-C', folder]);
   assert.equal(unpacked.status, 0, String(unpacked.stderr));
-  const lock = JSON.parse(readFileSync(join(home, 'npm-shrinkwrap.json'), 'utf8'));
-  const installed = Object.entries<{ dev?: boolean }>(lock.packages).filter(
-    ([path, { dev }]) =>
-      /^node_modules\/(@[^/]+\/)?[^/]+$/.test(path) && !dev && existsSync(join(root, path)),
+  const installed = Object.keys(shrinkwrap().packages).filter(
+    (path) => /^node_modules\/(@[^/]+\/)?[^/]+$/.test(path) && existsSync(join(root, path)),
   );
-  for (const path of [...installed.map(([path]) => path), 'node_modules/.realm-engine']) {
+  for (const path of [...installed, 'node_modules/.realm-engine']) {
     mkdirSync(dirname(join(home, path)), { recursive: true });
     if (existsSync(join(root, path))) symlinkSync(join(root, path), join(home, path));
   }
@@ -62,7 +62,7 @@ test('the package holds what runs, its documents, and nothing else', () => {
   const sources = (readdirSync(join(root, 'src'), { recursive: true }) as string[])
     .filter((name) => /\.\w+$/.test(name))
     .map((name) => `src/${name}`);
-  for (const name of [...sources, 'bin/realm', 'scripts/engine.mjs', 'npm-shrinkwrap.json', 'LICENSE']) {
+  for (const name of [...sources, 'bin/realm', 'scripts/engine.mjs', 'LICENSE']) {
     assert.ok(names.includes(name), name);
   }
 });
@@ -76,9 +76,15 @@ test('the package names every version that it needs, and may be published', () =
   for (const [name, version] of Object.entries({ ...json.dependencies, ...json.optionalDependencies })) {
     assert.match(version as string, /^\d+\.\d+\.\d+$/, name);
   }
-  const lock = JSON.parse(readFileSync(join(home, 'npm-shrinkwrap.json'), 'utf8'));
-  assert.deepEqual(lock.packages[''].dependencies, json.dependencies);
+  const lock = shrinkwrap();
+  const { dependencies, devDependencies } = lock.packages[''];
+  assert.deepEqual([dependencies, devDependencies], [json.dependencies, undefined]);
   assert.equal(lock.name, json.name);
+  for (const name of Object.keys(json.dependencies)) assert.ok(lock.packages[`node_modules/${name}`], name);
+  for (const name of ['typescript', '@biomejs/biome', 'playwright-core']) {
+    assert.ok(name in json.devDependencies && !lock.packages[`node_modules/${name}`], name);
+  }
+  assert.ok(json.files.includes('npm-shrinkwrap.json'));
 });
 
 test('from an empty folder it says its version and what the machine has', () => {
