@@ -10,10 +10,12 @@ import {
   type Encoder,
   type Files,
   fitToHours,
+  isTooSlow,
   type Proposal,
   propose,
   type Setting,
   type Size,
+  type Survey,
 } from '../init/proposal.ts';
 import { settingsText } from '../init/settings-file.ts';
 import {
@@ -94,45 +96,52 @@ export async function init(
   const diagnosis = await doctor(dirname(resolve(options.to)));
   const trainQuestions = split?.trainQuestions ?? train.length;
   const devQuestions = split?.devQuestions ?? held;
-  const first = propose(
-    {
-      documents: surveyed.documents,
-      tokens: surveyed.tokens,
-      trainQuestions,
-      devQuestions,
-      questionsNameDocuments:
-        2 * train.filter(({ passageId }) => passageId !== undefined).length > train.length,
-      gpu: diagnosis.engine?.description.endsWith('on the GPU') ?? false,
-      encoder,
-    },
-    files,
-    options.hours,
-  );
-  // The split files are not written yet; their questions are counted here.
-  const unsplit = split ? [`data.train=${JSON.stringify(questions[0].path)}`, 'data.dev=null'] : [];
-  const base = loadConfig(undefined, [...overrides(first), ...unsplit]);
-  const census = await censusOfFiles(base, vocabularyOf(base));
-  const counts = {
-    ...census.counts,
+  const survey: Survey = {
+    documents: surveyed.documents,
+    tokens: surveyed.tokens,
     trainQuestions,
-    testQuestions: questions.find(({ role }) => role === 'test')?.questions.length ?? devQuestions,
+    devQuestions,
+    questionsNameDocuments:
+      2 * train.filter(({ passageId }) => passageId !== undefined).length > train.length,
+    gpu: diagnosis.engine?.description.endsWith('on the GPU') ?? false,
+    encoder,
   };
-  const { stages, machine } = await runPreflight({ config: base, census: { ...census, counts } }, diagnosis);
-  const stage = (name: string) => stages.find((s) => s.stage === name)!;
-  const pace = {
-    ict: stage('ict-warmup').stepSeconds!,
-    pretrain: stage('pretrain').stepSeconds!,
-    qa: stage('finetune-qa').stepSeconds!,
-    index: stage('build-index').seconds,
+  const testQuestions = questions.find(({ role }) => role === 'test')?.questions.length ?? devQuestions;
+  /** Proposes, measures the pace of it, and cuts it to the hours. */
+  const fitted = async (survey: Survey) => {
+    const first = propose(survey, files, options.hours);
+    // The split files are not written yet; their questions are counted above.
+    const unsplit = split ? [`data.train=${JSON.stringify(questions[0].path)}`, 'data.dev=null'] : [];
+    const base = loadConfig(undefined, [...overrides(first), ...unsplit]);
+    const census = await censusOfFiles(base, vocabularyOf(base));
+    const counts = { ...census.counts, trainQuestions, testQuestions };
+    const { stages, machine } = await runPreflight(
+      { config: base, census: { ...census, counts } },
+      diagnosis,
+    );
+    const stage = (name: string) => stages.find((s) => s.stage === name)!;
+    const pace = {
+      ict: stage('ict-warmup').stepSeconds!,
+      pretrain: stage('pretrain').stepSeconds!,
+      qa: stage('finetune-qa').stepSeconds!,
+      index: stage('build-index').seconds,
+    };
+    const proposal = fitToHours(first, pace, trainQuestions > 0);
+    return {
+      proposal,
+      machine,
+      estimate: preflight(loadConfig(undefined, overrides(proposal)), counts, machine),
+    };
   };
-  const proposal = fitToHours(first, pace, trainQuestions > 0);
-  const config = loadConfig(undefined, overrides(proposal));
-  const estimate = preflight(config, counts, machine);
+  let result = await fitted(survey);
+  if (isTooSlow(result.proposal)) result = await fitted({ ...survey, slow: true });
+  const { proposal, machine, estimate } = result;
 
   makeFolder(dirname(resolve(options.to)));
   if (split) await resplitQuestions(questions[0].path, dirname(options.to), split.parts);
   writeConfig(options.to, proposal, encoder);
-  const run = `runs/${basename(documents, extname(documents)).replace(/[^\w-]+/g, '-') || 'mine'}`;
+  const stem = basename(documents).replace(/\.(gz|zst|bz2)$/, '');
+  const run = `runs/${basename(stem, extname(stem)).replace(/[^\w-]+/g, '-') || 'mine'}`;
   return {
     config: options.to,
     documents: surveyed,
@@ -288,7 +297,7 @@ function notesOn(
     ...(encoder
       ? []
       : [
-          `Random weights know no language, and ${size === 'tiny' || size === 'small' ? 'a corpus of this size teaches very little of it: expect few right answers' : 'learning it takes days'}. ` +
+          `Random weights know no language, and ${size === 'tiny' || size === 'small' ? 'a corpus of this size teaches very little of it: expect few right answers' : 'learning it takes days or more'}. ` +
             `Use this to see every stage work. A pretrained encoder is much better. Name one on the Hugging Face Hub, such as ${SUGGESTED}, or a folder with a BERT (config.json, model.safetensors, vocab.txt): ${again} --initial ${SUGGESTED.split(' ')[0]}`,
         ]),
     ...(trainQuestions === 0
@@ -341,9 +350,8 @@ export function initLines(result: Initialised): string[] {
     `Written    ${result.config}`,
     '',
     `Next, with expected times (${range(estimate.secondsRange)} in all):`,
-    ...result.next.map(
-      ({ command, secondsRange }) =>
-        `  ${command.padEnd(width)}${secondsRange ? `   ${range(secondsRange)}` : ''}`,
+    ...result.next.map(({ command, secondsRange }) =>
+      secondsRange ? `  ${command.padEnd(width)}   ${range(secondsRange)}` : `  ${command}`,
     ),
     ...notes.flatMap((note) => ['', `Note: ${note}`]),
   ];

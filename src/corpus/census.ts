@@ -274,7 +274,7 @@ function listed(list: readonly object[]): Sample {
   return { lines: list as Record<string, unknown>[], scale: 1, bytes: 0, read: 0 };
 }
 
-export async function sampleDocuments(
+async function sampleDocuments(
   path: string,
   format: Config['data']['format'],
   fields = NO_FIELDS,
@@ -318,7 +318,7 @@ async function sampleQuestions(
 const UNPACKED = 3;
 
 /** The first items of a stream, and how many such there may be, by the bytes of their texts and those of the files. */
-async function sampleStream(items: AsyncIterable<object>, path: string): Promise<Sample> {
+export async function sampleStream(items: AsyncIterable<object>, path: string): Promise<Sample> {
   const lines: Record<string, unknown>[] = [];
   let read = 0;
   for await (const item of items) {

@@ -15,6 +15,8 @@ export interface Survey {
   gpu: boolean;
   /** The encoder to start from; undefined: random weights. */
   encoder?: Encoder;
+  /** True when the model of this size would get too few steps, by `isTooSlow`: then it is the smallest. */
+  slow?: boolean;
 }
 
 /** The sizes of a pretrained encoder. */
@@ -85,6 +87,12 @@ const QUESTION = 40;
 /** Word pieces of a block besides its title, about. */
 const BODY = 150;
 
+/** Layers and width of a model from random weights. */
+function modelOf({ documents, tokens, gpu, slow }: Survey): { layers: number; hidden: number } {
+  if (slow) return SIZES[0];
+  return gpu ? GPU_SIZE : sized(documents, tokens);
+}
+
 export function sizeOf({ documents, tokens }: Pick<Survey, 'documents' | 'tokens'>): Size {
   return sized(documents, tokens).size;
 }
@@ -104,7 +112,7 @@ export function propose(survey: Survey, files: Files, hours?: number): Proposal 
     settings: [
       ...dataSettings(files),
       ...textSettings(survey, preset.vocabulary),
-      ...(encoder ? encoderSettings(encoder) : randomSettings(survey.gpu ? GPU_SIZE : preset)),
+      ...(encoder ? encoderSettings(encoder) : randomSettings(modelOf(survey))),
       ...trainingSettings(survey),
     ],
   };
@@ -398,6 +406,19 @@ export function fitToHours({ size, hours, settings }: Proposal, pace: Pace, ques
       },
     ],
   };
+}
+
+/** Steps of the inverse cloze task below which a model from random weights has learned next to nothing. */
+const USEFUL_STEPS = 2000;
+
+/** Whether the hours allow a model from random weights so few steps that a smaller one learns more. */
+export function isTooSlow(fitted: Proposal): boolean {
+  const value = (path: string) => fitted.settings.find((setting) => setting.path === path)?.value;
+  return (
+    value('model.initial') === undefined &&
+    (value('model.hidden') as number) > SIZES[0].hidden &&
+    (value('ict.steps') as number) < USEFUL_STEPS
+  );
 }
 
 /** A number of steps with two digits. */

@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
-import { PIECE_BYTES, sampleDocuments } from '../corpus/census.ts';
+import { PIECE_BYTES, sampleStream } from '../corpus/census.ts';
 import { formatOf, readDocuments } from '../corpus/documents.ts';
 import type { DocumentFormat } from '../corpus/formats.ts';
 import { type Question, readQuestionFile } from '../corpus/qa.ts';
@@ -29,15 +29,9 @@ export async function surveyDocuments(path: string): Promise<DocumentSurvey> {
   if (!existsSync(path))
     throw new UserError(`${path}: no such file or folder; name the one that holds your documents`);
   const format = formatOf(path);
-  let first = false;
-  for await (const { text } of readDocuments(path, format)) {
-    if (text.trim() === '') continue;
-    first = true; // the reader itself has checked it
-    break;
-  }
-  const { lines, scale } = await sampleDocuments(path, format);
-  const texts = lines.map(({ text }) => (typeof text === 'string' ? text : ''));
-  if (!first || texts.length === 0)
+  const { lines, scale } = await sampleStream(readDocuments(path, format), path);
+  const texts = lines.map(({ text }) => String(text));
+  if (texts.every((text) => text.trim() === ''))
     throw new UserError(
       `${path}: holds no document with text; name a file or folder of documents in a format that realm reads (docs/data.md)`,
     );

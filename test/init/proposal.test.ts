@@ -4,6 +4,7 @@ import { loadConfig } from '../../src/config.ts';
 import {
   type Encoder,
   fitToHours,
+  isTooSlow,
   propose,
   type Setting,
   type Survey,
@@ -141,4 +142,19 @@ test('the index is refreshed five times, more seldom where it takes long, and no
   assert.equal(refresh(1), 200);
   assert.equal(refresh(81), 300);
   assert.equal(refresh(200), 'off');
+});
+
+test('where the machine is too slow for the model of the size, the smallest one is proposed', () => {
+  const slow = { ict: 10, pretrain: 10, qa: 10, index: 1 };
+  const fitted = (more: Partial<Survey>, pace: typeof slow) =>
+    fitToHours(propose(survey(30_000, more), FILES), pace, true);
+  assert.equal(isTooSlow(fitted({}, slow)), true);
+  assert.equal(isTooSlow(fitted({}, FAST)), false);
+  const smaller = fitted({ slow: true }, slow);
+  assert.deepEqual(
+    [named(smaller.settings, 'model.layers'), named(smaller.settings, 'model.hidden')],
+    [2, 128],
+  );
+  assert.equal(isTooSlow(smaller), false, 'there is none smaller');
+  assert.equal(isTooSlow(fitted({ encoder: ENCODER }, slow)), false, 'an encoder has its own size');
 });
