@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Config } from '../config.ts';
 import { type PrepareCounts, summaryOf } from '../corpus/counts.ts';
 import { isArticle, readDocuments } from '../corpus/documents.ts';
+import { leftOutFiles, leftOutWords } from '../corpus/formats/text-folder.ts';
 import { readNerFolder } from '../corpus/ner-folder.ts';
 import { prepare } from '../corpus/prepare.ts';
 import { openCorpus } from '../corpus/store.ts';
@@ -110,6 +111,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
       say(`prepare: ${documents} documents, ${blocks} blocks, ${sentences} sentences`);
     },
   });
+  if (counts.leftOutFiles > 0) say(`prepare: ${leftOutWords(leftOutFiles(documents))}`);
   for (const line of summaryOf(counts, text.blockTokens)) say(line);
   if (namedVocabulary(config) !== undefined) {
     const corpus = openCorpus(run.corpus);

@@ -6,6 +6,8 @@ export interface PrepareCounts extends CorpusCounts {
   skippedPages: number;
   /** Documents without a single token of text; they are no part of the corpus. */
   emptyDocuments: number;
+  /** Files, hidden folders and the like in a folder of text files that are no text or Markdown. */
+  leftOutFiles: number;
   /** Blocks of fewer than `NEAR_EMPTY` body tokens. */
   nearEmptyBlocks: number;
   /** Blocks with title and text of an earlier one. */
@@ -42,6 +44,7 @@ export function noCounts(): PrepareCounts {
     spans: 0,
     skippedPages: 0,
     emptyDocuments: 0,
+    leftOutFiles: 0,
     nearEmptyBlocks: 0,
     duplicateBlocks: 0,
     duplicateIds: 0,

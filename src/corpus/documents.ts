@@ -1,4 +1,4 @@
-import { existsSync, readdirSync, statSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../errors.ts';
 import { readBlockRecords } from '../formats/block-records.ts';
@@ -11,7 +11,7 @@ import { isShard, readRealmDocuments } from './formats/realm-records.ts';
 import { isTextFile, readTextFolder } from './formats/text-folder.ts';
 import { readWikiExtractor, wikiExtractorFolders } from './formats/wikiextractor.ts';
 import { DOCUMENT_FORMATS, type DocumentFormat } from './formats.ts';
-import { refuseUnreadable } from './unreadable.ts';
+import { refuseUnreadable, unreadableName } from './unreadable.ts';
 
 /** A page of the corpus. */
 export interface Document {
@@ -25,7 +25,7 @@ const READERS: Record<DocumentFormat, (path: string, fields: Fields) => AsyncGen
   wikiextractor: readWikiExtractor,
   table: readTableDocuments,
   dpr: readDprPassages,
-  text: (path) => readTextFolder(path),
+  text: readTextFolder,
   json: readJsonDocuments,
   squad: readJsonDocuments,
   orqa: readOrqaBlocks,
@@ -48,7 +48,8 @@ export async function* readDocuments(
   fields: Fields = NO_FIELDS,
 ): AsyncGenerator<Document> {
   const known = format === 'auto' ? formatOf(path) : format;
-  if (OF_TEXT.has(known)) refuseUnreadable(path);
+  // Markdown may begin as HTML does.
+  if (OF_TEXT.has(known) && !(known === 'text' && isTextFile(path))) refuseUnreadable(path);
   yield* READERS[known](path, fields);
 }
 
@@ -59,6 +60,7 @@ export function formatOf(path: string): DocumentFormat {
     if (/\.[ct]sv$/.test(name)) return 'table';
     if (name.endsWith('.json')) return 'json';
     if (path.endsWith('.npy')) return 'npy';
+    if (isTextFile(path) && !holdsJson(path)) return 'text';
     if (/(^|\/)blocks\.tfr$/.test(name)) return 'orqa';
     return isShard(path) ? 'realm' : 'jsonl';
   }
@@ -67,9 +69,26 @@ export function formatOf(path: string): DocumentFormat {
   const names = readdirSync(path);
   if (names.some(isShard)) return 'realm';
   if (names.some((name) => isTextFile(name) || statSync(join(path, name)).isDirectory())) return 'text';
+  const other = names
+    .map((name) => unreadableName(join(path, name)))
+    .find((sentence) => sentence !== undefined);
   throw new UserError(
-    `${path}: is a folder and holds no documents that are known by their names; name one file, or set data.format to one of ${DOCUMENT_FORMATS.join(', ')}`,
+    `${path}: is a folder and holds no documents that are known by their names${other ? ` (${other})` : ''}; name one file, or set data.format to one of ${DOCUMENT_FORMATS.join(', ')}`,
   );
+}
+
+/** Whether a text file begins as JSON lines do, whatever its name: some collections call them .txt. */
+function holdsJson(path: string): boolean {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch {
+    return false; // whoever reads it says what is wrong
+  }
+  const head = Buffer.alloc(64);
+  const length = readSync(fd, head, 0, head.length, 0);
+  closeSync(fd);
+  return /^(\xef\xbb\xbf)?\s*\{\s*"/.test(head.toString('latin1', 0, length));
 }
 
 /**

@@ -7,9 +7,10 @@ import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { addCounts, noCounts, type PrepareCounts } from './counts.ts';
 import { type Batch, type Packing, writeCut } from './cut.ts';
 import { cutAll } from './cutters.ts';
-import { readDocuments } from './documents.ts';
+import { formatOf, readDocuments } from './documents.ts';
 import { countDuplicates } from './duplicates.ts';
 import type { Fields } from './formats/fields.ts';
+import { leftOutFiles, leftOutWords } from './formats/text-folder.ts';
 import type { DocumentFormat } from './formats.ts';
 import { readSentences } from './given-sentences.ts';
 import { taggerIdentity } from './named-entities.ts';
@@ -98,8 +99,9 @@ async function fill(part: string, options: PrepareOptions): Promise<PrepareCount
   if (reached.documents > 0) options.onResume?.(reached.documents);
   const check = (whole: boolean) => {
     if (counts.blocks === 0) {
+      const left = leftOut(options);
       throw new UserError(
-        `${options.documents}: holds no document with text; give a JSONL file of {"id", "title", "text"}, or see data.format`,
+        `${options.documents}: holds no document with text${left.size > 0 ? `, ${leftOutWords(left)}` : ''}; give a JSONL file of {"id", "title", "text"}, or see data.format`,
       );
     }
     if (whole && counts.sentences === 0) {
@@ -131,6 +133,7 @@ async function fill(part: string, options: PrepareOptions): Promise<PrepareCount
   }
   const corpus = openCorpus(part);
   counts.duplicateBlocks = countDuplicates(corpus.blocks, blockHashes(corpus));
+  for (const n of leftOut(options).values()) counts.leftOutFiles += n;
   counts.duplicateIds = countDuplicates(corpus.documents, idHashes(corpus));
   corpus.close();
   return counts;
@@ -152,6 +155,13 @@ function start(
     writer: writeCorpus(part, vocab, tagger),
     reached: { documents: 0, sentences: 0, counts: noCounts() },
   };
+}
+
+/** What is left out of a folder of text files, by its kind. */
+function leftOut({ documents, format = 'auto' }: PrepareOptions): Map<string, number> {
+  if (documents === '-') return new Map();
+  const known = format === 'auto' ? formatOf(documents) : format;
+  return known === 'text' ? leftOutFiles(documents) : new Map();
 }
 
 /** All documents in batches, then all given sentences; without those that are done. */

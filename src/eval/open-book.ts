@@ -1,9 +1,7 @@
 import { existsSync } from 'node:fs';
-import { basename } from 'node:path';
 import type { Config } from '../config.ts';
 import { cutBatch, writeCut } from '../corpus/cut.ts';
 import { type Document, readDocuments } from '../corpus/documents.ts';
-import { isTextFile, textDocument } from '../corpus/formats/text-folder.ts';
 import type { Corpus } from '../corpus/store.ts';
 import { blockHash } from '../corpus/store-layout.ts';
 import { UserError } from '../errors.ts';
@@ -43,8 +41,7 @@ export async function readOpenBook(path: string): Promise<Document[]> {
   }
   const documents: Document[] = [];
   let size = 0;
-  const read = isTextFile(path) ? [textDocument(path, basename(path))] : readDocuments(path);
-  for await (const document of read) {
+  for await (const document of readDocuments(path)) {
     size += sizeOf(document);
     if (size > OPEN_BOOK_LIMIT) throw tooLong(path);
     documents.push(document);

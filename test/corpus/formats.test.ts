@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { type Document, formatOf, isArticle, readDocuments } from '../../src/corpus/documents.ts';
+import { leftOutFiles, leftOutWords } from '../../src/corpus/formats/text-folder.ts';
 import { maskedCrc } from '../../src/corpus/formats/tfrecord.ts';
 import type { DocumentFormat } from '../../src/corpus/formats.ts';
 import { readSentences } from '../../src/corpus/given-sentences.ts';
@@ -310,17 +311,145 @@ test('a folder of text and Markdown files', async () => {
   assert.deepEqual(await read(path), [
     {
       id: 'a.md',
-      title: 'The *bridge*',
-      text: '\n```sh\n# a comment\n```\n## The *bridge* ##\nWas built.\n',
+      title: 'x',
+      text: '# a comment',
     },
+    { id: 'a.md#the-bridge', title: 'x: The bridge', text: 'Was built.' },
     { id: 'b.txt', title: 'b', text: '# not a heading in a text file\nText.' },
     { id: 'sub/c.markdown', title: 'c', text: 'No heading.' },
-    { id: 'sub/dashes.md', title: 'dashes', text: '---\nA line, and no second one.' },
+    { id: 'sub/dashes.md', title: 'dashes', text: 'A line, and no second one.' },
   ]);
   write('notes/z.txt', Buffer.from('caf\xe9', 'latin1'));
   await refuses(read(path), /z\.txt: is not UTF-8 text/);
   write('pictures/a.png', 'x');
   await refuses(read(join(folder, 'pictures')), /pictures: is a folder and holds no documents/);
+});
+
+test('a section of a Markdown file is a document, its headings in the title', async () => {
+  const path = write(
+    'guide.md',
+    `---
+title: "The Guide"
+---
+Intro.
+
+# Install
+
+## Linux
+One.
+## Linux
+Two.
+
+### Old, *really*
+
+Three.
+
+> # Not a section
+> Four.
+
+# Last
+`,
+  );
+  assert.equal(formatOf(path), 'text');
+  assert.deepEqual(await read(path), [
+    { id: 'guide.md', title: 'The Guide', text: 'Intro.' },
+    { id: 'guide.md#linux', title: 'The Guide: Install: Linux', text: 'One.' },
+    { id: 'guide.md#linux-1', title: 'The Guide: Install: Linux', text: 'Two.' },
+    {
+      id: 'guide.md#old-really',
+      title: 'The Guide: Install: Linux: Old, really',
+      text: 'Three.\nNot a section\nFour.',
+    },
+    { id: 'guide.md#last', title: 'The Guide: Last', text: 'Last' },
+  ]);
+  const title = async (text: string) => (await read(write('titled.md', text)))[0].title;
+  assert.equal(await title('Text.\n\n## A `b` &amp; [c](d)\nMore.'), 'A b & c');
+  assert.equal(await title('+++\ntitle = "From TOML"\n+++\nText.'), 'From TOML');
+  assert.equal(await title('---\ntitle: [a, b\n---\nText.'), 'titled');
+  assert.equal(await title('---\ntitle: Same\n---\n# Same\nText.'), 'Same');
+  assert.deepEqual(await read(write('empty.md', '<!-- nothing -->\n')), [
+    { id: 'empty.md', title: 'empty', text: '' },
+  ]);
+});
+
+test('the text of a Markdown file is what a reader sees, without its marks', async () => {
+  const text = async (source: string) =>
+    (await read(write('marks.md', source))).map(({ text }) => text).join('|');
+  assert.equal(
+    await text(
+      'A [link](https://a.example/b_c "t") and ![an *image*](b.png), [ref][1] ~~gone~~.\n\n[1]: https://a.example\n',
+    ),
+    'A link and an image, ref gone.',
+  );
+  assert.equal(
+    await text('R&amp;D &copy; caf&eacute; **bold** __b__ \\*star\\* `a &amp; **b**`'),
+    'R&D © café bold b *star* a &amp; **b**',
+  );
+  assert.equal(await text('One\ntwo  \nthree.\n\n***\n\nFour.'), 'One two three.\nFour.');
+  assert.equal(await text('- one\n- [ ] *two*\n  1. three\n\n     more'), 'one\ntwo\nthree\nmore');
+  assert.equal(
+    await text('~~~js\n# no heading\n\nlet a = "<b>";\n~~~\n\n    indented <i>\n'),
+    '# no heading\nlet a = "<b>";\nindented <i>',
+  );
+  assert.equal(
+    await text('| Year | Event |\n| ---: | :--- |\n| 1949 | Founded \\| by [Ada](x) |\n| 1950 | |\n'),
+    'Year: 1949; Event: Founded | by Ada\nYear: 1950',
+  );
+  assert.equal(await text('| Only | a header |\n| --- | --- |\n'), 'Only; a header');
+  assert.equal(
+    await text(
+      '<!-- a\n\ncomment -->\n<div align="center"><b>Now</b> &lt; <a\nhref="x">then</a></div>\n\nA<br>b <kbd>c</kbd><!-- d -->\n\n<style>\np { color: red }\n</style>\n',
+    ),
+    'Now < then\nA b c',
+  );
+  assert.equal(
+    await text('Known.[^1]\n\n[^1]: A note.\n\n> [!NOTE]\n> Read it.'),
+    'Known.\nA note.\nRead it.',
+  );
+});
+
+test('what a folder holds besides text and Markdown is left out and counted by kind', async () => {
+  for (const name of ['a.md', 'b.txt', 'c.rst', 'd.HTML', 'sub/e.rst', 'sub/Makefile', '.env', '.git/config'])
+    write(`mixed/${name}`, 'Osk is a river.\n');
+  write('mixed/node_modules/p/README.md', '# Package\n');
+  symlinkSync(join(folder, 'mixed', 'a.md'), join(folder, 'mixed', 'link.md'));
+  const path = join(folder, 'mixed');
+  assert.deepEqual(
+    (await read(path)).map(({ id }) => id),
+    ['a.md', 'b.txt'],
+  );
+  const counts = leftOutFiles(path);
+  assert.deepEqual(
+    [...counts],
+    [
+      ['.rst', 2],
+      ['.html', 1],
+      ['hidden file', 1],
+      ['hidden folder', 1],
+      ['link', 1],
+      ['node_modules folder', 1],
+      ['without an ending', 1],
+    ],
+  );
+  assert.match(
+    leftOutWords(counts),
+    /^left out 8 files or folders: 2 \.rst, 1 \.html, .* \(realm reads \.txt and \.md in folders\)$/,
+  );
+  assert.equal(leftOutFiles(join(path, 'a.md')).size, 0);
+  write('papers/a.pdf', '%PDF-1.7');
+  await refuses(
+    read(join(folder, 'papers')),
+    /holds no documents .*a\.pdf: realm does not read PDF files yet; .*pdftotext/,
+  );
+});
+
+test('a text file by itself is a document, unless it holds JSON lines', async () => {
+  assert.deepEqual(await read(write('one.txt', 'Osk is a river.\n')), [
+    { id: 'one.txt', title: 'one', text: 'Osk is a river.\n' },
+  ]);
+  assert.deepEqual(await read(write('lines.txt', '{"id": "a", "text": "Osk."}\n')), [
+    { id: 'a', title: '', text: 'Osk.' },
+  ]);
 });
 
 test('the paragraphs of SQuAD', async () => {

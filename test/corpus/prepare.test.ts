@@ -99,6 +99,7 @@ test('documents become blocks with titles, texts, tokens and sentence starts', a
     spans: 10,
     skippedPages: 0,
     emptyDocuments: 1,
+    leftOutFiles: 0,
     nearEmptyBlocks: 0,
     duplicateBlocks: 1,
     duplicateIds: 0,
