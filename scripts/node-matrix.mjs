@@ -64,7 +64,7 @@ process.exitCode = failed ? 1 : 0;
 async function tryNode(version, into) {
   mkdirSync(into);
   const name = `node-${process.platform}-${process.arch}@${version}`;
-  const got = await run('npm', ['pack', '--silent', name, '--pack-destination', into], { cwd: into });
+  const got = await run('npm', ['pack', '--loglevel=error', name, '--pack-destination', into], { cwd: into });
   const [archive] = readdirSync(into);
   if (got.status !== 0 || !archive) {
     const [reason] = got.stderr.trim().split('\n');

@@ -15,7 +15,7 @@ import {
   symlinkSync,
   writeFileSync,
 } from 'node:fs';
-import { basename, delimiter, dirname, join } from 'node:path';
+import { basename, delimiter, dirname, join, resolve } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findInstalled } from '../../src/engine/installed.mjs';
@@ -72,21 +72,23 @@ function calls(name: string): string[] {
   return existsSync(log) ? readFileSync(log, 'utf8').trim().split('\n') : [];
 }
 
-/** A finished build in the cache: links to the files of this machine's, but for those given. */
+function linkOrCopy(from: string, to: string): void {
+  try {
+    linkSync(from, to);
+  } catch (error) {
+    if (!['EXDEV', 'EPERM'].includes(errorCode(error) ?? '')) throw error; // another disk, or another user's file
+    copyFileSync(from, to);
+  }
+}
+
+/** A finished build in the cache: hard links to the files of this machine's. */
 function finishedBuild(): string {
   const dir = join(cache, 'realm', basename(build!));
   const copyTree = (from: string, to: string) => {
     mkdirSync(to, { recursive: true });
     for (const name of readdirSync(from)) {
       if (lstatSync(join(from, name)).isDirectory()) copyTree(join(from, name), join(to, name));
-      else {
-        try {
-          linkSync(join(from, name), join(to, name));
-        } catch (error) {
-          if (errorCode(error) !== 'EXDEV') throw error;
-          copyFileSync(join(from, name), join(to, name));
-        }
-      }
+      else linkOrCopy(join(from, name), join(to, name));
     }
   };
   copyTree(build!, dir);
@@ -208,6 +210,39 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
     const renewed = json(join(place(), 'engine.json'));
     assert.equal(renewed.layout, built!.layout);
     if (kernels) assert.equal(readFileSync(join(place(), renewed.kernels.file), 'utf8'), 'compiled');
+  });
+
+  test("of the package's own is used with a copy of its JavaScript; the package itself is not changed", () => {
+    const scope = join(copy.root, 'node_modules', '@tensorflow');
+    rmSync(scope); // a link to the packages of this checkout
+    mkdirSync(scope);
+    for (const name of readdirSync('node_modules/@tensorflow').filter((n) => n !== 'tfjs-node-gpu'))
+      symlinkSync(resolve('node_modules/@tensorflow', name), join(scope, name));
+    const official = join(scope, 'tfjs-node-gpu');
+    const binaries = join(official, 'lib', 'napi-v8');
+    mkdirSync(binaries, { recursive: true });
+    const tarball = join(build!, 'tfjs-node-gpu.tgz');
+    const args = [
+      '-xzf',
+      tarball,
+      '-C',
+      official,
+      '--strip-components=1',
+      'package/dist',
+      'package/package.json',
+    ];
+    assert.equal(spawnSync('tar', args).status, 0);
+    for (const name of ['tfjs_binding.node', 'libtensorflow_cc.so.2', 'libtensorflow_framework.so.2'])
+      linkOrCopy(join(build!, name), join(binaries, name));
+    const file = join('dist', 'nodejs_kernel_backend.js');
+    const before = readFileSync(join(official, file), 'utf8');
+    const { status, stderr } = engine(['install']);
+    assert.equal(status, 0, stderr);
+    const { variant, binding } = json(join(place(), 'engine.json'));
+    assert.deepEqual([variant, binding], ['official', join(binaries, 'tfjs_binding.node')]);
+    assert.equal(readFileSync(join(official, file), 'utf8'), before);
+    assert.notEqual(readFileSync(join(place(), 'package', file), 'utf8'), before);
+    assert.equal(announce('tensorflow').stdout, 'tensorflow\n');
   });
 
   test('is linked at the first use where npm ran no scripts', () => {
