@@ -28,11 +28,11 @@ import { say } from '../progress.ts';
 import { appendRecord, type Run, runFolder } from '../run.ts';
 import { stepsDone } from '../train/checkpoints.ts';
 import { closedBookShapes } from '../train/closed-book.ts';
-import { type EncodedQuestion, encodeQuestions } from '../train/qa.ts';
+import type { EncodedQuestion } from '../train/qa.ts';
 import { matchingIndex, type RetrieverStage } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { fineTuned } from './fine-tuned.ts';
-import { questionFile } from './questions.ts';
+import { encodeAll, questionFile } from './questions.ts';
 
 /** Ranks at which retrieval is measured. */
 const KS = [1, 5, 20, 100];
@@ -90,7 +90,7 @@ export async function evalExactMatch(
   const other = against && matchPredictions(against, given);
   needOutput(options.to, [file, run.predictions]);
   const corpus = runCorpus(context);
-  const asked = encodeQuestions(corpus, given);
+  const asked = encodeAll(corpus, given, config);
   const { model, index } = await fineTuned(context, corpus);
   try {
     recoverFolders(run.dir); // predictions that a killed evaluation left half written
@@ -239,7 +239,7 @@ export async function evalRecall(
   needOutput(options.to, [file]);
   const stage = asked ?? (hasWeights(context, 'pretrain') ? 'pretrain' : 'ict');
   const corpus = runCorpus(context);
-  const questions = encodeQuestions(corpus, given);
+  const questions = encodeAll(corpus, given, config);
   const model = emptyModel(context, corpus);
   stageWeights(context, stage, corpus, model, retrieverShapes(model));
   const index = await matchingIndex(context, stage, model, corpus);

@@ -18,7 +18,7 @@ import {
   stageWeights,
 } from './context.ts';
 import { firstIndex, liveRefresh } from './live-refresh.ts';
-import { readDevQuestions, readTrainQuestions, spread } from './questions.ts';
+import { encodeAll, readDevQuestions, readTrainQuestions, spread } from './questions.ts';
 
 /**
  * Fine-tunes the pretrained model to answer questions with spans of retrieved blocks. With `qa.refreshEvery` the document
@@ -54,7 +54,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
     stageWeights(context, 'pretrain', corpus, model, reader);
   }
   const index = await firstIndex(context, 'qa', stage, model, corpus);
-  const questions = encodeQuestions(corpus, trainQuestions);
+  const questions = encodeAll(corpus, trainQuestions, config);
   const dev = encodeQuestions(corpus, spread(allDev, config.qa.devQuestions));
   const evaluate = async () => {
     const { exactMatch } = await evaluateAnswers({ model, corpus, index, config }, dev, [1]);

@@ -1,7 +1,9 @@
 import { resolve } from 'node:path';
+import type { Config } from '../config.ts';
 import { type Question, readQuestions } from '../corpus/qa.ts';
 import type { Corpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
+import { say } from '../progress.ts';
 import { type EncodedQuestion, encodeQuestions } from '../train/qa.ts';
 import type { Context } from './context.ts';
 import { inputPath } from './inputs.ts';
@@ -15,6 +17,25 @@ export async function readDevQuestions({ run, config }: Context): Promise<Questi
 /** The questions of data.train; a `UserError` where it names no file. */
 export async function readTrainQuestions({ run, config }: Context): Promise<Question[]> {
   return readQuestions(inputPath(run, config, 'data.train'), config.data.answers);
+}
+
+/** The sentence about questions that are longer than the model reads them; undefined where none is. */
+export function aboutLongQuestions(
+  questions: readonly Pick<EncodedQuestion, 'ids'>[],
+  { text }: Config,
+): string | undefined {
+  const room = text.questionTokens - 2; // [CLS] and [SEP]
+  const long = questions.filter(({ ids }) => ids.length > room).length;
+  if (long === 0) return undefined;
+  return `${long} of ${questions.length} questions are longer than text.questionTokens (${text.questionTokens}); their ends are not read`;
+}
+
+/** Tokenises questions, and says how many of them are too long to be read whole. */
+export function encodeAll(corpus: Corpus, questions: readonly Question[], config: Config): EncodedQuestion[] {
+  const encoded = encodeQuestions(corpus, questions);
+  const about = aboutLongQuestions(encoded, config);
+  if (about) say(about);
+  return encoded;
 }
 
 /** At most `n` of them, evenly spread. */
