@@ -8,6 +8,7 @@ import type { ServeOptions } from './commands/serve.ts';
 import { systemTrouble, UserError } from './errors.ts';
 import { PROTOCOLS } from './eval/metrics.ts';
 import { releaseLocks } from './lock.ts';
+import { warn } from './progress.ts';
 import type { Stage } from './run.ts';
 import { STOPPED, stopMeans, stopNames } from './stop.ts';
 import type { Which } from './train/checkpoints.ts';
@@ -346,6 +347,19 @@ export async function main(argv: readonly string[]): Promise<number> {
     });
 
   program
+    .command('status')
+    .description('what a run has, what is running in it, and what to run next; only reads')
+    .argument('[run]', 'folder of the run (default: a line for each run in runs)')
+    .option('--run <dir>', 'the same')
+    .option('--json', 'print one JSON document on stdout', false)
+    .action(async (named: string | undefined, options: { run?: string; json: boolean }) => {
+      const { status, statusLines } = await import('./commands/status.ts');
+      const run = named ?? options.run;
+      const states = status(run);
+      print(options, run === undefined ? states : states[0], statusLines(states));
+    });
+
+  program
     .command('report')
     .description('one HTML page about one or several runs: curves, evaluations, what was retrieved, examples')
     .argument('[runs...]', 'folders of runs; several are drawn over one another')
@@ -486,12 +500,10 @@ export async function main(argv: readonly string[]): Promise<number> {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2; // commander has said it already
     const sentence = error instanceof UserError ? error.message : systemTrouble(error);
     if (sentence !== undefined) {
-      process.stderr.write(`realm: ${sentence}\n`);
+      warn(`realm: ${sentence}`);
       return 2;
     }
-    process.stderr.write(
-      `${(error as Error)?.stack ?? error}\nrealm: this is a bug; please report it with the lines above\n`,
-    );
+    warn(`${(error as Error)?.stack ?? error}\nrealm: this is a bug; please report it with the lines above`);
     return 1;
   } finally {
     releaseLocks();

@@ -23,6 +23,20 @@ export interface Holder {
   work: string;
 }
 
+/** This process as the holder of a lock. */
+export function thisProcess(work: string): Holder {
+  return { pid: process.pid, host: hostname(), started: statOf(process.pid).started, work };
+}
+
+/**
+ * Who holds the lock file `path`, or left it behind; undefined where there is none. Changes nothing.
+ * @returns `lives` is undefined for a process of another host, which cannot be asked
+ */
+export function lookAtLock(path: string): (Holder & { lives: boolean | undefined }) | undefined {
+  const holder = readHolder(path);
+  return holder && { ...holder, lives: holder.host === hostname() ? isHeld(holder) : undefined };
+}
+
 /**
  * Takes the lock file `path`.
  * @returns gives the lock back, and undefined, or who holds it
@@ -31,7 +45,7 @@ export function takeLock(
   path: string,
   work: string,
 ): { release: () => void; holder?: undefined } | { holder: Holder } {
-  const mine: Holder = { pid: process.pid, host: hostname(), started: statOf(process.pid).started, work };
+  const mine = thisProcess(work);
   // Written whole aside, then linked: no other process ever meets an empty lock, and only one link succeeds.
   const aside = `${path}.${process.pid}.tmp`;
   try {

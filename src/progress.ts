@@ -1,39 +1,75 @@
 import cliProgress from 'cli-progress';
+import { note, publish } from './journal.ts';
 
-/** Progress of one long stage, on stderr: a bar on a terminal, else a plain line now and then. */
+/** Progress of one long stage, on stderr: a bar on a terminal, else a plain line now and then. The run keeps it, too. */
 export interface Progress {
   /** Sets how much is done, with a short remark such as `loss 3.21`. */
   at(done: number, remark?: string): void;
   end(): void;
 }
 
+export interface ProgressOptions {
+  /** How much an earlier run has done already: it does not count in the rate and the time that is left. */
+  from?: number;
+  /** What is counted a second, such as `questions`; `bytes` are shown in MiB, and their share in per cent. */
+  unit?: string;
+  /** How many of them are in one of `total`: examples in a step. */
+  each?: number;
+}
+
 /** Seconds between two plain lines. */
 const LINE_EVERY = 10;
 
-/** @param from how much an earlier run has done already: it does not count in the time that is left */
 export function progress(
   name: string,
   total: number,
-  from = 0,
+  { from = 0, unit, each = 1 }: ProgressOptions = {},
   stream: NodeJS.WriteStream = process.stderr,
 ): Progress {
   const started = performance.now();
   const seconds = () => (performance.now() - started) / 1000;
-  const timeLeft = (done: number) =>
-    done <= from ? '?' : duration((seconds() / (done - from)) * (total - done));
+  /** How many of `unit` a second; undefined while nothing is done. */
+  const rate = (done: number) =>
+    done > from && seconds() > 0 ? (each * (done - from)) / seconds() : undefined;
+  const left = (done: number) =>
+    done > from ? (seconds() / (done - from)) * Math.max(0, total - done) : undefined;
+  const share = (done: number) =>
+    unit === 'bytes' ? `${Math.floor((100 * done) / Math.max(1, total))} %` : `${done}/${total}`;
+  const speed = (done: number) => {
+    const perSecond = rate(done);
+    if (perSecond === undefined || unit === undefined) return '';
+    return unit === 'bytes' ? `${mebibytes(perSecond)}/s, ` : `${digits(perSecond)} ${unit}/s, `;
+  };
+  const memory = () => mebibytes(process.memoryUsage.rss());
+  const tell = (done: number, remark: string) =>
+    publish(() => ({ name, done, total, unit, remark, rate: rate(done), left: left(done) }));
+  const timeLeft = (done: number) => {
+    const time = left(done);
+    return time === undefined ? '?' : duration(time);
+  };
   if (stream.isTTY) {
     const bar = new cliProgress.SingleBar(
       {
         stream,
-        format: `${name.padEnd(14)} {bar} {value}/{total} {remark} ({left} left)`,
+        format: `${name.padEnd(14)} {bar} {share} {remark} ({speed}{memory}, {left} left)`,
         hideCursor: true,
         clearOnComplete: false,
       },
       cliProgress.Presets.shades_classic,
     );
-    bar.start(total, from, { remark: '', left: '?' });
+    bar.start(total, from, { share: share(from), remark: '', speed: '', memory: memory(), left: '?' });
     return {
-      at: (done, remark = '') => bar.update(done, { remark, left: timeLeft(done) }),
+      at(done, remark = '') {
+        tell(done, remark);
+        const shown = {
+          share: share(done),
+          remark,
+          speed: speed(done),
+          memory: memory(),
+          left: timeLeft(done),
+        };
+        bar.update(done, shown);
+      },
       end: () => bar.stop(),
     };
   }
@@ -41,15 +77,29 @@ export function progress(
   let saidEnd = false;
   return {
     at(done, remark = '') {
+      tell(done, remark);
       const now = seconds();
       if (saidEnd || (now - last < LINE_EVERY && done < total)) return;
       last = now;
       saidEnd = done >= total;
-      const tail = saidEnd ? `in ${duration(now)}` : `${timeLeft(done)} left`;
-      stream.write(`${name}: ${done}/${total}${remark ? ` ${remark}` : ''}, ${tail}\n`);
+      const time = saidEnd ? `in ${duration(now)}` : `${timeLeft(done)} left`;
+      stream.write(
+        `${name}: ${share(done)}${remark ? ` ${remark}` : ''}, ${speed(done)}${memory()}, ${time}\n`,
+      );
     },
     end() {},
   };
+}
+
+/** Three digits, whatever the size: `0.0412`, `12.3`, `4567`. */
+function digits(value: number): string {
+  return value >= 100 ? String(Math.round(value)) : String(Number(value.toPrecision(3)));
+}
+
+/** `512 MiB`, `1.3 GiB`. */
+export function mebibytes(bytes: number): string {
+  const mib = bytes / 2 ** 20;
+  return mib >= 1024 ? `${(mib / 1024).toFixed(1)} GiB` : `${digits(mib)} MiB`;
 }
 
 /** A duration a reader takes in at a glance: `8 s`, `3 min 20 s`, `5 h 12 min`. */
@@ -63,4 +113,11 @@ export function duration(seconds: number): string {
 /** One plain line for the person at the terminal: always stderr, so that stdout stays machine-readable. */
 export function say(line: string): void {
   process.stderr.write(`${line}\n`);
+  note(line, 'note');
+}
+
+/** As `say`, of trouble: `realm status` shows the last such line. */
+export function warn(line: string): void {
+  process.stderr.write(`${line}\n`);
+  note(line, 'trouble');
 }

@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { type Config, loadConfig, saveConfig } from './config.ts';
 import { UserError } from './errors.ts';
 import { explainWrite, makeFolder, readText, writeFileAtomic } from './files.ts';
+import { openJournal } from './journal.ts';
 import { takeLock } from './lock.ts';
 import { withCommitOf } from './model/hub-name.ts';
 
@@ -139,7 +140,15 @@ export function lockRun(run: Run, work: string): () => void {
   try {
     makeFolder(run.dir);
     const lock = takeLock(join(run.dir, 'lock'), work);
-    if (!lock.holder) return lock.release;
+    if (!lock.holder) {
+      const close = openJournal(run.dir, work);
+      process.once('exit', close);
+      return () => {
+        close();
+        process.off('exit', close);
+        lock.release();
+      };
+    }
     const { holder } = lock;
     throw new UserError(
       `${run.dir}: "realm ${holder.work}" is at work in this run folder (process ${holder.pid} on ${holder.host}); ` +

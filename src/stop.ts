@@ -1,4 +1,5 @@
 import { Worker } from 'node:worker_threads';
+import { note } from './journal.ts';
 
 // SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal closed) end a command with one sentence and exit code 130, from its
 // first line on (bin/realm listens until this file is loaded). Work that can save itself handles the first signal, with
@@ -52,7 +53,9 @@ export function onStop(handler: () => void): () => void {
 
 /** Ends the process now, with the sentence. Locks are given back as the process exits. */
 export function leave(what = consequence()): never {
-  process.stderr.write(`\n${command}: stopped; ${what}\n`);
+  const sentence = `${command}: stopped; ${what}`;
+  process.stderr.write(`\n${sentence}\n`);
+  note(sentence, 'note');
   process.exit(STOPPED);
 }
 

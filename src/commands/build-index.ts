@@ -141,7 +141,7 @@ export async function build(
 ): Promise<IndexManifest> {
   const { run, config } = context;
   stopMeans('the vectors made so far are kept, and the same command resumes from them');
-  const bar = progress('build-index', corpus.blocks);
+  const bar = progress('build-index', corpus.blocks, { unit: 'blocks' });
   try {
     const step = stage === 'ict' ? 0 : (stepsDone(run.checkpoint(stage), which) ?? 0);
     const name = indexName(step, stage);

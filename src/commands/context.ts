@@ -164,7 +164,7 @@ function trainedSettings(config: Config, stage: Stage): Record<string, unknown> 
 /** What every training hands to the loop of its stage. */
 export function loopSettings({ run, config }: Context, stage: Stage, corpus: Corpus) {
   const { use: _, ...settings } = config.train;
-  const { steps, optimizer } = config[SETTINGS[stage][0]];
+  const { steps, batch, optimizer } = config[SETTINGS[stage][0]];
   const origin: Origin = {
     corpusSha256: corpus.sha256,
     vocabularySha256: corpus.tokenizer.sha256,
@@ -173,6 +173,7 @@ export function loopSettings({ run, config }: Context, stage: Stage, corpus: Cor
   return {
     ...settings,
     steps,
+    batch,
     optimizer,
     checkpoint: run.checkpoint(stage),
     metrics: run.metrics(stage),

@@ -2,7 +2,7 @@ import { UserError } from '../errors.ts';
 import { evaluateAnswers } from '../eval/evaluate.ts';
 import { questionProbes, RECALL_QUESTIONS } from '../eval/probes.ts';
 import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
-import { say } from '../progress.ts';
+import { warn } from '../progress.ts';
 import { latestState } from '../train/checkpoints.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { encodeQuestions, qaShapes, qaStep } from '../train/qa.ts';
@@ -45,7 +45,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   firstWeights(context, model, readerTowerShapes(model));
   if (!hasWeights(context, 'pretrain')) {
     if (config.qa.retriever === 'pretrain' || config.qa.reader === 'pretrain')
-      say(
+      warn(
         "finetune-qa: this run has not been pretrained; the retriever is the inverse cloze task's, the reader starts afresh",
       );
   } else if (config.qa.reader === 'pretrain') {

@@ -6,7 +6,7 @@ import { PROBED, type Probes, probeRecall, probeRecords } from '../eval/probes.t
 import { inside } from '../files.ts';
 import { loadWeights } from '../model/checkpoint.ts';
 import { type Model, retrieverShapes } from '../model/model.ts';
-import { say } from '../progress.ts';
+import { warn } from '../progress.ts';
 import type { Found } from '../retrieval/graph.ts';
 import { indexName, isQaIndex } from '../retrieval/make-index.ts';
 import { overlapAt } from '../retrieval/overlap.ts';
@@ -52,7 +52,7 @@ export async function firstIndex(
   if (!state || state.index === null) return matchingIndex(context, before, model, corpus);
   const dir = inside(run.index, state.index);
   if (existsSync(dir)) return openRunIndex(context, corpus, dir);
-  say(`${stage}: the index of step ${state.step} is gone and made again from the checkpoint's weights`);
+  warn(`${stage}: the index of step ${state.step} is gone and made again from the checkpoint's weights`);
   loadWeights(
     openCheckpoint(root, 'latest').dir,
     model,
@@ -107,7 +107,7 @@ export function liveRefresh(
       onPublished: (p) => {
         published = p;
       },
-      onFailure: (message) => say(`refresher: ${message}; training goes on with the index at hand`),
+      onFailure: (message) => warn(`refresher: ${message}; training goes on with the index at hand`),
       onGivenUp: (message) => {
         givenUp = message;
       },
@@ -156,7 +156,7 @@ export function liveRefresh(
       index.swap(join(run.index, name), { hash: false });
     } catch (error) {
       if (!(error instanceof UserError) || mode === 'sync') throw error;
-      say(`refresher: ${error.message}; training goes on with the index at hand`);
+      warn(`refresher: ${error.message}; training goes on with the index at hand`);
       return;
     }
     indexStep = step;

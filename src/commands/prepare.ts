@@ -1,6 +1,7 @@
-import { existsSync } from 'node:fs';
+import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config.ts';
+import { bytesRead } from '../corpus/bytes.ts';
 import { type PrepareCounts, summaryOf } from '../corpus/counts.ts';
 import { isArticle, readDocuments } from '../corpus/documents.ts';
 import { leftOutFiles, leftOutWords } from '../corpus/formats/text-folder.ts';
@@ -11,7 +12,7 @@ import { UserError } from '../errors.ts';
 import { readText, writeFileAtomic } from '../files.ts';
 import { modelFolder } from '../model/hub-cache.ts';
 import { presets } from '../presets.ts';
-import { say } from '../progress.ts';
+import { type Progress, progress, say } from '../progress.ts';
 import { lockRun, type Run, runConfig, runFolder, settingsOf } from '../run.ts';
 import { listenWhileBlocked, stopMeans } from '../stop.ts';
 import { trainVocabulary } from '../tokenizer/train-vocabulary.ts';
@@ -91,6 +92,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
   await listenWhileBlocked();
   stopMeans('the same command resumes from what was saved last, or starts again where nothing was');
   let said = performance.now();
+  const bar = readingBar('prepare', [documents, ...(sentences === undefined ? [] : [sentences])]);
   const counts = await prepare({
     documents,
     format: data.format,
@@ -105,12 +107,16 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
     dir: run.corpus,
     onResume: (documents) => say(`prepare: goes on after ${documents} documents`),
     onProgress: ({ documents, blocks, sentences }) => {
+      const done = `${documents} documents, ${blocks} blocks, ${sentences} sentences`;
+      if (bar) return bar.at(done);
       const now = performance.now();
       if (now - said < SAY_EVERY) return;
       said = now;
-      say(`prepare: ${documents} documents, ${blocks} blocks, ${sentences} sentences`);
+      say(`prepare: ${done}`);
     },
   });
+  bar?.at(`${counts.documents} documents`, true);
+  bar?.end();
   if (counts.leftOutFiles > 0) say(`prepare: ${leftOutWords(leftOutFiles(documents))}`);
   for (const line of summaryOf(counts, text.blockTokens)) say(line);
   if (namedVocabulary(config) !== undefined) {
@@ -141,15 +147,24 @@ async function vocabularyFile(run: Run, config: Config, documents: string): Prom
   if (existsSync(path) && isKept) return path;
   stopMeans('no vocabulary was saved, and the same command starts again');
   say(`vocabulary: training ${text.vocabularySize} word pieces on ${data.documents}`);
-  async function* texts() {
+  const reading = readingBar('vocabulary', [documents]);
+  let texts = 0;
+  async function* counted() {
     for await (const { title, text } of readDocuments(documents, data.format, data.fields)) {
       if (!data.articlesOnly || isArticle(title)) yield `${title} ${text}`;
+      if (++texts % DOCUMENTS === 0) reading?.at(`${texts} documents`);
     }
+    reading?.at(`${texts} documents`, true);
+    reading?.end();
   }
-  writeFileAtomic(
-    path,
-    `${(await trainVocabulary(texts(), text.vocabularySize, text.lowercase)).join('\n')}\n`,
-  );
+  await listenWhileBlocked();
+  let bar: Progress | undefined; // from when all words are counted
+  const pieces = await trainVocabulary(counted(), text.vocabularySize, text.lowercase, (n) => {
+    bar ??= progress('word pieces', text.vocabularySize, { from: n, unit: 'pieces' });
+    bar.at(n);
+  });
+  bar?.end();
+  writeFileAtomic(path, `${pieces.join('\n')}\n`);
   writeFileAtomic(vocabularyOrigin(run), `${origin}\n`);
   return path;
 }
@@ -159,4 +174,34 @@ function originOf(run: Run): string | undefined {
   const path = vocabularyOrigin(run);
   if (!existsSync(path)) return undefined;
   return readText(path, 'note on the vocabulary', `remove ${path} and ${ownVocabulary(run)}`).trim();
+}
+
+/** Documents between two looks at the clock. */
+const DOCUMENTS = 64;
+
+/** Progress by bytes read of all in `paths`; undefined where their size cannot be known. */
+function readingBar(name: string, paths: readonly string[]) {
+  const sizes = paths.map(sizeOf);
+  if (sizes.includes(undefined)) return undefined;
+  const total = sizes.reduce<number>((sum, bytes) => sum + bytes!, 0);
+  const before = bytesRead();
+  const bar = progress(name, total, { unit: 'bytes' });
+  return {
+    at: (remark: string, all = false) =>
+      bar.at(all ? total : Math.min(bytesRead() - before, total - 1), remark),
+    end: () => bar.end(),
+  };
+}
+
+/** Bytes of a file, or of all files in a folder; undefined for standard input and what is not read from its start to its end. */
+function sizeOf(path: string): number | undefined {
+  if (path === '-' || path.endsWith('.npy')) return undefined;
+  const found = statSync(path, { throwIfNoEntry: false });
+  if (!found?.isDirectory()) return found?.size;
+  let bytes = 0;
+  for (const name of readdirSync(path, { recursive: true, encoding: 'utf8' })) {
+    const file = statSync(join(path, name), { throwIfNoEntry: false });
+    if (file?.isFile()) bytes += file.size;
+  }
+  return bytes;
 }

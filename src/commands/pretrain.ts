@@ -2,7 +2,7 @@ import type { Corpus } from '../corpus/store.ts';
 import { UserError } from '../errors.ts';
 import { maskedProbes, RECALL_QUESTIONS } from '../eval/probes.ts';
 import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
-import { say } from '../progress.ts';
+import { warn } from '../progress.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { pretrainStep } from '../train/pretrain.ts';
 import { type EncodedQuestion, encodeQuestions } from '../train/qa.ts';
@@ -67,7 +67,7 @@ async function recallQuestions(context: Context, corpus: Corpus): Promise<Encode
     return encodeQuestions(corpus, spread(await readDevQuestions(context), RECALL_QUESTIONS));
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
-    say(`pretrain: recall is not logged, since data.dev cannot be read: ${error.message}`);
+    warn(`pretrain: recall is not logged, since data.dev cannot be read: ${error.message}`);
     return [];
   }
 }

@@ -14,6 +14,17 @@ const SLICE = 1 << 10;
 
 let stdinTaken = false;
 
+/** Bytes of files, packed as they lie on the disk, that the readers of a corpus have read since this process began. */
+let readSoFar = 0;
+
+export function bytesRead(): number {
+  return readSoFar;
+}
+
+export function countRead(bytes: number): void {
+  readSoFar += bytes;
+}
+
 /**
  * The bytes of a file, plain, `.gz` or `.zst`, or those of standard input where `path` is `-`.
  * A `.bz2` is refused: no library for it is still looked after.
@@ -31,12 +42,20 @@ export async function* readPieces(path: string): AsyncGenerator<Buffer> {
     return;
   }
   const file = createReadStream(path, { highWaterMark: PIECE });
+  const counted = Readable.from(counting(file));
   try {
-    if (path.endsWith('.gz')) yield* gunzip(file);
-    else if (path.endsWith('.zst')) yield* unzstd(file, path);
-    else yield* file as AsyncIterable<Buffer>;
+    if (path.endsWith('.gz')) yield* gunzip(counted);
+    else if (path.endsWith('.zst')) yield* unzstd(counted, path);
+    else yield* counted as AsyncIterable<Buffer>;
   } finally {
     file.destroy();
+  }
+}
+
+async function* counting(pieces: AsyncIterable<Buffer>): AsyncGenerator<Buffer> {
+  for await (const piece of pieces) {
+    countRead(piece.length);
+    yield piece;
   }
 }
 

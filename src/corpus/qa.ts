@@ -1,5 +1,5 @@
 import { shown, UserError } from '../errors.ts';
-import { say } from '../progress.ts';
+import { say, warn } from '../progress.ts';
 import { kiltQuestion } from './formats/kilt.ts';
 import { plainQuestion } from './formats/question-answer.ts';
 import { squadQuestions } from './formats/squad.ts';
@@ -43,7 +43,7 @@ export interface QuestionFile {
  */
 export async function readQuestions(path: string, kind: AnswerKind | 'auto' = 'auto'): Promise<Question[]> {
   const { questions, unanswerable } = await readQuestionFile(path, kind);
-  if (unanswerable > 0) say(`${path}: ${unanswerable} questions without an answer are left out`);
+  if (unanswerable > 0) warn(`${path}: ${unanswerable} questions without an answer are left out`);
   if (questions.length === 0) {
     throw new UserError(
       `${path}: holds no question with an answer; every line must be {"question": …, "answer": […]}`,

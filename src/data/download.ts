@@ -15,7 +15,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
 import { errorCode, UserError } from '../errors.ts';
 import { explainRead, explainWrite, gitOid, makeFolder, sha256File, writeStreamAtomic } from '../files.ts';
-import { progress, say } from '../progress.ts';
+import { progress, warn } from '../progress.ts';
 import type { DataFile } from './catalogue.ts';
 
 // A file is fetched into `NAME.part` and renamed when it is whole and right. `NAME.part.of` holds the address and the
@@ -181,7 +181,10 @@ async function fetchSome(file: Source, part: string): Promise<boolean> {
     // A weak ETag does not tell that the bytes are the same, and If-Range takes none.
     writeFileSync(`${part}.of`, `${file.url}\n${now.startsWith('W/') ? '' : now}\n`);
     const out = await open(part, 'a');
-    const bar = total === undefined ? undefined : progress(file.label ?? file.name, total, have);
+    const bar =
+      total === undefined
+        ? undefined
+        : progress(file.label ?? file.name, total, { from: have, unit: 'bytes' });
     try {
       for await (const piece of response.body ?? []) {
         clearTimeout(alarm);
@@ -204,7 +207,7 @@ async function fetchSome(file: Source, part: string): Promise<boolean> {
         `${file.url}: cannot be reached (${cause}); check the network, or ${file.remedy ?? REMEDY}`,
       );
     }
-    say(`${file.label ?? file.name}: the connection broke at ${sizeOf(part)} bytes`);
+    warn(`${file.label ?? file.name}: the connection broke at ${sizeOf(part)} bytes`);
     return false;
   } finally {
     clearTimeout(alarm);

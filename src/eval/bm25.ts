@@ -39,7 +39,7 @@ export function bm25(corpus: Corpus): (question: string, k: number) => number[] 
     processTerm: (token) => token.slice(token.indexOf(' ') + 1),
     searchOptions: { bm25: { k: 0.9, b: 0.4, d: 0 }, combineWith: 'OR' },
   });
-  const bar = progress('bm25', corpus.blocks);
+  const bar = progress('bm25', corpus.blocks, { unit: 'blocks' });
   for (let id = 0; id < corpus.blocks; id++) {
     obey();
     index.add({ id, text: `${corpus.title(id)} ${corpus.text(id)}` });

@@ -37,7 +37,7 @@ export async function retrievalRanks(
 ): Promise<number[]> {
   const k = Math.min(most, corpus.blocks);
   const ranks: number[] = [];
-  const bar = progress('recall', questions.length);
+  const bar = progress('recall', questions.length, { unit: 'questions' });
   for (let at = 0; at < questions.length; at += AT_ONCE) {
     const part = questions.slice(at, at + AT_ONCE);
     const found = index.search(await questionVectors(model, corpus, part, config), k);
@@ -73,7 +73,7 @@ export async function freshRanks(
   { protocol }: RankingOptions = {},
 ): Promise<number[]> {
   const vectors = await questionVectors(model, corpus, questions, config);
-  const bar = progress('ict recall', corpus.blocks);
+  const bar = progress('ict recall', corpus.blocks, { unit: 'blocks' });
   const { blockTokens } = config.text;
   const { tokensPerBatch } = config.index;
   const pieces = encodeBlocks(model, corpus, { blockTokens, tokensPerBatch });
@@ -178,7 +178,7 @@ export async function evaluateAnswers(
     ranks: [],
   };
   const score = (name: keyof Scores, value: number | boolean) => scores[name].push(Number(value));
-  const bar = progress('exact-match', questions.length);
+  const bar = progress('exact-match', questions.length, { unit: 'questions' });
   const atOnce = questionsAtOnce(config);
   for (let at = 0; at < questions.length; at += atOnce) {
     const part = questions.slice(at, at + atOnce);

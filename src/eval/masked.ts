@@ -98,7 +98,7 @@ export async function scoreMasked(
   const scores: MaskedScores = { pieces: [], loss: [], nullLoss: [], nullMass: [] };
   const { microBatch, marginalize, nullDocument } = config.pretrain;
   const settings = { ...config, pretrain: { ...config.pretrain, dropTrivial: true } };
-  const bar = progress('masked spans', examples.length);
+  const bar = progress('masked spans', examples.length, { unit: 'sentences' });
   for (let at = 0; at < examples.length; at += microBatch) {
     const part = examples.slice(at, at + microBatch);
     const { candidates } = await retrieveCandidates(model, corpus, index, part, settings);

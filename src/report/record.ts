@@ -277,7 +277,7 @@ export function readStage(run: Run, stage: Stage, config: Config | undefined): S
 }
 
 /** Steps of a stage's latest checkpoint; undefined where there is none, or one on its way out. */
-function checkpointed(root: string): { step: number; steps: number } | undefined {
+export function checkpointed(root: string): { step: number; steps: number } | undefined {
   try {
     const name = readFileSync(join(root, 'latest'), 'utf8').trim();
     if (!/^step-\d+$/.test(name)) return undefined;

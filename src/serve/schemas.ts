@@ -94,6 +94,37 @@ export const STATUS = {
         },
       },
     },
+    underWay: {
+      type: 'object',
+      description: 'the command that works in the run folder; absent where none does',
+      required: ['command', 'pid', 'host', 'since', 'alive', 'progress', 'refresher'],
+      properties: {
+        command: { type: 'string' },
+        pid: { type: 'integer' },
+        host: { type: 'string' },
+        since: { type: 'string', description: 'ISO 8601' },
+        alive: {
+          type: ['boolean', 'null'],
+          description: 'false where its process has ended; null where it is one of another host',
+        },
+        progress: {
+          type: ['object', 'null'],
+          required: ['name', 'done', 'total', 'memory', 'time'],
+          properties: {
+            name: { type: 'string' },
+            done: { type: 'number' },
+            total: { type: 'number' },
+            unit: { type: ['string', 'null'], description: 'what `rate` counts' },
+            rate: { type: ['number', 'null'], description: 'a second' },
+            left: { type: ['number', 'null'], description: 'seconds' },
+            remark: { type: 'string' },
+            memory: { type: 'number', description: 'bytes that the process holds' },
+            time: { type: 'string', description: 'ISO 8601: when this was so' },
+          },
+        },
+        refresher: { type: ['integer', 'null'], description: 'process that builds an index' },
+      },
+    },
     answers: {
       type: 'object',
       required: ['ready'],

@@ -1,6 +1,7 @@
 import { basename, resolve } from 'node:path';
 import { loadConfig } from '../config.ts';
 import { readStage } from '../report/record.ts';
+import { type UnderWay, underWay } from '../report/under-way.ts';
 import { type Run, STAGES, type Stage, stepsOf } from '../run.ts';
 
 /** How far a stage has come by its log. */
@@ -11,12 +12,13 @@ export interface StageStatus {
   figures: Record<string, number>;
 }
 
-/** The stages of a run that have logged a step, with their last figures. */
-export function runStatus(run: Run): { run: string; stages: StageStatus[] } {
+/** The stages of a run that have logged a step, with their last figures, and the command that works in it. */
+export function runStatus(run: Run): { run: string; stages: StageStatus[]; underWay?: UnderWay } {
   const config = loadConfig(run.config, []);
   const stages = STAGES.flatMap((stage): StageStatus[] => {
     const { last } = readStage(run, stage, config);
     return last ? [{ stage, ...last, steps: stepsOf(config, stage) }] : [];
   });
-  return { run: basename(resolve(run.dir)), stages };
+  const working = underWay(run);
+  return { run: basename(resolve(run.dir)), stages, ...(working && { underWay: working }) };
 }

@@ -16,11 +16,13 @@ const PAIR = 2 ** 26;
  * tokens ([PAD] is 0), the alphabet, its `##` forms, and then, one by one, the most frequent pair of neighbouring
  * pieces within words, as a piece of its own. Of pairs equally frequent that of the older pieces comes first, so
  * that the vocabulary depends on the counts of the words alone, not on their order.
+ * @param onPieces told now and then how many pieces there are
  */
 export async function trainVocabulary(
   texts: AsyncIterable<string> | Iterable<string>,
   size: number,
   lowercase: boolean,
+  onPieces: (count: number) => void = () => {},
 ): Promise<string[]> {
   const words = await countWords(texts, basicTokenizer(lowercase));
   const vocabulary: string[] = [...SPECIAL_TOKENS];
@@ -37,7 +39,7 @@ export async function trainVocabulary(
   for (const { character } of alphabet) add(character);
   for (const { character, continues } of alphabet) if (continues) add(`##${character}`);
 
-  await mergePairs(spell(words, idOf), size, vocabulary, add);
+  await mergePairs(spell(words, idOf), size, vocabulary, add, onPieces);
   return vocabulary;
 }
 
@@ -134,6 +136,7 @@ async function mergePairs(
   size: number,
   vocabulary: string[],
   add: (piece: string) => number,
+  onPieces: (count: number) => void,
 ): Promise<void> {
   const { pieces, starts, lengths, counts } = words;
   const pairs = new Map<number, Pair>();
@@ -162,7 +165,10 @@ async function mergePairs(
 
   while (vocabulary.length < size) {
     const turn = rest();
-    if (turn) await turn;
+    if (turn) {
+      onPieces(vocabulary.length);
+      await turn;
+    }
     const top = queue.pop();
     if (top === undefined || top.count < FEWEST) return;
     const a = Math.floor(top.key / PAIR);

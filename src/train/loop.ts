@@ -4,7 +4,7 @@ import type { Shape } from '../model/bert.ts';
 import { loadWeights } from '../model/checkpoint.ts';
 import type { Model } from '../model/model.ts';
 import { readSafetensors } from '../model/safetensors.ts';
-import { progress, say } from '../progress.ts';
+import { progress, say, warn } from '../progress.ts';
 import { jsonLines } from '../run.ts';
 import { Abandoned, leave, onStop, orAbandon, pause } from '../stop.ts';
 import { hasCheckpoint, openCheckpoint, type State, saveCheckpoint } from './checkpoints.ts';
@@ -25,6 +25,8 @@ export interface LoopOptions {
   /** Parameters that the stage owns: saved, and trained when a gradient comes. */
   shapes: readonly Shape[];
   steps: number;
+  /** Examples in a step: the progress shows how many a second. */
+  batch?: number;
   optimizer: OptimizerConfig;
   /** Folder of the stage's checkpoints. */
   checkpoint: string;
@@ -102,7 +104,11 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
       for (const each of logs) each.write(record);
     },
   };
-  const bar = progress(name, steps, first);
+  const bar = progress(name, steps, {
+    from: first,
+    unit: options.batch ? 'examples' : 'steps',
+    each: options.batch,
+  });
   let averages = new Averages(before?.averages);
   const sinceSave = new Averages(before?.sinceSave);
   let figures: Record<string, number> = {};
@@ -160,7 +166,7 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
         const why = `has a loss of ${Number(loss.toPrecision(3))}${
           exploded ? `, over ${EXPLODES} times that of the first steps` : ' and gradients that are not finite'
         }`;
-        say(`${name}: step ${step + 1} ${why}; it is skipped (${skippedSince} since the last checkpoint)`);
+        warn(`${name}: step ${step + 1} ${why}; it is skipped (${skippedSince} since the last checkpoint)`);
         if (skippedSince >= options.maxSkipped) throw diverged(options, step + 1 - skippedSince, why);
       }
       done = step + 1;

@@ -1,6 +1,7 @@
 import { readdirSync, statSync } from 'node:fs';
 import { basename, extname, join } from 'node:path';
 import { readText } from '../../files.ts';
+import { countRead } from '../bytes.ts';
 import type { Document } from '../documents.ts';
 import { markdownDocuments } from './markdown.ts';
 
@@ -66,6 +67,7 @@ export function leftOutWords(counts: Map<string, number>): string {
 /** The documents of one such file. */
 export function textDocuments(path: string, id: string): Document[] {
   const text = readText(path, 'text file', 'save it as UTF-8, split it, or move it out of the folder');
+  countRead(Buffer.byteLength(text));
   const name = basename(id, extname(id));
   return MARKDOWN.test(id) ? markdownDocuments(text, id, name) : [{ id, title: name, text }];
 }

@@ -1,0 +1,227 @@
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { errorCode, UserError } from '../errors.ts';
+import type { LogLine } from '../journal.ts';
+import { logFile } from '../journal.ts';
+import { type Run, runFolder, STAGES, type Stage } from '../run.ts';
+import { checkpointed, type Evaluation, isRun, type RunRecord, readRun } from './record.ts';
+import { lastTrouble, type UnderWay, underWay } from './under-way.ts';
+
+// What `realm status` tells of a run folder, which may be half made, damaged, or worked in at this moment. Only reads.
+
+export interface StageState {
+  stage: Stage;
+  state: 'not started' | 'unfinished' | 'finished' | 'running';
+  step: number;
+  /** Steps in all; null where the settings cannot be read. */
+  steps: number | null;
+  /** Figures of the last line of its metrics. */
+  figures: Record<string, number>;
+  /** Names of checkpoints; null where there is none. */
+  latest: string | null;
+  best: string | null;
+  /** ISO 8601: when the latest was written. */
+  saved: string | null;
+}
+
+export interface IndexState {
+  name: string;
+  rows: number;
+  /** Stage whose document tower embedded the blocks, and its step. */
+  stage: 'ict' | 'pretrain' | 'qa';
+  step: number;
+  createdAt: string;
+  /** Bytes on the disk. */
+  bytes: number;
+  inUse: boolean;
+  /** Steps that the stage's latest checkpoint is ahead of it: 0 where it was made from these weights. */
+  stepsBehind: number;
+}
+
+export interface RunStatus {
+  run: string;
+  corpus: { documents: number; blocks: number } | null;
+  /** True where `prepare` was stopped and can resume. */
+  prepareUnfinished: boolean;
+  stages: StageState[];
+  indexes: IndexState[];
+  evaluations: Evaluation[];
+  /** Bytes of all files in the folder. */
+  bytes: number;
+  underWay: UnderWay | null;
+  /** The last line of trouble in the run's log. */
+  trouble: LogLine | null;
+  /** Files that could not be read, as sentences. */
+  unreadable: string[];
+  /** The command to run next; null while one is at work. */
+  next: string | null;
+}
+
+const COMMANDS: Partial<Record<Stage, string>> = {
+  ict: 'ict-warmup',
+  pretrain: 'pretrain',
+  qa: 'finetune-qa',
+};
+
+/** A `UserError` for a folder that is not there, or holds no run. */
+export function statusOf(run: Run): RunStatus {
+  if (!statSync(run.dir, { throwIfNoEntry: false })?.isDirectory()) {
+    throw new UserError(`${run.dir}: there is no such folder; name the folder of a run`);
+  }
+  if (!holdsRun(run)) {
+    throw new UserError(
+      `${run.dir}: holds no run; name another folder, or make a run here with "realm prepare --run ${run.dir}"`,
+    );
+  }
+  const record = readRun(run);
+  const working = underWay(run);
+  const stages = record.stages.map((stage) => stageState(run, record, stage.stage, working));
+  return {
+    run: run.dir,
+    corpus:
+      record.documents === undefined || record.blocks === undefined
+        ? null
+        : { documents: record.documents, blocks: record.blocks },
+    prepareUnfinished: existsSync(`${run.corpus}.part`),
+    stages,
+    indexes: indexStates(run, stages),
+    evaluations: record.evaluations,
+    bytes: bytesIn(run.dir),
+    underWay: working ?? null,
+    trouble: lastTrouble(run) ?? null,
+    unreadable: record.troubles,
+    next: working && working.alive !== false ? null : next(run, record, stages),
+  };
+}
+
+/** True of a folder in which a command has begun a run, however far it came. */
+export function holdsRun(run: Run): boolean {
+  const begun = [
+    join(run.dir, 'lock'),
+    logFile(run.dir),
+    join(run.dir, 'checkpoints'),
+    run.index,
+    `${run.corpus}.part`,
+  ];
+  return isRun(run) || begun.some((path) => existsSync(path));
+}
+
+/** The runs in a folder of runs. */
+export function runsIn(folder: string): Run[] {
+  let names: string[];
+  try {
+    names = readdirSync(folder);
+  } catch (error) {
+    if (['ENOENT', 'ENOTDIR'].includes(errorCode(error) ?? '')) return [];
+    throw error;
+  }
+  return names
+    .sort()
+    .map((name) => runFolder(join(folder, name)))
+    .filter(holdsRun);
+}
+
+function stageState(run: Run, record: RunRecord, stage: Stage, working: UnderWay | undefined): StageState {
+  const { steps: done, of, last } = record.stages.find((s) => s.stage === stage)!;
+  const root = run.checkpoint(stage);
+  const saved = checkpointed(root);
+  const latest = pointer(root, 'latest');
+  const running = working?.alive !== false && working?.progress?.name === (COMMANDS[stage] ?? 'closed book');
+  const finished = saved !== undefined && saved.step >= saved.steps;
+  return {
+    stage,
+    state: running ? 'running' : finished ? 'finished' : done > 0 || saved ? 'unfinished' : 'not started',
+    step: running ? working!.progress!.done : done,
+    steps: of ?? null,
+    figures: last?.figures ?? {},
+    latest,
+    best: pointer(root, 'best'),
+    saved: latest === null ? null : timeOf(join(root, latest, 'state.json')),
+  };
+}
+
+function pointer(root: string, name: string): string | null {
+  try {
+    const checkpoint = readFileSync(join(root, name), 'utf8').trim();
+    return /^step-\d+$/.test(checkpoint) ? checkpoint : null;
+  } catch {
+    return null;
+  }
+}
+
+function timeOf(path: string): string | null {
+  return statSync(path, { throwIfNoEntry: false })?.mtime.toISOString() ?? null;
+}
+
+const manifest = z.object({ rows: z.number(), step: z.number(), createdAt: z.string() });
+
+function indexStates(run: Run, stages: readonly StageState[]): IndexState[] {
+  const of = (name: Stage) => stages.find(({ stage }) => stage === name);
+  let current = '';
+  try {
+    current = readFileSync(join(run.index, 'current'), 'utf8').trim();
+  } catch {} // none is in use
+  return listed(run.index).flatMap((name): IndexState[] => {
+    if (!/^(qa-)?step-\d+$/.test(name)) return [];
+    const dir = join(run.index, name);
+    try {
+      const { rows, step, createdAt } = manifest.parse(
+        JSON.parse(readFileSync(join(dir, 'manifest.json'), 'utf8')),
+      );
+      const stage = name.startsWith('qa-') ? 'qa' : step === 0 ? 'ict' : 'pretrain';
+      const weights = of(stage);
+      const latest = Number(/\d+/.exec(weights?.latest ?? '')?.[0] ?? step);
+      // The inverse cloze task's index is called that of step 0, at whatever step it ended.
+      const newer = (weights?.saved ?? '') > createdAt;
+      const stepsBehind = stage !== 'ict' ? Math.max(0, latest - step) : newer ? latest : 0;
+      const bytes = bytesIn(dir);
+      return [{ name, rows, stage, step, createdAt, bytes, inUse: name === current, stepsBehind }];
+    } catch {
+      return []; // one that is being written or removed
+    }
+  });
+}
+
+function listed(dir: string): string[] {
+  try {
+    return readdirSync(dir).sort();
+  } catch {
+    return [];
+  }
+}
+
+/** A file that goes while it is counted counts nothing. */
+function bytesIn(dir: string): number {
+  let bytes = 0;
+  for (const entry of entriesOf(dir)) {
+    const path = join(dir, entry.name);
+    if (entry.isDirectory()) bytes += bytesIn(path);
+    else if (entry.isFile()) bytes += statSync(path, { throwIfNoEntry: false })?.size ?? 0;
+  }
+  return bytes;
+}
+
+function entriesOf(dir: string) {
+  try {
+    return readdirSync(dir, { withFileTypes: true });
+  } catch {
+    return [];
+  }
+}
+
+function next(run: Run, record: RunRecord, stages: readonly StageState[]): string {
+  const command = (name: string) => `realm ${name} --run ${run.dir}`;
+  if (record.ablation) return `realm report ${run.dir}`;
+  if (existsSync(join(run.dir, 'demo.json')) && !record.summary) return command('demo');
+  if (record.blocks === undefined) return command('prepare');
+  const order = STAGES.filter((stage) => COMMANDS[stage]).map(
+    (name) => stages.find((s) => s.stage === name)!,
+  );
+  // A stage before one that was begun was left out on purpose.
+  const begun = order.findLastIndex(({ state }) => state !== 'not started');
+  const todo = order.find(({ state }, i) => i >= begun && state !== 'finished');
+  if (todo) return command(COMMANDS[todo.stage]!);
+  if (!record.evaluations.some(({ stage }) => stage === 'qa')) return command('eval exact-match');
+  return command('ask');
+}

@@ -1,0 +1,113 @@
+import { readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { z } from 'zod';
+import { type LogLine, logFile, progressFile } from '../journal.ts';
+import { lookAtLock } from '../lock.ts';
+import type { Run } from '../run.ts';
+import { readLog } from './log.ts';
+
+// What is under way in a run folder, as its lock and its journal tell. Only reads, and nothing may be missing or damaged
+// so that this fails.
+
+const published = z.object({
+  pid: z.number(),
+  started: z.string(),
+  time: z.string(),
+  name: z.string(),
+  done: z.number(),
+  total: z.number(),
+  unit: z.string().optional(),
+  remark: z.string().catch(''),
+  rate: z.number().optional(),
+  left: z.number().optional(),
+  memory: z.number(),
+});
+
+export interface UnderWay {
+  /** The command, such as `pretrain`. */
+  command: string;
+  pid: number;
+  host: string;
+  /** ISO 8601: when it took the run folder. */
+  since: string;
+  /** False where its process has ended without giving the folder back; null where it is one of another host. */
+  alive: boolean | null;
+  /** How far it is; null before it has begun to count. */
+  progress: {
+    name: string;
+    done: number;
+    total: number;
+    /** What `rate` counts a second; null where only `done` is counted. */
+    unit: string | null;
+    rate: number | null;
+    /** Seconds. */
+    left: number | null;
+    remark: string;
+    /** Bytes that the process held. */
+    memory: number;
+    /** ISO 8601: when this was so. */
+    time: string;
+  } | null;
+  /** Process that builds an index beside it; null where none does. */
+  refresher: number | null;
+}
+
+export function underWay(run: Run): UnderWay | undefined {
+  const path = join(run.dir, 'lock');
+  const holder = lookAtLock(path);
+  if (!holder) return undefined;
+  const { work, pid, host, started, lives } = holder;
+  const builder = lookAtLock(join(run.index, 'lock'));
+  const progress = readPublished(progressFile(run.dir));
+  return {
+    command: String(work),
+    pid,
+    host,
+    since: new Date(statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? Date.now()).toISOString(),
+    alive: lives ?? null,
+    progress:
+      progress && progress.pid === pid && progress.started === started
+        ? {
+            name: progress.name,
+            done: progress.done,
+            total: progress.total,
+            unit: progress.unit ?? null,
+            rate: progress.rate ?? null,
+            left: progress.left ?? null,
+            remark: progress.remark,
+            memory: progress.memory,
+            time: progress.time,
+          }
+        : null,
+    refresher: builder?.lives && builder.pid !== pid ? builder.pid : null,
+  };
+}
+
+function readPublished(path: string): z.infer<typeof published> | undefined {
+  try {
+    return published.safeParse(JSON.parse(readFileSync(path, 'utf8'))).data;
+  } catch {
+    return undefined;
+  }
+}
+
+const logLine: z.ZodType<LogLine> = z.object({
+  time: z.string(),
+  work: z.string(),
+  kind: z.enum(['note', 'trouble']),
+  line: z.string(),
+});
+
+/** The last line of trouble that a command printed while it worked in the run. */
+export function lastTrouble(run: Run): LogLine | undefined {
+  return readLog(logFile(run.dir), () => {
+    const result: { last?: LogLine } = {};
+    return {
+      result,
+      take(line) {
+        const read = logLine.safeParse(line).data;
+        if (read?.kind === 'trouble') result.last = read;
+      },
+    };
+  })?.last;
+}
