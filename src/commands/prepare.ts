@@ -105,7 +105,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
     blockTokens: text.blockTokens,
     queryTokens: text.sentenceTokens,
     dir: run.corpus,
-    onResume: (documents) => say(`prepare: goes on after ${documents} documents`),
+    onResume: (documents) => say(`prepare: resumes after ${documents} documents`),
     onProgress: ({ documents, blocks, sentences }) => {
       const done = `${documents} documents, ${blocks} blocks, ${sentences} sentences`;
       if (bar) return bar.at(done);
