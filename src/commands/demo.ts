@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import * as z from 'zod';
+import type { Config } from '../config.ts';
 import type { PrepareCounts } from '../corpus/counts.ts';
 import { UserError } from '../errors.ts';
 import { mean } from '../eval/statistics.ts';
@@ -41,7 +42,7 @@ const inPackage = (path: string) => fileURLToPath(new URL(`../../${path}`, impor
 export async function demo(options: CommonOptions): Promise<DemoSummary | undefined> {
   const context = await makeWorld(options);
   const { run, config } = context;
-  const stage = stages(join(run.dir, 'demo.json'));
+  const stage = stages(join(run.dir, 'demo.json'), shares(config));
   const unlessStopped = async (training: Promise<LoopResult>) => ((await training).stopped ? undefined : {});
 
   const made = await stage('\n1 of 7  a world of invented people, towns, firms and books', DONE, () =>
@@ -96,7 +97,7 @@ const KEPT = z.record(z.string(), z.object({ seconds: z.number().nonnegative(), 
  * Runs each stage once: what it found, and how long it took, is kept in `file`, and a later call takes it from there.
  * A stage that gives undefined is not done. `seconds` is the time of all stages done, in this process and earlier ones.
  */
-function stages(file: string) {
+function stages(file: string, expected: readonly number[]) {
   const remedy = `remove ${file}`;
   const kept: Record<string, { seconds: number; result: unknown }> = {};
   if (existsSync(file)) {
@@ -115,6 +116,11 @@ function stages(file: string) {
       throw new UserError(`${file}: keeps no result of "${title.trim()}"; ${remedy}`);
     }
     say(title);
+    const left = wholeLeft(
+      expected,
+      Object.values(kept).map(({ seconds }) => seconds),
+    );
+    if (left !== undefined) say(`about ${duration(left)} left for the whole demo`);
     const started = performance.now();
     const result = await work();
     if (result === undefined) return undefined;
@@ -123,6 +129,23 @@ function stages(file: string) {
     return result;
   };
   return Object.assign(stage, { seconds: () => Object.values(kept).reduce((sum, s) => sum + s.seconds, 0) });
+}
+
+/** Seconds of each stage, in their order, as two idle cores take them (docs/training.md; src/work.ts). */
+function shares({ ict, pretrain, qa, closedBook }: Config): number[] {
+  const training = { ict: 0.11 * ict.steps, pretrain: 0.1 * pretrain.steps, qa: 0.14 * qa.steps };
+  return [1, training.ict, 2, training.pretrain, 2, training.qa, 2, 1 + 0.03 * closedBook.steps];
+}
+
+/**
+ * Seconds that the rest takes, by how long the stages that are done took; undefined before the first that trains.
+ * @param expected of all stages, on some machine
+ * @param taken of those that are done, on this one
+ */
+export function wholeLeft(expected: readonly number[], taken: readonly number[]): number | undefined {
+  if (taken.length < 2) return undefined;
+  const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
+  return (sum(taken) / sum(expected.slice(0, taken.length))) * sum(expected.slice(taken.length));
 }
 
 /** Retrieval utility over the first and the last tenth of pretraining. */
