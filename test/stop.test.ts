@@ -25,13 +25,20 @@ writeFileSync(
     .map((document) => `${JSON.stringify(document)}\n`)
     .join(''),
 );
-const SETTINGS = [
-  `data.documents=${documents}`,
-  'text={vocabularySize: 160, blockTokens: 64, sentenceTokens: 32, questionTokens: 32}',
-  'model={layers: 1, hidden: 8, heads: 2, intermediate: 8, positions: 96, projection: 4, dropout: 0}',
-  'qa.readerTokens=96',
-  'ict={steps: 1000000, batch: 2}',
-].flatMap((setting) => ['--set', setting]);
+const settings = join(root, 'settings.yaml');
+writeFileSync(
+  settings,
+  [
+    `data: { documents: ${JSON.stringify(documents)} }`,
+    'text: { vocabularySize: 160, blockTokens: 64, sentenceTokens: 32, questionTokens: 32 }',
+    'model: { layers: 1, hidden: 8, heads: 2, intermediate: 8, positions: 96, projection: 4, dropout: 0 }',
+    'qa: { readerTokens: 96 }',
+    'ict: { steps: 1000000, batch: 2 }',
+  ]
+    .map((line) => `${line}\n`)
+    .join(''),
+);
+const SETTINGS = ['--config', settings];
 const ENGINE = ['--engine', process.env.REALM_ENGINE ?? 'auto'];
 
 interface End {
