@@ -433,6 +433,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       'time that all stages together may take (default: by the size of the corpus)',
       hours,
     )
+    .option('--set <path=value>', 'your own choice of one setting; repeatable', collect, [])
     .option('--force', 'replace files that are there already', false)
     .option('--json', 'print one JSON document on stdout, all else on stderr', false)
     .action(

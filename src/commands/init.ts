@@ -40,6 +40,8 @@ export interface InitOptions {
   initial?: string;
   /** Hours that all stages together should take at most; undefined: by the size of the corpus. */
   hours?: number;
+  /** Settings of the user's own, `path=value` as everywhere; they take the place of proposed ones. */
+  set: readonly string[];
   /** Replaces files that are there already. */
   force: boolean;
 }
@@ -84,7 +86,7 @@ export async function init(
   refuseExisting([options.to], options.force);
   const encoder = options.initial === undefined ? undefined : await encoderOf(options.initial);
   say(`reading ${documents}`);
-  const { texts, ...surveyed } = await surveyDocuments(documents);
+  const { texts, ...surveyed } = await surveyDocuments(documents, loadConfig(undefined, options.set).data);
   const questions = await surveyQuestions(questionFiles);
   const { files, split } = splitOf(resolve(documents), questions, options);
   if (split) refuseExisting([split.train, split.dev], options.force);
@@ -109,7 +111,7 @@ export async function init(
   const testQuestions = questions.find(({ role }) => role === 'test')?.questions.length ?? devQuestions;
   /** Proposes, measures the pace of it, and cuts it to the hours. */
   const fitted = async (survey: Survey) => {
-    const first = propose(survey, files, options.hours);
+    const first = withOwn(propose(survey, files, options.hours), options.set);
     // The split files are not written yet; their questions are counted above.
     const unsplit = split ? [`data.train=${JSON.stringify(questions[0].path)}`, 'data.dev=null'] : [];
     const base = loadConfig(undefined, [...overrides(first), ...unsplit]);
@@ -126,7 +128,7 @@ export async function init(
       qa: stage('finetune-qa').stepSeconds!,
       index: stage('build-index').seconds,
     };
-    const proposal = fitToHours(first, pace, trainQuestions > 0);
+    const proposal = withOwn(fitToHours(first, pace, trainQuestions > 0), options.set);
     return {
       proposal,
       machine,
@@ -167,6 +169,20 @@ export async function init(
     next: nextCommands(options.to, run, estimate, trainQuestions > 0, files),
     notes: notesOn(proposal, encoder, trainQuestions, found, estimate, documents, questionFiles),
   };
+}
+
+/** The proposal with the user's own settings in the place of those proposed. */
+function withOwn(proposal: Proposal, set: readonly string[]): Proposal {
+  const config = loadConfig(undefined, set); // its paths are absolute
+  const own = set.map((override): Setting => {
+    const path = override.slice(0, override.indexOf('='));
+    const value = path
+      .split('.')
+      .reduce<unknown>((node, key) => (node as Record<string, unknown>)[key], config);
+    return { path, value: value as Setting['value'], why: 'your own choice (--set)' };
+  });
+  const settings = proposal.settings.map((one) => own.find(({ path }) => path === one.path) ?? one);
+  return { ...proposal, settings: [...settings, ...own.filter((one) => !settings.includes(one))] };
 }
 
 /** `--set` of all settings; JSON is YAML too. */

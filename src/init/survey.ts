@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
+import type { Config } from '../config.ts';
 import { PIECE_BYTES, sampleStream } from '../corpus/census.ts';
 import { formatOf, readDocuments } from '../corpus/documents.ts';
 import type { DocumentFormat } from '../corpus/formats.ts';
@@ -23,13 +24,16 @@ export interface DocumentSurvey {
 }
 
 /** Counts the documents of a path; of a large one a few MiB are read. A `UserError` for what `realm prepare` cannot read. */
-export async function surveyDocuments(path: string): Promise<DocumentSurvey> {
+export async function surveyDocuments(
+  path: string,
+  { format: given, fields }: Pick<Config['data'], 'format' | 'fields'>,
+): Promise<DocumentSurvey> {
   if (path === '-')
     throw new UserError('-: standard input can be read once only; save the documents to a file and name it');
   if (!existsSync(path))
     throw new UserError(`${path}: no such file or folder; name the one that holds your documents`);
-  const format = formatOf(path);
-  const { lines, scale } = await sampleStream(readDocuments(path, format), path);
+  const format = given === 'auto' ? formatOf(path) : given;
+  const { lines, scale } = await sampleStream(readDocuments(path, format, fields), path);
   const texts = lines.map(({ text }) => String(text));
   if (texts.every((text) => text.trim() === ''))
     throw new UserError(

@@ -174,7 +174,7 @@ test('what cannot be used is refused in a sentence, and nothing is written', asy
     [['-'], {}, /-: standard input can be read once only/],
   ] as const) {
     await assert.rejects(
-      init(paths[0], paths.slice(1), { to: 'realm.yaml', force: false, ...options }),
+      init(paths[0], paths.slice(1), { to: 'realm.yaml', force: false, set: [], ...options }),
       (error) => error instanceof UserError && why.test(error.message) && !error.message.includes('\n'),
       `${why}`,
     );
@@ -210,7 +210,12 @@ test('an encoder on the Hub is fetched, and its name is kept with its commit', a
   Object.assign(process.env, { HF_ENDPOINT: hub.url, HF_HOME: join(dir, 'cache') });
   try {
     const to = join(dir, 'realm.yaml');
-    const made = await init(join(dir, 'my notes'), [], { to, initial: 'hf:owner/tiny', force: false });
+    const made = await init(join(dir, 'my notes'), [], {
+      to,
+      initial: 'hf:owner/tiny',
+      set: [],
+      force: false,
+    });
     assert.match(
       readFileSync(to, 'utf8'),
       new RegExp(`^ {2}initial: "?hf:owner/tiny@main#${COMMIT}"? #`, 'm'),
@@ -226,4 +231,30 @@ test('an encoder on the Hub is fetched, and its name is kept with its commit', a
       if (value === undefined) delete process.env[name];
       else process.env[name] = value;
   }
+});
+
+test("settings of one's own are used while reading, and are written in the place of proposed ones", async () => {
+  const dir = own('set');
+  const lines = world.documents.map(
+    ({ title, text }) => `${JSON.stringify({ subject: title, words: text })}\n`,
+  );
+  writeFileSync(join(dir, 'odd.jsonl'), lines.join(''));
+  const to = join(dir, 'realm.yaml');
+  const set = [
+    'data.fields.text=words',
+    'data.fields.title=subject',
+    'ict.steps=77',
+    'model.layers=1',
+    'seed=5',
+  ];
+  const made = await init(join(dir, 'odd.jsonl'), [], { to, set, force: false });
+  assert.equal(made.documents.documents, 60);
+  const { data, ict, model, seed } = loadConfig(to, []);
+  assert.deepEqual([data.fields.text, data.fields.title], ['words', 'subject']);
+  assert.deepEqual([ict.steps, model.layers, seed], [77, 1, 5]);
+  assert.match(readFileSync(to, 'utf8'), /^ {2}steps: 77 # your own choice \(--set\)$/m);
+  await assert.rejects(
+    init(join(dir, 'odd.jsonl'), [], { to: join(dir, 'b.yaml'), set: ['ict.step=7'], force: false }),
+    /UserError: .*unknown setting "ict\.step"; did you mean "ict\.steps"/,
+  );
 });
