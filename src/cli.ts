@@ -2,6 +2,7 @@ import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 
 import type { CommonOptions, Context } from './commands/context.ts';
 import type { GetOptions } from './commands/data.ts';
 import type { AnswerEvalOptions, EvalOptions } from './commands/eval.ts';
+import type { GatedStage } from './commands/gate.ts';
 import type { InitOptions } from './commands/init.ts';
 import type { Done } from './commands/next.ts';
 import type { ServeOptions } from './commands/serve.ts';
@@ -13,6 +14,12 @@ import type { Stage } from './run.ts';
 import { STOPPED, stopMeans, stopNames } from './stop.ts';
 import type { Which } from './train/checkpoints.ts';
 import type { LoopResult } from './train/loop.ts';
+
+interface TrainingOptions extends CommonOptions {
+  resume: Which | 'none';
+  refreshEvery?: string;
+  yes: boolean;
+}
 
 // The command table. A command's code, and TensorFlow with it, is loaded when it runs and not before.
 
@@ -50,8 +57,9 @@ export async function main(argv: readonly string[]): Promise<number> {
     } else print(options, result, figureLines({ ...result.figures, seconds: result.seconds }));
   };
 
+  const yes = ['--yes', 'start it even if it takes days, or more memory than there is', false] as const;
   const training = (
-    name: string,
+    name: GatedStage,
     description: string,
     stage: Stage,
     load: () => Promise<(context: Context) => Promise<LoopResult>>,
@@ -62,7 +70,8 @@ export async function main(argv: readonly string[]): Promise<number> {
           .argParser(checkpoint)
           .default('latest'),
       )
-      .action(async (options: CommonOptions & { resume: Which | 'none'; refreshEvery?: string }) => {
+      .option(...yes)
+      .action(async (options: TrainingOptions) => {
         const { goBack, needStage, openRunForWork } = await import('./commands/context.ts');
         const train = await load();
         const { refreshEvery: every } = options;
@@ -70,6 +79,10 @@ export async function main(argv: readonly string[]): Promise<number> {
         const context = await openRunForWork({ ...options, set }, name, (run, config) =>
           needStage(run, config, stage, options.resume),
         );
+        if (!options.yes) {
+          const { checkNeeds } = await import('./commands/gate.ts');
+          await checkNeeds(context, name, { again: options.resume === 'none' });
+        }
         goBack(context, stage, options.resume);
         stopMeans('what was saved is kept, and the same command resumes from it');
         const result = await train(context);
@@ -99,10 +112,12 @@ export async function main(argv: readonly string[]): Promise<number> {
     .addOption(
       new Option('--from <stage>', 'whose retriever (default: the newest)').choices(['ict', 'pretrain']),
     )
-    .action(async (options: CommonOptions & { from?: 'ict' | 'pretrain' }) => {
+    .option(...yes)
+    .action(async (options: CommonOptions & { from?: 'ict' | 'pretrain'; yes: boolean }) => {
       const { openRunForWork } = await import('./commands/context.ts');
       const { buildRunIndex } = await import('./commands/build-index.ts');
       const context = await openRunForWork(options, 'build-index');
+      if (!options.yes) await (await import('./commands/gate.ts')).checkNeeds(context, 'build-index');
       const manifest = await buildRunIndex(context, options.from);
       print(options, manifest, [
         `blocks             ${manifest.rows}${manifest.reused > 0 ? `, ${manifest.reused} with vectors of an earlier index` : ''}`,
@@ -278,8 +293,9 @@ export async function main(argv: readonly string[]): Promise<number> {
       await serve(options, (url) => print(options, { url }, [`${options.run} at ${url}; Ctrl-C stops`]));
     });
 
-  command('demo', 'the whole lifecycle on a generated world, in minutes', 'runs/demo').action(
-    async (options: CommonOptions) => {
+  command('demo', 'the whole lifecycle on a generated world, in minutes', 'runs/demo')
+    .option(...yes)
+    .action(async (options: CommonOptions & { yes: boolean }) => {
       const { demo, demoLines } = await import('./commands/demo.ts');
       const result = await demo(options);
       if (result === undefined) {
@@ -292,8 +308,7 @@ export async function main(argv: readonly string[]): Promise<number> {
         const run = runFolder(options.run);
         await sayNext({ run, config: loadConfig(run.config, []) }, 'demo');
       }
-    },
-  );
+    });
 
   command('ablate', "the paper's Table 2 on generated worlds: what each part is worth", 'runs/ablation')
     .option('--seeds <n>', 'how many, the first that of the settings', atLeastOne, 3)

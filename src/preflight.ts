@@ -108,6 +108,9 @@ export interface StageNeeds {
   /** Training steps, and the seconds of one. */
   steps?: number;
   stepSeconds?: number;
+  /** The settings that lower memory and time most, in words. */
+  memoryRemedy: string;
+  timeRemedy: string;
 }
 
 export interface Preflight {
@@ -297,6 +300,8 @@ export function preflight(config: Config, counts: Counts, machine: Machine): Pre
     };
     return {
       stage: name,
+      memoryRemedy: memoryRemedy(name, of, needs.steps !== undefined, config, counts),
+      timeRemedy: TIME_REMEDY[name],
       memory: Object.values(of).reduce((a, b) => a + b, 0),
       of,
       diskPeak: needs.disk,
@@ -480,7 +485,7 @@ function warnings(
   for (const s of stages) {
     const { weights, optimizer, gradients, activations } = s.of;
     const tensors = weights + optimizer + gradients + activations;
-    const remedy = memoryRemedy(s, config, counts);
+    const remedy = s.memoryRemedy;
     if (s.memory > machine.memory)
       found.push(
         `${s.stage} needs about ${GB(s.memory)} of memory, the machine has ${GB(machine.memory)}: ${remedy}`,
@@ -494,7 +499,7 @@ function warnings(
         `${s.stage} needs about ${GB(tensors)} for tensors, this engine holds ${GB(machine.engineMemory)}: ${remedy}, or take a faster engine`,
       );
     if (s.seconds > LONG)
-      found.push(`${s.stage} takes about ${about(s.seconds)} on this machine: ${TIME_REMEDY[s.stage]}`);
+      found.push(`${s.stage} takes about ${about(s.seconds)} on this machine: ${s.timeRemedy}`);
   }
   if (disk > machine.diskFree) {
     const index = indexBytes(config, counts.blocks);
@@ -531,19 +536,25 @@ function warnings(
 }
 
 /** The setting that lowers most what a stage holds most of. */
-function memoryRemedy(s: StageNeeds, config: Config, counts: Counts): string {
-  const { weights, optimizer, gradients, activations, index, refresher } = s.of;
+function memoryRemedy(
+  stage: string,
+  of: StageNeeds['of'],
+  trains: boolean,
+  config: Config,
+  counts: Counts,
+): string {
+  const { weights, optimizer, gradients, activations, index, refresher } = of;
   const model = weights + optimizer + gradients;
   const most = Math.max(model, activations, index, refresher);
   if (most === refresher) return 'lower index.tokensPerBatch, or set refresh.mode to off';
   if (most === index)
     return scalarOf(config.index.scalar, counts.blocks) === 'f32'
       ? 'set index.scalar to f16'
-      : s.stage === 'build-index'
+      : stage === 'build-index'
         ? 'raise index.shards'
         : 'lower index.connectivity or model.projection, or set index.kind to exact';
   if (most === activations)
-    return `${ACTIVATION_REMEDY[s.stage]}${s.steps && !config.model.recompute ? ', or set model.recompute' : ''}`;
+    return `${ACTIVATION_REMEDY[stage]}${trains && !config.model.recompute ? ', or set model.recompute' : ''}`;
   return 'lower model.layers and model.hidden, or text.vocabularySize';
 }
 

@@ -15,6 +15,7 @@ import { closedBook } from './closed-book.ts';
 import { announceEngine, type CommonOptions, type Context } from './context.ts';
 import { evalExactMatch, evalRecall } from './eval.ts';
 import { finetuneQa } from './finetune-qa.ts';
+import { checkNeeds } from './gate.ts';
 import { ictWarmup } from './ict-warmup.ts';
 import { prepareCorpus } from './prepare.ts';
 import { pretrain } from './pretrain.ts';
@@ -39,7 +40,7 @@ export interface DemoSummary {
 const inPackage = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
 
 /** Generates a world and takes it through every stage; undefined when a signal stopped one. A second call goes on from there. */
-export async function demo(options: CommonOptions): Promise<DemoSummary | undefined> {
+export async function demo(options: CommonOptions & { yes?: boolean }): Promise<DemoSummary | undefined> {
   const context = await makeWorld(options);
   const { run, config } = context;
   const stage = stages(join(run.dir, 'demo.json'), shares(config));
@@ -48,6 +49,9 @@ export async function demo(options: CommonOptions): Promise<DemoSummary | undefi
   const made = await stage('\n1 of 7  a world of invented people, towns, firms and books', DONE, () =>
     fillCorpus(context),
   );
+  if (!options.yes)
+    for (const name of ['ict-warmup', 'build-index', 'pretrain', 'finetune-qa'] as const)
+      await checkNeeds(context, name);
   const warm =
     made && (await stage('\n2 of 7  inverse cloze warm-up', DONE, () => unlessStopped(ictWarmup(context))));
   const ict =

@@ -25,6 +25,7 @@ import { UserError } from '../../src/errors.ts';
 import { random } from '../../src/random.ts';
 import { trainVocabulary } from '../../src/tokenizer/train-vocabulary.ts';
 import { loadWordPiece, SPECIAL_TOKENS, wordPiece } from '../../src/tokenizer/wordpiece.ts';
+import { NO_TEST_DATA, testData } from '../support/test-data.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'prepare-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -434,10 +435,10 @@ test('a number outside the corpus is a bug of the caller', async () => {
   corpus.close();
 });
 
-const data = join(import.meta.dirname, '../../../shared/data');
+const data = testData();
 
 test('real documents: blocks fit, and their tokens are those of their text', {
-  skip: !existsSync(data) && 'needs ../shared/data',
+  skip: !existsSync(data) && NO_TEST_DATA,
 }, async () => {
   const some = join(folder, 'real.jsonl');
   let head = '';

@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { createHash } from 'node:crypto';
 import { existsSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { salientSpans } from '../../src/corpus/salient-spans.ts';
 import { splitSentences } from '../../src/corpus/sentences.ts';
 import { random } from '../../src/random.ts';
+import { NO_TEST_DATA, testData } from '../support/test-data.ts';
 
-const data = join(import.meta.dirname, '../../../shared/data/passages.jsonl.gz');
+const data = testData('passages.jsonl.gz');
 
 function marked(text: string): string {
   let out = '';
@@ -69,7 +69,7 @@ test('capitals alone tell nothing', () => {
 });
 
 test('real sentences: spans are in order, apart, and without white space at their ends', {
-  skip: !existsSync(data) && 'needs ../shared/data',
+  skip: !existsSync(data) && NO_TEST_DATA,
 }, () => {
   const lines = gunzipSync(readFileSync(data)).toString().trim().split('\n');
   let sentences = 0;

@@ -7,6 +7,7 @@ import type { Corpus } from '../../src/corpus/store.ts';
 import { bm25 } from '../../src/eval/bm25.ts';
 import { bm25Ranks, firstWithAnswer, recallOf } from '../../src/eval/evaluate.ts';
 import { random } from '../../src/random.ts';
+import { NO_TEST_DATA, testData } from '../support/test-data.ts';
 
 /** As much of a corpus as BM25 looks at. */
 function corpusOf(documents: readonly { title: string; text: string }[]): Corpus {
@@ -114,8 +115,8 @@ test('recall@k is the share of questions with an answer among the first k blocks
   assert.deepEqual(recallOf([0, 4, 5, Infinity], [1, 5, 20]), { 1: 0.25, 5: 0.5, 20: 0.75 });
 });
 
-const data = join(import.meta.dirname, '../../../shared/data');
-const skip = !existsSync(join(data, 'passages.jsonl.gz')) && 'no SQuAD beside the project';
+const data = testData();
+const skip = !existsSync(join(data, 'passages.jsonl.gz')) && NO_TEST_DATA;
 
 test('recall on SQuAD is that of BM25 written down anew', { skip }, () => {
   const rows = (name: string) =>

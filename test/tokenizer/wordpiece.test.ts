@@ -8,10 +8,11 @@ import { gunzipSync } from 'node:zlib';
 import { UserError } from '../../src/errors.ts';
 import { basicTokenizer } from '../../src/tokenizer/basic.ts';
 import { type Encoding, loadWordPiece, SPECIAL_TOKENS, wordPiece } from '../../src/tokenizer/wordpiece.ts';
+import { NO_TEST_DATA, testData } from '../support/test-data.ts';
 
 const fixtures = join(import.meta.dirname, '../fixtures/tokenizer');
-const data = join(import.meta.dirname, '../../../shared/data');
-const noData = existsSync(join(data, 'passages.jsonl.gz')) ? false : 'needs the texts of ../shared/data';
+const data = testData();
+const noData = existsSync(join(data, 'passages.jsonl.gz')) ? false : NO_TEST_DATA;
 const folder = mkdtempSync(join(tmpdir(), 'wordpiece-'));
 after(() => rmSync(folder, { recursive: true }));
 
