@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { type Random, random } from '../../src/random.ts';
 import { runFolder } from '../../src/run.ts';
 import { complaints, differences, jsonLines, leftAside, outcome } from './leavings.ts';
-import { type Started, signal, until } from './processes.ts';
+import { NET, type Started, signal, until } from './processes.ts';
 import { COMMANDS, type Command, copyRun, type Reference, reference } from './reference.ts';
 import { type FaultOptions, type Report, type Tally, tally } from './report.ts';
 import { badRefusal, lastLines } from './sentence.ts';
@@ -141,7 +141,7 @@ async function measure(t: Tally, c: Case, disk: string, undisturbed: Reference) 
       peak.files = Math.max(peak.files, now.files - first.files);
       return !started.running();
     },
-    120,
+    NET,
     1,
   );
   const { code } = await started.ended;
@@ -239,7 +239,7 @@ async function turnsReadOnly(t: Tally, disk: string, undisturbed: Reference, nam
     const dir = fresh(c, disk, undisturbed);
     const started = start(c, dir, undisturbed);
     const metrics = runFolder(dir).metrics(TRAINED[c.command as keyof typeof TRAINED]);
-    await until(() => jsonLines(metrics).length > 3 || !started.running(), 120);
+    await until(() => jsonLines(metrics).length > 3 || !started.running());
     // Refused as long as a file is open for writing, which it is not for long.
     const turned = await until(() => !started.running() || mount('-o', 'remount,ro', disk).status === 0, 10);
     if (!started.running() && !isReadOnly(disk)) {

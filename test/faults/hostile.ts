@@ -18,7 +18,7 @@ import type { FromWorker, ToWorker } from './hostile/worker.ts';
 
 const WORKERS = 2;
 /** Milliseconds without an answer that count as a hang. */
-const PATIENCE = 60_000;
+const PATIENCE = 300_000;
 /** Bytes that one command may need beyond what the process holds: a file of a few KiB, or one that claims to be more. */
 const MEMORY = 200 * 2 ** 20;
 /** Cases of one worker: what a refused command leaves to the garbage collector is then gone. */

@@ -5,7 +5,7 @@ import { type Random, random } from '../../src/random.ts';
 import { indexName } from '../../src/retrieval/make-index.ts';
 import { runFolder } from '../../src/run.ts';
 import { complaints, differences, jsonLines, outcome } from './leavings.ts';
-import { nobodyLeft, type Started, signal, sleep, until } from './processes.ts';
+import { NET, nobodyLeft, type Started, signal, sleep, until } from './processes.ts';
 import { copyRun, type Reference, reference } from './reference.ts';
 import { type FaultOptions, type Report, type Tally, tally } from './report.ts';
 import { newFolder, STAGES, type StageCommand, settings, startStage, TRAINED } from './world.ts';
@@ -123,7 +123,7 @@ async function longBuild(t: Tally, source: Random): Promise<number> {
     moment: async (started) => {
       // Not before there is a shard to lose and this process builds.
       const builds = () => existsSync(part) && lockedBy(join(index, 'lock')) === started.pid;
-      await until(() => builds() || !started.running(), 300, 1);
+      await until(() => builds() || !started.running(), NET, 1);
       await Promise.race([sleep(200 * seconds['build-index'] * source.float() ** 2), started.ended]);
     },
     afterKill: () => {

@@ -143,7 +143,7 @@ function processorSeconds(pid: number): number {
 }
 
 /** Processor time, and the time that passes, that a child may take to see that its trainer is gone, in seconds. */
-const OUTLIVES = { processor: 3, all: 60 };
+const OUTLIVES = { processor: 3, all: 300 };
 
 /**
  * Waits until no refresher of a command that has ended is left, and ends those that stay. A busy machine lets a nice
@@ -192,8 +192,11 @@ export function sleep(milliseconds: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
+/** Seconds in which whatever is waited for has happened on any machine, however busy, unless something hangs. */
+export const NET = 600;
+
 /** Waits until `happened`, asking every few milliseconds; false when the time is over first. */
-export async function until(happened: () => boolean, seconds: number, every = 5): Promise<boolean> {
+export async function until(happened: () => boolean, seconds = NET, every = 5): Promise<boolean> {
   const deadline = performance.now() + seconds * 1000;
   while (!happened()) {
     if (performance.now() > deadline) return false;

@@ -13,7 +13,7 @@ import { newFolder, startStage, TRAINED } from './world.ts';
 
 const STOPPING = /stopping after this step/;
 /** Seconds that a stop may take, a step, a checkpoint and in sync mode an index, on a machine however busy. */
-const STOP = 60;
+const STOP = 300;
 
 export async function signals({ short, seed }: FaultOptions): Promise<Report> {
   const t = tally('signals');
@@ -53,7 +53,7 @@ async function once(t: Tally, undisturbed: Reference, trial: Trial): Promise<voi
   const started = startStage(command, dir, undisturbed.set);
   const send = (name: 'SIGINT' | 'SIGTERM') =>
     name === 'SIGINT' ? started.signalGroup(name) : signal(started.pid, name);
-  await until(() => metrics() > 0 || !started.running(), 60);
+  await until(() => metrics() > 0 || !started.running());
   await Promise.race([sleep(delay * 1000), started.ended]);
   send(name);
   if (times === 2) {

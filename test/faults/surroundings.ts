@@ -50,7 +50,7 @@ async function atWork({ undisturbed }: Place, command: keyof typeof TRAINED, mor
   copyRun(undisturbed.before[command], dir);
   const started = startStage(command, dir, undisturbed.set, more);
   const metrics = runFolder(dir).metrics(TRAINED[command]);
-  await until(() => jsonLines(metrics).length > 0 || !started.running(), 60);
+  await until(() => jsonLines(metrics).length > 0 || !started.running());
   return { dir, started };
 }
 
@@ -131,7 +131,7 @@ async function refresherWithoutMemory(place: Place, delay: number): Promise<void
   const { t } = place;
   const what = 'a refresher without memory';
   const { dir, started } = await atWork(place, 'pretrain', ASYNC);
-  await until(() => started.refreshers().length > 0 || !started.running(), 10);
+  await until(() => started.refreshers().length > 0 || !started.running());
   await sleep(1000 * delay);
   for (const pid of started.refreshers()) if (takeNoMore(pid)) t.count('refreshers without memory');
   const end = await started.ended;
