@@ -102,9 +102,12 @@ for (const number of numbers) {
 parentPort.postMessage('ready');
 `;
 
-/** Starts the thread. Where this Node gives a thread no signals, the event loop alone hears them. */
-export async function listenWhileBlocked(): Promise<void> {
-  if (!listening || threadListens) return;
+/**
+ * Starts the thread. Node 24 and later give a thread no signals: there the event loop alone hears them.
+ * @returns whether the thread listens
+ */
+export async function listenWhileBlocked(): Promise<boolean> {
+  if (!listening || threadListens) return threadListens;
   const { constants } = await import('node:os');
   const thread = new Worker(THREAD, {
     eval: true,
@@ -128,6 +131,7 @@ export async function listenWhileBlocked(): Promise<void> {
     thread.ref();
   });
   thread.unref();
+  return threadListens;
 }
 
 function handleHeard(): void {
