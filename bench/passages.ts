@@ -1,4 +1,4 @@
-import type { Document } from '../src/corpus/documents.ts';
+import type { Document } from '../src/datasets/types.ts';
 import { random } from '../src/random.ts';
 
 /** Of them the commonest are short, and a word is the rarer (Zipf) the later it stands. */

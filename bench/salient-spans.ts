@@ -10,7 +10,7 @@ import { parseArgs } from 'node:util';
 import { dates } from '../src/corpus/dates.ts';
 import { type Entity, openTagger, readLabel } from '../src/corpus/named-entities.ts';
 import { salientSpans } from '../src/corpus/salient-spans.ts';
-import type { Range } from '../src/corpus/sentences.ts';
+import type { Range } from '../src/datasets/types.ts';
 
 const { values: options, positionals } = parseArgs({
   allowPositionals: true,

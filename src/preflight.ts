@@ -10,8 +10,9 @@ import {
   readerTowerShapes,
   retrieverShapes,
 } from './model/model.ts';
-import { scalarOf } from './retrieval/graph.ts';
-import { graphCount, rowsOf } from './retrieval/graphs.ts';
+import { indexBytes, REFRESHER_SHARE, sharing, TIME_FACTOR } from './preflight/rates.ts';
+import type { Counts, Machine, Parameters, Preflight, StageNeeds } from './preflight/types.ts';
+import { assumptions, memoryRemedy, TIME_REMEDY, warnings } from './preflight/warnings.ts';
 import { type Schedule, timesDue } from './schedule.ts';
 import { BUCKET } from './train/optimizer.ts';
 import { qaShapes } from './train/qa.ts';
@@ -28,101 +29,6 @@ import {
   stepSeconds,
   type WorkOf,
 } from './work.ts';
-
-// What a run will need, computed before anything runs: settings, counts of the data and speeds of the machine in,
-// parameters, memory, disk and time out. Nothing here reads a file or computes a tensor.
-
-/** How much data there is and how long its texts are, in word pieces without special tokens. */
-export interface Counts {
-  documents: number;
-  blocks: number;
-  /** Sentences of X. */
-  sentences: number;
-  /** True when X comes from a file of its own and its tokens are stored beside the blocks'. */
-  foreignSentences: boolean;
-  trainQuestions: number;
-  testQuestions: number;
-  vocabulary: number;
-  title: Length;
-  body: Length;
-  sentence: Length;
-  question: Length;
-  /** Bytes of a block's text, of a document's id and title, and sentences of a block: means. */
-  blockBytes: number;
-  documentBytes: number;
-  blockSentences: number;
-  /** Masked spans of a sentence, mean. */
-  spans: number;
-}
-
-export interface Length {
-  mean: number;
-  max: number;
-}
-
-/** What the machine offers: bytes, and rates a second. */
-export interface Machine {
-  memory: number;
-  diskFree: number;
-  /** Bytes of the graphics card where the engine computes on one: tensors live there. */
-  gpuMemory?: number;
-  /** Bytes that the engine can hold at all, where that is less than the machine's memory. */
-  engineMemory?: number;
-  /** Floating point operations in dense layers of the model's own size, and in its attention. */
-  dense: number;
-  attention: number;
-  /** Bytes read and written by a product element by element. */
-  elementwise: number;
-  /** Seconds that the smallest kernel takes. */
-  kernel: number;
-  /** Whether the engine has kernels of our own (src/engine/fused.ts). */
-  fused: boolean;
-}
-
-export interface Parameters {
-  retriever: number;
-  reader: number;
-  spanScorer: number;
-  total: number;
-}
-
-export interface StageNeeds {
-  stage: string;
-  /** Bytes at the peak, in all processes of the stage; `of` says what they hold. */
-  memory: number;
-  of: {
-    process: number;
-    weights: number;
-    optimizer: number;
-    gradients: number;
-    activations: number;
-    index: number;
-    refresher: number;
-  };
-  /** Bytes on disk when the stage is done, and the most while it runs. */
-  disk: number;
-  diskPeak: number;
-  /** Wall time: the estimate, and the range it is honest to state. */
-  seconds: number;
-  secondsRange: [number, number];
-  /** Training steps, and the seconds of one. */
-  steps?: number;
-  stepSeconds?: number;
-  /** The settings that lower memory and time most, in words. */
-  memoryRemedy: string;
-  timeRemedy: string;
-}
-
-export interface Preflight {
-  parameters: Parameters;
-  stages: StageNeeds[];
-  /** Bytes on disk while and after everything runs, at the most; and wall time of all stages. */
-  disk: number;
-  seconds: number;
-  secondsRange: [number, number];
-  assumptions: string[];
-  warnings: string[];
-}
 
 // ---------------------------------------------------------------------------------------------- parameters
 
@@ -150,11 +56,6 @@ const COMPARED = 7e-8;
 const MATCHED = 20e-6;
 /** Word pieces prepared a second on two cores: 3.3 million in 7.7 s. More cores, up to 8, make it faster. */
 const PREPARED = 430_000;
-/** The refresher's share of the cores beside a trainer that never rests, at the niceness of 5: Linux weighs 335 to 1024. */
-const REFRESHER_SHARE = 0.25;
-
-/** What the estimate of a time may be off by, either way: see docs/training.md, "What a run will need". */
-export const TIME_FACTOR = 2;
 
 function embedSeconds(config: Config, counts: Counts, machine: Machine): number {
   const { block } = lengths(config, counts, 'mean');
@@ -195,25 +96,6 @@ const BYTES_KEPT = 4 * 1.8;
 const UPDATE_COPIES = 15;
 /** Bytes that a graph in memory takes beside its file, a node: 115 measured. */
 const NODE_OVERHEAD = 115;
-
-/** How many graphs share the blocks, and the rows of the largest. */
-function sharing({ kind, shards }: Config['index'], blocks: number): { graphs: number; rows: number } {
-  const graphs = kind === 'exact' ? 0 : graphCount(blocks, shards);
-  return { graphs, rows: graphs === 0 ? 0 : rowsOf(0, graphs, blocks).count };
-}
-
-/** Bytes of an index folder: the vectors as floats, and the graphs with their copy, 20 bytes and 8 a link for each node. */
-export function indexBytes(
-  { index, model }: Config,
-  blocks: number,
-): { vectors: number; graph: number; hashes: number } {
-  const kept = model.projection * (scalarOf(index.scalar, blocks) === 'f16' ? 2 : 4);
-  return {
-    vectors: blocks * model.projection * 4,
-    graph: index.kind === 'exact' ? 0 : blocks * (kept + 20 + 8 * index.connectivity),
-    hashes: 8 * blocks,
-  };
-}
 
 /** Bytes of a process that embeds and indexes all blocks. */
 function buildingMemory(config: Config, counts: Counts, fused: boolean) {
@@ -441,136 +323,3 @@ export function preflight(config: Config, counts: Counts, machine: Machine): Pre
     warnings: warnings(config, counts, machine, stages, disk, buildSeconds),
   };
 }
-
-function assumptions({ dense, attention, elementwise }: Machine, live: boolean): string[] {
-  return [
-    `time: products at the ${(dense / 1e9).toFixed(0)} GFLOPS (dense) and ${(attention / 1e9).toFixed(0)} GFLOPS (attention) measured just now on matrices of these sizes (lower on a busy machine), everything else at ${(elementwise / 1e9).toFixed(0)} GB/s; texts of mean length; right within a factor of ${TIME_FACTOR}`,
-    'memory: the longest texts in every place of a batch',
-    `disk: train.keep checkpoints a stage and its best, and one while it is written${live ? '; refresh.keepIndexes indexes and the one being made' : ''}`,
-  ];
-}
-
-/** `2.5 min`, `3 h`, `40 days`: no more digits than the estimate is good for. */
-export function about(seconds: number): string {
-  if (seconds < 1) return 'less than 1 s';
-  const [unit, name] = UNITS.find(([unit]) => seconds >= 1.5 * unit) ?? [1, 's'];
-  const n = seconds / unit;
-  return `${n < 10 ? Number(n.toFixed(1)) : Number(n.toPrecision(2)).toLocaleString('en')} ${name}`;
-}
-
-const UNITS: [number, string][] = [
-  [365 * 86_400, 'years'],
-  [86_400, 'days'],
-  [3600, 'h'],
-  [60, 'min'],
-];
-
-/** Seconds beyond which a stage is worth a warning. */
-const LONG = 14 * 86_400;
-
-function warnings(
-  config: Config,
-  counts: Counts,
-  machine: Machine,
-  stages: readonly StageNeeds[],
-  disk: number,
-  buildSeconds: number,
-): string[] {
-  const found: string[] = [];
-  const GB = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
-  if (config.text.ner !== null)
-    found.push(
-      'prepare takes longer than told by far, since text.ner names a model: BERT-base labels about 90 tokens a second and core and takes 1.7 GB for each (with onnxruntime-node 400 and 0.8 GB)',
-    );
-  for (const s of stages) {
-    const { weights, optimizer, gradients, activations } = s.of;
-    const tensors = weights + optimizer + gradients + activations;
-    const remedy = s.memoryRemedy;
-    if (s.memory > machine.memory)
-      found.push(
-        `${s.stage} needs about ${GB(s.memory)} of memory, the machine has ${GB(machine.memory)}: ${remedy}`,
-      );
-    else if (machine.gpuMemory !== undefined && tensors > machine.gpuMemory)
-      found.push(
-        `${s.stage} needs about ${GB(tensors)} on the GPU, which has ${GB(machine.gpuMemory)}: ${remedy}`,
-      );
-    else if (machine.engineMemory !== undefined && tensors > machine.engineMemory)
-      found.push(
-        `${s.stage} needs about ${GB(tensors)} for tensors, this engine holds ${GB(machine.engineMemory)}: ${remedy}, or take a faster engine`,
-      );
-    if (s.seconds > LONG)
-      found.push(`${s.stage} takes about ${about(s.seconds)} on this machine: ${s.timeRemedy}`);
-  }
-  if (disk > machine.diskFree) {
-    const index = indexBytes(config, counts.blocks);
-    const remedy =
-      scalarOf(config.index.scalar, counts.blocks) === 'f32'
-        ? 'set index.scalar to f16'
-        : config.refresh.keepIndexes > 1
-          ? 'lower refresh.keepIndexes'
-          : undefined;
-    found.push(
-      `the run needs about ${GB(disk)} of disk, ${GB(machine.diskFree)} are free: ${
-        remedy && index.graph > disk / 20 ? `${remedy}, or ` : ''
-      }choose a folder on another disk with --run`,
-    );
-  }
-  const { mode } = config.refresh;
-  const refreshed = buildSeconds / (mode === 'async' ? REFRESHER_SHARE : 1);
-  for (const [stage, setting, given] of [
-    ['pretrain', 'refresh.every', config.refresh.every],
-    ['finetune-qa', 'qa.refreshEvery', config.qa.refreshEvery],
-  ] as const) {
-    if (mode === 'off' || given === null) continue;
-    const { steps, stepSeconds } = stages.find((s) => s.stage === stage) as Required<StageNeeds>;
-    const times = timesDue(given, steps);
-    if (times === 0 || refreshed <= (steps / times) * stepSeconds) continue;
-    const every = Math.ceil(refreshed / stepSeconds / 10) * 10;
-    found.push(
-      mode === 'sync'
-        ? `refresh.mode sync waits longer for indexes than it trains between two: raise ${setting} (${given}) to ${every} or more`
-        : `a new index takes as long as ${every} steps beside the trainer, more than ${setting} (${given}): it comes less often than asked for; raise ${setting} to ${every}, or make the blocks fewer`,
-    );
-  }
-  return found;
-}
-
-/** The setting that lowers most what a stage holds most of. */
-function memoryRemedy(
-  stage: string,
-  of: StageNeeds['of'],
-  trains: boolean,
-  config: Config,
-  counts: Counts,
-): string {
-  const { weights, optimizer, gradients, activations, index, refresher } = of;
-  const model = weights + optimizer + gradients;
-  const most = Math.max(model, activations, index, refresher);
-  if (most === refresher) return 'lower index.tokensPerBatch, or set refresh.mode to off';
-  if (most === index)
-    return scalarOf(config.index.scalar, counts.blocks) === 'f32'
-      ? 'set index.scalar to f16'
-      : stage === 'build-index'
-        ? 'raise index.shards'
-        : 'lower index.connectivity or model.projection, or set index.kind to exact';
-  if (most === activations)
-    return `${ACTIVATION_REMEDY[stage]}${trains && !config.model.recompute ? ', or set model.recompute' : ''}`;
-  return 'lower model.layers and model.hidden, or text.vocabularySize';
-}
-
-const ACTIVATION_REMEDY: Record<string, string> = {
-  'ict-warmup': 'lower ict.chunk',
-  'build-index': 'lower index.tokensPerBatch',
-  pretrain: 'lower pretrain.microBatch',
-  'finetune-qa': 'lower qa.microBatch',
-  eval: 'lower qa.readerTokens',
-};
-
-const TIME_REMEDY: Record<string, string> = {
-  prepare: 'give X with ready-made spans in data.sentences',
-  'ict-warmup': 'lower ict.steps or ict.batch',
-  'build-index': 'take a smaller model, or fewer blocks',
-  pretrain: 'lower pretrain.steps, pretrain.batch or pretrain.candidates',
-  'finetune-qa': 'lower qa.steps, qa.readerBlocks or qa.retrieverBlocks',
-  eval: 'give fewer questions',
-};

@@ -30,7 +30,8 @@ import { blockSequences, embedAll, querySequences, type Sequences } from '../src
 import { exportBert } from '../src/model/export-bert.ts';
 import { describeModel, disposeModel, retrieverShapes } from '../src/model/model.ts';
 import { readSafetensors } from '../src/model/safetensors.ts';
-import { currentIndex, readManifest } from '../src/retrieval/search.ts';
+import { readManifest } from '../src/retrieval/manifest.ts';
+import { currentIndex } from '../src/retrieval/publish.ts';
 import { type Run, runConfig, runFolder } from '../src/run.ts';
 import { trainVocabulary } from '../src/tokenizer/train-vocabulary.ts';
 import { openCheckpoint } from '../src/train/checkpoints.ts';

@@ -8,14 +8,9 @@ import { type Config, loadConfig } from '../src/config.ts';
 import { censusOfCorpus, censusOfFiles, sampleJsonLines } from '../src/corpus/census.ts';
 import { UserError } from '../src/errors.ts';
 import { countParameters, describeModel, modelShapes } from '../src/model/model.ts';
-import {
-  type Counts,
-  corpusBytes,
-  indexBytes,
-  type Machine,
-  parametersOf,
-  preflight,
-} from '../src/preflight.ts';
+import { indexBytes } from '../src/preflight/rates.ts';
+import type { Counts, Machine } from '../src/preflight/types.ts';
+import { corpusBytes, parametersOf, preflight } from '../src/preflight.ts';
 import { random } from '../src/random.ts';
 import { buildIndex } from '../src/retrieval/build.ts';
 import { encoderWork } from '../src/work.ts';

@@ -4,11 +4,11 @@ import { type Answered, answerQuestions, questionsAtOnce } from '../eval/answer.
 import { type GivenDocument, makeOpenBook, type OpenBook, withOpenBook } from '../eval/open-book.ts';
 import { blockSequences, embedAll } from '../model/embedder.ts';
 import { disposeModel, type Model } from '../model/model.ts';
+import { type EncodedQuestion, encodeQuestions } from '../model/questions.ts';
 import { say } from '../progress.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { modelStamp } from '../stamps.ts';
 import { closedBookLogLikelihoods, closedBookShapes } from '../train/closed-book.ts';
-import { type EncodedQuestion, encodeQuestions } from '../train/qa.ts';
 import { openRunIndex, retrieverBeforeQa, standingIndex } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { type FineTuned, fineTunedModels } from './fine-tuned.ts';

@@ -6,15 +6,9 @@ import { disposeModel, type Model, retrieverShapes } from '../model/model.ts';
 import { progress } from '../progress.ts';
 import type { BuildInput } from '../retrieval/build.ts';
 import { indexName, makeIndex, towerFingerprint } from '../retrieval/make-index.ts';
-import {
-  currentIndex,
-  type IndexManifest,
-  indexFolders,
-  openIndex,
-  pruneIndexes,
-  readManifest,
-  type SearchIndex,
-} from '../retrieval/search.ts';
+import { type IndexManifest, readManifest } from '../retrieval/manifest.ts';
+import { currentIndex, indexFolders, pruneIndexes } from '../retrieval/publish.ts';
+import { openIndex, type SearchIndex } from '../retrieval/search.ts';
 import { REFRESHED_STAGES } from '../run.ts';
 import { stopMeans } from '../stop.ts';
 import { latestState, stepsDone, type Which } from '../train/checkpoints.ts';

@@ -1,9 +1,9 @@
 import { UserError } from '../errors.ts';
 import { closedBookMatches } from '../eval/closed-book.ts';
 import { mean } from '../eval/statistics.ts';
+import { encodeQuestions } from '../model/questions.ts';
 import { closedBookShapes, closedBookStep } from '../train/closed-book.ts';
 import { train } from '../train/loop.ts';
-import { encodeQuestions } from '../train/qa.ts';
 import { type Context, emptyModel, firstWeights, loopSettings, runCorpus, stageWeights } from './context.ts';
 import { readTrainQuestions, testQuestions } from './questions.ts';
 

@@ -9,8 +9,16 @@ import { UserError } from '../errors.ts';
 import { recoverFolders, removeFolder } from '../files.ts';
 import type { Shape } from '../model/bert.ts';
 import { loadWeights } from '../model/checkpoint.ts';
-import { type ImportConfig, type ImportedBert, importBert, type Tower } from '../model/import-bert.ts';
-import { countParameters, describeModel, initialise, type Model, modelShapes } from '../model/model.ts';
+import { type ImportConfig, importBert } from '../model/import-bert.ts';
+import {
+  countParameters,
+  describeModel,
+  type ImportedBert,
+  initialise,
+  type Model,
+  modelShapes,
+  type Tower,
+} from '../model/model.ts';
 import { say } from '../progress.ts';
 import { random } from '../random.ts';
 import { lockRun, type Run, runConfig, runFolder, type Stage, settingsOf, stepsOf } from '../run.ts';

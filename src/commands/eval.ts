@@ -1,7 +1,8 @@
 import { existsSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
-import { type Question, readQuestions } from '../corpus/qa.ts';
+import { readQuestions } from '../corpus/qa.ts';
 import { type Corpus, openCorpus } from '../corpus/store.ts';
+import type { Question } from '../datasets/types.ts';
 import { UserError } from '../errors.ts';
 import { BM25_LIMIT } from '../eval/bm25.ts';
 import { byQuestionWord, bySeenAnswer, type Part } from '../eval/breakdown.ts';
@@ -24,11 +25,11 @@ import { dprRanks, type Ranking, type RankingFormat, rankingWriter, readTrecRun 
 import { type Comparison, compare, mean, meanInterval } from '../eval/statistics.ts';
 import { makeFolder, needWritable, recoverFolders, writeStreamAtomic } from '../files.ts';
 import { disposeModel, pretrainedShapes, retrieverShapes } from '../model/model.ts';
+import type { EncodedQuestion } from '../model/questions.ts';
 import { say } from '../progress.ts';
 import { appendRecord, type Run, runFolder } from '../run.ts';
 import { stepsDone } from '../train/checkpoints.ts';
 import { closedBookShapes } from '../train/closed-book.ts';
-import type { EncodedQuestion } from '../train/qa.ts';
 import { matchingIndex, type RetrieverStage } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { fineTuned } from './fine-tuned.ts';

@@ -2,10 +2,11 @@ import { UserError } from '../errors.ts';
 import { evaluateAnswers } from '../eval/evaluate.ts';
 import { questionProbes, RECALL_QUESTIONS } from '../eval/probes.ts';
 import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
+import { encodeQuestions } from '../model/questions.ts';
 import { warn } from '../progress.ts';
 import { latestState } from '../train/checkpoints.ts';
 import { type LoopResult, train } from '../train/loop.ts';
-import { encodeQuestions, qaShapes, qaStep } from '../train/qa.ts';
+import { qaShapes, qaStep } from '../train/qa.ts';
 import { buildRunIndex, matchingRunIndex, retrieverBeforeQa } from './build-index.ts';
 import {
   type Context,

@@ -28,7 +28,9 @@ import {
 import { modelFolder } from '../model/hub-cache.ts';
 import { isHubName } from '../model/hub-name.ts';
 import { readHubConfig } from '../model/import-bert.ts';
-import { about, type Machine, type Preflight, preflight } from '../preflight.ts';
+import { about } from '../preflight/rates.ts';
+import type { Machine, Preflight } from '../preflight/types.ts';
+import { preflight } from '../preflight.ts';
 import { say } from '../progress.ts';
 import { resplitFiles, resplitQuestions } from './data.ts';
 import { runPreflight, vocabularyOf } from './preflight.ts';

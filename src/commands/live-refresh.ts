@@ -6,6 +6,7 @@ import { PROBED, type Probes, probeRecall, probeRecords } from '../eval/probes.t
 import { inside } from '../files.ts';
 import { loadWeights } from '../model/checkpoint.ts';
 import { type Model, retrieverShapes } from '../model/model.ts';
+import type { EncodedQuestion } from '../model/questions.ts';
 import { warn } from '../progress.ts';
 import type { Found } from '../retrieval/graph.ts';
 import { indexName, isQaIndex } from '../retrieval/make-index.ts';
@@ -16,7 +17,6 @@ import { configSha256, writeSnapshot } from '../retrieval/snapshot.ts';
 import { jsonLines, type RefreshedStage } from '../run.ts';
 import { dueAt, type Schedule } from '../schedule.ts';
 import { latestState, openCheckpoint, stepsDone } from '../train/checkpoints.ts';
-import type { EncodedQuestion } from '../train/qa.ts';
 import { eventFile } from '../train/tensorboard.ts';
 import { forgetIndexes, matchingIndex, openRunIndex, type RetrieverStage } from './build-index.ts';
 import type { Context } from './context.ts';

@@ -5,7 +5,9 @@ import { type Diagnosis, measureElementwise, measureKernel, measureProduct } fro
 import { hasFused } from '../engine/fused.ts';
 import { UserError } from '../errors.ts';
 import { cachedFolder } from '../model/hub-cache.ts';
-import { about, type Counts, type Machine, type Preflight, preflight } from '../preflight.ts';
+import { about } from '../preflight/rates.ts';
+import type { Counts, Machine, Preflight } from '../preflight/types.ts';
+import { preflight } from '../preflight.ts';
 import { presets } from '../presets.ts';
 import { runFolder } from '../run.ts';
 import { loadWordPiece, type WordPiece } from '../tokenizer/wordpiece.ts';

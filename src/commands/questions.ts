@@ -1,10 +1,11 @@
 import { resolve } from 'node:path';
 import type { Config } from '../config.ts';
-import { type Question, readQuestions } from '../corpus/qa.ts';
+import { readQuestions } from '../corpus/qa.ts';
 import type { Corpus } from '../corpus/store.ts';
+import type { Question } from '../datasets/types.ts';
 import { UserError } from '../errors.ts';
+import { type EncodedQuestion, encodeQuestions } from '../model/questions.ts';
 import { say } from '../progress.ts';
-import { type EncodedQuestion, encodeQuestions } from '../train/qa.ts';
 import type { Context } from './context.ts';
 import { inputPath } from './inputs.ts';
 

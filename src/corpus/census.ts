@@ -4,7 +4,7 @@ import { constants, gunzipSync } from 'node:zlib';
 import type { Config } from '../config.ts';
 import { errorCode, UserError } from '../errors.ts';
 import { readJson } from '../files.ts';
-import type { Counts, Length } from '../preflight.ts';
+import type { Counts, Length } from '../preflight/types.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { generateWorld } from '../world/world.ts';
 import { bodyRoom, packBlocks, titleRoom } from './blocks.ts';

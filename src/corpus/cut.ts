@@ -1,11 +1,11 @@
+import type { Document, GivenSentence, Range } from '../datasets/types.ts';
 import type { Encoding, WordPiece } from '../tokenizer/wordpiece.ts';
 import { bodyRoom, packBlocks, titleRoom } from './blocks.ts';
 import { noCounts, type PrepareCounts } from './counts.ts';
-import { type Document, isArticle } from './documents.ts';
-import type { GivenSentence } from './given-sentences.ts';
+import { isArticle } from './documents.ts';
 import { hundredWords } from './passages.ts';
 import { salientSpans } from './salient-spans.ts';
-import { type Range, splitSentences } from './sentences.ts';
+import { splitSentences } from './sentences.ts';
 import type { CorpusWriter } from './store-writer.ts';
 
 /**

@@ -1,4 +1,4 @@
-import type { Range } from './sentences.ts';
+import type { Range } from '../datasets/types.ts';
 
 const MONTH =
   '(?:January|February|March|April|May|June|July|August|September|October|November|December|' +

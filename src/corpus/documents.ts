@@ -1,5 +1,6 @@
 import { closeSync, existsSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Document } from '../datasets/types.ts';
 import { UserError } from '../errors.ts';
 import { readBlockRecords } from '../formats/block-records.ts';
 import { readJsonDocuments } from './formats/documents-json.ts';
@@ -12,13 +13,6 @@ import { isTextFile, readTextFolder } from './formats/text-folder.ts';
 import { readWikiExtractor, wikiExtractorFolders } from './formats/wikiextractor.ts';
 import { DOCUMENT_FORMATS, type DocumentFormat } from './formats.ts';
 import { refuseUnreadable, unreadableName } from './unreadable.ts';
-
-/** A page of the corpus. */
-export interface Document {
-  id: string;
-  title: string;
-  text: string;
-}
 
 const READERS: Record<DocumentFormat, (path: string, fields: Fields) => AsyncGenerator<Document>> = {
   jsonl: readJsonlDocuments,

@@ -1,17 +1,10 @@
 import { statSync } from 'node:fs';
+import type { GivenSentence } from '../datasets/types.ts';
 import { taggedSentence } from './formats/emdr2.ts';
 import { isShard, readRealmSentences } from './formats/realm-records.ts';
 import { plainSentence } from './formats/sentences-jsonl.ts';
 import { readJsonLines } from './jsonl.ts';
-import type { Range } from './sentences.ts';
 import { refuseUnreadable } from './unreadable.ts';
-
-/** A sentence of X from a file of its own. */
-export interface GivenSentence {
-  text: string;
-  /** Its salient spans in characters, by their starts; undefined where they are still to be found. */
-  spans: Range[] | undefined;
-}
 
 /** True of REALM's TFRecords, or a folder of them, by their names. */
 export function areRecords(path: string): boolean {

@@ -1,4 +1,5 @@
 import { isUtf8 } from 'node:buffer';
+import type { AnswerKind } from '../datasets/types.ts';
 import { errorCode, shown, UserError } from '../errors.ts';
 import * as files from '../files.ts';
 import { readPieces } from './bytes.ts';
@@ -201,4 +202,17 @@ export function stringsField(line: JsonLine, key: string): string[] {
     throw new UserError(`${line.where}: "${key}" must be a list of one or more strings`);
   }
   return list.map((item) => wholeText(line, item));
+}
+
+/** The question's own id under `key`, where it has one. */
+export function questionId({ value }: JsonLine, key = 'id'): { id?: string } {
+  const id = value[key];
+  return typeof id === 'string' || typeof id === 'number' ? { id: String(id) } : {};
+}
+
+/** What a line of our own says of its answers. */
+export function answerKindOf({ value, where }: JsonLine): AnswerKind | undefined {
+  const { answer_kind: kind } = value;
+  if (kind === undefined || kind === 'string' || kind === 'regex') return kind;
+  throw new UserError(`${where}: has "answer_kind" ${shown(kind)}; it must be "string" or "regex"`);
 }

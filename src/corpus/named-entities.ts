@@ -5,13 +5,13 @@
  */
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import type { Range } from '../datasets/types.ts';
 import { UserError } from '../errors.ts';
 import { sha256File } from '../files.ts';
 import type { Encoding } from '../tokenizer/wordpiece.ts';
 import { dates } from './dates.ts';
 import { type NerFolder, readNerFolder } from './ner-folder.ts';
 import { type Network, openNetwork, runtimeName } from './onnx.ts';
-import type { Range } from './sentences.ts';
 
 export interface Entity extends Range {
   /** As the model's labels name it: `PER`, `ORG`, … */

@@ -1,4 +1,5 @@
-import { shown, UserError } from '../errors.ts';
+import type { AnswerKind, Question } from '../datasets/types.ts';
+import { UserError } from '../errors.ts';
 import { say, warn } from '../progress.ts';
 import { kiltQuestion } from './formats/kilt.ts';
 import { plainQuestion } from './formats/question-answer.ts';
@@ -9,26 +10,6 @@ import { webQuestion } from './formats/webquestions.ts';
 import { readJsonElements } from './json-elements.ts';
 import { type JsonLine, readJsonLines } from './jsonl.ts';
 import { refuseUnreadable } from './unreadable.ts';
-
-/** What the answers are: texts, or regular expressions that match every right text, as CuratedTREC's. */
-export type AnswerKind = 'string' | 'regex';
-
-/** What counts as right. */
-export interface Accepted {
-  answers: string[];
-  answerKind: AnswerKind;
-}
-
-/** A question and every answer that counts as right. */
-export interface Question extends Accepted {
-  question: string;
-  /** Its own id, where the data set gives one. */
-  id?: string;
-  /** Id of the document that holds the answer, where the data set tells. */
-  passageId?: string;
-  /** Ids of documents that look right and are not, the most alike first, where the data set names such. */
-  negativeIds?: string[];
-}
 
 /** Questions of a file, and how many of it were left out because no answer is given for them (SQuAD 2.0, KILT). */
 export interface QuestionFile {
@@ -100,19 +81,6 @@ function questionsOf(line: JsonLine): Question[] {
   if (has('targetValue')) return webQuestion(line);
   if (has('input')) return kiltQuestion(line);
   return plainQuestion(line);
-}
-
-/** The question's own id under `key`, where it has one. */
-export function questionId({ value }: JsonLine, key = 'id'): { id?: string } {
-  const id = value[key];
-  return typeof id === 'string' || typeof id === 'number' ? { id: String(id) } : {};
-}
-
-/** What a line of our own says of its answers. */
-export function answerKindOf({ value, where }: JsonLine): AnswerKind | undefined {
-  const { answer_kind: kind } = value;
-  if (kind === undefined || kind === 'string' || kind === 'regex') return kind;
-  throw new UserError(`${where}: has "answer_kind" ${shown(kind)}; it must be "string" or "regex"`);
 }
 
 /** Share of questions with an answer that looks like an expression, above which a file is taken to hold expressions. */

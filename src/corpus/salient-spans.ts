@@ -8,8 +8,8 @@
  * it finds are exactly such, and 92 % touch one (`npm run bench:spans`, docs/data.md). A NER model may do it instead: `text.ner`.
  */
 import nlp from 'compromise/two';
+import type { Range } from '../datasets/types.ts';
 import { dates } from './dates.ts';
-import type { Range } from './sentences.ts';
 
 /** Names of people, places, organisations and other things, and dates: ranges in order, none overlapping. */
 export function salientSpans(sentence: string): Range[] {

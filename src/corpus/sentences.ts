@@ -1,8 +1,4 @@
-/** Characters [start, end) of a text, in UTF-16 units. */
-export interface Range {
-  start: number;
-  end: number;
-}
+import type { Range } from '../datasets/types.ts';
 
 const segmenter = new Intl.Segmenter('en', { granularity: 'sentence' });
 

@@ -1,16 +1,10 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
+import { type EncodedQuestion, questionVectors } from '../model/questions.ts';
 import { read as readValues } from '../model/read.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';
-import {
-  disposeReading,
-  type EncodedQuestion,
-  makeReading,
-  questionVectors,
-  readScores,
-  wholeWordScores,
-} from '../train/qa.ts';
+import { disposeReading, makeReading, readScores, wholeWordScores } from '../train/qa.ts';
 
 /** Questions embedded and searched at once, and blocks read at once. */
 export const AT_ONCE = 64;

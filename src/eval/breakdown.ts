@@ -1,4 +1,4 @@
-import type { Accepted } from '../corpus/qa.ts';
+import type { Accepted } from '../datasets/types.ts';
 import { normalizeAnswer, type Protocol } from './metrics.ts';
 import { type Interval, meanInterval } from './statistics.ts';
 

@@ -1,14 +1,14 @@
 import type { Config } from '../config.ts';
-import type { Accepted } from '../corpus/qa.ts';
 import type { Corpus } from '../corpus/store.ts';
+import type { Accepted } from '../datasets/types.ts';
 import { pairIds } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
+import { answerPieces, type EncodedQuestion, questionVectors } from '../model/questions.ts';
 import { progress } from '../progress.ts';
 import { encodeBlocks } from '../retrieval/encode-blocks.ts';
 import { exactBest } from '../retrieval/exact.ts';
 import type { Found } from '../retrieval/graph.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';
-import { answerPieces, type EncodedQuestion, questionVectors } from '../train/qa.ts';
 import { type Answer, AT_ONCE, answerQuestions, questionsAtOnce } from './answer.ts';
 import { BM25_LIMIT, bm25 } from './bm25.ts';
 import { answerSpans, hasAnswer } from './has-answer.ts';

@@ -1,4 +1,4 @@
-import type { Accepted } from '../corpus/qa.ts';
+import type { Accepted } from '../datasets/types.ts';
 import { drqaTokens } from './drqa-tokens.ts';
 import { type Protocol, regexSearch } from './metrics.ts';
 

@@ -1,4 +1,4 @@
-import type { Accepted } from '../corpus/qa.ts';
+import type { Accepted } from '../datasets/types.ts';
 import { UserError } from '../errors.ts';
 import { type Flavour, pythonRegex, SPACE, WORD } from './python-regex.ts';
 

@@ -1,6 +1,14 @@
 import { readJsonElements } from '../corpus/json-elements.ts';
-import { type JsonLine, objectsField, readJsonLines, stringField, stringsField } from '../corpus/jsonl.ts';
-import { type Accepted, answerKindOf, type Question, questionId } from '../corpus/qa.ts';
+import {
+  answerKindOf,
+  type JsonLine,
+  objectsField,
+  questionId,
+  readJsonLines,
+  stringField,
+  stringsField,
+} from '../corpus/jsonl.ts';
+import type { Accepted, Question } from '../datasets/types.ts';
 import { shown, UserError } from '../errors.ts';
 import { readJson } from '../files.ts';
 

@@ -1,8 +1,8 @@
 import { readTable } from '../corpus/formats/table.ts';
 import { readJsonElements } from '../corpus/json-elements.ts';
 import { type JsonLine, objectsField, readJsonLines, stringField } from '../corpus/jsonl.ts';
-import type { Accepted } from '../corpus/qa.ts';
 import type { Corpus } from '../corpus/store.ts';
+import type { Accepted } from '../datasets/types.ts';
 import { shown, UserError } from '../errors.ts';
 import { hasAnswer } from './has-answer.ts';
 import type { Protocol } from './metrics.ts';

@@ -4,7 +4,8 @@ import type { Config } from '../config.ts';
 import { PIECE_BYTES, sampleStream } from '../corpus/census.ts';
 import { formatOf, readDocuments } from '../corpus/documents.ts';
 import type { DocumentFormat } from '../corpus/formats.ts';
-import { type Question, readQuestionFile } from '../corpus/qa.ts';
+import { readQuestionFile } from '../corpus/qa.ts';
+import type { Question } from '../datasets/types.ts';
 import { UserError } from '../errors.ts';
 import { foldedHasAnswer, foldText, hasAnswer } from '../eval/has-answer.ts';
 

@@ -6,6 +6,7 @@ import type { StoredTensor } from '../formats/tensors.ts';
 import { type BertConfig, bertShapes, type Shape } from './bert.ts';
 import { type EmbedderConfig, embedderShapes } from './embedder.ts';
 import { modelFolder } from './hub-cache.ts';
+import type { ImportedBert, Tower } from './model.ts';
 import { type ReaderConfig, readerShapes } from './reader.ts';
 import { readSafetensors } from './safetensors.ts';
 import { checkpointOf, openWeights, type Weights } from './weight-folder.ts';
@@ -16,16 +17,6 @@ export type ImportConfig = BertConfig &
     Pick<EmbedderConfig, 'projection' | 'projectionLayerNormEps'> &
       Pick<ReaderConfig, 'spanHidden' | 'spanLayerNormEps'>
   >;
-
-export interface ImportedBert {
-  /** By our names without prefix (`layer.0.output.kernel`); dense kernels [in, out], row-major. */
-  params: Map<string, { shape: number[]; data: Float32Array }>;
-  /** Tensors of the file that our model has no place for, such as BERT's next-sentence head. */
-  unused: string[];
-}
-
-/** Towers of ours that a folder can start: those of queries and documents, one for both, and the reader's. */
-export type Tower = 'query' | 'document' | 'both' | 'reader';
 
 /**
  * Reads one tower from a model, a folder or a name on the Hub (hf:…) whose files the cache has, as Hugging Face or Google publishes it, the weights as `openWeights` finds them:

@@ -3,7 +3,6 @@ import type { Config } from '../config.ts';
 import type { Random } from '../random.ts';
 import { bertShapes, initialValues, type Params, type Shape } from './bert.ts';
 import { type EmbedderConfig, embedderShapes } from './embedder.ts';
-import type { ImportedBert, Tower } from './import-bert.ts';
 import { type ReaderConfig, readerShapes } from './reader.ts';
 
 /** All of REALM's parts: the towers of the retriever and the reader, as sizes, name prefixes and parameters. */
@@ -129,3 +128,13 @@ export function disposeModel(model: Model): void {
   tf.dispose([...model.params.values()]);
   model.params.clear();
 }
+
+export interface ImportedBert {
+  /** By our names without prefix (`layer.0.output.kernel`); dense kernels [in, out], row-major. */
+  params: Map<string, { shape: number[]; data: Float32Array }>;
+  /** Tensors of the file that our model has no place for, such as BERT's next-sentence head. */
+  unused: string[];
+}
+
+/** Towers of ours that a folder can start: those of queries and documents, one for both, and the reader's. */
+export type Tower = 'query' | 'document' | 'both' | 'reader';

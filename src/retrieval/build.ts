@@ -13,8 +13,8 @@ import {
 import { type GraphShape, usableThreads } from './graph.ts';
 import { type Growing, graphCount, graphName, growGraphs, searchGraphs } from './graphs.ts';
 import { breathe, type Life, sealFile } from './life.ts';
+import { BLOCKS, EMBEDDINGS, type IndexManifest, MANIFEST } from './manifest.ts';
 import { recallOf, sampleRows } from './recall.ts';
-import { BLOCKS, EMBEDDINGS, type IndexManifest, MANIFEST } from './search.ts';
 import { type Identity, readWhole, SHARD, type Shard, writeWhole } from './shards.ts';
 
 export interface BuildOptions extends GraphShape {

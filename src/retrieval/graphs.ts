@@ -12,9 +12,8 @@ import {
   searchGraph,
   viewGraph,
 } from './graph.ts';
-import { breathe, type Life, sealFile } from './life.ts';
+import { breathe, isWhole, type Life, sealFile } from './life.ts';
 import { sampleRows } from './recall.ts';
-import { isWhole } from './reuse.ts';
 
 // The graphs that share the rows of an index: graph i of N holds the rows from i × ceil(rows / N) on, numbered from 0.
 // So a build needs the memory of one of them only. They are searched one after the other.

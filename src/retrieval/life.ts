@@ -1,6 +1,9 @@
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readSync } from 'node:fs';
+import { errorCode } from '../errors.ts';
 import type { FileSeal } from '../files.ts';
+import { inside } from '../files.ts';
+import type { NamedSeal } from './manifest.ts';
 
 /** How work that takes minutes shows that it goes on, and hears that it should not. */
 export interface Life {
@@ -39,4 +42,15 @@ export async function sealFile(path: string, life: Life): Promise<FileSeal> {
     closeSync(fd);
   }
   return { bytes, sha256: hash.digest('hex') };
+}
+
+/** Whether a file of the index folder `dir` is there with the content that the manifest says. */
+export async function isWhole(dir: string, seal: NamedSeal, life: Life): Promise<boolean> {
+  try {
+    const { bytes, sha256 } = await sealFile(inside(dir, seal.name), life);
+    return bytes === seal.bytes && sha256 === seal.sha256;
+  } catch (error) {
+    if (errorCode(error) === 'ENOENT') return false;
+    throw error;
+  }
 }

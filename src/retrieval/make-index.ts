@@ -13,9 +13,10 @@ import { type BuildInput, type BuildOptions, buildIndex } from './build.ts';
 import { encodeBlocks } from './encode-blocks.ts';
 import { scalarOf } from './graph.ts';
 import { graphCount } from './graphs.ts';
-import { breathe, type Life } from './life.ts';
-import { isWhole, openReuse, type Reuse } from './reuse.ts';
-import { clearIndexes, type IndexManifest, indexFolders, MANIFEST, publish, sealsOf } from './search.ts';
+import { breathe, isWhole, type Life } from './life.ts';
+import { type IndexManifest, MANIFEST, sealsOf } from './manifest.ts';
+import { clearIndexes, indexFolders, publish } from './publish.ts';
+import { openReuse, type Reuse } from './reuse.ts';
 
 /** What an index is made from. */
 export interface IndexSource {

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
 import { runFolder } from '../run.ts';
-import { readManifest } from './search.ts';
+import { readManifest } from './manifest.ts';
 
 // The parent side of the asynchronous refresher, and the messages both sides exchange. The trainer asks and goes on;
 // the child (refresher.ts) embeds all blocks with the snapshot's weights, publishes an index and says so.

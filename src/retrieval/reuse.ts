@@ -1,8 +1,7 @@
 import { closeSync, openSync } from 'node:fs';
-import { errorCode } from '../errors.ts';
 import { inside, readFully } from '../files.ts';
-import { breathe, type Life, sealFile } from './life.ts';
-import type { IndexManifest, NamedSeal } from './search.ts';
+import { breathe, isWhole, type Life } from './life.ts';
+import type { IndexManifest } from './manifest.ts';
 
 // What an index holds of the blocks of another corpus: the same text, embedded by the same weights, has the same vector.
 
@@ -79,14 +78,3 @@ export async function openReuse(
 
 /** Hashes put into the table between two breaths. */
 const HASHES_AT_ONCE = 1 << 16;
-
-/** Whether a file of the index folder `dir` is there with the content that the manifest says. */
-export async function isWhole(dir: string, seal: NamedSeal, life: Life): Promise<boolean> {
-  try {
-    const { bytes, sha256 } = await sealFile(inside(dir, seal.name), life);
-    return bytes === seal.bytes && sha256 === seal.sha256;
-  } catch (error) {
-    if (errorCode(error) === 'ENOENT') return false;
-    throw error;
-  }
-}

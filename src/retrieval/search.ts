@@ -1,151 +1,13 @@
-import { closeSync, existsSync, fstatSync, openSync, readdirSync, rmSync } from 'node:fs';
-import { basename, join } from 'node:path';
-import { z } from 'zod';
+import { closeSync, fstatSync, openSync } from 'node:fs';
+import { join } from 'node:path';
 import { errorCode, UserError } from '../errors.ts';
-import {
-  type FileSeal,
-  inside,
-  isAside,
-  PART,
-  readJson,
-  readText,
-  recoverFolders,
-  removeFolder,
-  syncFolder,
-  writeFileAtomic,
-} from '../files.ts';
+import { inside } from '../files.ts';
 import { changedFile } from '../verified.ts';
 import { exactTop } from './exact.ts';
 import { type Found, type Graph, newGraph, release, usableThreads, viewGraph } from './graph.ts';
 import { rowsOf, searchGraphs } from './graphs.ts';
+import { type IndexManifest, MANIFEST, type NamedSeal, REBUILD, readManifest, sealsOf } from './manifest.ts';
 import { readRows } from './rows.ts';
-
-// Maximum inner product search over the block embeddings: one folder holds
-//   graph.usearch     the HNSW graph with its own copy of the vectors (f32 or f16), viewed (mapped), never loaded; of several
-//                     graph-1.usearch, graph-2.usearch, …; in an index that is searched exactly there is none
-//   embeddings.f32    the block embeddings as they came, [rows, P] little-endian floats, read by position
-//   blocks.u64        the hash of the block of each row (`Corpus.hash`), little-endian
-//   manifest.json     what they are, with length and SHA-256 of each
-// Letters: B queries, K wanted blocks, P projection (dimensions of an embedding).
-
-export interface NamedSeal extends FileSeal {
-  name: string;
-}
-
-export interface IndexManifest {
-  format: 3;
-  dimensions: number;
-  /** Of a graph, like the two that follow. */
-  scalar: 'f32' | 'f16';
-  connectivity: number;
-  expansionAdd: number;
-  rows: number;
-  /** `Corpus.sha256` of the blocks that were embedded. */
-  corpusSha256: string;
-  /** Training step of the weights that embedded them. */
-  step: number;
-  weightsSha256: string;
-  /** Tells how blocks become tokens and tokens become vectors, apart from the weights: rows of another encoding cannot be reused. */
-  encoding: string;
-  /** Rows copied from an earlier index instead of embedded. */
-  reused: number;
-  /** ISO 8601. */
-  createdAt: string;
-  /** Mean share of the exact ten best that the graphs find, at `expansionSearch`. */
-  recall10?: { probes: number; value: number };
-  /** Those that share the rows (see graphs.ts); none: all rows are looked at in every search. */
-  graphs: NamedSeal[];
-  embeddings: NamedSeal;
-  blocks: NamedSeal;
-}
-
-const seal = z.strictObject({
-  name: z.string(),
-  bytes: z.int().nonnegative(),
-  sha256: z.string().regex(/^[0-9a-f]{64}$/),
-});
-
-const manifestSchema: z.ZodType<IndexManifest> = z.strictObject({
-  format: z.literal(3),
-  dimensions: z.int().positive(),
-  scalar: z.enum(['f32', 'f16']),
-  connectivity: z.int().nonnegative(),
-  expansionAdd: z.int().nonnegative(),
-  rows: z.int().positive(),
-  corpusSha256: z.string(),
-  step: z.int().nonnegative(),
-  weightsSha256: z.string(),
-  encoding: z.string(),
-  reused: z.int().nonnegative(),
-  createdAt: z.string(),
-  recall10: z.strictObject({ probes: z.int().positive(), value: z.number() }).optional(),
-  graphs: z.array(seal),
-  embeddings: seal,
-  blocks: seal,
-});
-
-export const MANIFEST = 'manifest.json';
-export const EMBEDDINGS = 'embeddings.f32';
-export const BLOCKS = 'blocks.u64';
-const CURRENT = 'current';
-
-const REBUILD = 'make it again with "realm build-index"';
-
-// ---------------------------------------------------------------- publish
-
-/** Makes the index folder `name` in `indexRoot` the current one, by an atomic change of the pointer file `current`. */
-export function publish(indexRoot: string, name: string): void {
-  readManifest(inside(indexRoot, name));
-  writeFileAtomic(join(indexRoot, CURRENT), `${name}\n`);
-  clearIndexes(indexRoot, name);
-  syncFolder(indexRoot);
-}
-
-/**
- * Removes all but the newest `keep` indexes, the current one and those named `inUse`. Readers of a removed one keep
- * what they have open.
- */
-export function pruneIndexes(indexRoot: string, keep: number, inUse: readonly string[]): void {
-  const current = currentIndex(indexRoot);
-  const held = new Set([...inUse, ...(current ? [basename(current)] : [])]);
-  const folders = indexFolders(indexRoot);
-  for (const { name } of folders.slice(keep)) {
-    if (!held.has(name)) removeFolder(join(indexRoot, name));
-  }
-}
-
-/** Clears up after builds that were cut short; what has been made of the index `name`, a build of it goes on with. */
-export function clearIndexes(indexRoot: string, name: string): void {
-  recoverFolders(indexRoot);
-  for (const entry of readdirSync(indexRoot)) {
-    if (entry.endsWith(PART) && entry !== `${name}${PART}`) {
-      rmSync(join(indexRoot, entry), { recursive: true, force: true });
-    }
-  }
-}
-
-/** The folder that `current` points to, or undefined when nothing was published yet. */
-export function currentIndex(indexRoot: string): string | undefined {
-  const path = join(indexRoot, CURRENT);
-  if (!existsSync(path)) return undefined;
-  return inside(indexRoot, readText(path, 'pointer to an index', REBUILD).trim());
-}
-
-/** Index folders with a readable manifest, newest first; anything else in `indexRoot` is not ours to touch. */
-export function indexFolders(indexRoot: string): (IndexManifest & { name: string })[] {
-  const found: (IndexManifest & { name: string })[] = [];
-  for (const entry of readdirSync(indexRoot, { withFileTypes: true })) {
-    if (!entry.isDirectory() || isAside(entry.name) || entry.name.endsWith(PART)) continue;
-    try {
-      found.push({ name: entry.name, ...readManifest(join(indexRoot, entry.name)) });
-    } catch (error) {
-      if (!(error instanceof UserError)) throw error;
-    }
-  }
-  return found.sort((a, b) =>
-    a.createdAt < b.createdAt ? 1 : a.createdAt > b.createdAt ? -1 : a.name < b.name ? 1 : -1,
-  );
-}
 
 // ---------------------------------------------------------------- open and search
 
@@ -288,42 +150,9 @@ function openFolder(dir: string, options: OpenOptions, hash: boolean, inUse?: In
   return opened;
 }
 
-/** All files of an index besides its manifest. */
-export function sealsOf({ graphs, embeddings, blocks }: IndexManifest): NamedSeal[] {
-  return [...graphs, embeddings, blocks];
-}
-
 function closeFolder({ graphs, embeddings }: Opened): void {
   closeSync(embeddings);
   for (const graph of graphs) release(graph);
-}
-
-/** Manifest of an index folder, checked; `UserError` for a missing or wrong one. */
-export function readManifest(dir: string): IndexManifest {
-  const path = join(dir, MANIFEST);
-  const json = ofThisFormat(readJson(path, 'index manifest', REBUILD));
-  if ((json as { format?: unknown } | null)?.format === 1) {
-    throw new UserError(`${path}: made by an older version; ${REBUILD}`);
-  }
-  const parsed = manifestSchema.safeParse(json);
-  if (!parsed.success) {
-    const issue = parsed.error.issues[0];
-    throw new UserError(`${path}: ${issue.path.join('.') || 'manifest'}: ${issue.message}; ${REBUILD}`);
-  }
-  const { rows, dimensions, embeddings, blocks } = parsed.data;
-  if (embeddings.bytes !== rows * dimensions * 4 || blocks.bytes !== rows * 8) {
-    throw new UserError(
-      `${path}: ${rows} rows of ${dimensions} do not make ${embeddings.bytes} and ${blocks.bytes} bytes; ${REBUILD}`,
-    );
-  }
-  return parsed.data;
-}
-
-/** An index of format 2 had one graph, `file`, and is the same otherwise. */
-function ofThisFormat(json: unknown): unknown {
-  if ((json as { format?: unknown } | null)?.format !== 2) return json;
-  const { file, ...rest } = json as Record<string, unknown>;
-  return { ...rest, format: 3, graphs: [file] };
 }
 
 function checkLength(dir: string, expected: NamedSeal): void {

@@ -1,5 +1,5 @@
-import type { Accepted } from '../corpus/qa.ts';
 import type { Corpus } from '../corpus/store.ts';
+import type { Accepted } from '../datasets/types.ts';
 import { foldedHasAnswer, foldText } from '../eval/has-answer.ts';
 import { regexMatch } from '../eval/metrics.ts';
 

@@ -14,11 +14,11 @@ import {
 import { pairIds, type SpecialIds } from '../model/embedder.ts';
 import type { MaskedBatch } from '../model/feed.ts';
 import { lossGradients, type Model } from '../model/model.ts';
+import type { EncodedQuestion } from '../model/questions.ts';
 import { read } from '../model/read.ts';
 import { readMasks } from '../model/realm.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import type { StepResult } from './loop.ts';
-import type { EncodedQuestion } from './qa.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
 
 // The closed-book baseline: the same pretrained reader, tuned on the same questions, with the null document alone.

@@ -1,9 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
-import type { Accepted, Question } from '../corpus/qa.ts';
 import type { Corpus } from '../corpus/store.ts';
 import { answerSpans } from '../eval/has-answer.ts';
-import { regexMatches } from '../eval/metrics.ts';
 import {
   disposeInput,
   dropoutNoise,
@@ -12,8 +10,9 @@ import {
   type Noise,
   type Shape,
 } from '../model/bert.ts';
-import { blockSequences, embedAll, embedSequences, pairIds, querySequences } from '../model/embedder.ts';
+import { blockSequences, embedSequences, pairIds, querySequences } from '../model/embedder.ts';
 import { lossGradients, type Model, modelShapes } from '../model/model.ts';
+import { answerPieces, type EncodedQuestion, questionVectors } from '../model/questions.ts';
 import { read as fetchValues } from '../model/read.ts';
 import { type BlockPlaces, blockPlaces, marginalLogLoss, spanScores } from '../model/reader.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';
@@ -23,57 +22,6 @@ import { answerFinder } from './answer-finder.ts';
 import { addGradients, type StepResult } from './loop.ts';
 import { candidateMaker } from './qa-candidates.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
-
-/** A question as the model takes it: tokenised once, its answers both as text and as word pieces. */
-export interface EncodedQuestion
-  extends Pick<Question, 'question' | 'id' | 'passageId' | 'negativeIds'>,
-    Accepted {
-  ids: Int32Array;
-  /** None where the answers are expressions: what these match is another text in every block. */
-  answerIds: Int32Array[];
-}
-
-/** Questions that were made here, not read from a file, have plain answers and need not say so. */
-export function encodeQuestions(
-  corpus: Corpus,
-  questions: readonly (Omit<Question, 'answerKind'> & Partial<Accepted>)[],
-): EncodedQuestion[] {
-  return questions.map(({ question, id, passageId, negativeIds, answers, answerKind = 'string' }) => ({
-    question,
-    id,
-    passageId,
-    negativeIds,
-    answers,
-    answerKind,
-    ids: corpus.tokenizer.encode(question).ids,
-    answerIds: answerKind === 'regex' ? [] : piecesOf(corpus, answers),
-  }));
-}
-
-/** Vectors of questions by the weights of now, [n, P]. */
-export function questionVectors(
-  model: Model,
-  corpus: Corpus,
-  questions: readonly EncodedQuestion[],
-  { text, index }: Config,
-): Promise<Float32Array> {
-  const queries = querySequences(
-    corpus.tokenizer,
-    questions.map((q) => q.ids),
-    text.questionTokens,
-  );
-  return embedAll(model.params, model.queryTower, model.embedder, queries, index.tokensPerBatch);
-}
-
-/** Word pieces of every right answer that a block may hold: of an expression those of the texts that it matches there. */
-export function answerPieces(corpus: Corpus, block: number, question: EncodedQuestion): Int32Array[] {
-  const { answers, answerKind, answerIds } = question;
-  return answerKind === 'regex' ? piecesOf(corpus, regexMatches(corpus.text(block), answers)) : answerIds;
-}
-
-function piecesOf({ tokenizer }: Corpus, texts: readonly string[]): Int32Array[] {
-  return texts.map((text) => tokenizer.encode(text).ids).filter((ids) => ids.length > 0);
-}
 
 /**
  * One step of open-domain question answering (google-research/language, orqa_model.py; paper, section 3.3): the loss of

@@ -4,7 +4,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { type Document, readDocuments } from '../../src/corpus/documents.ts';
+import { readDocuments } from '../../src/corpus/documents.ts';
+import type { Document } from '../../src/datasets/types.ts';
 import { UserError } from '../../src/errors.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'documents-'));

@@ -3,11 +3,12 @@ import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { type Document, formatOf, isArticle, readDocuments } from '../../src/corpus/documents.ts';
+import { formatOf, isArticle, readDocuments } from '../../src/corpus/documents.ts';
 import { leftOutFiles, leftOutWords } from '../../src/corpus/formats/text-folder.ts';
 import { maskedCrc } from '../../src/corpus/formats/tfrecord.ts';
 import type { DocumentFormat } from '../../src/corpus/formats.ts';
 import { readSentences } from '../../src/corpus/given-sentences.ts';
+import type { Document } from '../../src/datasets/types.ts';
 import { UserError } from '../../src/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
-import type { AnswerKind } from '../../src/corpus/qa.ts';
+import type { AnswerKind } from '../../src/datasets/types.ts';
 import { hasAnswer } from '../../src/eval/has-answer.ts';
 import { f1, isCorrect, PROTOCOLS, type Protocol } from '../../src/eval/metrics.ts';
 

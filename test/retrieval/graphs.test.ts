@@ -7,7 +7,8 @@ import { keepBest } from '../../src/retrieval/best.ts';
 import { buildIndex } from '../../src/retrieval/build.ts';
 import { exactTop } from '../../src/retrieval/exact.ts';
 import { graphCount, rowsOf } from '../../src/retrieval/graphs.ts';
-import { openIndex, readManifest } from '../../src/retrieval/search.ts';
+import { readManifest } from '../../src/retrieval/manifest.ts';
+import { openIndex } from '../../src/retrieval/search.ts';
 import { clustered, input, OPTIONS, P, pieces } from './vectors.ts';
 
 // An index of several graphs, and one of none: both against a search that looks at every row.

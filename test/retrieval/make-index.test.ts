@@ -12,8 +12,10 @@ import { disposeModel, type Model } from '../../src/model/model.ts';
 import { encodeBlocks } from '../../src/retrieval/encode-blocks.ts';
 import { scalarOf } from '../../src/retrieval/graph.ts';
 import { lockIndexes, makeIndex } from '../../src/retrieval/make-index.ts';
+import { readManifest } from '../../src/retrieval/manifest.ts';
+import { currentIndex } from '../../src/retrieval/publish.ts';
 import { openReuse } from '../../src/retrieval/reuse.ts';
-import { currentIndex, openIndex, readManifest } from '../../src/retrieval/search.ts';
+import { openIndex } from '../../src/retrieval/search.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { temporaryFolder, tinyConfig, tinyCorpus, tinyModel } from '../support/tiny.ts';
 

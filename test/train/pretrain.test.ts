@@ -9,7 +9,8 @@ import { disposeFeed, type MaskedSentence, makeFeed } from '../../src/model/feed
 import type { Model } from '../../src/model/model.ts';
 import { readMasks } from '../../src/model/realm.ts';
 import { makeIndex } from '../../src/retrieval/make-index.ts';
-import { currentIndex, openIndex, type SearchIndex } from '../../src/retrieval/search.ts';
+import { currentIndex } from '../../src/retrieval/publish.ts';
+import { openIndex, type SearchIndex } from '../../src/retrieval/search.ts';
 import { drawMasked, pretrainStep, queryVectors, retrieveCandidates } from '../../src/train/pretrain.ts';
 import { exampleAt, stepRandom } from '../../src/train/sampler.ts';
 import { startTestEngine } from '../support/engine.ts';

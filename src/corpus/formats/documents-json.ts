@@ -1,4 +1,4 @@
-import type { Document } from '../documents.ts';
+import type { Document } from '../../datasets/types.ts';
 import { readJsonElements } from '../json-elements.ts';
 import { type Fields, jsonDocument } from './fields.ts';
 import { squadPassages } from './squad.ts';

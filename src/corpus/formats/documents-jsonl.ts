@@ -1,4 +1,4 @@
-import type { Document } from '../documents.ts';
+import type { Document } from '../../datasets/types.ts';
 import { readJsonLines } from '../jsonl.ts';
 import { type Fields, jsonDocument } from './fields.ts';
 

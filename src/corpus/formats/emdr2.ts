@@ -1,5 +1,5 @@
+import type { GivenSentence } from '../../datasets/types.ts';
 import { shown, UserError } from '../../errors.ts';
-import type { GivenSentence } from '../given-sentences.ts';
 import { type JsonLine, stringField } from '../jsonl.ts';
 
 /**

@@ -1,6 +1,6 @@
+import type { Question } from '../../datasets/types.ts';
 import { UserError } from '../../errors.ts';
-import { type JsonLine, objectsField, stringField } from '../jsonl.ts';
-import { type Question, questionId } from '../qa.ts';
+import { type JsonLine, objectsField, questionId, stringField } from '../jsonl.ts';
 
 /**
  * KILT's `{"id", "input", "output": [{"answer"?, "provenance"?}, …]}` (facebookresearch/KILT, README.md, "KILT data

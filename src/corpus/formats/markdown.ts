@@ -1,7 +1,7 @@
 import { decodeHTML } from 'entities';
 import MarkdownIt, { type Token } from 'markdown-it';
 import { parse as parseYaml } from 'yaml';
-import type { Document } from '../documents.ts';
+import type { Document } from '../../datasets/types.ts';
 
 // Markdown as CommonMark and GitHub define it, read by markdown-it, whose rules are CommonMark's own tests.
 

@@ -1,6 +1,13 @@
+import type { Question } from '../../datasets/types.ts';
 import { UserError } from '../../errors.ts';
-import { type JsonLine, objectsField, stringField, stringsField } from '../jsonl.ts';
-import { answerKindOf, type Question, questionId } from '../qa.ts';
+import {
+  answerKindOf,
+  type JsonLine,
+  objectsField,
+  questionId,
+  stringField,
+  stringsField,
+} from '../jsonl.ts';
 
 /**
  * `{"question", "answer": [string, …]}`, the form of NQ-open and of ORQA's and DrQA's files, or with "answers" as DPR,

@@ -1,9 +1,8 @@
 import { isUtf8 } from 'node:buffer';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
+import type { Document, GivenSentence } from '../../datasets/types.ts';
 import { UserError } from '../../errors.ts';
-import type { Document } from '../documents.ts';
-import type { GivenSentence } from '../given-sentences.ts';
 import { readTfExample } from './tf-example.ts';
 import { readTfRecords } from './tfrecord.ts';
 

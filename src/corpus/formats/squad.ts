@@ -1,6 +1,5 @@
-import type { Document } from '../documents.ts';
-import { type JsonLine, objectsField, stringField } from '../jsonl.ts';
-import { type Question, questionId } from '../qa.ts';
+import type { Document, Question } from '../../datasets/types.ts';
+import { type JsonLine, objectsField, questionId, stringField } from '../jsonl.ts';
 
 // SQuAD 1.1 and 2.0 (rajpurkar/SQuAD-explorer, dataset/): {"data": [{"title", "paragraphs": [{"context", "qas":
 // [{"id", "question", "answers": [{"text", "answer_start"}], "is_impossible"?}]}]}]}. A passage's id is made of its

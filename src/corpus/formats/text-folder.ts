@@ -1,8 +1,8 @@
 import { readdirSync, statSync } from 'node:fs';
 import { basename, extname, join } from 'node:path';
+import type { Document } from '../../datasets/types.ts';
 import { readText } from '../../files.ts';
 import { countRead } from '../bytes.ts';
-import type { Document } from '../documents.ts';
 import { markdownDocuments } from './markdown.ts';
 
 const TEXT = /\.(txt|text)$/i;

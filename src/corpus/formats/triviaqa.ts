@@ -1,5 +1,5 @@
-import { type JsonLine, objectsField, stringField, stringsField } from '../jsonl.ts';
-import { type Question, questionId } from '../qa.ts';
+import type { Question } from '../../datasets/types.ts';
+import { type JsonLine, objectsField, questionId, stringField, stringsField } from '../jsonl.ts';
 
 /**
  * TriviaQA's `{"Question", "Answer": {"Value", "Aliases", …}}`, with every alias a right answer, as its own evaluation

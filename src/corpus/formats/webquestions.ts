@@ -1,5 +1,5 @@
+import type { Question } from '../../datasets/types.ts';
 import { type JsonLine, stringField } from '../jsonl.ts';
-import type { Question } from '../qa.ts';
 
 /**
  * WebQuestions as published: `{"url", "utterance", "targetValue": "(list (description "A B") (description C))"}`, whose

@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { join } from 'node:path';
 import { decodeHTML } from 'entities';
-import type { Document } from '../documents.ts';
+import type { Document } from '../../datasets/types.ts';
 import { readJsonLines, stringField } from '../jsonl.ts';
 import { refuseUnreadable } from '../unreadable.ts';
 

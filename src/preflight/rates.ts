@@ -1,0 +1,43 @@
+import type { Config } from '../config.ts';
+import { scalarOf } from '../retrieval/graph.ts';
+import { graphCount, rowsOf } from '../retrieval/graphs.ts';
+
+/** The refresher's share of the cores beside a trainer that never rests, at the niceness of 5: Linux weighs 335 to 1024. */
+export const REFRESHER_SHARE = 0.25;
+
+/** What the estimate of a time may be off by, either way: see docs/training.md, "What a run will need". */
+export const TIME_FACTOR = 2;
+
+/** How many graphs share the blocks, and the rows of the largest. */
+export function sharing({ kind, shards }: Config['index'], blocks: number): { graphs: number; rows: number } {
+  const graphs = kind === 'exact' ? 0 : graphCount(blocks, shards);
+  return { graphs, rows: graphs === 0 ? 0 : rowsOf(0, graphs, blocks).count };
+}
+
+/** Bytes of an index folder: the vectors as floats, and the graphs with their copy, 20 bytes and 8 a link for each node. */
+export function indexBytes(
+  { index, model }: Config,
+  blocks: number,
+): { vectors: number; graph: number; hashes: number } {
+  const kept = model.projection * (scalarOf(index.scalar, blocks) === 'f16' ? 2 : 4);
+  return {
+    vectors: blocks * model.projection * 4,
+    graph: index.kind === 'exact' ? 0 : blocks * (kept + 20 + 8 * index.connectivity),
+    hashes: 8 * blocks,
+  };
+}
+
+/** `2.5 min`, `3 h`, `40 days`: no more digits than the estimate is good for. */
+export function about(seconds: number): string {
+  if (seconds < 1) return 'less than 1 s';
+  const [unit, name] = UNITS.find(([unit]) => seconds >= 1.5 * unit) ?? [1, 's'];
+  const n = seconds / unit;
+  return `${n < 10 ? Number(n.toFixed(1)) : Number(n.toPrecision(2)).toLocaleString('en')} ${name}`;
+}
+
+const UNITS: [number, string][] = [
+  [365 * 86_400, 'years'],
+  [86_400, 'days'],
+  [3600, 'h'],
+  [60, 'min'],
+];

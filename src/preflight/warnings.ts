@@ -1,0 +1,123 @@
+import type { Config } from '../config.ts';
+import { scalarOf } from '../retrieval/graph.ts';
+import { timesDue } from '../schedule.ts';
+import { about, indexBytes, REFRESHER_SHARE, TIME_FACTOR } from './rates.ts';
+import type { Counts, Machine, StageNeeds } from './types.ts';
+
+export function assumptions({ dense, attention, elementwise }: Machine, live: boolean): string[] {
+  return [
+    `time: products at the ${(dense / 1e9).toFixed(0)} GFLOPS (dense) and ${(attention / 1e9).toFixed(0)} GFLOPS (attention) measured just now on matrices of these sizes (lower on a busy machine), everything else at ${(elementwise / 1e9).toFixed(0)} GB/s; texts of mean length; right within a factor of ${TIME_FACTOR}`,
+    'memory: the longest texts in every place of a batch',
+    `disk: train.keep checkpoints a stage and its best, and one while it is written${live ? '; refresh.keepIndexes indexes and the one being made' : ''}`,
+  ];
+}
+
+/** Seconds beyond which a stage is worth a warning. */
+const LONG = 14 * 86_400;
+
+export function warnings(
+  config: Config,
+  counts: Counts,
+  machine: Machine,
+  stages: readonly StageNeeds[],
+  disk: number,
+  buildSeconds: number,
+): string[] {
+  const found: string[] = [];
+  const GB = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+  if (config.text.ner !== null)
+    found.push(
+      'prepare takes longer than told by far, since text.ner names a model: BERT-base labels about 90 tokens a second and core and takes 1.7 GB for each (with onnxruntime-node 400 and 0.8 GB)',
+    );
+  for (const s of stages) {
+    const { weights, optimizer, gradients, activations } = s.of;
+    const tensors = weights + optimizer + gradients + activations;
+    const remedy = s.memoryRemedy;
+    if (s.memory > machine.memory)
+      found.push(
+        `${s.stage} needs about ${GB(s.memory)} of memory, the machine has ${GB(machine.memory)}: ${remedy}`,
+      );
+    else if (machine.gpuMemory !== undefined && tensors > machine.gpuMemory)
+      found.push(
+        `${s.stage} needs about ${GB(tensors)} on the GPU, which has ${GB(machine.gpuMemory)}: ${remedy}`,
+      );
+    else if (machine.engineMemory !== undefined && tensors > machine.engineMemory)
+      found.push(
+        `${s.stage} needs about ${GB(tensors)} for tensors, this engine holds ${GB(machine.engineMemory)}: ${remedy}, or take a faster engine`,
+      );
+    if (s.seconds > LONG)
+      found.push(`${s.stage} takes about ${about(s.seconds)} on this machine: ${s.timeRemedy}`);
+  }
+  if (disk > machine.diskFree) {
+    const index = indexBytes(config, counts.blocks);
+    const remedy =
+      scalarOf(config.index.scalar, counts.blocks) === 'f32'
+        ? 'set index.scalar to f16'
+        : config.refresh.keepIndexes > 1
+          ? 'lower refresh.keepIndexes'
+          : undefined;
+    found.push(
+      `the run needs about ${GB(disk)} of disk, ${GB(machine.diskFree)} are free: ${
+        remedy && index.graph > disk / 20 ? `${remedy}, or ` : ''
+      }choose a folder on another disk with --run`,
+    );
+  }
+  const { mode } = config.refresh;
+  const refreshed = buildSeconds / (mode === 'async' ? REFRESHER_SHARE : 1);
+  for (const [stage, setting, given] of [
+    ['pretrain', 'refresh.every', config.refresh.every],
+    ['finetune-qa', 'qa.refreshEvery', config.qa.refreshEvery],
+  ] as const) {
+    if (mode === 'off' || given === null) continue;
+    const { steps, stepSeconds } = stages.find((s) => s.stage === stage) as Required<StageNeeds>;
+    const times = timesDue(given, steps);
+    if (times === 0 || refreshed <= (steps / times) * stepSeconds) continue;
+    const every = Math.ceil(refreshed / stepSeconds / 10) * 10;
+    found.push(
+      mode === 'sync'
+        ? `refresh.mode sync waits longer for indexes than it trains between two: raise ${setting} (${given}) to ${every} or more`
+        : `a new index takes as long as ${every} steps beside the trainer, more than ${setting} (${given}): it comes less often than asked for; raise ${setting} to ${every}, or make the blocks fewer`,
+    );
+  }
+  return found;
+}
+
+/** The setting that lowers most what a stage holds most of. */
+export function memoryRemedy(
+  stage: string,
+  of: StageNeeds['of'],
+  trains: boolean,
+  config: Config,
+  counts: Counts,
+): string {
+  const { weights, optimizer, gradients, activations, index, refresher } = of;
+  const model = weights + optimizer + gradients;
+  const most = Math.max(model, activations, index, refresher);
+  if (most === refresher) return 'lower index.tokensPerBatch, or set refresh.mode to off';
+  if (most === index)
+    return scalarOf(config.index.scalar, counts.blocks) === 'f32'
+      ? 'set index.scalar to f16'
+      : stage === 'build-index'
+        ? 'raise index.shards'
+        : 'lower index.connectivity or model.projection, or set index.kind to exact';
+  if (most === activations)
+    return `${ACTIVATION_REMEDY[stage]}${trains && !config.model.recompute ? ', or set model.recompute' : ''}`;
+  return 'lower model.layers and model.hidden, or text.vocabularySize';
+}
+
+const ACTIVATION_REMEDY: Record<string, string> = {
+  'ict-warmup': 'lower ict.chunk',
+  'build-index': 'lower index.tokensPerBatch',
+  pretrain: 'lower pretrain.microBatch',
+  'finetune-qa': 'lower qa.microBatch',
+  eval: 'lower qa.readerTokens',
+};
+
+export const TIME_REMEDY: Record<string, string> = {
+  prepare: 'give X with ready-made spans in data.sentences',
+  'ict-warmup': 'lower ict.steps or ict.batch',
+  'build-index': 'take a smaller model, or fewer blocks',
+  pretrain: 'lower pretrain.steps, pretrain.batch or pretrain.candidates',
+  'finetune-qa': 'lower qa.steps, qa.readerBlocks or qa.retrieverBlocks',
+  eval: 'give fewer questions',
+};
