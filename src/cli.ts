@@ -1,4 +1,5 @@
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
+import { PROTOCOLS } from './answers/metrics.ts';
 import type { CommonOptions, Context } from './commands/context.ts';
 import type { GetOptions } from './commands/data.ts';
 import type { AnswerEvalOptions, EvalOptions } from './commands/eval.ts';
@@ -7,7 +8,6 @@ import type { InitOptions } from './commands/init.ts';
 import type { Done } from './commands/next.ts';
 import type { ServeOptions } from './commands/serve.ts';
 import { systemTrouble, UserError } from './errors.ts';
-import { PROTOCOLS } from './eval/metrics.ts';
 import { releaseLocks } from './lock.ts';
 import { warn } from './progress.ts';
 import type { Stage } from './run.ts';

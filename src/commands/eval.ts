@@ -1,10 +1,10 @@
 import { existsSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
+import { f1, isCorrect, normalizeAnswer, type Protocol } from '../answers/metrics.ts';
 import { readQuestions } from '../corpus/qa.ts';
 import { type Corpus, openCorpus } from '../corpus/store.ts';
 import type { Question } from '../datasets/types.ts';
 import { UserError } from '../errors.ts';
-import { BM25_LIMIT } from '../eval/bm25.ts';
 import { byQuestionWord, bySeenAnswer, type Part } from '../eval/breakdown.ts';
 import { closedBookMatches } from '../eval/closed-book.ts';
 import {
@@ -19,7 +19,6 @@ import {
 } from '../eval/evaluate.ts';
 import { answerFigures, type Figures, rankFigures } from '../eval/figures.ts';
 import { maskedFigures, scoreMasked, sentencesOf, untrainedSentences } from '../eval/masked.ts';
-import { f1, isCorrect, normalizeAnswer, type Protocol } from '../eval/metrics.ts';
 import { matchPredictions, type PredictionFile, readPredictions } from '../eval/predictions.ts';
 import { dprRanks, type Ranking, type RankingFormat, rankingWriter, readTrecRun } from '../eval/rankings.ts';
 import { type Comparison, compare, mean, meanInterval } from '../eval/statistics.ts';
@@ -27,6 +26,7 @@ import { makeFolder, needWritable, recoverFolders, writeStreamAtomic } from '../
 import { disposeModel, pretrainedShapes, retrieverShapes } from '../model/model.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
 import { say } from '../progress.ts';
+import { BM25_LIMIT } from '../retrieval/bm25.ts';
 import { appendRecord, type Run, runFolder } from '../run.ts';
 import { stepsDone } from '../train/checkpoints.ts';
 import { closedBookShapes } from '../train/closed-book.ts';

@@ -1,5 +1,5 @@
+import { normalizeAnswer, type Protocol } from '../answers/metrics.ts';
 import type { Accepted } from '../datasets/types.ts';
-import { normalizeAnswer, type Protocol } from './metrics.ts';
 import { type Interval, meanInterval } from './statistics.ts';
 
 /** Exact match over a part of the questions. */

@@ -1,9 +1,9 @@
+import { isCorrect, type Protocol } from '../answers/metrics.ts';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
 import type { Model } from '../model/model.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
 import { closedBookAnswers } from '../train/closed-book.ts';
-import { isCorrect, type Protocol } from './metrics.ts';
 
 /** Questions answered in one call of the model. */
 const AT_ONCE = 256;

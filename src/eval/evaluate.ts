@@ -1,3 +1,5 @@
+import { answerSpans, hasAnswer } from '../answers/has-answer.ts';
+import { f1, isCorrect, type Protocol } from '../answers/metrics.ts';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
 import type { Accepted } from '../datasets/types.ts';
@@ -5,14 +7,12 @@ import { pairIds } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
 import { answerPieces, type EncodedQuestion, questionVectors } from '../model/questions.ts';
 import { progress } from '../progress.ts';
+import { BM25_LIMIT, bm25 } from '../retrieval/bm25.ts';
 import { encodeBlocks } from '../retrieval/encode-blocks.ts';
 import { exactBest } from '../retrieval/exact.ts';
 import type { Found } from '../retrieval/graph.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';
 import { type Answer, AT_ONCE, answerQuestions, questionsAtOnce } from './answer.ts';
-import { BM25_LIMIT, bm25 } from './bm25.ts';
-import { answerSpans, hasAnswer } from './has-answer.ts';
-import { f1, isCorrect, type Protocol } from './metrics.ts';
 import type { Ranking } from './rankings.ts';
 
 /** Share of questions with an answer in one of the first k blocks, by k ("recall@k" in the paper's Table 2). */

@@ -1,3 +1,4 @@
+import { answerSpans } from '../answers/has-answer.ts';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
 import type { MaskedSentence } from '../model/feed.ts';
@@ -9,7 +10,6 @@ import type { SearchIndex } from '../retrieval/search.ts';
 import { drawMasked, queryVectors } from '../train/pretrain.ts';
 import { exampleAt, stepRandom } from '../train/sampler.ts';
 import { firstWithAnswer, type Recall, recallOf } from './evaluate.ts';
-import { answerSpans } from './has-answer.ts';
 
 /** How many queries a stage asks of every index, by how many best blocks two indexes are compared, and what of that is logged. */
 export const PROBES = 64;

@@ -1,11 +1,11 @@
+import { hasAnswer } from '../answers/has-answer.ts';
+import type { Protocol } from '../answers/metrics.ts';
 import { readTable } from '../corpus/formats/table.ts';
 import { readJsonElements } from '../corpus/json-elements.ts';
 import { type JsonLine, objectsField, readJsonLines, stringField } from '../corpus/jsonl.ts';
 import type { Corpus } from '../corpus/store.ts';
 import type { Accepted } from '../datasets/types.ts';
 import { shown, UserError } from '../errors.ts';
-import { hasAnswer } from './has-answer.ts';
-import type { Protocol } from './metrics.ts';
 
 // What was retrieved for each question, in the forms that other tools read and write.
 

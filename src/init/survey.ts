@@ -1,5 +1,6 @@
 import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
+import { foldedHasAnswer, foldText, hasAnswer } from '../answers/has-answer.ts';
 import type { Config } from '../config.ts';
 import { PIECE_BYTES, sampleStream } from '../corpus/census.ts';
 import { formatOf, readDocuments } from '../corpus/documents.ts';
@@ -7,7 +8,6 @@ import type { DocumentFormat } from '../corpus/formats.ts';
 import { readQuestionFile } from '../corpus/qa.ts';
 import type { Question } from '../datasets/types.ts';
 import { UserError } from '../errors.ts';
-import { foldedHasAnswer, foldText, hasAnswer } from '../eval/has-answer.ts';
 
 /** What is in a file or folder of documents. */
 export interface DocumentSurvey {

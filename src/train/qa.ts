@@ -1,7 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
+import { answerFinder } from '../answers/answer-finder.ts';
+import { answerSpans } from '../answers/has-answer.ts';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
-import { answerSpans } from '../eval/has-answer.ts';
 import {
   disposeInput,
   dropoutNoise,
@@ -18,7 +19,6 @@ import { type BlockPlaces, blockPlaces, marginalLogLoss, spanScores } from '../m
 import type { Retrieval } from '../retrieval/retrieval.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { pause } from '../stop.ts';
-import { answerFinder } from './answer-finder.ts';
 import { addGradients, type StepResult } from './loop.ts';
 import { candidateMaker } from './qa-candidates.ts';
 import { exampleAt, stepRandom } from './sampler.ts';

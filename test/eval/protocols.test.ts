@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
+import { hasAnswer } from '../../src/answers/has-answer.ts';
+import { f1, isCorrect, PROTOCOLS, type Protocol } from '../../src/answers/metrics.ts';
 import type { AnswerKind } from '../../src/datasets/types.ts';
-import { hasAnswer } from '../../src/eval/has-answer.ts';
-import { f1, isCorrect, PROTOCOLS, type Protocol } from '../../src/eval/metrics.ts';
 
 // Predictions of two demo runs, hand-made hard cases and random strings, scored by the published scripts themselves;
 // scripts/protocols/score.py made them and tells how. null: the script has no such rule.

@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import type { Corpus } from '../../src/corpus/store.ts';
-import { bm25 } from '../../src/eval/bm25.ts';
 import { bm25Ranks, firstWithAnswer, recallOf } from '../../src/eval/evaluate.ts';
 import { random } from '../../src/random.ts';
+import { bm25 } from '../../src/retrieval/bm25.ts';
 import { NO_TEST_DATA, testData } from '../support/test-data.ts';
 
 /** As much of a corpus as BM25 looks at. */

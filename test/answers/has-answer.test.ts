@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { answerSpans, hasAnswer } from '../../src/eval/has-answer.ts';
-import { PROTOCOLS } from '../../src/eval/metrics.ts';
+import { answerSpans, hasAnswer } from '../../src/answers/has-answer.ts';
+import { PROTOCOLS } from '../../src/answers/metrics.ts';
 import { random } from '../../src/random.ts';
 
 const cases: [text: string, answer: string, has: boolean][] = [

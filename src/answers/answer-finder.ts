@@ -1,7 +1,7 @@
 import type { Corpus } from '../corpus/store.ts';
 import type { Accepted } from '../datasets/types.ts';
-import { foldedHasAnswer, foldText } from '../eval/has-answer.ts';
-import { regexMatch } from '../eval/metrics.ts';
+import { foldedHasAnswer, foldText } from './has-answer.ts';
+import { regexMatch } from './metrics.ts';
 
 /** Texts held: at 1 KiB each some 100 MiB. The same blocks come back for many questions. */
 const TEXTS_KEPT = 100_000;

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { type Flavour, pythonRegex } from '../../src/eval/python-regex.ts';
+import { type Flavour, pythonRegex } from '../../src/answers/python-regex.ts';
 
 // What expressions match is compared with Python's own in protocols.test.ts; here is where they stop.
 

@@ -1,6 +1,5 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { UserError } from '../../src/errors.ts';
 import {
   exactMatch,
   f1,
@@ -8,7 +7,8 @@ import {
   normalizeAnswer,
   regexMatch,
   regexMatches,
-} from '../../src/eval/metrics.ts';
+} from '../../src/answers/metrics.ts';
+import { UserError } from '../../src/errors.ts';
 
 // What Python 3.13 gives for the two published normalisers (`re` after NFD; `regex` without).
 const normalised: [text: string, orqa: string, dpr: string][] = [
