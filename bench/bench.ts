@@ -8,7 +8,7 @@ import * as tf from '@tensorflow/tfjs';
 import { fusedDense, hasFused } from '../src/engine/fused.ts';
 import { startEngine } from '../src/engine.ts';
 import type { Sequences } from '../src/model/embedder.ts';
-import { say } from '../src/progress.ts';
+import { say } from '../src/system/progress.ts';
 import { type Batches, makeBatches, READ, RETRIEVED, SIZES, type Size, VOCABULARY } from './batches.ts';
 import { ours, STEPS, type Step } from './ours.ts';
 

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { loadConfig } from '../src/config.ts';
 import { readQuestions } from '../src/corpus/qa.ts';
-import { runFolder } from '../src/run.ts';
+import { runFolder } from '../src/run/folder.ts';
 import { difference } from '../test/support/asked.ts';
 
 const { values: options } = parseArgs({

@@ -20,9 +20,9 @@ const TESTS = [
   ...['fused', 'wasm-kernels', 'webgpu-buffers', 'webgpu-kernels'].map(
     (name) => `test/engine/${name}.test.ts`,
   ),
-  'test/errors.test.ts',
-  'test/files.test.ts',
-  'test/lock.test.ts',
+  'test/system/errors.test.ts',
+  'test/system/files.test.ts',
+  'test/system/lock.test.ts',
   'test/corpus/documents.test.ts',
   'test/retrieval/graphs.test.ts',
   'test/serve/batches.test.ts',

@@ -7,11 +7,11 @@ import type { GatedStage } from './commands/gate.ts';
 import type { InitOptions } from './commands/init.ts';
 import type { Done } from './commands/next.ts';
 import type { ServeOptions } from './commands/serve.ts';
-import { systemTrouble, UserError } from './errors.ts';
-import { releaseLocks } from './lock.ts';
-import { warn } from './progress.ts';
-import type { Stage } from './run.ts';
-import { STOPPED, stopMeans, stopNames } from './stop.ts';
+import type { Stage } from './run/folder.ts';
+import { systemTrouble, UserError } from './system/errors.ts';
+import { releaseLocks } from './system/lock.ts';
+import { warn } from './system/progress.ts';
+import { STOPPED, stopMeans, stopNames } from './system/stop.ts';
 import type { Which } from './train/checkpoints.ts';
 import type { LoopResult } from './train/loop.ts';
 
@@ -303,7 +303,7 @@ export async function main(argv: readonly string[]): Promise<number> {
         print(options, { stopped: true }, ['stopped and saved; the same command resumes from here']);
       } else {
         print(options, result, demoLines(result));
-        const { runFolder } = await import('./run.ts');
+        const { runFolder } = await import('./run/folder.ts');
         const { loadConfig } = await import('./config.ts');
         const run = runFolder(options.run);
         await sayNext({ run, config: loadConfig(run.config, []) }, 'demo');
@@ -340,7 +340,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       const { openRunForWork } = await import('./commands/context.ts');
       const { importStage } = await import('./commands/import.ts');
       const { withHubModels } = await import('./commands/hub-models.ts');
-      const { runFolder } = await import('./run.ts');
+      const { runFolder } = await import('./run/folder.ts');
       const set = await withHubModels(runFolder(options.run), options);
       const context = await openRunForWork({ ...options, set }, 'import');
       const imported = await importStage(context, options.stage);
@@ -398,7 +398,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     .option('--run <dir>', 'folder of the run: where disk is asked about, and its data counted once prepared')
     .option('--json', 'print one JSON document on stdout', false)
     .action(async (options: { config?: string; set: string[]; run?: string; json: boolean }) => {
-      const { doctor, formatDiagnosis } = await import('./doctor.ts');
+      const { doctor, formatDiagnosis } = await import('./preflight/machine.ts');
       const { preflightInput, preflightLines, runPreflight } = await import('./commands/preflight.ts');
       const asked = options.config !== undefined || options.set.length > 0 || options.run !== undefined;
       const input = asked ? await preflightInput(options) : undefined;

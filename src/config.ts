@@ -5,11 +5,11 @@ import { closest } from 'fastest-levenshtein';
 import { parse, stringify } from 'yaml';
 import { z } from 'zod';
 import { DOCUMENT_FORMATS } from './corpus/formats.ts';
-import { shown, UserError } from './errors.ts';
-import { makeFolder, readText, writeFileAtomic } from './files.ts';
 import { isHubName } from './model/hub-name.ts';
 import { configFile } from './presets.ts';
 import { isSchedule, SCHEDULE_FORM } from './schedule.ts';
+import { shown, UserError } from './system/errors.ts';
+import { makeFolder, readText, writeFileAtomic } from './system/files.ts';
 
 // Defaults are the paper's and the released code's own numbers where they exist; configuration files hold differences.
 

@@ -18,8 +18,8 @@ import {
 import { registerWasmKernels } from './engine/wasm-kernels.ts';
 import { type Adapter, hasGpu, openBackend } from './engine/webgpu-device.ts';
 import { registerWebgpuKernels } from './engine/webgpu-kernels.ts';
-import { UserError } from './errors.ts';
-import { listenWhileBlocked, obey } from './stop.ts';
+import { UserError } from './system/errors.ts';
+import { listenWhileBlocked, obey } from './system/stop.ts';
 
 /** The only file that names TensorFlow.js backends: everything else computes on the one that `startEngine` chose. */
 export type EngineName = 'tensorflow' | 'webgpu' | 'wasm' | 'cpu';

@@ -1,6 +1,6 @@
 import { readdirSync, statSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import { errorCode, UserError } from './errors.ts';
+import { errorCode, UserError } from './system/errors.ts';
 
 // The configurations that come with realm lie in its own folder `configs`, wherever realm is installed and started.
 

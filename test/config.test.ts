@@ -14,7 +14,7 @@ import { join, resolve } from 'node:path';
 import { after, test } from 'node:test';
 import { parse } from 'yaml';
 import { type Config, loadConfig, saveConfig, withoutPaths } from '../src/config.ts';
-import { UserError } from '../src/errors.ts';
+import { UserError } from '../src/system/errors.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'config-'));
 after(() => rmSync(folder, { recursive: true }));

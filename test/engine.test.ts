@@ -4,9 +4,9 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
-import { doctor, formatDiagnosis } from '../src/doctor.ts';
 import { type EngineName, startEngine } from '../src/engine.ts';
-import { UserError } from '../src/errors.ts';
+import { doctor, formatDiagnosis } from '../src/preflight/machine.ts';
+import { UserError } from '../src/system/errors.ts';
 import { type Checkout, checkout, fakeEngine } from './support/checkout.ts';
 
 for (const name of ['tensorflow', 'webgpu', 'wasm', 'cpu'] as EngineName[]) {

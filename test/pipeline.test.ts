@@ -32,7 +32,7 @@ import { describeModel, disposeModel, retrieverShapes } from '../src/model/model
 import { readSafetensors } from '../src/model/safetensors.ts';
 import { readManifest } from '../src/retrieval/manifest.ts';
 import { currentIndex } from '../src/retrieval/publish.ts';
-import { type Run, runConfig, runFolder } from '../src/run.ts';
+import { type Run, runConfig, runFolder } from '../src/run/folder.ts';
 import { trainVocabulary } from '../src/tokenizer/train-vocabulary.ts';
 import { openCheckpoint } from '../src/train/checkpoints.ts';
 import { generateWorld, type World, writeWorld } from '../src/world/world.ts';

@@ -3,8 +3,8 @@ import { mkdirSync, readdirSync, realpathSync, writeFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { after, before, test } from 'node:test';
 import { loadConfig } from '../src/config.ts';
-import { UserError } from '../src/errors.ts';
 import { configFile, presets } from '../src/presets.ts';
+import { UserError } from '../src/system/errors.ts';
 import { temporaryFolder } from './support/tiny.ts';
 
 const packaged = join(import.meta.dirname, '../configs');

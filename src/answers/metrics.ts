@@ -1,5 +1,5 @@
 import type { Accepted } from '../datasets/types.ts';
-import { UserError } from '../errors.ts';
+import { UserError } from '../system/errors.ts';
 import { type Flavour, pythonRegex, SPACE, WORD } from './python-regex.ts';
 
 // Scores of a predicted answer by four published evaluations, which differ in small ways that move figures by points:

@@ -1,7 +1,7 @@
 import { createInterface } from 'node:readline';
-import { UserError } from '../errors.ts';
 import { readOpenBook } from '../eval/open-book.ts';
-import { say } from '../progress.ts';
+import { UserError } from '../system/errors.ts';
+import { say } from '../system/progress.ts';
 import { type AskAnswer, type Asked, type Asking, openAsking } from './asking.ts';
 import type { Context } from './context.ts';
 

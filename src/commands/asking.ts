@@ -1,13 +1,13 @@
 import type { Corpus } from '../corpus/store.ts';
-import { UserError } from '../errors.ts';
 import { type Answered, answerQuestions, questionsAtOnce } from '../eval/answer.ts';
 import { type GivenDocument, makeOpenBook, type OpenBook, withOpenBook } from '../eval/open-book.ts';
 import { blockSequences, embedAll } from '../model/embedder.ts';
 import { disposeModel, type Model } from '../model/model.ts';
 import { type EncodedQuestion, encodeQuestions } from '../model/questions.ts';
-import { say } from '../progress.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
-import { modelStamp } from '../stamps.ts';
+import { modelStamp } from '../run/stamps.ts';
+import { UserError } from '../system/errors.ts';
+import { say } from '../system/progress.ts';
 import { closedBookLogLikelihoods, closedBookShapes } from '../train/closed-book.ts';
 import { openRunIndex, retrieverBeforeQa, standingIndex } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';

@@ -1,16 +1,16 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Corpus } from '../corpus/store.ts';
-import { UserError } from '../errors.ts';
 import { disposeModel, type Model, retrieverShapes } from '../model/model.ts';
-import { progress } from '../progress.ts';
 import type { BuildInput } from '../retrieval/build.ts';
 import { indexName, makeIndex, towerFingerprint } from '../retrieval/make-index.ts';
 import { type IndexManifest, readManifest } from '../retrieval/manifest.ts';
 import { currentIndex, indexFolders, pruneIndexes } from '../retrieval/publish.ts';
 import { openIndex, type SearchIndex } from '../retrieval/search.ts';
-import { REFRESHED_STAGES } from '../run.ts';
-import { stopMeans } from '../stop.ts';
+import { REFRESHED_STAGES } from '../run/folder.ts';
+import { UserError } from '../system/errors.ts';
+import { progress } from '../system/progress.ts';
+import { stopMeans } from '../system/stop.ts';
 import { latestState, stepsDone, type Which } from '../train/checkpoints.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 

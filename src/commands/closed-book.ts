@@ -1,7 +1,7 @@
-import { UserError } from '../errors.ts';
 import { closedBookMatches } from '../eval/closed-book.ts';
 import { mean } from '../eval/statistics.ts';
 import { encodeQuestions } from '../model/questions.ts';
+import { UserError } from '../system/errors.ts';
 import { closedBookShapes, closedBookStep } from '../train/closed-book.ts';
 import { train } from '../train/loop.ts';
 import { type Context, emptyModel, firstWeights, loopSettings, runCorpus, stageWeights } from './context.ts';

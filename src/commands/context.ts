@@ -5,8 +5,6 @@ import type { Config } from '../config.ts';
 import { type Corpus, openCorpus } from '../corpus/store.ts';
 import { installOnFirstUse } from '../engine/install.ts';
 import { type EngineName, obeySignals, startEngine } from '../engine.ts';
-import { UserError } from '../errors.ts';
-import { recoverFolders, removeFolder } from '../files.ts';
 import type { Shape } from '../model/bert.ts';
 import { loadWeights } from '../model/checkpoint.ts';
 import { type ImportConfig, importBert } from '../model/import-bert.ts';
@@ -19,9 +17,11 @@ import {
   modelShapes,
   type Tower,
 } from '../model/model.ts';
-import { say } from '../progress.ts';
 import { random } from '../random.ts';
-import { lockRun, type Run, runConfig, runFolder, type Stage, settingsOf, stepsOf } from '../run.ts';
+import { lockRun, type Run, runConfig, runFolder, type Stage, settingsOf, stepsOf } from '../run/folder.ts';
+import { UserError } from '../system/errors.ts';
+import { recoverFolders, removeFolder } from '../system/files.ts';
+import { say } from '../system/progress.ts';
 import { goBackTo, hasCheckpoint, openCheckpoint, stateOf, type Which } from '../train/checkpoints.ts';
 import type { LoopResult, Origin } from '../train/loop.ts';
 import { isFinished, needResumable } from '../train/resume.ts';

@@ -5,10 +5,10 @@ import { readQuestions } from '../corpus/qa.ts';
 import { isDevQuestion } from '../corpus/resplit.ts';
 import { CATALOGUE, type DataFile } from '../data/catalogue.ts';
 import { fetchFile, type Placed, placeFile } from '../data/download.ts';
-import { UserError } from '../errors.ts';
-import { writeFileAtomic } from '../files.ts';
-import { say } from '../progress.ts';
-import { stopMeans } from '../stop.ts';
+import { UserError } from '../system/errors.ts';
+import { writeFileAtomic } from '../system/files.ts';
+import { say } from '../system/progress.ts';
+import { stopMeans } from '../system/stop.ts';
 
 export interface GetOptions {
   /** Folder in which the data set gets a folder of its own. */

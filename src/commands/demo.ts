@@ -4,11 +4,11 @@ import { fileURLToPath } from 'node:url';
 import * as z from 'zod';
 import type { Config } from '../config.ts';
 import type { PrepareCounts } from '../corpus/counts.ts';
-import { UserError } from '../errors.ts';
 import { mean } from '../eval/statistics.ts';
-import { readJson, readText, writeFileAtomic } from '../files.ts';
-import { duration, say } from '../progress.ts';
-import { lockRun, type Run, runConfig, runFolder } from '../run.ts';
+import { lockRun, type Run, runConfig, runFolder } from '../run/folder.ts';
+import { UserError } from '../system/errors.ts';
+import { readJson, readText, writeFileAtomic } from '../system/files.ts';
+import { duration, say } from '../system/progress.ts';
 import type { LoopResult } from '../train/loop.ts';
 import { generateWorld, worldFiles, writeWorld } from '../world/world.ts';
 import { closedBook } from './closed-book.ts';
@@ -135,7 +135,7 @@ function stages(file: string, expected: readonly number[]) {
   return Object.assign(stage, { seconds: () => Object.values(kept).reduce((sum, s) => sum + s.seconds, 0) });
 }
 
-/** Seconds of each stage, in their order, as two idle cores take them (docs/training.md; src/work.ts). */
+/** Seconds of each stage, in their order, as two idle cores take them (docs/training.md; src/preflight/work.ts). */
 function shares({ ict, pretrain, qa, closedBook }: Config): number[] {
   const training = { ict: 0.11 * ict.steps, pretrain: 0.1 * pretrain.steps, qa: 0.14 * qa.steps };
   return [1, training.ict, 2, training.pretrain, 2, training.qa, 2, 1 + 0.03 * closedBook.steps];

@@ -4,7 +4,6 @@ import { f1, isCorrect, normalizeAnswer, type Protocol } from '../answers/metric
 import { readQuestions } from '../corpus/qa.ts';
 import { type Corpus, openCorpus } from '../corpus/store.ts';
 import type { Question } from '../datasets/types.ts';
-import { UserError } from '../errors.ts';
 import { byQuestionWord, bySeenAnswer, type Part } from '../eval/breakdown.ts';
 import { closedBookMatches } from '../eval/closed-book.ts';
 import {
@@ -22,12 +21,13 @@ import { maskedFigures, scoreMasked, sentencesOf, untrainedSentences } from '../
 import { matchPredictions, type PredictionFile, readPredictions } from '../eval/predictions.ts';
 import { dprRanks, type Ranking, type RankingFormat, rankingWriter, readTrecRun } from '../eval/rankings.ts';
 import { type Comparison, compare, mean, meanInterval } from '../eval/statistics.ts';
-import { makeFolder, needWritable, recoverFolders, writeStreamAtomic } from '../files.ts';
 import { disposeModel, pretrainedShapes, retrieverShapes } from '../model/model.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
-import { say } from '../progress.ts';
 import { BM25_LIMIT } from '../retrieval/bm25.ts';
-import { appendRecord, type Run, runFolder } from '../run.ts';
+import { appendRecord, type Run, runFolder } from '../run/folder.ts';
+import { UserError } from '../system/errors.ts';
+import { makeFolder, needWritable, recoverFolders, writeStreamAtomic } from '../system/files.ts';
+import { say } from '../system/progress.ts';
 import { stepsDone } from '../train/checkpoints.ts';
 import { closedBookShapes } from '../train/closed-book.ts';
 import { matchingIndex, type RetrieverStage } from './build-index.ts';

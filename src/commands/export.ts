@@ -1,7 +1,5 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { UserError } from '../errors.ts';
-import { needWritable, writeFolderAtomic } from '../files.ts';
 import {
   exportEmbedder,
   exportEncoder,
@@ -10,7 +8,9 @@ import {
   exportScorer,
 } from '../model/export-realm.ts';
 import { disposeModel, pretrainedShapes, retrieverShapes } from '../model/model.ts';
-import { say } from '../progress.ts';
+import { UserError } from '../system/errors.ts';
+import { needWritable, writeFolderAtomic } from '../system/files.ts';
+import { say } from '../system/progress.ts';
 import { newestRetriever } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { fineTuned } from './fine-tuned.ts';

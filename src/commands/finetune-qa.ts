@@ -1,9 +1,9 @@
-import { UserError } from '../errors.ts';
 import { evaluateAnswers } from '../eval/evaluate.ts';
 import { questionProbes, RECALL_QUESTIONS } from '../eval/probes.ts';
 import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
 import { encodeQuestions } from '../model/questions.ts';
-import { warn } from '../progress.ts';
+import { UserError } from '../system/errors.ts';
+import { warn } from '../system/progress.ts';
 import { latestState } from '../train/checkpoints.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { qaShapes, qaStep } from '../train/qa.ts';

@@ -1,13 +1,13 @@
 import { totalmem } from 'node:os';
 import * as tf from '@tensorflow/tfjs';
-import { censusOfCorpus } from '../corpus/census.ts';
-import { measureElementwise, measureKernel, measureProduct } from '../doctor.ts';
 import { hasFused } from '../engine/fused.ts';
-import { UserError } from '../errors.ts';
+import { censusOfCorpus } from '../preflight/census.ts';
+import { measureElementwise, measureKernel, measureProduct } from '../preflight/machine.ts';
+import { preflight } from '../preflight/needs.ts';
 import { about } from '../preflight/rates.ts';
 import type { Machine, StageNeeds } from '../preflight/types.ts';
-import { preflight } from '../preflight.ts';
-import { stepsOf } from '../run.ts';
+import { stepsOf } from '../run/folder.ts';
+import { UserError } from '../system/errors.ts';
 import { latestState } from '../train/checkpoints.ts';
 import type { Context } from './context.ts';
 

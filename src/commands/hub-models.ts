@@ -1,6 +1,6 @@
 import type { Config } from '../config.ts';
 import { isHubName } from '../model/hub-name.ts';
-import { type Run, runConfig } from '../run.ts';
+import { type Run, runConfig } from '../run/folder.ts';
 
 /** The settings that may name a model on the Hub, and what it is for. */
 const MODELS = [

@@ -1,5 +1,4 @@
 import type { Corpus } from '../corpus/store.ts';
-import { UserError } from '../errors.ts';
 import type { Shape } from '../model/bert.ts';
 import { modelFolder } from '../model/hub-cache.ts';
 import {
@@ -10,8 +9,9 @@ import {
   retrieverShapes,
 } from '../model/model.ts';
 import { openWeights } from '../model/weight-folder.ts';
-import { say } from '../progress.ts';
-import type { Stage } from '../run.ts';
+import type { Stage } from '../run/folder.ts';
+import { UserError } from '../system/errors.ts';
+import { say } from '../system/progress.ts';
 import { hasCheckpoint, saveCheckpoint } from '../train/checkpoints.ts';
 import { qaShapes } from '../train/qa.ts';
 import { build, type RetrieverStage } from './build-index.ts';

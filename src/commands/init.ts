@@ -1,11 +1,7 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, extname, join, resolve } from 'node:path';
 import { folderOf, loadConfig, portablePath } from '../config.ts';
-import { censusOfFiles } from '../corpus/census.ts';
 import { isDevQuestion } from '../corpus/resplit.ts';
-import { doctor } from '../doctor.ts';
-import { UserError } from '../errors.ts';
-import { makeFolder, writeFileAtomic } from '../files.ts';
 import {
   type Encoder,
   type Files,
@@ -28,10 +24,14 @@ import {
 import { modelFolder } from '../model/hub-cache.ts';
 import { isHubName } from '../model/hub-name.ts';
 import { readHubConfig } from '../model/import-bert.ts';
+import { censusOfFiles } from '../preflight/census.ts';
+import { doctor } from '../preflight/machine.ts';
+import { preflight } from '../preflight/needs.ts';
 import { about } from '../preflight/rates.ts';
 import type { Machine, Preflight } from '../preflight/types.ts';
-import { preflight } from '../preflight.ts';
-import { say } from '../progress.ts';
+import { UserError } from '../system/errors.ts';
+import { makeFolder, writeFileAtomic } from '../system/files.ts';
+import { say } from '../system/progress.ts';
 import { resplitFiles, resplitQuestions } from './data.ts';
 import { runPreflight, vocabularyOf } from './preflight.ts';
 

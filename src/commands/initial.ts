@@ -2,10 +2,10 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Config, tooLongFor } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
-import { UserError } from '../errors.ts';
-import { readJson } from '../files.ts';
 import { cachedFolder } from '../model/hub-cache.ts';
 import { describeFolder, misfits } from '../model/import-bert.ts';
+import { UserError } from '../system/errors.ts';
+import { readJson } from '../system/files.ts';
 import { loadWordPiece } from '../tokenizer/wordpiece.ts';
 
 /**

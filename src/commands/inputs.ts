@@ -1,9 +1,9 @@
 import { existsSync } from 'node:fs';
 import type { Config } from '../config.ts';
-import { UserError } from '../errors.ts';
 import { modelFolder } from '../model/hub-cache.ts';
 import { isHubName } from '../model/hub-name.ts';
-import type { Run } from '../run.ts';
+import type { Run } from '../run/folder.ts';
+import { UserError } from '../system/errors.ts';
 
 /** The settings that name what commands read, and what is in the file. */
 const INPUTS = {

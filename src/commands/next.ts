@@ -1,5 +1,5 @@
 import type { Config } from '../config.ts';
-import type { Run } from '../run.ts';
+import type { Run } from '../run/folder.ts';
 
 /** What was just done in a run. */
 export type Done = 'prepare' | 'ict' | 'index' | 'pretrain' | 'qa' | 'demo';

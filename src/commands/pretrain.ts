@@ -1,9 +1,9 @@
 import type { Corpus } from '../corpus/store.ts';
-import { UserError } from '../errors.ts';
 import { maskedProbes, RECALL_QUESTIONS } from '../eval/probes.ts';
 import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
 import { type EncodedQuestion, encodeQuestions } from '../model/questions.ts';
-import { warn } from '../progress.ts';
+import { UserError } from '../system/errors.ts';
+import { warn } from '../system/progress.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { pretrainStep } from '../train/pretrain.ts';
 import {

@@ -3,9 +3,9 @@ import type { Config } from '../config.ts';
 import { readQuestions } from '../corpus/qa.ts';
 import type { Corpus } from '../corpus/store.ts';
 import type { Question } from '../datasets/types.ts';
-import { UserError } from '../errors.ts';
 import { type EncodedQuestion, encodeQuestions } from '../model/questions.ts';
-import { say } from '../progress.ts';
+import { UserError } from '../system/errors.ts';
+import { say } from '../system/progress.ts';
 import type { Context } from './context.ts';
 import { inputPath } from './inputs.ts';
 

@@ -1,10 +1,10 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { UserError } from '../errors.ts';
-import { writeFileAtomic } from '../files.ts';
 import { reportPage } from '../report/page.ts';
 import { isRun } from '../report/record.ts';
-import { runFolder } from '../run.ts';
+import { runFolder } from '../run/folder.ts';
+import { UserError } from '../system/errors.ts';
+import { writeFileAtomic } from '../system/files.ts';
 
 /**
  * Writes one HTML file about the runs, and reads their folders only.

@@ -1,18 +1,18 @@
 import { existsSync } from 'node:fs';
 import type { FastifyInstance } from 'fastify';
 import { loadConfig } from '../config.ts';
-import { errorCode, UserError } from '../errors.ts';
-import { say } from '../progress.ts';
 import { reportBody, reportPage, SCRIPT, STYLE } from '../report/page.ts';
-import { runFolder } from '../run.ts';
+import { runFolder } from '../run/folder.ts';
+import { recordsStamp } from '../run/stamps.ts';
 import { inBatches } from '../serve/batches.ts';
 import { isLoopback, publicOrigin } from '../serve/hosts.ts';
 import { liveAsking } from '../serve/live-asking.ts';
 import { createServer, LIMITS, type Question } from '../serve/server.ts';
 import { runStatus } from '../serve/status.ts';
 import { checkedToken, newToken } from '../serve/token.ts';
-import { recordsStamp } from '../stamps.ts';
-import { leave, onStop } from '../stop.ts';
+import { errorCode, UserError } from '../system/errors.ts';
+import { say } from '../system/progress.ts';
+import { leave, onStop } from '../system/stop.ts';
 import { openAsking } from './asking.ts';
 import { announceEngine, type CommonOptions } from './context.ts';
 

@@ -1,9 +1,9 @@
-import { UserError } from '../errors.ts';
-import { duration, mebibytes } from '../progress.ts';
 import { figure, whole } from '../report/format.ts';
 import { type IndexState, type RunStatus, runsIn, type StageState, statusOf } from '../report/status.ts';
 import type { UnderWay } from '../report/under-way.ts';
-import { runFolder } from '../run.ts';
+import { runFolder } from '../run/folder.ts';
+import { UserError } from '../system/errors.ts';
+import { duration, mebibytes } from '../system/progress.ts';
 
 /** Folder in which runs lie where none is named. */
 const RUNS = 'runs';

@@ -2,7 +2,7 @@ import { createReadStream } from 'node:fs';
 import { pipeline, Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import { Decompress } from 'fzstd';
-import { UserError } from '../errors.ts';
+import { UserError } from '../system/errors.ts';
 
 // The bytes of a file piece by piece, unpacked as its name says. Every reader of a corpus begins here.
 

@@ -1,5 +1,5 @@
 import { Worker } from 'node:worker_threads';
-import { errorCode, UserError } from '../errors.ts';
+import { errorCode, UserError } from '../system/errors.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import type { Batch, Cut, CutSettings } from './cut.ts';
 import { openCutter } from './cut-tagged.ts';

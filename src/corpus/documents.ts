@@ -1,8 +1,8 @@
 import { closeSync, existsSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Document } from '../datasets/types.ts';
-import { UserError } from '../errors.ts';
 import { readBlockRecords } from '../formats/block-records.ts';
+import { UserError } from '../system/errors.ts';
 import { readJsonDocuments } from './formats/documents-json.ts';
 import { readJsonlDocuments } from './formats/documents-jsonl.ts';
 import { readDprPassages, readTableDocuments } from './formats/documents-table.ts';

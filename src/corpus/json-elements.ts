@@ -1,5 +1,5 @@
 import { isUtf8 } from 'node:buffer';
-import { UserError } from '../errors.ts';
+import { UserError } from '../system/errors.ts';
 import { readPieces } from './bytes.ts';
 import { explainRead, type JsonLine, LINE_LIMIT } from './jsonl.ts';
 

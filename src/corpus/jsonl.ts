@@ -1,7 +1,7 @@
 import { isUtf8 } from 'node:buffer';
 import type { AnswerKind } from '../datasets/types.ts';
-import { errorCode, shown, UserError } from '../errors.ts';
-import * as files from '../files.ts';
+import { errorCode, shown, UserError } from '../system/errors.ts';
+import * as files from '../system/files.ts';
 import { readPieces } from './bytes.ts';
 
 /** One line of a JSONL file: its object and how errors name it, `FILE: line N`. */

@@ -6,8 +6,8 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import type { Range } from '../datasets/types.ts';
-import { UserError } from '../errors.ts';
-import { sha256File } from '../files.ts';
+import { UserError } from '../system/errors.ts';
+import { sha256File } from '../system/files.ts';
 import type { Encoding } from '../tokenizer/wordpiece.ts';
 import { dates } from './dates.ts';
 import { type NerFolder, readNerFolder } from './ner-folder.ts';

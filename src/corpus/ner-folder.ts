@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { shown, UserError } from '../errors.ts';
-import { readJson } from '../files.ts';
+import { shown, UserError } from '../system/errors.ts';
+import { readJson } from '../system/files.ts';
 import { loadWordPiece, type WordPiece } from '../tokenizer/wordpiece.ts';
 
 /** A model of Hugging Face that labels the word pieces of a text, exported to ONNX: what its folder says of it. */

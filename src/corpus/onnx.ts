@@ -1,4 +1,4 @@
-import { errorCode, UserError } from '../errors.ts';
+import { errorCode, UserError } from '../system/errors.ts';
 
 /** A network in ONNX, open for computing on one thread. */
 export interface Network {

@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readdirSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { z } from 'zod';
-import { RESUME, writeFileAtomic } from '../files.ts';
+import { RESUME, writeFileAtomic } from '../system/files.ts';
 import { noCounts, type PrepareCounts } from './counts.ts';
 import { type CorpusState, corpusState } from './store-layout.ts';
 

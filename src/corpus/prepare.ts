@@ -1,8 +1,8 @@
 import { rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { fingerprint64 } from 'farmhash-modern';
-import { UserError } from '../errors.ts';
-import { makeFolder, writeFolderResumable } from '../files.ts';
+import { UserError } from '../system/errors.ts';
+import { makeFolder, writeFolderResumable } from '../system/files.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { addCounts, noCounts, type PrepareCounts } from './counts.ts';
 import { type Batch, type Packing, writeCut } from './cut.ts';

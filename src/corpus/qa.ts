@@ -1,6 +1,6 @@
 import type { AnswerKind, Question } from '../datasets/types.ts';
-import { UserError } from '../errors.ts';
-import { say, warn } from '../progress.ts';
+import { UserError } from '../system/errors.ts';
+import { say, warn } from '../system/progress.ts';
 import { kiltQuestion } from './formats/kilt.ts';
 import { plainQuestion } from './formats/question-answer.ts';
 import { squadQuestions } from './formats/squad.ts';

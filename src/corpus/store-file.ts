@@ -1,6 +1,6 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { errorCode, UserError } from '../errors.ts';
-import { explainRead } from '../files.ts';
+import { errorCode, UserError } from '../system/errors.ts';
+import { explainRead } from '../system/files.ts';
 import { OFFSET_BYTES, readU64 } from './store-layout.ts';
 
 /** What to do about a corpus that cannot be read. */

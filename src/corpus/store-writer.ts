@@ -1,7 +1,7 @@
 import { createHash, type Hash } from 'node:crypto';
 import { closeSync, fstatSync, fsyncSync, ftruncateSync, openSync } from 'node:fs';
 import { join } from 'node:path';
-import { type FileSeal, readFully, writeFileAtomic, writeFully } from '../files.ts';
+import { type FileSeal, readFully, writeFileAtomic, writeFully } from '../system/files.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import {
   BLOCK,

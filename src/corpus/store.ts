@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { UserError } from '../errors.ts';
-import { readJson } from '../files.ts';
+import { UserError } from '../system/errors.ts';
+import { readJson } from '../system/files.ts';
+import { changedFile } from '../system/verified.ts';
 import { loadWordPiece, type WordPiece } from '../tokenizer/wordpiece.ts';
-import { changedFile } from '../verified.ts';
 import { damaged, type FileReader, fileReader, integersOf, REMEDY } from './store-file.ts';
 import {
   BLOCK,

@@ -13,9 +13,16 @@ import {
 import { open } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { setTimeout as wait } from 'node:timers/promises';
-import { errorCode, UserError } from '../errors.ts';
-import { explainRead, explainWrite, gitOid, makeFolder, sha256File, writeStreamAtomic } from '../files.ts';
-import { progress, warn } from '../progress.ts';
+import { errorCode, UserError } from '../system/errors.ts';
+import {
+  explainRead,
+  explainWrite,
+  gitOid,
+  makeFolder,
+  sha256File,
+  writeStreamAtomic,
+} from '../system/files.ts';
+import { progress, warn } from '../system/progress.ts';
 import type { DataFile } from './catalogue.ts';
 
 // A file is fetched into `NAME.part` and renamed when it is whole and right. `NAME.part.of` holds the address and the

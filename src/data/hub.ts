@@ -2,9 +2,6 @@ import { copyFileSync, existsSync, lstatSync, readFileSync, symlinkSync, unlinkS
 import { homedir } from 'node:os';
 import { dirname, join, relative } from 'node:path';
 import { type ListFileEntry, listFiles, modelInfo } from '@huggingface/hub';
-import { errorCode, UserError } from '../errors.ts';
-import { makeFolder, writeFileAtomic } from '../files.ts';
-import { takeLock } from '../lock.ts';
 import {
   cachedCommit,
   damagedFile,
@@ -14,7 +11,10 @@ import {
   snapshotOf,
 } from '../model/hub-cache.ts';
 import { type HubName, parseHubName, pinned } from '../model/hub-name.ts';
-import { say } from '../progress.ts';
+import { errorCode, UserError } from '../system/errors.ts';
+import { makeFolder, writeFileAtomic } from '../system/files.ts';
+import { takeLock } from '../system/lock.ts';
+import { say } from '../system/progress.ts';
 import { fetchFile } from './download.ts';
 
 // Hugging Face's client says what a model has; the bytes come through our own downloader, which resumes and compares

@@ -1,5 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-import { obey } from '../stop.ts';
+import { obey } from '../system/stop.ts';
 
 // The kernels of src/engine/native as differentiable functions. Each computes in one operation what the model composes
 // of dozens where the engine has no such kernel; src/model holds those compositions, and tests hold the two together.

@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process';
 import { join } from 'node:path';
-import { leave, onStop } from '../stop.ts';
+import { leave, onStop } from '../system/stop.ts';
 import { findInstalled, lastFailure, root } from './installed.mjs';
 
 /**

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { dirname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { WebGPUBackend } from '@tensorflow/tfjs-backend-webgpu';
-import { UserError } from '../errors.ts';
+import { UserError } from '../system/errors.ts';
 import { bufferPool } from './webgpu-buffers.ts';
 
 /** What WebGPU tells of an adapter: a GPU, or a driver that computes on the CPU, which it calls a fallback. */

@@ -6,12 +6,12 @@ import type { Accepted } from '../datasets/types.ts';
 import { pairIds } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
 import { answerPieces, type EncodedQuestion, questionVectors } from '../model/questions.ts';
-import { progress } from '../progress.ts';
 import { BM25_LIMIT, bm25 } from '../retrieval/bm25.ts';
 import { encodeBlocks } from '../retrieval/encode-blocks.ts';
 import { exactBest } from '../retrieval/exact.ts';
 import type { Found } from '../retrieval/graph.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';
+import { progress } from '../system/progress.ts';
 import { type Answer, AT_ONCE, answerQuestions, questionsAtOnce } from './answer.ts';
 import type { Ranking } from './rankings.ts';
 

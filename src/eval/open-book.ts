@@ -5,12 +5,12 @@ import { readDocuments } from '../corpus/documents.ts';
 import type { Corpus } from '../corpus/store.ts';
 import { blockHash } from '../corpus/store-layout.ts';
 import type { Document } from '../datasets/types.ts';
-import { UserError } from '../errors.ts';
 import { blockSequences, embedAll } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
 import { keepBest } from '../retrieval/best.ts';
 import { type Graph, newGraph, searchGraph } from '../retrieval/graph.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
+import { UserError } from '../system/errors.ts';
 
 // Documents that come with a question: they stand beside the corpus and its index while it is answered, and nowhere else.
 

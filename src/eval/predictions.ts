@@ -9,8 +9,8 @@ import {
   stringsField,
 } from '../corpus/jsonl.ts';
 import type { Accepted, Question } from '../datasets/types.ts';
-import { shown, UserError } from '../errors.ts';
-import { readJson } from '../files.ts';
+import { shown, UserError } from '../system/errors.ts';
+import { readJson } from '../system/files.ts';
 
 // Predictions of any system, in the forms in which they are published.
 

@@ -5,7 +5,7 @@ import { readJsonElements } from '../corpus/json-elements.ts';
 import { type JsonLine, objectsField, readJsonLines, stringField } from '../corpus/jsonl.ts';
 import type { Corpus } from '../corpus/store.ts';
 import type { Accepted } from '../datasets/types.ts';
-import { shown, UserError } from '../errors.ts';
+import { shown, UserError } from '../system/errors.ts';
 
 // What was retrieved for each question, in the forms that other tools read and write.
 

@@ -1,5 +1,5 @@
-import { UserError } from '../errors.ts';
-import { writeStreamAtomic } from '../files.ts';
+import { UserError } from '../system/errors.ts';
+import { writeStreamAtomic } from '../system/files.ts';
 import { type OpenFile, openFile } from './file.ts';
 import { type Names, readPickle, type Stateful } from './pickle.ts';
 

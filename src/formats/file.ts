@@ -1,6 +1,6 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { errorCode, UserError } from '../errors.ts';
-import { explainRead } from '../files.ts';
+import { errorCode, UserError } from '../system/errors.ts';
+import { explainRead } from '../system/files.ts';
 
 /** A file open for reading by position: it may be larger than memory, and larger than one read of Node.js. */
 export interface OpenFile {

@@ -1,4 +1,4 @@
-import { shown, UserError } from '../errors.ts';
+import { shown, UserError } from '../system/errors.ts';
 import type { OpenFile } from './file.ts';
 
 // Python's pickle (cpython, Lib/pickletools.py) is a program for a machine with a stack, and may name any function of

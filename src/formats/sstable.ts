@@ -1,6 +1,6 @@
 import { BinaryReader } from '@bufbuild/protobuf/wire';
 import { crc32c } from '@node-rs/crc32';
-import { UserError } from '../errors.ts';
+import { UserError } from '../system/errors.ts';
 import { masked } from './checksum.ts';
 import type { OpenFile } from './file.ts';
 

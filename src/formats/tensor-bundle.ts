@@ -1,5 +1,5 @@
 import { BinaryReader } from '@bufbuild/protobuf/wire';
-import { shown, UserError } from '../errors.ts';
+import { shown, UserError } from '../system/errors.ts';
 import { checksum, masked } from './checksum.ts';
 import { type OpenFile, openFile, orClose } from './file.ts';
 import { readTable } from './sstable.ts';

@@ -1,4 +1,4 @@
-import { UserError } from '../errors.ts';
+import { UserError } from '../system/errors.ts';
 import type { OpenFile } from './file.ts';
 
 // What all formats of weights have in common: tensors by name, whose numbers stay in the file until they are asked for.

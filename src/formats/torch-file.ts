@@ -1,4 +1,4 @@
-import { shown, UserError } from '../errors.ts';
+import { shown, UserError } from '../system/errors.ts';
 import { checksum } from './checksum.ts';
 import { type OpenFile, openFile, orClose } from './file.ts';
 import { type Names, readWholePickle } from './pickle.ts';

@@ -1,4 +1,4 @@
-import { shown, UserError } from '../errors.ts';
+import { shown, UserError } from '../system/errors.ts';
 import type { OpenFile } from './file.ts';
 
 // Where the files of a zip archive lie (PKWARE's APPNOTE.TXT, sections 4.3 and 4.5.3), for archives that store theirs

@@ -2,12 +2,12 @@ import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
 import { foldedHasAnswer, foldText, hasAnswer } from '../answers/has-answer.ts';
 import type { Config } from '../config.ts';
-import { PIECE_BYTES, sampleStream } from '../corpus/census.ts';
 import { formatOf, readDocuments } from '../corpus/documents.ts';
 import type { DocumentFormat } from '../corpus/formats.ts';
 import { readQuestionFile } from '../corpus/qa.ts';
 import type { Question } from '../datasets/types.ts';
-import { UserError } from '../errors.ts';
+import { PIECE_BYTES, sampleStream } from '../preflight/census.ts';
+import { UserError } from '../system/errors.ts';
 
 /** What is in a file or folder of documents. */
 export interface DocumentSurvey {

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { UserError } from '../errors.ts';
-import type { FileSeal } from '../files.ts';
+import { UserError } from '../system/errors.ts';
+import type { FileSeal } from '../system/files.ts';
 import type { Params, Shape } from './bert.ts';
 import { type Model, setParam } from './model.ts';
 import { read } from './read.ts';

@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { hasFused } from '../engine/fused.ts';
-import { pause } from '../stop.ts';
+import { pause } from '../system/stop.ts';
 import {
   type BertConfig,
   bertShapes,

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
-import { makeFolder, writeFileAtomic } from '../files.ts';
 import { elements } from '../formats/tensors.ts';
+import { makeFolder, writeFileAtomic } from '../system/files.ts';
 import { type BertConfig, bertShapes, type Params, param, type Shape } from './bert.ts';
 import { hubNames } from './import-bert.ts';
 import { read } from './read.ts';

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { Config } from '../config.ts';
-import { makeFolder, writeFileAtomic } from '../files.ts';
 import { writeBlockRecords } from '../formats/block-records.ts';
+import { makeFolder, writeFileAtomic } from '../system/files.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { bertShapes, type Params, type Shape } from './bert.ts';
 import { embedderShapes } from './embedder.ts';

@@ -2,8 +2,8 @@ import { existsSync, readdirSync, readFileSync, realpathSync, statSync } from 'n
 import { homedir } from 'node:os';
 import { basename, join } from 'node:path';
 import { getHFHubCachePath, getRepoFolderName } from '@huggingface/hub';
-import { UserError } from '../errors.ts';
-import { gitOid, sha256File } from '../files.ts';
+import { UserError } from '../system/errors.ts';
+import { gitOid, sha256File } from '../system/files.ts';
 import { type HubName, isHubName, parseHubName } from './hub-name.ts';
 
 // The cache of Hugging Face's own libraries, in their layout: blobs/CHECKSUM holds a file's bytes,

@@ -1,4 +1,4 @@
-import { UserError } from '../errors.ts';
+import { UserError } from '../system/errors.ts';
 
 /** A model on the Hugging Face Hub as a setting names it: `hf:owner/name`, `hf:owner/name@revision`, and once it is fetched `hf:owner/name@revision#commit`. */
 export interface HubName {

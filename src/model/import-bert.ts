@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import { shown, UserError } from '../errors.ts';
-import { readJson } from '../files.ts';
 import type { StoredTensor } from '../formats/tensors.ts';
+import { shown, UserError } from '../system/errors.ts';
+import { readJson } from '../system/files.ts';
 import { type BertConfig, bertShapes, type Shape } from './bert.ts';
 import { type EmbedderConfig, embedderShapes } from './embedder.ts';
 import { modelFolder } from './hub-cache.ts';

@@ -1,6 +1,4 @@
 import { createHash } from 'node:crypto';
-import { shown, UserError } from '../errors.ts';
-import { type FileSeal, writeStreamAtomic } from '../files.ts';
 import { type OpenFile, openFile, orClose } from '../formats/file.ts';
 import {
   ELEMENT_BYTES,
@@ -9,6 +7,8 @@ import {
   type StoredTensor,
   type TensorFile,
 } from '../formats/tensors.ts';
+import { shown, UserError } from '../system/errors.ts';
+import { type FileSeal, writeStreamAtomic } from '../system/files.ts';
 
 // The safetensors format (github.com/huggingface/safetensors, "Format"): the header's length as a 64-bit
 // little-endian integer, the header as JSON, then the bytes of all tensors without a gap:

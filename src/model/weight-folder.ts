@@ -1,10 +1,10 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { shown, UserError } from '../errors.ts';
-import { inside, readJson } from '../files.ts';
 import { readTensorBundle } from '../formats/tensor-bundle.ts';
 import type { StoredTensor, TensorFile } from '../formats/tensors.ts';
 import { readTorchFile } from '../formats/torch-file.ts';
+import { shown, UserError } from '../system/errors.ts';
+import { inside, readJson } from '../system/files.ts';
 import { readSafetensors } from './safetensors.ts';
 import { hubTensors } from './tensorflow-names.ts';
 

@@ -1,5 +1,5 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
-import { errorCode } from '../errors.ts';
+import { errorCode } from '../system/errors.ts';
 
 /** What is made of a log, line by line. */
 export interface Fold<T> {

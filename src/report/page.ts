@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import type { Run } from '../run.ts';
+import type { Run } from '../run/folder.ts';
 import { ablations } from './ablation.ts';
 import { lossCharts, paceCharts, retrievalCharts } from './curves.ts';
 import { examples } from './examples.ts';

@@ -2,9 +2,16 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import { type Config, loadConfig } from '../config.ts';
-import { UserError } from '../errors.ts';
-import { readJson } from '../files.ts';
-import { REFRESHED_STAGES, type RefreshedStage, type Run, STAGES, type Stage, stepsOf } from '../run.ts';
+import {
+  REFRESHED_STAGES,
+  type RefreshedStage,
+  type Run,
+  STAGES,
+  type Stage,
+  stepsOf,
+} from '../run/folder.ts';
+import { UserError } from '../system/errors.ts';
+import { readJson } from '../system/files.ts';
 import { readLog } from './log.ts';
 import { type Series, series, type Thinned, thinned } from './thin.ts';
 

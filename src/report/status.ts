@@ -1,10 +1,10 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { errorCode, UserError } from '../errors.ts';
-import type { LogLine } from '../journal.ts';
-import { logFile } from '../journal.ts';
-import { type Run, runFolder, STAGES, type Stage } from '../run.ts';
+import { type Run, runFolder, STAGES, type Stage } from '../run/folder.ts';
+import { errorCode, UserError } from '../system/errors.ts';
+import type { LogLine } from '../system/journal.ts';
+import { logFile } from '../system/journal.ts';
 import { checkpointed, type Evaluation, isRun, type RunRecord, readRun } from './record.ts';
 import { lastTrouble, type UnderWay, underWay } from './under-way.ts';
 

@@ -1,9 +1,9 @@
 import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { type LogLine, logFile, progressFile } from '../journal.ts';
-import { lookAtLock } from '../lock.ts';
-import type { Run } from '../run.ts';
+import type { Run } from '../run/folder.ts';
+import { type LogLine, logFile, progressFile } from '../system/journal.ts';
+import { lookAtLock } from '../system/lock.ts';
 import { readLog } from './log.ts';
 
 // What is under way in a run folder, as its lock and its journal tell. Only reads, and nothing may be missing or damaged

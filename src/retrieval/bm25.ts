@@ -1,8 +1,8 @@
 import MiniSearch from 'minisearch';
 import { stemmer } from 'stemmer';
 import type { Corpus } from '../corpus/store.ts';
-import { progress } from '../progress.ts';
-import { obey } from '../stop.ts';
+import { progress } from '../system/progress.ts';
+import { obey } from '../system/stop.ts';
 
 /** The index lives in memory whole: more blocks than this and the baseline is left out. */
 export const BM25_LIMIT = 500_000;

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { closeSync, constants, fstatSync, fsyncSync, ftruncateSync, openSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
-import { UserError } from '../errors.ts';
+import { UserError } from '../system/errors.ts';
 import {
   makeFolder,
   readFully,
@@ -9,7 +9,7 @@ import {
   writeFileAtomic,
   writeFolderResumable,
   writeFully,
-} from '../files.ts';
+} from '../system/files.ts';
 import { type GraphShape, usableThreads } from './graph.ts';
 import { type Growing, graphCount, graphName, growGraphs, searchGraphs } from './graphs.ts';
 import { breathe, type Life, sealFile } from './life.ts';

@@ -1,6 +1,6 @@
 import { exactSearch, MetricKind } from 'usearch';
-import { readFully } from '../files.ts';
-import { obey } from '../stop.ts';
+import { readFully } from '../system/files.ts';
+import { obey } from '../system/stop.ts';
 import { keepBest } from './best.ts';
 import { type Found, nothingFound, usableThreads } from './graph.ts';
 

@@ -2,8 +2,8 @@ import { closeSync, fsyncSync, openSync, rmSync, statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { Index, MetricKind, ScalarKind } from 'usearch';
-import { errorCode, UserError } from '../errors.ts';
-import { explainWrite, syncFile, writeFully } from '../files.ts';
+import { errorCode, UserError } from '../system/errors.ts';
+import { explainWrite, syncFile, writeFully } from '../system/files.ts';
 
 // The HNSW graph of usearch, behind checks: usearch takes wrong input in silence, or brings the process down.
 // Letters: n queries, k wanted blocks, P dimensions of a vector.

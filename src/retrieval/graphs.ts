@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { FileSeal } from '../files.ts';
+import type { FileSeal } from '../system/files.ts';
 import { keepBest } from './best.ts';
 import {
   explainSave,

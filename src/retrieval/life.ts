@@ -1,8 +1,8 @@
 import { createHash } from 'node:crypto';
 import { closeSync, openSync, readSync } from 'node:fs';
-import { errorCode } from '../errors.ts';
-import type { FileSeal } from '../files.ts';
-import { inside } from '../files.ts';
+import { errorCode } from '../system/errors.ts';
+import type { FileSeal } from '../system/files.ts';
+import { inside } from '../system/files.ts';
 import type { NamedSeal } from './manifest.ts';
 
 /** How work that takes minutes shows that it goes on, and hears that it should not. */

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
-import { UserError } from '../errors.ts';
-import { type FileSeal, readJson } from '../files.ts';
+import { UserError } from '../system/errors.ts';
+import { type FileSeal, readJson } from '../system/files.ts';
 
 // Maximum inner product search over the block embeddings: one folder holds
 //   graph.usearch     the HNSW graph with its own copy of the vectors (f32 or f16), viewed (mapped), never loaded; of several

@@ -1,6 +1,6 @@
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import { UserError } from '../errors.ts';
+import { UserError } from '../system/errors.ts';
 import {
   inside,
   isAside,
@@ -10,7 +10,7 @@ import {
   removeFolder,
   syncFolder,
   writeFileAtomic,
-} from '../files.ts';
+} from '../system/files.ts';
 import { type IndexManifest, REBUILD, readManifest } from './manifest.ts';
 
 const CURRENT = 'current';

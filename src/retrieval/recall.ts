@@ -1,5 +1,5 @@
-import { readFully } from '../files.ts';
 import { random } from '../random.ts';
+import { readFully } from '../system/files.ts';
 import { exactPieces } from './exact.ts';
 import type { Found } from './graph.ts';
 import { breathe, type Life } from './life.ts';

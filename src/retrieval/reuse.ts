@@ -1,5 +1,5 @@
 import { closeSync, openSync } from 'node:fs';
-import { inside, readFully } from '../files.ts';
+import { inside, readFully } from '../system/files.ts';
 import { breathe, isWhole, type Life } from './life.ts';
 import type { IndexManifest } from './manifest.ts';
 

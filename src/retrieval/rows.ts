@@ -1,4 +1,4 @@
-import { readFully } from '../files.ts';
+import { readFully } from '../system/files.ts';
 
 /** Bytes between two wanted rows that cost less to read along than another reading. */
 const GAP = 8192;

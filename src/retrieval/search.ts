@@ -1,8 +1,8 @@
 import { closeSync, fstatSync, openSync } from 'node:fs';
 import { join } from 'node:path';
-import { errorCode, UserError } from '../errors.ts';
-import { inside } from '../files.ts';
-import { changedFile } from '../verified.ts';
+import { errorCode, UserError } from '../system/errors.ts';
+import { inside } from '../system/files.ts';
+import { changedFile } from '../system/verified.ts';
 import { exactTop } from './exact.ts';
 import { type Found, type Graph, newGraph, release, usableThreads, viewGraph } from './graph.ts';
 import { rowsOf, searchGraphs } from './graphs.ts';

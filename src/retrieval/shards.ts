@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { type FileSeal, RESUME, writeFileAtomic } from '../files.ts';
+import { type FileSeal, RESUME, writeFileAtomic } from '../system/files.ts';
 
 // The resume manifest of an index that is being built: which rows of its embeddings file are whole, shard by shard, and
 // which of its graphs.

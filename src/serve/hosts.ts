@@ -1,6 +1,6 @@
 import { isIP, isIPv4 } from 'node:net';
 import { hostname } from 'node:os';
-import { UserError } from '../errors.ts';
+import { UserError } from '../system/errors.ts';
 
 /** True of an address that this machine alone reaches. */
 export function isLoopback(host: string): boolean {

@@ -1,6 +1,6 @@
-import { UserError } from '../errors.ts';
-import type { Run } from '../run.ts';
-import { modelStamp } from '../stamps.ts';
+import type { Run } from '../run/folder.ts';
+import { modelStamp } from '../run/stamps.ts';
+import { UserError } from '../system/errors.ts';
 
 /** The run cannot answer yet, for the reason that the message tells. */
 export class NotReady extends Error {

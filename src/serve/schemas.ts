@@ -1,4 +1,4 @@
-import { STAGES } from '../run.ts';
+import { STAGES } from '../run/folder.ts';
 
 // What the server takes and gives, as JSON Schema: requests are checked by it, answers are written by it, and the
 // document at /openapi.json is made of it.

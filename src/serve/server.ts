@@ -7,7 +7,7 @@ import fastify, {
   type FastifyReply,
   type FastifyRequest,
 } from 'fastify';
-import { UserError } from '../errors.ts';
+import { UserError } from '../system/errors.ts';
 import { type Access, guard } from './access.ts';
 import { Busy } from './batches.ts';
 import { hostCheck, isOwnOrigin } from './hosts.ts';

@@ -2,7 +2,7 @@ import { basename, resolve } from 'node:path';
 import { loadConfig } from '../config.ts';
 import { readStage } from '../report/record.ts';
 import { type UnderWay, underWay } from '../report/under-way.ts';
-import { type Run, STAGES, type Stage, stepsOf } from '../run.ts';
+import { type Run, STAGES, type Stage, stepsOf } from '../run/folder.ts';
 
 /** How far a stage has come by its log. */
 export interface StageStatus {

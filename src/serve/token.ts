@@ -1,5 +1,5 @@
 import { createHash, randomBytes, timingSafeEqual } from 'node:crypto';
-import { UserError } from '../errors.ts';
+import { UserError } from '../system/errors.ts';
 
 /** Characters of a token. Fewer could be guessed; more would not fit a request's headers beside everything else. */
 const LEAST = 16;

@@ -1,4 +1,4 @@
-import { pauses } from '../stop.ts';
+import { pauses } from '../system/stop.ts';
 import { type BasicTokenizer, basicTokenizer } from './basic.ts';
 import { LONGEST_WORD, SPECIAL_TOKENS } from './wordpiece.ts';
 

@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
-import { shown, UserError } from '../errors.ts';
-import { readText } from '../files.ts';
+import { shown, UserError } from '../system/errors.ts';
+import { readText } from '../system/files.ts';
 import { basicTokenizer } from './basic.ts';
 import { pieceTrie } from './piece-trie.ts';
 

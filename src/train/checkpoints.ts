@@ -1,7 +1,11 @@
 import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
-import { errorCode, UserError } from '../errors.ts';
+import type { Shape } from '../model/bert.ts';
+import { saveWeights, WEIGHTS } from '../model/checkpoint.ts';
+import type { Model } from '../model/model.ts';
+import { type TensorToWrite, writeSafetensors } from '../model/safetensors.ts';
+import { errorCode, UserError } from '../system/errors.ts';
 import {
   type FileSeal,
   isAside,
@@ -12,12 +16,8 @@ import {
   sha256File,
   writeFileAtomic,
   writeFolderAtomic,
-} from '../files.ts';
-import type { Shape } from '../model/bert.ts';
-import { saveWeights, WEIGHTS } from '../model/checkpoint.ts';
-import type { Model } from '../model/model.ts';
-import { type TensorToWrite, writeSafetensors } from '../model/safetensors.ts';
-import { changedFile } from '../verified.ts';
+} from '../system/files.ts';
+import { changedFile } from '../system/verified.ts';
 
 // The checkpoints of one stage: a folder that holds
 //   step-0000500/     model.safetensors, optimizer.safetensors, and state.json, which is written last and seals both

@@ -15,7 +15,7 @@ import { lossGradients, type Model, retrieverShapes } from '../model/model.ts';
 import { read } from '../model/read.ts';
 import { disposeRetrieverInput, embedBoth, retrieverInput } from '../model/retriever.ts';
 import { type Random, randomFromState } from '../random.ts';
-import { pause } from '../stop.ts';
+import { pause } from '../system/stop.ts';
 import { addGradients, type StepResult } from './loop.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
 

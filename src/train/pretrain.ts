@@ -10,7 +10,7 @@ import { realmForward, retrievalUtility } from '../model/realm.ts';
 import type { Random } from '../random.ts';
 import { dropTrivial } from '../retrieval/candidates.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
-import { pause } from '../stop.ts';
+import { pause } from '../system/stop.ts';
 import { addGradients, type StepResult } from './loop.ts';
 import { maskSpan, maskSpans, maskTokens } from './masking.ts';
 import { exampleAt, stepRandom } from './sampler.ts';

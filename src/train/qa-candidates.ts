@@ -1,9 +1,9 @@
 import type { answerFinder } from '../answers/answer-finder.ts';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store.ts';
-import { UserError } from '../errors.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
 import { BM25_LIMIT, bm25 } from '../retrieval/bm25.ts';
+import { UserError } from '../system/errors.ts';
 
 // Blocks that a question is trained with beside those that its search finds. ORQA and REALM have none of them; DPR trains
 // with both (Karpukhin et al. 2020, section 3.2).

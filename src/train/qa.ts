@@ -18,7 +18,7 @@ import { read as fetchValues } from '../model/read.ts';
 import { type BlockPlaces, blockPlaces, marginalLogLoss, spanScores } from '../model/reader.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
-import { pause } from '../stop.ts';
+import { pause } from '../system/stop.ts';
 import { addGradients, type StepResult } from './loop.ts';
 import { candidateMaker } from './qa-candidates.ts';
 import { exampleAt, stepRandom } from './sampler.ts';

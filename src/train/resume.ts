@@ -1,5 +1,5 @@
 import { isGroup, withoutPaths } from '../config.ts';
-import { UserError } from '../errors.ts';
+import { UserError } from '../system/errors.ts';
 import type { State } from './checkpoints.ts';
 
 // What a stage does with a checkpoint that is there, by the steps asked for:

@@ -3,8 +3,8 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
 import { maskedCrc } from '../corpus/formats/tfrecord.ts';
-import { explainWrite, makeFolder } from '../files.ts';
-import type { JsonLines } from '../run.ts';
+import type { JsonLines } from '../run/folder.ts';
+import { explainWrite, makeFolder } from '../system/files.ts';
 
 // TensorBoard's event files: TFRecords of tensorflow.Event in protocol buffers' wire format (tensorflow/tensorflow,
 // tensorflow/core/util/event.proto and framework/summary.proto):

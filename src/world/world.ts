@@ -1,7 +1,7 @@
 import { join } from 'node:path';
-import { UserError } from '../errors.ts';
-import { writeFileAtomic } from '../files.ts';
 import { type Random, random } from '../random.ts';
+import { UserError } from '../system/errors.ts';
+import { writeFileAtomic } from '../system/files.ts';
 import { type Entity, entities, type Fact, type FactKind } from './facts.ts';
 import { type Mentions, mentions } from './mention.ts';
 import type { NameHalf } from './names.ts';

@@ -8,7 +8,7 @@ import {
   regexMatch,
   regexMatches,
 } from '../../src/answers/metrics.ts';
-import { UserError } from '../../src/errors.ts';
+import { UserError } from '../../src/system/errors.ts';
 
 // What Python 3.13 gives for the two published normalisers (`re` after NFD; `regex` without).
 const normalised: [text: string, orqa: string, dpr: string][] = [

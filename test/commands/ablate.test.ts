@@ -7,12 +7,12 @@ import { type Context, emptyModel, firstWeights, runCorpus } from '../../src/com
 import { evalRecall } from '../../src/commands/eval.ts';
 import { loadConfig } from '../../src/config.ts';
 import type { EngineName } from '../../src/engine.ts';
-import { releaseLocks } from '../../src/lock.ts';
 import { readerTowerShapes } from '../../src/model/model.ts';
 import { readSafetensors } from '../../src/model/safetensors.ts';
 import { readManifest } from '../../src/retrieval/manifest.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
-import { runFolder, type Stage } from '../../src/run.ts';
+import { runFolder, type Stage } from '../../src/run/folder.ts';
+import { releaseLocks } from '../../src/system/lock.ts';
 import { openCheckpoint } from '../../src/train/checkpoints.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { stopAfter } from '../support/stopped.ts';

@@ -9,8 +9,8 @@ import { gzipSync } from 'node:zlib';
 import { ask, askedLines, askLines, painter } from '../../src/commands/ask.ts';
 import type { Asked } from '../../src/commands/asking.ts';
 import type { Context } from '../../src/commands/context.ts';
-import { UserError } from '../../src/errors.ts';
 import { OPEN_BOOK_LIMIT, readOpenBook } from '../../src/eval/open-book.ts';
+import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 import { tunedRun } from '../support/tuned-run.ts';
 

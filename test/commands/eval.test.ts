@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { before, mock, test } from 'node:test';
 import type { Context } from '../../src/commands/context.ts';
 import { evalExactMatch, evalRecall, scoreRetrieved } from '../../src/commands/eval.ts';
-import { UserError } from '../../src/errors.ts';
+import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 import { tunedRun } from '../support/tuned-run.ts';
 

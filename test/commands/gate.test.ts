@@ -3,7 +3,7 @@ import { before, test } from 'node:test';
 import type { Context } from '../../src/commands/context.ts';
 import { checkNeeds, type GatedStage } from '../../src/commands/gate.ts';
 import type { Config } from '../../src/config.ts';
-import { UserError } from '../../src/errors.ts';
+import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 import { tunedRun } from '../support/tuned-run.ts';
 

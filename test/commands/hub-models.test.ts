@@ -5,7 +5,7 @@ import { after, test } from 'node:test';
 import { main } from '../../src/cli.ts';
 import { loadConfig } from '../../src/config.ts';
 import { importBert } from '../../src/model/import-bert.ts';
-import { runConfig, runFolder } from '../../src/run.ts';
+import { runConfig, runFolder } from '../../src/run/folder.ts';
 import { COMMIT, fakeHub } from '../support/hub.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 

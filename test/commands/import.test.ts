@@ -13,7 +13,7 @@ import { answerQuestions } from '../../src/eval/answer.ts';
 import { writeBlockRecords } from '../../src/formats/block-records.ts';
 import { disposeModel } from '../../src/model/model.ts';
 import { encodeQuestions } from '../../src/model/questions.ts';
-import { runFolder } from '../../src/run.ts';
+import { runFolder } from '../../src/run/folder.ts';
 import { openCheckpoint } from '../../src/train/checkpoints.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { configFor, vocabularyOf } from '../support/realm-parity.ts';

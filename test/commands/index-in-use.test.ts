@@ -12,7 +12,7 @@ import { prepareCorpus } from '../../src/commands/prepare.ts';
 import { pretrain } from '../../src/commands/pretrain.ts';
 import { readManifest } from '../../src/retrieval/manifest.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
-import { type Run, runConfig, runFolder } from '../../src/run.ts';
+import { type Run, runConfig, runFolder } from '../../src/run/folder.ts';
 import { latestState } from '../../src/train/checkpoints.ts';
 import { generateWorld, writeWorld } from '../../src/world/world.ts';
 import { startTestEngine } from '../support/engine.ts';

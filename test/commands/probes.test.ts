@@ -13,7 +13,7 @@ import type { Recall } from '../../src/eval/evaluate.ts';
 import { blockSequences, embedAll } from '../../src/model/embedder.ts';
 import { disposeModel, retrieverShapes } from '../../src/model/model.ts';
 import { dropTrivial } from '../../src/retrieval/candidates.ts';
-import { runConfig, runFolder } from '../../src/run.ts';
+import { runConfig, runFolder } from '../../src/run/folder.ts';
 import { latestState } from '../../src/train/checkpoints.ts';
 import { drawMasked, queryVectors } from '../../src/train/pretrain.ts';
 import { stepRandom } from '../../src/train/sampler.ts';

@@ -5,7 +5,7 @@ import { before, mock, test } from 'node:test';
 import { main } from '../../src/cli.ts';
 import { type Done, nextCommands } from '../../src/commands/next.ts';
 import { loadConfig } from '../../src/config.ts';
-import { type Run, runFolder } from '../../src/run.ts';
+import { type Run, runFolder } from '../../src/run/folder.ts';
 import { latestState } from '../../src/train/checkpoints.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { TINY, temporaryFolder } from '../support/tiny.ts';

@@ -14,11 +14,11 @@ import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, beforeEach, test } from 'node:test';
 import { status, statusLines } from '../../src/commands/status.ts';
-import { UserError } from '../../src/errors.ts';
-import { LONGEST_LOG, logFile, note, openJournal, progressFile, publish } from '../../src/journal.ts';
-import { thisProcess } from '../../src/lock.ts';
 import { type RunStatus, runsIn, statusOf } from '../../src/report/status.ts';
-import { lockRun, type Run, runFolder } from '../../src/run.ts';
+import { lockRun, type Run, runFolder } from '../../src/run/folder.ts';
+import { UserError } from '../../src/system/errors.ts';
+import { LONGEST_LOG, logFile, note, openJournal, progressFile, publish } from '../../src/system/journal.ts';
+import { thisProcess } from '../../src/system/lock.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'realm-status-'));
 after(() => rmSync(root, { recursive: true, force: true }));

@@ -6,7 +6,7 @@ import { after, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { readDocuments } from '../../src/corpus/documents.ts';
 import type { Document } from '../../src/datasets/types.ts';
-import { UserError } from '../../src/errors.ts';
+import { UserError } from '../../src/system/errors.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'documents-'));
 after(() => rmSync(folder, { recursive: true }));

@@ -9,7 +9,7 @@ import { maskedCrc } from '../../src/corpus/formats/tfrecord.ts';
 import type { DocumentFormat } from '../../src/corpus/formats.ts';
 import { readSentences } from '../../src/corpus/given-sentences.ts';
 import type { Document } from '../../src/datasets/types.ts';
-import { UserError } from '../../src/errors.ts';
+import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 
 const folder = temporaryFolder('formats');

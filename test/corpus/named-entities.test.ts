@@ -6,8 +6,8 @@ import { after, test } from 'node:test';
 import { openTagger, taggerIdentity, withDates } from '../../src/corpus/named-entities.ts';
 import { type PrepareOptions, prepare } from '../../src/corpus/prepare.ts';
 import { openCorpus } from '../../src/corpus/store.ts';
-import { UserError } from '../../src/errors.ts';
-import { PART, RESUME } from '../../src/files.ts';
+import { UserError } from '../../src/system/errors.ts';
+import { PART, RESUME } from '../../src/system/files.ts';
 import { loadWordPiece } from '../../src/tokenizer/wordpiece.ts';
 
 const FIXTURES = join(import.meta.dirname, '../fixtures/ner');

@@ -16,7 +16,7 @@ import { after, test } from 'node:test';
 import type { Batch, CutSettings } from '../../src/corpus/cut.ts';
 import { cutAll } from '../../src/corpus/cutters.ts';
 import { type PrepareOptions, prepare } from '../../src/corpus/prepare.ts';
-import { PART, RESUME } from '../../src/files.ts';
+import { PART, RESUME } from '../../src/system/files.ts';
 import { loadWordPiece, SPECIAL_TOKENS } from '../../src/tokenizer/wordpiece.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'prepare-scale-'));

@@ -6,7 +6,7 @@ import { gzipSync } from 'node:zlib';
 import { parsePythonList } from '../../src/corpus/formats/python-list.ts';
 import { readQuestionFile, readQuestions } from '../../src/corpus/qa.ts';
 import { isDevQuestion } from '../../src/corpus/resplit.ts';
-import { UserError } from '../../src/errors.ts';
+import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 
 const folder = temporaryFolder('qa');

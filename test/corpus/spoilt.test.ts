@@ -6,8 +6,8 @@ import { gzipSync } from 'node:zlib';
 import { readDocuments } from '../../src/corpus/documents.ts';
 import { readSentences } from '../../src/corpus/given-sentences.ts';
 import { readQuestionFile } from '../../src/corpus/qa.ts';
-import { UserError } from '../../src/errors.ts';
 import { random } from '../../src/random.ts';
+import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 
 // Files spoilt in one or a few bytes: read all the same, or refused in a sentence that names them, never another error.

@@ -9,7 +9,7 @@ import { getData, resplitQuestions } from '../../src/commands/data.ts';
 import { readQuestions } from '../../src/corpus/qa.ts';
 import { CATALOGUE, type DataFile } from '../../src/data/catalogue.ts';
 import { fetchFile, placeFile } from '../../src/data/download.ts';
-import { UserError } from '../../src/errors.ts';
+import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 
 const content = Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * i) % 251));

@@ -16,8 +16,8 @@ import {
 import { dirname, join } from 'node:path';
 import { after, beforeEach, test } from 'node:test';
 import { choose, fetchModel } from '../../src/data/hub.ts';
-import { UserError } from '../../src/errors.ts';
 import { cachedFolder, modelFolder } from '../../src/model/hub-cache.ts';
+import { UserError } from '../../src/system/errors.ts';
 import { COMMIT, checksumOf, fakeHub, type HubFile } from '../support/hub.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 

@@ -19,7 +19,7 @@ import { basename, delimiter, dirname, join, resolve } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findInstalled } from '../../src/engine/installed.mjs';
-import { errorCode } from '../../src/errors.ts';
+import { errorCode } from '../../src/system/errors.ts';
 import { type Checkout, checkout } from '../support/checkout.ts';
 
 // scripts/engine.mjs on machines that lack something: programs, the network, folders to write to. Each test has a copy

@@ -3,9 +3,9 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, mock, test } from 'node:test';
 import { scorePredictions } from '../../src/commands/eval.ts';
-import { UserError } from '../../src/errors.ts';
 import { matchPredictions, readPredictions } from '../../src/eval/predictions.ts';
 import type { Interval } from '../../src/eval/statistics.ts';
+import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 
 // Four questions; every form below has the first two right, the third wrong and the fourth left out or empty.

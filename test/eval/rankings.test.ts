@@ -3,7 +3,6 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Corpus } from '../../src/corpus/store.ts';
-import { UserError } from '../../src/errors.ts';
 import { rankFigures } from '../../src/eval/figures.ts';
 import {
   dprRanks,
@@ -13,6 +12,7 @@ import {
   readTrecRun,
 } from '../../src/eval/rankings.ts';
 import type { Interval } from '../../src/eval/statistics.ts';
+import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 
 const folder = temporaryFolder('rankings');

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statfsSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Random, random } from '../../src/random.ts';
-import { runFolder } from '../../src/run.ts';
+import { runFolder } from '../../src/run/folder.ts';
 import { complaints, differences, jsonLines, leftAside, outcome } from './leavings.ts';
 import { NET, type Started, signal, until } from './processes.ts';
 import { COMMANDS, type Command, copyRun, type Reference, reference } from './reference.ts';

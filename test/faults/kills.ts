@@ -1,9 +1,9 @@
 import { existsSync, type FSWatcher, readFileSync, rmSync, watch } from 'node:fs';
 import { join } from 'node:path';
-import { PART, RESUME } from '../../src/files.ts';
 import { type Random, random } from '../../src/random.ts';
 import { indexName } from '../../src/retrieval/make-index.ts';
-import { runFolder } from '../../src/run.ts';
+import { runFolder } from '../../src/run/folder.ts';
+import { PART, RESUME } from '../../src/system/files.ts';
 import { complaints, differences, jsonLines, outcome } from './leavings.ts';
 import { NET, nobodyLeft, type Started, signal, sleep, until } from './processes.ts';
 import { copyRun, type Reference, reference } from './reference.ts';

@@ -2,12 +2,12 @@ import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadConfig } from '../../src/config.ts';
 import { openCorpus } from '../../src/corpus/store.ts';
-import { isAside, sha256File } from '../../src/files.ts';
 import { readSafetensors } from '../../src/model/safetensors.ts';
 import { readManifest } from '../../src/retrieval/manifest.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
 import { openIndex } from '../../src/retrieval/search.ts';
-import { runFolder } from '../../src/run.ts';
+import { runFolder } from '../../src/run/folder.ts';
+import { isAside, sha256File } from '../../src/system/files.ts';
 import { type Checkpoint, hasCheckpoint, openCheckpoint, type Which } from '../../src/train/checkpoints.ts';
 import { TRAINED } from './world.ts';
 

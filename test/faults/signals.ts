@@ -1,6 +1,6 @@
 import { rmSync } from 'node:fs';
 import { random } from '../../src/random.ts';
-import { runFolder } from '../../src/run.ts';
+import { runFolder } from '../../src/run/folder.ts';
 import { complaints, differences, jsonLines, leftAside, outcome } from './leavings.ts';
 import { nobodyLeft, signal, sleep, until } from './processes.ts';
 import { copyRun, type Reference, reference } from './reference.ts';

@@ -2,7 +2,7 @@ import { spawnSync } from 'node:child_process';
 import { renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { random } from '../../src/random.ts';
-import { runFolder } from '../../src/run.ts';
+import { runFolder } from '../../src/run/folder.ts';
 import { complaints, differences, jsonLines, leftAside, outcome } from './leavings.ts';
 import { nobodyLeft, sleep, until, virtualBytes } from './processes.ts';
 import { type Command, copyRun, type Reference, reference } from './reference.ts';

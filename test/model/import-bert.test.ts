@@ -3,10 +3,10 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:f
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
-import { UserError } from '../../src/errors.ts';
 import { bertShapes } from '../../src/model/bert.ts';
 import { type ImportConfig, importBert, readHubConfig } from '../../src/model/import-bert.ts';
 import { readSafetensors, type TensorToWrite, writeSafetensors } from '../../src/model/safetensors.ts';
+import { UserError } from '../../src/system/errors.ts';
 import { fixturePath } from './fixture.ts';
 
 // That the numbers land in the right places is what the comparisons with PyTorch in this folder show.

@@ -3,8 +3,8 @@ import { mkdtempSync, readdirSync, readFileSync, rmSync, truncateSync, writeFile
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, test } from 'node:test';
-import { UserError } from '../../src/errors.ts';
 import { readSafetensors, writeSafetensors } from '../../src/model/safetensors.ts';
+import { UserError } from '../../src/system/errors.ts';
 import { fixturePath, writeSample } from './fixture.ts';
 
 let dir: string;

@@ -6,7 +6,7 @@ import { after, test } from 'node:test';
 import { parseHTML } from 'linkedom';
 import { report } from '../../src/commands/report.ts';
 import { reportBody, reportPage, SCRIPT, STYLE } from '../../src/report/page.ts';
-import { runFolder } from '../../src/run.ts';
+import { runFolder } from '../../src/run/folder.ts';
 import { commandLine } from '../support/command-line.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'realm-report-'));

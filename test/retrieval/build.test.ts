@@ -16,11 +16,11 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { UserError } from '../../src/errors.ts';
 import { type BuildInput, buildIndex } from '../../src/retrieval/build.ts';
 import { readManifest } from '../../src/retrieval/manifest.ts';
 import { openIndex } from '../../src/retrieval/search.ts';
 import { SHARD } from '../../src/retrieval/shards.ts';
+import { UserError } from '../../src/system/errors.ts';
 import { smallDisk } from '../support/small-disk.ts';
 import { clustered, input, OPTIONS, P, pieces } from './vectors.ts';
 

@@ -6,8 +6,6 @@ import { after, before, test } from 'node:test';
 import type { Config } from '../../src/config.ts';
 import { prepare } from '../../src/corpus/prepare.ts';
 import { type Corpus, openCorpus } from '../../src/corpus/store.ts';
-import { UserError } from '../../src/errors.ts';
-import { takeLock } from '../../src/lock.ts';
 import { disposeModel, type Model } from '../../src/model/model.ts';
 import { encodeBlocks } from '../../src/retrieval/encode-blocks.ts';
 import { scalarOf } from '../../src/retrieval/graph.ts';
@@ -16,6 +14,8 @@ import { readManifest } from '../../src/retrieval/manifest.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
 import { openReuse } from '../../src/retrieval/reuse.ts';
 import { openIndex } from '../../src/retrieval/search.ts';
+import { UserError } from '../../src/system/errors.ts';
+import { takeLock } from '../../src/system/lock.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { temporaryFolder, tinyConfig, tinyCorpus, tinyModel } from '../support/tiny.ts';
 

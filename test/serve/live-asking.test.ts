@@ -2,11 +2,11 @@ import assert from 'node:assert/strict';
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { mock, test } from 'node:test';
-import { UserError } from '../../src/errors.ts';
-import { writeFileAtomic } from '../../src/files.ts';
-import { runFolder } from '../../src/run.ts';
+import { runFolder } from '../../src/run/folder.ts';
 import { liveAsking, NotReady } from '../../src/serve/live-asking.ts';
 import { runStatus } from '../../src/serve/status.ts';
+import { UserError } from '../../src/system/errors.ts';
+import { writeFileAtomic } from '../../src/system/files.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 
 test('a model is opened once, and anew when its checkpoint, its index or the settings change', async () => {

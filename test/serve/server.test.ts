@@ -4,9 +4,9 @@ import { connect, type Socket } from 'node:net';
 import { mock, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as z from 'zod';
-import { UserError } from '../../src/errors.ts';
 import { Busy } from '../../src/serve/batches.ts';
 import { NotReady } from '../../src/serve/live-asking.ts';
+import { UserError } from '../../src/system/errors.ts';
 import { answerTo, fakeServer, post, SCRIPT, STYLE } from './fake.ts';
 
 const ROUTES = {

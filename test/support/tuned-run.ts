@@ -11,7 +11,7 @@ import {
   pretrainedShapes,
   retrieverShapes,
 } from '../../src/model/model.ts';
-import { runConfig, runFolder, type Stage } from '../../src/run.ts';
+import { runConfig, runFolder, type Stage } from '../../src/run/folder.ts';
 import { saveCheckpoint } from '../../src/train/checkpoints.ts';
 import { generateWorld, type World, writeWorld } from '../../src/world/world.ts';
 import { startTestEngine } from './engine.ts';

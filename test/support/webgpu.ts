@@ -1,6 +1,6 @@
 import type { TestContext } from 'node:test';
 import { startEngine } from '../../src/engine.ts';
-import { UserError } from '../../src/errors.ts';
+import { UserError } from '../../src/system/errors.ts';
 
 /** Starts WebGPU; without an adapter here it skips the test, saying why, and returns false. */
 export async function webgpuOrSkip(t: TestContext): Promise<boolean> {

@@ -3,8 +3,8 @@ import { after, before, test } from 'node:test';
 import { answerFinder } from '../../src/answers/answer-finder.ts';
 import { hasAnswer } from '../../src/answers/has-answer.ts';
 import type { Corpus } from '../../src/corpus/store.ts';
-import { UserError } from '../../src/errors.ts';
 import { encodeQuestions } from '../../src/model/questions.ts';
+import { UserError } from '../../src/system/errors.ts';
 import { candidateMaker, goldBlocks, hardNegatives, joinCandidates } from '../../src/train/qa-candidates.ts';
 import { temporaryFolder, tinyConfig, tinyCorpus } from '../support/tiny.ts';
 

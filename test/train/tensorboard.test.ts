@@ -3,7 +3,7 @@ import { existsSync, readdirSync, readFileSync, renameSync, truncateSync, writeF
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { mock, test } from 'node:test';
-import { UserError } from '../../src/errors.ts';
+import { UserError } from '../../src/system/errors.ts';
 import { eventFile } from '../../src/train/tensorboard.ts';
 import { readEvents } from '../support/events.ts';
 import { temporaryFolder } from '../support/tiny.ts';

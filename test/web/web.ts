@@ -10,7 +10,7 @@ import { parseArgs } from 'node:util';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { loadConfig } from '../../src/config.ts';
 import { readQuestions } from '../../src/corpus/qa.ts';
-import { runFolder } from '../../src/run.ts';
+import { runFolder } from '../../src/run/folder.ts';
 
 const { values: options } = parseArgs({
   options: {

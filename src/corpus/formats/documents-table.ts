@@ -1,5 +1,5 @@
 import type { Document } from '../../datasets/types.ts';
-import { UserError } from '../../errors.ts';
+import { UserError } from '../../system/errors.ts';
 import { type Columns, type Fields, NO_FIELDS, namedColumns } from './fields.ts';
 import { type Row, readTable } from './table.ts';
 

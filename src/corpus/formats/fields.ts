@@ -1,5 +1,5 @@
 import type { Document } from '../../datasets/types.ts';
-import { shown, UserError } from '../../errors.ts';
+import { shown, UserError } from '../../system/errors.ts';
 import { type JsonLine, stringField, wholeText } from '../jsonl.ts';
 
 /** What `data.fields` names: keys of JSON, names in a table's header, or numbers of a table's columns from 1. */

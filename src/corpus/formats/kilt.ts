@@ -1,5 +1,5 @@
 import type { Question } from '../../datasets/types.ts';
-import { UserError } from '../../errors.ts';
+import { UserError } from '../../system/errors.ts';
 import { type JsonLine, objectsField, questionId, stringField } from '../jsonl.ts';
 
 /**

@@ -2,7 +2,7 @@ import { isUtf8 } from 'node:buffer';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Document, GivenSentence } from '../../datasets/types.ts';
-import { UserError } from '../../errors.ts';
+import { UserError } from '../../system/errors.ts';
 import { readTfExample } from './tf-example.ts';
 import { readTfRecords } from './tfrecord.ts';
 

@@ -1,5 +1,5 @@
 import type { Question } from '../../datasets/types.ts';
-import { shown, UserError } from '../../errors.ts';
+import { shown, UserError } from '../../system/errors.ts';
 import { parsePythonList } from './python-list.ts';
 import { type Row, readTable } from './table.ts';
 

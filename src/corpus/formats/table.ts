@@ -1,4 +1,4 @@
-import { UserError } from '../../errors.ts';
+import { UserError } from '../../system/errors.ts';
 import type { Line } from '../jsonl.ts';
 import { LINE_LIMIT, readLines } from '../jsonl.ts';
 

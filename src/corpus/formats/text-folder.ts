@@ -1,7 +1,7 @@
 import { readdirSync, statSync } from 'node:fs';
 import { basename, extname, join } from 'node:path';
 import type { Document } from '../../datasets/types.ts';
-import { readText } from '../../files.ts';
+import { readText } from '../../system/files.ts';
 import { countRead } from '../bytes.ts';
 import { markdownDocuments } from './markdown.ts';
 

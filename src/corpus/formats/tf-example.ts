@@ -1,6 +1,6 @@
 import { isUtf8 } from 'node:buffer';
 import { BinaryReader, WireType } from '@bufbuild/protobuf/wire';
-import { UserError } from '../../errors.ts';
+import { UserError } from '../../system/errors.ts';
 import type { TfRecord } from './tfrecord.ts';
 
 // tf.train.Example in protocol buffers' wire format (tensorflow/tensorflow, tensorflow/core/example/example.proto and

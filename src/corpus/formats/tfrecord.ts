@@ -1,6 +1,6 @@
 import { crc32c } from '@node-rs/crc32';
-import { UserError } from '../../errors.ts';
 import { masked } from '../../formats/checksum.ts';
+import { UserError } from '../../system/errors.ts';
 import { gunzip, readPieces } from '../bytes.ts';
 import { explainRead, LINE_LIMIT } from '../jsonl.ts';
 

@@ -1,7 +1,7 @@
-import type { Config } from './config.ts';
-import { AT_ONCE } from './eval/answer.ts';
-import type { Shape } from './model/bert.ts';
-import { embedderShapes } from './model/embedder.ts';
+import type { Config } from '../config.ts';
+import { AT_ONCE } from '../eval/answer.ts';
+import type { Shape } from '../model/bert.ts';
+import { embedderShapes } from '../model/embedder.ts';
 import {
   countParameters,
   describeModel,
@@ -9,13 +9,13 @@ import {
   pretrainedShapes,
   readerTowerShapes,
   retrieverShapes,
-} from './model/model.ts';
-import { indexBytes, REFRESHER_SHARE, sharing, TIME_FACTOR } from './preflight/rates.ts';
-import type { Counts, Machine, Parameters, Preflight, StageNeeds } from './preflight/types.ts';
-import { assumptions, memoryRemedy, TIME_REMEDY, warnings } from './preflight/warnings.ts';
-import { type Schedule, timesDue } from './schedule.ts';
-import { BUCKET } from './train/optimizer.ts';
-import { qaShapes } from './train/qa.ts';
+} from '../model/model.ts';
+import { type Schedule, timesDue } from '../schedule.ts';
+import { BUCKET } from '../train/optimizer.ts';
+import { qaShapes } from '../train/qa.ts';
+import { indexBytes, REFRESHER_SHARE, sharing, TIME_FACTOR } from './rates.ts';
+import type { Counts, Machine, Parameters, Preflight, StageNeeds } from './types.ts';
+import { assumptions, memoryRemedy, TIME_REMEDY, warnings } from './warnings.ts';
 import {
   add,
   encoderWork,

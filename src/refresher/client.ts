@@ -2,8 +2,8 @@ import { type ChildProcess, fork } from 'node:child_process';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
-import { runFolder } from '../run.ts';
-import { readManifest } from './manifest.ts';
+import { readManifest } from '../retrieval/manifest.ts';
+import { runFolder } from '../run/folder.ts';
 
 // The parent side of the asynchronous refresher, and the messages both sides exchange. The trainer asks and goes on;
 // the child (refresher.ts) embeds all blocks with the snapshot's weights, publishes an index and says so.
@@ -107,7 +107,7 @@ const LONGEST_BACK_OFF = 60_000;
 /** Messages that are not of the protocol, or not true, after which a child is ended. */
 const MAX_NONSENSE = 3;
 
-const ENTRY = fileURLToPath(new URL('./refresher.ts', import.meta.url));
+const ENTRY = fileURLToPath(new URL('./child.ts', import.meta.url));
 
 /**
  * Starts the refresher child. A child that dies or hangs is reported by `onFailure` and started again with a growing

@@ -1,12 +1,12 @@
 import { appendFileSync, existsSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
-import { type Config, loadConfig, saveConfig } from './config.ts';
-import { UserError } from './errors.ts';
-import { explainWrite, makeFolder, readText, writeFileAtomic } from './files.ts';
-import { openJournal } from './journal.ts';
-import { takeLock } from './lock.ts';
-import { withCommitOf } from './model/hub-name.ts';
+import { type Config, loadConfig, saveConfig } from '../config.ts';
+import { withCommitOf } from '../model/hub-name.ts';
+import { UserError } from '../system/errors.ts';
+import { explainWrite, makeFolder, readText, writeFileAtomic } from '../system/files.ts';
+import { openJournal } from '../system/journal.ts';
+import { takeLock } from '../system/lock.ts';
 
 /** Every path in a run folder. */
 export interface Run {

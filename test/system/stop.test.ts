@@ -6,10 +6,10 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 
-const REALM = join(import.meta.dirname, '../bin/realm');
+const REALM = join(import.meta.dirname, '../../bin/realm');
 const FIXTURES = join(import.meta.dirname, 'fixtures', 'stop');
 const AT_LOAD = pathToFileURL(join(FIXTURES, 'at-load.mjs')).href;
-const TYPESCRIPT = pathToFileURL(join(import.meta.dirname, '../src/typescript.mjs')).href;
+const TYPESCRIPT = pathToFileURL(join(import.meta.dirname, '../../src/typescript.mjs')).href;
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 const root = mkdtempSync(join(tmpdir(), 'realm-stop-'));
@@ -101,7 +101,7 @@ test('a run to stop is prepared', async () => {
 for (const [i, [module, sentence]] of (
   [
     ['src/typescript.mjs', /^realm: stopped before it began; nothing was changed$/],
-    ['src/stop.ts', /^realm: stopped before it began; nothing was changed$/],
+    ['src/system/stop.ts', /^realm: stopped before it began; nothing was changed$/],
     ['src/cli.ts', /^realm: stopped; run the same command again$/],
     ['src/config.ts', /^realm ict-warmup: stopped; the same command starts again$|^realm: stopped; /],
     ['src/commands/context.ts', /^realm ict-warmup: stopped; the same command starts again$/],

@@ -11,7 +11,7 @@ import {
   type RefresherOptions,
   type RefresherTimes,
   startRefresher,
-} from '../../src/retrieval/refresher-client.ts';
+} from '../../src/refresher/client.ts';
 
 const CHILD = join(import.meta.dirname, '../fixtures/refresher/child.mjs');
 const root = mkdtempSync(join(tmpdir(), 'realm-refresher-'));
@@ -287,7 +287,7 @@ test('a child that said so beforehand may be silent for longer', async () => {
 
 test('a trainer that leaves without a word takes the child along', async () => {
   const run = mkdtempSync(join(root, 'run-'));
-  const client = join(import.meta.dirname, '../../src/retrieval/refresher-client.ts');
+  const client = join(import.meta.dirname, '../../src/refresher/client.ts');
   const script = `
     const { startRefresher } = await import(${JSON.stringify(client)});
     const options = { engine: 'none', niceness: 0, threads: 1, rows: 7, dimensions: 4, maxFailures: 5 };

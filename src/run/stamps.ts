@@ -1,7 +1,7 @@
 import { readdirSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { errorCode } from './errors.ts';
-import { type Run, STAGES } from './run.ts';
+import { errorCode } from '../system/errors.ts';
+import { type Run, STAGES } from './folder.ts';
 
 // A stamp tells a run folder from the same one later, by inode, length and time of its files: nothing of them is read.
 

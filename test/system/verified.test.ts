@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { mock, test } from 'node:test';
-import { type FileSeal, sha256File } from '../src/files.ts';
-import { changedFile } from '../src/verified.ts';
-import { temporaryFolder } from './support/tiny.ts';
+import { type FileSeal, sha256File } from '../../src/system/files.ts';
+import { changedFile } from '../../src/system/verified.ts';
+import { temporaryFolder } from '../support/tiny.ts';
 
 const dir = temporaryFolder('verified');
 const path = (name: string) => join(dir, name);

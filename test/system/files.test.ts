@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
-import { UserError } from '../src/errors.ts';
+import { UserError } from '../../src/system/errors.ts';
 import {
   inside,
   readText,
@@ -22,7 +22,7 @@ import {
   removeFolder,
   replaceFolder,
   writeFolderAtomic,
-} from '../src/files.ts';
+} from '../../src/system/files.ts';
 
 let dir: string;
 beforeEach(() => {
@@ -64,7 +64,7 @@ test('what killed writers left beside a whole folder goes, what living ones have
 
 test('a folder that is being removed is not found half removed under its name', () => {
   folder('step-1', 'whole');
-  const files = pathToFileURL(join(import.meta.dirname, '../src/files.ts'));
+  const files = pathToFileURL(join(import.meta.dirname, '../../src/system/files.ts'));
   const script = `
     import fs from 'node:fs';
     import { syncBuiltinESMExports } from 'node:module';

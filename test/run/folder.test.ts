@@ -13,9 +13,9 @@ import {
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, test } from 'node:test';
-import { loadConfig } from '../src/config.ts';
-import { UserError } from '../src/errors.ts';
-import { jsonLines, runConfig, runFolder } from '../src/run.ts';
+import { loadConfig } from '../../src/config.ts';
+import { jsonLines, runConfig, runFolder } from '../../src/run/folder.ts';
+import { UserError } from '../../src/system/errors.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'run-'));
 after(() => rmSync(folder, { recursive: true }));

@@ -3,19 +3,13 @@ import { basename } from 'node:path';
 import { loadConfig } from '../config.ts';
 import { openCorpus } from '../corpus/store.ts';
 import { type EngineName, startEngine } from '../engine.ts';
-import { UserError } from '../errors.ts';
 import { loadWeights } from '../model/checkpoint.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import { describeModel, disposeModel } from '../model/model.ts';
-import { runFolder } from '../run.ts';
-import { makeIndex } from './make-index.ts';
-import type {
-  FromRefresher,
-  Published,
-  RefresherStart,
-  RefreshRequest,
-  ToRefresher,
-} from './refresher-client.ts';
+import { makeIndex } from '../retrieval/make-index.ts';
+import { runFolder } from '../run/folder.ts';
+import { UserError } from '../system/errors.ts';
+import type { FromRefresher, Published, RefresherStart, RefreshRequest, ToRefresher } from './client.ts';
 import { configSha256, readSnapshot } from './snapshot.ts';
 
 // CHILD-PROCESS ENTRY. New weights → new embeddings → new index, as often as the trainer asks, until it says stop or dies.

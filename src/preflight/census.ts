@@ -2,22 +2,22 @@ import { closeSync, fstatSync, openSync, readdirSync, readSync, statSync } from 
 import { join } from 'node:path';
 import { constants, gunzipSync } from 'node:zlib';
 import type { Config } from '../config.ts';
-import { errorCode, UserError } from '../errors.ts';
-import { readJson } from '../files.ts';
-import type { Counts, Length } from '../preflight/types.ts';
+import { bodyRoom, packBlocks, titleRoom } from '../corpus/blocks.ts';
+import type { Packing } from '../corpus/cut.ts';
+import { formatOf, readDocuments } from '../corpus/documents.ts';
+import { looseDocument, NO_FIELDS } from '../corpus/formats/fields.ts';
+import { areRecords, readSentences } from '../corpus/given-sentences.ts';
+import { explainRead, parseJsonLines, UNPACKED_LIMIT } from '../corpus/jsonl.ts';
+import { hundredWords } from '../corpus/passages.ts';
+import { readQuestionFile } from '../corpus/qa.ts';
+import { splitSentences } from '../corpus/sentences.ts';
+import { openCorpus } from '../corpus/store.ts';
+import { refuseUnreadable } from '../corpus/unreadable.ts';
+import { errorCode, UserError } from '../system/errors.ts';
+import { readJson } from '../system/files.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { generateWorld } from '../world/world.ts';
-import { bodyRoom, packBlocks, titleRoom } from './blocks.ts';
-import type { Packing } from './cut.ts';
-import { formatOf, readDocuments } from './documents.ts';
-import { looseDocument, NO_FIELDS } from './formats/fields.ts';
-import { areRecords, readSentences } from './given-sentences.ts';
-import { explainRead, parseJsonLines, UNPACKED_LIMIT } from './jsonl.ts';
-import { hundredWords } from './passages.ts';
-import { readQuestionFile } from './qa.ts';
-import { splitSentences } from './sentences.ts';
-import { openCorpus } from './store.ts';
-import { refuseUnreadable } from './unreadable.ts';
+import type { Counts, Length } from './types.ts';
 
 // How much text there is, before it is prepared: a file is counted whole when it is small, and otherwise by parts of it.
 

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { diskOf, fasterEngine, parseGpus } from '../src/doctor.ts';
+import { diskOf, fasterEngine, parseGpus } from '../../src/preflight/machine.ts';
 
 const TOOLS = { linux: true, compiler: true, pip: true };
 const NATIVE = { name: 'tensorflow', description: 'native TensorFlow on the CPU' } as const;

@@ -1,5 +1,5 @@
-import type { Config } from './config.ts';
-import type { Counts, Machine } from './preflight/types.ts';
+import type { Config } from '../config.ts';
+import type { Counts, Machine } from './types.ts';
 
 // What one training step of each stage computes, and how long that takes, told from sizes alone.
 // Letters: B sequences, T tokens of a sequence, H hidden, F intermediate, N heads, V vocabulary, M masks, W span widths.

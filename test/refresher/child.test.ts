@@ -7,15 +7,15 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { Corpus } from '../../src/corpus/store.ts';
-import { PART } from '../../src/files.ts';
 import { disposeModel } from '../../src/model/model.ts';
+import type { FromRefresher, RefresherStart, ToRefresher } from '../../src/refresher/client.ts';
+import { configSha256, writeSnapshot } from '../../src/refresher/snapshot.ts';
 import { indexName, makeIndex } from '../../src/retrieval/make-index.ts';
 import { EMBEDDINGS } from '../../src/retrieval/manifest.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
-import type { FromRefresher, RefresherStart, ToRefresher } from '../../src/retrieval/refresher-client.ts';
 import { openIndex } from '../../src/retrieval/search.ts';
-import { configSha256, writeSnapshot } from '../../src/retrieval/snapshot.ts';
-import { runConfig, runFolder } from '../../src/run.ts';
+import { runConfig, runFolder } from '../../src/run/folder.ts';
+import { PART } from '../../src/system/files.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { TINY, temporaryFolder, tinyCorpus, tinyModel } from '../support/tiny.ts';
 
@@ -51,7 +51,7 @@ after(() => {
 
 /** A refresher that is ready, and the messages it tells. */
 async function begin(more: Partial<RefresherStart> = {}) {
-  const child = fork(join(import.meta.dirname, '../../src/retrieval/refresher.ts'), [], {
+  const child = fork(join(import.meta.dirname, '../../src/refresher/child.ts'), [], {
     execArgv: ['--import', import.meta.resolve('tsx')],
   });
   children.push(child);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { shown } from '../src/errors.ts';
+import { shown } from '../../src/system/errors.ts';
 
 test('a value of a message is cut short and says when it is nested too deep, whatever JSON.stringify can do', () => {
   const nested = (levels: number) => JSON.parse('['.repeat(levels) + ']'.repeat(levels));

@@ -4,12 +4,12 @@ import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { takeLock } from '../src/lock.ts';
-import { temporaryFolder } from './support/tiny.ts';
+import { takeLock } from '../../src/system/lock.ts';
+import { temporaryFolder } from '../support/tiny.ts';
 
 const folder = temporaryFolder('lock');
 const path = join(folder, 'lock');
-const MODULE = join(import.meta.dirname, '../src/lock.ts');
+const MODULE = join(import.meta.dirname, '../../src/system/lock.ts');
 
 /** A process that takes the lock, says who holds it otherwise, and lives until its input ends. */
 function rival(script = '') {

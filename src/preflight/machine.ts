@@ -4,8 +4,8 @@ import { createRequire } from 'node:module';
 import { availableParallelism, cpus, freemem, totalmem } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
-import type { Engine, EngineName } from './engine.ts';
-import { startEngine } from './engine.ts';
+import type { Engine, EngineName } from '../engine.ts';
+import { startEngine } from '../engine.ts';
 
 /** What this machine offers realm, as `realm doctor` prints it. */
 export interface Diagnosis {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { beforeEach, describe, mock, test } from 'node:test';
-import { duration, mebibytes, progress, say } from '../src/progress.ts';
+import { duration, mebibytes, progress, say } from '../../src/system/progress.ts';
 
 /** Seconds on the clock that progress reads. */
 let clock = 0;
