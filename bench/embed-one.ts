@@ -1,6 +1,6 @@
 // All blocks of a corpus embedded in a process of its own, for prepare.ts: `embed-one.ts CORPUS` prints `Embedded`.
 import { loadConfig } from '../src/config.ts';
-import { openCorpus } from '../src/corpus/store.ts';
+import { openCorpus } from '../src/corpus/store/reader.ts';
 import { startEngine } from '../src/engine.ts';
 import { describeModel, initialise, retrieverShapes } from '../src/model/model.ts';
 import { random } from '../src/random.ts';

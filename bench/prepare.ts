@@ -9,7 +9,7 @@ import { createInterface } from 'node:readline';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { parseArgs, promisify } from 'node:util';
-import { readDocuments } from '../src/corpus/documents.ts';
+import { readDocuments } from '../src/datasets/documents.ts';
 import { trainVocabulary } from '../src/tokenizer/train-vocabulary.ts';
 import { loadWordPiece } from '../src/tokenizer/wordpiece.ts';
 import type { Embedded } from './embed-one.ts';

@@ -7,9 +7,9 @@ import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { dates } from '../src/corpus/dates.ts';
-import { type Entity, openTagger, readLabel } from '../src/corpus/named-entities.ts';
-import { salientSpans } from '../src/corpus/salient-spans.ts';
+import { dates } from '../src/corpus/spans/dates.ts';
+import { type Entity, openTagger, readLabel } from '../src/corpus/spans/named-entities.ts';
+import { salientSpans } from '../src/corpus/spans/salient-spans.ts';
 import type { Range } from '../src/datasets/types.ts';
 
 const { values: options, positionals } = parseArgs({

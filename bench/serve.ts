@@ -7,7 +7,7 @@ import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { loadConfig } from '../src/config.ts';
-import { readQuestions } from '../src/corpus/qa.ts';
+import { readQuestions } from '../src/datasets/questions.ts';
 import { runFolder } from '../src/run/folder.ts';
 import { difference } from '../test/support/asked.ts';
 

@@ -23,7 +23,7 @@ const TESTS = [
   'test/system/errors.test.ts',
   'test/system/files.test.ts',
   'test/system/lock.test.ts',
-  'test/corpus/documents.test.ts',
+  'test/datasets/documents.test.ts',
   'test/retrieval/graphs.test.ts',
   'test/serve/batches.test.ts',
   'test/webgpu.test.ts',

@@ -13,7 +13,6 @@ import { splitSentences } from '../src/corpus/sentences.ts';
 import { startEngine } from '../src/engine.ts';
 import { bertShapes, disposeInput, encoderInput, readout } from '../src/model/bert.ts';
 import { pairIds, queryIds } from '../src/model/embedder.ts';
-import { exportBert } from '../src/model/export-bert.ts';
 import { describeModel, initialise, lossGradients, type Model, setParam } from '../src/model/model.ts';
 import { read } from '../src/model/read.ts';
 import { readMasks } from '../src/model/realm.ts';
@@ -24,6 +23,7 @@ import { trainVocabulary } from '../src/tokenizer/train-vocabulary.ts';
 import { loadWordPiece, type WordPiece } from '../src/tokenizer/wordpiece.ts';
 import { train } from '../src/train/loop.ts';
 import { stepRandom } from '../src/train/sampler.ts';
+import { exportBert } from '../src/weights/export-bert.ts';
 import { generateWorld } from '../src/world/world.ts';
 
 const { values: options } = parseArgs({

@@ -470,7 +470,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     .option('--json', 'print one JSON document on stdout', false)
     .action(async (options: { json: boolean }) => {
       const { dataLines } = await import('./commands/data.ts');
-      const { CATALOGUE } = await import('./data/catalogue.ts');
+      const { CATALOGUE } = await import('./datasets/catalogue.ts');
       print(options, CATALOGUE, dataLines());
     });
   data

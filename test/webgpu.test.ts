@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
-import type { Corpus } from '../src/corpus/store.ts';
+import type { Corpus } from '../src/corpus/store/reader.ts';
 import { type EngineName, startEngine } from '../src/engine.ts';
 import { disposeModel, modelShapes } from '../src/model/model.ts';
 import { encodeQuestions } from '../src/model/questions.ts';

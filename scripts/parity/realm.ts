@@ -5,9 +5,9 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { startEngine } from '../../src/engine.ts';
-import { readHubConfig } from '../../src/model/import-bert.ts';
 import { disposeModel } from '../../src/model/model.ts';
-import { relativeError } from '../../test/model/fixture.ts';
+import { readHubConfig } from '../../src/weights/import-bert.ts';
+import { relativeError } from '../../test/support/model-fixture.ts';
 import {
   bothOutputs,
   configFor,

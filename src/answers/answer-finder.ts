@@ -1,4 +1,4 @@
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import type { Accepted } from '../datasets/types.ts';
 import { foldedHasAnswer, foldText } from './has-answer.ts';
 import { regexMatch } from './metrics.ts';

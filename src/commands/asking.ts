@@ -1,4 +1,4 @@
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import { type Answered, answerQuestions, questionsAtOnce } from '../eval/answer.ts';
 import { type GivenDocument, makeOpenBook, type OpenBook, withOpenBook } from '../eval/open-book.ts';
 import { blockSequences, embedAll } from '../model/embedder.ts';

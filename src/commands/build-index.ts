@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import { disposeModel, type Model, retrieverShapes } from '../model/model.ts';
 import type { BuildInput } from '../retrieval/build.ts';
 import { indexName, makeIndex, towerFingerprint } from '../retrieval/make-index.ts';

@@ -2,12 +2,10 @@ import { existsSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { dirname } from 'node:path';
 import type { Config } from '../config.ts';
-import { type Corpus, openCorpus } from '../corpus/store.ts';
+import { type Corpus, openCorpus } from '../corpus/store/reader.ts';
 import { installOnFirstUse } from '../engine/install.ts';
 import { type EngineName, obeySignals, startEngine } from '../engine.ts';
 import type { Shape } from '../model/bert.ts';
-import { loadWeights } from '../model/checkpoint.ts';
-import { type ImportConfig, importBert } from '../model/import-bert.ts';
 import {
   countParameters,
   describeModel,
@@ -25,6 +23,8 @@ import { say } from '../system/progress.ts';
 import { goBackTo, hasCheckpoint, openCheckpoint, stateOf, type Which } from '../train/checkpoints.ts';
 import type { LoopResult, Origin } from '../train/loop.ts';
 import { isFinished, needResumable } from '../train/resume.ts';
+import { loadWeights } from '../weights/checkpoint.ts';
+import { type ImportConfig, importBert } from '../weights/import-bert.ts';
 import { inputPath } from './inputs.ts';
 
 /** Options that every command takes. */

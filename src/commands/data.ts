@@ -1,10 +1,10 @@
 import { statSync } from 'node:fs';
 import { basename, extname, join } from 'node:path';
 import { closest } from 'fastest-levenshtein';
-import { readQuestions } from '../corpus/qa.ts';
-import { isDevQuestion } from '../corpus/resplit.ts';
-import { CATALOGUE, type DataFile } from '../data/catalogue.ts';
-import { fetchFile, type Placed, placeFile } from '../data/download.ts';
+import { CATALOGUE, type DataFile } from '../datasets/catalogue.ts';
+import { fetchFile, type Placed, placeFile } from '../datasets/download.ts';
+import { readQuestions } from '../datasets/questions.ts';
+import { isDevQuestion } from '../datasets/resplit.ts';
 import { UserError } from '../system/errors.ts';
 import { writeFileAtomic } from '../system/files.ts';
 import { say } from '../system/progress.ts';

@@ -1,8 +1,8 @@
 import { existsSync, statSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { f1, isCorrect, normalizeAnswer, type Protocol } from '../answers/metrics.ts';
-import { readQuestions } from '../corpus/qa.ts';
-import { type Corpus, openCorpus } from '../corpus/store.ts';
+import { type Corpus, openCorpus } from '../corpus/store/reader.ts';
+import { readQuestions } from '../datasets/questions.ts';
 import type { Question } from '../datasets/types.ts';
 import { byQuestionWord, bySeenAnswer, type Part } from '../eval/breakdown.ts';
 import { closedBookMatches } from '../eval/closed-book.ts';

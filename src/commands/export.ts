@@ -1,16 +1,16 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { disposeModel, pretrainedShapes, retrieverShapes } from '../model/model.ts';
+import { UserError } from '../system/errors.ts';
+import { needWritable, writeFolderAtomic } from '../system/files.ts';
+import { say } from '../system/progress.ts';
 import {
   exportEmbedder,
   exportEncoder,
   exportOpenQa,
   exportReader,
   exportScorer,
-} from '../model/export-realm.ts';
-import { disposeModel, pretrainedShapes, retrieverShapes } from '../model/model.ts';
-import { UserError } from '../system/errors.ts';
-import { needWritable, writeFolderAtomic } from '../system/files.ts';
-import { say } from '../system/progress.ts';
+} from '../weights/export-realm.ts';
 import { newestRetriever } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { fineTuned } from './fine-tuned.ts';

@@ -1,4 +1,4 @@
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import { disposeModel, type Model } from '../model/model.ts';
 import type { SearchIndex } from '../retrieval/search.ts';

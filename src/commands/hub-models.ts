@@ -1,5 +1,5 @@
 import type { Config } from '../config.ts';
-import { isHubName } from '../model/hub-name.ts';
+import { isHubName } from '../hub/name.ts';
 import { type Run, runConfig } from '../run/folder.ts';
 
 /** The settings that may name a model on the Hub, and what it is for. */
@@ -24,7 +24,7 @@ export async function withHubModels(
   for (const [setting, purpose, read] of MODELS) {
     const name = read(config);
     if (name === null || !isHubName(name)) continue;
-    const { fetchModel } = await import('../data/hub.ts');
+    const { fetchModel } = await import('../hub/fetch.ts');
     pinned.push(`${setting}=${await fetchModel(name, purpose)}`);
   }
   return [...set, ...pinned];

@@ -1,6 +1,6 @@
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
+import { modelFolder } from '../hub/cache.ts';
 import type { Shape } from '../model/bert.ts';
-import { modelFolder } from '../model/hub-cache.ts';
 import {
   countParameters,
   disposeModel,
@@ -8,12 +8,12 @@ import {
   pretrainedShapes,
   retrieverShapes,
 } from '../model/model.ts';
-import { openWeights } from '../model/weight-folder.ts';
 import type { Stage } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { say } from '../system/progress.ts';
 import { hasCheckpoint, saveCheckpoint } from '../train/checkpoints.ts';
 import { qaShapes } from '../train/qa.ts';
+import { openWeights } from '../weights/weight-folder.ts';
 import { build, type RetrieverStage } from './build-index.ts';
 import { type Context, emptyModel, firstWeights, loopSettings, runCorpus } from './context.ts';
 

@@ -1,7 +1,9 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, extname, join, resolve } from 'node:path';
 import { folderOf, loadConfig, portablePath } from '../config.ts';
-import { isDevQuestion } from '../corpus/resplit.ts';
+import { isDevQuestion } from '../datasets/resplit.ts';
+import { modelFolder } from '../hub/cache.ts';
+import { isHubName } from '../hub/name.ts';
 import {
   type Encoder,
   type Files,
@@ -21,9 +23,6 @@ import {
   surveyDocuments,
   surveyQuestions,
 } from '../init/survey.ts';
-import { modelFolder } from '../model/hub-cache.ts';
-import { isHubName } from '../model/hub-name.ts';
-import { readHubConfig } from '../model/import-bert.ts';
 import { censusOfFiles } from '../preflight/census.ts';
 import { doctor } from '../preflight/machine.ts';
 import { preflight } from '../preflight/needs.ts';
@@ -32,6 +31,7 @@ import type { Machine, Preflight } from '../preflight/types.ts';
 import { UserError } from '../system/errors.ts';
 import { makeFolder, writeFileAtomic } from '../system/files.ts';
 import { say } from '../system/progress.ts';
+import { readHubConfig } from '../weights/import-bert.ts';
 import { resplitFiles, resplitQuestions } from './data.ts';
 import { runPreflight, vocabularyOf } from './preflight.ts';
 
@@ -205,7 +205,7 @@ function refuseExisting(paths: readonly string[], force: boolean): void {
 
 /** The sizes of the encoder in a folder, or of one on the Hub, which is fetched into its cache. */
 async function encoderOf(initial: string): Promise<Encoder> {
-  const { fetchModel } = await import('../data/hub.ts');
+  const { fetchModel } = await import('../hub/fetch.ts');
   const name = isHubName(initial) ? await fetchModel(initial, 'encoder') : resolve(initial);
   const folder = modelFolder(name);
   const { layers, hidden, heads, intermediate, positions, gelu, projection } = readHubConfig(folder);

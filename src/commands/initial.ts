@@ -1,12 +1,12 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Config, tooLongFor } from '../config.ts';
-import type { Corpus } from '../corpus/store.ts';
-import { cachedFolder } from '../model/hub-cache.ts';
-import { describeFolder, misfits } from '../model/import-bert.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
+import { cachedFolder } from '../hub/cache.ts';
 import { UserError } from '../system/errors.ts';
 import { readJson } from '../system/files.ts';
 import { loadWordPiece } from '../tokenizer/wordpiece.ts';
+import { describeFolder, misfits } from '../weights/import-bert.ts';
 
 /**
  * A `UserError` that names every setting which does not fit the encoder in model.initial or model.initialReader, each with

@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import type { Config } from '../config.ts';
-import { modelFolder } from '../model/hub-cache.ts';
-import { isHubName } from '../model/hub-name.ts';
+import { modelFolder } from '../hub/cache.ts';
+import { isHubName } from '../hub/name.ts';
 import type { Run } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 

@@ -1,8 +1,7 @@
 import { existsSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import { PROBED, type Probes, probeRecall, probeRecords } from '../eval/probes.ts';
-import { loadWeights } from '../model/checkpoint.ts';
 import { type Model, retrieverShapes } from '../model/model.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
 import { type Published, type Refresher, startRefresher } from '../refresher/client.ts';
@@ -18,6 +17,7 @@ import { inside } from '../system/files.ts';
 import { warn } from '../system/progress.ts';
 import { latestState, openCheckpoint, stepsDone } from '../train/checkpoints.ts';
 import { eventFile } from '../train/tensorboard.ts';
+import { loadWeights } from '../weights/checkpoint.ts';
 import { forgetIndexes, matchingIndex, openRunIndex, type RetrieverStage } from './build-index.ts';
 import type { Context } from './context.ts';
 

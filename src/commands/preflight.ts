@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import { type Config, loadConfig } from '../config.ts';
 import { hasFused } from '../engine/fused.ts';
-import { cachedFolder } from '../model/hub-cache.ts';
+import { cachedFolder } from '../hub/cache.ts';
 import { type Census, censusOfCorpus, censusOfFiles } from '../preflight/census.ts';
 import { type Diagnosis, measureElementwise, measureKernel, measureProduct } from '../preflight/machine.ts';
 import { preflight } from '../preflight/needs.ts';

@@ -1,4 +1,4 @@
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import { maskedProbes, RECALL_QUESTIONS } from '../eval/probes.ts';
 import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
 import { type EncodedQuestion, encodeQuestions } from '../model/questions.ts';

@@ -1,7 +1,7 @@
 import { resolve } from 'node:path';
 import type { Config } from '../config.ts';
-import { readQuestions } from '../corpus/qa.ts';
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
+import { readQuestions } from '../datasets/questions.ts';
 import type { Question } from '../datasets/types.ts';
 import { type EncodedQuestion, encodeQuestions } from '../model/questions.ts';
 import { UserError } from '../system/errors.ts';

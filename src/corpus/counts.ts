@@ -1,4 +1,4 @@
-import type { CorpusCounts } from './store-layout.ts';
+import type { CorpusCounts } from './store/layout.ts';
 
 /** What `prepare` made, and what it left out. */
 export interface PrepareCounts extends CorpusCounts {

@@ -1,7 +1,7 @@
 import type { Range } from '../datasets/types.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { type Batch, type Cut, type CutSettings, cutBatch } from './cut.ts';
-import { openTagger, type Tagger, withDates } from './named-entities.ts';
+import { openTagger, type Tagger, withDates } from './spans/named-entities.ts';
 
 /** Cuts batches, the salient spans found by the model in the folder `ner`, or by the default's rules without one. */
 export async function openCutter(

@@ -1,12 +1,12 @@
+import { isArticle } from '../datasets/documents.ts';
 import type { Document, GivenSentence, Range } from '../datasets/types.ts';
 import type { Encoding, WordPiece } from '../tokenizer/wordpiece.ts';
 import { bodyRoom, packBlocks, titleRoom } from './blocks.ts';
 import { noCounts, type PrepareCounts } from './counts.ts';
-import { isArticle } from './documents.ts';
 import { hundredWords } from './passages.ts';
-import { salientSpans } from './salient-spans.ts';
 import { splitSentences } from './sentences.ts';
-import type { CorpusWriter } from './store-writer.ts';
+import { salientSpans } from './spans/salient-spans.ts';
+import type { CorpusWriter } from './store/writer.ts';
 
 /**
  * `sentences`: whole sentences, as many as a block holds (ORQA); `dpr`: 100 words each (DPR); `as-is`: every document is

@@ -4,7 +4,7 @@ import { join, resolve } from 'node:path';
 import { z } from 'zod';
 import { RESUME, writeFileAtomic } from '../system/files.ts';
 import { noCounts, type PrepareCounts } from './counts.ts';
-import { type CorpusState, corpusState } from './store-layout.ts';
+import { type CorpusState, corpusState } from './store/layout.ts';
 
 // How far a corpus has come that is being prepared, and of what, so that a run that was killed can be gone on with. It is
 // a help and no more: what in it is not as it should be is passed over, and the corpus made from its beginning.

@@ -1,22 +1,22 @@
 import { rmSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { fingerprint64 } from 'farmhash-modern';
+import type { DocumentFormat } from '../datasets/document-formats.ts';
+import { formatOf, readDocuments } from '../datasets/documents.ts';
+import type { Fields } from '../datasets/formats/fields.ts';
+import { leftOutFiles, leftOutWords } from '../datasets/formats/text-folder.ts';
+import { readSentences } from '../datasets/sentences.ts';
 import { UserError } from '../system/errors.ts';
 import { makeFolder, writeFolderResumable } from '../system/files.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { addCounts, noCounts, type PrepareCounts } from './counts.ts';
 import { type Batch, type Packing, writeCut } from './cut.ts';
 import { cutAll } from './cutters.ts';
-import { formatOf, readDocuments } from './documents.ts';
 import { countDuplicates } from './duplicates.ts';
-import type { Fields } from './formats/fields.ts';
-import { leftOutFiles, leftOutWords } from './formats/text-folder.ts';
-import type { DocumentFormat } from './formats.ts';
-import { readSentences } from './given-sentences.ts';
-import { taggerIdentity } from './named-entities.ts';
 import { identityOf, type Reached, readReached, writeReached } from './prepare-resume.ts';
-import { type Corpus, openCorpus } from './store.ts';
-import { type CorpusWriter, continueCorpus, writeCorpus } from './store-writer.ts';
+import { taggerIdentity } from './spans/named-entities.ts';
+import { type Corpus, openCorpus } from './store/reader.ts';
+import { type CorpusWriter, continueCorpus, writeCorpus } from './store/writer.ts';
 
 export interface PrepareOptions {
   /** Path of the documents, from which Z is made. */

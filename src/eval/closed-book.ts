@@ -1,6 +1,6 @@
 import { isCorrect, type Protocol } from '../answers/metrics.ts';
 import type { Config } from '../config.ts';
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import type { Model } from '../model/model.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
 import { closedBookAnswers } from '../train/closed-book.ts';

@@ -1,7 +1,7 @@
 import { answerSpans, hasAnswer } from '../answers/has-answer.ts';
 import { f1, isCorrect, type Protocol } from '../answers/metrics.ts';
 import type { Config } from '../config.ts';
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import type { Accepted } from '../datasets/types.ts';
 import { pairIds } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';

@@ -1,9 +1,9 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import { tokenSpans } from '../corpus/cut.ts';
-import { readSentences } from '../corpus/given-sentences.ts';
-import { salientSpans } from '../corpus/salient-spans.ts';
-import type { Corpus } from '../corpus/store.ts';
+import { salientSpans } from '../corpus/spans/salient-spans.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
+import { readSentences } from '../datasets/sentences.ts';
 import { disposeFeed, type MaskedSentence, makeFeed } from '../model/feed.ts';
 import type { Model } from '../model/model.ts';
 import { read } from '../model/read.ts';

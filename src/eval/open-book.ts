@@ -1,9 +1,9 @@
 import { existsSync } from 'node:fs';
 import type { Config } from '../config.ts';
 import { cutBatch, writeCut } from '../corpus/cut.ts';
-import { readDocuments } from '../corpus/documents.ts';
-import type { Corpus } from '../corpus/store.ts';
-import { blockHash } from '../corpus/store-layout.ts';
+import { blockHash } from '../corpus/store/layout.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
+import { readDocuments } from '../datasets/documents.ts';
 import type { Document } from '../datasets/types.ts';
 import { blockSequences, embedAll } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';

@@ -1,4 +1,4 @@
-import { readJsonElements } from '../corpus/json-elements.ts';
+import { readJsonElements } from '../datasets/json-elements.ts';
 import {
   answerKindOf,
   type JsonLine,
@@ -7,7 +7,7 @@ import {
   readJsonLines,
   stringField,
   stringsField,
-} from '../corpus/jsonl.ts';
+} from '../datasets/jsonl.ts';
 import type { Accepted, Question } from '../datasets/types.ts';
 import { shown, UserError } from '../system/errors.ts';
 import { readJson } from '../system/files.ts';

@@ -1,6 +1,6 @@
 import { answerSpans } from '../answers/has-answer.ts';
 import type { Config } from '../config.ts';
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import type { MaskedSentence } from '../model/feed.ts';
 import type { Model } from '../model/model.ts';
 import { type EncodedQuestion, questionVectors } from '../model/questions.ts';

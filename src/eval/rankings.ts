@@ -1,9 +1,9 @@
 import { hasAnswer } from '../answers/has-answer.ts';
 import type { Protocol } from '../answers/metrics.ts';
-import { readTable } from '../corpus/formats/table.ts';
-import { readJsonElements } from '../corpus/json-elements.ts';
-import { type JsonLine, objectsField, readJsonLines, stringField } from '../corpus/jsonl.ts';
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
+import { readTable } from '../datasets/formats/table.ts';
+import { readJsonElements } from '../datasets/json-elements.ts';
+import { type JsonLine, objectsField, readJsonLines, stringField } from '../datasets/jsonl.ts';
 import type { Accepted } from '../datasets/types.ts';
 import { shown, UserError } from '../system/errors.ts';
 

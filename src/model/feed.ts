@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import { disposeInput, type EncoderInput, encoderInput, type Readout, readout } from './bert.ts';
 import { blockSequences, groupByLength, pairIds, querySequences, type Sequences } from './embedder.ts';
 import type { Model } from './model.ts';

@@ -1,6 +1,6 @@
 import { regexMatches } from '../answers/metrics.ts';
 import type { Config } from '../config.ts';
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import type { Accepted, Question } from '../datasets/types.ts';
 import { embedAll, querySequences } from './embedder.ts';
 import type { Model } from './model.ts';

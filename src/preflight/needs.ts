@@ -129,7 +129,7 @@ function trainingMemory(held: number, own: readonly Shape[], step: StepWork, fus
 
 // ---------------------------------------------------------------------------------------------- disk
 
-/** Bytes of a prepared corpus (src/corpus/store-layout.ts). */
+/** Bytes of a prepared corpus (src/corpus/store/layout.ts). */
 export function corpusBytes(counts: Counts): number {
   const { documents, blocks, sentences, title, body, sentence } = counts;
   const id = counts.vocabulary <= 0x10000 ? 2 : 4;

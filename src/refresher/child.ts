@@ -1,14 +1,14 @@
 import { getPriority, setPriority } from 'node:os';
 import { basename } from 'node:path';
 import { loadConfig } from '../config.ts';
-import { openCorpus } from '../corpus/store.ts';
+import { openCorpus } from '../corpus/store/reader.ts';
 import { type EngineName, startEngine } from '../engine.ts';
-import { loadWeights } from '../model/checkpoint.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import { describeModel, disposeModel } from '../model/model.ts';
 import { makeIndex } from '../retrieval/make-index.ts';
 import { runFolder } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
+import { loadWeights } from '../weights/checkpoint.ts';
 import type { FromRefresher, Published, RefresherStart, RefreshRequest, ToRefresher } from './client.ts';
 import { configSha256, readSnapshot } from './snapshot.ts';
 

@@ -3,12 +3,12 @@ import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { Config } from '../config.ts';
-import { saveWeights, WEIGHTS } from '../model/checkpoint.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
 import { towerFingerprint } from '../retrieval/make-index.ts';
 import { errorCode, UserError } from '../system/errors.ts';
 import { readJson, sha256File, writeFileAtomic, writeFolderAtomic } from '../system/files.ts';
+import { saveWeights, WEIGHTS } from '../weights/checkpoint.ts';
 
 // A snapshot: the document tower as it is at one training step, handed to the refresher. One folder holds
 //   model.safetensors   its weights

@@ -1,4 +1,4 @@
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 
 /**
  * Candidates of one masked sentence: retrieved blocks in their order, without its trivial source, at most `limit`.

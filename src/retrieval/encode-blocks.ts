@@ -1,4 +1,4 @@
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import { blockSequences, embedAll } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
 import { breathe, type Life } from './life.ts';

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import type { Config } from '../config.ts';
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
 import { read } from '../model/read.ts';

@@ -1,5 +1,5 @@
 import type { Config } from '../config.ts';
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import type { Model } from '../model/model.ts';
 import type { SearchIndex } from './search.ts';
 

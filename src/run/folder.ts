@@ -2,7 +2,7 @@ import { appendFileSync, existsSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { type Config, loadConfig, saveConfig } from '../config.ts';
-import { withCommitOf } from '../model/hub-name.ts';
+import { withCommitOf } from '../hub/name.ts';
 import { UserError } from '../system/errors.ts';
 import { explainWrite, makeFolder, readText, writeFileAtomic } from '../system/files.ts';
 import { openJournal } from '../system/journal.ts';

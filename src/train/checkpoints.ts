@@ -2,9 +2,7 @@ import { existsSync, readdirSync, rmSync } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { z } from 'zod';
 import type { Shape } from '../model/bert.ts';
-import { saveWeights, WEIGHTS } from '../model/checkpoint.ts';
 import type { Model } from '../model/model.ts';
-import { type TensorToWrite, writeSafetensors } from '../model/safetensors.ts';
 import { errorCode, UserError } from '../system/errors.ts';
 import {
   type FileSeal,
@@ -18,6 +16,8 @@ import {
   writeFolderAtomic,
 } from '../system/files.ts';
 import { changedFile } from '../system/verified.ts';
+import { saveWeights, WEIGHTS } from '../weights/checkpoint.ts';
+import { type TensorToWrite, writeSafetensors } from '../weights/safetensors.ts';
 
 // The checkpoints of one stage: a folder that holds
 //   step-0000500/     model.safetensors, optimizer.safetensors, and state.json, which is written last and seals both

@@ -1,12 +1,12 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Shape } from '../model/bert.ts';
-import { loadWeights } from '../model/checkpoint.ts';
 import type { Model } from '../model/model.ts';
-import { readSafetensors } from '../model/safetensors.ts';
 import { jsonLines } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { progress, say, warn } from '../system/progress.ts';
 import { Abandoned, leave, onStop, orAbandon, pause } from '../system/stop.ts';
+import { loadWeights } from '../weights/checkpoint.ts';
+import { readSafetensors } from '../weights/safetensors.ts';
 import { hasCheckpoint, openCheckpoint, type State, saveCheckpoint } from './checkpoints.ts';
 import { createOptimizer, learningRate, type OptimizerConfig } from './optimizer.ts';
 import { changes, isFinished, needResumable } from './resume.ts';

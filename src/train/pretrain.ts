@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import { dropoutNoise, type Noise, type Shape } from '../model/bert.ts';
 import { embedAll, querySequences } from '../model/embedder.ts';
 import { disposeFeed, type Feed, type MaskedSentence, makeFeed } from '../model/feed.ts';

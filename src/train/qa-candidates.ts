@@ -1,6 +1,6 @@
 import type { answerFinder } from '../answers/answer-finder.ts';
 import type { Config } from '../config.ts';
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
 import { BM25_LIMIT, bm25 } from '../retrieval/bm25.ts';
 import { UserError } from '../system/errors.ts';

@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import { answerFinder } from '../answers/answer-finder.ts';
 import { answerSpans } from '../answers/has-answer.ts';
 import type { Config } from '../config.ts';
-import type { Corpus } from '../corpus/store.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import {
   disposeInput,
   dropoutNoise,

@@ -2,7 +2,7 @@ import { appendFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { BinaryWriter, WireType } from '@bufbuild/protobuf/wire';
-import { maskedCrc } from '../corpus/formats/tfrecord.ts';
+import { maskedCrc } from '../datasets/formats/tfrecord.ts';
 import type { JsonLines } from '../run/folder.ts';
 import { explainWrite, makeFolder } from '../system/files.ts';
 

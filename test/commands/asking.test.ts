@@ -16,7 +16,7 @@ import { type Asked, type Asking, openAsking } from '../../src/commands/asking.t
 import { buildRunIndex } from '../../src/commands/build-index.ts';
 import { type Context, emptyModel, stageWeights } from '../../src/commands/context.ts';
 import { prepareCorpus } from '../../src/commands/prepare.ts';
-import { openCorpus } from '../../src/corpus/store.ts';
+import { openCorpus } from '../../src/corpus/store/reader.ts';
 import { OPEN_BOOK_LIMIT } from '../../src/eval/open-book.ts';
 import { bertShapes, encode, encoderInput, maskedLanguageModel } from '../../src/model/bert.ts';
 import { embedderShapes, embedSequences } from '../../src/model/embedder.ts';

@@ -10,7 +10,7 @@ import { finetuneQa } from '../../src/commands/finetune-qa.ts';
 import { ictWarmup } from '../../src/commands/ict-warmup.ts';
 import { prepareCorpus } from '../../src/commands/prepare.ts';
 import { pretrain } from '../../src/commands/pretrain.ts';
-import { openCorpus } from '../../src/corpus/store.ts';
+import { openCorpus } from '../../src/corpus/store/reader.ts';
 import { disposeModel, retrieverShapes } from '../../src/model/model.ts';
 import { towerFingerprint } from '../../src/retrieval/make-index.ts';
 import { readManifest } from '../../src/retrieval/manifest.ts';

@@ -4,8 +4,8 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { main } from '../../src/cli.ts';
 import { loadConfig } from '../../src/config.ts';
-import { importBert } from '../../src/model/import-bert.ts';
 import { runConfig, runFolder } from '../../src/run/folder.ts';
+import { importBert } from '../../src/weights/import-bert.ts';
 import { COMMIT, fakeHub } from '../support/hub.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 

@@ -5,7 +5,7 @@ import { after, before, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import { hasAnswer } from '../../src/answers/has-answer.ts';
 import { exactMatch } from '../../src/answers/metrics.ts';
-import type { Corpus } from '../../src/corpus/store.ts';
+import type { Corpus } from '../../src/corpus/store/reader.ts';
 import { evaluateAnswers, freshRanks, type Prediction, retrievalRanks } from '../../src/eval/evaluate.ts';
 import { maskedFigures, scoreMasked, sentencesOf, untrainedSentences } from '../../src/eval/masked.ts';
 import type { Interval } from '../../src/eval/statistics.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
-import type { Corpus } from '../../src/corpus/store.ts';
+import type { Corpus } from '../../src/corpus/store/reader.ts';
 import { clozeText } from '../../src/eval/probes.ts';
 import type { Random } from '../../src/random.ts';
 import { SPECIAL_TOKENS, wordPiece } from '../../src/tokenizer/wordpiece.ts';

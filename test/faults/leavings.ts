@@ -1,14 +1,14 @@
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { loadConfig } from '../../src/config.ts';
-import { openCorpus } from '../../src/corpus/store.ts';
-import { readSafetensors } from '../../src/model/safetensors.ts';
+import { openCorpus } from '../../src/corpus/store/reader.ts';
 import { readManifest } from '../../src/retrieval/manifest.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
 import { openIndex } from '../../src/retrieval/search.ts';
 import { runFolder } from '../../src/run/folder.ts';
 import { isAside, sha256File } from '../../src/system/files.ts';
 import { type Checkpoint, hasCheckpoint, openCheckpoint, type Which } from '../../src/train/checkpoints.ts';
+import { readSafetensors } from '../../src/weights/safetensors.ts';
 import { TRAINED } from './world.ts';
 
 // What a run folder holds: whether it is whole, as the library's own functions see it, and what of it must come out the

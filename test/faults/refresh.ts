@@ -1,7 +1,7 @@
 import { readdirSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { loadConfig } from '../../src/config.ts';
-import { openCorpus } from '../../src/corpus/store.ts';
+import { openCorpus } from '../../src/corpus/store/reader.ts';
 import { startEngine } from '../../src/engine.ts';
 import { disposeModel } from '../../src/model/model.ts';
 import { type Published, startRefresher } from '../../src/refresher/client.ts';

@@ -23,7 +23,7 @@ import {
   tokenRows,
   tokenValues,
   withoutLeak,
-} from './fixture.ts';
+} from '../support/model-fixture.ts';
 
 before(() => startTestEngine());
 

@@ -13,7 +13,7 @@ import {
   queryIds,
 } from '../../src/model/embedder.ts';
 import { startTestEngine } from '../support/engine.ts';
-import { assertClose, assertGradients, loadFixture, rows, withoutLeak } from './fixture.ts';
+import { assertClose, assertGradients, loadFixture, rows, withoutLeak } from '../support/model-fixture.ts';
 
 before(() => startTestEngine());
 

@@ -3,7 +3,7 @@ import { before, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import { ictGradients, ictLoss } from '../../src/model/ict.ts';
 import { startTestEngine } from '../support/engine.ts';
-import { assertClose, readFixture, withoutLeak } from './fixture.ts';
+import { assertClose, readFixture, withoutLeak } from '../support/model-fixture.ts';
 
 before(() => startTestEngine());
 

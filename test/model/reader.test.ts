@@ -4,7 +4,7 @@ import * as tf from '@tensorflow/tfjs';
 import { encoderInput } from '../../src/model/bert.ts';
 import { blockPlaces, marginalLogLoss, type ReaderConfig, spanScores } from '../../src/model/reader.ts';
 import { startTestEngine } from '../support/engine.ts';
-import { assertClose, assertGradients, loadFixture, rows, withoutLeak } from './fixture.ts';
+import { assertClose, assertGradients, loadFixture, rows, withoutLeak } from '../support/model-fixture.ts';
 
 before(() => startTestEngine());
 

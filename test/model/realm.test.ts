@@ -4,7 +4,7 @@ import * as tf from '@tensorflow/tfjs';
 import { encoderInput, readout } from '../../src/model/bert.ts';
 import { marginalLogLikelihood, readMasks, retrievalUtility, retrieve } from '../../src/model/realm.ts';
 import { startTestEngine } from '../support/engine.ts';
-import { assertClose, assertGradients, loadFixture, rows, withoutLeak } from './fixture.ts';
+import { assertClose, assertGradients, loadFixture, rows, withoutLeak } from '../support/model-fixture.ts';
 
 before(() => startTestEngine());
 

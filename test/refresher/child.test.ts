@@ -6,7 +6,7 @@ import { getPriority, setPriority } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Corpus } from '../../src/corpus/store.ts';
+import type { Corpus } from '../../src/corpus/store/reader.ts';
 import { disposeModel } from '../../src/model/model.ts';
 import type { FromRefresher, RefresherStart, ToRefresher } from '../../src/refresher/client.ts';
 import { configSha256, writeSnapshot } from '../../src/refresher/snapshot.ts';

@@ -3,13 +3,13 @@ import { readdirSync, readFileSync, rmSync, truncateSync, writeFileSync } from '
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { loadConfig, saveConfig } from '../../src/config.ts';
-import { loadWeights } from '../../src/model/checkpoint.ts';
 import { embedderShapes } from '../../src/model/embedder.ts';
 import { describeModel, disposeModel, type Model } from '../../src/model/model.ts';
 import { configSha256, readSnapshot, writeSnapshot } from '../../src/refresher/snapshot.ts';
 import { towerFingerprint } from '../../src/retrieval/make-index.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { sha256File } from '../../src/system/files.ts';
+import { loadWeights } from '../../src/weights/checkpoint.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { temporaryFolder, tinyConfig, tinyModel } from '../support/tiny.ts';
 

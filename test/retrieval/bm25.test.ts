@@ -3,7 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
-import type { Corpus } from '../../src/corpus/store.ts';
+import type { Corpus } from '../../src/corpus/store/reader.ts';
 import { bm25Ranks, firstWithAnswer, recallOf } from '../../src/eval/evaluate.ts';
 import { random } from '../../src/random.ts';
 import { bm25 } from '../../src/retrieval/bm25.ts';

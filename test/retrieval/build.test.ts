@@ -22,7 +22,7 @@ import { openIndex } from '../../src/retrieval/search.ts';
 import { SHARD } from '../../src/retrieval/shards.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { smallDisk } from '../support/small-disk.ts';
-import { clustered, input, OPTIONS, P, pieces } from './vectors.ts';
+import { clustered, input, OPTIONS, P, pieces } from '../support/vectors.ts';
 
 const ROWS = 3000;
 const root = mkdtempSync(join(tmpdir(), 'realm-build-'));

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { Corpus } from '../../src/corpus/store.ts';
+import type { Corpus } from '../../src/corpus/store/reader.ts';
 import { random } from '../../src/random.ts';
 import { dropTrivial } from '../../src/retrieval/candidates.ts';
 

@@ -6,7 +6,7 @@ import { newGraph, saveGraph, searchGraph, viewGraph } from '../../src/retrieval
 import { UserError } from '../../src/system/errors.ts';
 import { smallDisk } from '../support/small-disk.ts';
 import { temporaryFolder } from '../support/tiny.ts';
-import { clustered, OPTIONS, P } from './vectors.ts';
+import { clustered, OPTIONS, P } from '../support/vectors.ts';
 
 const folder = temporaryFolder('graph');
 const ROWS = 1000;

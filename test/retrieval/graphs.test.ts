@@ -9,7 +9,7 @@ import { exactTop } from '../../src/retrieval/exact.ts';
 import { graphCount, rowsOf } from '../../src/retrieval/graphs.ts';
 import { readManifest } from '../../src/retrieval/manifest.ts';
 import { openIndex } from '../../src/retrieval/search.ts';
-import { clustered, input, OPTIONS, P, pieces } from './vectors.ts';
+import { clustered, input, OPTIONS, P, pieces } from '../support/vectors.ts';
 
 // An index of several graphs, and one of none: both against a search that looks at every row.
 

@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import type { Config } from '../../src/config.ts';
 import { prepare } from '../../src/corpus/prepare.ts';
-import { type Corpus, openCorpus } from '../../src/corpus/store.ts';
+import { type Corpus, openCorpus } from '../../src/corpus/store/reader.ts';
 import { disposeModel, type Model } from '../../src/model/model.ts';
 import { encodeBlocks } from '../../src/retrieval/encode-blocks.ts';
 import { scalarOf } from '../../src/retrieval/graph.ts';

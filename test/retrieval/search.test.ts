@@ -18,7 +18,7 @@ import { readManifest } from '../../src/retrieval/manifest.ts';
 import { currentIndex, pruneIndexes, publish } from '../../src/retrieval/publish.ts';
 import { openIndex } from '../../src/retrieval/search.ts';
 import { UserError } from '../../src/system/errors.ts';
-import { CORPUS, clustered, input, OPTIONS, P } from './vectors.ts';
+import { CORPUS, clustered, input, OPTIONS, P } from '../support/vectors.ts';
 
 const ROWS = 3000;
 

@@ -12,17 +12,17 @@ import {
   readout,
 } from '../../src/model/bert.ts';
 import { embedSequences } from '../../src/model/embedder.ts';
+import { describeModel, type Model, readerTowerShapes, retrieverShapes } from '../../src/model/model.ts';
+import { blockPlaces, spanScores } from '../../src/model/reader.ts';
+import { wordPiece } from '../../src/tokenizer/wordpiece.ts';
 import {
   exportEmbedder,
   exportEncoder,
   exportOpenQa,
   exportReader,
   exportScorer,
-} from '../../src/model/export-realm.ts';
-import { readHubConfig } from '../../src/model/import-bert.ts';
-import { describeModel, type Model, readerTowerShapes, retrieverShapes } from '../../src/model/model.ts';
-import { blockPlaces, spanScores } from '../../src/model/reader.ts';
-import { wordPiece } from '../../src/tokenizer/wordpiece.ts';
+} from '../../src/weights/export-realm.ts';
+import { readHubConfig } from '../../src/weights/import-bert.ts';
 
 // The models of scripts/parity/realm.py: the same questions put to our towers as were put to transformers' classes.
 

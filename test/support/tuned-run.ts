@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import { buildRunIndex } from '../../src/commands/build-index.ts';
 import type { Context } from '../../src/commands/context.ts';
 import { prepareCorpus } from '../../src/commands/prepare.ts';
-import { openCorpus } from '../../src/corpus/store.ts';
+import { openCorpus } from '../../src/corpus/store/reader.ts';
 import type { Shape } from '../../src/model/bert.ts';
 import {
   disposeModel,

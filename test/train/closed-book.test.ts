@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
-import type { Corpus } from '../../src/corpus/store.ts';
+import type { Corpus } from '../../src/corpus/store/reader.ts';
 import { bertShapes, encode, encoderInput, maskedLanguageModel, type Shape } from '../../src/model/bert.ts';
 import type { Model } from '../../src/model/model.ts';
 import { type EncodedQuestion, encodeQuestions } from '../../src/model/questions.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
-import type { Corpus } from '../../src/corpus/store.ts';
+import type { Corpus } from '../../src/corpus/store/reader.ts';
 import { dropoutNoise, encoderInput } from '../../src/model/bert.ts';
 import { blockSequences, embedSequences, querySequences, type Sequences } from '../../src/model/embedder.ts';
 import { type Model, retrieverShapes } from '../../src/model/model.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../../src/config.ts';
-import type { Corpus } from '../../src/corpus/store.ts';
+import type { Corpus } from '../../src/corpus/store/reader.ts';
 import { encoderInput, readout } from '../../src/model/bert.ts';
 import { embedSequences } from '../../src/model/embedder.ts';
 import { disposeFeed, type MaskedSentence, makeFeed } from '../../src/model/feed.ts';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { after, before, test } from 'node:test';
 import { answerFinder } from '../../src/answers/answer-finder.ts';
 import { hasAnswer } from '../../src/answers/has-answer.ts';
-import type { Corpus } from '../../src/corpus/store.ts';
+import type { Corpus } from '../../src/corpus/store/reader.ts';
 import { encodeQuestions } from '../../src/model/questions.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { candidateMaker, goldBlocks, hardNegatives, joinCandidates } from '../../src/train/qa-candidates.ts';

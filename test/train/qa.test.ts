@@ -6,7 +6,7 @@ import * as tf from '@tensorflow/tfjs';
 import { answerFinder } from '../../src/answers/answer-finder.ts';
 import type { Config } from '../../src/config.ts';
 import { prepare } from '../../src/corpus/prepare.ts';
-import { type Corpus, openCorpus } from '../../src/corpus/store.ts';
+import { type Corpus, openCorpus } from '../../src/corpus/store/reader.ts';
 import type { Question } from '../../src/datasets/types.ts';
 import { answerQuestions } from '../../src/eval/answer.ts';
 import { encode, encoderInput } from '../../src/model/bert.ts';

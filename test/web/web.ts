@@ -9,7 +9,7 @@ import { pathToFileURL } from 'node:url';
 import { parseArgs } from 'node:util';
 import { type Browser, chromium, type Page } from 'playwright-core';
 import { loadConfig } from '../../src/config.ts';
-import { readQuestions } from '../../src/corpus/qa.ts';
+import { readQuestions } from '../../src/datasets/questions.ts';
 import { runFolder } from '../../src/run/folder.ts';
 
 const { values: options } = parseArgs({

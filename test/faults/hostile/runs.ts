@@ -3,9 +3,9 @@ import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { main } from '../../../src/cli.ts';
 import { startEngine } from '../../../src/engine.ts';
-import { exportBert } from '../../../src/model/export-bert.ts';
 import { disposeModel } from '../../../src/model/model.ts';
 import { trainVocabulary } from '../../../src/tokenizer/train-vocabulary.ts';
+import { exportBert } from '../../../src/weights/export-bert.ts';
 import { generateWorld, writeWorld } from '../../../src/world/world.ts';
 import { TINY, tinyConfig, tinyModel } from '../../support/tiny.ts';
 

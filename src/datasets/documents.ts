@@ -1,0 +1,95 @@
+import { closeSync, existsSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { UserError } from '../system/errors.ts';
+import { DOCUMENT_FORMATS, type DocumentFormat } from './document-formats.ts';
+import { readBlockRecords } from './formats/block-records.ts';
+import { readJsonDocuments } from './formats/documents-json.ts';
+import { readJsonlDocuments } from './formats/documents-jsonl.ts';
+import { readDprPassages, readTableDocuments } from './formats/documents-table.ts';
+import { type Fields, NO_FIELDS } from './formats/fields.ts';
+import { readOrqaBlocks } from './formats/orqa-blocks.ts';
+import { isShard, readRealmDocuments } from './formats/realm-records.ts';
+import { isTextFile, readTextFolder } from './formats/text-folder.ts';
+import { readWikiExtractor, wikiExtractorFolders } from './formats/wikiextractor.ts';
+import type { Document } from './types.ts';
+import { refuseUnreadable, unreadableName } from './unreadable.ts';
+
+const READERS: Record<DocumentFormat, (path: string, fields: Fields) => AsyncGenerator<Document>> = {
+  jsonl: readJsonlDocuments,
+  wikiextractor: readWikiExtractor,
+  table: readTableDocuments,
+  dpr: readDprPassages,
+  text: readTextFolder,
+  json: readJsonDocuments,
+  squad: readJsonDocuments,
+  orqa: readOrqaBlocks,
+  realm: readRealmDocuments,
+  async *npy(path) {
+    yield* readBlockRecords(path);
+  },
+};
+
+/** Formats whose files hold text, so that another kind of file is known by its first bytes. */
+const OF_TEXT = new Set<DocumentFormat>(['jsonl', 'table', 'dpr', 'text', 'json', 'squad']);
+
+/**
+ * Streams the documents of a file or folder. `auto` tells the format by the names.
+ * @param fields the keys or columns that hold id, title and text, where they are not the usual ones
+ */
+export async function* readDocuments(
+  path: string,
+  format: DocumentFormat | 'auto' = 'auto',
+  fields: Fields = NO_FIELDS,
+): AsyncGenerator<Document> {
+  const known = format === 'auto' ? formatOf(path) : format;
+  // Markdown may begin as HTML does.
+  if (OF_TEXT.has(known) && !(known === 'text' && isTextFile(path))) refuseUnreadable(path);
+  yield* READERS[known](path, fields);
+}
+
+/** The format of a path by its look; a folder that holds none that is known is a `UserError`. */
+export function formatOf(path: string): DocumentFormat {
+  if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) {
+    const name = path.replace(/\.(gz|zst|bz2)$/, '');
+    if (/\.[ct]sv$/.test(name)) return 'table';
+    if (name.endsWith('.json')) return 'json';
+    if (path.endsWith('.npy')) return 'npy';
+    if (isTextFile(path) && !holdsJson(path)) return 'text';
+    if (/(^|\/)blocks\.tfr$/.test(name)) return 'orqa';
+    return isShard(path) ? 'realm' : 'jsonl';
+  }
+  if (existsSync(join(path, 'blocks.tfr'))) return 'orqa';
+  if (wikiExtractorFolders(path).length > 0) return 'wikiextractor';
+  const names = readdirSync(path);
+  if (names.some(isShard)) return 'realm';
+  if (names.some((name) => isTextFile(name) || statSync(join(path, name)).isDirectory())) return 'text';
+  const other = names
+    .map((name) => unreadableName(join(path, name)))
+    .find((sentence) => sentence !== undefined);
+  throw new UserError(
+    `${path}: is a folder and holds no documents that are known by their names${other ? ` (${other})` : ''}; name one file, or set data.format to one of ${DOCUMENT_FORMATS.join(', ')}`,
+  );
+}
+
+/** Whether a text file begins as JSON lines do, whatever its name: some collections call them .txt. */
+function holdsJson(path: string): boolean {
+  let fd: number;
+  try {
+    fd = openSync(path, 'r');
+  } catch {
+    return false; // whoever reads it says what is wrong
+  }
+  const head = Buffer.alloc(64);
+  const length = readSync(fd, head, 0, head.length, 0);
+  closeSync(fd);
+  return /^(\xef\xbb\xbf)?\s*\{\s*"/.test(head.toString('latin1', 0, length));
+}
+
+/**
+ * False of the titles of lists, indexes, outlines and disambiguation pages of Wikipedia: ORQA and DPR leave these out
+ * (google-research/language, language/orqa/preprocessing/wiki_preprocessor.py, remove_doc, commit 865fae6; DPR by
+ * facebookresearch/DrQA, scripts/retriever/prep_wikipedia.py, commit 6d7c1b7, which ignores the case of the last).
+ */
+export function isArticle(title: string): boolean {
+  return !/^(List|Index|Outline) of ./.test(title) && !/\(disambiguation( page)?\)/i.test(title);
+}

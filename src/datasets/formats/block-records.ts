@@ -1,0 +1,123 @@
+import { type OpenFile, openFile } from '../../binary/file.ts';
+import { type Names, readPickle, type Stateful } from '../../binary/pickle.ts';
+import { UserError } from '../../system/errors.ts';
+import { writeStreamAtomic } from '../../system/files.ts';
+
+// block_records.npy of Hugging Face's REALM (transformers, realm/retrieval_realm.py): the text of each evidence block
+// as bytes, in an array of objects, which NumPy writes as a pickle behind its header (numpy, lib/format.py).
+
+/** Bytes of a header; NumPy's own are below 200. */
+const HEADER_LIMIT = 10_000;
+
+/** What the pickle of an array of objects names; its own state comes behind its items and says nothing new. */
+const NAMES: Names = {
+  ...Object.fromEntries(
+    ['numpy.core.multiarray', 'numpy._core.multiarray'].map((module) => [
+      `${module} _reconstruct`,
+      (): Stateful => ({ setState() {} }),
+    ]),
+  ),
+  'numpy ndarray': null,
+  'numpy dtype': (): Stateful => ({ setState() {} }),
+  // Bytes in a pickle of protocol 2: characters of one byte each.
+  '_codecs encode': (text: unknown, codec: unknown): unknown =>
+    typeof text === 'string' && codec === 'latin1' ? new Uint8Array(Buffer.from(text, 'latin1')) : undefined,
+  // b'' in the same.
+  '__builtin__ bytes': () => new Uint8Array(0),
+};
+
+/**
+ * Streams the blocks of a block_records.npy as documents for `prepare`: the id is the block's row, which is also that of
+ * its vector in `block_emb`; a record has no title. Nothing of the pickle is run, and few records are held at a time.
+ * `UserError` for a file that holds anything else.
+ */
+export function* readBlockRecords(path: string): Generator<{ id: string; title: string; text: string }> {
+  const file = openFile(path, 'the block_records.npy itself');
+  try {
+    const { rows, end } = header(file);
+    let row = 0;
+    for (const record of readPickle(file, end, file.bytes, { names: NAMES, streamLists: true })) {
+      if (!(record instanceof Uint8Array)) bad(file, `its record ${row} is no text in bytes`);
+      yield { id: String(row), title: '', text: decode(file, row, record) };
+      row++;
+    }
+    if (row !== rows) bad(file, `it holds ${row} records, its header promises ${rows}`);
+  } finally {
+    file.close();
+  }
+}
+
+/** How many texts go into one step of the pickle; Python's own writer takes as many. */
+const BATCH = 1000;
+
+/** Writes texts as `readBlockRecords`, and numpy.load of any version, read them: in a pickle of protocol 3. */
+export async function writeBlockRecords(
+  path: string,
+  rows: number,
+  text: (row: number) => string,
+): Promise<void> {
+  const description = `{'descr': '|O', 'fortran_order': False, 'shape': (${rows},), }`;
+  // The header ends in a line feed at a multiple of 64 bytes.
+  const length = Math.ceil((10 + description.length + 1) / 64) * 64 - 10;
+  const start = Buffer.from(`\x93NUMPY\x01\x00??${description.padEnd(length - 1)}\n`, 'latin1');
+  start.writeUInt16LE(length, 8);
+  const latin1 = (text: string) => Buffer.from(text, 'latin1');
+  const number = (value: number) => {
+    const bytes = latin1('J????');
+    bytes.writeInt32LE(value, 1);
+    return bytes;
+  };
+  await writeStreamAtomic(path, async (write) => {
+    write(start);
+    // _reconstruct(ndarray, (0,), b'b'), then its state: version, shape, the dtype of objects, order, items.
+    write(
+      latin1('\x80\x03cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01'),
+    );
+    write(number(rows));
+    write(latin1('\x85cnumpy\ndtype\nX\x02\x00\x00\x00O8\x89\x88\x87R(K\x03X\x01\x00\x00\x00|NNN'));
+    write(Buffer.concat([number(-1), number(-1), latin1('K?tb\x89]')]));
+    for (let row = 0; row < rows; row += BATCH) {
+      const items = [latin1('(')];
+      for (let i = row; i < Math.min(rows, row + BATCH); i++) {
+        const bytes = Buffer.from(text(i));
+        const head = latin1('B????');
+        head.writeUInt32LE(bytes.length, 1);
+        items.push(head, bytes);
+      }
+      write(Buffer.concat([...items, latin1('e')]));
+    }
+    write(latin1('tb.'));
+  });
+}
+
+/** How many records there are, and where the header ends: a magic word, a version, a length and a dict as Python writes it. */
+function header(file: OpenFile): { rows: number; end: number } {
+  const start = new DataView(file.read(0, Math.min(12, file.bytes)));
+  if (start.byteLength < 12 || start.getUint32(0) !== 0x934e554d || start.getUint16(4) !== 0x5059) {
+    bad(file, 'it does not begin as NumPy files do');
+  }
+  const first = start.getUint8(6) === 1;
+  const length = first ? start.getUint16(8, true) : start.getUint32(8, true);
+  const end = (first ? 10 : 12) + length;
+  if (length > HEADER_LIMIT || end > file.bytes) bad(file, `its header would be ${length} bytes long`);
+  const text = Buffer.from(file.read(end - length, length)).toString('latin1');
+  const rows = /'descr': *'\|O'.*'shape': *\((\d+),\)/.exec(text)?.[1];
+  if (rows === undefined) bad(file, `it is no list of records, but ${text.trim()}`);
+  return { rows: Number(rows), end };
+}
+
+const UTF8 = new TextDecoder('utf-8', { fatal: true });
+
+function decode(file: OpenFile, row: number, record: Uint8Array): string {
+  try {
+    return UTF8.decode(record);
+  } catch {
+    return bad(file, `its record ${row} is not UTF-8`);
+  }
+}
+
+function bad(file: OpenFile, what: string): never {
+  throw new UserError(
+    `${file.path}: ${what}; give the block_records.npy of a REALM model of Hugging Face, downloaded whole`,
+  );
+}

@@ -1,0 +1,24 @@
+import { shown, UserError } from '../../system/errors.ts';
+import { type JsonLine, stringField } from '../jsonl.ts';
+import type { GivenSentence } from '../types.ts';
+
+/** A line `{"text", "spans"?: [[start, end], …]}`, the spans in characters (UTF-16 units). */
+export function plainSentence(line: JsonLine): GivenSentence {
+  const text = stringField(line, 'text');
+  const { spans } = line.value;
+  if (spans === undefined || spans === null) return { text, spans: undefined };
+  if (!Array.isArray(spans))
+    throw new UserError(`${line.where}: "spans" must be a list of [start, end] in characters`);
+  const ranges = spans.map((span) => {
+    const [start, end] = Array.isArray(span) && span.length === 2 ? span : [];
+    if (
+      !(Number.isInteger(start) && Number.isInteger(end) && 0 <= start && start < end && end <= text.length)
+    ) {
+      throw new UserError(
+        `${line.where}: span ${shown(span)} is no [start, end] in the ${text.length} characters of "text"`,
+      );
+    }
+    return { start, end };
+  });
+  return { text, spans: ranges.sort((a, b) => a.start - b.start) };
+}

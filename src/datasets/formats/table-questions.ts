@@ -1,0 +1,67 @@
+import { shown, UserError } from '../../system/errors.ts';
+import type { Question } from '../types.ts';
+import { parsePythonList } from './python-list.ts';
+import { type Row, readTable } from './table.ts';
+
+const QUESTION = ['question', 'query', 'input'];
+const ANSWERS = ['answers', 'answer', 'golden_answers'];
+const ID = ['id', '_id', 'qid', 'question_id'];
+const PASSAGE = ['passage_id', 'document_id', 'docid'];
+
+/**
+ * Questions of a table, a row each: under a row that names the columns, in any order, an answer or a list of answers as
+ * Python or JSON writes it; or DPR's files such as `nq-test.qa.csv`, rows of a question, a tab, and its answers as a Python
+ * list, without a header (facebookresearch/DPR, dpr/data/retriever_data.py, CsvQASrc, commit a31212d). ’ is written as '
+ * as there. A row without an answer has an empty list.
+ */
+export async function* readTableQuestions(path: string): AsyncGenerator<Question> {
+  let read: ((row: Row) => Question) | undefined;
+  for await (const row of readTable(path, 'a table of questions')) {
+    if (read) yield read(row);
+    else {
+      const named = namedQuestions(row);
+      read = named ?? dprQuestion;
+      if (!named) yield dprQuestion(row);
+    }
+  }
+}
+
+/** Reads the rows below a header; undefined where the row is none. */
+function namedQuestions({ cells: names, where: header }: Row): ((row: Row) => Question) | undefined {
+  const known = names.map((name) => name.trim().toLowerCase());
+  const columnOf = (list: readonly string[]) => {
+    const name = list.find((name) => known.includes(name));
+    return name === undefined ? undefined : known.indexOf(name);
+  };
+  const [question, answers, id, passage] = [QUESTION, ANSWERS, ID, PASSAGE].map(columnOf);
+  if (question === undefined && answers === undefined) return undefined;
+  if (question === undefined || answers === undefined) {
+    const missing = question === undefined ? 'question' : 'answer';
+    throw new UserError(
+      `${header}: names no column "${missing}", only ${names.map((name) => shown(name)).join(', ')}; name two of the columns question and answer`,
+    );
+  }
+  return ({ cells, where }) => {
+    if (cells.length !== names.length) {
+      throw new UserError(
+        `${where}: has ${cells.length} cells; every row must have ${names.length}, as the header; put a cell that holds a comma or a tab in quotes`,
+      );
+    }
+    const cell = cells[answers].trim();
+    return {
+      question: cells[question],
+      ...(id === undefined || cells[id] === '' ? {} : { id: cells[id] }),
+      answers: parsePythonList(cell) ?? (cell === '' ? [] : [cell]),
+      answerKind: 'string',
+      ...(passage === undefined || cells[passage] === '' ? {} : { passageId: cells[passage] }),
+    };
+  };
+}
+
+function dprQuestion({ cells, where }: Row): Question {
+  const answers = cells.length === 2 ? parsePythonList(cells[1]) : undefined;
+  if (answers) return { question: cells[0].replaceAll('’', "'"), answers, answerKind: 'string' };
+  throw new UserError(
+    `${where}: is no question, a tab and a list of answers such as ['A', 'B']; correct the row, or begin the file with a row of names such as question,answer`,
+  );
+}

@@ -1,0 +1,168 @@
+import { join } from 'node:path';
+import type { Config } from '../config.ts';
+import { writeBlockRecords } from '../datasets/formats/block-records.ts';
+import { bertShapes, type Params, type Shape } from '../model/bert.ts';
+import { embedderShapes } from '../model/embedder.ts';
+import type { Model } from '../model/model.ts';
+import { read } from '../model/read.ts';
+import { readerShapes } from '../model/reader.ts';
+import { makeFolder, writeFileAtomic } from '../system/files.ts';
+import type { WordPiece } from '../tokenizer/wordpiece.ts';
+import { hubSizes, hubTensors } from './export-bert.ts';
+import { type LargeTensor, type TensorToWrite, writeSafetensors } from './safetensors.ts';
+
+// Folders that the REALM classes of Hugging Face load (transformers 4.57, realm/modeling_realm.py): config.json,
+// model.safetensors and the vocabulary. What a class has and we have not (masked-LM heads that it never uses) is
+// written as zeros, lest transformers draw random numbers and warn.
+
+/** What a model was trained with: its vocabulary, and the settings that transformers keeps beside the sizes. */
+export interface ExportedRun {
+  vocab: WordPiece;
+  config: Config;
+}
+
+/** The blocks that a model answers from: their texts, and their vectors [n, P] of rows `from` to `to`. */
+export interface Blocks {
+  count: number;
+  text(row: number): string;
+  vectors(from: number, to: number): Float32Array;
+}
+
+/** Blocks whose vectors are held at a time while they are written. */
+const PIECE = 4096;
+
+/** `RealmEmbedder`: one tower of the retriever. */
+export function exportEmbedder(folder: string, model: Model, tower: string, run: ExportedRun): Promise<void> {
+  return write(folder, 'RealmEmbedder', model, run, embedderTensors(model, tower));
+}
+
+/**
+ * `RealmScorer`: both towers. Where they are one, it stands there once, as transformers itself saves it; where they are
+ * two, `RealmScorer.from_pretrained(folder, query_embedder=RealmEmbedder(config))` loads them.
+ */
+export function exportScorer(folder: string, model: Model, run: ExportedRun): Promise<void> {
+  const { queryTower, documentTower } = model;
+  const towers = [under('embedder.', embedderTensors(model, documentTower))];
+  if (queryTower !== documentTower) towers.push(under('query_embedder.', embedderTensors(model, queryTower)));
+  return write(folder, 'RealmScorer', model, run, towers.flat());
+}
+
+/** `RealmKnowledgeAugEncoder`: the reader with its masked-LM head, whose decoder transformers ties to the word embeddings. */
+export function exportEncoder(folder: string, model: Model, run: ExportedRun): Promise<void> {
+  const shapes = bertShapes('', model.reader, true);
+  const tensors = hubTensors(shapes, 'realm.', valuesOf(model.params, model.readerTower));
+  return write(folder, 'RealmKnowledgeAugEncoder', model, run, tensors);
+}
+
+/** `RealmReader`: the reader with its span scorer. */
+export function exportReader(folder: string, model: Model, run: ExportedRun): Promise<void> {
+  return write(folder, 'RealmReader', model, run, readerTensors(model));
+}
+
+/**
+ * `RealmForOpenQA` with the query tower, the reader and the blocks: `block_emb` beside the weights, and their texts in
+ * block_records.npy, which `RealmRetriever` loads.
+ */
+export async function exportOpenQa(
+  folder: string,
+  model: Model,
+  run: ExportedRun,
+  blocks: Blocks,
+): Promise<void> {
+  const { count, vectors } = blocks;
+  const scale = Math.sqrt(model.temperature);
+  async function* pieces() {
+    for (let at = 0; at < count; at += PIECE) {
+      yield vectors(at, Math.min(count, at + PIECE)).map((value) => value / scale);
+    }
+  }
+  const tensors = [
+    ...under('embedder.', embedderTensors(model, model.queryTower)),
+    ...under('reader.', readerTensors(model)),
+    { name: 'block_emb', shape: [count, model.embedder.projection], pieces: pieces() },
+  ];
+  await write(folder, 'RealmForOpenQA', model, run, tensors, { num_block_records: count });
+  await writeBlockRecords(join(folder, 'block_records.npy'), count, blocks.text);
+}
+
+/** The retriever's scores are inner products there, without our temperature: each vector takes half of it. */
+function embedderTensors(model: Model, tower: string): TensorToWrite[] {
+  const stored = valuesOf(model.params, tower);
+  const scale = Math.sqrt(model.temperature);
+  const tensors = hubTensors(embedderShapes('', model.embedder), 'realm.', async (shape) => {
+    const values = await stored(shape);
+    return shape.name.startsWith('projection.norm.') ? values.map((value) => value / scale) : values;
+  });
+  return [...tensors, ...unusedHead(model)];
+}
+
+function readerTensors(model: Model): TensorToWrite[] {
+  const encoder = hubTensors(
+    bertShapes('', model.reader, false),
+    'realm.',
+    valuesOf(model.params, model.readerTower),
+  );
+  const scorer = hubTensors(readerShapes(model.reader), '', valuesOf(model.params, ''));
+  return [...encoder, ...scorer, ...unusedHead(model)];
+}
+
+/** A masked-LM head of zeros. */
+function unusedHead({ reader }: Model): TensorToWrite[] {
+  const { vocabulary, hidden } = reader;
+  const head = bertShapes('', reader, true).filter(({ name }) => name.startsWith('mlm.'));
+  const decoder = { name: 'cls.predictions.decoder.weight', shape: [vocabulary, hidden] };
+  return [
+    ...hubTensors(head, '', async ({ shape }) => new Float32Array(shape.reduce((a, b) => a * b, 1))),
+    { ...decoder, data: async () => new Float32Array(vocabulary * hidden) },
+    {
+      name: 'cls.predictions.decoder.bias',
+      shape: [vocabulary],
+      data: async () => new Float32Array(vocabulary),
+    },
+  ];
+}
+
+/** Values of our parameters; a pooler that fine-tuning has not kept, and the reader never uses, is zeros. */
+function valuesOf(params: Params, tower: string): (shape: Shape) => Promise<Float32Array> {
+  return async ({ name, shape }) => {
+    const tensor = params.get(tower + name);
+    if (tensor) return (await read(tensor))[0];
+    if (!name.startsWith('pooler.')) throw new Error(`no parameter named ${tower}${name}`);
+    return new Float32Array(shape.reduce((a, b) => a * b, 1));
+  };
+}
+
+function under(prefix: string, tensors: TensorToWrite[]): TensorToWrite[] {
+  return tensors.map((tensor) => ({ ...tensor, name: prefix + tensor.name }));
+}
+
+async function write(
+  folder: string,
+  architecture: string,
+  { embedder, reader }: Model,
+  { vocab, config }: ExportedRun,
+  tensors: (TensorToWrite | LargeTensor)[],
+  more: Record<string, number> = {},
+): Promise<void> {
+  makeFolder(folder);
+  await writeSafetensors(join(folder, 'model.safetensors'), tensors, { format: 'pt' });
+  const description = {
+    architectures: [architecture],
+    model_type: 'realm',
+    ...hubSizes(reader),
+    retriever_proj_size: embedder.projection,
+    span_hidden_size: reader.spanHidden,
+    max_span_width: reader.maxSpanWidth,
+    reader_layer_norm_eps: reader.spanLayerNormEps,
+    num_candidates: config.pretrain.candidates,
+    reader_beam_size: config.qa.readerBlocks,
+    reader_seq_len: config.qa.readerTokens,
+    searcher_beam_size: config.qa.retrieverBlocks,
+    ...more,
+  };
+  const json = (name: string, value: object) =>
+    writeFileAtomic(join(folder, name), `${JSON.stringify(value, null, 2)}\n`);
+  json('tokenizer_config.json', { tokenizer_class: 'RealmTokenizer', do_lower_case: vocab.lowercase });
+  writeFileAtomic(join(folder, 'vocab.txt'), vocab.vocabulary.map((piece) => `${piece}\n`).join(''));
+  json('config.json', description);
+}

@@ -1,0 +1,193 @@
+import { BinaryReader } from '@bufbuild/protobuf/wire';
+import { checksum, masked } from '../binary/checksum.ts';
+import { type OpenFile, openFile, orClose } from '../binary/file.ts';
+import { readTable } from '../binary/sstable.ts';
+import { shown, UserError } from '../system/errors.ts';
+import { ELEMENT_BYTES, elements, readFloats, type StoredTensor, type TensorFile } from './tensors.ts';
+
+// A checkpoint of TensorFlow (tensorflow, core/protobuf/tensor_bundle.proto): NAME.index is a table from the names of
+// variables to their kind, shape and place, NAME.data-00000-of-00002 and so on hold the numbers.
+
+/** Kinds of numbers (tensorflow, core/framework/types.proto), as safetensors names them. */
+const KINDS: Record<number, string> = {
+  1: 'F32',
+  2: 'F64',
+  3: 'I32',
+  4: 'U8',
+  5: 'I16',
+  6: 'I8',
+  9: 'I64',
+  10: 'BOOL',
+  14: 'BF16',
+  17: 'U16',
+  19: 'F16',
+  22: 'U32',
+  23: 'U64',
+};
+
+/** Dimensions of a variable; TensorFlow's own limit. */
+const MOST_AXES = 254;
+
+/** A variable's entry, BundleEntryProto. */
+interface Entry {
+  kind: number;
+  shape: number[];
+  shard: number;
+  offset: number;
+  size: number;
+  crc: number;
+  sliced: boolean;
+}
+
+/**
+ * Opens a checkpoint of TensorFlow. The names are read now, and checked against the lengths of the data files; the
+ * numbers are read by position, their sum is checked where a whole variable is read. Variables of text are passed over.
+ * @param path of the file that ends in `.index`
+ */
+export function readTensorBundle(path: string): TensorFile {
+  const table = orClose(openFile(path, "the checkpoint's .index file"), (file) => {
+    const table = readTable(file);
+    file.close();
+    return table;
+  });
+  const files = new Map<number, OpenFile>();
+  const close = () => {
+    for (const file of files.values()) file.close();
+  };
+  try {
+    const header = parse(path, '', table[0]?.key === '' ? table[0].value : new Uint8Array(0), readHeader);
+    if (header.bigEndian) bad(path, 'was written on a machine with big-endian numbers');
+    const shard = (number: number): OpenFile => {
+      const known = files.get(number);
+      if (known) return known;
+      const [i, n] = [number, header.shards].map((x) => String(x).padStart(5, '0'));
+      const file = openFile(path.replace(/index$/, `data-${i}-of-${n}`), "the checkpoint's data file");
+      files.set(number, file);
+      return file;
+    };
+    const tensors = new Map<string, StoredTensor>();
+    for (const { key, value } of table) {
+      // The empty name is the header's; names that begin with 0 are of parts of variables.
+      if (key === '' || key.startsWith('\0')) continue;
+      const entry = parse(path, key, value, readEntry);
+      const dtype = KINDS[entry.kind];
+      if (dtype === undefined) continue;
+      tensors.set(key, stored(key, entry, dtype, entry.sliced ? undefined : shard(entry.shard), path));
+    }
+    return { tensors, close };
+  } catch (error) {
+    close();
+    throw error;
+  }
+}
+
+function stored(
+  name: string,
+  { shape, offset, size, crc }: Entry,
+  dtype: string,
+  file: OpenFile | undefined,
+  path: string,
+): StoredTensor {
+  const width = ELEMENT_BYTES[dtype];
+  if (file && size !== elements(shape) * width) {
+    bad(path, `has ${size} bytes for ${shown(name)} of ${dtype} [${shape}]`);
+  }
+  if (file && offset + size > file.bytes) {
+    bad(file.path, `has ${file.bytes} bytes, ${shown(name)} ends at ${offset + size}`);
+  }
+  let checked = false;
+  return {
+    shape,
+    dtype,
+    read(begin, end) {
+      if (!file) return bad(path, `holds ${shown(name)} in several parts`);
+      if (begin === undefined && !checked) {
+        checked = true;
+        if (masked(checksum(file, 'crc32c', offset, offset + size)) !== crc) {
+          bad(file.path, `has other bytes in ${shown(name)} than were saved (CRC-32C)`);
+        }
+      }
+      const [from, to] = [begin ?? 0, end ?? elements(shape)];
+      return readFloats(file, name, dtype, offset + from * width, to - from);
+    },
+  };
+}
+
+/** BundleHeaderProto. */
+function readHeader(reader: BinaryReader): { shards: number; bigEndian: boolean } {
+  const header = { shards: 0, bigEndian: false };
+  eachField(reader, (field) => {
+    if (field === 1) header.shards = reader.int32();
+    else if (field === 2) header.bigEndian = reader.int32() !== 0;
+    else return false;
+    return true;
+  });
+  if (!(header.shards > 0)) throw new Error('it names no data files');
+  return header;
+}
+
+/** BundleEntryProto; what it leaves out is 0. */
+function readEntry(reader: BinaryReader): Entry {
+  const entry: Entry = { kind: 0, shape: [], shard: 0, offset: 0, size: 0, crc: 0, sliced: false };
+  eachField(reader, (field) => {
+    if (field === 1) entry.kind = reader.int32();
+    else if (field === 2) entry.shape = readShape(new BinaryReader(reader.bytes()));
+    else if (field === 3) entry.shard = reader.int32();
+    else if (field === 4) entry.offset = count(reader);
+    else if (field === 5) entry.size = count(reader);
+    else if (field === 6) entry.crc = reader.fixed32();
+    else if (field === 7) {
+      entry.sliced = true;
+      return false;
+    } else return false;
+    return true;
+  });
+  return entry;
+}
+
+/** TensorShapeProto: its field 2 is one dimension, whose field 1 is the size. */
+function readShape(reader: BinaryReader): number[] {
+  const shape: number[] = [];
+  eachField(reader, (field) => {
+    if (field !== 2) return false;
+    const dimension = new BinaryReader(reader.bytes());
+    let size = 0;
+    eachField(dimension, (part) => {
+      if (part !== 1) return false;
+      size = count(dimension);
+      return true;
+    });
+    if (shape.push(size) > MOST_AXES) throw new Error('too many dimensions');
+    return true;
+  });
+  return shape;
+}
+
+/** Calls `take` for each field of a message; one that it does not take is passed over. */
+function eachField(reader: BinaryReader, take: (field: number) => boolean): void {
+  while (reader.pos < reader.len) {
+    const [field, type] = reader.tag();
+    if (!take(field)) reader.skip(type);
+  }
+}
+
+function count(reader: BinaryReader): number {
+  const value = Number(reader.int64());
+  if (!Number.isSafeInteger(value) || value < 0) throw new Error(`${value} is no size`);
+  return value;
+}
+
+/** Runs a reader of one message; what is cut short or no message at all is an error of the reader. */
+function parse<T>(path: string, key: string, bytes: Uint8Array, read: (reader: BinaryReader) => T): T {
+  try {
+    return read(new BinaryReader(bytes));
+  } catch (error) {
+    return bad(path, `has a broken entry ${shown(key)} (${(error as Error).message})`);
+  }
+}
+
+function bad(path: string, what: string): never {
+  throw new UserError(
+    `${path}: ${what}; download the checkpoint again, or save it again with tf.compat.v1.train.Saver`,
+  );
+}

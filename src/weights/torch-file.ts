@@ -1,0 +1,207 @@
+import { checksum } from '../binary/checksum.ts';
+import { type OpenFile, openFile, orClose } from '../binary/file.ts';
+import { type Names, readWholePickle } from '../binary/pickle.ts';
+import { isZip, readZip, type ZipEntry } from '../binary/zip.ts';
+import { shown, UserError } from '../system/errors.ts';
+import { ELEMENT_BYTES, elements, readFloats, type StoredTensor, type TensorFile } from './tensors.ts';
+
+// What torch.save writes (pytorch, torch/serialization.py): a zip archive of stored files, NAME/data.pkl with a pickle
+// of the tensors' names, shapes and places, NAME/data/KEY with the numbers of one storage each.
+
+/** Kinds of storage by their class, as safetensors names them. */
+const STORAGES: Record<string, string> = {
+  FloatStorage: 'F32',
+  DoubleStorage: 'F64',
+  HalfStorage: 'F16',
+  BFloat16Storage: 'BF16',
+  LongStorage: 'I64',
+  IntStorage: 'I32',
+  ShortStorage: 'I16',
+  CharStorage: 'I8',
+  ByteStorage: 'U8',
+  BoolStorage: 'BOOL',
+};
+
+/** The numbers that tensors lie in. */
+class Storage {
+  constructor(
+    readonly dtype: string,
+    readonly size: number,
+    readonly begin: number,
+  ) {}
+}
+
+/** A tensor's places in its storage. */
+class View {
+  constructor(
+    readonly storage: Storage,
+    readonly offset: number,
+    readonly shape: number[],
+    readonly strides: number[],
+  ) {}
+}
+
+/** A class named in a pickle where a storage is meant. */
+class StorageKind {
+  constructor(readonly dtype: string) {}
+}
+
+/**
+ * Opens what `torch.save` wrote of a state_dict. Its pickle is read now, and nothing of it is run; the tensors are read
+ * by position, so the file may be larger than memory, and the sum of a storage's bytes is checked when a whole tensor is
+ * first read from it. A file that breaks the format, or names anything but tensors, is a `UserError`.
+ */
+export function readTorchFile(path: string): TensorFile {
+  return orClose(openFile(path, 'the .bin or .pt file itself'), (file) => {
+    if (!isZip(file)) refuseOther(file);
+    const entries = readZip(file);
+    const [main, ...more] = [...entries.keys()].filter((name) => /^[^/]+\/data\.pkl$/.test(name));
+    if (main === undefined || more.length > 0) bad(file, 'holds no data.pkl of torch.save');
+    const folder = main.slice(0, -'data.pkl'.length);
+    const order = entries.get(`${folder}byteorder`);
+    if (order && asText(file, order) === 'big') bad(file, 'was written on a machine with big-endian numbers');
+
+    const storages = new Map<string, Storage>();
+    const persistent = (id: unknown): Storage => {
+      const [tag, kind, key, , size] = Array.isArray(id) ? id : [];
+      if (tag !== 'storage' || !(kind instanceof StorageKind) || typeof key !== 'string' || !isCount(size)) {
+        return bad(file, 'refers to something that is no storage of numbers');
+      }
+      const known = storages.get(key);
+      if (known) return known;
+      const entry = entries.get(`${folder}data/${key}`);
+      const wanted = size * ELEMENT_BYTES[kind.dtype];
+      if (!entry) return bad(file, `lacks the storage ${shown(key)}`);
+      if (entry.end - entry.begin !== wanted) {
+        return bad(
+          file,
+          `has ${entry.end - entry.begin} bytes in the storage ${shown(key)}, ${wanted} are named`,
+        );
+      }
+      const storage = new Storage(kind.dtype, size, entry.begin);
+      storages.set(key, storage);
+      sums.set(storage, entry);
+      return storage;
+    };
+    const sums = new Map<Storage, ZipEntry>();
+
+    const { begin, end } = entries.get(main)!;
+    const root = readWholePickle(file, begin, end, { names: namesFor(file), persistent });
+    const tensors = new Map<string, StoredTensor>();
+    for (const [name, value] of root instanceof Map ? root : []) {
+      if (typeof name === 'string' && value instanceof View)
+        tensors.set(name, stored(file, name, value, sums));
+    }
+    if (tensors.size === 0) bad(file, 'is no state_dict: it holds no tensors by name');
+    return { tensors, close: file.close };
+  });
+}
+
+/** All that a pickle of tensors may name (pytorch, torch/_utils.py). */
+function namesFor(file: OpenFile): Names {
+  const view = (storage: unknown, offset: unknown, shape: unknown, strides: unknown): View => {
+    if (!(storage instanceof Storage) || !isCount(offset) || !isCounts(shape) || !isCounts(strides)) {
+      return bad(file, 'describes a tensor that is none');
+    }
+    // No view may reach beyond its storage, nor repeat it: a few bytes must not ask for all memory.
+    const size = elements(shape);
+    const last = shape.reduce((sum, n, i) => sum + Math.max(0, n - 1) * (strides[i] ?? 0), offset);
+    if (strides.length !== shape.length || size > storage.size || (size > 0 && last >= storage.size)) {
+      return bad(file, `describes a tensor [${shape}] that lies outside of its ${storage.size} numbers`);
+    }
+    return new View(storage, offset, shape, strides);
+  };
+  return {
+    'collections OrderedDict': () => new Map(),
+    'torch._utils _rebuild_tensor_v2': view,
+    'torch._utils _rebuild_parameter': (tensor: unknown) => tensor,
+    ...Object.fromEntries(
+      Object.entries(STORAGES).flatMap(([name, dtype]) => [
+        [`torch ${name}`, new StorageKind(dtype)],
+        [`torch.storage ${name}`, new StorageKind(dtype)],
+      ]),
+    ),
+  };
+}
+
+function stored(file: OpenFile, name: string, view: View, sums: Map<Storage, ZipEntry>): StoredTensor {
+  const { storage, shape, strides, offset } = view;
+  const bytes = ELEMENT_BYTES[storage.dtype];
+  const read = (at: number, count: number) =>
+    readFloats(file, name, storage.dtype, storage.begin + at * bytes, count);
+  return {
+    shape,
+    dtype: storage.dtype,
+    read(begin, end) {
+      const whole = begin === undefined;
+      if (whole) checkSum(file, name, storage, sums);
+      const [from, to] = [begin ?? 0, end ?? elements(shape)];
+      if (isDense(shape, strides)) return read(offset + from, to - from);
+      // A transposed tensor, such as one converted from TensorFlow: its numbers are put in order.
+      const values = read(0, storage.size);
+      const out = new Float32Array(to - from);
+      for (let i = from; i < to; i++) {
+        let at = offset;
+        for (let axis = shape.length - 1, rest = i; axis >= 0; axis--) {
+          at += (rest % shape[axis]) * strides[axis];
+          rest = Math.floor(rest / shape[axis]);
+        }
+        out[i - from] = values[at];
+      }
+      return out;
+    },
+  };
+}
+
+/** True where the numbers lie one after the other in the order of the shape. */
+function isDense(shape: number[], strides: number[]): boolean {
+  let wanted = 1;
+  for (let axis = shape.length - 1; axis >= 0; axis--) {
+    if (shape[axis] > 1 && strides[axis] !== wanted) return false;
+    wanted *= shape[axis];
+  }
+  return true;
+}
+
+/** Compares the sum of a storage's bytes with the archive's, once. */
+function checkSum(file: OpenFile, name: string, storage: Storage, sums: Map<Storage, ZipEntry>): void {
+  const entry = sums.get(storage);
+  if (!entry) return;
+  sums.delete(storage);
+  if (checksum(file, 'crc32', entry.begin, entry.end) !== entry.crc32)
+    bad(file, `has other bytes in tensor ${shown(name)} than were saved (CRC-32)`);
+}
+
+/** Axes of a tensor; PyTorch's own limit. */
+const MOST_AXES = 64;
+
+/** The first bytes of torch.save before PyTorch 1.6: the magic number 0x1950a86a20f9469cfc6c as a pickle. */
+const LEGACY = '80028a0a6cfc9c46f9206aa85019';
+
+function refuseOther(file: OpenFile): never {
+  const head = Buffer.from(file.read(0, Math.min(file.bytes, LEGACY.length / 2))).toString('hex');
+  throw new UserError(
+    head === LEGACY
+      ? `${file.path}: is in the format of PyTorch before 1.6, which is not read; ` +
+          'load it with torch.load and save it again with torch.save, or take model.safetensors'
+      : `${file.path}: is no file of torch.save; download it again, or take model.safetensors`,
+  );
+}
+
+function asText(file: OpenFile, { begin, end }: ZipEntry): string {
+  return Buffer.from(file.read(begin, Math.min(16, end - begin))).toString('latin1');
+}
+
+function isCount(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0;
+}
+
+function isCounts(value: unknown): value is number[] {
+  return Array.isArray(value) && value.length <= MOST_AXES && value.every(isCount);
+}
+
+function bad(file: OpenFile, what: string): never {
+  throw new UserError(
+    `${file.path}: ${what}; download it again, or save the model's state_dict with torch.save or as safetensors`,
+  );
+}
