@@ -3,8 +3,8 @@ import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import { type EncodedQuestion, questionVectors } from '../model/questions.ts';
 import { read as readValues } from '../model/read.ts';
+import { disposeReading, makeReading, readScores, wholeWordScores } from '../model/reading.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';
-import { disposeReading, makeReading, readScores, wholeWordScores } from '../train/qa.ts';
 
 /** Questions embedded and searched at once, and blocks read at once. */
 export const AT_ONCE = 64;

@@ -11,11 +11,12 @@ import {
   type Noise,
   type Shape,
 } from '../model/bert.ts';
-import { blockSequences, embedSequences, pairIds, querySequences } from '../model/embedder.ts';
+import { blockSequences, embedSequences, querySequences } from '../model/embedder.ts';
 import { lossGradients, type Model, modelShapes } from '../model/model.ts';
 import { answerPieces, type EncodedQuestion, questionVectors } from '../model/questions.ts';
 import { read as fetchValues } from '../model/read.ts';
-import { type BlockPlaces, blockPlaces, marginalLogLoss, spanScores } from '../model/reader.ts';
+import { marginalLogLoss } from '../model/reader.ts';
+import { disposeReading, makeReading, type Reading, readScores, wholeWordScores } from '../model/reading.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { pause } from '../system/stop.ts';
@@ -255,121 +256,6 @@ function freshVectors(
     [0, C - R],
     [0, 0],
   ]);
-}
-
-/** Joint sequences `[CLS] question [SEP] block [SEP]` of B questions with R blocks each, [B*R, T]. */
-export interface Reading {
-  input: EncoderInput;
-  /** A question with fewer blocks has rows without tokens. */
-  blocks: BlockPlaces;
-  /** What spans lose that begin or end within a word: see `wholeWordScores`. */
-  torn: tf.Tensor3D; // [B*R, W, T]
-  B: number;
-  R: number;
-  T: number;
-}
-
-export function makeReading(
-  corpus: Corpus,
-  batch: readonly EncodedQuestion[],
-  blocks: readonly (readonly number[])[],
-  R: number,
-  config: Config,
-): Reading {
-  const B = batch.length;
-  const pairs: { ids: Int32Array; firstSegment: number }[] = [];
-  const offsets = new Int32Array(B * R);
-  const lengths = new Int32Array(B * R);
-  for (let b = 0; b < B; b++) {
-    // The question is cut as the query tower cuts it; the released code does not cut it at all.
-    const question = batch[b].ids.subarray(0, config.text.questionTokens - 2);
-    for (let r = 0; r < R; r++) {
-      const block = blocks[b][r];
-      const pair = pairIds(
-        corpus.tokenizer,
-        question,
-        block === undefined ? new Int32Array(0) : corpus.bodyIds(block),
-        config.qa.readerTokens,
-      );
-      offsets[b * R + r] = pair.firstSegment;
-      lengths[b * R + r] = pair.ids.length - pair.firstSegment - 1;
-      pairs.push(pair);
-    }
-  }
-  const input = encoderInput(
-    pairs.map((p) => p.ids),
-    pairs.map((p) => p.firstSegment),
-  );
-  const T = input.longest;
-  const places = blockPlaces(input, offsets, lengths);
-  const torn = tornPenalty(corpus, blocks, places, [B, R, T, Math.min(config.model.maxSpanWidth, T)]);
-  return { input, blocks: places, torn, B, R, T };
-}
-
-export function disposeReading(reading: Reading): void {
-  disposeInput(reading.input);
-  tf.dispose([reading.blocks.tensor, reading.torn]);
-}
-
-/**
- * The scores of `readScores` [B, R*W*T] for choosing an answer: spans that begin or end within a word lose so much that
- * none is chosen but where a block holds nothing else. Training's loss is over all spans, as in the released code.
- */
-export function wholeWordScores({ torn, B }: Reading, scores: tf.Tensor2D): tf.Tensor2D {
-  return scores.add(torn.reshape([B, -1]));
-}
-
-/**
- * What a span loses that begins or ends within a word: no span of whole words is below it, and where a block has none as
- * short as the reader's, the best of the others can still be told. Not so much that adding it rounds their scores away.
- */
-const TORN = -1e4;
-
-/** `TORN` on spans that begin or end within a word, 0 on all others: [B*R, W, T], as `spanScores` orders them. */
-function tornPenalty(
-  corpus: Corpus,
-  blocks: readonly (readonly number[])[],
-  { offsets, lengths }: BlockPlaces,
-  [B, R, T, W]: readonly [number, number, number, number],
-): tf.Tensor3D {
-  const { continues } = corpus.tokenizer;
-  const begins = new Float32Array(B * R * T); // TORN where a span cannot begin
-  const ends = new Float32Array(B * R * (T + W - 1)); // and where the last token of one cannot be
-  for (let b = 0; b < B; b++) {
-    for (let r = 0; r < blocks[b].length; r++) {
-      const row = b * R + r;
-      const ids = corpus.bodyIds(blocks[b][r]);
-      for (let t = 0; t < lengths[row]; t++) {
-        if (t > 0 && continues[ids[t]]) begins[row * T + offsets[row] + t] = TORN;
-        // The word may go on beyond what is read of the block.
-        if (t + 1 < ids.length && continues[ids[t + 1]]) ends[row * (T + W - 1) + offsets[row] + t] = TORN;
-      }
-    }
-  }
-  return tf.tidy(() => {
-    const first = tf.tensor2d(begins, [B * R, T]);
-    const last = tf.tensor2d(ends, [B * R, T + W - 1]);
-    const widths = Array.from({ length: W }, (_, w) => first.add(last.slice([0, w], [B * R, T])));
-    return tf.stack(widths, 1) as tf.Tensor3D;
-  });
-}
-
-/** Scores of all spans of a question's blocks, their blocks' retrieval scores [B, R] added: [B, R*W*T]. */
-export function readScores(
-  model: Model,
-  reading: Reading,
-  retrieval: tf.Tensor2D,
-  noise?: Noise,
-): tf.Tensor2D {
-  return tf.tidy(() => {
-    const { B, R, input, blocks } = reading;
-    const scores = spanScores(model.params, model.readerTower, model.reader, input, blocks, noise); // [B*R, W, T]
-    const [, W, T] = scores.shape;
-    return scores
-      .reshape([B, R, W * T])
-      .add(retrieval.reshape([B, R, 1]))
-      .reshape([B, R * W * T]) as tf.Tensor2D;
-  });
 }
 
 /**
