@@ -2,8 +2,8 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { random } from '../src/random.ts';
-import { buildIndex } from '../src/retrieval/build.ts';
 import { openIndex } from '../src/retrieval/search.ts';
+import { buildIndex } from '../src/retrieval/write-index.ts';
 
 export interface Indexed {
   /** Of the build. */

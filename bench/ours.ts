@@ -14,10 +14,10 @@ import {
 import { blockPlaces } from '../src/model/reader.ts';
 import { retrieverInput } from '../src/model/retriever.ts';
 import { random } from '../src/random.ts';
+import { type QaFeed, qaGradients, qaShapes } from '../src/train/finetune-qa.ts';
 import { batchGradients } from '../src/train/ict.ts';
 import { createOptimizer, type Optimizer } from '../src/train/optimizer.ts';
 import { realmGradients } from '../src/train/pretrain.ts';
-import { type QaFeed, qaGradients, qaShapes } from '../src/train/qa.ts';
 import { type Batches, READ, RETRIEVED, type Size, VOCABULARY } from './batches.ts';
 
 // Our side of the benchmark: a model of one size and a function for each kind of work.

@@ -26,7 +26,7 @@ const TESTS = [
   'test/datasets/documents.test.ts',
   'test/retrieval/graphs.test.ts',
   'test/serve/batches.test.ts',
-  'test/webgpu.test.ts',
+  'test/engine/webgpu.test.ts',
 ];
 
 /** The demo's lifecycle in a few steps. */

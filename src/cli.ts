@@ -1,12 +1,12 @@
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { PROTOCOLS } from './answers/metrics.ts';
-import type { CommonOptions, Context } from './commands/context.ts';
 import type { GetOptions } from './commands/data.ts';
-import type { AnswerEvalOptions, EvalOptions } from './commands/eval.ts';
-import type { GatedStage } from './commands/gate.ts';
-import type { InitOptions } from './commands/init.ts';
-import type { Done } from './commands/next.ts';
 import type { ServeOptions } from './commands/serve.ts';
+import type { CommonOptions, Context } from './pipeline/context.ts';
+import type { AnswerEvalOptions, EvalOptions } from './pipeline/evaluate.ts';
+import type { GatedStage } from './pipeline/gate.ts';
+import type { InitOptions } from './pipeline/init.ts';
+import type { Done } from './pipeline/next-command.ts';
 import type { Stage } from './run/folder.ts';
 import { systemTrouble, UserError } from './system/errors.ts';
 import { releaseLocks } from './system/lock.ts';
@@ -46,7 +46,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   };
   /** Says which command comes next, on stderr: stdout is the result's alone. */
   const sayNext = async ({ run, config }: Pick<Context, 'run' | 'config'>, done: Done) => {
-    const { nextCommands } = await import('./commands/next.ts');
+    const { nextCommands } = await import('./pipeline/next-command.ts');
     for (const line of nextCommands(run, config, done)) process.stderr.write(`next: ${line}\n`);
   };
   const trained = (options: CommonOptions, result: LoopResult) => {
@@ -72,7 +72,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       )
       .option(...yes)
       .action(async (options: TrainingOptions) => {
-        const { goBack, needStage, openRunForWork } = await import('./commands/context.ts');
+        const { goBack, needStage, openRunForWork } = await import('./pipeline/context.ts');
         const train = await load();
         const { refreshEvery: every } = options;
         const set = every === undefined ? options.set : [...options.set, `qa.refreshEvery=${every}`];
@@ -80,7 +80,7 @@ export async function main(argv: readonly string[]): Promise<number> {
           needStage(run, config, stage, options.resume),
         );
         if (!options.yes) {
-          const { checkNeeds } = await import('./commands/gate.ts');
+          const { checkNeeds } = await import('./pipeline/gate.ts');
           await checkNeeds(context, name, { again: options.resume === 'none' });
         }
         goBack(context, stage, options.resume);
@@ -94,7 +94,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     'prepare',
     'turn raw text into a run-ready corpus: vocabulary, blocks, sentences with salient spans',
   ).action(async (options: CommonOptions) => {
-    const { openNewRun, prepareCorpus } = await import('./commands/prepare.ts');
+    const { openNewRun, prepareCorpus } = await import('./pipeline/prepare.ts');
     const { run, config } = await openNewRun(options);
     const counts = await prepareCorpus(run, config);
     print(options, counts, figureLines({ ...counts }));
@@ -105,7 +105,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     'ict-warmup',
     'warm the retriever up with the inverse cloze task',
     'ict',
-    async () => (await import('./commands/ict-warmup.ts')).ictWarmup,
+    async () => (await import('./pipeline/ict-warmup.ts')).ictWarmup,
   );
 
   command('build-index', 'embed all documents and build the maximum-inner-product index')
@@ -114,10 +114,10 @@ export async function main(argv: readonly string[]): Promise<number> {
     )
     .option(...yes)
     .action(async (options: CommonOptions & { from?: 'ict' | 'pretrain'; yes: boolean }) => {
-      const { openRunForWork } = await import('./commands/context.ts');
-      const { buildRunIndex } = await import('./commands/build-index.ts');
+      const { openRunForWork } = await import('./pipeline/context.ts');
+      const { buildRunIndex } = await import('./pipeline/build-index.ts');
       const context = await openRunForWork(options, 'build-index');
-      if (!options.yes) await (await import('./commands/gate.ts')).checkNeeds(context, 'build-index');
+      if (!options.yes) await (await import('./pipeline/gate.ts')).checkNeeds(context, 'build-index');
       const manifest = await buildRunIndex(context, options.from);
       print(options, manifest, [
         `blocks             ${manifest.rows}${manifest.reused > 0 ? `, ${manifest.reused} with vectors of an earlier index` : ''}`,
@@ -138,14 +138,14 @@ export async function main(argv: readonly string[]): Promise<number> {
     'pretrain',
     'train retriever and reader through retrieval, with a live index refresh',
     'pretrain',
-    async () => (await import('./commands/pretrain.ts')).pretrain,
+    async () => (await import('./pipeline/pretrain.ts')).pretrain,
   );
 
   training(
     'finetune-qa',
     'fine-tune open-domain question answering with answer spans',
     'qa',
-    async () => (await import('./commands/finetune-qa.ts')).finetuneQa,
+    async () => (await import('./pipeline/finetune-qa.ts')).finetuneQa,
   ).option(
     '--refresh-every <steps>',
     'train the document tower too, with a new index every so many steps (qa.refreshEvery)',
@@ -181,9 +181,9 @@ export async function main(argv: readonly string[]): Promise<number> {
         new Option('--predictions <file>', 'score these predictions, without a model').conflicts('to'),
       )
       .action(async (options: CommonOptions & AnswerEvalOptions & { predictions?: string }) => {
-        const { evalExactMatch, scorePredictions } = await import('./commands/eval.ts');
+        const { evalExactMatch, scorePredictions } = await import('./pipeline/evaluate.ts');
         const { answerLines } = await import('./commands/eval-lines.ts');
-        const { openRun } = await import('./commands/context.ts');
+        const { openRun } = await import('./pipeline/context.ts');
         const result =
           options.predictions === undefined
             ? await evalExactMatch(await openRun(options, `eval ${metric}`), options, metric)
@@ -212,9 +212,9 @@ export async function main(argv: readonly string[]): Promise<number> {
     )
     .action(
       async (options: CommonOptions & EvalOptions & { stage?: 'ict' | 'pretrain'; retrieved?: string }) => {
-        const { evalRecall, scoreRetrieved } = await import('./commands/eval.ts');
+        const { evalRecall, scoreRetrieved } = await import('./pipeline/evaluate.ts');
         const { recallLines } = await import('./commands/eval-lines.ts');
-        const { openRun } = await import('./commands/context.ts');
+        const { openRun } = await import('./pipeline/context.ts');
         const result =
           options.retrieved === undefined
             ? await evalRecall(await openRun(options, 'eval recall'), options.stage, options)
@@ -235,8 +235,8 @@ export async function main(argv: readonly string[]): Promise<number> {
         'sentences as in data.sentences (default: those that pretraining has not come to)',
       )
       .action(async (options: CommonOptions & { sentences?: string }) => {
-        const { openRun } = await import('./commands/context.ts');
-        const { evalMasked } = await import('./commands/eval.ts');
+        const { openRun } = await import('./pipeline/context.ts');
+        const { evalMasked } = await import('./pipeline/evaluate.ts');
         const { maskedLines } = await import('./commands/eval-lines.ts');
         const result = await evalMasked(await openRun(options, `eval ${metric}`), metric, options.sentences);
         print(options, result, maskedLines(result));
@@ -246,7 +246,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     .argument('[question]', 'left out: asked for at a prompt, or read from standard input')
     .option('--open-book <file>', 'file or folder of documents to look in besides the corpus')
     .action(async (question: string | undefined, options: CommonOptions & { openBook?: string }) => {
-      const { openRun } = await import('./commands/context.ts');
+      const { openRun } = await import('./pipeline/context.ts');
       const { ask, askedLines, askLines, painter } = await import('./commands/ask.ts');
       const context = await openRun(options);
       const { stdin: input, stdout: output } = process;
@@ -296,7 +296,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   command('demo', 'the whole lifecycle on a generated world, in minutes', 'runs/demo')
     .option(...yes)
     .action(async (options: CommonOptions & { yes: boolean }) => {
-      const { demo, demoLines } = await import('./commands/demo.ts');
+      const { demo, demoLines } = await import('./pipeline/demo.ts');
       const result = await demo(options);
       if (result === undefined) {
         exitCode = STOPPED;
@@ -314,7 +314,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     .option('--seeds <n>', 'how many, the first that of the settings', atLeastOne, 3)
     .option('--only <rows>', 'rows to measure, with commas between (default: all)')
     .action(async (options: CommonOptions & { seeds: number; only?: string }) => {
-      const { ablate } = await import('./commands/ablate.ts');
+      const { ablate } = await import('./pipeline/ablate.ts');
       const { ablationLines } = await import('./eval/ablation.ts');
       const table = await ablate(options);
       if (table === undefined) {
@@ -337,9 +337,9 @@ export async function main(argv: readonly string[]): Promise<number> {
         .default('pretrain'),
     )
     .action(async (options: CommonOptions & { stage: 'ict' | 'pretrain' | 'qa' }) => {
-      const { openRunForWork } = await import('./commands/context.ts');
-      const { importStage } = await import('./commands/import.ts');
-      const { withHubModels } = await import('./commands/hub-models.ts');
+      const { openRunForWork } = await import('./pipeline/context.ts');
+      const { importStage } = await import('./pipeline/import.ts');
+      const { withHubModels } = await import('./pipeline/hub-models.ts');
       const { runFolder } = await import('./run/folder.ts');
       const set = await withHubModels(runFolder(options.run), options);
       const context = await openRunForWork({ ...options, set }, 'import');
@@ -351,8 +351,8 @@ export async function main(argv: readonly string[]): Promise<number> {
   command('export', 'write what the run has trained as folders for Hugging Face transformers')
     .requiredOption('--to <folder>', 'where the folders go')
     .action(async (options: CommonOptions & { to: string }) => {
-      const { openRun } = await import('./commands/context.ts');
-      const { exportRealm } = await import('./commands/export.ts');
+      const { openRun } = await import('./pipeline/context.ts');
+      const { exportRealm } = await import('./pipeline/export.ts');
       const parts = await exportRealm(await openRun(options, 'export'), options.to);
       print(
         options,
@@ -399,7 +399,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     .option('--json', 'print one JSON document on stdout', false)
     .action(async (options: { config?: string; set: string[]; run?: string; json: boolean }) => {
       const { doctor, formatDiagnosis } = await import('./preflight/machine.ts');
-      const { preflightInput, preflightLines, runPreflight } = await import('./commands/preflight.ts');
+      const { preflightInput, preflightLines, runPreflight } = await import('./pipeline/preflight.ts');
       const asked = options.config !== undefined || options.set.length > 0 || options.run !== undefined;
       const input = asked ? await preflightInput(options) : undefined;
       const diagnosis = await doctor(options.run);
@@ -457,7 +457,7 @@ export async function main(argv: readonly string[]): Promise<number> {
         questions: string[],
         options: InitOptions & { json: boolean },
       ) => {
-        const { init, initLines } = await import('./commands/init.ts');
+        const { init, initLines } = await import('./pipeline/init.ts');
         const result = await init(documents, questions, options);
         print(options, result, initLines(result));
       },

@@ -135,7 +135,7 @@ test('a native engine that starts but computes nothing: auto says why and takes 
     const run = (...args: string[]) => spawnSync(process.execPath, args, { env, encoding: 'utf8' });
     writeFileSync(
       join(copy.root, 'announce.mts'),
-      `import { announceEngine } from './src/commands/context.ts';
+      `import { announceEngine } from './src/pipeline/context.ts';
        console.log(await announceEngine({ engine: process.argv[2] }).catch(({ name }) => name));`,
     );
     const announce = (engine: string) => run('--import', 'tsx', join(copy.root, 'announce.mts'), engine);

@@ -1,9 +1,9 @@
 import { createInterface } from 'node:readline';
 import { readOpenBook } from '../eval/open-book.ts';
+import { type AskAnswer, type Asked, type Asking, openAsking } from '../pipeline/asking.ts';
+import type { Context } from '../pipeline/context.ts';
 import { UserError } from '../system/errors.ts';
 import { say } from '../system/progress.ts';
-import { type AskAnswer, type Asked, type Asking, openAsking } from './asking.ts';
-import type { Context } from './context.ts';
 
 export interface AskOptions {
   /** File or folder of documents to look in besides the corpus. */

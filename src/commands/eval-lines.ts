@@ -1,5 +1,5 @@
 import { comparisonLines, figureTable, partTable } from '../eval/figures.ts';
-import type { AnswerEvaluation, evalMasked, evalRecall, RecallEvaluation } from './eval.ts';
+import type { AnswerEvaluation, evalMasked, evalRecall, RecallEvaluation } from '../pipeline/evaluate.ts';
 
 // Evaluations as a person reads them.
 

@@ -1,6 +1,8 @@
 import { existsSync } from 'node:fs';
 import type { FastifyInstance } from 'fastify';
 import { loadConfig } from '../config.ts';
+import { openAsking } from '../pipeline/asking.ts';
+import { announceEngine, type CommonOptions } from '../pipeline/context.ts';
 import { reportBody, reportPage, SCRIPT, STYLE } from '../report/page.ts';
 import { runFolder } from '../run/folder.ts';
 import { recordsStamp } from '../run/stamps.ts';
@@ -13,8 +15,6 @@ import { checkedToken, newToken } from '../serve/token.ts';
 import { errorCode, UserError } from '../system/errors.ts';
 import { say } from '../system/progress.ts';
 import { leave, onStop } from '../system/stop.ts';
-import { openAsking } from './asking.ts';
-import { announceEngine, type CommonOptions } from './context.ts';
 
 export interface ServeOptions extends Pick<CommonOptions, 'run' | 'engine' | 'threads'> {
   host: string;

@@ -18,7 +18,7 @@ import {
   pool,
   type Shape,
 } from './bert.ts';
-import { read } from './read.ts';
+import { read } from './host-values.ts';
 
 /** The retriever's encoder: BERT, its tanh pooler, then a projection to P with layer normalisation. */
 export interface EmbedderConfig extends BertConfig {

@@ -11,8 +11,8 @@ import {
   retrieverShapes,
 } from '../model/model.ts';
 import { type Schedule, timesDue } from '../schedule.ts';
+import { qaShapes } from '../train/finetune-qa.ts';
 import { BUCKET } from '../train/optimizer.ts';
-import { qaShapes } from '../train/qa.ts';
 import { indexBytes, REFRESHER_SHARE, sharing, TIME_FACTOR } from './rates.ts';
 import type { Counts, Machine, Parameters, Preflight, StageNeeds } from './types.ts';
 import { assumptions, memoryRemedy, TIME_REMEDY, warnings } from './warnings.ts';
@@ -142,7 +142,7 @@ export function corpusBytes(counts: Counts): number {
 
 /** Weights and two moments of a checkpoint. */
 const CHECKPOINT = 12;
-/** Blocks retrieved for each question by `realm eval` (src/commands/eval.ts). */
+/** Blocks retrieved for each question by `realm eval` (src/pipeline/evaluate.ts). */
 const RETRIEVED = 100;
 /** Bytes of one line of predictions without its passage. */
 const PREDICTION = 280;

@@ -5,7 +5,7 @@ import { openCorpus } from '../corpus/store/reader.ts';
 import { type EngineName, startEngine } from '../engine.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import { describeModel, disposeModel } from '../model/model.ts';
-import { makeIndex } from '../retrieval/make-index.ts';
+import { makeIndex } from '../retrieval/ensure-index.ts';
 import { runFolder } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { loadWeights } from '../weights/checkpoint.ts';

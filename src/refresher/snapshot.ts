@@ -5,7 +5,7 @@ import { z } from 'zod';
 import type { Config } from '../config.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
-import { towerFingerprint } from '../retrieval/make-index.ts';
+import { towerFingerprint } from '../retrieval/ensure-index.ts';
 import { errorCode, UserError } from '../system/errors.ts';
 import { readJson, sha256File, writeFileAtomic, writeFolderAtomic } from '../system/files.ts';
 import { saveWeights, WEIGHTS } from '../weights/checkpoint.ts';

@@ -13,9 +13,9 @@ import {
 } from '../model/bert.ts';
 import { pairIds, type SpecialIds } from '../model/embedder.ts';
 import type { MaskedBatch } from '../model/feed.ts';
+import { read } from '../model/host-values.ts';
 import { lossGradients, type Model } from '../model/model.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
-import { read } from '../model/read.ts';
 import { readMasks } from '../model/realm.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import type { StepResult } from './loop.ts';

@@ -10,9 +10,9 @@ import {
   type Shape,
 } from '../model/bert.ts';
 import { blockSequences, embedSequences, querySequences, type Sequences } from '../model/embedder.ts';
+import { read } from '../model/host-values.ts';
 import { ictGradients, ictLoss } from '../model/ict.ts';
 import { lossGradients, type Model, retrieverShapes } from '../model/model.ts';
-import { read } from '../model/read.ts';
 import { disposeRetrieverInput, embedBoth, retrieverInput } from '../model/retriever.ts';
 import { type Random, randomFromState } from '../random.ts';
 import { pause } from '../system/stop.ts';

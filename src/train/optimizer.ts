@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { fusedAdam, hasFused } from '../engine/fused.ts';
 import type { Params } from '../model/bert.ts';
-import { read } from '../model/read.ts';
+import { read } from '../model/host-values.ts';
 import type { TensorToWrite } from '../weights/safetensors.ts';
 
 /** BERT's AdamW (google-research/bert, optimization.py); the learning rate rises linearly, then falls linearly to 0. */

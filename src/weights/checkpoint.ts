@@ -1,8 +1,8 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Params, Shape } from '../model/bert.ts';
+import { read } from '../model/host-values.ts';
 import { type Model, setParam } from '../model/model.ts';
-import { read } from '../model/read.ts';
 import { UserError } from '../system/errors.ts';
 import type { FileSeal } from '../system/files.ts';
 import { readSafetensors, writeSafetensors } from './safetensors.ts';

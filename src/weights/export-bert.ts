@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { type BertConfig, bertShapes, type Params, param, type Shape } from '../model/bert.ts';
-import { read } from '../model/read.ts';
+import { read } from '../model/host-values.ts';
 import { makeFolder, writeFileAtomic } from '../system/files.ts';
 import { hubNames } from './import-bert.ts';
 import { type TensorToWrite, writeSafetensors } from './safetensors.ts';

@@ -131,7 +131,7 @@ function announcement(): string {
   const file = join(copy.root, 'announce.mts');
   writeFileSync(
     file,
-    `import { announceEngine } from './src/commands/context.ts';
+    `import { announceEngine } from './src/pipeline/context.ts';
      console.log(await announceEngine({ engine: process.argv[2] }).catch(({ name, message }) => name + ' ' + message));`,
   );
   return file;

@@ -2,9 +2,9 @@ import assert from 'node:assert/strict';
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, mock, test } from 'node:test';
-import { scorePredictions } from '../../src/commands/eval.ts';
 import { matchPredictions, readPredictions } from '../../src/eval/predictions.ts';
 import type { Interval } from '../../src/eval/statistics.ts';
+import { scorePredictions } from '../../src/pipeline/evaluate.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 

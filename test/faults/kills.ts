@@ -1,7 +1,7 @@
 import { existsSync, type FSWatcher, readFileSync, rmSync, watch } from 'node:fs';
 import { join } from 'node:path';
 import { type Random, random } from '../../src/random.ts';
-import { indexName } from '../../src/retrieval/make-index.ts';
+import { indexName } from '../../src/retrieval/ensure-index.ts';
 import { runFolder } from '../../src/run/folder.ts';
 import { PART, RESUME } from '../../src/system/files.ts';
 import { complaints, differences, jsonLines, outcome } from './leavings.ts';

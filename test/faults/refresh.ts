@@ -6,7 +6,7 @@ import { startEngine } from '../../src/engine.ts';
 import { disposeModel } from '../../src/model/model.ts';
 import { type Published, startRefresher } from '../../src/refresher/client.ts';
 import { configSha256, writeSnapshot } from '../../src/refresher/snapshot.ts';
-import { indexName } from '../../src/retrieval/make-index.ts';
+import { indexName } from '../../src/retrieval/ensure-index.ts';
 import { readManifest } from '../../src/retrieval/manifest.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
 import { runFolder } from '../../src/run/folder.ts';

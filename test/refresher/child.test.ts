@@ -10,7 +10,7 @@ import type { Corpus } from '../../src/corpus/store/reader.ts';
 import { disposeModel } from '../../src/model/model.ts';
 import type { FromRefresher, RefresherStart, ToRefresher } from '../../src/refresher/client.ts';
 import { configSha256, writeSnapshot } from '../../src/refresher/snapshot.ts';
-import { indexName, makeIndex } from '../../src/retrieval/make-index.ts';
+import { indexName, makeIndex } from '../../src/retrieval/ensure-index.ts';
 import { EMBEDDINGS } from '../../src/retrieval/manifest.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
 import { openIndex } from '../../src/retrieval/search.ts';

@@ -6,7 +6,7 @@ import { loadConfig, saveConfig } from '../../src/config.ts';
 import { embedderShapes } from '../../src/model/embedder.ts';
 import { describeModel, disposeModel, type Model } from '../../src/model/model.ts';
 import { configSha256, readSnapshot, writeSnapshot } from '../../src/refresher/snapshot.ts';
-import { towerFingerprint } from '../../src/retrieval/make-index.ts';
+import { towerFingerprint } from '../../src/retrieval/ensure-index.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { sha256File } from '../../src/system/files.ts';
 import { loadWeights } from '../../src/weights/checkpoint.ts';

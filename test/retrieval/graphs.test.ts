@@ -4,11 +4,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { keepBest } from '../../src/retrieval/best.ts';
-import { buildIndex } from '../../src/retrieval/build.ts';
 import { exactTop } from '../../src/retrieval/exact.ts';
 import { graphCount, rowsOf } from '../../src/retrieval/graphs.ts';
 import { readManifest } from '../../src/retrieval/manifest.ts';
 import { openIndex } from '../../src/retrieval/search.ts';
+import { buildIndex } from '../../src/retrieval/write-index.ts';
 import { clustered, input, OPTIONS, P, pieces } from '../support/vectors.ts';
 
 // An index of several graphs, and one of none: both against a search that looks at every row.

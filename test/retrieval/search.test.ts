@@ -13,10 +13,10 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { buildIndex } from '../../src/retrieval/build.ts';
 import { readManifest } from '../../src/retrieval/manifest.ts';
 import { currentIndex, pruneIndexes, publish } from '../../src/retrieval/publish.ts';
 import { openIndex } from '../../src/retrieval/search.ts';
+import { buildIndex } from '../../src/retrieval/write-index.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { CORPUS, clustered, input, OPTIONS, P } from '../support/vectors.ts';
 

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { client, countByAddress } from '../../src/serve/addresses.ts';
 import { openSessions } from '../../src/serve/sessions.ts';
 import { checkedToken, newToken, tokenCheck } from '../../src/serve/token.ts';
-import { answerTo, fakeServer, post } from './fake.ts';
+import { answerTo, fakeServer, post } from '../support/fake-answers.ts';
 
 const TOKEN = 'correct-horse-battery-staple';
 const HOUR = 3600_000;

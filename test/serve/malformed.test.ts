@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { connect } from 'node:net';
 import { test } from 'node:test';
 import { type Random, random } from '../../src/random.ts';
-import { answerTo, fakeServer, post } from './fake.ts';
+import { answerTo, fakeServer, post } from '../support/fake-answers.ts';
 
 const REQUESTS = 1000;
 const SEED = 7;

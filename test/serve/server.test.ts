@@ -7,7 +7,7 @@ import * as z from 'zod';
 import { Busy } from '../../src/serve/batches.ts';
 import { NotReady } from '../../src/serve/live-asking.ts';
 import { UserError } from '../../src/system/errors.ts';
-import { answerTo, fakeServer, post, SCRIPT, STYLE } from './fake.ts';
+import { answerTo, fakeServer, post, SCRIPT, STYLE } from '../support/fake-answers.ts';
 
 const ROUTES = {
   '/': ['get'],

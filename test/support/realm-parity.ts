@@ -1,7 +1,6 @@
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
-import { type Context, firstWeights } from '../../src/commands/context.ts';
 import { type Config, loadConfig } from '../../src/config.ts';
 import {
   disposeInput,
@@ -14,6 +13,7 @@ import {
 import { embedSequences } from '../../src/model/embedder.ts';
 import { describeModel, type Model, readerTowerShapes, retrieverShapes } from '../../src/model/model.ts';
 import { blockPlaces, spanScores } from '../../src/model/reader.ts';
+import { type Context, firstWeights } from '../../src/pipeline/context.ts';
 import { wordPiece } from '../../src/tokenizer/wordpiece.ts';
 import {
   exportEmbedder,

@@ -1,7 +1,4 @@
 import { join } from 'node:path';
-import { buildRunIndex } from '../../src/commands/build-index.ts';
-import type { Context } from '../../src/commands/context.ts';
-import { prepareCorpus } from '../../src/commands/prepare.ts';
 import { openCorpus } from '../../src/corpus/store/reader.ts';
 import type { Shape } from '../../src/model/bert.ts';
 import {
@@ -11,6 +8,9 @@ import {
   pretrainedShapes,
   retrieverShapes,
 } from '../../src/model/model.ts';
+import { buildRunIndex } from '../../src/pipeline/build-index.ts';
+import type { Context } from '../../src/pipeline/context.ts';
+import { prepareCorpus } from '../../src/pipeline/prepare.ts';
 import { runConfig, runFolder, type Stage } from '../../src/run/folder.ts';
 import { saveCheckpoint } from '../../src/train/checkpoints.ts';
 import { generateWorld, type World, writeWorld } from '../../src/world/world.ts';

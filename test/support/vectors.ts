@@ -1,5 +1,5 @@
 import { random } from '../../src/random.ts';
-import type { BuildInput, BuildOptions } from '../../src/retrieval/build.ts';
+import type { BuildInput, BuildOptions } from '../../src/retrieval/write-index.ts';
 
 export const P = 32;
 export const OPTIONS: BuildOptions = {

@@ -104,9 +104,9 @@ for (const [i, [module, sentence]] of (
     ['src/system/stop.ts', /^realm: stopped before it began; nothing was changed$/],
     ['src/cli.ts', /^realm: stopped; run the same command again$/],
     ['src/config.ts', /^realm ict-warmup: stopped; the same command starts again$|^realm: stopped; /],
-    ['src/commands/context.ts', /^realm ict-warmup: stopped; the same command starts again$/],
+    ['src/pipeline/context.ts', /^realm ict-warmup: stopped; the same command starts again$/],
     ['src/engine.ts', /^realm ict-warmup: stopped; the same command starts again$/],
-    ['src/commands/ict-warmup.ts', /^realm ict-warmup: stopped; the same command starts again$/],
+    ['src/pipeline/ict-warmup.ts', /^realm ict-warmup: stopped; the same command starts again$/],
   ] as [string, RegExp][]
 ).entries()) {
   const name = SIGNALS[i % 3];

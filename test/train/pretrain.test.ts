@@ -8,7 +8,7 @@ import { embedSequences } from '../../src/model/embedder.ts';
 import { disposeFeed, type MaskedSentence, makeFeed } from '../../src/model/feed.ts';
 import type { Model } from '../../src/model/model.ts';
 import { readMasks } from '../../src/model/realm.ts';
-import { makeIndex } from '../../src/retrieval/make-index.ts';
+import { makeIndex } from '../../src/retrieval/ensure-index.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
 import { openIndex, type SearchIndex } from '../../src/retrieval/search.ts';
 import { drawMasked, pretrainStep, queryVectors, retrieveCandidates } from '../../src/train/pretrain.ts';

@@ -5,8 +5,8 @@ import { encodeQuestions } from '../model/questions.ts';
 import { UserError } from '../system/errors.ts';
 import { warn } from '../system/progress.ts';
 import { latestState } from '../train/checkpoints.ts';
+import { qaShapes, qaStep } from '../train/finetune-qa.ts';
 import { type LoopResult, train } from '../train/loop.ts';
-import { qaShapes, qaStep } from '../train/qa.ts';
 import { buildRunIndex, matchingRunIndex, retrieverBeforeQa } from './build-index.ts';
 import {
   type Context,

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
-import type { Context } from '../../src/commands/context.ts';
-import { checkNeeds, type GatedStage } from '../../src/commands/gate.ts';
 import type { Config } from '../../src/config.ts';
+import type { Context } from '../../src/pipeline/context.ts';
+import { checkNeeds, type GatedStage } from '../../src/pipeline/gate.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 import { tunedRun } from '../support/tuned-run.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { aboutLongQuestions } from '../../src/commands/questions.ts';
+import { aboutLongQuestions } from '../../src/pipeline/questions.ts';
 import { tinyConfig } from '../support/tiny.ts';
 
 test('questions that are longer than the model reads them are counted, with the setting', () => {

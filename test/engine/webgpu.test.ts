@@ -3,21 +3,21 @@ import { spawnSync } from 'node:child_process';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
-import type { Corpus } from '../src/corpus/store/reader.ts';
-import { type EngineName, startEngine } from '../src/engine.ts';
-import { disposeModel, modelShapes } from '../src/model/model.ts';
-import { encodeQuestions } from '../src/model/questions.ts';
-import { makeIndex } from '../src/retrieval/make-index.ts';
-import { openIndex, type SearchIndex } from '../src/retrieval/search.ts';
-import { UserError } from '../src/system/errors.ts';
-import { ictStep } from '../src/train/ict.ts';
-import { createOptimizer } from '../src/train/optimizer.ts';
-import { pretrainStep } from '../src/train/pretrain.ts';
-import { qaStep } from '../src/train/qa.ts';
-import type { World } from '../src/world/world.ts';
-import { startTestEngine } from './support/engine.ts';
-import { temporaryFolder, tinyConfig, tinyCorpus, tinyModel } from './support/tiny.ts';
-import { webgpuOrSkip } from './support/webgpu.ts';
+import type { Corpus } from '../../src/corpus/store/reader.ts';
+import { type EngineName, startEngine } from '../../src/engine.ts';
+import { disposeModel, modelShapes } from '../../src/model/model.ts';
+import { encodeQuestions } from '../../src/model/questions.ts';
+import { makeIndex } from '../../src/retrieval/ensure-index.ts';
+import { openIndex, type SearchIndex } from '../../src/retrieval/search.ts';
+import { UserError } from '../../src/system/errors.ts';
+import { qaStep } from '../../src/train/finetune-qa.ts';
+import { ictStep } from '../../src/train/ict.ts';
+import { createOptimizer } from '../../src/train/optimizer.ts';
+import { pretrainStep } from '../../src/train/pretrain.ts';
+import type { World } from '../../src/world/world.ts';
+import { startTestEngine } from '../support/engine.ts';
+import { temporaryFolder, tinyConfig, tinyCorpus, tinyModel } from '../support/tiny.ts';
+import { webgpuOrSkip } from '../support/webgpu.ts';
 
 // Training on WebGPU against training on the engine that the other tests run on (REALM_ENGINE, by default the best).
 

@@ -2,7 +2,7 @@ import type { Corpus } from '../corpus/store/reader.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import { disposeModel, type Model } from '../model/model.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
-import { qaShapes } from '../train/qa.ts';
+import { qaShapes } from '../train/finetune-qa.ts';
 import { matchingIndex, newestRetriever, type RetrieverStage } from './build-index.ts';
 import { type Context, emptyModel, stageWeights } from './context.ts';
 

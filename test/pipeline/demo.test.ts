@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { wholeLeft } from '../../src/commands/demo.ts';
+import { wholeLeft } from '../../src/pipeline/demo.ts';
 
 test('the time left of a demo follows from the stages that are done', () => {
   assert.equal(wholeLeft([1, 9, 20, 30], [2]), undefined, 'too little is known');

@@ -19,7 +19,7 @@ import { trainVocabulary } from '../tokenizer/train-vocabulary.ts';
 import { loadWordPiece } from '../tokenizer/wordpiece.ts';
 import type { CommonOptions } from './context.ts';
 import { withHubModels } from './hub-models.ts';
-import { checkInitial, vocabularyWarning } from './initial.ts';
+import { checkInitial, vocabularyWarning } from './initial-weights.ts';
 import { inputPath } from './inputs.ts';
 
 /** Milliseconds between two lines of progress: how much is to come is not known of a stream. */

@@ -3,42 +3,42 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, relative } from 'node:path';
 import { after, before, mock, test } from 'node:test';
-import { hasAnswer } from '../src/answers/has-answer.ts';
-import { exactMatch } from '../src/answers/metrics.ts';
-import { ask } from '../src/commands/ask.ts';
-import type { AskAnswer } from '../src/commands/asking.ts';
-import { buildRunIndex } from '../src/commands/build-index.ts';
-import { closedBook } from '../src/commands/closed-book.ts';
-import { type Context, emptyModel, firstWeights, stageWeights } from '../src/commands/context.ts';
+import { hasAnswer } from '../../src/answers/has-answer.ts';
+import { exactMatch } from '../../src/answers/metrics.ts';
+import { ask } from '../../src/commands/ask.ts';
+import { openCorpus } from '../../src/corpus/store/reader.ts';
+import { readBlockRecords } from '../../src/datasets/formats/block-records.ts';
+import type { Recall } from '../../src/eval/evaluate.ts';
+import type { Comparison, Interval } from '../../src/eval/statistics.ts';
+import { blockSequences, embedAll, querySequences, type Sequences } from '../../src/model/embedder.ts';
+import { describeModel, disposeModel, retrieverShapes } from '../../src/model/model.ts';
+import type { AskAnswer } from '../../src/pipeline/asking.ts';
+import { buildRunIndex } from '../../src/pipeline/build-index.ts';
+import { closedBook } from '../../src/pipeline/closed-book.ts';
+import { type Context, emptyModel, firstWeights, stageWeights } from '../../src/pipeline/context.ts';
 import {
   evalExactMatch,
   evalMasked,
   evalRecall,
   scorePredictions,
   scoreRetrieved,
-} from '../src/commands/eval.ts';
-import { exportRealm } from '../src/commands/export.ts';
-import { finetuneQa } from '../src/commands/finetune-qa.ts';
-import { ictWarmup } from '../src/commands/ict-warmup.ts';
-import { prepareCorpus } from '../src/commands/prepare.ts';
-import { pretrain } from '../src/commands/pretrain.ts';
-import { openCorpus } from '../src/corpus/store/reader.ts';
-import { readBlockRecords } from '../src/datasets/formats/block-records.ts';
-import type { Recall } from '../src/eval/evaluate.ts';
-import type { Comparison, Interval } from '../src/eval/statistics.ts';
-import { blockSequences, embedAll, querySequences, type Sequences } from '../src/model/embedder.ts';
-import { describeModel, disposeModel, retrieverShapes } from '../src/model/model.ts';
-import { readManifest } from '../src/retrieval/manifest.ts';
-import { currentIndex } from '../src/retrieval/publish.ts';
-import { type Run, runConfig, runFolder } from '../src/run/folder.ts';
-import { trainVocabulary } from '../src/tokenizer/train-vocabulary.ts';
-import { openCheckpoint } from '../src/train/checkpoints.ts';
-import { exportBert } from '../src/weights/export-bert.ts';
-import { readSafetensors } from '../src/weights/safetensors.ts';
-import { generateWorld, type World, writeWorld } from '../src/world/world.ts';
-import { startTestEngine } from './support/engine.ts';
-import { stoppedAfter } from './support/stopped.ts';
-import { TINY, temporaryFolder, tinyConfig, tinyModel } from './support/tiny.ts';
+} from '../../src/pipeline/evaluate.ts';
+import { exportRealm } from '../../src/pipeline/export.ts';
+import { finetuneQa } from '../../src/pipeline/finetune-qa.ts';
+import { ictWarmup } from '../../src/pipeline/ict-warmup.ts';
+import { prepareCorpus } from '../../src/pipeline/prepare.ts';
+import { pretrain } from '../../src/pipeline/pretrain.ts';
+import { readManifest } from '../../src/retrieval/manifest.ts';
+import { currentIndex } from '../../src/retrieval/publish.ts';
+import { type Run, runConfig, runFolder } from '../../src/run/folder.ts';
+import { trainVocabulary } from '../../src/tokenizer/train-vocabulary.ts';
+import { openCheckpoint } from '../../src/train/checkpoints.ts';
+import { exportBert } from '../../src/weights/export-bert.ts';
+import { readSafetensors } from '../../src/weights/safetensors.ts';
+import { generateWorld, type World, writeWorld } from '../../src/world/world.ts';
+import { startTestEngine } from '../support/engine.ts';
+import { stoppedAfter } from '../support/stopped.ts';
+import { TINY, temporaryFolder, tinyConfig, tinyModel } from '../support/tiny.ts';
 
 // Every stage once, through the functions that the commands call, on a generated world: what one stage leaves is what
 // the next one takes up. That the stages compute the right thing is the matter of the other tests.

@@ -13,7 +13,7 @@ import type { LoopResult } from '../train/loop.ts';
 import { generateWorld, worldFiles, writeWorld } from '../world/world.ts';
 import { closedBook } from './closed-book.ts';
 import { announceEngine, type CommonOptions, type Context } from './context.ts';
-import { evalExactMatch, evalRecall } from './eval.ts';
+import { evalExactMatch, evalRecall } from './evaluate.ts';
 import { finetuneQa } from './finetune-qa.ts';
 import { checkNeeds } from './gate.ts';
 import { ictWarmup } from './ict-warmup.ts';

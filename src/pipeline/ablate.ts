@@ -24,7 +24,7 @@ import {
   stageWeights,
 } from './context.ts';
 import { worldSettings } from './demo.ts';
-import { evalExactMatch } from './eval.ts';
+import { evalExactMatch } from './evaluate.ts';
 import { finetuneQa } from './finetune-qa.ts';
 import { ictWarmup } from './ict-warmup.ts';
 import { prepareCorpus } from './prepare.ts';

@@ -3,13 +3,12 @@ import { join } from 'node:path';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import { embedderShapes } from '../model/embedder.ts';
+import { read } from '../model/host-values.ts';
 import type { Model } from '../model/model.ts';
-import { read } from '../model/read.ts';
 import type { Stage } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { explainWrite, makeFolder, writeFileAtomic } from '../system/files.ts';
 import { takeLock } from '../system/lock.ts';
-import { type BuildInput, type BuildOptions, buildIndex } from './build.ts';
 import { encodeBlocks } from './encode-blocks.ts';
 import { scalarOf } from './graph.ts';
 import { graphCount } from './graphs.ts';
@@ -17,6 +16,7 @@ import { breathe, isWhole, type Life } from './life.ts';
 import { type IndexManifest, MANIFEST, sealsOf } from './manifest.ts';
 import { clearIndexes, indexFolders, publish } from './publish.ts';
 import { openReuse, type Reuse } from './reuse.ts';
+import { type BuildInput, type BuildOptions, buildIndex } from './write-index.ts';
 
 /** What an index is made from. */
 export interface IndexSource {

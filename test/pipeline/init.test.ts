@@ -4,9 +4,9 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { type Initialised, init } from '../../src/commands/init.ts';
 import { loadConfig } from '../../src/config.ts';
 import { readQuestions } from '../../src/datasets/questions.ts';
+import { type Initialised, init } from '../../src/pipeline/init.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { generateWorld } from '../../src/world/world.ts';
 import { COMMIT, fakeHub } from '../support/hub.ts';

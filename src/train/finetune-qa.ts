@@ -12,9 +12,9 @@ import {
   type Shape,
 } from '../model/bert.ts';
 import { blockSequences, embedSequences, querySequences } from '../model/embedder.ts';
+import { read as fetchValues } from '../model/host-values.ts';
 import { lossGradients, type Model, modelShapes } from '../model/model.ts';
 import { answerPieces, type EncodedQuestion, questionVectors } from '../model/questions.ts';
-import { read as fetchValues } from '../model/read.ts';
 import { marginalLogLoss } from '../model/reader.ts';
 import { disposeReading, makeReading, type Reading, readScores, wholeWordScores } from '../model/reading.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';

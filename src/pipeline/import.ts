@@ -12,7 +12,7 @@ import type { Stage } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { say } from '../system/progress.ts';
 import { hasCheckpoint, saveCheckpoint } from '../train/checkpoints.ts';
-import { qaShapes } from '../train/qa.ts';
+import { qaShapes } from '../train/finetune-qa.ts';
 import { openWeights } from '../weights/weight-folder.ts';
 import { build, type RetrieverStage } from './build-index.ts';
 import { type Context, emptyModel, firstWeights, loopSettings, runCorpus } from './context.ts';

@@ -3,8 +3,8 @@ import { cpSync, existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeF
 import { join } from 'node:path';
 import { before, mock, test } from 'node:test';
 import { main } from '../../src/cli.ts';
-import { type Done, nextCommands } from '../../src/commands/next.ts';
 import { loadConfig } from '../../src/config.ts';
+import { type Done, nextCommands } from '../../src/pipeline/next-command.ts';
 import { type Run, runFolder } from '../../src/run/folder.ts';
 import { latestState } from '../../src/train/checkpoints.ts';
 import { startTestEngine } from '../support/engine.ts';

@@ -11,7 +11,7 @@ import { presets } from '../presets.ts';
 import { runFolder } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { loadWordPiece, type WordPiece } from '../tokenizer/wordpiece.ts';
-import { checkInitial } from './initial.ts';
+import { checkInitial } from './initial-weights.ts';
 import { namedVocabulary } from './prepare.ts';
 
 export interface PreflightOptions {

@@ -16,10 +16,10 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { type BuildInput, buildIndex } from '../../src/retrieval/build.ts';
 import { readManifest } from '../../src/retrieval/manifest.ts';
 import { openIndex } from '../../src/retrieval/search.ts';
 import { SHARD } from '../../src/retrieval/shards.ts';
+import { type BuildInput, buildIndex } from '../../src/retrieval/write-index.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { smallDisk } from '../support/small-disk.ts';
 import { clustered, input, OPTIONS, P, pieces } from '../support/vectors.ts';

@@ -1,5 +1,6 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, extname, join, resolve } from 'node:path';
+import { resplitFiles, resplitQuestions } from '../commands/data.ts';
 import { folderOf, loadConfig, portablePath } from '../config.ts';
 import { isDevQuestion } from '../datasets/resplit.ts';
 import { modelFolder } from '../hub/cache.ts';
@@ -32,7 +33,6 @@ import { UserError } from '../system/errors.ts';
 import { makeFolder, writeFileAtomic } from '../system/files.ts';
 import { say } from '../system/progress.ts';
 import { readHubConfig } from '../weights/import-bert.ts';
-import { resplitFiles, resplitQuestions } from './data.ts';
 import { runPreflight, vocabularyOf } from './preflight.ts';
 
 export interface InitOptions {
