@@ -1,8 +1,8 @@
 import { Argument, Command, CommanderError, InvalidArgumentError, Option } from 'commander';
 import { PROTOCOLS } from './answers/metrics.ts';
-import type { GetOptions } from './commands/data.ts';
 import type { ServeOptions } from './commands/serve.ts';
 import type { CommonOptions, Context } from './pipeline/context.ts';
+import type { GetOptions } from './pipeline/data.ts';
 import type { AnswerEvalOptions, EvalOptions } from './pipeline/evaluate.ts';
 import type { GatedStage } from './pipeline/gate.ts';
 import type { InitOptions } from './pipeline/init.ts';
@@ -482,7 +482,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     .option('--from <path>', 'its file, or a folder with its files, that you have already')
     .option('--json', 'print one JSON document on stdout, all else on stderr', false)
     .action(async (name: string, options: GetOptions & { json: boolean }) => {
-      const { getData } = await import('./commands/data.ts');
+      const { getData } = await import('./pipeline/data.ts');
       const placed = await getData(name, options);
       print(
         options,
@@ -497,7 +497,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     .option('--to <dir>', 'folder of the two files', '.')
     .option('--json', 'print one JSON document on stdout, all else on stderr', false)
     .action(async (file: string, options: { to: string; json: boolean }) => {
-      const { resplitQuestions } = await import('./commands/data.ts');
+      const { resplitQuestions } = await import('./pipeline/data.ts');
       const result = await resplitQuestions(file, options.to);
       print(options, result, figureLines({ ...result }));
     });

@@ -62,7 +62,7 @@ export function cutBatch(
   const tape = newTape();
   const texts: string[] = [];
   const counts = noCounts();
-  for (const document of documents) cutDocument(document, vocab, settings, find, tape, texts, counts);
+  for (const document of documents) cutDocument(document, vocab, settings, find, { tape, texts, counts });
   for (const sentence of sentences) cutGiven(sentence, vocab, settings, find, tape, counts);
   return { texts, numbers: tape.numbers(), counts };
 }
@@ -144,15 +144,20 @@ interface Sentence extends Encoding {
   long?: boolean;
 }
 
+/** What splitting a batch fills: see `Cut`. */
+interface Output {
+  tape: Tape;
+  texts: string[];
+  counts: PrepareCounts;
+}
+
 /** A document with its blocks and, where they are X, its sentences. */
 function cutDocument(
   document: Document,
   vocab: WordPiece,
   settings: CutSettings,
   find: FindSpans,
-  tape: Tape,
-  texts: string[],
-  counts: PrepareCounts,
+  { tape, texts, counts }: Output,
 ): void {
   const { blockTokens, queryTokens } = settings;
   const bytes = Buffer.byteLength(document.text);

@@ -1,6 +1,5 @@
 import { existsSync, readFileSync, statSync } from 'node:fs';
 import { basename, dirname, extname, join, resolve } from 'node:path';
-import { resplitFiles, resplitQuestions } from '../commands/data.ts';
 import { folderOf, loadConfig, portablePath } from '../config.ts';
 import { isDevQuestion } from '../datasets/resplit.ts';
 import { modelFolder } from '../hub/cache.ts';
@@ -33,6 +32,7 @@ import { UserError } from '../system/errors.ts';
 import { makeFolder, writeFileAtomic } from '../system/files.ts';
 import { say } from '../system/progress.ts';
 import { readHubConfig } from '../weights/import-bert.ts';
+import { resplitFiles, resplitQuestions } from './data.ts';
 import { runPreflight, vocabularyOf } from './preflight.ts';
 
 export interface InitOptions {
@@ -169,7 +169,7 @@ export async function init(
     settings: Object.fromEntries(proposal.settings.map(({ path, value }) => [path, value])),
     estimate,
     next: nextCommands(options.to, run, estimate, trainQuestions > 0, files),
-    notes: notesOn(proposal, encoder, trainQuestions, found, estimate, documents, questionFiles),
+    notes: notesOn({ proposal, encoder, trainQuestions, found, estimate, documents, questionFiles }),
   };
 }
 
@@ -301,15 +301,20 @@ const SUGGESTED = 'hf:google/bert_uncased_L-4_H-256_A-4 (4 layers of 256, about 
 /** Share of questions without an answer in the documents that is worth a note. */
 const MANY = 0.2;
 
-function notesOn(
-  { size }: Proposal,
-  encoder: Encoder | undefined,
-  trainQuestions: number,
-  found: number | undefined,
-  { warnings }: Preflight,
-  documents: string,
-  questionFiles: readonly string[],
-): string[] {
+/** What a user should know about the proposal before running it. */
+function notesOn(input: {
+  proposal: Proposal;
+  encoder: Encoder | undefined;
+  trainQuestions: number;
+  /** Share of the training questions with an answer in the documents, where it was looked for. */
+  found: number | undefined;
+  estimate: Preflight;
+  documents: string;
+  questionFiles: readonly string[];
+}): string[] {
+  const { encoder, trainQuestions, found, documents, questionFiles } = input;
+  const { size } = input.proposal;
+  const { warnings } = input.estimate;
   const again = ['realm init', quoted(documents), ...questionFiles.map(quoted), '--force'].join(' ');
   return [
     ...(encoder

@@ -5,10 +5,10 @@ import { createServer, type IncomingMessage, type ServerResponse } from 'node:ht
 import type { AddressInfo } from 'node:net';
 import { join } from 'node:path';
 import { after, beforeEach, test } from 'node:test';
-import { getData, resplitQuestions } from '../../src/commands/data.ts';
 import { CATALOGUE, type DataFile } from '../../src/datasets/catalogue.ts';
 import { fetchFile, placeFile } from '../../src/datasets/download.ts';
 import { readQuestions } from '../../src/datasets/questions.ts';
+import { getData, resplitQuestions } from '../../src/pipeline/data.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 
