@@ -28,7 +28,7 @@ const QUERIES = 64;
 
 const [rows, shards] = process.argv.slice(2, 4).map(Number);
 const [scalar, dir] = process.argv.slice(4);
-const centres = noise(CENTRES, 1);
+const centres = rng(CENTRES, 1);
 
 const began = performance.now();
 const manifest = await buildIndex(
@@ -89,7 +89,7 @@ function* pieces(first: number): Generator<Float32Array> {
 
 /** Rows around centres, the same ones whatever the number of rows. */
 function piece(at: number, n: number): Float32Array {
-  const vectors = noise(n, at + 2);
+  const vectors = rng(n, at + 2);
   const { int } = random(at + 3);
   for (let row = 0; row < n; row++) {
     const centre = int(CENTRES) * P;
@@ -100,12 +100,12 @@ function piece(at: number, n: number): Float32Array {
 
 function queries(): Float32Array {
   const vectors = piece(0, Math.min(QUERIES, rows));
-  const away = noise(vectors.length / P, 5);
+  const away = rng(vectors.length / P, 5);
   return vectors.map((value, i) => value + SPREAD * away[i]);
 }
 
 /** [n, P] of mean 0 and variance 1. */
-function noise(n: number, seed: number): Float32Array {
+function rng(n: number, seed: number): Float32Array {
   const { float } = random(seed);
   return Float32Array.from({ length: n * P }, () => (2 * float() - 1) * Math.sqrt(3));
 }

@@ -1,8 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { loadConfig } from '../src/config.ts';
-import { type EncoderInput, encoderInput, readout, type Shape } from '../src/model/bert.ts';
+import { type EncoderInput, encoderInput, gatherRows, type Shape } from '../src/model/bert.ts';
 import { embedSequences, type Sequences } from '../src/model/embedder.ts';
-import type { Feed } from '../src/model/feed.ts';
 import {
   describeModel,
   disposeModel,
@@ -11,10 +10,11 @@ import {
   modelShapes,
   pretrainedShapes,
 } from '../src/model/model.ts';
-import { blockPlaces } from '../src/model/reader.ts';
+import { blockPositions } from '../src/model/reader.ts';
+import type { RealmBatch } from '../src/model/realm-batch.ts';
 import { retrieverInput } from '../src/model/retriever.ts';
 import { random } from '../src/random.ts';
-import { type QaFeed, qaGradients, qaShapes } from '../src/train/finetune-qa.ts';
+import { type QaBatch, qaGradients, qaShapes } from '../src/train/finetune-qa.ts';
 import { batchGradients } from '../src/train/ict.ts';
 import { createOptimizer, type Optimizer } from '../src/train/optimizer.ts';
 import { realmGradients } from '../src/train/pretrain.ts';
@@ -99,7 +99,7 @@ function ourSteps(
   };
 }
 
-function realmFeed(model: Model, { pretrain }: Batches, input: (b: Sequences) => EncoderInput): Feed {
+function realmFeed(model: Model, { pretrain }: Batches, input: (b: Sequences) => EncoderInput): RealmBatch {
   const { candidates, positions, targets } = pretrain;
   const [B, K, M] = [candidates.length, candidates[0].length, positions[0].length];
   const perPair = (list: number[][]) => list.flatMap((row) => candidates[0].map(() => row));
@@ -112,7 +112,7 @@ function realmFeed(model: Model, { pretrain }: Batches, input: (b: Sequences) =>
     joint: [
       {
         input: joint,
-        masks: readout(joint, perPair(positions)),
+        masks: gatherRows(joint, perPair(positions)),
         targets: tf.tensor1d(perPair(targets).flat(), 'int32'),
       },
     ],
@@ -120,7 +120,7 @@ function realmFeed(model: Model, { pretrain }: Batches, input: (b: Sequences) =>
   };
 }
 
-function qaFeed(model: Model, { qa }: Batches, input: (b: Sequences) => EncoderInput): QaFeed {
+function qaFeed(model: Model, { qa }: Batches, input: (b: Sequences) => EncoderInput): QaBatch {
   const B = qa.queries.ids.length;
   const joint = input(qa.joint);
   const T = joint.longest;
@@ -140,7 +140,7 @@ function qaFeed(model: Model, { qa }: Batches, input: (b: Sequences) => EncoderI
     positives: positives.toTensor() as tf.Tensor2D,
     reading: {
       input: joint,
-      blocks: blockPlaces(joint, offsets, lengths),
+      blocks: blockPositions(joint, offsets, lengths),
       torn: tf.zeros([B * READ, W, T]),
       B,
       R: READ,

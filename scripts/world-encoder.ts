@@ -8,12 +8,12 @@ import { parseArgs } from 'node:util';
 import * as tf from '@tensorflow/tfjs';
 import { answerSpans } from '../src/answers/has-answer.ts';
 import { loadConfig } from '../src/config.ts';
-import { tokenSpans } from '../src/corpus/cut.ts';
 import { splitSentences } from '../src/corpus/sentences.ts';
+import { tokenSpans } from '../src/corpus/split.ts';
 import { startEngine } from '../src/engine.ts';
-import { bertShapes, disposeInput, encoderInput, readout } from '../src/model/bert.ts';
+import { bertShapes, disposeInput, encoderInput, gatherRows } from '../src/model/bert.ts';
 import { pairIds, queryIds } from '../src/model/embedder.ts';
-import { read } from '../src/model/host-values.ts';
+import { fetchValues } from '../src/model/host-values.ts';
 import { describeModel, initialise, lossGradients, type Model, setParam } from '../src/model/model.ts';
 import { readMasks } from '../src/model/realm.ts';
 import { type Random, random } from '../src/random.ts';
@@ -130,7 +130,7 @@ const result = await train({
 if (!result.stopped) {
   await exportBert(options.out, model.params, model.readerTower, model.reader);
   copyFileSync(vocabulary, join(options.out, 'vocab.txt'));
-  say(`written to ${options.out}: ${JSON.stringify(result.figures)}`);
+  say(`written to ${options.out}: ${JSON.stringify(result.metrics)}`);
 }
 
 function makeWorld(number: number) {
@@ -276,7 +276,7 @@ async function maskedGradients(world: ReturnType<typeof encodeWorld>, step: numb
     targets.push([...example.inA.map((at) => example.a[at]), ...example.inB.map((at) => example.b[at])]);
   }
   const input = encoderInput(sequences, first);
-  const masks = readout(input, positions);
+  const masks = gatherRows(input, positions);
   const hidden = tf.tensor1d(targets.flat(), 'int32');
   const batch = { input, masks, targets: hidden };
   let logs = tf.zeros([1]);
@@ -285,8 +285,8 @@ async function maskedGradients(world: ReturnType<typeof encodeWorld>, step: numb
     logs = tf.keep(logTokens.clone());
     return logTokens.mean().neg() as tf.Scalar;
   });
-  const [[loss], values] = await read(value, logs);
-  const figures: { loss: number; [name: string]: number } = { loss };
+  const [[loss], values] = await fetchValues(value, logs);
+  const metrics: { loss: number; [name: string]: number } = { loss };
   // By kind, the sentence's masks alone: what the reader will be asked.
   const sums: Record<string, number[]> = { bag: [], stated: [], document: [], another: [], without: [] };
   let at = 0;
@@ -297,12 +297,12 @@ async function maskedGradients(world: ReturnType<typeof encodeWorld>, step: numb
     }
   });
   for (const [name, list] of Object.entries(sums)) {
-    if (list.length > 0) figures[name] = list.reduce((x, y) => x + y, 0) / list.length;
+    if (list.length > 0) metrics[name] = list.reduce((x, y) => x + y, 0) / list.length;
   }
   tf.dispose([value, logs, hidden]);
   disposeInput(input);
   disposeInput(masks);
-  return { gradients, figures };
+  return { gradients, metrics };
 }
 
 /** Which of the spans in their order is the one that was at `place`. */

@@ -54,7 +54,7 @@ export async function main(argv: readonly string[]): Promise<number> {
       exitCode = STOPPED;
       const next = result.step > 0 ? `resumes from step ${result.step}` : 'starts the stage again';
       print(options, result, [`stopped and saved; the same command ${next}`]);
-    } else print(options, result, figureLines({ ...result.figures, seconds: result.seconds }));
+    } else print(options, result, figureLines({ ...result.metrics, seconds: result.seconds }));
   };
 
   const yes = ['--yes', 'start it even if it takes days, or more memory than there is', false] as const;

@@ -1,7 +1,12 @@
 import { createInterface } from 'node:readline';
-import { readOpenBook } from '../eval/open-book.ts';
-import { type AskAnswer, type Asked, type Asking, openAsking } from '../pipeline/asking.ts';
+import { readExtraDocuments } from '../eval/extra-documents.ts';
 import type { Context } from '../pipeline/context.ts';
+import {
+  type AnsweredQuestion,
+  type AskAnswer,
+  openQaSession,
+  type QaSession,
+} from '../pipeline/qa-session.ts';
 import { UserError } from '../system/errors.ts';
 import { say } from '../system/progress.ts';
 
@@ -11,7 +16,11 @@ export interface AskOptions {
 }
 
 /** Answers one question. */
-export async function ask(context: Context, question: string, options: AskOptions = {}): Promise<Asked> {
+export async function ask(
+  context: Context,
+  question: string,
+  options: AskOptions = {},
+): Promise<AnsweredQuestion> {
   return withRun(context, options, async (answer) => (await answer([question]))[0]);
 }
 
@@ -37,7 +46,7 @@ export async function askLines(
     throw new UserError('--open-book -: standard input brings the questions; save the documents to a file');
   }
   const paint = painter(output);
-  const write = (all: readonly Asked[]) => {
+  const write = (all: readonly AnsweredQuestion[]) => {
     const texts = all.map((asked) =>
       json ? `${JSON.stringify(asked)}\n` : `${askedLines(asked, paint).join('\n')}\n\n`,
     );
@@ -51,15 +60,15 @@ export async function askLines(
   );
 }
 
-type Answer = (questions: readonly string[]) => Promise<Asked[]>;
+type Answer = (questions: readonly string[]) => Promise<AnsweredQuestion[]>;
 
 async function withRun<T>(
   context: Context,
   { openBook }: AskOptions,
   work: (answer: Answer) => Promise<T>,
 ): Promise<T> {
-  const documents = openBook === undefined ? undefined : await readOpenBook(openBook);
-  const asking: Asking = await openAsking(context);
+  const documents = openBook === undefined ? undefined : await readExtraDocuments(openBook);
+  const asking: QaSession = await openQaSession(context);
   try {
     return await work((questions) => asking.ask(questions, { openBook: documents }));
   } finally {
@@ -69,7 +78,7 @@ async function withRun<T>(
 
 async function atPrompt(
   answer: Answer,
-  write: (asked: readonly Asked[]) => void,
+  write: (asked: readonly AnsweredQuestion[]) => void,
   input: Conversation['input'],
   output: Conversation['output'],
 ): Promise<number> {
@@ -107,7 +116,7 @@ const HELD = 256;
 
 async function asTheyCome(
   answer: Answer,
-  write: (asked: readonly Asked[]) => void,
+  write: (asked: readonly AnsweredQuestion[]) => void,
   input: Conversation['input'],
 ): Promise<number> {
   const lines = createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY });
@@ -153,7 +162,7 @@ async function asTheyCome(
 /** Answers those before the question that cannot be answered, and tells its line. */
 async function oneByOne(
   answer: Answer,
-  write: (asked: readonly Asked[]) => void,
+  write: (asked: readonly AnsweredQuestion[]) => void,
   lines: readonly { question: string; number: number }[],
 ): Promise<void> {
   for (const { question, number } of lines) {
@@ -176,7 +185,10 @@ export function painter(stream: NodeJS.WritableStream & { isTTY?: boolean; hasCo
 }
 
 /** The best answer with its passage, then the runners-up. */
-export function askedLines({ answers, nullShare, retrievalUtility, cut }: Asked, paint: Paint): string[] {
+export function askedLines(
+  { answers, nullProbability, retrievalUtility, cut }: AnsweredQuestion,
+  paint: Paint,
+): string[] {
   if (answers.length === 0) return ['no block was retrieved, so there is nothing to read an answer from'];
   const [best, ...others] = answers;
   const percent = (p: number) => `${(100 * p).toFixed(1)} %`;
@@ -188,7 +200,7 @@ export function askedLines({ answers, nullShare, retrievalUtility, cut }: Asked,
   const source = ({ title, document, openBook }: AskAnswer) =>
     `${title || document}${openBook ? ' (open book)' : ''}`;
   const retrieval = [
-    ...(nullShare === undefined ? [] : [`null document ${percent(nullShare)}`]),
+    ...(nullProbability === undefined ? [] : [`null document ${percent(nullProbability)}`]),
     ...(retrievalUtility === undefined ? [] : [`retrieval utility ${retrievalUtility.toFixed(2)} nats`]),
   ];
   return [

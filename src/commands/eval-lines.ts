@@ -1,4 +1,4 @@
-import { comparisonLines, figureTable, partTable } from '../eval/figures.ts';
+import { comparisonLines, metricTable, partTable } from '../eval/metric-table.ts';
 import type { AnswerEvaluation, evalMasked, evalRecall, RecallEvaluation } from '../pipeline/evaluate.ts';
 
 // Evaluations as a person reads them.
@@ -7,7 +7,7 @@ export function answerLines(result: AnswerEvaluation): string[] {
   const { metric, file, questions, protocol, figures, questionWords, seen, against } = result;
   return [
     `${questions} questions of ${file}, protocol ${protocol}`,
-    ...figureTable({ figures }),
+    ...metricTable({ figures }),
     ...partTable('by question word', questionWords),
     ...partTable('by answer', seen ?? []),
     ...(against ? comparisonLines(metric === 'f1' ? 'f1' : 'exactMatch', against.file, against) : []),
@@ -20,7 +20,7 @@ export function recallLines(
   const { stage = 'retrieved', file, questions, protocol, figures, baselines } = result;
   return [
     `${questions} questions of ${file}, protocol ${protocol}`,
-    ...figureTable({ [stage]: figures, ...baselines }),
+    ...metricTable({ [stage]: figures, ...baselines }),
   ];
 }
 
@@ -28,6 +28,6 @@ export function maskedLines(result: Awaited<ReturnType<typeof evalMasked>>): str
   const { questions, heldOut, figures } = result;
   return [
     `${questions} sentences${heldOut ? '' : ' that training has seen'}, one span masked`,
-    ...figureTable({ figures }),
+    ...metricTable({ figures }),
   ];
 }

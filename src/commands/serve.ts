@@ -1,14 +1,14 @@
 import { existsSync } from 'node:fs';
 import type { FastifyInstance } from 'fastify';
 import { loadConfig } from '../config.ts';
-import { openAsking } from '../pipeline/asking.ts';
 import { announceEngine, type CommonOptions } from '../pipeline/context.ts';
+import { openQaSession } from '../pipeline/qa-session.ts';
 import { reportBody, reportPage, SCRIPT, STYLE } from '../report/page.ts';
+import { recordsFingerprint } from '../run/fingerprints.ts';
 import { runFolder } from '../run/folder.ts';
-import { recordsStamp } from '../run/stamps.ts';
 import { inBatches } from '../serve/batches.ts';
 import { isLoopback, publicOrigin } from '../serve/hosts.ts';
-import { liveAsking } from '../serve/live-asking.ts';
+import { liveSession } from '../serve/live-session.ts';
 import { createServer, LIMITS, type Question } from '../serve/server.ts';
 import { runStatus } from '../serve/status.ts';
 import { checkedToken, newToken } from '../serve/token.ts';
@@ -60,9 +60,9 @@ export async function serve(options: ServeOptions, started: (url: string) => voi
   const { token, made } = accessToken(options, isPrivate);
   let starting: ReturnType<typeof announceEngine> | undefined;
   const engine = () => (starting ??= announceEngine(options));
-  const live = liveAsking(
+  const live = liveSession(
     run,
-    async () => openAsking({ run, config: loadConfig(run.config, []), engine: await engine() }),
+    async () => openQaSession({ run, config: loadConfig(run.config, []), engine: await engine() }),
     say,
   );
   const questions = inBatches(
@@ -80,7 +80,7 @@ export async function serve(options: ServeOptions, started: (url: string) => voi
     {
       page: () => reportPage([run], { live: true, logout: token !== undefined }),
       body: () => reportBody([run]),
-      stamp: () => recordsStamp(run),
+      stamp: () => recordsFingerprint(run),
       script: SCRIPT,
       style: STYLE,
       status() {

@@ -10,11 +10,11 @@ import { UserError } from '../system/errors.ts';
 import { makeFolder, writeFolderResumable } from '../system/files.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { addCounts, noCounts, type PrepareCounts } from './counts.ts';
-import { type Batch, type Packing, writeCut } from './cut.ts';
-import { cutAll } from './cutters.ts';
 import { countDuplicates } from './duplicates.ts';
 import { identityOf, type Reached, readReached, writeReached } from './prepare-resume.ts';
 import { taggerIdentity } from './spans/named-entities.ts';
+import { type Batch, type Packing, writeSplitBatch } from './split.ts';
+import { splitAll } from './split-workers.ts';
 import { type Corpus, openCorpus } from './store/reader.ts';
 import { type CorpusWriter, continueCorpus, writeCorpus } from './store/writer.ts';
 
@@ -114,9 +114,9 @@ async function fill(part: string, options: PrepareOptions): Promise<PrepareCount
     const threads = options.threads ?? Math.min(MOST_THREADS, availableParallelism());
     const read = readBatches(options, reached);
     let batches = 0;
-    for await (const { batch, cut } of cutAll(read, vocab, settings, threads, options.ner)) {
+    for await (const { batch, cut } of splitAll(read, vocab, settings, threads, options.ner)) {
       if (batch.sentences.length > 0) check(false);
-      writeCut(writer, batch, cut);
+      writeSplitBatch(writer, batch, cut);
       addCounts(counts, cut.counts);
       reached.documents += batch.documents.length;
       reached.sentences += batch.sentences.length;

@@ -3,7 +3,7 @@ import { taggedSentence } from './formats/emdr2.ts';
 import { isShard, readRealmSentences } from './formats/realm-records.ts';
 import { plainSentence } from './formats/sentences-jsonl.ts';
 import { readJsonLines } from './jsonl.ts';
-import type { GivenSentence } from './types.ts';
+import type { ExternalSentence } from './types.ts';
 import { refuseUnreadable } from './unreadable.ts';
 
 /** True of REALM's TFRecords, or a folder of them, by their names. */
@@ -12,7 +12,7 @@ export function areRecords(path: string): boolean {
 }
 
 /** Streams X: REALM's TFRecords by their names, else JSONL, of which each line tells by its keys whose it is. */
-export async function* readSentences(path: string): AsyncGenerator<GivenSentence> {
+export async function* readSentences(path: string): AsyncGenerator<ExternalSentence> {
   if (areRecords(path)) {
     yield* readRealmSentences(path);
     return;

@@ -6,7 +6,7 @@ export interface Document {
 }
 
 /** A sentence of X from a file of its own. */
-export interface GivenSentence {
+export interface ExternalSentence {
   text: string;
   /** Its salient spans in characters, by their starts; undefined where they are still to be found. */
   spans: Range[] | undefined;

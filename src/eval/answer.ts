@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
-import { read as readValues } from '../model/host-values.ts';
+import { fetchValues as readValues } from '../model/host-values.ts';
 import { type EncodedQuestion, questionVectors } from '../model/questions.ts';
 import { disposeReading, makeReading, readScores, wholeWordScores } from '../model/reading.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';

@@ -1,13 +1,13 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
-import { tokenSpans } from '../corpus/cut.ts';
 import { salientSpans } from '../corpus/spans/salient-spans.ts';
+import { tokenSpans } from '../corpus/split.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import { readSentences } from '../datasets/sentences.ts';
-import { disposeFeed, type MaskedSentence, makeFeed } from '../model/feed.ts';
-import { read } from '../model/host-values.ts';
+import { fetchValues } from '../model/host-values.ts';
 import type { Model } from '../model/model.ts';
 import { realmForward } from '../model/realm.ts';
+import { disposeRealmBatch, type MaskedSentence, makeRealmBatch } from '../model/realm-batch.ts';
 import type { Random } from '../random.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { UserError } from '../system/errors.ts';
@@ -15,7 +15,7 @@ import { progress } from '../system/progress.ts';
 import { maskSpan } from '../train/masking.ts';
 import { drawMasked, retrieveCandidates } from '../train/pretrain.ts';
 import { stepRandom } from '../train/sampler.ts';
-import type { Figures } from './figures.ts';
+import type { MetricValues } from './metric-table.ts';
 import { meanInterval, ratioInterval } from './statistics.ts';
 
 // The pretrained model as a language model: how well it guesses masked salient spans through retrieval.
@@ -81,7 +81,7 @@ export interface MaskedScores {
   loss: number[];
   nullLoss: number[];
   /** p(∅|x). */
-  nullMass: number[];
+  nullProbability: number[];
 }
 
 /**
@@ -95,23 +95,23 @@ export async function scoreMasked(
   examples: MaskedSentence[],
   config: Config,
 ): Promise<MaskedScores> {
-  const scores: MaskedScores = { pieces: [], loss: [], nullLoss: [], nullMass: [] };
+  const scores: MaskedScores = { pieces: [], loss: [], nullLoss: [], nullProbability: [] };
   const { microBatch, marginalize, nullDocument } = config.pretrain;
   const settings = { ...config, pretrain: { ...config.pretrain, dropTrivial: true } };
   const bar = progress('masked spans', examples.length, { unit: 'sentences' });
   for (let at = 0; at < examples.length; at += microBatch) {
     const part = examples.slice(at, at + microBatch);
     const { candidates } = await retrieveCandidates(model, corpus, index, part, settings);
-    const feed = makeFeed(model, part, candidates, corpus, config.text, nullDocument);
+    const feed = makeRealmBatch(model, part, candidates, corpus, config.text, nullDocument);
     const [B, K] = feed.candidates.shape;
     const M = feed.masks.shape[1];
     const out = tf.tidy(() => {
       const { marginal, logTokens, logPrior } = realmForward(model, feed, marginalize);
       return { marginal, logTokens, logPrior };
     });
-    const [marginal, logTokens, logPrior] = await read(out.marginal, out.logTokens, out.logPrior);
+    const [marginal, logTokens, logPrior] = await fetchValues(out.marginal, out.logTokens, out.logPrior);
     tf.dispose(out);
-    disposeFeed(feed);
+    disposeRealmBatch(feed);
     for (let b = 0; b < B; b++) {
       const n = part[b].targets.length;
       let nullLoss = 0;
@@ -119,7 +119,7 @@ export async function scoreMasked(
       scores.pieces.push(n);
       scores.loss.push(-marginal[b]);
       scores.nullLoss.push(nullLoss);
-      scores.nullMass.push(Math.exp(logPrior[b * K]));
+      scores.nullProbability.push(Math.exp(logPrior[b * K]));
     }
     bar.at(scores.pieces.length);
   }
@@ -132,7 +132,10 @@ export async function scoreMasked(
  * retrieval utility, the mean of log p(y|x) − log p(y|∅,x) a piece (paper, section 4.4, of the marginal as the released code
  * has it). Intervals are over sentences.
  */
-export function maskedFigures({ pieces, loss, nullLoss, nullMass }: MaskedScores, seed: number): Figures {
+export function maskedMetrics(
+  { pieces, loss, nullLoss, nullProbability }: MaskedScores,
+  seed: number,
+): MetricValues {
   const perplexity = (losses: number[]) => {
     const { value, low, high } = ratioInterval(losses, pieces, seed);
     return { value: Math.exp(value), low: Math.exp(low), high: Math.exp(high) };
@@ -145,6 +148,6 @@ export function maskedFigures({ pieces, loss, nullLoss, nullMass }: MaskedScores
       pieces,
       seed,
     ),
-    nullMass: meanInterval(nullMass, seed),
+    nullProbability: meanInterval(nullProbability, seed),
   };
 }

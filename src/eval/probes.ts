@@ -1,9 +1,9 @@
 import { answerSpans } from '../answers/has-answer.ts';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
-import type { MaskedSentence } from '../model/feed.ts';
 import type { Model } from '../model/model.ts';
 import { type EncodedQuestion, questionVectors } from '../model/questions.ts';
+import type { MaskedSentence } from '../model/realm-batch.ts';
 import { dropTrivial } from '../retrieval/candidates.ts';
 import type { Found } from '../retrieval/graph.ts';
 import type { SearchIndex } from '../retrieval/search.ts';

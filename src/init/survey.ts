@@ -6,7 +6,7 @@ import type { DocumentFormat } from '../datasets/document-formats.ts';
 import { formatOf, readDocuments } from '../datasets/documents.ts';
 import { readQuestionFile } from '../datasets/questions.ts';
 import type { Question } from '../datasets/types.ts';
-import { PIECE_BYTES, sampleStream } from '../preflight/census.ts';
+import { PIECE_BYTES, sampleStream } from '../preflight/corpus-statistics.ts';
 import { UserError } from '../system/errors.ts';
 
 /** What is in a file or folder of documents. */

@@ -67,13 +67,13 @@ export interface EncoderInput extends Rows {
   positions: tf.Tensor1D; // [S] int32
   /** Row of each sequence's first token, and the same as a readout. */
   starts: Int32Array;
-  first: Readout;
+  first: GatheredRows;
   /** 0 on tokens, a large negative number on padding; absent if attention has no padding. */
   bias?: tf.Tensor4D; // [B, 1, 1, T]
 }
 
 /** Tokens to read out of a batch: n rows of it, in the order of its sequences. */
-export interface Readout extends Rows {
+export interface GatheredRows extends Rows {
   at: tf.Tensor1D; // [n] int32
 }
 
@@ -166,7 +166,7 @@ export function encoderInput(
 }
 
 /** The tokens at `positions[b]` of each sequence b; `disposeInput` frees it. */
-export function readout(input: EncoderInput, positions: readonly ArrayLike<number>[]): Readout {
+export function gatherRows(input: EncoderInput, positions: readonly ArrayLike<number>[]): GatheredRows {
   const lengths = positions.map((p) => p.length);
   const layout = layOut(lengths, Math.max(1, ...lengths));
   const at = new Int32Array(layout.total);
@@ -177,7 +177,7 @@ export function readout(input: EncoderInput, positions: readonly ArrayLike<numbe
   return { ...layout, at: tf.tensor1d(at, 'int32') };
 }
 
-export function disposeInput(input: EncoderInput | Readout): void {
+export function disposeInput(input: EncoderInput | GatheredRows): void {
   tf.dispose(input as unknown as tf.TensorContainerObject);
 }
 
@@ -209,15 +209,15 @@ function gatherCells(x: tf.Tensor2D, { rectangle }: Rows): tf.Tensor2D {
  * With `outputRows` the last layer computes queries, residual and feed-forward for these rows alone; keys and values
  * still come from all tokens, so the result is the same and the last layer costs a fraction.
  * @param p prefix of the parameters' names, such as `reader.`
- * @param noise dropout masks; without it (inference) nothing is dropped
+ * @param rng dropout masks; without it (inference) nothing is dropped
  */
 export function encode(
   params: Weights,
   p: string,
   config: BertConfig,
   input: EncoderInput,
-  noise?: Noise,
-  outputRows?: Readout,
+  rng?: DropoutRng,
+  outputRows?: GatheredRows,
 ): tf.Tensor2D {
   return tf.tidy(() => {
     const { longest } = input;
@@ -225,12 +225,12 @@ export function encode(
       throw new Error(
         `a sequence of ${longest} tokens is longer than the model's ${config.positions} positions`,
       );
-    let x = dropout(embed(params, p, config, input), noise); // [S, H]
+    let x = dropout(embed(params, p, config, input), rng); // [S, H]
     for (let i = 0; i < config.layers; i++) {
       const name = `${p}layer.${i}.`;
-      const pass = { input, noise, outputRows: i === config.layers - 1 ? outputRows : undefined };
+      const pass = { input, rng, outputRows: i === config.layers - 1 ? outputRows : undefined };
       const run = (weights: Weights, x: tf.Tensor2D) => tf.tidy(() => layer(weights, name, config, x, pass));
-      x = config.recompute ? recomputed(params, name, x, noise, run) : run(params, x);
+      x = config.recompute ? recomputed(params, name, x, rng, run) : run(params, x);
     }
     return x;
   });
@@ -245,11 +245,11 @@ function recomputed(
   params: Weights,
   prefix: string,
   x: tf.Tensor2D,
-  noise: Noise | undefined,
+  rng: DropoutRng | undefined,
   run: (weights: Weights, x: tf.Tensor2D) => tf.Tensor2D,
 ): tf.Tensor2D {
   const names = [...params.keys()].filter((name) => name.startsWith(prefix));
-  const start = noise?.random.state();
+  const start = rng?.random.state();
   const op = tf.customGrad((...all) => {
     const save = all.pop() as tf.GradSaveFunc;
     const [x] = all as tf.Tensor[];
@@ -257,13 +257,13 @@ function recomputed(
     return {
       value: run(params, x as tf.Tensor2D),
       gradFunc: (dy: tf.Tensor, [x]: tf.Tensor[]) => {
-        const after = noise?.random;
-        if (noise) noise.random = randomFromState(start!);
+        const after = rng?.random;
+        if (rng) rng.random = randomFromState(start!);
         const again = tf.grads((x, ...weights) =>
           run(new Map(names.map((name, i) => [name, weights[i]])), x as tf.Tensor2D),
         );
         const gradients = onOwnTape(() => again([x, ...names.map((name) => params.get(name)!)], dy));
-        if (noise) noise.random = after!;
+        if (rng) rng.random = after!;
         return gradients;
       },
     };
@@ -302,14 +302,14 @@ function embed(params: Weights, p: string, config: BertConfig, input: EncoderInp
 /** What every part of a layer needs beside weights and activations. */
 interface Pass {
   input: EncoderInput;
-  noise: Noise | undefined;
+  rng: DropoutRng | undefined;
   /** The rows that the layer computes; all of the input's if undefined. */
-  outputRows: Readout | undefined;
+  outputRows: GatheredRows | undefined;
 }
 
 /** One post-LN transformer layer: [S, H] → [S, H], or [n, H] of `outputRows`. */
 function layer(params: Weights, p: string, config: BertConfig, x: tf.Tensor2D, pass: Pass): tf.Tensor2D {
-  const { noise, outputRows } = pass;
+  const { rng, outputRows } = pass;
   const y = tf.tidy(() => {
     const residual = outputRows ? (tf.gather(x, outputRows.at) as tf.Tensor2D) : x;
     const qkv = {
@@ -319,11 +319,11 @@ function layer(params: Weights, p: string, config: BertConfig, x: tf.Tensor2D, p
     const attend = hasFused() ? attendFused : attendComposed;
     const context = attend(qkv, config, x, residual, pass);
     const attended = dense(params, `${p}attention.output.`, context);
-    return addNorm(params, `${p}attention.norm.`, attended, residual, config.layerNormEps, noise);
+    return addNorm(params, `${p}attention.norm.`, attended, residual, config.layerNormEps, rng);
   });
   const inner = dense(params, `${p}intermediate.`, y, config.gelu); // [., F]
   const out = dense(params, `${p}output.`, inner);
-  return addNorm(params, `${p}output.norm.`, out, y, config.layerNormEps, noise);
+  return addNorm(params, `${p}output.norm.`, out, y, config.layerNormEps, rng);
 }
 
 /** The dense layer that makes queries, keys and values, side by side in its output: H columns each. */
@@ -342,9 +342,9 @@ function attendFused(
   { hidden: H, heads: N }: BertConfig,
   x: tf.Tensor2D,
   queryRows: tf.Tensor2D,
-  { input, noise, outputRows }: Pass,
+  { input, rng, outputRows }: Pass,
 ): tf.Tensor2D {
-  const drop = dropOf(noise);
+  const drop = dropOf(rng);
   if (!outputRows) {
     return tf.tidy(() => {
       const qkv = fusedDense(x, kernel, bias);
@@ -362,7 +362,7 @@ function attendComposed(
   { hidden: H, heads: N }: BertConfig,
   x: tf.Tensor2D,
   queryRows: tf.Tensor2D,
-  { input, noise, outputRows }: Pass,
+  { input, rng, outputRows }: Pass,
 ): tf.Tensor2D {
   const { sequences: B, longest: T } = input;
   const D = H / N;
@@ -379,7 +379,7 @@ function attendComposed(
     [q, k, v] = tf.unstack(spread(qkv, input).reshape([B, T, 3, N, D]).transpose([2, 0, 3, 1, 4]));
   }
   const scores = tf.matMul(q.mul(1 / Math.sqrt(D)), k, false, true).add(input.bias!); // [B, N, T or M, T]
-  const weights = dropout(tf.softmax(scores), noise);
+  const weights = dropout(tf.softmax(scores), rng);
   const context = tf.matMul(weights, v).transpose([0, 2, 1, 3]).reshape([-1, H]) as tf.Tensor2D;
   return gatherCells(context, outputRows ?? input);
 }
@@ -481,10 +481,10 @@ function addNorm(
   x: tf.Tensor2D,
   residual: tf.Tensor2D,
   eps: number,
-  noise: Noise | undefined,
+  rng: DropoutRng | undefined,
 ): tf.Tensor2D {
-  if (!hasFused()) return layerNorm(params, p, residual.add(dropout(x, noise)), eps);
-  return fusedNorm(x, residual, param(params, `${p}gain`), param(params, `${p}bias`), eps, dropOf(noise));
+  if (!hasFused()) return layerNorm(params, p, residual.add(dropout(x, rng)), eps);
+  return fusedNorm(x, residual, param(params, `${p}gain`), param(params, `${p}bias`), eps, dropOf(rng));
 }
 
 /**
@@ -562,7 +562,7 @@ const geluTanh = tf.customGrad((x, save) => {
 });
 
 /** A source of dropout masks that can be replayed from its state. */
-export interface Noise {
+export interface DropoutRng {
   rate: number;
   /** Source of the next masks; each step, and each pass that is replayed, sets its own. */
   random: Random;
@@ -578,14 +578,14 @@ const POOL_NUMBERS = 1 << 22;
  * Masks are slices, at random offsets, of one pool of random keep-or-drop numbers made at the start: drawing every
  * mask would cost a JavaScript loop over every activation, since tfjs draws random numbers on the host.
  */
-export function dropoutNoise(rate: number, random: Random): Noise | undefined {
+export function dropoutRng(rate: number, random: Random): DropoutRng | undefined {
   if (rate === 0) return undefined;
   const host = new Float32Array(POOL_NUMBERS);
   const keep = 1 / (1 - rate);
   const own = random.fork();
   for (let i = 0; i < POOL_NUMBERS; i++) host[i] = own.float() < rate ? 0 : keep;
   const pool = tf.keep(tf.tensor1d(host));
-  const noise: Noise = {
+  const rng: DropoutRng = {
     rate,
     random,
     mask(shape) {
@@ -593,23 +593,23 @@ export function dropoutNoise(rate: number, random: Random): Noise | undefined {
       const parts: tf.Tensor1D[] = [];
       for (let left = size; left > 0; ) {
         const n = Math.min(left, POOL_NUMBERS >> 1);
-        parts.push(pool.slice([noise.random.int(POOL_NUMBERS - n + 1)], [n]));
+        parts.push(pool.slice([rng.random.int(POOL_NUMBERS - n + 1)], [n]));
         left -= n;
       }
       return (parts.length === 1 ? parts[0] : tf.concat(parts)).reshape(shape);
     },
     dispose: () => pool.dispose(),
   };
-  return noise;
+  return rng;
 }
 
 /** Dropout for a fused kernel. */
-function dropOf(noise: Noise | undefined): Drop | undefined {
-  return noise && { rate: noise.rate, seed: noise.random.int(2 ** 31) };
+function dropOf(rng: DropoutRng | undefined): Drop | undefined {
+  return rng && { rate: rng.rate, seed: rng.random.int(2 ** 31) };
 }
 
-export function dropout<T extends tf.Tensor>(x: T, noise: Noise | undefined): T {
-  return noise ? (x.mul(noise.mask(x.shape)) as T) : x;
+export function dropout<T extends tf.Tensor>(x: T, rng: DropoutRng | undefined): T {
+  return rng ? (x.mul(rng.mask(x.shape)) as T) : x;
 }
 
 /** Initial values of one tensor: `normal` is the truncated normal of standard deviation 0.02 that BERT uses. */

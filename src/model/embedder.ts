@@ -4,6 +4,7 @@ import { pause } from '../system/stop.ts';
 import {
   type BertConfig,
   bertShapes,
+  type DropoutRng,
   dense,
   denseShapes,
   disposeInput,
@@ -12,13 +13,12 @@ import {
   encode,
   encoderInput,
   layerNorm,
-  type Noise,
   normShapes,
   type Params,
   pool,
   type Shape,
 } from './bert.ts';
-import { read } from './host-values.ts';
+import { fetchValues } from './host-values.ts';
 
 /** The retriever's encoder: BERT, its tanh pooler, then a projection to P with layer normalisation. */
 export interface EmbedderConfig extends BertConfig {
@@ -37,16 +37,13 @@ export function embedSequences(
   p: string,
   config: EmbedderConfig,
   input: EncoderInput,
-  noise?: Noise,
+  rng?: DropoutRng,
 ): tf.Tensor2D {
   return tf.tidy(() => {
-    const first = encode(params, p, config, input, noise, input.first); // [B, H]
+    const first = encode(params, p, config, input, rng, input.first); // [B, H]
     const pooled = pool(params, p, first);
     const projected = dense(params, `${p}projection.`, pooled);
-    return dropout(
-      layerNorm(params, `${p}projection.norm.`, projected, config.projectionLayerNormEps),
-      noise,
-    );
+    return dropout(layerNorm(params, `${p}projection.norm.`, projected, config.projectionLayerNormEps), rng);
   });
 }
 
@@ -138,7 +135,7 @@ export async function embedAll(
       rows.map((r) => firstSegment[r]),
     );
     const vectors = embedSequences(params, p, config, input);
-    const [host] = await read(vectors);
+    const [host] = await fetchValues(vectors);
     tf.dispose(vectors);
     disposeInput(input);
     for (let j = 0; j < rows.length; j++) out.set(host.subarray(j * P, (j + 1) * P), rows[j] * P);

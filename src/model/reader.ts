@@ -2,11 +2,11 @@ import * as tf from '@tensorflow/tfjs';
 import { fusedSpanScores, hasFused } from '../engine/fused.ts';
 import {
   type BertConfig,
+  type DropoutRng,
   dense,
   denseShapes,
   type EncoderInput,
   encode,
-  type Noise,
   normShapes,
   type Params,
   param,
@@ -36,14 +36,18 @@ export function readerShapes(config: ReaderConfig): Shape[] {
 }
 
 /** Where the blocks stand in a batch of joint sequences `[CLS] question [SEP] block [SEP]`. */
-export interface BlockPlaces {
+export interface BlockPositions {
   /** Where each row's block starts, and how many of its tokens are there. */
   offsets: Int32Array; // [R]
   lengths: Int32Array;
   tensor: tf.Tensor2D; // [R, 3] int32: first row of the batch, length, offset
 }
 
-export function blockPlaces(input: EncoderInput, offsets: Int32Array, lengths: Int32Array): BlockPlaces {
+export function blockPositions(
+  input: EncoderInput,
+  offsets: Int32Array,
+  lengths: Int32Array,
+): BlockPositions {
   const R = input.sequences;
   const values = new Int32Array(3 * R);
   for (let r = 0; r < R; r++) values.set([input.starts[r] + offsets[r], lengths[r], offsets[r]], 3 * r);
@@ -61,14 +65,14 @@ export function spanScores(
   p: string,
   config: ReaderConfig,
   input: EncoderInput,
-  blocks: BlockPlaces,
-  noise?: Noise,
+  blocks: BlockPositions,
+  rng?: DropoutRng,
 ): tf.Tensor3D {
   return tf.tidy(() => {
     const { sequences: R, longest: T } = input;
     const { spanHidden: S, spanLayerNormEps: eps } = config;
     const W = Math.min(config.maxSpanWidth, T);
-    const ends = dense(params, 'span.hidden.', encode(params, p, config, input, noise)); // [rows, 2S]
+    const ends = dense(params, 'span.hidden.', encode(params, p, config, input, rng)); // [rows, 2S]
     if (hasFused()) {
       const weights = {
         gain: param(params, 'span.norm.gain'),
@@ -111,7 +115,7 @@ export function spanScores(
 }
 
 /** 1 on tokens of the block, 0 on question, special tokens and padding: [R, T]. */
-function blockTokens({ offsets, lengths }: BlockPlaces, T: number): tf.Tensor2D {
+function blockTokens({ offsets, lengths }: BlockPositions, T: number): tf.Tensor2D {
   const R = offsets.length;
   const values = new Float32Array(R * T);
   for (let r = 0; r < R; r++) values.fill(1, r * T + offsets[r], r * T + offsets[r] + lengths[r]);

@@ -1,17 +1,17 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
-import { disposeInput, type EncoderInput, encoderInput, type Noise } from './bert.ts';
+import { type DropoutRng, disposeInput, type EncoderInput, encoderInput } from './bert.ts';
 import { pairIds } from './embedder.ts';
 import type { Model } from './model.ts';
 import type { EncodedQuestion } from './questions.ts';
-import { type BlockPlaces, blockPlaces, spanScores } from './reader.ts';
+import { type BlockPositions, blockPositions, spanScores } from './reader.ts';
 
 /** Joint sequences `[CLS] question [SEP] block [SEP]` of B questions with R blocks each, [B*R, T]. */
 export interface Reading {
   input: EncoderInput;
   /** A question with fewer blocks has rows without tokens. */
-  blocks: BlockPlaces;
+  blocks: BlockPositions;
   /** What spans lose that begin or end within a word: see `wholeWordScores`. */
   torn: tf.Tensor3D; // [B*R, W, T]
   B: number;
@@ -51,7 +51,7 @@ export function makeReading(
     pairs.map((p) => p.firstSegment),
   );
   const T = input.longest;
-  const places = blockPlaces(input, offsets, lengths);
+  const places = blockPositions(input, offsets, lengths);
   const torn = tornPenalty(corpus, blocks, places, [B, R, T, Math.min(config.model.maxSpanWidth, T)]);
   return { input, blocks: places, torn, B, R, T };
 }
@@ -79,7 +79,7 @@ const TORN = -1e4;
 function tornPenalty(
   corpus: Corpus,
   blocks: readonly (readonly number[])[],
-  { offsets, lengths }: BlockPlaces,
+  { offsets, lengths }: BlockPositions,
   [B, R, T, W]: readonly [number, number, number, number],
 ): tf.Tensor3D {
   const { continues } = corpus.tokenizer;
@@ -109,11 +109,11 @@ export function readScores(
   model: Model,
   reading: Reading,
   retrieval: tf.Tensor2D,
-  noise?: Noise,
+  rng?: DropoutRng,
 ): tf.Tensor2D {
   return tf.tidy(() => {
     const { B, R, input, blocks } = reading;
-    const scores = spanScores(model.params, model.readerTower, model.reader, input, blocks, noise); // [B*R, W, T]
+    const scores = spanScores(model.params, model.readerTower, model.reader, input, blocks, rng); // [B*R, W, T]
     const [, W, T] = scores.shape;
     return scores
       .reshape([B, R, W * T])

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
-import { type BertConfig, encode, logLikelihood, type Noise, type Params } from './bert.ts';
-import type { Feed, MaskedBatch } from './feed.ts';
+import { type BertConfig, type DropoutRng, encode, logLikelihood, type Params } from './bert.ts';
 import type { Model } from './model.ts';
+import type { MaskedBatch, RealmBatch } from './realm-batch.ts';
 import { embedBoth } from './retriever.ts';
 
 /** Score of a missing candidate: exp() of it is 0. */
@@ -47,10 +47,10 @@ export function readMasks(
   p: string,
   config: BertConfig,
   batch: MaskedBatch,
-  noise?: Noise,
+  rng?: DropoutRng,
 ): tf.Tensor1D {
   return tf.tidy(() => {
-    const outputs = encode(params, p, config, batch.input, noise, batch.masks); // [n, H]
+    const outputs = encode(params, p, config, batch.input, rng, batch.masks); // [n, H]
     return logLikelihood(params, p, config, outputs, batch.targets);
   });
 }
@@ -109,18 +109,18 @@ export function retrievalUtility(
 /** The whole model: scores f(x, z) and log p(z|x) [B, K], log p(y_j|z,x) [B, K, M] and log p(y|x) [B]. */
 export function realmForward(
   model: Model,
-  feed: Feed,
+  feed: RealmBatch,
   marginalize: 'span' | 'token',
-  noise?: Noise,
+  rng?: DropoutRng,
 ): { scores: tf.Tensor2D; logPrior: tf.Tensor2D; logTokens: tf.Tensor3D; marginal: tf.Tensor1D } {
   const [B, K] = feed.candidates.shape;
   const M = feed.masks.shape[1];
   // Retrieve: p(z|x) with today's weights; the index only picked the candidates.
-  const { queries, documents } = embedBoth(model, feed.retriever, noise);
+  const { queries, documents } = embedBoth(model, feed.retriever, rng);
   const { scores, logPrior } = retrieve(queries, documents, feed.candidates, feed.present, model.temperature);
   // Read: p(y|z,x) of each pair.
   const groups = feed.joint.map((batch) =>
-    readMasks(model.params, model.readerTower, model.reader, batch, noise),
+    readMasks(model.params, model.readerTower, model.reader, batch, rng),
   );
   const logTokens = tf
     .gather(tf.concat1d([tf.zeros([1]), ...groups]), feed.order)

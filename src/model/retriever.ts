@@ -1,6 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import { hasFused } from '../engine/fused.ts';
-import { disposeInput, type EncoderInput, encoderInput, type Noise } from './bert.ts';
+import { type DropoutRng, disposeInput, type EncoderInput, encoderInput } from './bert.ts';
 import { embedSequences, type Sequences } from './embedder.ts';
 import type { Model } from './model.ts';
 
@@ -31,11 +31,11 @@ export function disposeRetrieverInput({ batches }: RetrieverInput): void {
 export function embedBoth(
   model: Model,
   { queries: B, batches }: RetrieverInput,
-  noise?: Noise,
+  rng?: DropoutRng,
 ): { queries: tf.Tensor2D; documents: tf.Tensor2D } {
   const towers = [model.queryTower, model.documentTower];
   const [first, second] = batches.map((batch, i) =>
-    embedSequences(model.params, towers[i], model.embedder, batch, noise),
+    embedSequences(model.params, towers[i], model.embedder, batch, rng),
   );
   if (second) return { queries: first, documents: second };
   const [queries, documents] = tf.split(first, [B, first.shape[0] - B]) as tf.Tensor2D[];

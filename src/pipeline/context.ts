@@ -220,7 +220,7 @@ export function finished({ run, config }: Context, stage: Stage, corpus: Corpus)
   say(
     `${COMMAND[stage]}: already finished at step ${state.step}; nothing to do (--resume none trains it again)`,
   );
-  return { figures: {}, seconds: 0, stopped: false, step: state.step };
+  return { metrics: {}, seconds: 0, stopped: false, step: state.step };
 }
 
 /** `--resume`: back to an earlier checkpoint of the stage, or to its beginning. */

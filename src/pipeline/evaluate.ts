@@ -16,8 +16,8 @@ import {
   recallOf,
   retrievalRanks,
 } from '../eval/evaluate.ts';
-import { answerFigures, type Figures, rankFigures } from '../eval/figures.ts';
-import { maskedFigures, scoreMasked, sentencesOf, untrainedSentences } from '../eval/masked.ts';
+import { maskedMetrics, scoreMasked, sentencesOf, untrainedSentences } from '../eval/masked.ts';
+import { answerMetrics, type MetricValues, rankingMetrics } from '../eval/metric-table.ts';
 import { matchPredictions, type PredictionFile, readPredictions } from '../eval/predictions.ts';
 import { dprRanks, type Ranking, type RankingFormat, rankingWriter, readTrecRun } from '../eval/rankings.ts';
 import { type Comparison, compare, mean, meanInterval } from '../eval/statistics.ts';
@@ -69,7 +69,7 @@ export interface AnswerEvaluation {
   file: string;
   questions: number;
   protocol: Protocol;
-  figures: Figures;
+  figures: MetricValues;
   questionWords: Part[];
   /** By whether an answer stands among those of the training questions, where the run has such. */
   seen?: Part[];
@@ -118,9 +118,9 @@ export async function evalExactMatch(
       spanOracle: counted(spanOracle),
     };
     const figures = {
-      ...answerFigures(answers, hasStrings(questions), config.seed),
+      ...answerMetrics(answers, hasStrings(questions), config.seed),
       ...(await closedBookFigure(context, corpus, questions, protocol)),
-      ...rankFigures(ranks, KS, config.seed),
+      ...rankingMetrics(ranks, KS, config.seed),
     };
     const trained = hasStrings(questions) ? await trainedAnswers(context, protocol) : undefined;
     const result = {
@@ -220,7 +220,7 @@ export interface RecallEvaluation {
   questions: number;
   protocol: Protocol;
   recall: Recall;
-  figures: Figures;
+  figures: MetricValues;
 }
 
 /**
@@ -232,7 +232,7 @@ export async function evalRecall(
   asked: RetrieverStage | undefined,
   options: EvalOptions = {},
 ): Promise<
-  RecallEvaluation & { stage: string; bm25: Recall | undefined; baselines: Record<string, Figures> }
+  RecallEvaluation & { stage: string; bm25: Recall | undefined; baselines: Record<string, MetricValues> }
 > {
   const { run, config } = context;
   const file = questionFile(context, options.questions);
@@ -257,7 +257,7 @@ export async function evalRecall(
       ict: stage === 'ict' ? undefined : await ictRanks(context, corpus, questions, most, protocol),
     };
     if (!baselines.bm25) say(`recall: BM25 is left out, beyond ${BM25_LIMIT} blocks`);
-    const figured = (list: number[]) => rankFigures(list, KS, config.seed);
+    const figured = (list: number[]) => rankingMetrics(list, KS, config.seed);
     const result = {
       metric: 'recall',
       stage,
@@ -325,7 +325,7 @@ export async function scoreRetrieved(
     questions: questions.length,
     protocol,
     recall: recallOf(ranks, ks),
-    figures: rankFigures(ranks, ks, SEED),
+    figures: rankingMetrics(ranks, ks, SEED),
   };
 }
 
@@ -334,7 +334,13 @@ export async function evalMasked(
   context: Context,
   metric: 'perplexity' | 'utility',
   file?: string,
-): Promise<{ stage: string; file: string | null; questions: number; heldOut: boolean; figures: Figures }> {
+): Promise<{
+  stage: string;
+  file: string | null;
+  questions: number;
+  heldOut: boolean;
+  figures: MetricValues;
+}> {
   const { run, config } = context;
   const corpus = runCorpus(context);
   const given = file === undefined ? undefined : await sentencesOf(resolve(file), corpus, config);
@@ -350,15 +356,15 @@ export async function evalMasked(
       );
     }
     const scores = await scoreMasked(model, corpus, index, examples, config);
-    const all = maskedFigures(scores, config.seed);
-    const { retrievalUtility, nullMass, ...perplexity } = all;
+    const all = maskedMetrics(scores, config.seed);
+    const { retrievalUtility, nullProbability, ...perplexity } = all;
     const result = {
       metric,
       stage: 'pretrain',
       file: file ? resolve(file) : null,
       questions: examples.length,
       heldOut,
-      figures: metric === 'utility' ? { retrievalUtility, nullMass } : perplexity,
+      figures: metric === 'utility' ? { retrievalUtility, nullProbability } : perplexity,
     };
     record(run, { ...result, protocol: null });
     return result;
@@ -420,7 +426,7 @@ async function closedBookFigure(
   corpus: Corpus,
   questions: readonly EncodedQuestion[],
   protocol: Protocol,
-): Promise<Figures> {
+): Promise<MetricValues> {
   if (!hasWeights(context, 'closed-book')) return {};
   const model = emptyModel(context, corpus);
   stageWeights(context, 'closed-book', corpus, model, closedBookShapes(model));
@@ -510,8 +516,8 @@ function record(
     questions: number;
     protocol: string | null;
   } & {
-    figures: Figures;
-    baselines?: Record<string, Figures>;
+    figures: MetricValues;
+    baselines?: Record<string, MetricValues>;
   },
 ): void {
   const { metric, stage, file, questions, protocol, baselines = {} } = result;

@@ -1,7 +1,7 @@
 import { totalmem } from 'node:os';
 import * as tf from '@tensorflow/tfjs';
 import { hasFused } from '../engine/fused.ts';
-import { censusOfCorpus } from '../preflight/census.ts';
+import { statisticsOfCorpus } from '../preflight/corpus-statistics.ts';
 import { measureElementwise, measureKernel, measureProduct } from '../preflight/machine.ts';
 import { preflight } from '../preflight/needs.ts';
 import { about } from '../preflight/rates.ts';
@@ -41,7 +41,7 @@ export async function checkNeeds(context: Context, stage: GatedStage, { again = 
   const { data } = config;
   // Only lengths of questions depend on these files, and a stage that does not read them must not fail on them.
   const files = { ...data, train: null, dev: null, test: null };
-  const { counts } = await censusOfCorpus(run.corpus, { ...config, data: files });
+  const { counts } = await statisticsOfCorpus(run.corpus, { ...config, data: files });
   const left = again ? 1 : shareLeft(context, stage);
   if (left <= 0) return;
   const memory = machineMemory();

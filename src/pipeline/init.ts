@@ -23,7 +23,7 @@ import {
   surveyDocuments,
   surveyQuestions,
 } from '../init/survey.ts';
-import { censusOfFiles } from '../preflight/census.ts';
+import { statisticsOfFiles } from '../preflight/corpus-statistics.ts';
 import { doctor } from '../preflight/machine.ts';
 import { preflight } from '../preflight/needs.ts';
 import { about } from '../preflight/rates.ts';
@@ -117,7 +117,7 @@ export async function init(
     // The split files are not written yet; their questions are counted above.
     const unsplit = split ? [`data.train=${JSON.stringify(questions[0].path)}`, 'data.dev=null'] : [];
     const base = loadConfig(undefined, [...overrides(first), ...unsplit]);
-    const census = await censusOfFiles(base, vocabularyOf(base));
+    const census = await statisticsOfFiles(base, vocabularyOf(base));
     const counts = { ...census.counts, trainQuestions, testQuestions };
     const { stages, machine } = await runPreflight(
       { config: base, census: { ...census, counts } },

@@ -2,7 +2,11 @@ import { existsSync } from 'node:fs';
 import { type Config, loadConfig } from '../config.ts';
 import { hasFused } from '../engine/fused.ts';
 import { cachedFolder } from '../hub/cache.ts';
-import { type Census, censusOfCorpus, censusOfFiles } from '../preflight/census.ts';
+import {
+  type CorpusStatistics,
+  statisticsOfCorpus,
+  statisticsOfFiles,
+} from '../preflight/corpus-statistics.ts';
 import { type Diagnosis, measureElementwise, measureKernel, measureProduct } from '../preflight/machine.ts';
 import { preflight } from '../preflight/needs.ts';
 import { about } from '../preflight/rates.ts';
@@ -31,7 +35,7 @@ export interface PreflightReport extends Preflight {
 /** Settings and counts, read before the machine is measured: mistakes are told at once. */
 export async function preflightInput({ config: file, set, run }: PreflightOptions): Promise<{
   config: Config;
-  census: Census;
+  census: CorpusStatistics;
 }> {
   const folder = run === undefined ? undefined : runFolder(run);
   if (file === undefined && folder && !existsSync(folder.config))
@@ -44,8 +48,8 @@ export async function preflightInput({ config: file, set, run }: PreflightOption
   return {
     config,
     census: await (prepared
-      ? censusOfCorpus(folder.corpus, config)
-      : censusOfFiles(config, vocabularyOf(config))),
+      ? statisticsOfCorpus(folder.corpus, config)
+      : statisticsOfFiles(config, vocabularyOf(config))),
   };
 }
 
@@ -64,7 +68,7 @@ const WASM_MEMORY = 2 ** 32;
 
 /** Measures the engine that the diagnosis has left active, in products of the model's sizes, and estimates. */
 export async function runPreflight(
-  { config, census }: { config: Config; census: Census },
+  { config, census }: { config: Config; census: CorpusStatistics },
   d: Diagnosis,
 ): Promise<PreflightReport> {
   const { engine } = d;

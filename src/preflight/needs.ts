@@ -12,7 +12,7 @@ import {
 } from '../model/model.ts';
 import { type Schedule, timesDue } from '../schedule.ts';
 import { qaShapes } from '../train/finetune-qa.ts';
-import { BUCKET } from '../train/optimizer.ts';
+import { BUCKET_FLOATS } from '../train/optimizer.ts';
 import { indexBytes, REFRESHER_SHARE, sharing, TIME_FACTOR } from './rates.ts';
 import type { Counts, Machine, Parameters, Preflight, StageNeeds } from './types.ts';
 import { assumptions, memoryRemedy, TIME_REMEDY, warnings } from './warnings.ts';
@@ -116,7 +116,7 @@ function buildingMemory(config: Config, counts: Counts, fused: boolean) {
 function trainingMemory(held: number, own: readonly Shape[], step: StepWork, fused: boolean) {
   const trained = countParameters(own);
   const largest = Math.max(...own.map((shape) => countParameters([shape])));
-  const bucket = Math.max(largest, Math.min(trained, BUCKET));
+  const bucket = Math.max(largest, Math.min(trained, BUCKET_FLOATS));
   return {
     process: PROCESS,
     weights: 4 * held,

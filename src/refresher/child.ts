@@ -54,7 +54,7 @@ async function refresh(start: RefresherStart, { snapshot, step }: RefreshRequest
       run.index,
       basename(snapshot),
       { model, corpus, config, step },
-      { onProgress: (done, total) => tell({ type: 'progress', done, total }), onAlive: alive },
+      { onProgress: (done, total) => tell({ type: 'progress', done, total }), onHeartbeat: alive },
     );
     return { name, step, seconds: (performance.now() - began) / 1000, rows: manifest.rows };
   } finally {

@@ -69,7 +69,7 @@ export function retrievalCharts(runs: readonly NamedRun[]): Html[] {
         format: percent,
         zero: true,
       }),
-      ...overlaid(runs, stageSeries(stage, 'nullMass'), {
+      ...overlaid(runs, stageSeries(stage, 'nullProbability'), {
         title: `Mass of the null document, ${during}`,
         note: 'its p(z|x), mean of the sentences',
         format: percent,

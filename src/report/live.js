@@ -68,13 +68,14 @@ form.addEventListener('submit', async (event) => {
     const result = await ask(question);
     const list = element('ol');
     list.append(...result.answers.map(shown));
-    const { nullShare, retrievalUtility, cut } = result;
+    const { nullProbability, retrievalUtility, cut } = result;
     const figures = [
       list.children.length > 0 &&
         "An answer's share is among the spans of all blocks read, normalised over all of them at once: it is not the product p(z|x) p(y|z,x).",
-      nullShare !== undefined && `Share of the null document beside the blocks: ${percent(nullShare)}.`,
+      nullProbability !== undefined &&
+        `Share of the null document beside the blocks: ${percent(nullProbability)}.`,
       retrievalUtility !== undefined && `Retrieval utility: ${retrievalUtility.toFixed(2)} nats.`,
-      (nullShare !== undefined || retrievalUtility !== undefined) &&
+      (nullProbability !== undefined || retrievalUtility !== undefined) &&
         'These tell what retrieval did, not whether the answer is right.',
       cut && 'The question is too long for this run: its end was not read.',
     ].filter(Boolean);

@@ -241,7 +241,7 @@ function newest(files: readonly string[]): number | undefined {
 const SHOWN = [
   'loss',
   'retrievalUtility',
-  'nullMass',
+  'nullProbability',
   'indexAgeSteps',
   'stepSeconds',
   'devExactMatch',

@@ -184,7 +184,7 @@ const NAMES: Record<string, string> = {
   closedBook: 'exact match, closed book',
   f1: 'F1',
   mrr: 'mean reciprocal rank',
-  nullMass: 'mass of the null document',
+  nullProbability: 'mass of the null document',
   nullPerplexity: 'perplexity, null document alone',
   retrievalUtility: 'retrieval utility, nats a masked word piece',
 };

@@ -1,8 +1,8 @@
 import type { Corpus } from '../corpus/store/reader.ts';
 import { blockSequences, embedAll } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
-import { breathe, type Life } from './life.ts';
 import type { Reuse } from './reuse.ts';
+import { type TaskControl, yieldToEventLoop } from './task-control.ts';
 
 /** Blocks read and sorted by length at a time: enough for batches without padding, few enough to stay small in memory. */
 const BLOCKS_AT_ONCE = 1024;
@@ -15,14 +15,14 @@ export interface EncodeOptions {
   first?: number;
   /** Vectors to copy instead of embedding. */
   reuse?: Reuse;
-  life?: Life;
+  control?: TaskControl;
 }
 
 /** Vectors of the blocks from `first` on in order, [n, P] a piece. */
 export async function* encodeBlocks(
   model: Model,
   corpus: Corpus,
-  { blockTokens, tokensPerBatch, first = 0, reuse, life = {} }: EncodeOptions,
+  { blockTokens, tokensPerBatch, first = 0, reuse, control = {} }: EncodeOptions,
 ): AsyncGenerator<Float32Array> {
   if (first % BLOCKS_AT_ONCE !== 0)
     throw new Error(`block ${first} does not begin a piece of ${BLOCKS_AT_ONCE}`);
@@ -40,10 +40,10 @@ export async function* encodeBlocks(
       model.embedder,
       blockSequences(corpus.tokenizer, blocks, blockTokens),
       tokensPerBatch,
-      () => breathe(life), // a batch may take seconds; a refresher must hear "stop" between two
+      () => yieldToEventLoop(control), // a batch may take seconds; a refresher must hear "stop" between two
     );
     for (const [j, i] of missing.entries()) piece.set(vectors.subarray(j * P, (j + 1) * P), i * P);
     yield piece;
-    await breathe(life);
+    await yieldToEventLoop(control);
   }
 }

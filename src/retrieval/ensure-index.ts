@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import { embedderShapes } from '../model/embedder.ts';
-import { read } from '../model/host-values.ts';
+import { fetchValues } from '../model/host-values.ts';
 import type { Model } from '../model/model.ts';
 import type { Stage } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
@@ -12,10 +12,10 @@ import { takeLock } from '../system/lock.ts';
 import { encodeBlocks } from './encode-blocks.ts';
 import { scalarOf } from './graph.ts';
 import { graphCount } from './graphs.ts';
-import { breathe, isWhole, type Life } from './life.ts';
-import { type IndexManifest, MANIFEST, sealsOf } from './manifest.ts';
+import { digestsOf, type IndexManifest, MANIFEST } from './manifest.ts';
 import { clearIndexes, indexFolders, publish } from './publish.ts';
 import { openReuse, type Reuse } from './reuse.ts';
+import { isWhole, type TaskControl, yieldToEventLoop } from './task-control.ts';
 import { type BuildInput, type BuildOptions, buildIndex } from './write-index.ts';
 
 /** What an index is made from. */
@@ -65,11 +65,11 @@ export async function makeIndex(
   root: string,
   name: string,
   source: IndexSource,
-  { onProgress, ...life }: Life & Pick<BuildInput, 'onProgress'> = {},
+  { onProgress, ...control }: TaskControl & Pick<BuildInput, 'onProgress'> = {},
 ): Promise<MadeIndex> {
   const { model, corpus, config, step, published } = source;
   const index = shapeOf(config, corpus.blocks);
-  const unlock = await lockIndexes(root, life);
+  const unlock = await lockIndexes(root, control);
   let reuse: Reuse | undefined;
   try {
     clearIndexes(root, name);
@@ -85,7 +85,7 @@ export async function makeIndex(
       graphs: graphCount(corpus.blocks, index.shards),
     };
     const existing = indexFolders(root).map(({ name, ...manifest }) => ({ name, manifest }));
-    const found = await wholeIndex(root, existing, wanted, life);
+    const found = await wholeIndex(root, existing, wanted, control);
     if (found) {
       const manifest = { ...found.manifest, step };
       if (step !== found.manifest.step) {
@@ -99,8 +99,10 @@ export async function makeIndex(
       SAME_VECTORS.every((key) => manifest[key] === wanted[key]),
     );
     reuse =
-      similar && !published ? await openReuse(join(root, similar.name), similar.manifest, life) : undefined;
-    const reused = reuse ? await countReused(reuse, corpus, life) : 0;
+      similar && !published
+        ? await openReuse(join(root, similar.name), similar.manifest, control)
+        : undefined;
+    const reused = reuse ? await countReused(reuse, corpus, control) : 0;
     const { weightsSha256, encoding } = wanted;
     const { blockTokens } = config.text;
     const { tokensPerBatch } = config.index;
@@ -109,7 +111,7 @@ export async function makeIndex(
       {
         embeddings:
           published ??
-          ((first) => encodeBlocks(model, corpus, { blockTokens, tokensPerBatch, first, reuse, life })),
+          ((first) => encodeBlocks(model, corpus, { blockTokens, tokensPerBatch, first, reuse, control })),
         rows: corpus.blocks,
         corpusSha256: corpus.sha256,
         weightsSha256,
@@ -118,7 +120,7 @@ export async function makeIndex(
         blockHash: corpus.hash,
         reuse: reuse && reused > 0 ? { sha256: reuse.sha256, rows: reused } : undefined,
         onProgress,
-        ...life,
+        ...control,
       },
       { ...index, dimensions: wanted.dimensions },
     );
@@ -145,14 +147,14 @@ async function wholeIndex(
   root: string,
   existing: readonly MadeIndex[],
   wanted: Wanted,
-  life: Life,
+  control: TaskControl,
 ): Promise<MadeIndex | undefined> {
   for (const made of existing) {
     const has = { ...made.manifest, graphs: made.manifest.graphs.length };
     if (!(Object.keys(wanted) as (keyof Wanted)[]).every((key) => has[key] === wanted[key])) continue;
     let whole = true;
-    for (const seal of sealsOf(made.manifest)) {
-      whole &&= await isWhole(join(root, made.name), seal, life);
+    for (const seal of digestsOf(made.manifest)) {
+      whole &&= await isWhole(join(root, made.name), seal, control);
     }
     if (whole) return made;
   }
@@ -162,11 +164,11 @@ async function wholeIndex(
 /** Blocks counted between two calls of `breathe`. */
 const BLOCKS_COUNTED_AT_ONCE = 1 << 16;
 
-async function countReused(reuse: Reuse, corpus: Corpus, life: Life): Promise<number> {
+async function countReused(reuse: Reuse, corpus: Corpus, control: TaskControl): Promise<number> {
   let count = 0;
   for (let block = 0; block < corpus.blocks; block++) {
     if (reuse.row(corpus.hash(block)) >= 0) count++;
-    if (block % BLOCKS_COUNTED_AT_ONCE === 0) await breathe(life);
+    if (block % BLOCKS_COUNTED_AT_ONCE === 0) await yieldToEventLoop(control);
   }
   return count;
 }
@@ -188,7 +190,7 @@ const LOCK_RETRY_MILLISECONDS = 200;
  * @param patience seconds
  * @returns unlocks
  */
-export async function lockIndexes(root: string, life: Life, patience = 60): Promise<() => void> {
+export async function lockIndexes(root: string, control: TaskControl, patience = 60): Promise<() => void> {
   const path = join(root, 'lock');
   const deadline = performance.now() + 1000 * patience;
   for (;;) {
@@ -201,7 +203,7 @@ export async function lockIndexes(root: string, life: Life, patience = 60): Prom
       );
     }
     await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MILLISECONDS));
-    await breathe(life);
+    await yieldToEventLoop(control);
   }
 }
 
@@ -230,7 +232,7 @@ export function isQaIndex(name: string): boolean {
 export async function towerFingerprint(model: Model): Promise<string> {
   const hash = createHash('sha256');
   const shapes = embedderShapes(model.documentTower, model.embedder);
-  for (const values of await read(...shapes.map(({ name }) => model.params.get(name)!))) {
+  for (const values of await fetchValues(...shapes.map(({ name }) => model.params.get(name)!))) {
     hash.update(new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
   }
   return hash.digest('hex');

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { FileSeal } from '../system/files.ts';
+import type { FileDigest } from '../system/files.ts';
 import { keepBest } from './best.ts';
 import {
   explainSave,
@@ -12,8 +12,8 @@ import {
   searchGraph,
   viewGraph,
 } from './graph.ts';
-import { breathe, isWhole, type Life, sealFile } from './life.ts';
 import { sampleRows } from './recall.ts';
+import { digestFile, isWhole, type TaskControl, yieldToEventLoop } from './task-control.ts';
 
 // The graphs that share the rows of an index: graph i of N holds the rows from i × ceil(rows / N) on, numbered from 0.
 // So a build needs the memory of one of them only. They are searched one after the other.
@@ -63,7 +63,7 @@ export interface GrowOptions {
   embeddings: number;
   rowsOnDisk: number;
   /** Seals of the first graphs of an earlier build; those of rows on the disk are kept if undamaged. */
-  earlierSeals: readonly FileSeal[];
+  earlierSeals: readonly FileDigest[];
   /** Called when one more graph is complete. */
   onGraph(): void;
 }
@@ -72,7 +72,7 @@ export interface GrowOptions {
 export interface Growing {
   /** The complete graphs: written, sealed and viewed. */
   graphs: Graph[];
-  seals: FileSeal[];
+  seals: FileDigest[];
   /** The row to add next. */
   next(): number;
   /** @param floats the next rows, already in the embeddings file */
@@ -84,19 +84,19 @@ export interface Growing {
  * Builds or resumes the graphs in the folder `part`: each is written, compared with the graph in memory and sealed as
  * soon as its last row is added.
  */
-export async function growGraphs(part: string, options: GrowOptions, life: Life): Promise<Growing> {
+export async function growGraphs(part: string, options: GrowOptions, control: TaskControl): Promise<Growing> {
   const { shape, rows, threads, rowsOnDisk } = options;
   const { dimensions } = shape;
   const total = options.graphCount;
   const graphs: Graph[] = [];
-  const seals: FileSeal[] = [];
+  const seals: FileDigest[] = [];
   let growing: Graph | undefined;
   let added = 0; // rows in `growing`
 
   for (const [i, seal] of options.earlierSeals.entries()) {
     const name = graphName(i, total);
     const { first, count } = rowsOf(i, total, rows);
-    if (first + count > rowsOnDisk || !(await isWhole(part, { name, ...seal }, life))) break;
+    if (first + count > rowsOnDisk || !(await isWhole(part, { name, ...seal }, control))) break;
     const graph = newGraph(shape);
     viewGraph(graph, join(part, name), count, dimensions);
     graphs.push(graph);
@@ -111,13 +111,13 @@ export async function growGraphs(part: string, options: GrowOptions, life: Life)
     const ask = () => Buffer.from(searchGraph(graph, probes, n, Math.min(10, count), threads).scores.buffer);
     const before = ask();
     // One call writes the whole graph: vectors, and two links of 4 bytes for each of the connectivity.
-    await breathe(life, count * (dimensions * 4 + 8 * shape.connectivity));
+    await yieldToEventLoop(control, count * (dimensions * 4 + 8 * shape.connectivity));
     saveGraph(graph, path, count, dimensions);
-    await breathe(life);
+    await yieldToEventLoop(control);
     if (Buffer.compare(before, ask()) !== 0) {
       throw explainSave(path, new Error('it answers otherwise than the graph in memory'));
     }
-    const seal = await sealFile(path, life);
+    const seal = await digestFile(path, control);
     graphs.push(graph);
     seals.push(seal);
     growing = undefined;

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { z } from 'zod';
 import { UserError } from '../system/errors.ts';
-import { type FileSeal, readJson } from '../system/files.ts';
+import { type FileDigest, readJson } from '../system/files.ts';
 
 // Maximum inner product search over the block embeddings: one folder holds
 //   graph.usearch     the HNSW graph with its own copy of the vectors (f32 or f16), viewed (mapped), never loaded; of several
@@ -11,7 +11,7 @@ import { type FileSeal, readJson } from '../system/files.ts';
 //   manifest.json     what they are, with length and SHA-256 of each
 // Letters: B queries, K wanted blocks, P projection (dimensions of an embedding).
 
-export interface NamedSeal extends FileSeal {
+export interface NamedDigest extends FileDigest {
   name: string;
 }
 
@@ -37,12 +37,12 @@ export interface IndexManifest {
   /** Mean share of the exact ten best that the graphs find, at `expansionSearch`. */
   recall10?: { probes: number; value: number };
   /** Those that share the rows (see graphs.ts); none: all rows are looked at in every search. */
-  graphs: NamedSeal[];
-  embeddings: NamedSeal;
-  blocks: NamedSeal;
+  graphs: NamedDigest[];
+  embeddings: NamedDigest;
+  blocks: NamedDigest;
 }
 
-export const seal = z.strictObject({
+export const namedDigestSchema = z.strictObject({
   name: z.string(),
   bytes: z.int().nonnegative(),
   sha256: z.string().regex(/^[0-9a-f]{64}$/),
@@ -62,9 +62,9 @@ const manifestSchema: z.ZodType<IndexManifest> = z.strictObject({
   reused: z.int().nonnegative(),
   createdAt: z.string(),
   recall10: z.strictObject({ probes: z.int().positive(), value: z.number() }).optional(),
-  graphs: z.array(seal),
-  embeddings: seal,
-  blocks: seal,
+  graphs: z.array(namedDigestSchema),
+  embeddings: namedDigestSchema,
+  blocks: namedDigestSchema,
 });
 
 export const MANIFEST = 'manifest.json';
@@ -76,7 +76,7 @@ export const BLOCKS = 'blocks.u64';
 export const REBUILD = 'make it again with "realm build-index"';
 
 /** All files of an index besides its manifest. */
-export function sealsOf({ graphs, embeddings, blocks }: IndexManifest): NamedSeal[] {
+export function digestsOf({ graphs, embeddings, blocks }: IndexManifest): NamedDigest[] {
   return [...graphs, embeddings, blocks];
 }
 

@@ -2,7 +2,7 @@ import { random } from '../random.ts';
 import { readFully } from '../system/files.ts';
 import { exactPieces } from './exact.ts';
 import type { Found } from './graph.ts';
-import { breathe, type Life } from './life.ts';
+import { type TaskControl, yieldToEventLoop } from './task-control.ts';
 
 // What graphs miss: their answers compared with those of an exact search over the embeddings file [rows, P].
 
@@ -38,11 +38,11 @@ export async function recallOf(
   probes: Float32Array,
   { file, rows, dimensions }: EmbeddingsFile,
   threads: number,
-  life: Life,
+  control: TaskControl,
 ): Promise<number> {
   const pieces = exactPieces(file, rows, dimensions, probes, k, threads);
   let step = pieces.next();
-  for (; !step.done; step = pieces.next()) await breathe(life);
+  for (; !step.done; step = pieces.next()) await yieldToEventLoop(control);
   const exact = step.value;
   const n = probes.length / dimensions;
   let hits = 0;

@@ -1,7 +1,7 @@
 import { closeSync, openSync } from 'node:fs';
 import { inside, readFully } from '../system/files.ts';
-import { breathe, isWhole, type Life } from './life.ts';
 import type { IndexManifest } from './manifest.ts';
+import { isWhole, type TaskControl, yieldToEventLoop } from './task-control.ts';
 
 // What an index holds of the blocks of another corpus: the same text, embedded by the same weights, has the same vector.
 
@@ -22,11 +22,11 @@ export interface Reuse {
 export async function openReuse(
   dir: string,
   manifest: IndexManifest,
-  life: Life,
+  control: TaskControl,
 ): Promise<Reuse | undefined> {
   const { rows, dimensions } = manifest;
   for (const seal of [manifest.blocks, manifest.embeddings]) {
-    if (!(await isWhole(dir, seal, life))) return undefined;
+    if (!(await isWhole(dir, seal, control))) return undefined;
   }
   const words = new Uint32Array(rows * 2); // of the hashes, low word first
   const hashes = openSync(inside(dir, manifest.blocks.name), 'r');
@@ -41,7 +41,7 @@ export async function openReuse(
   const table = new Uint32Array(size);
   for (let row = 0; row < rows; row++) {
     table[place(words[2 * row], words[2 * row + 1])] = row + 1; // of copies of a block the last
-    if (row % HASHES_AT_ONCE === 0) await breathe(life);
+    if (row % HASHES_AT_ONCE === 0) await yieldToEventLoop(control);
   }
   const file = openSync(inside(dir, manifest.embeddings.name), 'r');
 

@@ -6,7 +6,14 @@ import { changedFile } from '../system/verified.ts';
 import { exactTop } from './exact.ts';
 import { type Found, type Graph, newGraph, release, usableThreads, viewGraph } from './graph.ts';
 import { rowsOf, searchGraphs } from './graphs.ts';
-import { type IndexManifest, MANIFEST, type NamedSeal, REBUILD, readManifest, sealsOf } from './manifest.ts';
+import {
+  digestsOf,
+  type IndexManifest,
+  MANIFEST,
+  type NamedDigest,
+  REBUILD,
+  readManifest,
+} from './manifest.ts';
 import { readRows } from './rows.ts';
 
 // ---------------------------------------------------------------- open and search
@@ -128,7 +135,7 @@ function openFolder(dir: string, options: OpenOptions, hash: boolean, inUse?: In
       `${join(dir, MANIFEST)}: ${manifest.rows} rows of ${manifest.dimensions} cannot take the place of the ${inUse.rows} of ${inUse.dimensions} in use; ${REBUILD}`,
     );
   }
-  const seals = sealsOf(manifest);
+  const seals = digestsOf(manifest);
   for (const seal of seals) checkLength(dir, seal);
   const changed = hash && changedFile(dir, Object.fromEntries(seals.map((seal) => [seal.name, seal])));
   if (changed)
@@ -155,7 +162,7 @@ function closeFolder({ graphs, embeddings }: Opened): void {
   for (const graph of graphs) release(graph);
 }
 
-function checkLength(dir: string, expected: NamedSeal): void {
+function checkLength(dir: string, expected: NamedDigest): void {
   const path = inside(dir, expected.name);
   const bytes = sizeOf(path);
   if (bytes !== expected.bytes) {

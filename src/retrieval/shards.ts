@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { type FileSeal, RESUME, writeFileAtomic } from '../system/files.ts';
+import { type FileDigest, RESUME, writeFileAtomic } from '../system/files.ts';
 
 // The resume manifest of an index that is being built: which rows of its embeddings file are whole, shard by shard, and
 // which of its graphs.
@@ -35,7 +35,7 @@ export interface Shard {
 /** What is whole of an index: its first shards, and its first graphs. */
 export interface Whole {
   shards: Shard[];
-  graphs: FileSeal[];
+  graphs: FileDigest[];
 }
 
 const schema = z.strictObject({

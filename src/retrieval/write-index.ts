@@ -12,10 +12,10 @@ import {
 } from '../system/files.ts';
 import { type GraphShape, usableThreads } from './graph.ts';
 import { type Growing, graphCount, graphName, growGraphs, searchGraphs } from './graphs.ts';
-import { breathe, type Life, sealFile } from './life.ts';
 import { BLOCKS, EMBEDDINGS, type IndexManifest, MANIFEST } from './manifest.ts';
 import { recallOf, sampleRows } from './recall.ts';
 import { type Identity, readWhole, SHARD, type Shard, writeWhole } from './shards.ts';
+import { digestFile, type TaskControl, yieldToEventLoop } from './task-control.ts';
 
 export interface BuildOptions extends GraphShape {
   /** Graphs that share the rows; 0: none is built, and every search looks at all rows. */
@@ -24,7 +24,7 @@ export interface BuildOptions extends GraphShape {
   threads: number;
 }
 
-export interface BuildInput extends Life {
+export interface BuildInput extends TaskControl {
   /**
    * Embeddings of the blocks `first`, `first` + 1, … in order: consecutive rows, any whole number of them a piece.
    * `first` is a multiple of `SHARD`; whatever it is, a row has the same value.
@@ -129,8 +129,8 @@ async function fill(part: string, input: BuildInput, options: BuildOptions): Pro
       reused: input.reuse?.rows ?? 0,
       createdAt: new Date().toISOString(),
       graphs: seals.map((seal, i) => ({ name: graphName(i, total), ...seal })),
-      embeddings: { name: EMBEDDINGS, ...(await sealFile(paths.embeddings, input)) },
-      blocks: { name: BLOCKS, ...(await sealFile(paths.blocks, input)) },
+      embeddings: { name: EMBEDDINGS, ...(await digestFile(paths.embeddings, input)) },
+      blocks: { name: BLOCKS, ...(await digestFile(paths.blocks, input)) },
     };
     if (total > 0) {
       const probes = input.probes ?? sampleRows(file, 0, rows, dimensions);
@@ -166,13 +166,13 @@ async function wholeShards(
   file: number,
   earlier: readonly Shard[],
   dimensions: number,
-  life: Life,
+  control: TaskControl,
 ): Promise<Shard[]> {
   const whole: Shard[] = [];
   for (const [i, shard] of earlier.entries()) {
     if (!isOnDisk(file, shard, i * SHARD, dimensions)) break;
     whole.push(shard);
-    await breathe(life);
+    await yieldToEventLoop(control);
   }
   return whole;
 }
@@ -187,7 +187,7 @@ async function addFromDisk({ growing, file, identity, input }: Build, rowsOnDisk
     await growing.add(floats);
     row += floats.length / dimensions;
     input.onProgress?.(row, input.rows);
-    await breathe(input);
+    await yieldToEventLoop(input);
   }
 }
 
@@ -217,7 +217,7 @@ async function addNew(build: Build, rowsOnDisk: number): Promise<void> {
     }
     await growing.add(floats);
     input.onProgress?.(written, rows);
-    await breathe(input);
+    await yieldToEventLoop(input);
   };
   for await (const piece of input.embeddings(rowsOnDisk)) {
     if (piece.length % dimensions !== 0) {
@@ -269,7 +269,7 @@ async function writeBlockHashes(path: string, input: BuildInput): Promise<void> 
       const n = Math.min(HASHES_AT_ONCE, input.rows - first);
       for (let i = 0; i < n; i++) hashes[i] = input.blockHash(first + i);
       writeFully(file, new Uint8Array(hashes.buffer, 0, n * 8), null);
-      await breathe(input);
+      await yieldToEventLoop(input);
     }
     fsyncSync(file);
   } finally {

@@ -62,7 +62,7 @@ export const ASKED = {
         },
       },
     },
-    nullShare: { ...share, description: 'of the null document' },
+    nullProbability: { ...share, description: 'of the null document' },
     cut: { type: 'boolean', description: 'true where the question was too long: its end was not read' },
     retrievalUtility: {
       type: 'number',

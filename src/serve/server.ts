@@ -11,7 +11,7 @@ import { UserError } from '../system/errors.ts';
 import { type Access, guard } from './access.ts';
 import { Busy } from './batches.ts';
 import { hostCheck, isOwnOrigin } from './hosts.ts';
-import { NotReady } from './live-asking.ts';
+import { NotReady } from './live-session.ts';
 import { refuse } from './refuse.ts';
 import { ASKED, FAILURE, questionSchema, STATUS } from './schemas.ts';
 import type { StageStatus } from './status.ts';

@@ -344,7 +344,7 @@ export function readPieces(path: string, use: (piece: Uint8Array) => void): void
 }
 
 /** Length in bytes and SHA-256 of one file, as manifests list them. */
-export interface FileSeal {
+export interface FileDigest {
   bytes: number;
   sha256: string;
 }

@@ -1,6 +1,6 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
-import { type FileSeal, readText, sha256File, writeFileAtomic } from './files.ts';
+import { type FileDigest, readText, sha256File, writeFileAtomic } from './files.ts';
 
 // Which files of a folder have been compared with their SHA-256 already: hashing gigabytes at every question asked would
 // take longer than the answer. A file counts as the same while its length, times and inode are; no program can set back
@@ -21,7 +21,7 @@ type Stamp = string;
  * The first of the files, which are there, whose content is not the one sealed; undefined when all are whole.
  * What was found whole is remembered in the folder, where it can be written.
  */
-export function changedFile(dir: string, seals: Record<string, FileSeal>): string | undefined {
+export function changedFile(dir: string, seals: Record<string, FileDigest>): string | undefined {
   const known = remembered(dir);
   const stamps: Record<string, Stamp> = {};
   let news = false;

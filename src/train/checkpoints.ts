@@ -5,7 +5,7 @@ import type { Shape } from '../model/bert.ts';
 import type { Model } from '../model/model.ts';
 import { errorCode, UserError } from '../system/errors.ts';
 import {
-  type FileSeal,
+  type FileDigest,
   isAside,
   readJson,
   readText,
@@ -33,7 +33,7 @@ type Pointer = (typeof POINTERS)[number];
 const STATE = 'state.json';
 const OPTIMIZER = 'optimizer.safetensors';
 
-const seal: z.ZodType<FileSeal> = z.object({ bytes: z.int().nonnegative(), sha256: z.string() });
+const seal: z.ZodType<FileDigest> = z.object({ bytes: z.int().nonnegative(), sha256: z.string() });
 const sums = z.record(z.string(), z.tuple([z.number(), z.number()]));
 const stateSchema = z.object({
   format: z.literal(2),
@@ -52,7 +52,7 @@ const stateSchema = z.object({
   retriever: z.enum(['ict', 'pretrain']).optional(),
   /** Larger is better; null where it was not measured. */
   score: z.number().nullable(),
-  /** Sums and counts of figures since the last line of metrics, and of the loss since the last checkpoint with a score. */
+  /** Sums and counts of metrics since the last line of metrics, and of the loss since the last checkpoint with a score. */
   averages: sums,
   sinceSave: sums,
   /** The largest loss of the first steps, by which a later one is said to explode. */

@@ -2,21 +2,21 @@ import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import {
   bertShapes,
+  type DropoutRng,
   disposeInput,
-  dropoutNoise,
+  dropoutRng,
   encode,
   encoderInput,
+  gatherRows,
   maskedLanguageModel,
-  type Noise,
-  readout,
   type Shape,
 } from '../model/bert.ts';
 import { pairIds, type SpecialIds } from '../model/embedder.ts';
-import type { MaskedBatch } from '../model/feed.ts';
-import { read } from '../model/host-values.ts';
+import { fetchValues } from '../model/host-values.ts';
 import { lossGradients, type Model } from '../model/model.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
 import { readMasks } from '../model/realm.ts';
+import type { MaskedBatch } from '../model/realm-batch.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import type { StepResult } from './loop.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
@@ -37,22 +37,22 @@ export function closedBookStep(
   questions: readonly EncodedQuestion[],
   config: Config,
 ): { step(step: number): Promise<StepResult>; dispose(): void } {
-  const noise = dropoutNoise(config.model.dropout, stepRandom(config.seed, -4));
+  const rng = dropoutRng(config.model.dropout, stepRandom(config.seed, -4));
   const { batch } = config.closedBook;
   const answerable = questions.filter((q) => q.answerIds.length > 0);
   return {
     step(step) {
       const random = stepRandom(config.seed, step);
-      if (noise) noise.random = random.fork();
+      if (rng) rng.random = random.fork();
       const examples = [];
       for (let i = 0; i < batch; i++) {
         const question = answerable[exampleAt(config.seed + 3, answerable.length, step * batch + i)];
         const answer = random.pick(question.answerIds).subarray(0, config.model.maxSpanWidth);
         examples.push({ ids: question.ids, answer });
       }
-      return gradientsOf(model, shapes, special, examples, config, noise);
+      return gradientsOf(model, shapes, special, examples, config, rng);
     },
-    dispose: () => noise?.dispose(),
+    dispose: () => rng?.dispose(),
   };
 }
 
@@ -62,18 +62,18 @@ async function gradientsOf(
   special: SpecialIds,
   examples: readonly { ids: Int32Array; answer: Int32Array }[],
   config: Config,
-  noise: Noise | undefined,
+  rng: DropoutRng | undefined,
 ): Promise<StepResult> {
   const batch = answerBatch(special, examples, config);
   const { value, gradients } = lossGradients(
     model,
     shapes,
-    () => readMasks(model.params, model.readerTower, model.reader, batch, noise).mean().neg() as tf.Scalar,
+    () => readMasks(model.params, model.readerTower, model.reader, batch, rng).mean().neg() as tf.Scalar,
   );
-  const [[loss]] = await read(value);
+  const [[loss]] = await fetchValues(value);
   value.dispose();
   disposeBatch(batch);
-  return { gradients, figures: { loss } };
+  return { gradients, metrics: { loss } };
 }
 
 /** What hides the pieces of an answer to each question, and the pieces that it hides, in order. */
@@ -89,7 +89,7 @@ function answerBatch(
     built.map((b) => b.sequence.ids),
     built.map((b) => b.sequence.firstSegment),
   );
-  const masks = readout(
+  const masks = gatherRows(
     input,
     built.map((b) => b.masks),
   );
@@ -123,7 +123,7 @@ export async function closedBookLogLikelihoods(
   }));
   const batch = answerBatch(special, examples, config);
   const values = readMasks(model.params, model.readerTower, model.reader, batch);
-  const [logPieces] = await read(values);
+  const [logPieces] = await fetchValues(values);
   values.dispose();
   disposeBatch(batch);
   let at = 0;
@@ -159,7 +159,7 @@ export async function closedBookAnswers(
       built.map((b) => b.sequence.ids),
       built.map((b) => b.sequence.firstSegment),
     );
-    const masks = readout(
+    const masks = gatherRows(
       input,
       built.map((b) => b.masks),
     );
@@ -171,7 +171,7 @@ export async function closedBookAnswers(
         pieces: logits.argMax(1),
       };
     });
-    const [score, piece] = await read(scores, pieces);
+    const [score, piece] = await fetchValues(scores, pieces);
     tf.dispose([scores, pieces]);
     disposeInput(input);
     disposeInput(masks);

@@ -4,15 +4,15 @@ import { answerSpans } from '../answers/has-answer.ts';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import {
+  type DropoutRng,
   disposeInput,
-  dropoutNoise,
+  dropoutRng,
   type EncoderInput,
   encoderInput,
-  type Noise,
   type Shape,
 } from '../model/bert.ts';
 import { blockSequences, embedSequences, querySequences } from '../model/embedder.ts';
-import { read as fetchValues } from '../model/host-values.ts';
+import { fetchValues } from '../model/host-values.ts';
 import { lossGradients, type Model, modelShapes } from '../model/model.ts';
 import { answerPieces, type EncodedQuestion, questionVectors } from '../model/questions.ts';
 import { marginalLogLoss } from '../model/reader.ts';
@@ -39,32 +39,32 @@ export function qaStep(
   questions: readonly EncodedQuestion[],
   config: Config,
 ): { step(step: number): Promise<StepResult>; dispose(): void } {
-  const noise = dropoutNoise(config.model.dropout, stepRandom(config.seed, -3));
+  const rng = dropoutRng(config.model.dropout, stepRandom(config.seed, -3));
   const shapes = qaShapes(model, config.qa.refreshEvery !== null);
   const hasAnswer = answerFinder(corpus);
   const candidates = candidateMaker(corpus, questions, config.qa, hasAnswer);
   const source = { model, corpus, index, config, hasAnswer, candidates };
   return {
     async step(step) {
-      if (noise) noise.random = stepRandom(config.seed, step);
+      if (rng) rng.random = stepRandom(config.seed, step);
       const batch = [];
       for (let i = 0; i < config.qa.batch; i++) {
         batch.push(questions[exampleAt(config.seed + 2, questions.length, step * config.qa.batch + i)]);
       }
       let gradients: tf.NamedTensorMap | undefined;
-      const sums: StepResult['figures'] = { loss: 0 };
+      const sums: StepResult['metrics'] = { loss: 0 };
       for (let at = 0; at < batch.length; at += config.qa.microBatch) {
         const part = batch.slice(at, at + config.qa.microBatch);
-        const feed = await makeQaFeed(source, part);
-        const result = await qaGradients(model, shapes, feed, batch.length, noise);
-        disposeQaFeed(feed);
+        const feed = await makeQaBatch(source, part);
+        const result = await qaGradients(model, shapes, feed, batch.length, rng);
+        disposeQaBatch(feed);
         gradients = addGradients(gradients, result.gradients);
-        for (const [name, value] of Object.entries(result.figures)) sums[name] = (sums[name] ?? 0) + value;
+        for (const [name, value] of Object.entries(result.metrics)) sums[name] = (sums[name] ?? 0) + value;
         await pause();
       }
-      return { gradients: gradients!, figures: sums };
+      return { gradients: gradients!, metrics: sums };
     },
-    dispose: () => noise?.dispose(),
+    dispose: () => rng?.dispose(),
   };
 }
 
@@ -83,7 +83,7 @@ export function qaShapes(model: Model, documents = false): Shape[] {
 }
 
 /** Everything one step of fine-tuning feeds to the model: B questions, C blocks for each, R of them read. */
-export interface QaFeed {
+export interface QaBatch {
   queries: EncoderInput;
   /** The index's vectors of the blocks; zeros for those in `documents`. */
   vectors: tf.Tensor3D; // [B, C, P]
@@ -105,13 +105,13 @@ export interface Documents {
 }
 
 /** Where the blocks of a step come from. */
-interface FeedSource extends Retrieval {
+interface QaBatchSource extends Retrieval {
   index: SearchIndex;
   hasAnswer: ReturnType<typeof answerFinder>;
   candidates: ReturnType<typeof candidateMaker>;
 }
 
-async function makeQaFeed(source: FeedSource, batch: readonly EncodedQuestion[]): Promise<QaFeed> {
+async function makeQaBatch(source: QaBatchSource, batch: readonly EncodedQuestion[]): Promise<QaBatch> {
   const { model, corpus, index, config } = source;
   const B = batch.length;
   const P = config.model.projection;
@@ -181,7 +181,7 @@ function documentsOf(
   };
 }
 
-function disposeQaFeed({ queries, vectors, documents, present, positives, reading, spans }: QaFeed): void {
+function disposeQaBatch({ queries, vectors, documents, present, positives, reading, spans }: QaBatch): void {
   disposeInput(queries);
   if (documents) {
     disposeInput(documents.input);
@@ -198,22 +198,22 @@ function disposeQaFeed({ queries, vectors, documents, present, positives, readin
 export async function qaGradients(
   model: Model,
   shapes: readonly Shape[],
-  { queries, vectors, documents, present, positives, reading, spans }: QaFeed,
+  { queries, vectors, documents, present, positives, reading, spans }: QaBatch,
   questions: number,
-  noise?: Noise,
+  rng?: DropoutRng,
 ): Promise<StepResult> {
   const [B, C, P] = vectors.shape;
   const kept: tf.Tensor[] = [];
   const { value, gradients } = lossGradients(model, shapes, () => {
-    const q = embedSequences(model.params, model.queryTower, model.embedder, queries, noise);
-    const z = documents ? vectors.add(freshVectors(model, documents, vectors.shape, noise)) : vectors;
+    const q = embedSequences(model.params, model.queryTower, model.embedder, queries, rng);
+    const z = documents ? vectors.add(freshVectors(model, documents, vectors.shape, rng)) : vectors;
     const scores = tf
       .matMul(z, q.reshape([B, P, 1]))
       .reshape([B, C])
       .div(model.temperature) as tf.Tensor2D;
     const masked = scores.add(tf.sub(1, present).mul(-1e9)) as tf.Tensor2D;
     const retriever = marginalLogLoss(masked, positives);
-    const all = readScores(model, reading, masked.slice([0, 0], [B, reading.R]), noise); // [B, R*W*T]
+    const all = readScores(model, reading, masked.slice([0, 0], [B, reading.R]), rng); // [B, R*W*T]
     const reader = marginalLogLoss(all, spans);
     const hit = tf.gather(
       spans.flatten(),
@@ -229,7 +229,7 @@ export async function qaGradients(
   });
   const [[loss], [retrieverLoss], [readerLoss], [exactMatch], [answerRetrieved], [answerInRead]] =
     await fetchValues(value, ...kept);
-  const figures = {
+  const metrics = {
     loss,
     retrieverLoss,
     readerLoss,
@@ -238,7 +238,7 @@ export async function qaGradients(
     read: answerInRead,
   };
   tf.dispose([value, ...kept]);
-  return { gradients, figures };
+  return { gradients, metrics };
 }
 
 /** Vectors by today's document tower, for the blocks that have zeros in `vectors` of the feed; zeros for all others: [B, C, P]. */
@@ -246,9 +246,9 @@ function freshVectors(
   model: Model,
   { input, rows }: Documents,
   [B, C, P]: [number, number, number],
-  noise?: Noise,
+  rng?: DropoutRng,
 ): tf.Tensor3D {
-  const embedded = embedSequences(model.params, model.documentTower, model.embedder, input, noise); // [U, P]
+  const embedded = embedSequences(model.params, model.documentTower, model.embedder, input, rng); // [U, P]
   const R = rows.size / B;
   const first = tf.gather(embedded, rows).reshape([B, R, P]) as tf.Tensor3D;
   return tf.pad3d(first, [

@@ -2,15 +2,15 @@ import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import {
+  type DropoutRng,
   disposeInput,
-  dropoutNoise,
+  dropoutRng,
   type EncoderInput,
   encoderInput,
-  type Noise,
   type Shape,
 } from '../model/bert.ts';
 import { blockSequences, embedSequences, querySequences, type Sequences } from '../model/embedder.ts';
-import { read } from '../model/host-values.ts';
+import { fetchValues } from '../model/host-values.ts';
 import { ictGradients, ictLoss } from '../model/ict.ts';
 import { lossGradients, type Model, retrieverShapes } from '../model/model.ts';
 import { disposeRetrieverInput, embedBoth, retrieverInput } from '../model/retriever.ts';
@@ -28,16 +28,16 @@ export function ictStep(
   corpus: Corpus,
   config: Config,
 ): { step(step: number): Promise<StepResult>; dispose(): void } {
-  const noise = dropoutNoise(config.model.dropout, stepRandom(config.seed, -1));
+  const rng = dropoutRng(config.model.dropout, stepRandom(config.seed, -1));
   const shapes = retrieverShapes(model);
   return {
     step(step) {
       const random = stepRandom(config.seed, step);
       const examples = drawExamples(corpus, config, step, random);
-      if (noise) noise.random = random;
-      return batchGradients(model, shapes, examples, config.ict.chunk, noise);
+      if (rng) rng.random = random;
+      return batchGradients(model, shapes, examples, config.ict.chunk, rng);
     },
-    dispose: () => noise?.dispose(),
+    dispose: () => rng?.dispose(),
   };
 }
 
@@ -100,16 +100,16 @@ export async function batchGradients(
   shapes: readonly Shape[],
   examples: IctExamples,
   chunk: number,
-  noise: Noise | undefined,
+  rng: DropoutRng | undefined,
 ): Promise<StepResult> {
   const B = examples.queries.ids.length;
-  if (B <= chunk) return onePass(model, shapes, examples, noise);
+  if (B <= chunk) return onePass(model, shapes, examples, rng);
   const queries = chunksOf(model.queryTower, examples.queries, chunk);
   const chunks = [...queries, ...chunksOf(model.documentTower, examples.blocks, chunk)];
-  const states = chunks.map(() => noise?.random.fork().state());
+  const states = chunks.map(() => rng?.random.fork().state());
   const embed = (i: number, input: EncoderInput) => {
-    if (noise) noise.random = randomFromState(states[i]!);
-    return embedSequences(model.params, chunks[i].tower, model.embedder, input, noise);
+    if (rng) rng.random = randomFromState(states[i]!);
+    return embedSequences(model.params, chunks[i].tower, model.embedder, input, rng);
   };
 
   const inputs = chunks.map((c) => encoderInput(c.ids, c.firstSegment));
@@ -133,33 +133,33 @@ export async function batchGradients(
     tf.dispose([part.value, along]);
     await pause();
   }
-  const [[loss], [correct]] = await read(of.loss, of.correct);
-  const figures = { loss, accuracy: correct / B };
+  const [[loss], [correct]] = await fetchValues(of.loss, of.correct);
+  const metrics = { loss, accuracy: correct / B };
   tf.dispose([...vectors, q, z, of.loss, of.correct, of.queries, of.blocks]);
   for (const input of inputs) disposeInput(input);
-  return { gradients: gradients!, figures };
+  return { gradients: gradients!, metrics };
 }
 
 async function onePass(
   model: Model,
   shapes: readonly Shape[],
   { queries, blocks }: IctExamples,
-  noise: Noise | undefined,
+  rng: DropoutRng | undefined,
 ): Promise<StepResult> {
   const input = retrieverInput(model, queries, blocks);
   let correct = tf.scalar(0);
   const { value, gradients } = lossGradients(model, shapes, () => {
-    const vectors = embedBoth(model, input, noise);
+    const vectors = embedBoth(model, input, rng);
     const result = ictLoss(vectors.queries, vectors.documents, model.temperature);
     tf.dispose(correct);
     correct = tf.keep(result.correct);
     return result.loss;
   });
-  const [[loss], [hits]] = await read(value, correct);
-  const figures = { loss, accuracy: hits / queries.ids.length };
+  const [[loss], [hits]] = await fetchValues(value, correct);
+  const metrics = { loss, accuracy: hits / queries.ids.length };
   tf.dispose([value, correct]);
   disposeRetrieverInput(input);
-  return { gradients, figures };
+  return { gradients, metrics };
 }
 
 function chunksOf(tower: string, sequences: Sequences, size: number): (Sequences & { tower: string })[] {

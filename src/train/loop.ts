@@ -12,10 +12,10 @@ import { createOptimizer, learningRate, type OptimizerConfig } from './optimizer
 import { changes, isFinished, needResumable } from './resume.ts';
 import { eventFile } from './tensorboard.ts';
 
-/** What one step found: gradients by parameter name (the loop disposes them) and figures to log; `loss` is shown. */
+/** What one step found: gradients by parameter name (the loop disposes them) and metrics to log; `loss` is shown. */
 export interface StepResult {
   gradients: tf.NamedTensorMap;
-  figures: { loss: number; [name: string]: number };
+  metrics: { loss: number; [name: string]: number };
 }
 
 export interface LoopOptions {
@@ -45,7 +45,7 @@ export interface LoopOptions {
   begin?(done: number, stop: AbortSignal): Promise<void>;
   /** Computes the gradients of step `step`, counted from 0. */
   step(step: number): StepResult | Promise<StepResult>;
-  /** Called after each update, for work between two steps; may return figures to log with the step's. */
+  /** Called after each update, for work between two steps; may return metrics to log with the step's. */
   between?(step: number, seconds: number, stop: AbortSignal): Promise<Record<string, number>>;
   /** Folder of the index in use, for the checkpoint. */
   index?(): string;
@@ -58,7 +58,7 @@ export type Origin = Pick<State, 'vocabularySha256' | 'corpusSha256' | 'settings
 
 export interface LoopResult {
   /** Figures of the last step, averaged over the last `logEvery` steps. */
-  figures: Record<string, number>;
+  metrics: Record<string, number>;
   /** Seconds spent in this process. */
   seconds: number;
   /** Steps of the stage that are done, in this process and earlier ones. */
@@ -111,7 +111,7 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
   });
   let averages = new Averages(before?.averages);
   const sinceSave = new Averages(before?.sinceSave);
-  let figures: Record<string, number> = {};
+  let metrics: Record<string, number> = {};
   let done = first;
   let firstLoss = before?.firstLoss ?? 0;
   let skipped = before?.skipped ?? 0;
@@ -149,7 +149,7 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
       const began = performance.now();
       const result = await wholeStep(options, step, stop.signal);
       if (result === undefined) break;
-      const { loss } = result.figures;
+      const { loss } = result.metrics;
       const exploded = step >= FIRST_STEPS && loss > EXPLODES * firstLoss;
       let gradientNorm = Number.NaN;
       if (Number.isFinite(loss) && !exploded) gradientNorm = await optimizer.apply(result.gradients, step);
@@ -157,7 +157,7 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
       const stepSeconds = (performance.now() - began) / 1000;
       if (Number.isFinite(gradientNorm)) {
         if (step < FIRST_STEPS) firstLoss = Math.max(firstLoss, loss);
-        averages.add({ ...result.figures, gradientNorm, stepSeconds });
+        averages.add({ ...result.metrics, gradientNorm, stepSeconds });
         sinceSave.add({ loss });
       } else {
         if (skippedSince === 0) await save(step, 'before-skipping');
@@ -173,17 +173,17 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
       const between = await options.between?.(step, stepSeconds, stop.signal);
       if (between) averages.add(between);
       if (done % logEvery === 0 || done === steps) {
-        figures = averages.means();
+        metrics = averages.means();
         averages = new Averages();
         log.write({
           step: done,
-          ...figures,
+          ...metrics,
           learningRate: learningRate(options.optimizer, step, steps),
           ...(skipped > 0 ? { skipped } : {}),
           seconds: elapsed(started),
         });
       }
-      bar.at(done, remark(figures));
+      bar.at(done, remark(metrics));
       if (done % saveEvery === 0 && done < steps) {
         await save(done);
         skippedSince = 0;
@@ -196,7 +196,7 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
     bar.end();
     optimizer.dispose();
   }
-  return { figures, seconds: elapsed(started), step: done, stopped: done < steps };
+  return { metrics, seconds: elapsed(started), step: done, stopped: done < steps };
 }
 
 /** What the step found; undefined where a signal ended it in its middle: nothing of it counts. */
@@ -286,7 +286,7 @@ export function resumes(step: number): string {
   return step > 0 ? `resumes from step ${step}` : 'starts the stage again';
 }
 
-/** Means of figures over steps; a figure that is not finite in a step is left out of its mean. */
+/** Means of metrics over steps; a figure that is not finite in a step is left out of its mean. */
 class Averages {
   #sums: Map<string, { sum: number; n: number }>;
   /** @param state what `state` gave of another one */
@@ -299,8 +299,8 @@ class Averages {
   clear(): void {
     this.#sums.clear();
   }
-  add(figures: Record<string, number>): void {
-    for (const [name, value] of Object.entries(figures)) {
+  add(metrics: Record<string, number>): void {
+    for (const [name, value] of Object.entries(metrics)) {
       if (!Number.isFinite(value)) continue;
       const held = this.#sums.get(name) ?? { sum: 0, n: 0 };
       this.#sums.set(name, { sum: held.sum + value, n: held.n + 1 });
@@ -311,8 +311,8 @@ class Averages {
   }
 }
 
-function remark(figures: Record<string, number>): string {
-  return Object.entries(figures)
+function remark(metrics: Record<string, number>): string {
+  return Object.entries(metrics)
     .filter(([name]) => SHOWN[name])
     .map(([name, value]) => `${SHOWN[name]} ${value.toFixed(2)}`)
     .join(' ');
@@ -323,7 +323,7 @@ const SHOWN: Record<string, string> = {
   loss: 'loss',
   accuracy: 'acc',
   retrievalUtility: 'RU',
-  nullMass: 'null',
+  nullProbability: 'null',
   exactMatch: 'EM',
 };
 

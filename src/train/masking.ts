@@ -1,4 +1,4 @@
-import type { MaskedSentence } from '../model/feed.ts';
+import type { MaskedSentence } from '../model/realm-batch.ts';
 import type { Random } from '../random.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 

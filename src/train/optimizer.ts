@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import { fusedAdam, hasFused } from '../engine/fused.ts';
 import type { Params } from '../model/bert.ts';
-import { read } from '../model/host-values.ts';
+import { fetchValues } from '../model/host-values.ts';
 import type { TensorToWrite } from '../weights/safetensors.ts';
 
 /** BERT's AdamW (google-research/bert, optimization.py); the learning rate rises linearly, then falls linearly to 0. */
@@ -42,7 +42,7 @@ export function learningRate(config: OptimizerConfig, step: number, steps: numbe
 }
 
 /** Small parameters are updated together, up to so many floats, so that a step costs tens of kernels, not hundreds. */
-export const BUCKET = 1 << 22;
+export const BUCKET_FLOATS = 1 << 22;
 
 interface Bucket {
   names: string[];
@@ -91,7 +91,7 @@ export function createOptimizer(
             shape: params.get(name)!.shape,
             data: async () => {
               const part = bucket[kind].slice([begin], [size]);
-              const [values] = await read(part);
+              const [values] = await fetchValues(part);
               part.dispose();
               return values;
             },
@@ -128,7 +128,7 @@ function isDecayed(name: string): boolean {
 
 function fillBuckets(params: Params, names: readonly string[]): Bucket[] {
   const buckets: Bucket[] = [];
-  const limit = hasFused() ? 0 : BUCKET; // the fused kernel updates all in one call: one parameter a bucket
+  const limit = hasFused() ? 0 : BUCKET_FLOATS; // the fused kernel updates all in one call: one parameter a bucket
   for (const decay of [true, false]) {
     let open: { names: string[]; sizes: number[]; total: number } | undefined;
     const close = () => {
@@ -175,7 +175,7 @@ async function applyFused(
     },
     config,
   );
-  const [[value]] = await read(norm);
+  const [[value]] = await fetchValues(norm);
   tf.dispose([norm, decayed, gradients]);
   return value;
 }
@@ -199,7 +199,7 @@ async function flatten(
     });
     return tf.addN(flat.filter((g) => g !== null).map((g) => g.square().sum()));
   });
-  const norm = Math.sqrt((await read(squares))[0][0]);
+  const norm = Math.sqrt((await fetchValues(squares))[0][0]);
   squares.dispose();
   return { norm, flat };
 }

@@ -1,12 +1,17 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
-import { dropoutNoise, type Noise, type Shape } from '../model/bert.ts';
+import { type DropoutRng, dropoutRng, type Shape } from '../model/bert.ts';
 import { embedAll, querySequences } from '../model/embedder.ts';
-import { disposeFeed, type Feed, type MaskedSentence, makeFeed } from '../model/feed.ts';
-import { read } from '../model/host-values.ts';
+import { fetchValues } from '../model/host-values.ts';
 import { lossGradients, type Model, pretrainedShapes } from '../model/model.ts';
 import { realmForward, retrievalUtility } from '../model/realm.ts';
+import {
+  disposeRealmBatch,
+  type MaskedSentence,
+  makeRealmBatch,
+  type RealmBatch,
+} from '../model/realm-batch.ts';
 import type { Random } from '../random.ts';
 import { dropTrivial } from '../retrieval/candidates.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
@@ -28,20 +33,20 @@ export function pretrainStep(
   index: SearchIndex,
   config: Config,
 ): { step(step: number): Promise<StepResult>; dispose(): void } {
-  const noise = dropoutNoise(config.model.dropout, stepRandom(config.seed, -2));
+  const rng = dropoutRng(config.model.dropout, stepRandom(config.seed, -2));
   const shapes = pretrainedShapes(model);
   const { batch, microBatch } = config.pretrain;
   return {
     async step(step) {
       const random = stepRandom(config.seed, step);
-      if (noise) noise.random = random.fork();
+      if (rng) rng.random = random.fork();
       const examples = drawMasked(corpus, config, step * batch, batch, random);
       const { candidates, dropped } = await retrieveCandidates(model, corpus, index, examples, config);
       const masks = examples.reduce((n, e) => n + e.targets.length, 0);
       let gradients: tf.NamedTensorMap | undefined;
       const sums: Record<string, number> = {};
       for (let at = 0; at < batch; at += microBatch) {
-        const feed = makeFeed(
+        const feed = makeRealmBatch(
           model,
           examples.slice(at, at + microBatch),
           candidates.slice(at, at + microBatch),
@@ -49,17 +54,17 @@ export function pretrainStep(
           config.text,
           config.pretrain.nullDocument,
         );
-        const result = await realmGradients(model, shapes, feed, config.pretrain, masks, noise);
+        const result = await realmGradients(model, shapes, feed, config.pretrain, masks, rng);
         gradients = addGradients(gradients, result.gradients);
-        for (const [name, value] of Object.entries(result.figures)) sums[name] = (sums[name] ?? 0) + value;
+        for (const [name, value] of Object.entries(result.metrics)) sums[name] = (sums[name] ?? 0) + value;
         await pause();
       }
       return {
         gradients: gradients!,
-        figures: { ...sums, loss: sums.loss, trivialDropped: dropped },
+        metrics: { ...sums, loss: sums.loss, trivialDropped: dropped },
       };
     },
-    dispose: () => noise?.dispose(),
+    dispose: () => rng?.dispose(),
   };
 }
 
@@ -144,35 +149,35 @@ export function queryVectors(
 }
 
 /**
- * Gradients and figures of one pass.
+ * Gradients and metrics of one pass.
  * @param allMasks masked word pieces of the whole batch: the loss is the mean over them, as in the released code
  */
 export async function realmGradients(
   model: Model,
   shapes: readonly Shape[],
-  feed: Feed,
+  feed: RealmBatch,
   config: Config['pretrain'],
   allMasks: number,
-  noise: Noise | undefined,
+  rng: DropoutRng | undefined,
 ): Promise<StepResult> {
   const [B, K] = feed.candidates.shape;
   let kept: tf.Tensor[] = [];
   const { value, gradients } = lossGradients(model, shapes, () => {
-    const out = realmForward(model, feed, config.marginalize, noise);
+    const out = realmForward(model, feed, config.marginalize, rng);
     kept = [out.logPrior, out.logTokens, out.marginal].map((t) => tf.keep(t.clone()));
     return out.marginal.sum().div(-allMasks) as tf.Scalar;
   });
-  const [[loss], masks, logPrior, logTokens, marginal] = await read(value, feed.masks, ...kept);
+  const [[loss], masks, logPrior, logTokens, marginal] = await fetchValues(value, feed.masks, ...kept);
   const pieces = masks.reduce((a, b) => a + b, 0);
-  let nullMass = 0;
-  for (let b = 0; b < B; b++) nullMass += Math.exp(logPrior[b * K]) / config.batch;
-  const figures = {
+  let nullProbability = 0;
+  for (let b = 0; b < B; b++) nullProbability += Math.exp(logPrior[b * K]) / config.batch;
+  const metrics = {
     loss,
     retrievalUtility: (retrievalUtility(marginal, logTokens, masks, K) * pieces) / allMasks,
-    nullMass,
+    nullProbability,
     masks: pieces / config.batch,
   };
   tf.dispose([value, ...kept]);
-  disposeFeed(feed);
-  return { gradients, figures };
+  disposeRealmBatch(feed);
+  return { gradients, metrics };
 }

@@ -15,7 +15,7 @@ import { explainWrite, makeFolder } from '../system/files.ts';
 const NAME = /^events\.out\.tfevents\.(\d+)\./;
 
 /**
- * A stage's figures for TensorBoard: every number of a record but `step` becomes a scalar of that name, each record is
+ * A stage's metrics for TensorBoard: every number of a record but `step` becomes a scalar of that name, each record is
  * handed to the system when `write` returns. A process writes a file of its own, from its first record on, so that a record which a kill
  * cut short is followed by nothing; the file says that what earlier ones tell of steps beyond `done` is void, since these
  * are done again (SessionLog.START, which TensorBoard's event_accumulator.py takes to mean from that step on).
@@ -45,9 +45,9 @@ export function eventFile(dir: string, done: number): JsonLines {
   if (done === 0) forget(dir);
   return {
     write(record) {
-      const { step, ...figures } = record as Record<string, unknown> & { step: number };
+      const { step, ...metrics } = record as Record<string, unknown> & { step: number };
       const writer = event(step).tag(5, WireType.LengthDelimited).fork();
-      for (const [name, value] of Object.entries(figures)) {
+      for (const [name, value] of Object.entries(metrics)) {
         if (typeof value !== 'number') continue;
         writer.tag(1, WireType.LengthDelimited).fork();
         writer.tag(1, WireType.LengthDelimited).string(name);

@@ -1,23 +1,27 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Params, Shape } from '../model/bert.ts';
-import { read } from '../model/host-values.ts';
+import { fetchValues } from '../model/host-values.ts';
 import { type Model, setParam } from '../model/model.ts';
 import { UserError } from '../system/errors.ts';
-import type { FileSeal } from '../system/files.ts';
+import type { FileDigest } from '../system/files.ts';
 import { readSafetensors, writeSafetensors } from './safetensors.ts';
 
 /** Name of the weights in a checkpoint or snapshot folder. */
 export const WEIGHTS = 'model.safetensors';
 
 /** Writes the parameters of `shapes` to `dir`, aside and renamed; returns what `writeSafetensors` does. */
-export async function saveWeights(dir: string, params: Params, shapes: readonly Shape[]): Promise<FileSeal> {
+export async function saveWeights(
+  dir: string,
+  params: Params,
+  shapes: readonly Shape[],
+): Promise<FileDigest> {
   return writeSafetensors(
     join(dir, WEIGHTS),
     shapes.map(({ name, shape }) => ({
       name,
       shape,
-      data: async () => (await read(params.get(name)!))[0],
+      data: async () => (await fetchValues(params.get(name)!))[0],
     })),
   );
 }

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { type BertConfig, bertShapes, type Params, param, type Shape } from '../model/bert.ts';
-import { read } from '../model/host-values.ts';
+import { fetchValues } from '../model/host-values.ts';
 import { makeFolder, writeFileAtomic } from '../system/files.ts';
 import { hubNames } from './import-bert.ts';
 import { type TensorToWrite, writeSafetensors } from './safetensors.ts';
@@ -19,7 +19,11 @@ export async function exportBert(
 ): Promise<void> {
   makeFolder(folder);
   const shapes = bertShapes('', config, true);
-  const tensors = hubTensors(shapes, 'bert.', async ({ name }) => (await read(param(params, p + name)))[0]);
+  const tensors = hubTensors(
+    shapes,
+    'bert.',
+    async ({ name }) => (await fetchValues(param(params, p + name)))[0],
+  );
   await writeSafetensors(join(folder, 'model.safetensors'), tensors, { format: 'pt' });
   const description = { architectures: ['BertForMaskedLM'], model_type: 'bert', ...hubSizes(config) };
   writeFileAtomic(join(folder, 'config.json'), `${JSON.stringify(description, null, 2)}\n`);

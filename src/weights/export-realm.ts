@@ -3,7 +3,7 @@ import type { Config } from '../config.ts';
 import { writeBlockRecords } from '../datasets/formats/block-records.ts';
 import { bertShapes, type Params, type Shape } from '../model/bert.ts';
 import { embedderShapes } from '../model/embedder.ts';
-import { read } from '../model/host-values.ts';
+import { fetchValues } from '../model/host-values.ts';
 import type { Model } from '../model/model.ts';
 import { readerShapes } from '../model/reader.ts';
 import { makeFolder, writeFileAtomic } from '../system/files.ts';
@@ -126,7 +126,7 @@ function unusedHead({ reader }: Model): TensorToWrite[] {
 function valuesOf(params: Params, tower: string): (shape: Shape) => Promise<Float32Array> {
   return async ({ name, shape }) => {
     const tensor = params.get(tower + name);
-    if (tensor) return (await read(tensor))[0];
+    if (tensor) return (await fetchValues(tensor))[0];
     if (!name.startsWith('pooler.')) throw new Error(`no parameter named ${tower}${name}`);
     return new Float32Array(shape.reduce((a, b) => a * b, 1));
   };

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { type OpenFile, openFile, orClose } from '../binary/file.ts';
 import { shown, UserError } from '../system/errors.ts';
-import { type FileSeal, writeStreamAtomic } from '../system/files.ts';
+import { type FileDigest, writeStreamAtomic } from '../system/files.ts';
 import { ELEMENT_BYTES, elements, readFloats, type StoredTensor, type TensorFile } from './tensors.ts';
 
 // The safetensors format (github.com/huggingface/safetensors, "Format"): the header's length as a 64-bit
@@ -170,7 +170,7 @@ export async function writeSafetensors(
   path: string,
   tensors: Iterable<TensorToWrite | LargeTensor>,
   metadata: Record<string, string> = {},
-): Promise<FileSeal> {
+): Promise<FileDigest> {
   const list = [...tensors];
   const header = new Map<string, unknown>([['__metadata__', metadata]]);
   let at = 0;

@@ -7,9 +7,9 @@ import { text } from 'node:stream/consumers';
 import { after, before, mock, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
 import { ask, askedLines, askLines, painter } from '../../src/commands/ask.ts';
-import { OPEN_BOOK_LIMIT, readOpenBook } from '../../src/eval/open-book.ts';
-import type { Asked } from '../../src/pipeline/asking.ts';
+import { EXTRA_DOCUMENTS_LIMIT, readExtraDocuments } from '../../src/eval/extra-documents.ts';
 import type { Context } from '../../src/pipeline/context.ts';
+import type { AnsweredQuestion } from '../../src/pipeline/qa-session.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 import { tunedRun } from '../support/tuned-run.ts';
@@ -37,7 +37,7 @@ function conversation(json: boolean, isTTY = false) {
   return { input, output, answered };
 }
 
-const answersOf = (asked: Asked) => asked.answers.map(({ answer, title }) => [answer, title]);
+const answersOf = (asked: AnsweredQuestion) => asked.answers.map(({ answer, title }) => [answer, title]);
 
 test('lines of standard input are answered in their order, one JSON document each', async () => {
   const { input, output, answered } = conversation(true);
@@ -45,7 +45,7 @@ test('lines of standard input are answered in their order, one JSON document eac
   input.end(`${questions[0]}\n\n  ${questions[1]} \r\n${questions.slice(2).join('\n')}`);
   assert.equal(await answered, questions.length);
   const lines = (await out).trimEnd().split('\n');
-  const asked: Asked[] = lines.map((line) => JSON.parse(line));
+  const asked: AnsweredQuestion[] = lines.map((line) => JSON.parse(line));
   assert.deepEqual(
     asked.map(({ question }) => question),
     questions,
@@ -103,7 +103,7 @@ test('a line that is no question is told by its number, and those before it are 
     (error) =>
       error instanceof UserError && /^-: line 4: a question is empty; ask it in words/.test(error.message),
   );
-  const asked: Asked[] = (await out)
+  const asked: AnsweredQuestion[] = (await out)
     .trimEnd()
     .split('\n')
     .map((line) => JSON.parse(line));
@@ -113,7 +113,7 @@ test('a line that is no question is told by its number, and those before it are 
   );
 });
 
-const ASKED: Asked = {
+const ASKED: AnsweredQuestion = {
   question: 'Where was Orla Venn born?',
   answers: [
     {
@@ -138,7 +138,7 @@ const ASKED: Asked = {
       openBook: true,
     },
   ],
-  nullShare: 0.031,
+  nullProbability: 0.031,
   retrievalUtility: 2.345,
   cut: true,
 };
@@ -158,7 +158,7 @@ test('an answer is shown in its passage, with what led to it', () => {
       '  1912 (notes.txt (open book); p(z|x) 25.0 %, p(y|z,x) 50.0 %, in all 12.5 %)',
     ],
   );
-  const { nullShare: _, retrievalUtility: _u, cut: _c, ...rest } = ASKED;
+  const { nullProbability: _, retrievalUtility: _u, cut: _c, ...rest } = ASKED;
   const few = askedLines({ ...rest, answers: ASKED.answers.slice(0, 1) }, String);
   assert.equal(few.length, 4);
   assert.match(askedLines({ ...rest, answers: [] }, String)[0], /no block was retrieved/);
@@ -180,24 +180,24 @@ test('an open book is a file of documents in any format, or a text', async () =>
     return join(folder, name);
   };
   const line = `${JSON.stringify(document)}\n`;
-  assert.deepEqual(await readOpenBook(file('book.jsonl.gz', gzipSync(line))), [document]);
+  assert.deepEqual(await readExtraDocuments(file('book.jsonl.gz', gzipSync(line))), [document]);
   assert.deepEqual(
-    await readOpenBook(file('book.tsv', `id\ttext\ttitle\norla\t${document.text}\tOrla Venn\n`)),
+    await readExtraDocuments(file('book.tsv', `id\ttext\ttitle\norla\t${document.text}\tOrla Venn\n`)),
     [document],
   );
-  assert.deepEqual(await readOpenBook(file('Orla Venn.txt', document.text)), [
+  assert.deepEqual(await readExtraDocuments(file('Orla Venn.txt', document.text)), [
     { ...document, id: 'Orla Venn.txt' },
   ]);
   const refused = (told: RegExp) => (error: unknown) =>
     error instanceof UserError && told.test(error.message);
-  await assert.rejects(readOpenBook(join(folder, 'none.jsonl')), refused(/none\.jsonl: no such file/));
-  const long = line.replace('Quenfell', 'x'.repeat(OPEN_BOOK_LIMIT >> 1));
+  await assert.rejects(readExtraDocuments(join(folder, 'none.jsonl')), refused(/none\.jsonl: no such file/));
+  const long = line.replace('Quenfell', 'x'.repeat(EXTRA_DOCUMENTS_LIMIT >> 1));
   await assert.rejects(
-    readOpenBook(file('long.jsonl', long.repeat(3))),
+    readExtraDocuments(file('long.jsonl', long.repeat(3))),
     refused(/long\.jsonl: is longer than/),
   );
   await assert.rejects(
-    readOpenBook(file('long.txt', 'x'.repeat(OPEN_BOOK_LIMIT))),
+    readExtraDocuments(file('long.txt', 'x'.repeat(EXTRA_DOCUMENTS_LIMIT))),
     refused(/long\.txt: is longer than/),
   );
   for (const name of ['empty.jsonl', 'empty.txt']) {
@@ -237,8 +237,8 @@ test('the command answers an argument or its standard input, and says where neit
     realm('\n'),
   ]);
   assert.equal(one[0], 0, one[2]);
-  const asked: Asked = JSON.parse(one[1]);
-  assert.deepEqual(Object.keys(asked), ['question', 'answers', 'nullShare', 'retrievalUtility']);
+  const asked: AnsweredQuestion = JSON.parse(one[1]);
+  assert.deepEqual(Object.keys(asked), ['question', 'answers', 'nullProbability', 'retrievalUtility']);
   assert.deepEqual(answersOf(asked), answersOf(expected));
   assert.equal(piped[0], 0, piped[2]);
   assert.equal(JSON.parse(piped[1]).answers.length, 1);

@@ -5,11 +5,11 @@ import { createServer } from 'node:net';
 import { basename, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { type Asked, openAsking } from '../../src/pipeline/asking.ts';
 import type { Context } from '../../src/pipeline/context.ts';
 import { finetuneQa } from '../../src/pipeline/finetune-qa.ts';
 import { ictWarmup } from '../../src/pipeline/ict-warmup.ts';
 import { prepareCorpus } from '../../src/pipeline/prepare.ts';
+import { type AnsweredQuestion, openQaSession } from '../../src/pipeline/qa-session.ts';
 import { lockRun, runConfig, runFolder } from '../../src/run/folder.ts';
 import { releaseLocks } from '../../src/system/lock.ts';
 import { generateWorld, writeWorld } from '../../src/world/world.ts';
@@ -94,10 +94,10 @@ test('a run at work is served: its report at once, answers from when it is fine-
       headers: { 'content-type': 'application/json', connection: 'close' },
       body: JSON.stringify({ question }),
     });
-  const untilReady = async (accept: (asked: Asked) => boolean = () => true) => {
+  const untilReady = async (accept: (asked: AnsweredQuestion) => boolean = () => true) => {
     for (;;) {
       const response = await post('Who wrote it?');
-      if (response.status === 200 && accept((await response.json()) as Asked)) return;
+      if (response.status === 200 && accept((await response.json()) as AnsweredQuestion)) return;
       await sleep(200);
     }
   };
@@ -113,8 +113,8 @@ test('a run at work is served: its report at once, answers from when it is fine-
   await untilReady();
   const before = files();
   const questions = world.train.slice(0, 60).map(({ question }) => question);
-  const asking = await openAsking(context);
-  const alone: Asked[] = [];
+  const asking = await openQaSession(context);
+  const alone: AnsweredQuestion[] = [];
   for (const question of questions) alone.push(...(await asking.ask([question])));
   await asking.close();
   const together = await Promise.all(questions.map(async (q) => (await post(q)).json()));
@@ -124,7 +124,7 @@ test('a run at work is served: its report at once, answers from when it is fine-
   assert.deepEqual(files(), before, 'serving and asking change nothing in the run folder');
 
   await finetuneQa(open('qa.steps=6'));
-  const newer = await openAsking(open());
+  const newer = await openQaSession(open());
   const [expected] = await newer.ask(['Who wrote it?']);
   await newer.close();
   await untilReady((asked) => difference(asked, expected) < 1e-4);

@@ -13,9 +13,9 @@ import {
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
-import type { Batch, CutSettings } from '../../src/corpus/cut.ts';
-import { cutAll } from '../../src/corpus/cutters.ts';
 import { type PrepareOptions, prepare } from '../../src/corpus/prepare.ts';
+import type { Batch, SplitSettings } from '../../src/corpus/split.ts';
+import { splitAll } from '../../src/corpus/split-workers.ts';
 import { PART, RESUME } from '../../src/system/files.ts';
 import { loadWordPiece, SPECIAL_TOKENS } from '../../src/tokenizer/wordpiece.ts';
 
@@ -183,7 +183,7 @@ test('what was left of other input, of other settings, or spoilt, is not gone on
   await anew(dir, { ...SMALL, dir }, whole);
 });
 
-const settings: CutSettings = {
+const settings: SplitSettings = {
   articlesOnly: false,
   packing: 'sentences',
   blockTokens: 40,
@@ -202,7 +202,7 @@ async function* batches(count: number, bad = -1, onPull = () => {}): AsyncGenera
 test('an error in a thread ends all, and is thrown in its turn', async () => {
   const seen: string[] = [];
   await assert.rejects(async () => {
-    for await (const { batch } of cutAll(batches(50, 20), vocab, settings, 2))
+    for await (const { batch } of splitAll(batches(50, 20), vocab, settings, 2))
       seen.push(batch.documents[0].id);
   }, TypeError);
   assert.deepEqual(
@@ -216,7 +216,7 @@ test('no more is read than a few batches a thread', async () => {
   let pulled = 0;
   let taken = 0;
   let most = 0;
-  for await (const _ of cutAll(
+  for await (const _ of splitAll(
     batches(60, -1, () => pulled++),
     vocab,
     settings,

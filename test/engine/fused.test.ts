@@ -15,13 +15,13 @@ import {
   bertShapes,
   type EncoderInput,
   encoderInput,
+  gatherRows,
   type Params,
-  readout,
   type Shape,
 } from '../../src/model/bert.ts';
 import { embedderShapes, embedSequences } from '../../src/model/embedder.ts';
 import { initialise, lossGradients, type Model } from '../../src/model/model.ts';
-import { blockPlaces, readerShapes, spanScores } from '../../src/model/reader.ts';
+import { blockPositions, readerShapes, spanScores } from '../../src/model/reader.ts';
 import { readMasks } from '../../src/model/realm.ts';
 import { random } from '../../src/random.ts';
 import { createOptimizer } from '../../src/train/optimizer.ts';
@@ -125,7 +125,7 @@ describe('the fused kernels compute what the composed layers compute', () => {
   test('masked word pieces', (t) => {
     if (!hasFused()) return t.skip('no fused kernels in this engine');
     compare(bertShapes('r.', config, true), (model, input) => {
-      const masks = readout(input, [[0, 299, 150, 7], [], [140], [0], [3, 3], [1], [6, 2]]);
+      const masks = gatherRows(input, [[0, 299, 150, 7], [], [140], [0], [3, 3], [1], [6, 2]]);
       const targets = tf.tensor1d([0, 2499, 1023, 1024, 7, 9, 100, 2, 3, 5, 2047], 'int32');
       return () => weighed(readMasks(model.params, 'r.', config, { input, masks, targets }));
     });
@@ -136,7 +136,7 @@ describe('the fused kernels compute what the composed layers compute', () => {
     compare([...bertShapes('r.', config, false), ...readerShapes(config)], (model, input) => {
       const first = LENGTHS.map((n) => Math.ceil(n / 3));
       const lengths = Int32Array.from(LENGTHS, (n, r) => Math.max(0, n - first[r] - 1));
-      const blocks = blockPlaces(input, Int32Array.from(first), lengths);
+      const blocks = blockPositions(input, Int32Array.from(first), lengths);
       const score = () => spanScores(model.params, 'r.', config, input, blocks);
       const inside = score().greater(-1e8).toFloat();
       assert.ok(inside.sum().dataSync()[0] > 1000);

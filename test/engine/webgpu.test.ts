@@ -70,7 +70,7 @@ async function losses(start: (typeof stages)[keyof typeof stages]) {
   const found: number[] = [];
   const held: { tensors: number; bytes: number; allocated: number }[] = [];
   for (let step = 0; step < STEPS; step++) {
-    const { figures, gradients } = await stage.step(step);
+    const { metrics: figures, gradients } = await stage.step(step);
     await optimizer.apply(gradients, step);
     found.push(figures.loss);
     const { numTensors, numBytes, ...gpu } = tf.memory();

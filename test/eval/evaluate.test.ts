@@ -7,12 +7,12 @@ import { hasAnswer } from '../../src/answers/has-answer.ts';
 import { exactMatch } from '../../src/answers/metrics.ts';
 import type { Corpus } from '../../src/corpus/store/reader.ts';
 import { evaluateAnswers, freshRanks, type Prediction, retrievalRanks } from '../../src/eval/evaluate.ts';
-import { maskedFigures, scoreMasked, sentencesOf, untrainedSentences } from '../../src/eval/masked.ts';
+import { maskedMetrics, scoreMasked, sentencesOf, untrainedSentences } from '../../src/eval/masked.ts';
 import type { Interval } from '../../src/eval/statistics.ts';
 import { mean } from '../../src/eval/statistics.ts';
-import { makeFeed } from '../../src/model/feed.ts';
 import { type Model, pretrainedShapes } from '../../src/model/model.ts';
 import { type EncodedQuestion, encodeQuestions } from '../../src/model/questions.ts';
+import { makeRealmBatch } from '../../src/model/realm-batch.ts';
 import { makeIndex } from '../../src/retrieval/ensure-index.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
 import { openIndex, type SearchIndex } from '../../src/retrieval/search.ts';
@@ -73,7 +73,7 @@ test('exact match by tokens and the oracle of spans are those that fine-tuning c
     },
   );
   const stage = qaStep(model, corpus, index, questions, config);
-  const { figures, gradients } = await stage.step(0); // a batch of all of them
+  const { metrics: figures, gradients } = await stage.step(0); // a batch of all of them
   tf.dispose(gradients);
   stage.dispose();
   assert.ok(figures.exactMatch > 0 && figures.exactMatch < figures.read && figures.read < 1);
@@ -116,10 +116,10 @@ test('a retriever without an index finds what its index finds', async () => {
 test('perplexity and retrieval utility are those of a step of pretraining', async () => {
   const examples = drawMasked(corpus, config, 0, 8, stepRandom(1, 1));
   const { candidates } = await retrieveCandidates(model, corpus, index, examples, config);
-  const feed = makeFeed(model, examples, candidates, corpus, config.text);
+  const feed = makeRealmBatch(model, examples, candidates, corpus, config.text);
   const pieces = examples.reduce((n, { targets }) => n + targets.length, 0);
   const settings = { ...config.pretrain, batch: 8 };
-  const { figures, gradients } = await realmGradients(
+  const { metrics: figures, gradients } = await realmGradients(
     model,
     pretrainedShapes(model),
     feed,
@@ -129,13 +129,13 @@ test('perplexity and retrieval utility are those of a step of pretraining', asyn
   );
   tf.dispose(gradients);
   const tensors = tf.memory().numTensors;
-  const measured = maskedFigures(await scoreMasked(model, corpus, index, examples, config), 1);
+  const measured = maskedMetrics(await scoreMasked(model, corpus, index, examples, config), 1);
   assert.equal(tf.memory().numTensors, tensors);
   const value = (name: string) => (measured[name] as Interval).value;
   const near = (actual: number, expected: number) => assert.ok(Math.abs(actual / expected - 1) < 1e-4);
   near(Math.log(value('perplexity')), figures.loss);
   near(value('retrievalUtility'), figures.retrievalUtility);
-  near(value('nullMass'), figures.nullMass);
+  near(value('nullProbability'), figures.nullProbability);
   near(Math.log(value('nullPerplexity')) - Math.log(value('perplexity')), figures.retrievalUtility);
 });
 
@@ -161,7 +161,7 @@ test('a model without the null document is measured without it, and trivial sour
       assert.ok(Math.abs(value - b[i]) < 1e-4, `${i}: ${value}, not ${b[i]}`);
     });
   near(
-    without.nullMass,
+    without.nullProbability,
     some.map(() => 0),
   );
   near(without.nullLoss, usual.nullLoss);
@@ -169,7 +169,7 @@ test('a model without the null document is measured without it, and trivial sour
   near(
     without.loss,
     usual.loss.map((loss, i) => {
-      const [p, share] = [Math.exp(-loss), usual.nullMass[i]];
+      const [p, share] = [Math.exp(-loss), usual.nullProbability[i]];
       return -Math.log((p - share * Math.exp(-usual.nullLoss[i])) / (1 - share));
     }),
   );

@@ -3,7 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Corpus } from '../../src/corpus/store/reader.ts';
-import { rankFigures } from '../../src/eval/figures.ts';
+import { rankingMetrics } from '../../src/eval/metric-table.ts';
 import {
   dprRanks,
   passageId,
@@ -195,7 +195,7 @@ test('files of another form, or of other questions and documents, are told', asy
 });
 
 test('recall and mean reciprocal rank by hand', () => {
-  const figures = rankFigures([0, 3, Infinity, 9], [1, 5, 20], 1);
+  const figures = rankingMetrics([0, 3, Infinity, 9], [1, 5, 20], 1);
   const value = (name: string) => (figures[name] as Interval).value;
   assert.deepEqual([value('recall@1'), value('recall@5'), value('recall@20')], [0.25, 0.5, 0.75]);
   assert.ok(Math.abs(value('mrr') - (1 + 1 / 4 + 0 + 1 / 10) / 4) < 1e-12);

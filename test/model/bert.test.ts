@@ -3,14 +3,14 @@ import { before, describe, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import {
   disposeInput,
-  dropoutNoise,
+  dropoutRng,
   encode,
   encoderInput,
+  gatherRows,
   gelu,
   logLikelihood,
   maskedLanguageModel,
   pool,
-  readout,
 } from '../../src/model/bert.ts';
 import { random } from '../../src/random.ts';
 import { startTestEngine } from '../support/engine.ts';
@@ -68,7 +68,7 @@ for (const name of ['bert-gelu', 'bert-gelu-new']) {
     test('reading out some positions gives the same outputs as the whole sequence', () => {
       const { config, params, expected, input } = load();
       const positions = [[0, 9], [5], [3, 3, 1]];
-      const some = encode(params, 'reader.', config, input, undefined, readout(input, positions));
+      const some = encode(params, 'reader.', config, input, undefined, gatherRows(input, positions));
       const wanted = positions.flatMap((places, b) => places.map((t) => expected.sequence[b][t]));
       assertClose(some, wanted, 'outputs at positions');
     });
@@ -79,7 +79,7 @@ describe("the masked-LM head against transformers' BertForPreTraining", () => {
   const load = () => {
     const { config, params, expected } = loadFixture('masked-lm', '');
     const input = encoderInput(rows(expected), expected.firstSegment);
-    const masks = readout(input, expected.positions);
+    const masks = gatherRows(input, expected.positions);
     const outputs = () => encode(params, '', config, input, undefined, masks);
     const logits = () => maskedLanguageModel(params, '', config, outputs());
     const targets = tf.tensor1d(expected.targets.flat(), 'int32');
@@ -178,19 +178,19 @@ for (const [layout, lengths] of [
 test('layers computed again for their gradients give the same gradients, also under dropout', () => {
   const { config, params } = loadFixture('bert-gelu', '');
   const input = encoderInput([Int32Array.of(3, 4, 5, 6, 7), Int32Array.of(9, 8)], [2, 1]);
-  const read = readout(input, [[0, 3], [1]]);
+  const read = gatherRows(input, [[0, 3], [1]]);
   const variables = [...params.values()].filter((v) => !/pooler|mlm/.test(v.name));
   for (const rate of [0, 0.3]) {
     const run = (recompute: boolean) => {
-      const noise = dropoutNoise(rate, random(5));
+      const rng = dropoutRng(rate, random(5));
       const { value, grads } = withoutLeak(() =>
         tf.variableGrads(() => {
-          if (noise) noise.random = random(6);
-          const outputs = encode(params, '', { ...config, recompute }, input, noise, read);
+          if (rng) rng.random = random(6);
+          const outputs = encode(params, '', { ...config, recompute }, input, rng, read);
           return outputs.add(0.1).square().sum() as tf.Scalar;
         }, variables),
       );
-      noise?.dispose();
+      rng?.dispose();
       return { value: value.dataSync()[0], grads };
     };
     const plain = run(false);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import { encoderInput } from '../../src/model/bert.ts';
-import { blockPlaces, marginalLogLoss, type ReaderConfig, spanScores } from '../../src/model/reader.ts';
+import { blockPositions, marginalLogLoss, type ReaderConfig, spanScores } from '../../src/model/reader.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { assertClose, assertGradients, loadFixture, rows, withoutLeak } from '../support/model-fixture.ts';
 
@@ -14,7 +14,7 @@ function load() {
   const config: ReaderConfig = { ...sizes, spanHidden: 8, maxSpanWidth: 4, spanLayerNormEps: 1e-3 };
   const input = encoderInput(rows(expected), expected.firstSegment);
   const inside = expected.blockTokens as number[][];
-  const blocks = blockPlaces(
+  const blocks = blockPositions(
     input,
     Int32Array.from(inside, (row) => row.indexOf(1)),
     Int32Array.from(inside, (row) => row.lastIndexOf(1) - row.indexOf(1) + 1),
@@ -93,7 +93,7 @@ test('sequences shorter than the widest span are read too', () => {
     'reader.',
     config,
     input,
-    blockPlaces(input, Int32Array.of(1), Int32Array.of(1)),
+    blockPositions(input, Int32Array.of(1), Int32Array.of(1)),
   );
   assert.deepEqual(found.shape, [1, 2, 2]);
   assert.deepEqual(

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
-import { encoderInput, readout } from '../../src/model/bert.ts';
+import { encoderInput, gatherRows } from '../../src/model/bert.ts';
 import { marginalLogLikelihood, readMasks, retrievalUtility, retrieve } from '../../src/model/realm.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { assertClose, assertGradients, loadFixture, rows, withoutLeak } from '../support/model-fixture.ts';
@@ -13,7 +13,7 @@ function load() {
   const { config, params, expected } = loadFixture('knowledge', 'reader.');
   const input = encoderInput(rows(expected), expected.firstSegment);
   const pairs = [0, 0, 0, 1, 1, 1];
-  const positions = readout(
+  const positions = gatherRows(
     input,
     pairs.map((b) => expected.positions[b]),
   );

@@ -103,7 +103,7 @@ test('fine-tuning goes on from it', async () => {
   await importStage(context, 'qa');
   const result = await finetuneQa(context);
   assert.equal(result.stopped, false);
-  assert.ok(Number.isFinite(result.figures.loss));
+  assert.ok(Number.isFinite(result.metrics.loss));
   assert.equal(openCheckpoint(context.run.checkpoint('qa'), 'latest').state.step, 2);
 });
 

@@ -12,7 +12,6 @@ import type { Recall } from '../../src/eval/evaluate.ts';
 import type { Comparison, Interval } from '../../src/eval/statistics.ts';
 import { blockSequences, embedAll, querySequences, type Sequences } from '../../src/model/embedder.ts';
 import { describeModel, disposeModel, retrieverShapes } from '../../src/model/model.ts';
-import type { AskAnswer } from '../../src/pipeline/asking.ts';
 import { buildRunIndex } from '../../src/pipeline/build-index.ts';
 import { closedBook } from '../../src/pipeline/closed-book.ts';
 import { type Context, emptyModel, firstWeights, stageWeights } from '../../src/pipeline/context.ts';
@@ -28,6 +27,7 @@ import { finetuneQa } from '../../src/pipeline/finetune-qa.ts';
 import { ictWarmup } from '../../src/pipeline/ict-warmup.ts';
 import { prepareCorpus } from '../../src/pipeline/prepare.ts';
 import { pretrain } from '../../src/pipeline/pretrain.ts';
+import type { AskAnswer } from '../../src/pipeline/qa-session.ts';
 import { readManifest } from '../../src/retrieval/manifest.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
 import { type Run, runConfig, runFolder } from '../../src/run/folder.ts';
@@ -204,7 +204,7 @@ test('recall is measured with the index at hand, beside BM25', async () => {
 
 test('pretraining takes up a new index every second step', async () => {
   const { run, config } = main;
-  const { stopped, figures: last } = await pretrain(main);
+  const { stopped, metrics: last } = await pretrain(main);
   assert.equal(stopped, false);
   assert.deepEqual(
     figures(run).map(({ step, indexAgeSteps }) => [step, indexAgeSteps]),
@@ -455,7 +455,7 @@ test('training in async mode outlives its refresher, and leaves none behind', { 
       clearInterval(kill);
     }
   }, 50);
-  const { stopped, figures } = await pretrain(context);
+  const { stopped, metrics: figures } = await pretrain(context);
   clearInterval(kill);
   assert.equal(killed.length, 1);
   assert.match(said, /the refresher died \(killed by SIGKILL\)/);

@@ -6,7 +6,11 @@ import { gzipSync } from 'node:zlib';
 import { type Config, loadConfig } from '../../src/config.ts';
 import { countParameters, describeModel, modelShapes } from '../../src/model/model.ts';
 import { preflightInput, preflightLines } from '../../src/pipeline/preflight.ts';
-import { censusOfCorpus, censusOfFiles, sampleJsonLines } from '../../src/preflight/census.ts';
+import {
+  sampleJsonLines,
+  statisticsOfCorpus,
+  statisticsOfFiles,
+} from '../../src/preflight/corpus-statistics.ts';
 import { corpusBytes, parametersOf, preflight } from '../../src/preflight/needs.ts';
 import { indexBytes } from '../../src/preflight/rates.ts';
 import type { Counts, Machine } from '../../src/preflight/types.ts';
@@ -139,8 +143,8 @@ test('counts of files, before they are prepared, are near those of the corpus th
         test: join(dir, 'questions.test.jsonl'),
       },
     };
-    const made = (await censusOfCorpus(join(dir, 'corpus'), named)).counts;
-    const told = (await censusOfFiles(named, corpus.tokenizer)).counts;
+    const made = (await statisticsOfCorpus(join(dir, 'corpus'), named)).counts;
+    const told = (await statisticsOfFiles(named, corpus.tokenizer)).counts;
     for (const name of ['documents', 'blocks', 'trainQuestions', 'testQuestions', 'vocabulary'] as const)
       assert.equal(told[name], made[name], name);
     near(told.sentences, made.sentences, 0.4, 'sentences');
@@ -150,7 +154,12 @@ test('counts of files, before they are prepared, are near those of the corpus th
     near(corpusBytes(made), bytes, 0.02, 'bytes of the corpus');
     near(corpusBytes(told), bytes, 0.15, 'bytes of the corpus to come');
     // Without the vocabulary, word pieces are told from bytes.
-    near((await censusOfFiles(named, undefined)).counts.body.mean, made.body.mean, 0.5, 'body from bytes');
+    near(
+      (await statisticsOfFiles(named, undefined)).counts.body.mean,
+      made.body.mean,
+      0.5,
+      'body from bytes',
+    );
   }
 });
 
@@ -160,7 +169,7 @@ test('documents of another format are counted too, and the blocks that their pac
   writeFileSync(path, `id\ttext\ttitle\n${Array.from({ length: 30 }, (_, i) => passage(i)).join('')}`);
   const counts = async (packing: string, ...more: string[]) => {
     const config = tinyConfig(`data.documents=${path}`, `text.packing=${packing}`, ...more);
-    return (await censusOfFiles(config, undefined)).counts;
+    return (await statisticsOfFiles(config, undefined)).counts;
   };
   assert.equal((await counts('as-is')).documents, 30);
   assert.equal((await counts('as-is')).blocks, 30);

@@ -73,8 +73,15 @@ const full = runOf('full', {
     { step: 50, loss: 1.25, stepSeconds: 0.5 },
   ],
   'metrics/pretrain.jsonl': [
-    { step: 50, loss: 1, retrievalUtility: 0.5, nullMass: 0.125, indexAgeSteps: 20, stepSeconds: 0.1 },
-    { step: 100, loss: 2, retrievalUtility: 1.5, nullMass: 0.0625, indexAgeSteps: 30, stepSeconds: 0.2 },
+    { step: 50, loss: 1, retrievalUtility: 0.5, nullProbability: 0.125, indexAgeSteps: 20, stepSeconds: 0.1 },
+    {
+      step: 100,
+      loss: 2,
+      retrievalUtility: 1.5,
+      nullProbability: 0.0625,
+      indexAgeSteps: 30,
+      stepSeconds: 0.2,
+    },
   ],
   'metrics/refreshes.jsonl': [
     { inUseAt: 40, overlap10: 0.75 },

@@ -31,7 +31,7 @@ before(async () => {
     cuts.push(copy);
   };
   let breaths = 0;
-  await buildIndex(dir, input(vectors, { onAlive: () => breaths++ % 5 === 0 && keep() }), {
+  await buildIndex(dir, input(vectors, { onHeartbeat: () => breaths++ % 5 === 0 && keep() }), {
     ...QUICK,
     shards: 3,
   });

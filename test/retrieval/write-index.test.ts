@@ -149,7 +149,7 @@ before(async () => {
   const onProgress = (done: number) => {
     rows = done;
   };
-  await buildIndex(whole, input(large, { onProgress, onAlive: keep }), QUICK);
+  await buildIndex(whole, input(large, { onProgress, onHeartbeat: keep }), QUICK);
 });
 
 /** The index that is built where a build left `part`; and from which row on it was embedded. */

@@ -5,7 +5,7 @@ import { mock, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import * as z from 'zod';
 import { Busy } from '../../src/serve/batches.ts';
-import { NotReady } from '../../src/serve/live-asking.ts';
+import { NotReady } from '../../src/serve/live-session.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { answerTo, fakeServer, post, SCRIPT, STYLE } from '../support/fake-answers.ts';
 

@@ -21,7 +21,7 @@ export function answerTo(question: string) {
         after: ' runs.',
       },
     ],
-    nullShare: 0.25,
+    nullProbability: 0.25,
   };
 }
 

@@ -21,11 +21,11 @@ export function assertSameStep(actual: StepResult, expected: StepResult, toleran
     const size = largest(wanted);
     assert.ok(error <= tolerance * (size + all / 5), `${name}: off by ${error} where the largest is ${size}`);
   }
-  for (const [name, value] of Object.entries(expected.figures)) {
-    const error = Math.abs(actual.figures[name] - value);
+  for (const [name, value] of Object.entries(expected.metrics)) {
+    const error = Math.abs(actual.metrics[name] - value);
     assert.ok(
       error <= tolerance * Math.max(1, Math.abs(value)),
-      `${name}: ${actual.figures[name]}, ${value}`,
+      `${name}: ${actual.metrics[name]}, ${value}`,
     );
   }
 }
@@ -62,7 +62,7 @@ export async function descend(
 ): Promise<number[]> {
   const losses: number[] = [];
   for (let i = 0; i < times; i++) {
-    const { figures, gradients } = await step();
+    const { metrics: figures, gradients } = await step();
     losses.push(figures.loss);
     for (const [name, gradient] of Object.entries(gradients)) {
       const weight = model.params.get(name)!;

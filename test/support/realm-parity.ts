@@ -7,12 +7,12 @@ import {
   type EncoderInput,
   encode,
   encoderInput,
+  gatherRows,
   maskedLanguageModel,
-  readout,
 } from '../../src/model/bert.ts';
 import { embedSequences } from '../../src/model/embedder.ts';
 import { describeModel, type Model, readerTowerShapes, retrieverShapes } from '../../src/model/model.ts';
-import { blockPlaces, spanScores } from '../../src/model/reader.ts';
+import { blockPositions, spanScores } from '../../src/model/reader.ts';
 import { type Context, firstWeights } from '../../src/pipeline/context.ts';
 import { wordPiece } from '../../src/tokenizer/wordpiece.ts';
 import {
@@ -76,7 +76,7 @@ export function bothOutputs(kind: Kind, model: Model, folder: string): [string, 
     if (kind === 'encoder') {
       const { params, readerTower, reader } = model;
       const input = inputOf(blocks);
-      const at = readout(
+      const at = gatherRows(
         input,
         expected.positions.map((p: number) => [p]),
       );
@@ -112,7 +112,7 @@ function inputOf({ ids, firstSegment }: { ids: number[][]; firstSegment: number[
 function spansOf(model: Model, { joint, lengths, blockStarts, spans }: any): Float32Array {
   const input = inputOf(joint);
   const inner = lengths.map((n: number, r: number) => n - 1 - blockStarts[r]);
-  const places = blockPlaces(input, Int32Array.from(blockStarts), Int32Array.from(inner));
+  const places = blockPositions(input, Int32Array.from(blockStarts), Int32Array.from(inner));
   const scores = spanScores(model.params, model.readerTower, model.reader, input, places);
   const [, W, T] = scores.shape;
   const all = scores.dataSync();

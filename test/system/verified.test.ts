@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { mock, test } from 'node:test';
-import { type FileSeal, sha256File } from '../../src/system/files.ts';
+import { type FileDigest, sha256File } from '../../src/system/files.ts';
 import { changedFile } from '../../src/system/verified.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 
@@ -27,7 +27,7 @@ test('a file is hashed once, and again when anything about it has changed', () =
   writeFileSync(path('a'), 'alpha');
   writeFileSync(path('b'), 'beta');
   age = 900;
-  const seals: Record<string, FileSeal> = {};
+  const seals: Record<string, FileDigest> = {};
   for (const name of ['a', 'b'])
     seals[name] = { bytes: name === 'a' ? 5 : 4, sha256: sha256File(path(name)) };
   assert.equal(changedFile(dir, seals), undefined);

@@ -63,9 +63,9 @@ test('the loss is the mean over the pieces of the answers, each question read al
     });
   }
   const stage = stageOf(questions);
-  const { figures, gradients } = await stage.step(0);
+  const { metrics, gradients } = await stage.step(0);
   tf.dispose(gradients);
-  assert.ok(Math.abs(figures.loss + sum / pieces) < 1e-5 * figures.loss, `${figures.loss}, ${-sum / pieces}`);
+  assert.ok(Math.abs(metrics.loss + sum / pieces) < 1e-5 * metrics.loss, `${metrics.loss}, ${-sum / pieces}`);
 });
 
 test('the answer is the likeliest pieces of the number of masks with the best mean', async () => {

@@ -188,7 +188,7 @@ function reading(question: EncodedQuestion, readerTokens: number): Span[] {
 // ------------------------------------------------------------------------------------------------------- tests
 
 for (const readerTokens of [104, 52]) {
-  test(`losses and figures are those of going through all spans one by one, ${readerTokens} tokens`, async () => {
+  test(`losses and metrics are those of going through all spans one by one, ${readerTokens} tokens`, async () => {
     const found = { retriever: 0, reader: 0, hits: 0, retrieved: 0, read: 0 };
     for (const question of questions) {
       const ranked = ranking(question).slice(0, 12);
@@ -206,12 +206,12 @@ for (const readerTokens of [104, 52]) {
       if (spans.filter(isWhole).reduce((a, b) => (b.score > a.score ? b : a)).correct) found.hits++;
     }
     assert.deepEqual([found.retrieved, found.read], [3, 1]);
-    const { figures, gradients } = await step(vary({ readerTokens }));
+    const { metrics, gradients } = await step(vary({ readerTokens }));
     tf.dispose(gradients);
     const close = (name: string, wanted: number) =>
       assert.ok(
-        Math.abs(figures[name] - wanted) <= 1e-5 * Math.max(1, wanted),
-        `${name}: ${figures[name]}, ${wanted}`,
+        Math.abs(metrics[name] - wanted) <= 1e-5 * Math.max(1, wanted),
+        `${name}: ${metrics[name]}, ${wanted}`,
       );
     close('retrieverLoss', found.retriever / 4);
     close('readerLoss', found.reader / 4);
@@ -232,10 +232,10 @@ test('gold blocks are read and are right answers of the retriever, hard negative
   const run = async (changes: Partial<Config['qa']>) => {
     const settings = vary({ batch: 1, retrieverBlocks: 4, ...changes });
     const stage = qaStep(model, corpus, index, [gold], settings);
-    const { figures, gradients } = await stage.step(0);
+    const { metrics, gradients } = await stage.step(0);
     stage.dispose();
     tf.dispose(gradients);
-    return figures;
+    return metrics;
   };
   // By hand: the four best, the gold blocks and BM25's.
   const has = answerFinder(corpus);
@@ -349,9 +349,9 @@ test('words longer than any answer of the reader are whole answers', async () =>
 test('the gradients are the slope of the loss, and following them lowers it', async () => {
   const { gradients } = await step(config);
   const loss = async () => {
-    const { figures, gradients } = await step(config);
+    const { metrics, gradients } = await step(config);
     tf.dispose(gradients);
-    return figures.loss;
+    return metrics.loss;
   };
   await assertSlope(model, gradients, loss);
   tf.dispose(gradients);
@@ -380,8 +380,8 @@ for (const sharedTowers of [true, false]) {
     };
     const trained = await step(settings);
     const resting = await step({ ...settings, qa: { ...settings.qa, refreshEvery: null } });
-    for (const [name, value] of Object.entries(resting.figures))
-      assert.ok(Math.abs(trained.figures[name] - value) < 1e-5, `${name} is the same while the index is new`);
+    for (const [name, value] of Object.entries(resting.metrics))
+      assert.ok(Math.abs(trained.metrics[name] - value) < 1e-5, `${name} is the same while the index is new`);
     const names = qaShapes(own, true).map(({ name }) => name);
     assert.deepEqual(Object.keys(trained.gradients).sort(), [...names].sort());
     assert.equal(
@@ -391,9 +391,9 @@ for (const sharedTowers of [true, false]) {
 
     const tower = Object.entries(trained.gradients).filter(([name]) => name.startsWith(own.documentTower));
     await assertSlope(own, Object.fromEntries(tower), async () => {
-      const { figures, gradients } = await step(settings);
+      const { metrics, gradients } = await step(settings);
       tf.dispose(gradients);
-      return figures.loss;
+      return metrics.loss;
     });
 
     // Moved on from the index: the blocks read, and no others, are scored with what the tower makes of them now.
@@ -415,10 +415,10 @@ for (const sharedTowers of [true, false]) {
     const right = scores.filter((_, i) => holds(corpus.text(blocks[i]), question.answers));
     assert.ok(right.length < 12, answer);
     const one = qaStep(own, corpus, index, [question], { ...settings, qa: { ...settings.qa, batch: 1 } });
-    const { figures, gradients } = await one.step(0);
+    const { metrics, gradients } = await one.step(0);
     one.dispose();
     const wanted = logSumExp(scores) - logSumExp(right);
-    assert.ok(Math.abs(figures.retrieverLoss - wanted) < 1e-5 * Math.max(1, wanted), `${wanted}`);
+    assert.ok(Math.abs(metrics.retrieverLoss - wanted) < 1e-5 * Math.max(1, wanted), `${wanted}`);
     tf.dispose([gradients, trained.gradients, resting.gradients]);
     for (const m of [own, other]) disposeModel(m);
     index.close();
@@ -494,12 +494,12 @@ test('expressions that match the answers make the same step as these', async () 
     cases().map((q) => ({ ...q, answers: [q.answers.map(escaped).join('|')], answerKind: 'regex' as const })),
   );
   const settings = vary({ batch: 4, microBatch: 4 });
-  const figures = async (asked: typeof questions) => {
+  const metrics = async (asked: typeof questions) => {
     const stage = qaStep(model, corpus, index, asked, settings);
     const result = await stage.step(0);
     stage.dispose();
     tf.dispose(result.gradients);
-    return result.figures;
+    return result.metrics;
   };
-  assert.deepEqual(await figures(asExpressions), await figures(questions));
+  assert.deepEqual(await metrics(asExpressions), await metrics(questions));
 });

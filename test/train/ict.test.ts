@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { before, describe, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import type { Corpus } from '../../src/corpus/store/reader.ts';
-import { dropoutNoise, encoderInput } from '../../src/model/bert.ts';
+import { dropoutRng, encoderInput } from '../../src/model/bert.ts';
 import { blockSequences, embedSequences, querySequences, type Sequences } from '../../src/model/embedder.ts';
 import { type Model, retrieverShapes } from '../../src/model/model.ts';
 import { type Random, random } from '../../src/random.ts';
@@ -86,7 +86,7 @@ describe('the gradients of a batch', () => {
       if (scores[i] === Math.max(...scores)) right++;
     });
     for (const chunk of [64, 3]) {
-      const { figures, gradients } = await batchGradients(
+      const { metrics, gradients } = await batchGradients(
         model,
         retrieverShapes(model),
         batch,
@@ -94,8 +94,8 @@ describe('the gradients of a batch', () => {
         undefined,
       );
       tf.dispose(gradients);
-      assert.ok(Math.abs(figures.loss - loss) < 1e-5 * loss, `${figures.loss} ${loss}`);
-      assert.ok(Math.abs(figures.accuracy - right / 7) < 1e-6);
+      assert.ok(Math.abs(metrics.loss - loss) < 1e-5 * loss, `${metrics.loss} ${loss}`);
+      assert.ok(Math.abs(metrics.accuracy - right / 7) < 1e-6);
     }
   });
 
@@ -116,25 +116,25 @@ describe('the gradients of a batch', () => {
   test('with dropout, chunks are embedded twice with the same masks', async () => {
     const model = tinyModel(tinyConfig('model.dropout=0.3'), 50);
     const shapes = retrieverShapes(model);
-    const noise = dropoutNoise(0.3, random(5))!;
+    const rng = dropoutRng(0.3, random(5))!;
     const batch = examples();
     const pass = () => {
-      noise.random = random(11);
-      return batchGradients(model, shapes, batch, 3, noise);
+      rng.random = random(11);
+      return batchGradients(model, shapes, batch, 3, rng);
     };
     const one = await pass();
     assertSameStep(await pass(), one, 0);
-    noise.random = random(12);
-    const other = await batchGradients(model, shapes, batch, 3, noise);
-    assert.ok(Math.abs(other.figures.loss - one.figures.loss) > 1e-4, 'other masks, another loss');
+    rng.random = random(12);
+    const other = await batchGradients(model, shapes, batch, 3, rng);
+    assert.ok(Math.abs(other.metrics.loss - one.metrics.loss) > 1e-4, 'other masks, another loss');
 
     // Were the second embedding's masks not the first's, the gradient would not be the loss's slope along itself.
     await assertSlope(model, one.gradients, async () => {
-      const { figures, gradients } = await pass();
+      const { metrics, gradients } = await pass();
       tf.dispose(gradients);
-      return figures.loss;
+      return metrics.loss;
     });
-    noise.dispose();
+    rng.dispose();
   });
 });
 
@@ -164,10 +164,10 @@ describe('steps on a corpus', () => {
     const loss = async (seed: number, step: number, before = 0) => {
       const stage = ictStep(model, corpus, { ...config, seed });
       for (let s = 0; s < before; s++) tf.dispose((await stage.step(s)).gradients);
-      const { figures, gradients } = await stage.step(step);
+      const { metrics, gradients } = await stage.step(step);
       tf.dispose(gradients);
       stage.dispose();
-      return figures.loss;
+      return metrics.loss;
     };
     assert.equal(await loss(1, 2, 2), await loss(1, 2));
     assert.equal(new Set([await loss(1, 2), await loss(1, 3), await loss(2, 2)]).size, 3);

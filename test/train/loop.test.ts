@@ -56,7 +56,7 @@ function pull(model: Model) {
       gradients[name] = tf.tidy(() => weight.sub(tf.tensor(target, shape)));
       for (const g of gradients[name].dataSync()) loss += (g * g) / 2;
     }
-    return { gradients, figures: { loss, accuracy: step } };
+    return { gradients, metrics: { loss, accuracy: step } };
   };
 }
 
@@ -215,8 +215,8 @@ test('event files for TensorBoard tell what the lines of metrics tell, in a run 
   await train(again(run));
   await train(again(run)); // there is nothing left to do
   const expected: Scalars = {};
-  for (const { step, ...figures } of lines(run.metrics)) {
-    for (const [name, value] of Object.entries(figures)) {
+  for (const { step, ...metrics } of lines(run.metrics)) {
+    for (const [name, value] of Object.entries(metrics)) {
       expected[name] ??= [];
       expected[name].push([step, Math.fround(value)]);
     }
@@ -246,9 +246,9 @@ test('a line is logged every few steps and at the end, each with means and the l
     ...run,
     async step(n) {
       const found = await step(n);
-      losses.push(found.figures.loss);
+      losses.push(found.metrics.loss);
       // A figure that does not exist in a step is left out of the mean.
-      return { ...found, figures: { ...found.figures, odd: n % 2 ? n : Number.NaN } };
+      return { ...found, metrics: { ...found.metrics, odd: n % 2 ? n : Number.NaN } };
     },
   });
   const logged = lines(run.metrics);
@@ -268,7 +268,7 @@ test('a line is logged every few steps and at the end, each with means and the l
     close(line.learningRate, [0.1 / 3, 0.1 * (2 / 5), 0.1 * (1 / 5)][i]);
     assert.ok(line.seconds >= 0 && line.stepSeconds > 0 && line.gradientNorm > 0);
   });
-  assert.deepEqual([result.figures.accuracy, result.figures.indexAgeSteps], [4, 40]);
+  assert.deepEqual([result.metrics.accuracy, result.metrics.indexAgeSteps], [4, 40]);
 });
 
 test('the first step of the schedule moves nothing, and the loss falls over the whole', async () => {
@@ -443,7 +443,7 @@ test('of the checkpoints the newest stay, and the best', async () => {
     async step(n) {
       const found = await step(n);
       // The mean loss of steps 3 and 4 is the smallest.
-      return { ...found, figures: { loss: n === 2 || n === 3 ? 0.1 : 1 + n / 100 } };
+      return { ...found, metrics: { loss: n === 2 || n === 3 ? 0.1 : 1 + n / 100 } };
     },
   });
   assert.deepEqual(readdirSync(run.checkpoint).sort(), [
@@ -543,12 +543,12 @@ function losing(run: LoopOptions, loss: (n: number) => number | undefined): Loop
     async step(n) {
       const found = await step(n);
       const value = loss(n);
-      if (value !== undefined) return { ...found, figures: { ...found.figures, loss: value } };
+      if (value !== undefined) return { ...found, metrics: { ...found.metrics, loss: value } };
       const name = 'a.bias';
       const old = found.gradients[name];
       const gradients = { ...found.gradients, [name]: tf.tidy(() => old.mul(Number.NaN)) };
       old.dispose();
-      return { gradients, figures: found.figures };
+      return { gradients, metrics: found.metrics };
     },
   };
 }

@@ -3,11 +3,11 @@ import { after, before, describe, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../../src/config.ts';
 import type { Corpus } from '../../src/corpus/store/reader.ts';
-import { encoderInput, readout } from '../../src/model/bert.ts';
+import { encoderInput, gatherRows } from '../../src/model/bert.ts';
 import { embedSequences } from '../../src/model/embedder.ts';
-import { disposeFeed, type MaskedSentence, makeFeed } from '../../src/model/feed.ts';
 import type { Model } from '../../src/model/model.ts';
 import { readMasks } from '../../src/model/realm.ts';
+import { disposeRealmBatch, type MaskedSentence, makeRealmBatch } from '../../src/model/realm-batch.ts';
 import { makeIndex } from '../../src/retrieval/ensure-index.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
 import { openIndex, type SearchIndex } from '../../src/retrieval/search.ts';
@@ -74,7 +74,7 @@ describe('steps on a corpus', () => {
       return [
         ...readMasks(model.params, model.readerTower, model.reader, {
           input,
-          masks: readout(input, [positions]),
+          masks: gatherRows(input, [positions]),
           targets: tf.tensor1d(targets, 'int32'),
         }).dataSync(),
       ];
@@ -137,11 +137,11 @@ describe('steps on a corpus', () => {
 
   test('where nothing but the null document is left it is read, though it is not wanted', async () => {
     const alone = vary({ candidates: 1, nullDocument: false });
-    const { figures, gradients } = await step(alone);
+    const { metrics, gradients } = await step(alone);
     tf.dispose(gradients);
     const wanted = await step(vary({ candidates: 1 }));
     tf.dispose(wanted.gradients);
-    assert.deepEqual(figures, wanted.figures);
+    assert.deepEqual(metrics, wanted.metrics);
   });
 
   test('random masks are drawn of the same sentences, one by one or in spans', () => {
@@ -166,7 +166,7 @@ describe('steps on a corpus', () => {
 
   test('the null document is the first candidate of every example', async () => {
     const { examples, candidates } = await drawn();
-    const feed = makeFeed(model, examples, candidates, corpus, config.text);
+    const feed = makeRealmBatch(model, examples, candidates, corpus, config.text);
     const rows = feed.candidates.arraySync();
     assert.deepEqual(
       rows.map((row) => row[0]),
@@ -179,7 +179,7 @@ describe('steps on a corpus', () => {
     const ids = [...batch.ids.dataSync()];
     const [first, second] = batch.starts.slice(feed.retriever.batches.length === 1 ? 4 : 0);
     assert.deepEqual([ids.slice(first, first + 3), ids[second]], [[cls, sep, sep], cls]);
-    disposeFeed(feed);
+    disposeRealmBatch(feed);
   });
 
   for (const { marginalize, nullDocument } of [
@@ -189,12 +189,12 @@ describe('steps on a corpus', () => {
     { marginalize: 'token', nullDocument: false },
   ] as const) {
     const how = `${marginalize} marginal, with${nullDocument ? '' : 'out'} the null document`;
-    test(`loss and figures are those of going through the pairs one by one, ${how}`, async () => {
+    test(`loss and metrics are those of going through the pairs one by one, ${how}`, async () => {
       const { examples, candidates, dropped } = await drawn();
       let pieces = 0;
       let marginal = 0;
       let nullAlone = 0;
-      let nullMass = 0;
+      let nullProbability = 0;
       examples.forEach((example, i) => {
         const documents = [undefined, ...candidates[i]];
         const q = queryVector(example);
@@ -211,20 +211,20 @@ describe('steps on a corpus', () => {
                 example.targets.map((_, j) => Math.log(sumOf(prior.map((p, z) => p * Math.exp(logs[z][j]))))),
               );
         nullAlone += sumOf(logs[0]);
-        nullMass += prior[0] / 4;
+        nullProbability += prior[0] / 4;
         pieces += example.targets.length;
       });
       assert.ok(pieces > 6, 'some spans have several pieces');
-      const { figures, gradients } = await step(vary({ marginalize, nullDocument, microBatch: 2 }));
+      const { metrics, gradients } = await step(vary({ marginalize, nullDocument, microBatch: 2 }));
       tf.dispose(gradients);
       const close = (name: string, wanted: number) =>
         assert.ok(
-          Math.abs(figures[name] - wanted) <= 1e-5 * Math.max(1, Math.abs(wanted)),
-          `${name}: ${figures[name]}, ${wanted}`,
+          Math.abs(metrics[name] - wanted) <= 1e-5 * Math.max(1, Math.abs(wanted)),
+          `${name}: ${metrics[name]}, ${wanted}`,
         );
       close('loss', -marginal / pieces);
       close('retrievalUtility', (marginal - nullAlone) / pieces);
-      close('nullMass', nullMass);
+      close('nullProbability', nullProbability);
       close('masks', pieces / 4);
       close('trivialDropped', dropped);
     });
@@ -248,9 +248,9 @@ describe('steps on a corpus', () => {
         tower,
       );
     const loss = async () => {
-      const { figures, gradients } = await step(config);
+      const { metrics, gradients } = await step(config);
       tf.dispose(gradients);
-      return figures.loss;
+      return metrics.loss;
     };
     await assertSlope(model, gradients, loss);
     tf.dispose(gradients);
@@ -269,7 +269,7 @@ describe('steps on a corpus', () => {
     const first = await step(noisy, 1);
     assertSameStep(first, later, 0);
     const plain = await step(config, 1);
-    assert.notEqual(plain.figures.loss, first.figures.loss);
+    assert.notEqual(plain.metrics.loss, first.metrics.loss);
     tf.dispose([later.gradients, first.gradients, plain.gradients]);
   });
 
@@ -289,9 +289,9 @@ describe('steps on a corpus', () => {
   });
 
   test('with one candidate there is the null document alone, and retrieval is worth nothing', async () => {
-    const { figures, gradients } = await step(vary({ candidates: 1 }));
+    const { metrics, gradients } = await step(vary({ candidates: 1 }));
     tf.dispose(gradients);
-    assert.ok(Math.abs(figures.nullMass - 1) < 1e-6);
-    assert.ok(Math.abs(figures.retrievalUtility) < 1e-5);
+    assert.ok(Math.abs(metrics.nullProbability - 1) < 1e-6);
+    assert.ok(Math.abs(metrics.retrievalUtility) < 1e-5);
   });
 });

@@ -1,7 +1,7 @@
 import { createHash, type Hash } from 'node:crypto';
 import { closeSync, fstatSync, fsyncSync, ftruncateSync, openSync } from 'node:fs';
 import { join } from 'node:path';
-import { type FileSeal, readFully, writeFileAtomic, writeFully } from '../../system/files.ts';
+import { type FileDigest, readFully, writeFileAtomic, writeFully } from '../../system/files.ts';
 import type { WordPiece } from '../../tokenizer/wordpiece.ts';
 import {
   BLOCK,
@@ -153,7 +153,7 @@ function writerOver(
       foreignTokens += ids.length;
     },
     checkpoint() {
-      const seals = {} as Record<FileName, FileSeal>;
+      const seals = {} as Record<FileName, FileDigest>;
       for (const name of FILES) seals[name] = files[name].sync();
       return { counts: { ...counts }, textBytes, starts, foreignTokens, fromBlocks, files: seals };
     },
@@ -161,7 +161,7 @@ function writerOver(
       files['documents.idx'].u64(files['documents.bin'].length);
       addBlockRecord(0n, 0);
       addSentenceRecord(fromBlocks ? counts.tokens : foreignTokens, 0, 0);
-      const seals = {} as Record<FileName, FileSeal>;
+      const seals = {} as Record<FileName, FileDigest>;
       for (const name of FILES) seals[name] = files[name].close();
       const manifest: Manifest = {
         format: FORMAT,
@@ -191,13 +191,13 @@ interface Appender {
   bytes(bytes: Uint8Array): void;
   ids(ids: Int32Array, idBytes: 2 | 4): void;
   /** Brings everything to the disk. */
-  sync(): FileSeal;
-  close(): FileSeal;
+  sync(): FileDigest;
+  close(): FileDigest;
   abandon(): void;
 }
 
 /** The file as it was at the checkpoint, without what came after; undefined if it differs. */
-function reopen(path: string, { bytes, sha256 }: FileSeal): Appender | undefined {
+function reopen(path: string, { bytes, sha256 }: FileDigest): Appender | undefined {
   let fd: number;
   try {
     fd = openSync(path, 'r+');

@@ -1,6 +1,6 @@
 import { shown, UserError } from '../../system/errors.ts';
 import { type JsonLine, stringField } from '../jsonl.ts';
-import type { GivenSentence } from '../types.ts';
+import type { ExternalSentence } from '../types.ts';
 
 /**
  * A line of EMDR2's 20 million sentences with their named entities (DevSinghSachan/emdr2, README.md, "Data for Masked
@@ -8,7 +8,7 @@ import type { GivenSentence } from '../types.ts';
  * type, first, last], …]}`. first and last are words of `sent_text`, which Stanza has put single spaces between, both
  * inclusive. `bert_ent_pos`, the same in word pieces of BERT-large, is not read: the run's vocabulary may be another.
  */
-export function taggedSentence(line: JsonLine): GivenSentence {
+export function taggedSentence(line: JsonLine): ExternalSentence {
   const text = stringField(line, 'sent_text');
   const entities = line.value.linguistic_ent;
   if (!Array.isArray(entities)) {

@@ -2,7 +2,7 @@ import { isUtf8 } from 'node:buffer';
 import { readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../../system/errors.ts';
-import type { Document, GivenSentence } from '../types.ts';
+import type { Document, ExternalSentence } from '../types.ts';
 import { readTfExample } from './tf-example.ts';
 import { readTfRecords } from './tfrecord.ts';
 
@@ -46,7 +46,7 @@ const PASSAGE = new Set([
  * limits exclusive (language/realm/example_generator.py, text_features_to_query). A span that lies in no sentence is left out as
  * there, and so is a sentence without a span.
  */
-export async function* readRealmSentences(path: string): AsyncGenerator<GivenSentence> {
+export async function* readRealmSentences(path: string): AsyncGenerator<ExternalSentence> {
   for (const shard of shardsOf(path)) {
     for await (const record of readTfRecords(shard)) {
       const example = readTfExample(record, PASSAGE);

@@ -1,9 +1,9 @@
 import { shown, UserError } from '../../system/errors.ts';
 import { type JsonLine, stringField } from '../jsonl.ts';
-import type { GivenSentence } from '../types.ts';
+import type { ExternalSentence } from '../types.ts';
 
 /** A line `{"text", "spans"?: [[start, end], …]}`, the spans in characters (UTF-16 units). */
-export function plainSentence(line: JsonLine): GivenSentence {
+export function plainSentence(line: JsonLine): ExternalSentence {
   const text = stringField(line, 'text');
   const { spans } = line.value;
   if (spans === undefined || spans === null) return { text, spans: undefined };

@@ -1,11 +1,16 @@
 import type { Corpus } from '../corpus/store/reader.ts';
 import { type Answered, answerQuestions, questionsAtOnce } from '../eval/answer.ts';
-import { type GivenDocument, makeOpenBook, type OpenBook, withOpenBook } from '../eval/open-book.ts';
+import {
+  type ExtraDocuments,
+  type GivenDocument,
+  makeExtraDocuments,
+  withExtraDocuments,
+} from '../eval/extra-documents.ts';
 import { blockSequences, embedAll } from '../model/embedder.ts';
 import { disposeModel, type Model } from '../model/model.ts';
 import { type EncodedQuestion, encodeQuestions } from '../model/questions.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
-import { modelStamp } from '../run/stamps.ts';
+import { modelFingerprint } from '../run/fingerprints.ts';
 import { UserError } from '../system/errors.ts';
 import { say } from '../system/progress.ts';
 import { closedBookLogLikelihoods, closedBookShapes } from '../train/closed-book.ts';
@@ -30,12 +35,12 @@ export interface AskAnswer {
   openBook?: true;
 }
 
-export interface Asked {
+export interface AnsweredQuestion {
   question: string;
   /** One a block read, best first. */
   answers: AskAnswer[];
-  /** See `nullShareOf`; undefined where the retriever was not pretrained with the null document. */
-  nullShare?: number;
+  /** See `nullProbabilityOf`; undefined where the retriever was not pretrained with the null document. */
+  nullProbability?: number;
   /** See `utilities`; undefined in a run without a closed-book reader. */
   retrievalUtility?: number;
   /** The question is longer than `text.questionTokens`: its end was not read, as in training. */
@@ -43,12 +48,15 @@ export interface Asked {
 }
 
 /** A fine-tuned run, opened to be asked. */
-export interface Asking {
+export interface QaSession {
   /**
    * Answers questions, each as if it were asked alone. Calls wait for each other.
    * @param options.openBook documents to look in besides the corpus; prepared once as long as the same array is given
    */
-  ask(questions: readonly string[], options?: { openBook?: readonly GivenDocument[] }): Promise<Asked[]>;
+  ask(
+    questions: readonly string[],
+    options?: { openBook?: readonly GivenDocument[] },
+  ): Promise<AnsweredQuestion[]>;
   /** Waits for what is being asked; asking afterwards throws. */
   close(): Promise<void>;
 }
@@ -67,13 +75,13 @@ interface Parts extends Omit<FineTuned, 'stage'> {
  * Opens the fine-tuned model of a run with the index of its document tower. Nothing in the run is changed or locked: a
  * process may be training there.
  */
-export async function openAsking(context: Context): Promise<Asking> {
+export async function openQaSession(context: Context): Promise<QaSession> {
   const parts = await openSettled({ ...context, readOnly: true });
-  const books = new WeakMap<readonly GivenDocument[], Promise<OpenBook>>();
+  const books = new WeakMap<readonly GivenDocument[], Promise<ExtraDocuments>>();
   const bookOf = (documents: readonly GivenDocument[]) => {
     let book = books.get(documents);
     if (!book) {
-      book = makeOpenBook(documents, parts.corpus, parts.embedder, parts.index, context.config);
+      book = makeExtraDocuments(documents, parts.corpus, parts.embedder, parts.index, context.config);
       books.set(documents, book);
     }
     return book;
@@ -103,11 +111,11 @@ const SPOILT = 5;
 
 async function openSettled(context: Context): Promise<Parts> {
   for (let left = SPOILT; ; left--) {
-    const before = modelStamp(context.run);
+    const before = modelFingerprint(context.run);
     try {
       return await openParts(context);
     } catch (error) {
-      if (left === 0 || modelStamp(context.run) === before) throw error;
+      if (left === 0 || modelFingerprint(context.run) === before) throw error;
     }
   }
 }
@@ -185,18 +193,18 @@ async function answer(
   { config }: Context,
   parts: Parts,
   questions: readonly EncodedQuestion[],
-  book: OpenBook | undefined,
-): Promise<Asked[]> {
+  book: ExtraDocuments | undefined,
+): Promise<AnsweredQuestion[]> {
   const { model } = parts;
-  const { corpus, index } = book ? withOpenBook(parts.corpus, parts.index, book) : parts;
+  const { corpus, index } = book ? withExtraDocuments(parts.corpus, parts.index, book) : parts;
   const atOnce = questionsAtOnce(config);
-  const asked: Asked[] = [];
+  const asked: AnsweredQuestion[] = [];
   for (let at = 0; at < questions.length; at += atOnce) {
     const part = questions.slice(at, at + atOnce);
     const answered = await answerQuestions({ model, corpus, index, config }, part, 1);
     const worth = await utilities(parts, part, answered, config);
     answered.forEach((one, b) => {
-      const nullShare = nullShareOf(one, parts.nullDocument, model.temperature);
+      const nullProbability = nullProbabilityOf(one, parts.nullDocument, model.temperature);
       asked.push({
         question: part[b].question,
         answers: one.answers.map(({ text, block, start, end, probability, prior, likelihood }) => ({
@@ -210,7 +218,7 @@ async function answer(
           after: corpus.text(block).slice(end),
           ...(block >= parts.corpus.blocks && { openBook: true as const }),
         })),
-        ...(nullShare !== undefined && { nullShare }),
+        ...(nullProbability !== undefined && { nullProbability }),
         ...(worth[b] !== undefined && { retrievalUtility: worth[b] }),
         ...(part[b].ids.length > config.text.questionTokens - 2 && { cut: true as const }),
       });
@@ -225,7 +233,7 @@ async function answer(
  * Fine-tuning and answering know no ∅ (orqa_model.py), so it takes nothing from the answers' own p(z|x); it tells how
  * little the retriever thinks of what it found.
  */
-function nullShareOf(
+function nullProbabilityOf(
   { vector, scores }: Answered,
   nullDocument: Float32Array | undefined,
   temperature: number,

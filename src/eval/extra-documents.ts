@@ -1,6 +1,6 @@
 import { existsSync } from 'node:fs';
 import type { Config } from '../config.ts';
-import { cutBatch, writeCut } from '../corpus/cut.ts';
+import { splitBatch, writeSplitBatch } from '../corpus/split.ts';
 import { blockHash } from '../corpus/store/layout.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import { readDocuments } from '../datasets/documents.ts';
@@ -18,7 +18,7 @@ import { UserError } from '../system/errors.ts';
 export type GivenDocument = Omit<Document, 'id'> & { id?: string };
 
 /** UTF-16 units of all titles and texts together: some thousand blocks of 288 tokens. */
-export const OPEN_BOOK_LIMIT = 1 << 20;
+export const EXTRA_DOCUMENTS_LIMIT = 1 << 20;
 
 interface Block {
   document: string;
@@ -29,14 +29,14 @@ interface Block {
   sentenceStarts: Int32Array;
 }
 
-export interface OpenBook {
+export interface ExtraDocuments {
   blocks: Block[];
   /** Their vectors, as the run's index keeps its own. */
   graph: Graph;
 }
 
 /** The documents of a file or folder in any format that `realm prepare` reads, or of one text file. */
-export async function readOpenBook(path: string): Promise<Document[]> {
+export async function readExtraDocuments(path: string): Promise<Document[]> {
   if (path !== '-' && !existsSync(path)) {
     throw new UserError(`${path}: no such file; give the file or folder of documents with --open-book FILE`);
   }
@@ -44,7 +44,7 @@ export async function readOpenBook(path: string): Promise<Document[]> {
   let size = 0;
   for await (const document of readDocuments(path)) {
     size += sizeOf(document);
-    if (size > OPEN_BOOK_LIMIT) throw tooLong(path);
+    if (size > EXTRA_DOCUMENTS_LIMIT) throw tooLong(path);
     documents.push(document);
   }
   if (documents.some(({ text }) => text.trim() !== '')) return documents;
@@ -55,7 +55,7 @@ const sizeOf = ({ title, text }: GivenDocument) => title.length + text.length;
 
 function tooLong(what: string): UserError {
   return new UserError(
-    `${what}: is longer than ${OPEN_BOOK_LIMIT} characters, too long to be read with a question; put it into the corpus with "realm prepare"`,
+    `${what}: is longer than ${EXTRA_DOCUMENTS_LIMIT} characters, too long to be read with a question; put it into the corpus with "realm prepare"`,
   );
 }
 
@@ -63,14 +63,14 @@ function tooLong(what: string): UserError {
  * Cuts documents as the corpus is cut, and embeds the blocks as its index was made.
  * @param embedder the model whose document tower made the index
  */
-export async function makeOpenBook(
+export async function makeExtraDocuments(
   documents: readonly GivenDocument[],
   { tokenizer }: Corpus,
   embedder: Model,
   { manifest }: SearchIndex,
   { text, index }: Config,
-): Promise<OpenBook> {
-  if (documents.reduce((sum, document) => sum + sizeOf(document), 0) > OPEN_BOOK_LIMIT) {
+): Promise<ExtraDocuments> {
+  if (documents.reduce((sum, document) => sum + sizeOf(document), 0) > EXTRA_DOCUMENTS_LIMIT) {
     throw tooLong('the open book');
   }
   const batch = {
@@ -79,7 +79,7 @@ export async function makeOpenBook(
   };
   const { packing, blockTokens } = text;
   const settings = { articlesOnly: false, packing, blockTokens, queryTokens: 0, sentences: false };
-  const blocks = blocksOf(batch, cutBatch(batch, tokenizer, settings));
+  const blocks = blocksOf(batch, splitBatch(batch, tokenizer, settings));
   if (blocks.length === 0) throw new UserError('the open book holds no document with text');
   const vectors = await embedAll(
     embedder.params,
@@ -110,14 +110,14 @@ export async function makeOpenBook(
 }
 
 function blocksOf(
-  ...[batch, cut]: [Parameters<typeof writeCut>[1], Parameters<typeof writeCut>[2]]
+  ...[batch, cut]: [Parameters<typeof writeSplitBatch>[1], Parameters<typeof writeSplitBatch>[2]]
 ): Block[] {
   const titles: { id: string; titleIds: Int32Array }[] = [];
   const blocks: Block[] = [];
   const none = () => {
     throw new Error('no sentences are cut for an open book');
   };
-  writeCut(
+  writeSplitBatch(
     {
       addDocument: (id, _, titleIds) => titles.push({ id, titleIds: titleIds.slice() }) - 1,
       addBlock(document, title, text, ids, starts) {
@@ -135,10 +135,10 @@ function blocksOf(
 }
 
 /** The corpus with the open book's blocks behind its own, and a search over both by inner product. */
-export function withOpenBook(
+export function withExtraDocuments(
   corpus: Corpus,
   index: Pick<SearchIndex, 'search'>,
-  { blocks, graph }: OpenBook,
+  { blocks, graph }: ExtraDocuments,
 ): { corpus: Corpus; index: Pick<SearchIndex, 'search'> } {
   const own = corpus.blocks;
   const either =

@@ -13,14 +13,14 @@ import { join } from 'node:path';
 import { after, before, mock, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import { openCorpus } from '../../src/corpus/store/reader.ts';
-import { OPEN_BOOK_LIMIT } from '../../src/eval/open-book.ts';
+import { EXTRA_DOCUMENTS_LIMIT } from '../../src/eval/extra-documents.ts';
 import { bertShapes, encode, encoderInput, maskedLanguageModel } from '../../src/model/bert.ts';
 import { embedderShapes, embedSequences } from '../../src/model/embedder.ts';
 import { disposeModel, type Model } from '../../src/model/model.ts';
-import { type Asked, type Asking, openAsking } from '../../src/pipeline/asking.ts';
 import { buildRunIndex } from '../../src/pipeline/build-index.ts';
 import { type Context, emptyModel, stageWeights } from '../../src/pipeline/context.ts';
 import { prepareCorpus } from '../../src/pipeline/prepare.ts';
+import { type AnsweredQuestion, openQaSession, type QaSession } from '../../src/pipeline/qa-session.ts';
 import { readManifest } from '../../src/retrieval/manifest.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
 import { lockRun, runConfig, runFolder } from '../../src/run/folder.ts';
@@ -42,8 +42,8 @@ before(async () => {
 });
 after(() => mock.restoreAll());
 
-async function asking<T>(work: (asking: Asking) => Promise<T>, context = main): Promise<T> {
-  const opened = await openAsking(context);
+async function asking<T>(work: (asking: QaSession) => Promise<T>, context = main): Promise<T> {
+  const opened = await openQaSession(context);
   try {
     return await work(opened);
   } finally {
@@ -67,7 +67,7 @@ test('many questions are answered as each alone, in their order', async () => {
   const many = [...questions, ...questions].slice(0, 30); // more than are read at once
   await asking(async ({ ask }) => {
     const together = await ask(many);
-    const alone: Asked[] = [];
+    const alone: AnsweredQuestion[] = [];
     for (const question of many) alone.push((await ask([question]))[0]);
     assertSame(together, alone);
     assert.deepEqual(
@@ -129,7 +129,7 @@ test("the null document's share is that of [CLS] [SEP] [SEP] beside the blocks r
     const e = (z: number[]) => Math.exp(z.reduce((sum, value, p) => sum + value * x[p], 0) / 2);
     const best = zs.map(e).sort((a, b) => b - a);
     const read = best[0] + best[1] + best[2];
-    assertSame(asked[i].nullShare, e(none) / (e(none) + read));
+    assertSame(asked[i].nullProbability, e(none) / (e(none) + read));
     const priors = asked[i].answers.map(({ retrieval }) => retrieval).sort((a, b) => b - a);
     assertSame(
       priors,
@@ -244,7 +244,8 @@ test('a fact of no document of the corpus is answered from the open book, and wi
   await asking(async ({ ask }) => {
     const before = await ask(questions);
     const during = await ask(questions, { openBook: facts });
-    const told = (all: Asked[]) => all.map(({ answers }) => answers[0]).filter(({ openBook }) => openBook);
+    const told = (all: AnsweredQuestion[]) =>
+      all.map(({ answers }) => answers[0]).filter(({ openBook }) => openBook);
     assert.equal(told(before).length, 0);
     assert.ok(told(during).length > 0);
     for (const best of told(during)) {
@@ -288,7 +289,7 @@ test('what is opened while training replaces it is opened anew', async () => {
   const root = main.run.checkpoint('qa');
   const [name] = readdirSync(root).filter((entry) => entry.startsWith('step-'));
   writeFileSync(join(root, 'latest'), 'step-0000099\n');
-  const opening = openAsking(main);
+  const opening = openQaSession(main);
   writeFileSync(join(root, 'latest'), `${name}\n`);
   const opened = await opening.catch((error) => error as Error);
   // Opening starts at once, so that it met the pointer as it was.
@@ -303,7 +304,7 @@ test('what cannot be asked is told', async () => {
     for (const empty of ['', ' \t'])
       await assert.rejects(ask(['Who?', empty]), refused(/^a question is empty; ask it in words/));
     await assert.rejects(
-      ask(['Who?'], { openBook: [{ title: '', text: 'x'.repeat(OPEN_BOOK_LIMIT + 1) }] }),
+      ask(['Who?'], { openBook: [{ title: '', text: 'x'.repeat(EXTRA_DOCUMENTS_LIMIT + 1) }] }),
       refused(/^the open book: is longer than 1048576 characters/),
     );
     await assert.rejects(
@@ -314,7 +315,7 @@ test('what cannot be asked is told', async () => {
     const [one, other] = await ask(['Who wrote it?', long]);
     assert.deepEqual([one.cut, other.cut], [undefined, true]);
   });
-  const opened = await openAsking(main);
+  const opened = await openQaSession(main);
   await opened.close();
   await assert.rejects(opened.ask(['Who?']), /closed/);
 
@@ -323,12 +324,12 @@ test('what cannot be asked is told', async () => {
   rmSync(join(run.index, 'current'));
   for (const entry of readdirSync(run.index)) rmSync(join(run.index, entry), { recursive: true });
   await assert.rejects(
-    openAsking({ ...main, run }),
+    openQaSession({ ...main, run }),
     refused(/holds no index .* "realm build-index --run .*untuned"$/),
   );
   rmSync(run.checkpoint('qa'), { recursive: true });
   await assert.rejects(
-    openAsking({ ...main, run }),
+    openQaSession({ ...main, run }),
     refused(/not fine-tuned.* "realm finetune-qa --run .*untuned"$/),
   );
 });
@@ -338,11 +339,11 @@ test('a run without pretraining or closed-book reader is asked without their fig
   cpSync(main.run.dir, run.dir, { recursive: true });
   rmSync(run.checkpoint('closed-book'), { recursive: true });
   const [asked] = await asking(({ ask }) => ask([questions[0]]), { ...main, run });
-  assert.deepEqual([typeof asked.nullShare, 'retrievalUtility' in asked], ['number', false]);
+  assert.deepEqual([typeof asked.nullProbability, 'retrievalUtility' in asked], ['number', false]);
   rmSync(run.checkpoint('pretrain'), { recursive: true });
   await buildRunIndex({ ...main, run });
   const [without] = await asking(({ ask }) => ask([questions[0]]), { ...main, run });
-  assert.equal('nullShare' in without, false);
+  assert.equal('nullProbability' in without, false);
   assert.ok(existsSync(run.checkpoint('ict')));
 });
 
@@ -357,7 +358,7 @@ test('a retriever that was not pretrained with the null document gives it no sha
     const context = { ...main, run, config: changed };
     await buildRunIndex(context);
     const [asked] = await asking(({ ask }) => ask([questions[0]]), context);
-    assert.deepEqual(['nullShare' in asked, 'retrievalUtility' in asked], [false, true]);
+    assert.deepEqual(['nullProbability' in asked, 'retrievalUtility' in asked], [false, true]);
   }
 });
 

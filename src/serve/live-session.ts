@@ -1,5 +1,5 @@
+import { modelFingerprint } from '../run/fingerprints.ts';
 import type { Run } from '../run/folder.ts';
-import { modelStamp } from '../run/stamps.ts';
 import { UserError } from '../system/errors.ts';
 
 /** The run cannot answer yet, for the reason that the message tells. */
@@ -29,7 +29,7 @@ const TRY_EVERY = 10_000;
  * cannot be opened (a stage may be between its checkpoint and the index of it) the old one goes on answering.
  * Calls of `get` must not overlap.
  */
-export function liveAsking<T extends Opened>(
+export function liveSession<T extends Opened>(
   run: Run,
   open: () => Promise<T>,
   say: (line: string) => void,
@@ -41,7 +41,7 @@ export function liveAsking<T extends Opened>(
   let tried = -Infinity;
 
   const renew = async (): Promise<void> => {
-    const now = modelStamp(run);
+    const now = modelFingerprint(run);
     if (now === stamp && (failure === undefined || performance.now() - tried < TRY_EVERY)) return;
     try {
       const next = await open();

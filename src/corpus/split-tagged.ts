@@ -1,15 +1,15 @@
 import type { Range } from '../datasets/types.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
-import { type Batch, type Cut, type CutSettings, cutBatch } from './cut.ts';
 import { openTagger, type Tagger, withDates } from './spans/named-entities.ts';
+import { type Batch, type SplitBatch, type SplitSettings, splitBatch } from './split.ts';
 
 /** Cuts batches, the salient spans found by the model in the folder `ner`, or by the default's rules without one. */
-export async function openCutter(
+export async function openSplitter(
   vocab: WordPiece,
-  settings: CutSettings,
+  settings: SplitSettings,
   ner: string | undefined,
-): Promise<(batch: Batch) => Cut | Promise<Cut>> {
-  if (ner === undefined) return (batch) => cutBatch(batch, vocab, settings);
+): Promise<(batch: Batch) => SplitBatch | Promise<SplitBatch>> {
+  if (ner === undefined) return (batch) => splitBatch(batch, vocab, settings);
   const tagger = await openTagger(ner);
   return (batch) => cutTagged(batch, vocab, settings, tagger);
 }
@@ -21,11 +21,11 @@ export async function openCutter(
 async function cutTagged(
   batch: Batch,
   vocab: WordPiece,
-  settings: CutSettings,
+  settings: SplitSettings,
   tagger: Tagger,
-): Promise<Cut> {
+): Promise<SplitBatch> {
   const asked = new Set<string>();
-  cutBatch(batch, vocab, settings, (sentence) => {
+  splitBatch(batch, vocab, settings, (sentence) => {
     asked.add(sentence);
     return [];
   });
@@ -34,5 +34,5 @@ async function cutTagged(
   const spans = new Map<string, Range[]>(
     sentences.map((sentence, s) => [sentence, withDates(sentence, entities[s])]),
   );
-  return cutBatch(batch, vocab, settings, (sentence) => spans.get(sentence)!);
+  return splitBatch(batch, vocab, settings, (sentence) => spans.get(sentence)!);
 }

@@ -4,10 +4,10 @@ import { type Comparison, type Interval, meanInterval } from './statistics.ts';
 
 // Figures of an evaluation by their names, and the table that a person reads.
 
-export type Figures = Record<string, number | Interval>;
+export type MetricValues = Record<string, number | Interval>;
 
 /** Exact match, F1 and the oracles with their intervals. @param strings false where the answers are expressions, which have no F1 */
-export function answerFigures(scores: Omit<Scores, 'ranks'>, strings: boolean, seed: number): Figures {
+export function answerMetrics(scores: Omit<Scores, 'ranks'>, strings: boolean, seed: number): MetricValues {
   const { exactMatch, tokenExactMatch, f1, readerOracle, spanOracle } = scores;
   return {
     exactMatch: meanInterval(exactMatch, seed),
@@ -23,8 +23,8 @@ export function answerFigures(scores: Omit<Scores, 'ranks'>, strings: boolean, s
  * block, 0 beyond those retrieved.
  * @param ranks from 0; Infinity for none
  */
-export function rankFigures(ranks: readonly number[], ks: readonly number[], seed: number): Figures {
-  const figures: Figures = {};
+export function rankingMetrics(ranks: readonly number[], ks: readonly number[], seed: number): MetricValues {
+  const figures: MetricValues = {};
   for (const k of ks)
     figures[`recall@${k}`] = meanInterval(
       ranks.map((rank) => Number(rank < k)),
@@ -48,7 +48,7 @@ const NAMES: Record<string, string> = {
   perplexity: 'perplexity',
   nullPerplexity: 'perplexity, null document',
   retrievalUtility: 'retrieval utility (nats)',
-  nullMass: 'null document, p(z|x)',
+  nullProbability: 'null document, p(z|x)',
 };
 
 /** Shares are printed in per cent. */
@@ -63,7 +63,7 @@ function shownFigure(name: string, figure: number | Interval): string {
 }
 
 /** A line a figure, its 95 % interval in brackets; with several columns, one for each system. */
-export function figureTable(columns: Readonly<Record<string, Figures>>): string[] {
+export function metricTable(columns: Readonly<Record<string, MetricValues>>): string[] {
   const systems = Object.entries(columns);
   const names = [...new Set(systems.flatMap(([, figures]) => Object.keys(figures)))];
   const rows = names.map((name) => [

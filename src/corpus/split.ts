@@ -1,5 +1,5 @@
 import { isArticle } from '../datasets/documents.ts';
-import type { Document, GivenSentence, Range } from '../datasets/types.ts';
+import type { Document, ExternalSentence, Range } from '../datasets/types.ts';
 import type { Encoding, WordPiece } from '../tokenizer/wordpiece.ts';
 import { bodyRoom, packBlocks, titleRoom } from './blocks.ts';
 import { noCounts, type PrepareCounts } from './counts.ts';
@@ -15,7 +15,7 @@ import type { CorpusWriter } from './store/writer.ts';
  */
 export type Packing = 'sentences' | 'dpr' | 'as-is';
 
-export interface CutSettings {
+export interface SplitSettings {
   /** Leave out pages of Wikipedia that are no articles, by their titles. */
   articlesOnly: boolean;
   /** How a document is cut into blocks. */
@@ -31,7 +31,7 @@ export interface CutSettings {
 /** Documents for Z, or sentences for X, that are cut together. */
 export interface Batch {
   documents: readonly Document[];
-  sentences: readonly GivenSentence[];
+  sentences: readonly ExternalSentence[];
 }
 
 /**
@@ -40,7 +40,7 @@ export interface Batch {
  * the sentence starts, the number of its sentences of X, and for each of those start, length and spans. For each given
  * sentence it holds the ids and the spans, both empty for one that is left out. Before a list stands its length.
  */
-export interface Cut {
+export interface SplitBatch {
   /** Of the blocks, in order. */
   texts: string[];
   numbers: Int32Array<ArrayBuffer>;
@@ -53,25 +53,25 @@ const NEAR_EMPTY = 8;
 /** Finds the salient spans of a sentence. */
 export type FindSpans = (sentence: string) => Range[];
 
-export function cutBatch(
+export function splitBatch(
   { documents, sentences }: Batch,
   vocab: WordPiece,
-  settings: CutSettings,
+  settings: SplitSettings,
   find: FindSpans = salientSpans,
-): Cut {
-  const tape = newTape();
+): SplitBatch {
+  const tape = newEncodedBatch();
   const texts: string[] = [];
   const counts = noCounts();
-  for (const document of documents) cutDocument(document, vocab, settings, find, { tape, texts, counts });
-  for (const sentence of sentences) cutGiven(sentence, vocab, settings, find, tape, counts);
+  for (const document of documents) splitDocument(document, vocab, settings, find, { tape, texts, counts });
+  for (const sentence of sentences) splitExternal(sentence, vocab, settings, find, tape, counts);
   return { texts, numbers: tape.numbers(), counts };
 }
 
 /** Writes what `cutBatch` has made of the batch. */
-export function writeCut(
+export function writeSplitBatch(
   writer: Pick<CorpusWriter, 'addDocument' | 'addBlock' | 'addSentence' | 'addForeignSentence'>,
   { documents, sentences }: Batch,
-  { texts, numbers }: Cut,
+  { texts, numbers }: SplitBatch,
 ): void {
   let at = 0;
   let text = 0;
@@ -101,7 +101,7 @@ export function writeCut(
 }
 
 /** Numbers that grow at their end. */
-interface Tape {
+interface EncodedBatch {
   /** Returns where the number stands. */
   push(number: number): number;
   list(numbers: ArrayLike<number>): void;
@@ -109,7 +109,7 @@ interface Tape {
   numbers(): Int32Array<ArrayBuffer>;
 }
 
-function newTape(): Tape {
+function newEncodedBatch(): EncodedBatch {
   let numbers = new Int32Array(1 << 16);
   let used = 0;
   const makeRoom = (more: number) => {
@@ -146,16 +146,16 @@ interface Sentence extends Encoding {
 
 /** What splitting a batch fills: see `Cut`. */
 interface Output {
-  tape: Tape;
+  tape: EncodedBatch;
   texts: string[];
   counts: PrepareCounts;
 }
 
 /** A document with its blocks and, where they are X, its sentences. */
-function cutDocument(
+function splitDocument(
   document: Document,
   vocab: WordPiece,
-  settings: CutSettings,
+  settings: SplitSettings,
   find: FindSpans,
   { tape, texts, counts }: Output,
 ): void {
@@ -215,7 +215,7 @@ function blocksOf(
   text: string,
   room: number,
   vocab: WordPiece,
-  { packing, queryTokens }: CutSettings,
+  { packing, queryTokens }: SplitSettings,
   counts: PrepareCounts,
 ): Block[] {
   const passages = packing === 'dpr' ? hundredWords(text) : [text];
@@ -349,12 +349,12 @@ function concatenate(sentences: readonly Sentence[]): { ids: Int32Array; starts:
 /** How many times the tokens of a query spans are sought in: finding them can take time with the square of the length. */
 const SOUGHT = 4;
 
-function cutGiven(
-  { text, spans }: GivenSentence,
+function splitExternal(
+  { text, spans }: ExternalSentence,
   vocab: WordPiece,
-  { queryTokens }: CutSettings,
+  { queryTokens }: SplitSettings,
   find: FindSpans,
-  tape: Tape,
+  tape: EncodedBatch,
   counts: PrepareCounts,
 ): void {
   const encoding = vocab.encode(text);

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { answerFigures, comparisonLines, figureTable, rankFigures } from '../../src/eval/figures.ts';
+import { answerMetrics, comparisonLines, metricTable, rankingMetrics } from '../../src/eval/metric-table.ts';
 import type { Interval } from '../../src/eval/statistics.ts';
 
 const values = (figures: Record<string, unknown>) =>
@@ -8,7 +8,7 @@ const values = (figures: Record<string, unknown>) =>
 
 test('recall@k and the mean reciprocal rank of four questions, by hand', () => {
   // First, second, sixth place, and none.
-  assert.deepEqual(values(rankFigures([0, 1, 5, Infinity], [1, 2, 5, 6], 1)), {
+  assert.deepEqual(values(rankingMetrics([0, 1, 5, Infinity], [1, 2, 5, 6], 1)), {
     'recall@1': 1 / 4,
     'recall@2': 2 / 4,
     'recall@5': 2 / 4,
@@ -25,7 +25,7 @@ test('each figure of answers has its own scores, and expressions have no F1', ()
     readerOracle: [1, 0, 1, 0, 1],
     spanOracle: [1, 1, 1, 0, 1],
   };
-  const figures = values(answerFigures(scores, true, 1));
+  const figures = values(answerMetrics(scores, true, 1));
   assert.deepEqual(figures, {
     exactMatch: 0.2,
     tokenExactMatch: 0.4,
@@ -33,12 +33,12 @@ test('each figure of answers has its own scores, and expressions have no F1', ()
     readerOracle: 0.6,
     spanOracle: 0.8,
   });
-  assert.equal('f1' in answerFigures(scores, false, 1), false);
+  assert.equal('f1' in answerMetrics(scores, false, 1), false);
 });
 
 test('shares are shown in per cent, nats and perplexities as they are, differences in points', () => {
   assert.deepEqual(
-    figureTable({
+    metricTable({
       run: {
         exactMatch: { value: 0.757, low: 0.708, high: 0.804 },
         perplexity: 11.7,

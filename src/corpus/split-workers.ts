@@ -1,14 +1,14 @@
 import { Worker } from 'node:worker_threads';
 import { errorCode, UserError } from '../system/errors.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
-import type { Batch, Cut, CutSettings } from './cut.ts';
-import { openCutter } from './cut-tagged.ts';
+import type { Batch, SplitBatch, SplitSettings } from './split.ts';
+import { openSplitter } from './split-tagged.ts';
 
 /** What a cutting thread starts from. */
-export interface CutterData {
+export interface SplitWorkerData {
   vocabulary: readonly string[];
   lowercase: boolean;
-  settings: CutSettings;
+  settings: SplitSettings;
   /** Folder of the model that finds the salient spans; undefined: the default's rules do. */
   ner: string | undefined;
 }
@@ -25,17 +25,17 @@ const AHEAD = 2;
  * being copied. One thread, or few batches, are cut right here. A model `ner` works in threads from the first batch on, which
  * takes it seconds, and each thread opens its own. The first error of a thread is thrown, and ends all.
  */
-export async function* cutAll(
+export async function* splitAll(
   batches: AsyncIterable<Batch>,
   vocab: WordPiece,
-  settings: CutSettings,
+  settings: SplitSettings,
   threads: number,
   ner?: string,
-): AsyncGenerator<{ batch: Batch; cut: Cut }> {
+): AsyncGenerator<{ batch: Batch; cut: SplitBatch }> {
   const cutters: Cutter[] = [];
-  const underWay: { batch: Batch; cut: Promise<Cut> }[] = [];
+  const underWay: { batch: Batch; cut: Promise<SplitBatch> }[] = [];
   let here = threads === 1 ? Number.POSITIVE_INFINITY : ner === undefined ? CUT_HERE : 0;
-  const cutHere = here > 0 ? await openCutter(vocab, settings, ner) : undefined;
+  const cutHere = here > 0 ? await openSplitter(vocab, settings, ner) : undefined;
   try {
     for await (const batch of batches) {
       if (cutHere && here-- > 0) {
@@ -60,32 +60,32 @@ export async function* cutAll(
 interface Cutter {
   /** Batches sent and not yet back. */
   pending(): number;
-  cut(batch: Batch): Promise<Cut>;
+  cut(batch: Batch): Promise<SplitBatch>;
   stop(): Promise<unknown>;
 }
 
 function startCutter(
   { vocabulary, lowercase }: WordPiece,
-  settings: CutSettings,
+  settings: SplitSettings,
   ner: string | undefined,
 ): Cutter {
-  const data: CutterData = { vocabulary, lowercase, settings, ner };
-  const worker = new Worker(new URL('./cutter.mjs', import.meta.url), { workerData: data });
-  const waiting: { resolve(cut: Cut): void; reject(error: unknown): void }[] = []; // in the order sent
+  const data: SplitWorkerData = { vocabulary, lowercase, settings, ner };
+  const worker = new Worker(new URL('./split-worker.mjs', import.meta.url), { workerData: data });
+  const waiting: { resolve(cut: SplitBatch): void; reject(error: unknown): void }[] = []; // in the order sent
   let failure: unknown;
 
   function fail(error: unknown): void {
     failure ??= error;
     for (const { reject } of waiting.splice(0)) reject(failure);
   }
-  worker.on('message', (cut: Cut) => waiting.shift()?.resolve(cut));
+  worker.on('message', (cut: SplitBatch) => waiting.shift()?.resolve(cut));
   worker.on('error', (error) => fail(explain(error)));
   worker.on('exit', (code) => fail(new Error(`a cutting thread ended with exit code ${code}`)));
 
   return {
     pending: () => waiting.length,
     cut(batch) {
-      const cut = new Promise<Cut>((resolve, reject) => {
+      const cut = new Promise<SplitBatch>((resolve, reject) => {
         if (failure !== undefined) reject(failure);
         else waiting.push({ resolve, reject });
       });

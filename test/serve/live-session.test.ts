@@ -3,7 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { mock, test } from 'node:test';
 import { runFolder } from '../../src/run/folder.ts';
-import { liveAsking, NotReady } from '../../src/serve/live-asking.ts';
+import { liveSession, NotReady } from '../../src/serve/live-session.ts';
 import { runStatus } from '../../src/serve/status.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { writeFileAtomic } from '../../src/system/files.ts';
@@ -18,7 +18,7 @@ test('a model is opened once, and anew when its checkpoint, its index or the set
   const closed: number[] = [];
   let trouble: Error | undefined;
   const said: string[] = [];
-  const live = liveAsking(
+  const live = liveSession(
     run,
     async () => {
       if (trouble) throw trouble;

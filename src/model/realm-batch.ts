@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
-import { disposeInput, type EncoderInput, encoderInput, type Readout, readout } from './bert.ts';
+import { disposeInput, type EncoderInput, encoderInput, type GatheredRows, gatherRows } from './bert.ts';
 import { blockSequences, groupByLength, pairIds, querySequences, type Sequences } from './embedder.ts';
 import type { Model } from './model.ts';
 import { disposeRetrieverInput, type RetrieverInput, retrieverInput } from './retriever.ts';
@@ -23,13 +23,13 @@ export interface MaskedSentence {
 export interface MaskedBatch {
   input: EncoderInput;
   /** The rows of the masks. */
-  masks: Readout;
+  masks: GatheredRows;
   /** The word piece that each mask hides. */
   targets: tf.Tensor1D; // [n] int32
 }
 
 /** Everything one pass feeds to the model, as tensors. */
-export interface Feed {
+export interface RealmBatch {
   /** The masked sentences and the distinct documents. */
   retriever: RetrieverInput;
   candidates: tf.Tensor2D; // [B, K] which of the documents
@@ -47,14 +47,14 @@ export interface Feed {
  * @param nullDocument false: p(z|x) gives it nothing, unless there is no other; it is read all the same, to tell what
  *   retrieval is worth
  */
-export function makeFeed(
+export function makeRealmBatch(
   model: Model,
   examples: readonly MaskedSentence[],
   candidates: readonly (readonly number[])[],
   corpus: Corpus,
   text: Config['text'],
   nullDocument = true,
-): Feed {
+): RealmBatch {
   const special = corpus.tokenizer;
   const B = examples.length;
   const K = 1 + Math.max(...candidates.map((c) => c.length));
@@ -104,7 +104,7 @@ export function makeFeed(
       group.map((j) => joint.ids[j]),
       group.map((j) => joint.firstSegment[j]),
     );
-    const masks = readout(
+    const masks = gatherRows(
       input,
       group.map((j) => examples[pairs[j].b].positions),
     );
@@ -127,7 +127,7 @@ export function makeFeed(
   };
 }
 
-export function disposeFeed({ retriever, candidates, present, masks, joint, order }: Feed): void {
+export function disposeRealmBatch({ retriever, candidates, present, masks, joint, order }: RealmBatch): void {
   disposeRetrieverInput(retriever);
   for (const input of joint.flatMap((g) => [g.input, g.masks])) disposeInput(input);
   tf.dispose([candidates, present, masks, order, ...joint.map((g) => g.targets)]);

@@ -6,7 +6,7 @@ import { type Run, STAGES } from './folder.ts';
 // A stamp tells a run folder from the same one later, by inode, length and time of its files: nothing of them is read.
 
 /** Changes with what answers come from: weights, index, corpus and settings. */
-export function modelStamp(run: Run): string {
+export function modelFingerprint(run: Run): string {
   return stamp([
     run.config,
     run.corpusManifest,
@@ -16,7 +16,7 @@ export function modelStamp(run: Run): string {
 }
 
 /** Changes with what a report is drawn from: the run's records. */
-export function recordsStamp(run: Run): string {
+export function recordsFingerprint(run: Run): string {
   const folders = [run.dir, dirname(run.evaluations), dirname(run.ablation)];
   const records = folders.flatMap((folder) => filesOf(folder).map((name) => join(folder, name)));
   return stamp([...records, ...STAGES.map((stage) => join(run.checkpoint(stage), 'latest'))]);

@@ -1,13 +1,13 @@
 import { parentPort, workerData } from 'node:worker_threads';
 import { wordPiece } from '../tokenizer/wordpiece.ts';
-import type { Batch } from './cut.ts';
-import { openCutter } from './cut-tagged.ts';
-import type { CutterData } from './cutters.ts';
+import type { Batch } from './split.ts';
+import { openSplitter } from './split-tagged.ts';
+import type { SplitWorkerData } from './split-workers.ts';
 
 // A thread that cuts the batches it is sent, in order. What is thrown here ends the thread, and reaches `cutAll` that way.
 
-const { vocabulary, lowercase, settings, ner } = workerData as CutterData;
-const cut = await openCutter(wordPiece(vocabulary, lowercase), settings, ner);
+const { vocabulary, lowercase, settings, ner } = workerData as SplitWorkerData;
+const cut = await openSplitter(wordPiece(vocabulary, lowercase), settings, ner);
 
 let last = Promise.resolve(); // batches come while one is tagged
 parentPort?.on('message', (batch: Batch) => {

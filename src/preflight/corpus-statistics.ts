@@ -3,9 +3,9 @@ import { join } from 'node:path';
 import { constants, gunzipSync } from 'node:zlib';
 import type { Config } from '../config.ts';
 import { bodyRoom, packBlocks, titleRoom } from '../corpus/blocks.ts';
-import type { Packing } from '../corpus/cut.ts';
 import { hundredWords } from '../corpus/passages.ts';
 import { splitSentences } from '../corpus/sentences.ts';
+import type { Packing } from '../corpus/split.ts';
 import { openCorpus } from '../corpus/store/reader.ts';
 import { formatOf, readDocuments } from '../datasets/documents.ts';
 import { looseDocument, NO_FIELDS } from '../datasets/formats/fields.ts';
@@ -109,13 +109,16 @@ const QUESTION: Length = { mean: 12, max: 32 };
 const SPLIT = 3 << 20;
 
 /** Counts of a run, and in words where they come from. */
-export interface Census {
+export interface CorpusStatistics {
   counts: Counts;
   source: string;
 }
 
 /** Counts of the files that the settings name, or of the demo's world where they name no documents. */
-export async function censusOfFiles(config: Config, vocabulary: WordPiece | undefined): Promise<Census> {
+export async function statisticsOfFiles(
+  config: Config,
+  vocabulary: WordPiece | undefined,
+): Promise<CorpusStatistics> {
   const { data, text } = config;
   const world = data.documents === null ? generateWorld({ seed: config.seed, ...config.world }) : undefined;
   const documents = world
@@ -205,7 +208,7 @@ function bodyLengths(lengths: readonly number[], room: number, packing: Packing)
 const LOOKED_AT = 2000;
 
 /** Counts of a prepared corpus; the questions come from the files that the settings name. */
-export async function censusOfCorpus(dir: string, config: Config): Promise<Census> {
+export async function statisticsOfCorpus(dir: string, config: Config): Promise<CorpusStatistics> {
   const corpus = openCorpus(dir);
   try {
     const manifest = readJson(join(dir, 'manifest.json'), 'prepared corpus', 'prepare the corpus again') as {
