@@ -75,7 +75,7 @@ export function relativeError(actual: ArrayLike<number>, expected: Nested): numb
   return difference / largest;
 }
 
-/** Tensors whose values are all below this are compared as if their largest were this: their float32 sums round to rng. */
+/** Tensors whose values are all below this are compared as if their largest were this: their float32 sums are rounding noise. */
 const SMALL = 1e-2;
 
 /** Float32 against float64 through a whole network. */
