@@ -134,7 +134,7 @@ for (const [what, args, message] of [
   ],
   ['a configuration that is not there', ['prepare', '--config', 'none.yaml'], /none\.yaml: no such/],
   ['settings to estimate that are not there', ['doctor', '--config', 'none.yaml'], /none\.yaml: no such/],
-  ['a run to estimate that is not there', ['doctor'], /is no run yet and has no settings.*--config/],
+  ['a run to estimate that is not there', ['doctor'], /is not a run yet, so it has no settings.*--config/],
   [
     'a TREC run without questions',
     ['eval', 'recall', '--retrieved', 'x.trec'],

@@ -6,7 +6,7 @@ import type { DocumentFormat } from '../datasets/document-formats.ts';
 import { formatOf, readDocuments } from '../datasets/documents.ts';
 import { readQuestionFile } from '../datasets/questions.ts';
 import type { Question } from '../datasets/types.ts';
-import { PIECE_BYTES, sampleStream } from '../preflight/corpus-statistics.ts';
+import { BYTES_PER_WORD_PIECE, sampleStream } from '../preflight/corpus-statistics.ts';
 import { UserError } from '../system/errors.ts';
 
 /** What is in a file or folder of documents. */
@@ -52,7 +52,7 @@ export async function surveyDocuments(
     documents: Math.round(texts.length * scale),
     characters: Math.round(characters * scale),
     words: Math.round(words * scale),
-    tokens: Math.round((bytes / PIECE_BYTES) * scale),
+    tokens: Math.round((bytes / BYTES_PER_WORD_PIECE) * scale),
     estimated: scale !== 1,
     texts,
   };

@@ -21,18 +21,18 @@ import { namedVocabulary } from './prepare.ts';
 export interface PreflightOptions {
   config?: string;
   set: string[];
-  /** A run that may be prepared already; its data are then counted, and its settings taken where no file is named. */
+  /** A run. If it is prepared its data are counted; without `config` its settings are used. */
   run?: string;
 }
 
-/** What was asked about, the figures, and what they rest on. */
+/** The estimate, and what it is based on. */
 export interface PreflightReport extends Preflight {
   counts: Counts;
   source: string;
   machine: Machine;
 }
 
-/** Settings and counts, read before the machine is measured: mistakes are told at once. */
+/** Settings and counts, read before the machine is measured, so that mistakes are reported at once. */
 export async function preflightInput({ config: file, set, run }: PreflightOptions): Promise<{
   config: Config;
   census: CorpusStatistics;
@@ -40,7 +40,7 @@ export async function preflightInput({ config: file, set, run }: PreflightOption
   const folder = run === undefined ? undefined : runFolder(run);
   if (file === undefined && folder && !existsSync(folder.config))
     throw new UserError(
-      `${folder.dir}: is no run yet and has no settings; name those to estimate with --config: a file, or one of ${presets().join(', ')}`,
+      `${folder.dir}: is not a run yet, so it has no settings; pass the settings to estimate with --config: a file, or one of ${presets().join(', ')}`,
     );
   const config = loadConfig(file ?? folder?.config, set);
   checkInitial(config);
@@ -53,27 +53,29 @@ export async function preflightInput({ config: file, set, run }: PreflightOption
   };
 }
 
-/** The vocabulary that the run will use, where it exists before the run does. */
+/** The vocabulary that the run will use, if it exists already. */
 export function vocabularyOf(config: Config): WordPiece | undefined {
   const { text, model } = config;
-  // A model on the Hub is fetched by `prepare`, and not to estimate what that would take.
+  // Only `prepare` downloads a model from the Hub; an estimate does not.
   if (text.vocabulary === null && model.initial !== null && cachedFolder(model.initial) === undefined)
     return undefined;
   const path = namedVocabulary(config);
   return path === undefined ? undefined : loadWordPiece(path, text.lowercase);
 }
 
-/** Bytes of tensors that WebAssembly, whose addresses have 32 bits, can hold. */
-const WASM_MEMORY = 2 ** 32;
+/** WebAssembly has 32-bit addresses. */
+const WASM_MEMORY_BYTES = 2 ** 32;
 
-/** Measures the engine that the diagnosis has left active, in products of the model's sizes, and estimates. */
+/** Measures the engine that the diagnosis left active, with matrices of the model's sizes, and estimates the run. */
 export async function runPreflight(
   { config, census }: { config: Config; census: CorpusStatistics },
   d: Diagnosis,
 ): Promise<PreflightReport> {
   const { engine } = d;
   if (!engine)
-    throw new UserError('no engine starts on this machine, so nothing can be estimated; run npm ci');
+    throw new UserError(
+      'no engine starts on this machine, so nothing can be estimated; run npm ci to install one',
+    );
   const { hidden, heads, intermediate } = config.model;
   const tokens = Math.min(config.text.blockTokens, Math.max(8, Math.round(census.counts.body.mean)));
   const onGpu = engine.description.endsWith('on the GPU');
@@ -81,7 +83,7 @@ export async function runPreflight(
     memory: d.memory,
     diskFree: d.disk.free,
     gpuMemory: onGpu ? d.gpus[0]?.memory : undefined,
-    engineMemory: engine.name === 'wasm' ? WASM_MEMORY : undefined,
+    engineMemory: engine.name === 'wasm' ? WASM_MEMORY_BYTES : undefined,
     dense: await measureProduct([2048, hidden], [hidden, intermediate]),
     attention: await measureProduct(
       [16 * heads, tokens, hidden / heads],

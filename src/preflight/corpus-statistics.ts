@@ -19,25 +19,25 @@ import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { generateWorld } from '../world/world.ts';
 import type { Counts, Length } from './types.ts';
 
-// How much text there is, before it is prepared: a file is counted whole when it is small, and otherwise by parts of it.
+// How much text there is, before it is prepared. A small file is counted whole; a large one is estimated from parts of it.
 
-/** A sample of a JSONL file: its lines, and how many such samples the file holds (1: the lines are all of it). */
+/** A sample of a file: its lines, and how many times larger the file is (1: these are all its lines). */
 export interface Sample {
   lines: Record<string, unknown>[];
   scale: number;
-  /** Bytes of the file, and of it those read. */
+  /** Bytes of the file, and of the part that was read. */
   bytes: number;
   read: number;
 }
 
-/** Bytes read of one file: all of a smaller one. The parts lie at even distances, as the articles of a dump lie by age. */
-const READ = 8 << 20;
-const PARTS = 8;
-/** Bytes of a `.gz` below which nothing honest unpacks to too much. */
-const LEAST = 1 << 16;
+/** Larger files are sampled in evenly spaced parts, because the documents of a dump are ordered by age. */
+const MAX_READ_BYTES = 8 << 20;
+const SAMPLED_PARTS = 8;
+/** A valid `.gz` file up to this size never unpacks to too much. */
+const MIN_GZIP_BYTES = 1 << 16;
 
-/** Reads a JSONL file, or of a large one a few parts. Of a large `.gz`, which opens at its start only, the first. */
-export function sampleJsonLines(path: string, what: string, limit = READ): Sample {
+/** Reads a JSONL file, or a few parts of a large one. Of a large `.gz`, which can be unpacked only from its start, the first part. */
+export function sampleJsonLines(path: string, what: string, limit = MAX_READ_BYTES): Sample {
   let fd: number;
   try {
     fd = openSync(path, 'r');
@@ -66,7 +66,7 @@ export function sampleJsonLines(path: string, what: string, limit = READ): Sampl
         finishFlush: constants.Z_SYNC_FLUSH,
         maxOutputLength: UNPACKED_LIMIT,
       });
-      const whole = text.lastIndexOf(10) + 1; // the last line is cut
+      const whole = text.lastIndexOf(10) + 1; // the last line is incomplete
       return {
         lines: lines(text.subarray(0, whole)),
         scale: (bytes / limit) * (text.length / Math.max(1, whole)),
@@ -74,22 +74,22 @@ export function sampleJsonLines(path: string, what: string, limit = READ): Sampl
         read: limit,
       };
     }
-    const size = Math.floor(limit / PARTS);
+    const size = Math.floor(limit / SAMPLED_PARTS);
     const found: Record<string, unknown>[] = [];
     let kept = 0;
-    for (let i = 0; i < PARTS; i++) {
-      const at = Math.floor((i * (bytes - size)) / (PARTS - 1));
+    for (let i = 0; i < SAMPLED_PARTS; i++) {
+      const at = Math.floor((i * (bytes - size)) / (SAMPLED_PARTS - 1));
       const text = part(at, size);
-      const from = at === 0 ? 0 : text.indexOf(10) + 1; // the first line is cut, but at the start of the file
+      const from = at === 0 ? 0 : text.indexOf(10) + 1; // the first line is incomplete, except at the start of the file
       const to = text.lastIndexOf(10) + 1;
-      if (to <= from || (at > 0 && from === 0)) continue; // within one line
+      if (to <= from || (at > 0 && from === 0)) continue; // the part lies within one line
       kept += to - from;
       found.push(...lines(text.subarray(from, to), `${path}, from byte ${at + from}`));
     }
-    return { lines: found, scale: bytes / Math.max(1, kept), bytes, read: PARTS * size };
+    return { lines: found, scale: bytes / Math.max(1, kept), bytes, read: SAMPLED_PARTS * size };
   } catch (error) {
-    // A file that unpacks to more than is wanted is known by less of it.
-    if (errorCode(error) === 'ERR_BUFFER_TOO_LARGE' && limit > LEAST)
+    // This much unpacks to more than the limit: read less.
+    if (errorCode(error) === 'ERR_BUFFER_TOO_LARGE' && limit > MIN_GZIP_BYTES)
       return sampleJsonLines(path, what, Math.floor(Math.min(limit, statSync(path).size) / 16));
     throw explainRead(path, what, error);
   } finally {
@@ -97,24 +97,24 @@ export function sampleJsonLines(path: string, what: string, limit = READ): Sampl
   }
 }
 
-/** Bytes of a word piece of English, its space counted: 4.7 with 16,000 pieces on Wikipedia, 3.9 on short sentences. */
-export const PIECE_BYTES = 4.4;
-/** Share of sentences in which a name or a date is found: 77,082 of 101,442 of SQuAD's passages. */
-const WITH_SPAN = 0.76;
-/** Spans of such a sentence: 3.3 there. */
-const SPANS = 3.3;
-/** Questions of about this many word pieces where no file tells. */
-const QUESTION: Length = { mean: 12, max: 32 };
-/** Characters of documents split into sentences: enough for means, a second of work. Of more, documents at even distances. */
-const SPLIT = 3 << 20;
+/** English, spaces included: 4.7 with a vocabulary of 16,000 on Wikipedia, 3.9 on short sentences. */
+export const BYTES_PER_WORD_PIECE = 4.4;
+/** Share of sentences with a name or a date: 77,082 of 101,442 in SQuAD's passages. */
+const SENTENCES_WITH_SPAN = 0.76;
+/** In a sentence that has one: 3.3 in SQuAD's passages. */
+const SPANS_PER_SENTENCE = 3.3;
+/** Word pieces of a question, if there is no file of questions. */
+const QUESTION_LENGTH: Length = { mean: 12, max: 32 };
+/** Enough for means, and about a second of work. Of more text, evenly spaced documents are split into sentences. */
+const MAX_SPLIT_CHARACTERS = 3 << 20;
 
-/** Counts of a run, and in words where they come from. */
+/** Counts of a run, and a description of where they come from. */
 export interface CorpusStatistics {
   counts: Counts;
   source: string;
 }
 
-/** Counts of the files that the settings name, or of the demo's world where they name no documents. */
+/** Counts of the files that the settings name, or of the demo's world if they name no documents. */
 export async function statisticsOfFiles(
   config: Config,
   vocabulary: WordPiece | undefined,
@@ -122,22 +122,24 @@ export async function statisticsOfFiles(
   const { data, text } = config;
   const world = data.documents === null ? generateWorld({ seed: config.seed, ...config.world }) : undefined;
   const documents = world
-    ? listed(world.documents)
+    ? wholeList(world.documents)
     : await sampleDocuments(data.documents!, data.format, data.fields);
   const sentences = await sampleSentences(data.sentences, world?.sentences);
   const pieces = (text: string) =>
-    vocabulary ? vocabulary.encode(text).ids.length : Math.ceil(Buffer.byteLength(text) / PIECE_BYTES);
+    vocabulary
+      ? vocabulary.encode(text).ids.length
+      : Math.ceil(Buffer.byteLength(text) / BYTES_PER_WORD_PIECE);
   const title = new Mean();
   const body = new Mean();
   const blockBytes = new Mean();
   const documentBytes = new Mean();
-  const own = new Mean();
+  const sentence = new Mean();
   const all = documents.lines;
   if (all.length === 0)
     throw new UserError(
-      `${data.documents}: no document found; every line must be {"title": …, "text": …}, or see data.format`,
+      `${data.documents}: no document found; every line must be {"title": …, "text": …}; for other formats see data.format`,
     );
-  const every = Math.ceil(sum(all.map((line) => string(line.text).length)) / SPLIT);
+  const every = Math.ceil(sum(all.map((line) => string(line.text).length)) / MAX_SPLIT_CHARACTERS);
   let sampled = 0;
   for (let i = 0; i < all.length; i += Math.max(1, every)) {
     const [name, words] = [string(all[i].title), string(all[i].text)];
@@ -149,7 +151,7 @@ export async function statisticsOfFiles(
     for (const passage of text.packing === 'dpr' ? hundredWords(words) : [words]) {
       const texts = splitSentences(passage).map(({ start, end }) => passage.slice(start, end));
       const lengths = texts.map(pieces);
-      for (const n of lengths) own.add(n);
+      for (const n of lengths) sentence.add(n);
       const bodies = bodyLengths(lengths, room, text.packing);
       const bytes = sum(texts.map((sentence) => Buffer.byteLength(sentence)));
       for (const tokens of bodies) {
@@ -159,25 +161,27 @@ export async function statisticsOfFiles(
     }
   }
   const perSampled = (all.length / sampled) * documents.scale;
-  const foreign = sentences !== undefined;
-  const given = foreign ? sentences.lines.slice(0, 20_000).map((line) => pieces(string(line.text))) : [];
-  const spans = foreign
+  const external = sentences !== undefined;
+  const externalLengths = external
+    ? sentences.lines.slice(0, 20_000).map((line) => pieces(string(line.text)))
+    : [];
+  const spans = external
     ? sentences.lines.flatMap((line) => (Array.isArray(line.spans) ? [line.spans.length] : []))
     : [];
   const counts: Counts = {
     documents: linesOf(documents),
     blocks: Math.max(1, Math.round(body.n * perSampled)),
-    sentences: foreign ? linesOf(sentences) : Math.round(own.n * perSampled * WITH_SPAN),
-    foreignSentences: foreign,
+    sentences: external ? linesOf(sentences) : Math.round(sentence.n * perSampled * SENTENCES_WITH_SPAN),
+    foreignSentences: external,
     ...(await questionCounts(config, pieces, world)),
     vocabulary: vocabulary?.size ?? text.vocabularySize,
     title: title.length(),
     body: body.length(),
-    sentence: foreign ? lengthOf(given) : own.length(),
+    sentence: external ? lengthOf(externalLengths) : sentence.length(),
     blockBytes: blockBytes.length().mean,
     documentBytes: documentBytes.length().mean,
-    blockSentences: own.n / Math.max(1, body.n),
-    spans: spans.length > 0 ? lengthOf(spans).mean : SPANS,
+    blockSentences: sentence.n / Math.max(1, body.n),
+    spans: spans.length > 0 ? lengthOf(spans).mean : SPANS_PER_SENTENCE,
   };
   const { scale, read, bytes } = documents;
   const how =
@@ -204,10 +208,10 @@ function bodyLengths(lengths: readonly number[], room: number, packing: Packing)
   return packBlocks(fitting, room).map(({ first, end }) => sum(fitting.slice(first, end)));
 }
 
-/** Blocks whose lengths are looked at in a prepared corpus, and sentences, at even distances. */
-const LOOKED_AT = 2000;
+/** Evenly spaced blocks of a prepared corpus, and as many sentences, from which lengths are estimated. */
+const SAMPLED_BLOCKS = 2000;
 
-/** Counts of a prepared corpus; the questions come from the files that the settings name. */
+/** Counts of a prepared corpus; questions are counted in the files that the settings name. */
 export async function statisticsOfCorpus(dir: string, config: Config): Promise<CorpusStatistics> {
   const corpus = openCorpus(dir);
   try {
@@ -218,7 +222,7 @@ export async function statisticsOfCorpus(dir: string, config: Config): Promise<C
       idBytes: number;
     };
     const evenly = (n: number) => {
-      const wanted = Math.min(n, LOOKED_AT);
+      const wanted = Math.min(n, SAMPLED_BLOCKS);
       return Array.from({ length: wanted }, (_, i) => Math.floor((i * n) / wanted));
     };
     const blocks = evenly(corpus.blocks);
@@ -237,7 +241,7 @@ export async function statisticsOfCorpus(dir: string, config: Config): Promise<C
         body: lengthOf(blocks.map((b) => corpus.bodyLength(b))),
         sentence: lengthOf(evenly(sentences.count).map((i) => sentences.ids(i).length)),
         blockBytes: size('text.bin') / corpus.blocks,
-        // The file holds 8 bytes of lengths and the title's ids as well; those are added where bytes are counted.
+        // The file also holds 8 bytes of lengths and the title's ids: corpusBytes adds those.
         documentBytes:
           size('documents.bin') / manifest.documents - 8 - manifest.idBytes * lengthOf(titles).mean,
         blockSentences: size('starts.bin') / 2 / corpus.blocks,
@@ -250,8 +254,8 @@ export async function statisticsOfCorpus(dir: string, config: Config): Promise<C
   }
 }
 
-/** Questions whose lengths are looked at. */
-const ASKED = 5000;
+/** Questions from which lengths are estimated. */
+const SAMPLED_QUESTIONS = 5000;
 
 async function questionCounts(
   { data }: Config,
@@ -260,20 +264,21 @@ async function questionCounts(
 ): Promise<Pick<Counts, 'trainQuestions' | 'testQuestions' | 'question'>> {
   const train = await sampleQuestions(data.train, world?.train);
   const test = await sampleQuestions(data.test ?? data.dev, world?.test);
-  const asked = [...(train?.lines ?? []), ...(test?.lines ?? [])].slice(0, ASKED);
+  const sampled = [...(train?.lines ?? []), ...(test?.lines ?? [])].slice(0, SAMPLED_QUESTIONS);
   return {
     trainQuestions: linesOf(train),
     testQuestions: linesOf(test),
-    question: asked.length > 0 ? lengthOf(asked.map((line) => pieces(string(line.question)))) : QUESTION,
+    question:
+      sampled.length > 0 ? lengthOf(sampled.map((line) => pieces(string(line.question)))) : QUESTION_LENGTH,
   };
 }
 
-/** Lines of the whole file. */
+/** Estimated lines of the whole file. */
 function linesOf(sample: Sample | undefined): number {
   return sample ? Math.round(sample.lines.length * sample.scale) : 0;
 }
 
-function listed(list: readonly object[]): Sample {
+function wholeList(list: readonly object[]): Sample {
   return { lines: list as Record<string, unknown>[], scale: 1, bytes: 0, read: 0 };
 }
 
@@ -283,7 +288,7 @@ async function sampleDocuments(
   fields = NO_FIELDS,
 ): Promise<Sample> {
   if (path === '-') {
-    throw new UserError('-: standard input cannot be counted before it is read; save it to a file');
+    throw new UserError('-: standard input cannot be counted in advance; save it to a file');
   }
   if ((format === 'auto' ? formatOf(path) : format) === 'jsonl' && !path.endsWith('.zst')) {
     refuseUnreadable(path);
@@ -297,7 +302,7 @@ async function sampleSentences(
   path: string | null,
   list: readonly object[] | undefined,
 ): Promise<Sample | undefined> {
-  if (path === null) return list && listed(list);
+  if (path === null) return list && wholeList(list);
   if (areRecords(path) || path.endsWith('.zst')) return sampleStream(readSentences(path), path);
   const sample = sampleJsonLines(path, 'a JSONL file of sentences');
   // EMDR2's lines have other keys.
@@ -308,26 +313,26 @@ async function sampleSentences(
   return { ...sample, lines };
 }
 
-/** Questions are read whole by whoever uses them, and so they are here. */
+/** All questions: the stages that use them read the whole file too. */
 async function sampleQuestions(
   path: string | null,
   list: readonly object[] | undefined,
 ): Promise<Sample | undefined> {
-  if (path === null) return list && listed(list);
-  return listed((await readQuestionFile(path)).questions);
+  if (path === null) return list && wholeList(list);
+  return wholeList((await readQuestionFile(path)).questions);
 }
 
-/** What text packed by gzip or Zstandard grows by, about. */
-const UNPACKED = 3;
+/** Typical for text compressed by gzip or Zstandard. */
+const COMPRESSION_RATIO = 3;
 
-/** The first items of a stream, and how many such there may be, by the bytes of their texts and those of the files. */
+/** The first items of a stream. Their texts' share of the files' bytes gives the scale. */
 export async function sampleStream(items: AsyncIterable<object>, path: string): Promise<Sample> {
   const lines: Record<string, unknown>[] = [];
   let read = 0;
   for await (const item of items) {
     lines.push(item as Record<string, unknown>);
     for (const value of Object.values(item)) read += Buffer.byteLength(string(value));
-    if (read > READ) {
+    if (read > MAX_READ_BYTES) {
       const bytes = bytesOf(path);
       return { lines, scale: Math.max(1, bytes / read), bytes, read };
     }
@@ -335,10 +340,10 @@ export async function sampleStream(items: AsyncIterable<object>, path: string): 
   return { lines, scale: 1, bytes: read, read };
 }
 
-/** Bytes of a file or of all files in a folder, unpacked. */
+/** Bytes of a file or of all files in a folder, unpacked if compressed (an estimate). */
 function bytesOf(path: string): number {
   const found = statSync(path);
-  if (!found.isDirectory()) return found.size * (/\.(gz|zst)$|-of-\d+$/.test(path) ? UNPACKED : 1);
+  if (!found.isDirectory()) return found.size * (/\.(gz|zst)$|-of-\d+$/.test(path) ? COMPRESSION_RATIO : 1);
   return sum(readdirSync(path).map((name) => bytesOf(join(path, name))));
 }
 

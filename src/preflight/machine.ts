@@ -13,23 +13,23 @@ export interface Diagnosis {
   platform: string;
   /** Cores that this process may use, and the model of the first. */
   cpus: { count: number; model: string };
-  /** Threads that the engine computes on, of the processor; undefined when none starts. */
+  /** Processor threads that the engine computes on; undefined when no engine starts. */
   threads?: number;
-  /** NVIDIA cards by nvidia-smi: name, and bytes of memory. */
+  /** NVIDIA GPUs that nvidia-smi lists: name, and bytes of memory. */
   gpus: Gpu[];
-  /** Bytes of main memory, and of it what no process uses. */
+  /** Bytes of main memory, and of the part that no process uses. */
   memory: number;
   memoryFree: number;
-  /** Bytes that may still be written where runs are kept, and the folder that was asked about. */
+  /** Free bytes where runs are kept, and the folder that was looked at. */
   disk: { folder: string; free: number };
-  /** What `--engine auto` takes; undefined when none starts. */
+  /** What `--engine auto` starts; undefined when no engine starts. */
   engine?: Engine;
   engines: EngineState[];
   /** Undefined when the fastest engine for this machine is the one that starts. */
   faster?: FasterEngine;
-  /** Billions of floating point operations a second on that engine; undefined when none starts, or it fails. */
+  /** Billions of floating point operations a second on that engine; undefined when no engine starts, or it fails. */
   gflops?: { matmul: number; batched: number };
-  /** Installed versions, null for a package that is not there. */
+  /** Installed versions, null for a package that is not installed. */
   packages: Record<string, string | null>;
 }
 
@@ -41,11 +41,11 @@ export interface Gpu {
 export interface EngineState {
   name: EngineName;
   available: boolean;
-  /** What it is, or why it is not there and what would bring it. */
+  /** What it is, or why it is not available and how to get it. */
   why: string;
 }
 
-/** The next faster engine: what has to be put there first, and the command that then builds it. */
+/** The next faster engine: what must be installed first, and the command that then builds it. */
 export interface FasterEngine {
   engine: string;
   missing: string[];
@@ -122,7 +122,7 @@ function tools(): Tools {
   };
 }
 
-/** Where `auto` refuses to start: the native engine was built for a GPU and finds none. */
+/** For a machine where `auto` refuses to start: the native engine was built for a GPU and finds none. */
 const NATIVE_ON_CPU: FasterEngine = {
   engine: 'native TensorFlow on the CPU',
   missing: [],
@@ -155,7 +155,7 @@ export function fasterEngine(
 
 const GPU_QUERY = ['--query-gpu=name,memory.total', '--format=csv,noheader,nounits'];
 
-/** Cards in what nvidia-smi printed, one `NAME, MEBIBYTES` a line; none where it could not be run. */
+/** GPUs in the output of nvidia-smi, one `NAME, MEBIBYTES` a line; none if it could not be run. */
 export function parseGpus(csv: string | undefined): Gpu[] {
   return (csv ?? '').split('\n').flatMap((line) => {
     const [, name, mebibytes] = /^(.+), *(\d+)\s*$/.exec(line) ?? [];
@@ -163,24 +163,24 @@ export function parseGpus(csv: string | undefined): Gpu[] {
   });
 }
 
-/** What a program prints; undefined when it is not there, fails, or takes longer than ten seconds. */
+/** The output of a program; undefined when it is not installed, fails, or takes longer than ten seconds. */
 function output(program: string, args: string[]): string | undefined {
   const { status, stdout } = spawnSync(program, args, { encoding: 'utf8', timeout: 10_000 });
   return status === 0 ? stdout : undefined;
 }
 
-/** Room for files of this user in `folder`, or in the folder above it that stands already. */
+/** Free bytes for files of this user in `folder`, or in the nearest folder above it that exists. */
 export function diskOf(folder: string): { folder: string; free: number } {
-  let standing = resolve(folder);
-  while (!existsSync(standing)) standing = dirname(standing);
-  const { bavail, bsize } = statfsSync(standing);
-  return { folder: standing, free: bavail * bsize };
+  let existing = resolve(folder);
+  while (!existsSync(existing)) existing = dirname(existing);
+  const { bavail, bsize } = statfsSync(existing);
+  return { folder: existing, free: bavail * bsize };
 }
 
 // ---------------------------------------------------------------------------------------------------- speed
 
-/** Seconds that one measurement lasts, after rounds that warm up. */
-const MEASURE = 0.3;
+/** Of one measurement, after rounds that warm up. */
+const MEASURE_SECONDS = 0.3;
 
 /** Floating point operations a second in products of matrices (or batches of them) of these shapes. */
 export async function measureProduct(
@@ -196,7 +196,7 @@ export async function measureProduct(
   return perSecond;
 }
 
-/** Bytes read and written a second by a product element by element of tensors of 4 MiB, which a step of training is made of. */
+/** Bytes that an element-wise product of 4 MiB tensors reads and writes a second; training steps consist of such kernels. */
 export async function measureElementwise(round: Round = 'median'): Promise<number> {
   const a = tf.fill([1 << 20], 0.5);
   const perSecond = 3 * 4 * a.size * (await roundsPerSecond(() => a.mul(a), round));
@@ -204,35 +204,35 @@ export async function measureElementwise(round: Round = 'median'): Promise<numbe
   return perSecond;
 }
 
-/** Seconds of the smallest kernel: what each one costs before it computes anything. */
+/** Seconds of the smallest kernel: what every kernel costs before it computes anything. */
 export async function measureKernel(round: Round = 'median'): Promise<number> {
   const a = tf.scalar(0.5);
   const chain = () => {
     let sum: tf.Tensor = a;
-    for (let i = 0; i < KERNELS; i++) sum = sum.add(a);
+    for (let i = 0; i < KERNELS_IN_CHAIN; i++) sum = sum.add(a);
     return sum;
   };
-  const seconds = 1 / (await roundsPerSecond(chain, round)) / KERNELS;
+  const seconds = 1 / (await roundsPerSecond(chain, round)) / KERNELS_IN_CHAIN;
   a.dispose();
   return seconds;
 }
 
-const KERNELS = 200;
+const KERNELS_IN_CHAIN = 200;
 
-/** The round that counts: the median, as the machine is now, or the fastest, as it is when nothing else is at work. */
+/** The round that counts: the median for the machine as busy as it is now, the fastest for an idle machine. */
 type Round = 'median' | 'fastest';
 
-/** By the median round: a process that takes the cores for a moment changes nothing. */
+/** The median is not changed by a process that takes the cores for a moment. */
 async function roundsPerSecond(work: () => tf.Tensor, which: Round): Promise<number> {
   const round = async () => {
     const corner = tf.tidy(() => work().flatten().slice([0], [1]));
     await corner.data(); // waits for the result
     corner.dispose();
   };
-  for (let i = 0; i < 3; i++) await round(); // the first wait for memory and for compiled code
+  for (let i = 0; i < 3; i++) await round(); // the first rounds allocate memory and compile code
   const seconds: number[] = [];
   const started = performance.now();
-  for (let now = started; now - started < 1000 * MEASURE; ) {
+  for (let now = started; now - started < 1000 * MEASURE_SECONDS; ) {
     await round();
     const after = performance.now();
     seconds.push((after - now) / 1000);
@@ -259,11 +259,11 @@ export function formatDiagnosis(d: Diagnosis): string[] {
     `Node      ${d.node}, ${d.platform}`,
     `Machine   ${d.cpus.count} cores (${d.cpus.model}), ${gib(d.memory)} of memory, ${gib(d.memoryFree)} free`,
     ...d.gpus.map(({ name, memory }) => `GPU       ${name}, ${gib(memory)}`),
-    ...(d.gpus.length === 0 ? ['GPU       none that nvidia-smi knows'] : []),
+    ...(d.gpus.length === 0 ? ['GPU       none found by nvidia-smi'] : []),
     `Disk      ${gib(d.disk.free)} free in ${d.disk.folder}`,
     `Engine    ${
       d.engine
-        ? `${d.engine.description}, ${d.threads} thread${d.threads === 1 ? '' : 's'} of the processor`
+        ? `${d.engine.description}, ${d.threads} processor thread${d.threads === 1 ? '' : 's'}`
         : 'none starts'
     }`,
     ...d.engines.map(

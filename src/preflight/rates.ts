@@ -2,11 +2,14 @@ import type { Config } from '../config.ts';
 import { scalarOf } from '../retrieval/graph.ts';
 import { graphCount, rowsOf } from '../retrieval/graphs.ts';
 
-/** The refresher's share of the cores beside a trainer that never rests, at the niceness of 5: Linux weighs 335 to 1024. */
+/** The refresher's share of the cores next to a trainer that never pauses, at nice 5: Linux weighs them 335 to 1024. */
 export const REFRESHER_SHARE = 0.25;
 
-/** What the estimate of a time may be off by, either way: see docs/training.md, "What a run will need". */
+/** How far a time may be from its estimate, either way: see docs/training.md, "What a run will need". */
 export const TIME_FACTOR = 2;
+
+/** Blocks retrieved for each question by `realm eval` (src/pipeline/evaluate.ts). */
+export const EVAL_RETRIEVED_BLOCKS = 100;
 
 /** How many graphs share the blocks, and the rows of the largest. */
 export function sharing({ kind, shards }: Config['index'], blocks: number): { graphs: number; rows: number } {
@@ -14,7 +17,7 @@ export function sharing({ kind, shards }: Config['index'], blocks: number): { gr
   return { graphs, rows: graphs === 0 ? 0 : rowsOf(0, graphs, blocks).count };
 }
 
-/** Bytes of an index folder: the vectors as floats, and the graphs with their copy, 20 bytes and 8 a link for each node. */
+/** Bytes of an index folder: the vectors as floats, and the graphs with their own copy of the vectors, 20 bytes and 8 a link for each node. */
 export function indexBytes(
   { index, model }: Config,
   blocks: number,
@@ -27,7 +30,7 @@ export function indexBytes(
   };
 }
 
-/** `2.5 min`, `3 h`, `40 days`: no more digits than the estimate is good for. */
+/** `2.5 min`, `3 h`, `40 days`: no more digits than the estimate supports. */
 export function about(seconds: number): string {
   if (seconds < 1) return 'less than 1 s';
   const [unit, name] = UNITS.find(([unit]) => seconds >= 1.5 * unit) ?? [1, 's'];

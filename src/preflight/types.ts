@@ -1,13 +1,13 @@
-// What a run will need, computed before anything runs: settings, counts of the data and speeds of the machine in,
-// parameters, memory, disk and time out. Nothing here reads a file or computes a tensor.
+// What a run will need, computed before anything runs: from settings, counts of the data and speeds of the machine to
+// parameters, memory, disk and time. Nothing here reads a file or computes a tensor.
 
 /** How much data there is and how long its texts are, in word pieces without special tokens. */
 export interface Counts {
   documents: number;
   blocks: number;
-  /** Sentences of X. */
+  /** Sentences of X, the masked language model's corpus. */
   sentences: number;
-  /** True when X comes from a file of its own and its tokens are stored beside the blocks'. */
+  /** True when X comes from a file of its own (external sentences): its tokens are then stored in addition to the blocks'. */
   foreignSentences: boolean;
   trainQuestions: number;
   testQuestions: number;
@@ -16,7 +16,7 @@ export interface Counts {
   body: Length;
   sentence: Length;
   question: Length;
-  /** Bytes of a block's text, of a document's id and title, and sentences of a block: means. */
+  /** Means: bytes of a block's text, bytes of a document's id and title, and sentences of a block. */
   blockBytes: number;
   documentBytes: number;
   blockSentences: number;
@@ -29,18 +29,18 @@ export interface Length {
   max: number;
 }
 
-/** What the machine offers: bytes, and rates a second. */
+/** Sizes of the machine in bytes, and its speeds a second. */
 export interface Machine {
   memory: number;
   diskFree: number;
-  /** Bytes of the graphics card where the engine computes on one: tensors live there. */
+  /** Bytes of the GPU's memory, if the engine computes on one: tensors are there. */
   gpuMemory?: number;
-  /** Bytes that the engine can hold at all, where that is less than the machine's memory. */
+  /** Most bytes that the engine can hold, if that is less than the machine's memory. */
   engineMemory?: number;
   /** Floating point operations in dense layers of the model's own size, and in its attention. */
   dense: number;
   attention: number;
-  /** Bytes read and written by a product element by element. */
+  /** Bytes read and written by an element-wise product. */
   elementwise: number;
   /** Seconds that the smallest kernel takes. */
   kernel: number;
@@ -71,7 +71,7 @@ export interface StageNeeds {
   /** Bytes on disk when the stage is done, and the most while it runs. */
   disk: number;
   diskPeak: number;
-  /** Wall time: the estimate, and the range it is honest to state. */
+  /** Wall time: the estimate, and the range within its accuracy. */
   seconds: number;
   secondsRange: [number, number];
   /** Training steps, and the seconds of one. */
@@ -85,7 +85,7 @@ export interface StageNeeds {
 export interface Preflight {
   parameters: Parameters;
   stages: StageNeeds[];
-  /** Bytes on disk while and after everything runs, at the most; and wall time of all stages. */
+  /** Most bytes on disk at any time, during or after the run; and wall time of all stages. */
   disk: number;
   seconds: number;
   secondsRange: [number, number];

@@ -6,14 +6,14 @@ import type { Counts, Machine, StageNeeds } from './types.ts';
 
 export function assumptions({ dense, attention, elementwise }: Machine, live: boolean): string[] {
   return [
-    `time: products at the ${(dense / 1e9).toFixed(0)} GFLOPS (dense) and ${(attention / 1e9).toFixed(0)} GFLOPS (attention) measured just now on matrices of these sizes (lower on a busy machine), everything else at ${(elementwise / 1e9).toFixed(0)} GB/s; texts of mean length; right within a factor of ${TIME_FACTOR}`,
-    'memory: the longest texts in every place of a batch',
-    `disk: train.keep checkpoints a stage and its best, and one while it is written${live ? '; refresh.keepIndexes indexes and the one being made' : ''}`,
+    `time: products at the ${(dense / 1e9).toFixed(0)} GFLOPS (dense) and ${(attention / 1e9).toFixed(0)} GFLOPS (attention) measured just now on matrices of these sizes (lower on a busy machine), everything else at ${(elementwise / 1e9).toFixed(0)} GB/s; texts of mean length; accurate within a factor of ${TIME_FACTOR}`,
+    'memory: the longest texts at every position of a batch',
+    `disk: train.keep checkpoints a stage and its best, and one more while it is written${live ? '; refresh.keepIndexes indexes and the one being built' : ''}`,
   ];
 }
 
-/** Seconds beyond which a stage is worth a warning. */
-const LONG = 14 * 86_400;
+/** A stage that takes longer gets a warning. */
+const LONG_STAGE_SECONDS = 14 * 86_400;
 
 export function warnings(
   config: Config,
@@ -27,7 +27,7 @@ export function warnings(
   const GB = (bytes: number) => `${(bytes / 2 ** 30).toFixed(1)} GiB`;
   if (config.text.ner !== null)
     found.push(
-      'prepare takes longer than told by far, since text.ner names a model: BERT-base labels about 90 tokens a second and core and takes 1.7 GB for each (with onnxruntime-node 400 and 0.8 GB)',
+      'prepare takes much longer than estimated because text.ner names a model: BERT-base labels about 90 tokens a second and core and takes 1.7 GB for each core (with onnxruntime-node 400 tokens and 0.8 GB)',
     );
   for (const s of stages) {
     const { weights, optimizer, gradients, activations } = s.of;
@@ -35,7 +35,7 @@ export function warnings(
     const remedy = s.memoryRemedy;
     if (s.memory > machine.memory)
       found.push(
-        `${s.stage} needs about ${GB(s.memory)} of memory, the machine has ${GB(machine.memory)}: ${remedy}`,
+        `${s.stage} needs about ${GB(s.memory)} of memory, but the machine has ${GB(machine.memory)}: ${remedy}`,
       );
     else if (machine.gpuMemory !== undefined && tensors > machine.gpuMemory)
       found.push(
@@ -43,9 +43,9 @@ export function warnings(
       );
     else if (machine.engineMemory !== undefined && tensors > machine.engineMemory)
       found.push(
-        `${s.stage} needs about ${GB(tensors)} for tensors, this engine holds ${GB(machine.engineMemory)}: ${remedy}, or take a faster engine`,
+        `${s.stage} needs about ${GB(tensors)} for tensors, but this engine holds ${GB(machine.engineMemory)}: ${remedy}, or use a faster engine`,
       );
-    if (s.seconds > LONG)
+    if (s.seconds > LONG_STAGE_SECONDS)
       found.push(`${s.stage} takes about ${about(s.seconds)} on this machine: ${s.timeRemedy}`);
   }
   if (disk > machine.diskFree) {
@@ -57,7 +57,7 @@ export function warnings(
           ? 'lower refresh.keepIndexes'
           : undefined;
     found.push(
-      `the run needs about ${GB(disk)} of disk, ${GB(machine.diskFree)} are free: ${
+      `the run needs about ${GB(disk)} of disk, but ${GB(machine.diskFree)} are free: ${
         remedy && index.graph > disk / 20 ? `${remedy}, or ` : ''
       }choose a folder on another disk with --run`,
     );
@@ -75,14 +75,14 @@ export function warnings(
     const every = Math.ceil(refreshed / stepSeconds / 10) * 10;
     found.push(
       mode === 'sync'
-        ? `refresh.mode sync waits longer for indexes than it trains between two: raise ${setting} (${given}) to ${every} or more`
-        : `a new index takes as long as ${every} steps beside the trainer, more than ${setting} (${given}): it comes less often than asked for; raise ${setting} to ${every}, or make the blocks fewer`,
+        ? `refresh.mode sync waits longer for each index than it trains between refreshes: raise ${setting} (${given}) to ${every} or more`
+        : `building an index takes as long as ${every} training steps, more than ${setting} (${given}), so refreshes will be less frequent than set: raise ${setting} to ${every}, or use fewer blocks`,
     );
   }
   return found;
 }
 
-/** The setting that lowers most what a stage holds most of. */
+/** The setting that most reduces what takes the most memory in a stage. */
 export function memoryRemedy(
   stage: string,
   of: StageNeeds['of'],
@@ -114,10 +114,10 @@ const ACTIVATION_REMEDY: Record<string, string> = {
 };
 
 export const TIME_REMEDY: Record<string, string> = {
-  prepare: 'give X with ready-made spans in data.sentences',
+  prepare: 'set data.sentences to a file of sentences that has their spans',
   'ict-warmup': 'lower ict.steps or ict.batch',
-  'build-index': 'take a smaller model, or fewer blocks',
+  'build-index': 'use a smaller model, or fewer blocks',
   pretrain: 'lower pretrain.steps, pretrain.batch or pretrain.candidates',
   'finetune-qa': 'lower qa.steps, qa.readerBlocks or qa.retrieverBlocks',
-  eval: 'give fewer questions',
+  eval: 'use fewer questions',
 };

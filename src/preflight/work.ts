@@ -1,7 +1,7 @@
 import type { Config } from '../config.ts';
 import type { Counts, Machine } from './types.ts';
 
-// What one training step of each stage computes, and how long that takes, told from sizes alone.
+// What one training step of each stage computes, and how long that takes, from sizes alone.
 // Letters: B sequences, T tokens of a sequence, H hidden, F intermediate, N heads, V vocabulary, M masks, W span widths.
 
 /** Work of one forward pass. */
@@ -9,7 +9,7 @@ export interface Work {
   /** Operations of products of matrices in dense layers, and of queries, keys and values. */
   dense: number;
   attention: number;
-  /** Floats of the tensors that it makes; of them those kept for gradients, and the most held where none are wanted. */
+  /** Floats of all tensors that it makes, of those kept for gradients, and of the most held at once where no gradients are needed. */
   floats: number;
   kept: number;
   held: number;
@@ -49,8 +49,8 @@ function times(work: Work, n: number): Work {
 /**
  * Forward work of the encoder (src/model/bert.ts) on B sequences of T tokens. Multiplications and additions each count
  * one. A layer has 4 H² + 2 HF weights that every token meets; its attention makes scores and contexts of 2 T H
- * products a token. Floats a token and layer: 8 H and 2 F with kernels of our own; composed of the engine's 24 H and 4 F,
- * 3 a score of its N T, and where units are dropped 4 H and 2 a score more. Kernels are those counted in a step.
+ * products a token. Floats a token and layer: 8 H and 2 F with kernels of our own; composed of the engine's kernels 24 H and
+ * 4 F, 3 a score of its N T, and with dropout 4 H and 2 a score more. Numbers of kernels were counted in a step.
  * @param fused whether the engine has kernels of our own (src/engine/fused.ts)
  * @param read tokens of each sequence whose last layer is computed (see `encode`); all where it is not given
  */
@@ -91,17 +91,17 @@ export function encoderWork(
   };
 }
 
-/** Work whose tensors are all held to its end. */
+/** Work that holds all its tensors until its end. */
 function headWork(dense: number, floats: number, kernels: number): Work {
   return { dense, attention: 0, floats, kept: floats, held: floats, kernels };
 }
 
-/** Scores of V word pieces for each of `rows` masks: the logits and their gradient, and composed three more such tensors. */
+/** Scores of V word pieces for each of `rows` masks: the logits and their gradient, and composed, three more such tensors. */
 function maskWork({ hidden: H }: Config['model'], fused: boolean, V: number, rows: number): Work {
   return headWork(2 * rows * (H * H + H * V), rows * (fused ? 2 : 5) * V, 20);
 }
 
-/** The span scorer on B sequences of T tokens: W spans of S floats start at each, which composed stand in four tensors. */
+/** The span scorer on B sequences of T tokens: W spans of S floats start at each; composed, they are in four tensors. */
 export function spanWork(
   { hidden: H, spanHidden: S, maxSpanWidth }: Config['model'],
   fused: boolean,
@@ -113,7 +113,7 @@ export function spanWork(
   return headWork(2 * B * T * (H * 2 * S + W * S * 3), floats, 50 + 5 * W);
 }
 
-/** Sequences that the stages make of the data, in tokens with special ones: of the mean, or the longest, texts. */
+/** Tokens of the sequences that the stages make of the data, special ones included: of the mean or of the longest texts. */
 export function lengths({ text, qa }: Config, counts: Counts, which: 'mean' | 'max') {
   const title = counts.title[which];
   const body = counts.body[which];
@@ -129,12 +129,12 @@ export function lengths({ text, qa }: Config, counts: Counts, which: 'mean' | 'm
   };
 }
 
-/** Masked word pieces of a sentence that the largest mask of a batch has, usually: names and dates are short. */
-const USUAL_MASKS = 5;
+/** Word pieces in the largest masked span of a usual batch: names and dates are short. */
+const USUAL_MASKED_PIECES = 5;
 
 /**
- * Forward work of one step that gradients are taken of, in passes of which each is held whole; `extra` is forward work
- * without gradients (queries embedded to search with, chunks embedded ahead).
+ * Forward work of one step. The part with gradients is done in passes, and each pass holds all its tensors. `extra` is
+ * forward work without gradients (queries embedded to search with, micro-batches embedded ahead).
  */
 export interface StepWork {
   pass: Work;
@@ -142,25 +142,25 @@ export interface StepWork {
   extra: Work;
 }
 
-/** Where layers are computed again for their gradients, each pass is computed forward once more. */
+/** With `model.recompute` each pass is computed forward once more, for its gradients. */
 function stepOf({ model }: Config, { pass, passes, extra }: StepWork): StepWork {
   return { pass, passes, extra: model.recompute ? add(extra, times(pass, passes)) : extra };
 }
 
-/** Works out a step of a stage. */
+/** Estimates one step of a stage, with the mean or the longest texts. */
 export type WorkOf = (config: Config, counts: Counts, fused: boolean, which: 'mean' | 'max') => StepWork;
 
 export const ictWork: WorkOf = (config, counts, fused, which) => {
   const L = lengths(config, counts, which);
   const { model } = config;
   const batch = Math.min(config.ict.batch, counts.blocks);
-  const chunk = Math.min(config.ict.chunk, batch);
-  const queries = encoderWork(model, fused, chunk, L.clozeQuery, 1);
-  const blocks = encoderWork(model, fused, chunk, L.block, 1);
-  const passes = batch / chunk;
+  const microBatch = Math.min(config.ict.chunk, batch);
+  const queries = encoderWork(model, fused, microBatch, L.clozeQuery, 1);
+  const blocks = encoderWork(model, fused, microBatch, L.block, 1);
+  const passes = batch / microBatch;
   const both = add(queries, blocks);
   if (passes === 1) return stepOf(config, { pass: both, passes, extra: NOTHING });
-  // In chunks of queries and chunks of blocks, of which the larger are the blocks', all embedded ahead.
+  // Micro-batches hold either queries or blocks; those of blocks are larger. All are embedded ahead.
   const pass = { ...both, kept: blocks.kept };
   return stepOf(config, { pass, passes, extra: times(both, passes) });
 };
@@ -171,7 +171,7 @@ export const pretrainWork: WorkOf = (config, counts, fused, which) => {
   const { batch, candidates, maxMasks } = config.pretrain;
   const B = Math.min(config.pretrain.microBatch, batch);
   const K = Math.min(candidates - 1, counts.blocks);
-  const M = which === 'max' ? maxMasks : Math.min(maxMasks, USUAL_MASKS);
+  const M = which === 'max' ? maxMasks : Math.min(maxMasks, USUAL_MASKED_PIECES);
   const pass = add(
     encoderWork(model, fused, B, L.sentence, 1),
     encoderWork(model, fused, Math.min(B * K, counts.blocks) + 1, L.block, 1),
@@ -190,54 +190,65 @@ export const qaWork: WorkOf = (config, counts, fused, which) => {
   const B = Math.min(config.qa.microBatch, batch);
   const rows = B * Math.min(readerBlocks, counts.blocks);
   const queries = encoderWork(model, fused, B, L.question, 1);
-  const embeddedAnew = refreshEvery === null ? 0 : Math.min(rows, counts.blocks);
+  const reembedded = refreshEvery === null ? 0 : Math.min(rows, counts.blocks);
   const pass = add(
     queries,
-    ...(embeddedAnew > 0 ? [encoderWork(model, fused, embeddedAnew, L.block, 1)] : []),
+    ...(reembedded > 0 ? [encoderWork(model, fused, reembedded, L.block, 1)] : []),
     encoderWork(model, fused, rows, L.reading),
     spanWork(model, fused, rows, L.reading),
   );
   return stepOf(config, { pass, passes: batch / B, extra: times(queries, batch / B) });
 };
 
+/** Forward work of answering so many questions at once, each read in `qa.readerBlocks` blocks. */
+export function answerWork(
+  config: Config,
+  counts: Counts,
+  fused: boolean,
+  questions: number,
+  which: 'mean' | 'max',
+): Work {
+  const { model, qa } = config;
+  const { question, reading } = lengths(config, counts, which);
+  return add(
+    encoderWork(model, fused, questions, question, 1),
+    encoderWork(model, fused, questions * qa.readerBlocks, reading),
+    spanWork(model, fused, questions * qa.readerBlocks, reading),
+  );
+}
+
 // ---------------------------------------------------------------------------------------------- time
 
 /** Products of a pass with its gradients, for each forward: the gradients of input and of weights are two more. */
 const TRAINING_PRODUCTS = 3;
-/**
- * Bytes moved for each float that a pass makes, forward alone and with gradients; kernels called for each forward one,
- * and how much longer than the smallest they take to call, with the record that gradients are made from.
- *
- * Set on steps measured on two cores with the native engine: medians of eight after a warm-up, update included.
- * `configs/world.yaml` took 0.11 s (ict), 0.10 s (pretrain) and 0.14 s (qa) with kernels of our own, predicted 0.10, 0.12
- * and 0.17; composed 0.22, 0.33 and 0.34 s, predicted 0.21, 0.26 and 0.23. With four layers of 768, and on SQuAD with
- * `configs/squad-open.yaml`, measured over predicted was 0.7 to 1.7; a retriever of random weights, which finds the same
- * few blocks for all, took 0.3 to 0.5.
- */
-const FORWARD_BYTES = 20;
-const TRAINING_BYTES = 60;
+/** Bytes moved for each float that a pass makes: forward alone, and with gradients. Fitted to measured steps (docs/engines.md). */
+const FORWARD_BYTES_PER_FLOAT = 20;
+const TRAINING_BYTES_PER_FLOAT = 60;
+/** Kernels called with gradients for each one called forward. */
 const TRAINING_KERNELS = 3.5;
-const CALL = 2;
-/** Floats moved a parameter by an update of AdamW: by one kernel with the norm before it, or tensor by tensor. */
+/** Seconds of a call in those of the smallest kernel: the engine also records what gradients need. */
+const CALL_COST = 2;
+/** Floats that an AdamW update moves for each parameter: in one kernel of our own with the norm before it, or tensor by tensor. */
 const UPDATE_FLOATS = { fused: 15, composed: 30 };
 
-/** Seconds of work computed forward. */
+/** Seconds of forward work. */
 export function forwardSeconds(work: Work, { dense, attention, elementwise, kernel }: Machine): number {
   return (
     work.dense / dense +
     work.attention / attention +
-    (work.floats * FORWARD_BYTES) / elementwise +
-    work.kernels * CALL * kernel
+    (work.floats * FORWARD_BYTES_PER_FLOAT) / elementwise +
+    work.kernels * CALL_COST * kernel
   );
 }
 
+/** Seconds of a training step: its passes with gradients, its other forward work, and the update. */
 export function stepSeconds({ pass, passes, extra }: StepWork, parameters: number, machine: Machine): number {
   const { dense, attention, elementwise, kernel, fused } = machine;
   const update = 4 * (fused ? UPDATE_FLOATS.fused : UPDATE_FLOATS.composed);
-  const one =
+  const onePass =
     (TRAINING_PRODUCTS * pass.dense) / dense +
     (TRAINING_PRODUCTS * pass.attention) / attention +
-    (pass.floats * TRAINING_BYTES) / elementwise +
-    pass.kernels * TRAINING_KERNELS * CALL * kernel;
-  return passes * one + forwardSeconds(extra, machine) + (parameters * update) / elementwise;
+    (pass.floats * TRAINING_BYTES_PER_FLOAT) / elementwise +
+    pass.kernels * TRAINING_KERNELS * CALL_COST * kernel;
+  return passes * onePass + forwardSeconds(extra, machine) + (parameters * update) / elementwise;
 }

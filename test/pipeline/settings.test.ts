@@ -275,7 +275,7 @@ test('recall of a run that is not pretrained is that of the inverse cloze task; 
   assert.deepEqual(stages, ['ict', 'pretrain']);
   const doctor = await realm('doctor', '--run', join(folder, 'nowhere'));
   assert.equal(doctor.code, 2);
-  assert.match(doctor.err, /nowhere: is no run yet and has no settings; .*--config.*squad-open/);
+  assert.match(doctor.err, /nowhere: is not a run yet, so it has no settings; .*--config.*squad-open/);
 });
 
 test('a report takes the run as --run too', async () => {

@@ -6,7 +6,7 @@ const TOOLS = { linux: true, compiler: true, pip: true };
 const NATIVE = { name: 'tensorflow', description: 'native TensorFlow on the CPU' } as const;
 const WASM = { name: 'wasm', description: 'WebAssembly on one CPU core' } as const;
 
-test('the next faster engine is named with what it needs and the command that brings it', () => {
+test('the next faster engine is named with what it needs and the command that installs it', () => {
   assert.deepEqual(fasterEngine(WASM, false, TOOLS), {
     engine: 'native TensorFlow',
     missing: [],
@@ -24,7 +24,7 @@ test('the next faster engine is named with what it needs and the command that br
   assert.equal(fasterEngine(undefined, false, TOOLS)!.command, 'npm ci');
 });
 
-test('the cards that nvidia-smi prints', () => {
+test('the GPUs that nvidia-smi prints', () => {
   assert.deepEqual(parseGpus('NVIDIA H100 80GB HBM3, 81559\nTesla T4, 15360\n'), [
     { name: 'NVIDIA H100 80GB HBM3', memory: 81559 * 2 ** 20 },
     { name: 'Tesla T4', memory: 15360 * 2 ** 20 },
@@ -33,7 +33,7 @@ test('the cards that nvidia-smi prints', () => {
   assert.deepEqual(parseGpus('NVIDIA-SMI has failed\n'), []);
 });
 
-test('disk is asked about in the nearest folder that stands', () => {
+test('free disk space is that of the nearest folder that exists', () => {
   const { folder, free } = diskOf('/no/such/folder');
   assert.equal(folder, '/');
   assert.ok(free > 0);

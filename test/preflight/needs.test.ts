@@ -11,7 +11,9 @@ import {
   statisticsOfCorpus,
   statisticsOfFiles,
 } from '../../src/preflight/corpus-statistics.ts';
-import { corpusBytes, parametersOf, preflight } from '../../src/preflight/needs.ts';
+import { corpusBytes } from '../../src/preflight/disk.ts';
+import { preflight } from '../../src/preflight/needs.ts';
+import { parametersOf } from '../../src/preflight/parameters.ts';
 import { indexBytes } from '../../src/preflight/rates.ts';
 import type { Counts, Machine } from '../../src/preflight/types.ts';
 import { encoderWork } from '../../src/preflight/work.ts';
@@ -25,7 +27,7 @@ const folder = temporaryFolder('preflight');
 const near = (actual: number, expected: number, share: number, what: string) =>
   assert.ok(Math.abs(actual / expected - 1) <= share, `${what}: ${actual}, expected about ${expected}`);
 
-/** English Wikipedia as the paper has it: blocks of 288 word pieces at most. */
+/** English Wikipedia as in the paper: blocks of 288 word pieces at most. */
 const WIKIPEDIA: Counts = {
   documents: 5_500_000,
   blocks: 13_353_718,
@@ -88,12 +90,12 @@ test('operations of an encoder, counted by hand', () => {
   // Four tokens meet 4 × 2² + 2 × 2 × 3 = 28 weights each; each has 2 × 4 × 2 products in scores and contexts.
   const { dense, attention } = encoderWork(model, false, 1, 4);
   assert.deepEqual([dense, attention], [2 * 4 * 28, 2 * 4 * 2 * 4 * 2]);
-  // Read at one token, keys and values of four meet 2 × 2² weights, and that token the other 2 × 2² + 12.
+  // If only one token's output is needed, keys and values of all four meet 2 × 2² weights, and that token the other 2 × 2² + 12.
   const first = encoderWork(model, true, 1, 4, 1);
   assert.deepEqual([first.dense, first.attention], [2 * 4 * 8 + 2 * 20, 2 * 2 * 4 * 2]);
 });
 
-test('the bytes of an index are those that building one leaves', async () => {
+test('the estimated bytes of an index are those of an index that was built', async () => {
   for (const scalar of ['f32', 'f16'] as const) {
     const config = loadConfig('configs/world.yaml', [`index.scalar=${scalar}`]);
     const rows = 500;
@@ -125,37 +127,37 @@ test('the bytes of an index are those that building one leaves', async () => {
   near(paper.graph, 5.4e9, 0.01, 'graph');
 });
 
-test('counts of files, before they are prepared, are near those of the corpus they make', async () => {
-  for (const foreign of [true, false]) {
-    const dir = join(folder, `corpus-${foreign}`);
+test('counts of files before they are prepared are near those of the prepared corpus', async () => {
+  for (const external of [true, false]) {
+    const dir = join(folder, `corpus-${external}`);
     const config = tinyConfig();
-    const { corpus, world } = await tinyCorpus(dir, config, { documents: 60, foreign });
+    const { corpus, world } = await tinyCorpus(dir, config, { documents: 60, foreign: external });
     corpus.close();
     writeWorld(world, dir);
-    const named: Config = {
+    const settings: Config = {
       ...config,
       data: {
         ...config.data,
         documents: join(dir, 'documents.jsonl'),
-        sentences: foreign ? join(dir, 'sentences.jsonl') : null,
+        sentences: external ? join(dir, 'sentences.jsonl') : null,
         train: join(dir, 'questions.train.jsonl'),
         dev: null,
         test: join(dir, 'questions.test.jsonl'),
       },
     };
-    const made = (await statisticsOfCorpus(join(dir, 'corpus'), named)).counts;
-    const told = (await statisticsOfFiles(named, corpus.tokenizer)).counts;
+    const made = (await statisticsOfCorpus(join(dir, 'corpus'), settings)).counts;
+    const estimated = (await statisticsOfFiles(settings, corpus.tokenizer)).counts;
     for (const name of ['documents', 'blocks', 'trainQuestions', 'testQuestions', 'vocabulary'] as const)
-      assert.equal(told[name], made[name], name);
-    near(told.sentences, made.sentences, 0.4, 'sentences');
-    near(told.body.mean, made.body.mean, 0.02, 'body');
+      assert.equal(estimated[name], made[name], name);
+    near(estimated.sentences, made.sentences, 0.4, 'sentences');
+    near(estimated.body.mean, made.body.mean, 0.02, 'body');
     const files = readdirSync(join(dir, 'corpus')).filter((name) => /\.(bin|idx)$/.test(name));
     const bytes = files.reduce((sum, name) => sum + statSync(join(dir, 'corpus', name)).size, 0);
     near(corpusBytes(made), bytes, 0.02, 'bytes of the corpus');
-    near(corpusBytes(told), bytes, 0.15, 'bytes of the corpus to come');
-    // Without the vocabulary, word pieces are told from bytes.
+    near(corpusBytes(estimated), bytes, 0.15, 'bytes of the corpus, estimated from files');
+    // Without the vocabulary, word pieces are estimated from bytes.
     near(
-      (await statisticsOfFiles(named, undefined)).counts.body.mean,
+      (await statisticsOfFiles(settings, undefined)).counts.body.mean,
       made.body.mean,
       0.5,
       'body from bytes',
@@ -163,7 +165,7 @@ test('counts of files, before they are prepared, are near those of the corpus th
   }
 });
 
-test('documents of another format are counted too, and the blocks that their packing makes', async () => {
+test('documents of another format are counted too, and the blocks that text.packing makes of them', async () => {
   const path = join(folder, 'passages.tsv');
   const passage = (i: number) => `${i}\t"${'The river Osk runs to Vell. '.repeat(25)}"\tOsk\n`;
   writeFileSync(path, `id\ttext\ttitle\n${Array.from({ length: 30 }, (_, i) => passage(i)).join('')}`);
@@ -179,7 +181,7 @@ test('documents of another format are counted too, and the blocks that their pac
   assert.ok((await counts('sentences')).blocks > 60);
 });
 
-test('of a large file parts are read, and the whole estimated', () => {
+test('a large file is estimated from parts of it', () => {
   const source = random(1);
   const line = (i: number) => `${JSON.stringify({ id: i, text: 'ab '.repeat(20 + source.int(200)) })}\n`;
   const text = Array.from({ length: 4000 }, (_, i) => line(i)).join('');
@@ -195,24 +197,27 @@ test('of a large file parts are read, and the whole estimated', () => {
   }
 });
 
-test('the paper on one processor: what does not fit is told with the setting to change', () => {
+test('the paper on one processor: a warning names what does not fit and the setting to change', () => {
   const config = loadConfig('configs/paper.yaml', []);
   const small = { ...MACHINE, memory: 8 * 2 ** 30, diskFree: 20e9 };
-  const told = preflight(config, WIKIPEDIA, small).warnings.join('\n');
-  assert.match(told, /^pretrain needs about \d+\.\d GiB of memory, the machine has 8\.0 GiB: /m);
-  assert.match(told, /lower pretrain\.microBatch|lower ict\.chunk/);
-  assert.match(told, /ict-warmup takes about [\d,.]+ (days|years) on this machine: lower ict\.steps/);
-  assert.match(told, /of disk, 18\.6 GiB are free: .*--run/);
-  assert.match(told, /refresh\.every/);
+  const lines = preflight(config, WIKIPEDIA, small).warnings.join('\n');
+  assert.match(lines, /^pretrain needs about \d+\.\d GiB of memory, but the machine has 8\.0 GiB: /m);
+  assert.match(lines, /lower pretrain\.microBatch|lower ict\.chunk/);
+  assert.match(lines, /ict-warmup takes about [\d,.]+ (days|years) on this machine: lower ict\.steps/);
+  assert.match(lines, /of disk, but 18\.6 GiB are free: .*--run/);
+  assert.match(lines, /refresh\.every/);
   const tagged = { ...config, text: { ...config.text, ner: 'bert-base-ner' } };
-  assert.match(preflight(tagged, WIKIPEDIA, MACHINE).warnings.join('\n'), /longer than told .*text\.ner/);
+  assert.match(
+    preflight(tagged, WIKIPEDIA, MACHINE).warnings.join('\n'),
+    /longer than estimated .*text\.ner/,
+  );
   const wasm = { ...MACHINE, engineMemory: 2 ** 32 };
   assert.match(preflight(config, WIKIPEDIA, wasm).warnings.join('\n'), /this engine holds 4\.0 GiB: lower/);
   const card = { ...MACHINE, gpuMemory: 2 ** 32 };
   assert.match(preflight(config, WIKIPEDIA, card).warnings.join('\n'), /on the GPU, which has 4\.0 GiB/);
 });
 
-test('memory falls with the setting that a warning names', () => {
+test('the setting that a warning names lowers memory', () => {
   const config = (...set: string[]) => loadConfig('configs/paper.yaml', set);
   const memory = (stage: string, ...set: string[]) =>
     preflight(config(...set), WIKIPEDIA, MACHINE).stages.find((s) => s.stage === stage)!.memory;
@@ -227,38 +232,38 @@ test('memory falls with the setting that a warning names', () => {
   assert.ok(memory('build-index', 'index.scalar=f16') < memory('build-index', 'index.scalar=f32'));
 });
 
-test('fine-tuning that trains the document tower takes the memory of a refresher, an index more, and longer steps', () => {
+test('fine-tuning that trains the document tower needs the memory of a refresher, one more index, and longer steps', () => {
   const tuning = (...set: string[]) =>
     preflight(loadConfig('configs/nq.yaml', set), WIKIPEDIA, MACHINE).stages.find(
       (s) => s.stage === 'finetune-qa',
     )!;
-  const rest = tuning('model.sharedTowers=false');
+  const frozen = tuning('model.sharedTowers=false');
   const trained = tuning('model.sharedTowers=false', 'qa.refreshEvery=5000');
   const config = loadConfig('configs/nq.yaml', []);
   const { vectors, graph, hashes } = indexBytes(config, WIKIPEDIA.blocks);
   const tower = parametersOf(config.model, WIKIPEDIA.vocabulary).retriever;
-  near(trained.of.optimizer - rest.of.optimizer, 8 * tower, 0.001, 'moments of the tower');
+  near(trained.of.optimizer - frozen.of.optimizer, 8 * tower, 0.001, 'moments of the tower');
   const kept = config.train.keep + 1;
-  near(trained.disk - rest.disk, vectors + graph + hashes + kept * 12 * tower, 0.001, 'disk');
-  assert.ok(trained.of.refresher > 4 * tower && rest.of.refresher === 0);
-  assert.ok(trained.of.activations > rest.of.activations && trained.stepSeconds! > rest.stepSeconds!);
+  near(trained.disk - frozen.disk, vectors + graph + hashes + kept * 12 * tower, 0.001, 'disk');
+  assert.ok(trained.of.refresher > 4 * tower && frozen.of.refresher === 0);
+  assert.ok(trained.of.activations > frozen.of.activations && trained.stepSeconds! > frozen.stepSeconds!);
   assert.ok(trained.seconds > trained.steps! * trained.stepSeconds!);
   const { warnings } = preflight(loadConfig('configs/nq.yaml', ['qa.refreshEvery=1']), WIKIPEDIA, MACHINE);
   assert.match(warnings.join('\n'), /raise qa\.refreshEvery to \d+/);
 });
 
-test('the demo: figures near those of a finished run', async () => {
-  // Files of a demo of seed 1: two indexes, and checkpoints: one of ict, two of pretrain, and two of qa, which might have
-  // been three, had the best not been one of the last two.
+test('the demo: estimates near the values of a finished run', async () => {
+  // Files of a demo with seed 1: two indexes, one checkpoint of ict-warmup, two of pretrain and two of finetune-qa. The
+  // estimate allows for three of finetune-qa; here the best was one of the last two.
   const { config, census } = await preflightInput({ config: 'configs/world.yaml', set: [] });
   assert.match(census.source, /generated world/);
   assert.deepEqual([census.counts.documents, census.counts.blocks], [500, 500]);
   assert.equal(census.counts.testQuestions, 301);
   const report = preflight(config, census.counts, MACHINE);
   const disk = Object.fromEntries(report.stages.map((s) => [s.stage, s.disk]));
-  near(disk['ict-warmup'], 8_319_661, 0.01, 'ict');
+  near(disk['ict-warmup'], 8_319_661, 0.01, 'ict-warmup');
   near(disk.pretrain, 33_525_147 + 335_731, 0.01, 'pretrain');
-  near(disk['finetune-qa'], (3 * 33_077_952) / 2, 0.01, 'qa');
+  near(disk['finetune-qa'], (3 * 33_077_952) / 2, 0.01, 'finetune-qa');
   near(disk['build-index'], 335_325, 0.01, 'index');
   assert.deepEqual(report.warnings, []);
   const lines = preflightLines({ ...report, ...census, machine: MACHINE }).join('\n');
@@ -267,7 +272,7 @@ test('the demo: figures near those of a finished run', async () => {
   assert.match(lines, /Warnings +none/);
 });
 
-test('mistakes are told before anything is measured', async () => {
+test('mistakes are reported before anything is measured', async () => {
   const refused = (options: Parameters<typeof preflightInput>[0], message: RegExp) =>
     assert.rejects(preflightInput(options), (error) => {
       assert.ok(error instanceof UserError);
@@ -275,7 +280,10 @@ test('mistakes are told before anything is measured', async () => {
       return true;
     });
   await refused({ config: 'none.yaml', set: [] }, /none\.yaml: no such configuration file/);
-  await refused({ run: join(folder, 'none'), set: [] }, /is no run yet and has no settings; .*--config/);
+  await refused(
+    { run: join(folder, 'none'), set: [] },
+    /is not a run yet, so it has no settings; .*--config/,
+  );
   await refused(
     { config: 'configs/world.yaml', set: ['data.documents=none.jsonl'] },
     /none\.jsonl: no such file/,
