@@ -6,7 +6,7 @@ import { readManifest } from '../retrieval/manifest.ts';
 import { runFolder } from '../run/folder.ts';
 
 // The parent side of the asynchronous refresher, and the messages both sides exchange. The trainer asks and goes on;
-// the child (refresher.ts) embeds all blocks with the snapshot's weights, publishes an index and says so.
+// the child (child.ts) embeds all blocks with the snapshot's weights, publishes an index and says so.
 
 /** What the child needs to know before anything else. */
 export interface RefresherStart {

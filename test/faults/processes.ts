@@ -115,7 +115,7 @@ export function refreshersOf(pid: number): number[] {
 }
 
 function isRefresher(pid: number): boolean {
-  return /refresher\.ts/.test(procFile(pid, 'cmdline'));
+  return /refresher\/child\.ts/.test(procFile(pid, 'cmdline'));
 }
 
 /** A file of /proc/PID; empty when the process is gone, or has ended and waits to be asked for its exit code. */

@@ -428,7 +428,7 @@ test('one seed gives the same pretraining to the bit, stopped and gone on with o
 function refreshers(): number[] {
   return execFileSync('ps', ['-A', '-o', 'pid=,ppid=,args='], { encoding: 'utf8' })
     .split('\n')
-    .map((line) => /^\s*(\d+)\s+(\d+)\s.*refresher\.ts/.exec(line))
+    .map((line) => /^\s*(\d+)\s+(\d+)\s.*refresher\/child\.ts/.exec(line))
     .filter((found) => found !== null && Number(found[2]) === process.pid)
     .map((found) => Number(found![1]));
 }

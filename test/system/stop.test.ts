@@ -7,7 +7,7 @@ import { after, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 
 const REALM = join(import.meta.dirname, '../../bin/realm');
-const FIXTURES = join(import.meta.dirname, 'fixtures', 'stop');
+const FIXTURES = join(import.meta.dirname, '../fixtures/stop');
 const AT_LOAD = pathToFileURL(join(FIXTURES, 'at-load.mjs')).href;
 const TYPESCRIPT = pathToFileURL(join(import.meta.dirname, '../../src/typescript.mjs')).href;
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
