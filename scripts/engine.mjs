@@ -12,8 +12,8 @@
  *
  * What it leaves: CACHE/engine-KEY (TensorFlow's libraries and headers, for --cuda NVIDIA's libraries, OpenBLAS, the
  * binding, the package's tarball, stamp.json), shared by every checkout, and one of the two folders of
- * src/engine/installed.mjs (the package's JavaScript, the kernels of src/engine/native compiled for this processor, and
- * engine.json, which src/engine.ts reads; or failure.json, the reason of a failure).
+ * src/engine/installed.mjs (the package's JavaScript, the kernels of src/engine/native compiled for this processor, the
+ * addon that counts signals, and engine.json, which src/engine.ts reads; or failure.json, the reason of a failure).
  * It may use nothing outside Node itself, because npm runs it while it installs.
  */
 import { spawn, spawnSync } from 'node:child_process';
@@ -52,6 +52,8 @@ import {
   processor,
   readInstalled,
   root,
+  signalsDigest,
+  signalsSource,
   sourcesDigest,
 } from '../src/engine/installed.mjs';
 
@@ -171,6 +173,7 @@ const OPENBLAS = {
 
 const BLAS = 'libscipy_openblas.so';
 const KERNELS = 'realm_kernels.node';
+const SIGNALS = 'realm_signals.node';
 const BINDING = 'tfjs_binding.node';
 const TARBALL = 'tfjs-node-gpu.tgz';
 /** What a build downloads, and the disk it takes: what it unpacks, the largest wheel beside that, and some room. */
@@ -213,8 +216,11 @@ async function install({ optional, cuda, cpu }) {
     throw new Missing('npm was asked to leave out optional packages');
   const current = readCurrent();
   if (current && (cuda ? current.variant === 'cuda' : !cpu || current.variant !== 'cuda')) {
-    const { variant, tensorflow, kernels } = current;
-    const compiled = kernels?.sources === sourcesDigest() && kernels.processor === processor();
+    const { variant, tensorflow, kernels, signals } = current;
+    const compiled =
+      kernels?.sources === sourcesDigest() &&
+      kernels.processor === processor() &&
+      signals?.source === signalsDigest();
     if (variant === 'official' || compiled) {
       forget();
       say(`native engine: already installed, TensorFlow ${tensorflow} (${variant})`);
@@ -321,7 +327,8 @@ async function useOfficial() {
         cpSync(join(home, name), join(folder, 'package', name), { recursive: true });
       await prepareJavaScript(join(folder, 'package'));
       await compute(join(folder, 'package'), binding);
-      return { tensorflow: `of ${PACKAGE} ${PACKAGE_VERSION}`, variant: 'official', binding };
+      const signals = await addSignals(folder);
+      return { tensorflow: `of ${PACKAGE} ${PACKAGE_VERSION}`, variant: 'official', binding, signals };
     });
     return true;
   } catch (error) {
@@ -345,7 +352,8 @@ async function link(dir, variant) {
       if (!(error instanceof Missing)) throw error;
       say(`native engine: without realm's own kernels, slower: ${error.message}`);
     }
-    return { tensorflow: TENSORFLOW, variant, binding: join(dir, BINDING), kernels };
+    const signals = await addSignals(folder);
+    return { tensorflow: TENSORFLOW, variant, binding: join(dir, BINDING), kernels, signals };
   });
 }
 
@@ -420,6 +428,27 @@ function forget() {
     try {
       rmSync(join(folder, FAILURE), { force: true });
     } catch {}
+  }
+}
+
+/**
+ * Compiles the addon that counts signals, or copies it from an older installation.
+ * @returns its entry in engine.json; undefined where it cannot be compiled: realm works without it
+ */
+async function addSignals(folder) {
+  const source = signalsDigest();
+  const out = join(folder, SIGNALS);
+  const before = places()
+    .map((place) => readInstalled(place)?.signals)
+    .find((signals) => signals?.source === source && existsSync(signals.file));
+  try {
+    if (before) copyFileSync(before.file, out);
+    else await compileShared(['-O2'], [], [signalsSource], [], [], out);
+    return { file: SIGNALS, source };
+  } catch (error) {
+    if (!(error instanceof Missing)) throw error;
+    if (works(compiler(), ['--version']))
+      say(`native engine: a long computation will not hear signals: ${error.message}`);
   }
 }
 

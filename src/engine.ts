@@ -15,11 +15,12 @@ import {
   readInstalled,
   sourcesDigest,
 } from './engine/installed.mjs';
+import { hearSignalsWhileComputing } from './engine/signals.ts';
 import { registerWasmKernels } from './engine/wasm-kernels.ts';
 import { type Adapter, hasGpu, openBackend } from './engine/webgpu-device.ts';
 import { registerWebgpuKernels } from './engine/webgpu-kernels.ts';
 import { UserError } from './system/errors.ts';
-import { listenWhileBlocked, obey } from './system/stop.ts';
+import { obey } from './system/stop.ts';
 
 /** The only file that names TensorFlow.js backends: everything else computes on the one that `startEngine` chose. */
 export type EngineName = 'tensorflow' | 'webgpu' | 'wasm' | 'cpu';
@@ -77,8 +78,8 @@ async function start(name: EngineName, options: { threads?: number }): Promise<E
 let obeyed = false;
 
 /** From now on signals are obeyed between two kernels: the event loop may get no turn in all of a long step. */
-export async function obeySignals(): Promise<void> {
-  await listenWhileBlocked();
+export function obeySignals(): void {
+  hearSignalsWhileComputing();
   if (obeyed) return;
   obeyed = true;
   const engine = tf.engine();

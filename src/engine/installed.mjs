@@ -44,6 +44,12 @@ export function sourcesDigest() {
   return hash.digest('hex');
 }
 
+/** The addon that counts signals, for src/system/stop.ts. It is compiled apart from the kernels: it needs no TensorFlow. */
+export const signalsSource = join(root, 'src', 'system', 'signals.cc');
+
+/** Of its source code as it is now: one compiled from another source is not used. */
+export const signalsDigest = () => createHash('sha256').update(readFileSync(signalsSource)).digest('hex');
+
 /** The kernels use every instruction of the processor that they are compiled on. */
 export const processor = () => cpus()[0]?.model ?? '';
 
@@ -54,6 +60,7 @@ export const processor = () => cpus()[0]?.model ?? '';
  * @property {string} package folder of the JavaScript
  * @property {string} binding the addon that calls TensorFlow
  * @property {{ file: string, sources: string, processor: string }} [kernels] where they could be compiled: from which source code and for which processor
+ * @property {{ file: string, source: string }} [signals] the addon that counts signals, where it could be compiled
  * @property {number} [layout]
  */
 
@@ -66,7 +73,7 @@ export function readInstalled(place) {
   try {
     const found = JSON.parse(readFileSync(join(place, 'engine.json'), 'utf8'));
     for (const name of ['package', 'binding']) found[name] = resolve(place, found[name]);
-    if (found.kernels) found.kernels.file = resolve(place, found.kernels.file);
+    for (const addon of [found.kernels, found.signals]) if (addon) addon.file = resolve(place, addon.file);
     if (!existsSync(join(found.package, 'dist', 'nodejs_kernel_backend.js'))) return undefined;
     return existsSync(found.binding) ? found : undefined;
   } catch {

@@ -94,7 +94,7 @@ export async function announceEngine({
 }: Pick<CommonOptions, 'engine' | 'threads'>): Promise<EngineName> {
   if (choice === 'auto' || choice === 'tensorflow') await installOnFirstUse();
   const engine = await startEngine(choice, { threads });
-  await obeySignals();
+  obeySignals();
   say(`engine: ${engine.description}${engine.hint ? ` (${engine.hint})` : ''}`);
   return engine.name;
 }

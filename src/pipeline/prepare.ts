@@ -8,13 +8,14 @@ import { openCorpus } from '../corpus/store/reader.ts';
 import { bytesRead } from '../datasets/bytes.ts';
 import { isArticle, readDocuments } from '../datasets/documents.ts';
 import { leftOutFiles, leftOutWords } from '../datasets/formats/text-folder.ts';
+import { hearSignalsWhileComputing } from '../engine/signals.ts';
 import { modelFolder } from '../hub/cache.ts';
 import { presets } from '../presets.ts';
 import { lockRun, type Run, runConfig, runFolder, settingsOf } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { readText, writeFileAtomic } from '../system/files.ts';
 import { type Progress, progress, say } from '../system/progress.ts';
-import { listenWhileBlocked, stopMeans } from '../system/stop.ts';
+import { stopMeans } from '../system/stop.ts';
 import { trainVocabulary } from '../tokenizer/train-vocabulary.ts';
 import { loadWordPiece } from '../tokenizer/wordpiece.ts';
 import type { CommonOptions } from './context.ts';
@@ -89,7 +90,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
   const { data, text } = config;
   const { documents, sentences, ner } = prepareInputs(run, config);
   const vocabulary = await vocabularyFile(run, config, documents);
-  await listenWhileBlocked();
+  hearSignalsWhileComputing();
   stopMeans('the same command resumes from what was saved last, or starts again where nothing was');
   let said = performance.now();
   const bar = readingBar('prepare', [documents, ...(sentences === undefined ? [] : [sentences])]);
@@ -157,7 +158,7 @@ async function vocabularyFile(run: Run, config: Config, documents: string): Prom
     reading?.at(`${texts} documents`, true);
     reading?.end();
   }
-  await listenWhileBlocked();
+  hearSignalsWhileComputing();
   let bar: Progress | undefined; // from when all words are counted
   const pieces = await trainVocabulary(counted(), text.vocabularySize, text.lowercase, (n) => {
     bar ??= progress('word pieces', text.vocabularySize, { from: n, unit: 'pieces' });

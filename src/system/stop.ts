@@ -1,4 +1,3 @@
-import { Worker } from 'node:worker_threads';
 import { note } from './journal.ts';
 
 // SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal closed) end a command with one sentence and exit code 130, from its
@@ -16,15 +15,28 @@ let listening = false;
 let command = 'realm';
 let consequence = (): string => 'run the same command again';
 
-/** Listens from now on, for the rest of the process. */
-export function listenForSignals(): void {
-  if (listening) return;
-  listening = true;
-  for (const name of SIGNALS) process.on(name, received);
+/**
+ * Listens from now on.
+ * @returns a function that stops listening: where nobody else listens, signals have their default effect again
+ */
+export function listenForSignals(): () => void {
+  if (!listening) for (const name of SIGNALS) process.on(name, receive);
   // A terminal that is gone takes no more lines; that must not turn the stop into a crash.
-  process.on('SIGHUP', () => {
-    for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
-  });
+  if (!listening) process.on('SIGHUP', ignoreOutputErrors);
+  listening = true;
+  return () => {
+    listening = false;
+    for (const name of SIGNALS) process.off(name, receive);
+    process.off('SIGHUP', ignoreOutputErrors);
+    native?.stop();
+    native = undefined;
+    counts = new Int32Array(2);
+    delivered = handled = 0;
+  };
+}
+
+function ignoreOutputErrors(): void {
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
 }
 
 /** Names the command that a stop would end, for the sentence. */
@@ -68,82 +80,50 @@ function dispatch(): void {
 // ------------------------------------------------------------------------------------ while the event loop is blocked
 
 // Node calls a signal's handler between two turns of its event loop, and one pass of a large model is a single turn of
-// minutes. So a thread listens too and counts signals in shared memory, and `obey` looks there before each kernel. A
-// second signal that nothing obeys within `PATIENCE` kills the process.
+// minutes. So an addon (signals.cc) counts signals in a thread, and `obey` looks at the count before each kernel. The
+// addon ends the process where a second signal is not handled within `PATIENCE`. Where there is no addon, the event loop
+// alone hears signals.
 
-/** Milliseconds that a second signal waits before the process is killed. */
+/** Milliseconds that a second signal may stay unhandled before the addon ends the process. */
 const PATIENCE = 1500;
 /** Milliseconds that a step may take to end by itself after the first signal, before it is abandoned. */
 const GRACE = 1000;
 
-/** Signals that the thread has heard, and that this process has handled. */
-const counts = new Int32Array(new SharedArrayBuffer(8));
+/** What signals.cc exports. */
+export interface SignalCounter {
+  /** Counts signals in two int32: those heard, from `before` on, and those handled, which we write. */
+  start(before: number, patience: number): ArrayBuffer;
+  stop(): void;
+}
+
+let native: SignalCounter | undefined;
+let counts = new Int32Array(2);
 const [HEARD, HANDLED] = [0, 1];
-let threadListens = false;
+/** Signals that the event loop has delivered. The addon counts the same ones, before or after. */
+let delivered = 0;
+let handled = 0;
 
-const THREAD = `
-process.noDeprecation = true; // a thread has no other way to a signal than Node's own binding
-const { parentPort, workerData } = require('node:worker_threads');
-const { writeSync } = require('node:fs');
-const { Signal } = process.binding('signal_wrap');
-const { counts, numbers, patience } = workerData;
-for (const number of numbers) {
-  const signal = new Signal();
-  signal.onsignal = () => {
-    parentPort.postMessage('signal');
-    if (Atomics.add(counts, 0, 1) === 0) return;
-    setTimeout(() => {
-      try { writeSync(2, '\\nrealm: killed, since a long computation did not end; what was saved last is kept\\n'); } catch {}
-      process.kill(process.pid, 'SIGKILL');
-    }, patience);
-  };
-  if (signal.start(number) !== 0) throw new Error('no signals in a thread');
-}
-parentPort.postMessage('ready');
-`;
-
-/**
- * Starts the thread. Node 24 and later give a thread no signals: there the event loop alone hears them.
- * @returns whether the thread listens
- */
-export async function listenWhileBlocked(): Promise<boolean> {
-  if (!listening || threadListens) return threadListens;
-  const { constants } = await import('node:os');
-  const thread = new Worker(THREAD, {
-    eval: true,
-    execArgv: [], // no loader of modules
-    workerData: { counts, numbers: SIGNALS.map((name) => constants.signals[name]), patience: PATIENCE },
-    resourceLimits: { maxOldGenerationSizeMb: 16, maxYoungGenerationSizeMb: 2 },
-  });
-  thread.unref();
-  await new Promise<void>((resolve) => {
-    thread.on('message', (message) => {
-      if (message === 'ready') {
-        threadListens = true;
-        resolve();
-      } else handleHeard();
-    });
-    thread.on('error', () => {
-      threadListens = false;
-      resolve();
-    });
-    thread.on('exit', () => resolve());
-    thread.ref();
-  });
-  thread.unref();
-  return threadListens;
+/** Counts signals with the addon, from now until the process stops listening. Does nothing in a process that does not listen. */
+export function listenWhileBlocked(addon: SignalCounter): void {
+  if (!listening || native) return;
+  counts = new Int32Array(addon.start(handled, PATIENCE));
+  native = addon;
 }
 
-function handleHeard(): void {
-  while (counts[HANDLED] < Atomics.load(counts, HEARD)) {
-    counts[HANDLED]++;
+/** The event loop's own handler. */
+function receive(): void {
+  delivered++;
+  handleReceived();
+}
+
+/** Handles each signal once, whether the event loop or the addon was first to see it. */
+function handleReceived(): void {
+  while (handled < Math.max(delivered, Atomics.load(counts, HEARD))) {
+    handled++;
     dispatch();
+    // Not before: leaving the process may get stuck.
+    Atomics.store(counts, HANDLED, handled);
   }
-}
-
-/** The event loop's own handler: the thread's message follows where it listens. */
-function received(): void {
-  if (!threadListens) dispatch();
 }
 
 /** A step that was given up in its middle, because a signal asked for a stop. */
@@ -156,7 +136,7 @@ let abandonable: { signal: AbortSignal; since?: number } | undefined;
  * and throws `Abandoned` where a step takes too long to end.
  */
 export function obey(): void {
-  if (counts[HANDLED] < Atomics.load(counts, HEARD)) handleHeard();
+  if (handled < Atomics.load(counts, HEARD)) handleReceived();
   if (!abandonable?.signal.aborted) return;
   abandonable.since ??= performance.now();
   if (performance.now() - abandonable.since > GRACE) throw new Abandoned();

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn, spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { once } from 'node:events';
 import {
   chmodSync,
@@ -149,6 +150,7 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
     const { stdout, stderr: said } = announce('tensorflow');
     assert.equal(stdout, 'tensorflow\n', said);
     assert.match(said, /^engine: native TensorFlow .*realm's own kernels are not there/);
+    assert.equal(json(join(place(), 'engine.json')).signals, undefined);
 
     const dist = join(place(), 'package', 'dist');
     const used = readdirSync(dist, { recursive: true, encoding: 'utf8' })
@@ -185,12 +187,14 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
     assert.deepEqual(readdirSync(place()), ['failure.json']);
   });
 
-  test('of an older realm is not used until it is renewed, with the kernels that it has', () => {
+  test('of an older realm is not used until it is renewed, with the kernels and the addon for signals that it has', () => {
     const dir = finishedBuild();
     const { kernels } = built!;
     mkdirSync(join(place(), 'package', 'dist'), { recursive: true });
     writeFileSync(join(place(), 'package', 'dist', 'nodejs_kernel_backend.js'), '');
     writeFileSync(join(place(), 'kernels'), 'compiled');
+    writeFileSync(join(place(), 'signals'), 'compiled, too');
+    const source = createHash('sha256').update(readFileSync(join(copy.root, 'src/system/signals.cc')));
     writeFileSync(
       join(place(), 'engine.json'),
       JSON.stringify({
@@ -199,6 +203,7 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
         package: 'package',
         binding: join(dir, 'tfjs_binding.node'),
         kernels: kernels && { ...kernels, file: 'kernels' },
+        signals: { file: 'signals', source: source.digest('hex') },
       }),
     );
     assert.match(
@@ -210,6 +215,7 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
     const renewed = json(join(place(), 'engine.json'));
     assert.equal(renewed.layout, built!.layout);
     if (kernels) assert.equal(readFileSync(join(place(), renewed.kernels.file), 'utf8'), 'compiled');
+    assert.equal(readFileSync(join(place(), renewed.signals.file), 'utf8'), 'compiled, too');
   });
 
   test("of the package's own is used with a copy of its JavaScript; the package itself is not changed", () => {

@@ -187,30 +187,58 @@ for (const [i, [what, args, moment, sentence]] of (
   });
 }
 
-test('work that gives the event loop no turn, but looks for signals, is told at once and left at the second signal', async (t) => {
-  const { child, end, until, said } = start([
-    '--import',
-    TYPESCRIPT,
-    join(FIXTURES, 'blocked.ts'),
-    'obeying',
-  ]);
+const blocked = (what: string) => start(['--import', TYPESCRIPT, join(FIXTURES, 'blocked.ts'), what]);
+const UNAVAILABLE = 'the native engine, which brings the addon for signals, is not installed';
+
+test('work that gives the event loop no turn, but looks for signals, hears the first at once and is left at the second', async (t) => {
+  const { child, end, until, said } = blocked('obeying');
   await until(/ready|unavailable/, 'out');
-  if (/unavailable/.test(said.out)) return t.skip('this Node gives threads no signals');
+  if (/unavailable/.test(said.out)) return t.skip(UNAVAILABLE);
   child.kill('SIGTERM');
   await until(/stopping/);
   child.kill('SIGTERM');
   const { code, err } = await end;
   assert.equal(code, 130, err);
-  assert.match(err, /stopping\n\nrealm: stopped; the same command starts again\n$/);
+  assert.match(err, /^stopping\n\nrealm: stopped; the same command starts again\n$/);
 });
 
-test('one long computation that looks for nothing is killed after the second signal, with a sentence', async (t) => {
-  const { child, end, until, said } = start(['--import', TYPESCRIPT, join(FIXTURES, 'blocked.ts')]);
+test('a computation that looks for nothing is ended after the second signal, with a sentence and 130', async (t) => {
+  const { child, end, until, said } = blocked('computing');
   await until(/ready|unavailable/, 'out');
-  if (/unavailable/.test(said.out)) return t.skip('this Node gives threads no signals');
+  if (/unavailable/.test(said.out)) return t.skip(UNAVAILABLE);
   child.kill('SIGTERM');
   child.kill('SIGINT');
-  const { signal, err } = await end;
-  assert.equal(signal, 'SIGKILL', err);
-  assert.match(err, /^\nrealm: killed, since a long computation did not end; what was saved last is kept\n$/);
+  const { code, signal, err } = await end;
+  assert.deepEqual([code, signal], [130, null], err);
+  assert.match(err, /^\nrealm: stopped in the middle of a long computation; what was saved last is kept\n$/);
 });
+
+test('signals that the event loop delivers and the addon counts are handled once each', async (t) => {
+  const { child, end, until, said } = blocked('waiting');
+  await until(/ready|unavailable/, 'out');
+  if (/unavailable/.test(said.out)) return t.skip(UNAVAILABLE);
+  child.kill('SIGHUP');
+  await until(/stopping/);
+  child.kill('SIGINT');
+  const { code, err } = await end;
+  assert.equal(code, 130, err);
+  assert.match(err, /^stopping\n\nrealm: stopped; the same command starts again\n$/);
+});
+
+test('a child process that starts while signals are counted has their default effect', async (t) => {
+  const { code, out, err } = await blocked('child').end;
+  if (/unavailable/.test(out)) return t.skip(UNAVAILABLE);
+  assert.equal(code, 0, err);
+  assert.equal(out, 'ready\nthe child ended by SIGTERM\n');
+});
+
+for (const name of SIGNALS)
+  test(`${name} has its default effect again when a process stops listening`, async (t) => {
+    const { child, end, until, said } = blocked('unlistening');
+    await until(/ready|unavailable/, 'out');
+    if (/unavailable/.test(said.out)) return t.skip(UNAVAILABLE);
+    await until(/not listening/, 'out');
+    child.kill(name);
+    const { signal, err } = await end;
+    assert.deepEqual([signal, err], [name, '']);
+  });
