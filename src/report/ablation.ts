@@ -7,23 +7,23 @@ import { type Html, html } from './html.ts';
 import type { NamedRun } from './named.ts';
 import type { Ablation } from './record.ts';
 
-/** Rows, and pairs of them, shown. */
-const ROWS = 40;
-const PAIRS = 100;
+/** Rows of a grid, and pairs of rows, that the page shows. */
+const MAX_ROWS = 40;
+const MAX_PAIRS = 100;
 
 type Row = Ablation['rows'][number];
 type Order = NonNullable<NonNullable<Ablation['order']>['exactMatch']>;
-type Figure = 'exactMatch' | 'recall5';
+type Metric = 'exactMatch' | 'recall5';
 
-/** The paper's Table 2 over again: each grid's table and figure, beside the paper's own numbers. */
+/** The paper's Table 2, reproduced: each grid's table and charts, with the paper's own numbers. */
 export function ablations(runs: readonly NamedRun[]): Html[] {
   return runs.flatMap((run) => {
     if (!run.ablation || run.ablation.rows.length === 0) return [];
     const { seeds, questions, order } = run.ablation;
-    const rows = run.ablation.rows.slice(0, ROWS);
+    const rows = run.ablation.rows.slice(0, MAX_ROWS);
     return [
       html`${runs.length > 1 && html`<h3>${run.look.letter} ${run.name}</h3>`}
-<p class="soft">${seeds > 0 && `${seeds} ${seeds === 1 ? 'seed' : 'seeds'}`}${questions !== undefined && `, ${whole(questions)} questions in all`}. The paper's figures are of Natural Questions: compare the order of the rows, not their heights. Intervals are 95 %, over questions; how far other seeds would move a figure, those of the single seeds show.</p>
+<p class="soft">${seeds > 0 && `${seeds} ${seeds === 1 ? 'seed' : 'seeds'}`}${questions !== undefined && `, ${whole(questions)} questions in all`}. The paper's values are for Natural Questions: compare the order of the rows, not the values. Intervals are 95 %, over questions; the values of single seeds show how much the seed matters.</p>
 <div class="charts">${comparison(rows, 'exactMatch', 'Exact match')}${comparison(rows, 'recall5', 'Recall@5 before fine-tuning')}</div>
 ${table(rows)}
 ${agreement('exact match', order?.exactMatch, rows)}${agreement('recall@5', order?.recall5, rows)}`,
@@ -31,12 +31,12 @@ ${agreement('exact match', order?.exactMatch, rows)}${agreement('recall@5', orde
   });
 }
 
-/** Pixels of a row: its label, and its marks below that. */
-const HEIGHT = 38;
-const LABEL_ABOVE = 15;
+/** Of a row, and from its marks up to its label. */
+const ROW_PIXELS = 38;
+const LABEL_PIXELS_ABOVE = 15;
 
-/** The rows in the paper's order, best first, so that ours can be seen to follow it or not; then those it does not have. */
-function comparison(all: readonly Row[], metric: Figure, title: string): Html | false {
+/** The rows in the paper's order, best first, which shows whether ours agree; then the rows that the paper does not have. */
+function comparison(all: readonly Row[], metric: Metric, title: string): Html | false {
   const rows = all
     .flatMap((row) => {
       const figure = row[metric];
@@ -50,7 +50,7 @@ function comparison(all: readonly Row[], metric: Figure, title: string): Html | 
   const svg = Plot.plot({
     document: parseHTML('<!doctype html><html><body></body></html>').document,
     width: 380,
-    height: HEIGHT * rows.length + 34,
+    height: ROW_PIXELS * rows.length + 34,
     marginLeft: 18,
     marginRight: 24,
     marginTop: 4,
@@ -68,7 +68,7 @@ function comparison(all: readonly Row[], metric: Figure, title: string): Html | 
       Plot.text(rows, {
         x: () => 0,
         y: 'at',
-        dy: -LABEL_ABOVE,
+        dy: -LABEL_PIXELS_ABOVE,
         text: 'label',
         textAnchor: 'start',
         fill: 'currentColor',
@@ -95,13 +95,13 @@ function comparison(all: readonly Row[], metric: Figure, title: string): Html | 
       }),
     ],
   });
-  const told = rows.map(
+  const descriptions = rows.map(
     ({ label, mean, published }) =>
       `${label} ${percent(mean)}${published === undefined ? '' : `, in the paper ${percent(published)}`}`,
   );
   return html`<figure class="chart">
-<figcaption><strong>${title}</strong> <span>● ours with its interval, ○ each seed${published.length > 0 && '; ◇ the paper, whose order the rows are in'}</span></figcaption>
-${picture(svg, `${title} by row: ${told.join('; ')}`)}
+<figcaption><strong>${title}</strong> <span>● ours with its interval, ○ each seed${published.length > 0 && '; ◇ the paper, in its order'}</span></figcaption>
+${picture(svg, `${title} by row: ${descriptions.join('; ')}`)}
 </figure>`;
 }
 
@@ -114,13 +114,13 @@ function table(rows: readonly Row[]): Html {
   )}</tbody></table></div>`;
 }
 
-function seedsOf(row: Row, metric: Figure): string {
+function seedsOf(row: Row, metric: Metric): string {
   return (row[metric]?.bySeed ?? []).slice(0, 20).map(percent).join(' · ');
 }
 
 const VERDICTS = { reversed: 'the other way round', open: 'too close to tell' };
 
-/** How many pairs of rows stand in the paper's order, and which do not. */
+/** How many pairs of rows are in the paper's order, and which are not. */
 function agreement(metric: string, order: Order | undefined, rows: readonly Row[]): Html | false {
   if (!order || order.tau === null || order.pairs.length === 0) return false;
   const judged = order.pairs.map((pair) => ({ ...pair, verdict: verdict(pair) }));
@@ -136,7 +136,7 @@ ${
 <div class="scroll" role="region" tabindex="0" aria-label="Pairs not in the paper's order by ${metric}"><table class="results">
 <thead><tr><th scope="col">Better in the paper</th><th scope="col">than</th><th scope="col">Ours, points</th><th scope="col">which is</th></tr></thead>
 <tbody>${others
-    .slice(0, PAIRS)
+    .slice(0, MAX_PAIRS)
     .map(
       ({ better, worse, difference: { mean, low, high }, verdict }) =>
         html`<tr><th scope="row">${labelled(better)}</th><td>${labelled(worse)}</td><td>${points(mean)} <span class="at">${points(low)} to ${points(high)}</span></td><td>${verdict}</td></tr>`,
@@ -150,22 +150,22 @@ function points(share: number): string {
   return share < 0 ? `−${text}` : `+${text}`;
 }
 
-function measured(found: Row[Figure]): Html {
+function measured(found: Row[Metric]): Html {
   if (!found) return html`–`;
   const { mean, low, high } = found;
   return html`${percent(mean)}${low !== undefined && high !== undefined && html` <span class="at">${percent(low)} to ${percent(high)}</span>`}`;
 }
 
-function published(row: Row, metric: Figure): string {
+function published(row: Row, metric: Metric): string {
   const value = paper(row, metric);
   return value === undefined ? '–' : percent(value);
 }
 
-function paper(row: Row, metric: Figure): number | undefined {
+function paper(row: Row, metric: Metric): number | undefined {
   const value = row.paper?.[metric];
   return value === null || value === undefined ? undefined : value / 100;
 }
 
-function labelOf({ name, label = name }: Pick<Row, 'name' | 'label'>, most: number): string {
-  return clipped(label, most);
+function labelOf({ name, label = name }: Pick<Row, 'name' | 'label'>, max: number): string {
+  return clipped(label, max);
 }

@@ -8,25 +8,25 @@ import { evenly, type Point, type Series } from './thin.ts';
 /** One run's metric over steps. */
 export interface Line {
   look: Look;
-  /** The run, in words. */
+  /** Name of the run. */
   name: string;
   series: Series;
 }
 
-/** A value measured apart from the line, such as an evaluation's. */
+/** A value that is not on the line, such as an evaluation's. */
 export interface Mark {
   look: Look;
   x: number;
   y: number;
   low?: number;
   high?: number;
-  /** What was measured, in words. */
+  /** What was measured. */
   name: string;
 }
 
 export interface Chart {
   title: string;
-  /** Unit or meaning, beside the title. */
+  /** Unit or meaning, shown after the title. */
   note?: string;
   lines: readonly Line[];
   marks?: readonly Mark[];
@@ -46,14 +46,14 @@ const HEIGHT = 200;
 const MARGIN = { top: 12, right: 78, bottom: 26, left: 58 };
 const LABEL_PIXELS = 14; // between the baselines of two labels
 
-/** A chart of one metric over steps, and the same in words and as a table for readers who cannot see it. */
+/** A chart of one metric over steps, with the same content as a description and a table for readers who cannot see it. */
 export function chart(options: Chart): Html {
   const { title, note, lines, marks = [], format } = options;
   return html`<figure class="chart">
 <figcaption><strong>${title}</strong>${note !== undefined && html` <span>${note}</span>`}</figcaption>
 ${draw(options)}
-<details data-key="figures of ${title}"><summary>Figures<span class="hidden"> of ${title}</span></summary>
-<div class="scroll" role="region" tabindex="0" aria-label="Figures of ${title}"><table>
+<details data-key="values of ${title}"><summary>Values<span class="hidden"> of ${title}</span></summary>
+<div class="scroll" role="region" tabindex="0" aria-label="Values of ${title}"><table>
 <thead><tr><th scope="col">Run</th><th scope="col">first</th><th scope="col">lowest</th><th scope="col">highest</th><th scope="col">last</th></tr></thead>
 <tbody>${lines.map(({ name, series }) => {
     const { ends } = series;
@@ -83,13 +83,13 @@ interface Drawing extends Chart {
   /** Lowest and highest value of each axis. */
   x: Interval;
   y: Interval;
-  /** A value outside the y axis, one in fifty, is drawn at the frame's edge. */
+  /** Draws a value outside the y axis (one in fifty) at the frame's edge. */
   clamp: (value: number) => number;
 }
 
 interface DrawnLine extends Line {
   points: readonly Point[];
-  /** Points averaged to either side of each; 0 for a line without a moving average. */
+  /** Points averaged on each side; 0 for a line without a moving average. */
   width: number;
   /** The line itself: the points, or their moving average. */
   path: readonly { x: number; y: number }[];
@@ -168,7 +168,7 @@ function refreshMarks({ refreshes, letters, y, clamp }: Drawing): Plot.Markish[]
   );
 }
 
-/** Of each line the range of its thinned points, the values behind a moving average, the line, and its symbols. */
+/** For each line: the range of its thinned points, the values behind a moving average, the line itself, and its symbols. */
 function lineMarks({ drawn, letters, clamp }: Drawing): Plot.Markish[] {
   return drawn.flatMap(({ look, points, path, width }) => {
     const parts: Plot.Markish[] = [];
@@ -212,7 +212,7 @@ function lineMarks({ drawn, letters, clamp }: Drawing): Plot.Markish[] {
   });
 }
 
-/** A diamond for each value measured apart from the lines, with its interval. */
+/** A diamond with its interval for each value that is not on a line. */
 function measuredMarks({ marks }: Drawing): Plot.Markish[] {
   return marks.flatMap(({ look, low, high, ...mark }) => {
     const dx = shift(look, marks);
@@ -252,7 +252,7 @@ function endLabels({ drawn, marks, letters, format, x, y }: Drawing): Plot.Marki
   );
 }
 
-/** A drawn chart for a page, with its content in words: no style of its own, numbers to a tenth of a pixel. */
+/** A drawn chart for a page, with its description: no style of its own, coordinates to a tenth of a pixel. */
 export function picture(svg: ReturnType<typeof Plot.plot>, label: string): Html {
   const element = svg as unknown as {
     setAttribute(name: string, value: string): void;
@@ -262,7 +262,7 @@ export function picture(svg: ReturnType<typeof Plot.plot>, label: string): Html 
   element.setAttribute('font-size', '12');
   element.setAttribute('font-family', 'inherit');
   for (const style of element.querySelectorAll('style')) style.remove();
-  // Labels of the parts help no reader, and are not allowed on elements without a role.
+  // Labels of parts help nobody, and are not allowed on elements without a role.
   for (const part of element.querySelectorAll('g')) part.removeAttribute('aria-label');
   const drawn = element.outerHTML.replace(/ (?:d|transform|[xy][12]?|cx|cy)="[^"]*"/g, (attribute) =>
     attribute.replace(/-?\d+\.\d{2,}/g, (number) => String(Math.round(10 * Number(number)) / 10)),
@@ -270,14 +270,14 @@ export function picture(svg: ReturnType<typeof Plot.plot>, label: string): Html 
   return html`<svg role="img" aria-label="${label}"${raw(drawn.replace(/^<svg/, ''))}`;
 }
 
-/** Points averaged to either side of each; 0 where there are too few to need it. */
+/** Points to average on each side; 0 if there are too few to need it. */
 function averaged(points: readonly Point[]): number {
   return points.length < 30 ? 0 : Math.round(points.length / 40);
 }
 
 function movingAverage(points: readonly Point[], width: number): { x: number; y: number }[] {
   return points.map(({ x }, i) => {
-    // As many on either side, so that the line's ends do not lag behind.
+    // The same number on both sides, so that the line's ends do not lag.
     const reach = Math.min(width, i, points.length - 1 - i);
     const part = points.slice(i - reach, i + reach + 1);
     return { x, y: part.reduce((sum, p) => sum + p.y, 0) / part.length };
@@ -309,7 +309,7 @@ function padded([low, high]: Interval, zero: boolean): Interval {
   return [low < 0 ? low - room : 0, high > 0 ? high + room : 0];
 }
 
-/** The labels at the ends of lines, moved apart where they would cover each other. */
+/** The labels at the ends of lines, moved apart so that none covers another. */
 function spread<T extends { end: { y: number } }>(
   ends: readonly T[],
   [low, high]: Interval,
@@ -337,7 +337,7 @@ function ticks(format: (value: number) => string): (value: number) => string {
   return (value) => format(value).replace(/(\.\d*?)0+(?=\D|$)/, (_, kept) => (kept === '.' ? '' : kept));
 }
 
-/** Steps in thousands and millions where they are many. */
+/** Large step numbers in thousands and millions. */
 function shortSteps(step: number): string {
   if (step >= 1e6) return `${Number((step / 1e6).toPrecision(3))}M`;
   if (step >= 1e4) return `${Number((step / 1e3).toPrecision(3))}k`;

@@ -5,9 +5,9 @@ import type { Html } from './html.ts';
 import { type NamedRun, STAGE_NAMES } from './named.ts';
 import type { Series } from './thin.ts';
 
-// Every figure that training logs, by step, the runs over one another.
+// Every metric that training logs, by step, with all runs in one chart.
 
-/** Loss of each stage, and what fine-tuning reaches on the questions kept for it. */
+/** Loss of each stage, and exact match of fine-tuning on dev questions. */
 export function lossCharts(runs: readonly NamedRun[]): Html[] {
   return [
     ...STAGES.flatMap((stage) =>
@@ -28,7 +28,7 @@ export function lossCharts(runs: readonly NamedRun[]): Html[] {
   ];
 }
 
-/** What retrieval is worth, what it finds, and how refreshes change that. */
+/** Retrieval utility, recall, and how refreshes change them. */
 export function retrievalCharts(runs: readonly NamedRun[]): Html[] {
   return REFRESHED_STAGES.flatMap((stage) => {
     const refreshes = refreshesOf(runs, stage);
@@ -70,8 +70,8 @@ export function retrievalCharts(runs: readonly NamedRun[]): Html[] {
         zero: true,
       }),
       ...overlaid(runs, stageSeries(stage, 'nullProbability'), {
-        title: `Mass of the null document, ${during}`,
-        note: 'its p(z|x), mean of the sentences',
+        title: `Null document probability, ${during}`,
+        note: 'p(z|x), mean of the sentences',
         format: percent,
         zero: true,
         smooth: true,
@@ -105,7 +105,7 @@ export function paceCharts(runs: readonly NamedRun[]): Html[] {
   ];
 }
 
-/** Whose recall the line and the marks are. */
+/** What the line and the marks of a recall chart were measured on. */
 function recallNote(runs: readonly NamedRun[], stage: RefreshedStage, k: string): string {
   const followed = runs.flatMap((run) => {
     const probes = run.probes.get(stage);
@@ -158,13 +158,13 @@ interface MeasuredRecall {
   high?: number;
 }
 
-/** Recall of the retriever before any fine-tuning, as evaluated; a demo's summary has that at 5. */
+/** Evaluated recall of the retriever before any fine-tuning. A demo's summary has recall@5. */
 function evaluatedRecall({ evaluations, summary }: NamedRun): MeasuredRecall[] {
   const found = evaluations
     .filter(({ metric }) => metric === 'recall')
     .flatMap(({ stage, figures }) =>
       figures.flatMap(({ name, value, low, high }) => {
-        // An evaluation of pretraining's retriever has the warm-up's beside it.
+        // An evaluation of pretraining's retriever also has the warm-up's recall.
         const [, warmUp, k] = /^(ict )?recall@(\d+)$/.exec(name) ?? [];
         return k === undefined ? [] : [{ k, stage: warmUp ? 'ict' : stage, value, low, high }];
       }),
@@ -176,7 +176,7 @@ function evaluatedRecall({ evaluations, summary }: NamedRun): MeasuredRecall[] {
   });
 }
 
-/** Warm-up's retriever is where pretraining begins, pretraining's where it has come to. */
+/** The warm-up's retriever is marked at the start of pretraining, pretraining's at its end. */
 function recallMarks(run: NamedRun, wanted: string, letters: boolean): Mark[] {
   const end = run.stages.find(({ stage }) => stage === 'pretrain')?.steps ?? 0;
   return evaluatedRecall(run).flatMap(({ k, stage, value, low, high }) =>

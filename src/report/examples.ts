@@ -4,26 +4,26 @@ import type { NamedRun } from './named.ts';
 import type { Prediction, Predictions } from './record.ts';
 import { evenly } from './thin.ts';
 
-/** Examples of each kind. */
-const EACH = 6;
-/** Characters of a passage shown to either side of the answer. */
-const AROUND = 280;
+/** Of each kind. */
+const EXAMPLES = 6;
+/** Characters of a passage shown on each side of the answer. */
+const CONTEXT_CHARACTERS = 280;
 
-/** Questions answered right and wrong, evenly chosen over the file of predictions. */
+/** Questions answered right and wrong, evenly spaced in the file of predictions. */
 export function examples(runs: readonly NamedRun[]): Html[] {
   return runs.flatMap((run) => {
     const { predictions } = run;
     if (!predictions || predictions.right.count + predictions.wrong.count === 0) return [];
     const heading = runs.length > 1 && html`<h3>${run.look.letter} ${run.name}</h3>`;
     return [
-      html`${heading}<p class="soft">${whole(predictions.right.count)} right, ${whole(predictions.wrong.count)} wrong; some of each, evenly chosen. The probability is the answer's share among all spans of all blocks read; how often answers of a probability are right, it does not say.</p>
+      html`${heading}<p class="soft">${whole(predictions.right.count)} right, ${whole(predictions.wrong.count)} wrong; a few of each, evenly spaced. The probability is the answer's share among all spans of all blocks read. It is not calibrated: it does not say how often such answers are right.</p>
 <div class="examples">${kind(predictions, 'right')}${kind(predictions, 'wrong')}</div>`,
     ];
   });
 }
 
 function kind(predictions: Predictions, name: 'right' | 'wrong'): Html {
-  const shown = evenly(predictions[name].items(), EACH);
+  const shown = evenly(predictions[name].items(), EXAMPLES);
   return html`${shown.map((p) => example(p, name))}`;
 }
 
@@ -39,14 +39,14 @@ ${p.title !== '' && html`<p class="source" dir="auto">${clipped(p.title, 120)}</
 </article>`;
 }
 
-/** The passage with the answer marked, cut to what stands around it. */
+/** The part of the passage around the answer, with the answer marked. */
 function passage({ passage: text, start, end }: Prediction): Html | undefined {
   if (text === undefined || text === '') return undefined;
   if (start === undefined || end === undefined || !(start >= 0 && start < end && end <= text.length)) {
-    return html`<blockquote dir="auto">${clipped(text, 2 * AROUND)}</blockquote>`;
+    return html`<blockquote dir="auto">${clipped(text, 2 * CONTEXT_CHARACTERS)}</blockquote>`;
   }
   const marked = text.slice(start, end);
-  const before = text.slice(Math.max(0, start - AROUND), start);
-  const after = text.slice(end, end + AROUND);
-  return html`<blockquote dir="auto">${start > AROUND && '…'}${before}<mark>${clipped(marked, 200)}</mark>${after}${end + AROUND < text.length && '…'}</blockquote>`;
+  const before = text.slice(Math.max(0, start - CONTEXT_CHARACTERS), start);
+  const after = text.slice(end, end + CONTEXT_CHARACTERS);
+  return html`<blockquote dir="auto">${start > CONTEXT_CHARACTERS && '…'}${before}<mark>${clipped(marked, 200)}</mark>${after}${end + CONTEXT_CHARACTERS < text.length && '…'}</blockquote>`;
 }

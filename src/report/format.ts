@@ -1,9 +1,9 @@
-/** A share as a reader takes it in: 0.744 is 74.4 %. */
+/** A share in per cent: 0.744 is 74.4 %. */
 export function percent(share: number): string {
   return `${(100 * share).toFixed(1)} %`;
 }
 
-/** Three digits that count, or the whole number. */
+/** Three significant digits, or all digits of a whole number. */
 export function figure(value: number): string {
   const size = Math.abs(value);
   if (Number.isInteger(value) || size >= 999.5) return whole(value);
@@ -13,7 +13,7 @@ export function figure(value: number): string {
   );
 }
 
-/** A whole number in groups of three. */
+/** A whole number with its digits in groups of three. */
 export function whole(value: number): string {
   return minus(value.toLocaleString('en-US', { maximumFractionDigits: 0 }));
 }
@@ -27,8 +27,8 @@ function minus(text: string): string {
   return text.replace(/^-/, '−');
 }
 
-/** A text of any length cut down to `most` characters. */
-export function clipped(text: string, most: number): string {
-  const letters = [...text.slice(0, 2 * most + 2)];
-  return letters.length > most ? `${letters.slice(0, most).join('')}…` : text;
+/** A text of any length, truncated to `max` characters. */
+export function clipped(text: string, max: number): string {
+  const letters = [...text.slice(0, 2 * max + 2)];
+  return letters.length > max ? `${letters.slice(0, max).join('')}…` : text;
 }

@@ -1,4 +1,4 @@
-/** A piece of HTML whose text is escaped already. */
+/** A piece of HTML that is already escaped. */
 export class Html {
   readonly text: string;
   constructor(text: string) {
@@ -20,15 +20,15 @@ const ESCAPES: Record<string, string> = {
 };
 
 /**
- * A template that escapes whatever is put into it, for elements and quoted attributes alike, unless it is `Html` itself.
- * Lists are joined; undefined and false leave nothing. Everything a run folder holds is somebody's text: it comes onto a
- * page through here.
+ * A template that escapes its values for use in elements and quoted attributes, except values that are `Html`. Lists are
+ * joined; undefined and false give an empty string. All text of a run folder is untrusted: it reaches a page only through
+ * this function.
  */
 export function html(parts: TemplateStringsArray, ...values: readonly Value[]): Html {
   return new Html(parts.reduce((text, part, i) => text + written(values[i - 1]) + part));
 }
 
-/** HTML made elsewhere that has escaped its texts: a drawn chart, the page's own style and script. */
+/** HTML made elsewhere that is already escaped: a drawn chart, the page's own style and script. */
 export function raw(text: string): Html {
   return new Html(text);
 }

@@ -1,4 +1,4 @@
-// In the browser, on the page that realm serves: asks questions, and keeps the report up to date.
+// Runs in the browser, on the page that realm serves: asks questions, and keeps the report up to date.
 
 const form = document.querySelector('#ask form');
 const box = document.querySelector('#question');
@@ -9,7 +9,7 @@ const report = document.querySelector('#report');
 box.disabled = false;
 button.disabled = false;
 
-/** An element with its text as text, never as HTML. */
+/** An element with text content, which is never parsed as HTML. */
 function element(name, text, className) {
   const made = document.createElement(name);
   if (text) made.textContent = text;
@@ -36,7 +36,7 @@ function shown({ answer, probability, retrieval, reading, title, document: id, b
     passage,
     element(
       'p',
-      `${title || id}${openBook ? ' (given with the question)' : ''} · p(z|x) ${percent(retrieval)} · in it p(y|z,x) ${percent(reading)}`,
+      `${title || id}${openBook ? ' (given with the question)' : ''} · p(z|x) ${percent(retrieval)} · p(y|z,x) ${percent(reading)}`,
       'source',
     ),
   );
@@ -51,52 +51,51 @@ async function ask(question) {
   });
   if (response.status === 401) throw new Error('your session has ended; reload this page to log in again');
   const result = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(result.error ?? `the server answers ${response.status}`);
+  if (!response.ok) throw new Error(result.error ?? `the server answered with status ${response.status}`);
   return result;
 }
 
-/** Not told by disabling the button, which would take the keyboard's focus away. */
-let asking = false;
+/** A flag, because disabling the button would take the keyboard's focus away. */
+let waiting = false;
 
 form.addEventListener('submit', async (event) => {
   event.preventDefault();
   const question = box.value.trim();
-  if (!question || asking) return;
-  asking = true;
+  if (!question || waiting) return;
+  waiting = true;
   answers.replaceChildren(element('p', 'Reading…', 'soft'));
   try {
     const result = await ask(question);
     const list = element('ol');
     list.append(...result.answers.map(shown));
     const { nullProbability, retrievalUtility, cut } = result;
-    const figures = [
+    const notes = [
       list.children.length > 0 &&
-        "An answer's share is among the spans of all blocks read, normalised over all of them at once: it is not the product p(z|x) p(y|z,x).",
+        "An answer's probability is among the spans of all blocks read, normalised over all of them at once: it is not the product p(z|x) p(y|z,x).",
       nullProbability !== undefined &&
-        `Share of the null document beside the blocks: ${percent(nullProbability)}.`,
+        `Null document probability, among the blocks read: ${percent(nullProbability)}.`,
       retrievalUtility !== undefined && `Retrieval utility: ${retrievalUtility.toFixed(2)} nats.`,
       (nullProbability !== undefined || retrievalUtility !== undefined) &&
-        'These tell what retrieval did, not whether the answer is right.',
-      cut && 'The question is too long for this run: its end was not read.',
+        'These describe what retrieval did, not whether the answer is right.',
+      cut && 'The question is too long for this run and was truncated.',
     ].filter(Boolean);
     answers.replaceChildren(
       element('p', result.question ?? question, 'question'),
       result.answers.length > 0 ? list : element('p', 'No answer was found.'),
-      element('p', figures.join(' '), 'soft'),
+      element('p', notes.join(' '), 'soft'),
     );
   } catch (error) {
     answers.replaceChildren(element('p', `Not answered: ${error.message}`, 'trouble'));
   } finally {
-    asking = false;
+    waiting = false;
   }
 });
 
-/** Milliseconds between two looks at the run. */
-const EVERY = 10_000;
+const UPDATE_MILLISECONDS = 10_000;
 let last;
 
 async function update() {
-  // Whoever is reading with a selection made keeps it.
+  // An update would drop the reader's text selection.
   const selection = document.getSelection();
   if (document.hidden || (selection && !selection.isCollapsed)) return;
   const response = await fetch('report/body');
@@ -117,4 +116,4 @@ async function update() {
   focusable()[focused]?.focus({ preventScroll: true });
 }
 
-setInterval(() => update().catch(() => {}), EVERY);
+setInterval(() => update().catch(() => {}), UPDATE_MILLISECONDS);

@@ -1,23 +1,24 @@
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { errorCode } from '../system/errors.ts';
 
-/** What is made of a log, line by line. */
+/** Builds a result from the records of a log, one by one. */
 export interface Fold<T> {
   take(record: Record<string, unknown>): void;
   result: T;
 }
 
-/** Bytes read at once; a longer line is passed over. */
-const PIECE = 4 << 20;
+/** Read at once; longer lines are skipped. */
+const READ_BYTES = 4 << 20;
 
-/** How far a log was read last time, and what was made of it: a page that is drawn anew reads what is new. */
+/** How far each log was read last time, and the result so far: a page that is drawn again reads only new records. */
 const followed = new Map<string, { file: string; offset: number; fold: Fold<unknown> }>();
 
 /**
- * Folds the records of a JSONL log, which may be growing; undefined where there is none, or a folder in its place. A line that is no JSON object (a
- * kill cut it short) is left out. A file that took the log's place since the last call is read from its beginning.
+ * Folds the records of a JSONL log, which may be growing; undefined if the file is missing or is a folder. A line that is
+ * not a JSON object (for example one cut short by a kill) is skipped. If the file was replaced since the last call, it is
+ * read from its start.
  */
-export function readLog<T>(path: string, begin: () => Fold<T>): T | undefined {
+export function readLog<T>(path: string, start: () => Fold<T>): T | undefined {
   let fd: number;
   try {
     fd = openSync(path, 'r');
@@ -33,7 +34,7 @@ export function readLog<T>(path: string, begin: () => Fold<T>): T | undefined {
     const file = `${ino} ${birthtimeMs}`;
     let state = followed.get(path) as { file: string; offset: number; fold: Fold<T> } | undefined;
     if (!state || state.file !== file || size < state.offset) {
-      state = { file, offset: 0, fold: begin() };
+      state = { file, offset: 0, fold: start() };
       followed.set(path, state);
     }
     state.offset = readLines(fd, state.offset, (record) => state.fold.take(record));
@@ -43,21 +44,21 @@ export function readLog<T>(path: string, begin: () => Fold<T>): T | undefined {
   }
 }
 
-/** @returns where the last whole line ends */
+/** @returns where the last complete line ends */
 function readLines(fd: number, from: number, take: (record: Record<string, unknown>) => void): number {
-  const piece = Buffer.allocUnsafe(PIECE);
+  const piece = Buffer.allocUnsafe(READ_BYTES);
   let offset = from;
-  let within = false; // a line that is passed over
+  let within = false; // a line that is skipped
   for (;;) {
-    const n = readSync(fd, piece, 0, PIECE, offset);
+    const n = readSync(fd, piece, 0, READ_BYTES, offset);
     const end = piece.subarray(0, n).lastIndexOf(10) + 1;
     if (end === 0) {
-      if (n === PIECE) {
+      if (n === READ_BYTES) {
         within = true;
         offset += n;
         continue;
       }
-      // The last line may lack its line feed; half a record is no JSON.
+      // The last line may lack its line feed; half a record is not valid JSON.
       const record = within ? undefined : parse(piece.toString('utf8', 0, n));
       if (record) take(record);
       return record ? offset + n : offset;

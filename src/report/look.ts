@@ -1,9 +1,9 @@
 import { type Html, html } from './html.ts';
 
-/** How one run looks in every chart: told apart by letter, dash and marker where colours are not. */
+/** How one run looks in every chart. Letter, dash and marker distinguish runs for readers who cannot see the colours. */
 export interface Look {
   letter: string;
-  /** A colour that the page's style defines, light and dark. */
+  /** A colour that the page's style defines for light and dark mode. */
   colour: string;
   dash: string | undefined;
   symbol: 'circle' | 'square' | 'triangle' | 'diamond' | 'star' | 'cross';
@@ -13,7 +13,7 @@ const COLOURS = 6;
 const DASHES = [undefined, '6 3', '2 3', '9 3 2 3', '12 4'];
 const SYMBOLS = ['circle', 'square', 'triangle', 'diamond', 'star', 'cross'] as const;
 
-/** The look of run `i`, counted from 0; thirty runs differ in colour and dash together, the letters always. */
+/** The look of run `i`, counted from 0; up to thirty runs have different pairs of colour and dash, and letters always differ. */
 export function look(i: number): Look {
   return {
     letter: i < 26 ? String.fromCharCode(65 + i) : `R${i + 1}`,

@@ -3,12 +3,12 @@ import { type Look, look } from './look.ts';
 import type { RunRecord } from './record.ts';
 
 interface Name {
-  /** Its folder's name, or the whole path where two folders share one. */
+  /** Its folder's name, or the whole path if two folders have the same name. */
   name: string;
   look: Look;
 }
 
-/** A run as the report speaks of it. */
+/** A run with its name and look in the report. */
 export type NamedRun = RunRecord & Name;
 
 export function named<T extends { dir: string }>(runs: readonly T[]): (T & Name)[] {

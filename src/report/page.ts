@@ -9,14 +9,14 @@ import { probeTables } from './probes.ts';
 import { readRun } from './record.ts';
 import { resultsTable, runCards } from './summary.ts';
 
-/** The page's whole style and, where it is served live, its whole script, as they stand between their tags: a content security policy names their hashes. */
+/** The page's whole style, and its whole script if it is served live: exactly the text between the tags, because a content security policy has their hashes. */
 export const STYLE = readFileSync(new URL('./style.css', import.meta.url), 'utf8');
 export const SCRIPT = readFileSync(new URL('./live.js', import.meta.url), 'utf8');
 
 /**
- * A whole HTML page about the runs that needs no other file.
- * @param live with a question box, and a script that keeps the report up to date: the server's page at `/`
- * @param logout with a button that ends the browser's session
+ * A complete HTML page about the runs that needs no other file.
+ * @param live adds a question box and a script that keeps the report up to date: the server's page at `/`
+ * @param logout adds a button that ends the browser's session
  */
 export function reportPage(
   runs: readonly Run[],
@@ -52,7 +52,7 @@ ${live && html`<script>${raw(SCRIPT)}</script>`}
 `.text;
 }
 
-/** The report on the runs, as it stands inside the page's `<main>`. */
+/** The report on the runs: the content of the page's `<main>`. */
 export function reportBody(runs: readonly Run[]): string {
   const all = named(runs.map(readRun));
   const loss = lossCharts(all);
@@ -62,7 +62,7 @@ export function reportBody(runs: readonly Run[]): string {
   const probes = probeTables(all);
   const table = ablations(all);
   const answered = examples(all);
-  const reading = html`<p class="soft">Axes of shares, ages and times begin at 0, the others where their values do. Bold lines are moving averages of the thin ones, which are the values as logged${all.some(({ stages }) => stages.some(({ figures }) => [...figures.values()].some(({ per }) => per > 1))) && '; of a long log each point is the mean of neighbouring values, and the band reaches from their lowest to their highest'}; their lowest and highest hundredth may stand at the frame's edge. ${all.length > 1 ? 'Ticks above the axis' : 'Dotted lines'} mark new indexes, ◇ evaluations with their 95 % intervals.</p>`;
+  const reading = html`<p class="soft">Axes of shares, ages and times start at 0, others at their lowest value. Bold lines are moving averages of the thin lines, which show the logged values${all.some(({ stages }) => stages.some(({ figures }) => [...figures.values()].some(({ per }) => per > 1))) && '; in a long log each point is the mean of neighbouring values, and the band reaches from the lowest to the highest of them'}; the lowest and highest 1 % may be drawn at the frame's edge. ${all.length > 1 ? 'Ticks above the axis' : 'Dotted lines'} mark new indexes, ◇ evaluations with their 95 % intervals.</p>`;
   const sections = [
     section('runs', all.length > 1 ? 'The runs' : 'The run', html`${runCards(all)}${updated(all)}`),
     results && section('results', 'Results', results),
@@ -75,7 +75,7 @@ export function reportBody(runs: readonly Run[]): string {
       section(
         'probes',
         'What the retriever finds',
-        html`<p class="soft">The best blocks for the same queries each time a new index came into use. Underlined: the answer masked in the query. <b class="new">new</b>: its document was not among the five best one column before; ↑ ↓: by how many ranks it moved since.</p>${probes}`,
+        html`<p class="soft">The best blocks for the same queries each time a new index was swapped in. Underlined: the answer masked in the query. <b class="new">new</b>: the document was not among the five best in the column before; ↑ ↓: how many ranks it moved since then.</p>${probes}`,
       ),
     table.length > 0 && section('ablations', 'Ablations', html`${table}`),
     answered.length > 0 && section('examples', 'Examples', html`${answered}`),
@@ -96,7 +96,7 @@ ${content}
   };
 }
 
-/** By the newest record and not by the clock, so that the same records make the same page. */
+/** The time of the newest record, not of the clock: the same records make the same page. */
 function updated(runs: readonly { written: number | undefined }[]): Html | false {
   const times = runs.flatMap(({ written }) => written ?? []);
   if (times.length === 0) return false;
@@ -111,7 +111,7 @@ function question(): Html {
 <label for="question">A question for this run</label>
 <div class="box"><input id="question" name="question" type="text" autocomplete="off" maxlength="1000" required disabled><button type="submit" disabled>Ask</button></div>
 </form>
-<noscript><p class="trouble">Asking needs JavaScript; the report below is whole without it. On the command line, "realm ask" answers too.</p></noscript>
+<noscript><p class="trouble">Asking needs JavaScript; the report below is complete without it. You can also run "realm ask" on the command line.</p></noscript>
 <div id="answers" aria-live="polite"></div>
 </section>`;
 }

@@ -5,12 +5,12 @@ import { type NamedRun, STAGE_NAMES } from './named.ts';
 import type { ProbeRecord, Probes } from './record.ts';
 import { evenly } from './thin.ts';
 
-/** Probes of one stage shown, moments (columns) and ranks (rows) of each. */
+/** Probes of one stage that are shown, and for each the moments (columns) and ranks (rows). */
 const PROBES = 8;
 const COLUMNS = 8;
 const RANKS = 5;
-/** Probes whose tables are open. */
-const OPEN = 2;
+/** Tables that are open when the page is loaded. */
+const OPEN_TABLES = 2;
 
 /** What the retriever found for the same queries from index to index. */
 export function probeTables(runs: readonly NamedRun[]): Html[] {
@@ -28,10 +28,10 @@ function stageProbes({ records }: ProbeRecord, title: string): Html {
   const moments = evenly(records.items(), COLUMNS);
   const left = records.count - moments.length;
   const queries = moments[0].probes.slice(0, PROBES);
-  return html`${left > 0 && html`<p class="soft">${whole(moments.length)} of ${whole(records.count)} indexes, evenly chosen; changes are told from one column to the next.</p>`}
+  return html`${left > 0 && html`<p class="soft">${whole(moments.length)} of ${whole(records.count)} indexes, evenly spaced; changes are from one column to the next.</p>`}
 ${queries.map(({ query, answer }, i) => {
   const shown = clipped(query, 200);
-  return html`<details class="probe" data-key="probe ${i} of ${title}"${i < OPEN && html` open`}>
+  return html`<details class="probe" data-key="probe ${i} of ${title}"${i < OPEN_TABLES && html` open`}>
 <summary dir="auto">${shown}${answer !== '' && html` <span class="answer">${clipped(answer, 80)}</span>`}</summary>
 <div class="scroll" role="region" tabindex="0" aria-label="Documents found while ${title}, probe ${i + 1}: ${shown}"><table class="ranks">
 <thead><tr><th scope="col"><span class="hidden">Rank</span></th>${moments.map(({ inUseAt }) => html`<th scope="col">step ${whole(inUseAt)}</th>`)}</tr></thead>

@@ -15,24 +15,24 @@ import { readJson } from '../system/files.ts';
 import { readLog } from './log.ts';
 import { type Series, series, type Thinned, thinned } from './thin.ts';
 
-// What a run folder has recorded, as far as it has come: everything in it is optional, and what makes no sense is left out.
+// What a run folder has recorded so far. Everything in it is optional, and invalid records are left out.
 
 export interface StageRecord {
   stage: Stage;
-  /** Steps done, and those the whole stage has where that is known. */
+  /** Steps done, and steps of the whole stage if known. */
   steps: number;
   of: number | undefined;
-  /** Figures of its metrics by name. */
+  /** Its metrics over steps, by name. */
   figures: Map<string, Series>;
-  /** All numbers of the last line of its metrics that tells a step's loss; undefined while there is none. */
+  /** All numbers of the last line of its metrics that has a loss; undefined while there is none. */
   last: { step: number; figures: Record<string, number> } | undefined;
 }
 
-/** Indexes taken up. */
+/** Indexes that were swapped in. */
 export interface RefreshRecord {
-  /** Steps at which indexes came into use. */
+  /** Steps at which indexes were swapped in. */
   at: Thinned<number>;
-  /** Share of the ten best blocks of the probes that the index before had too. */
+  /** Share of the probes' ten best blocks that the previous index also found. */
   overlap: Series;
 }
 
@@ -46,7 +46,7 @@ const probes = z.object({
     .catch([]),
 });
 
-/** What the retriever found for the same queries when an index came into use. */
+/** What the retriever found for the same queries when an index was swapped in. */
 export type Probes = z.infer<typeof probes>;
 
 export interface ProbeRecord {
@@ -78,7 +78,7 @@ const evaluation = z.object({
   ),
 });
 
-/** One evaluation; of those that measured the same, the newest. */
+/** One evaluation: the newest of those that measured the same. */
 export type Evaluation = z.infer<typeof evaluation>;
 
 const prediction = z.object({
@@ -93,7 +93,7 @@ const prediction = z.object({
   end: z.int().optional().catch(undefined),
 });
 
-/** One answered question; `start` and `end` are where the prediction stands in the passage, in UTF-16 units. */
+/** One answered question; `start` and `end` are the prediction's place in the passage, in UTF-16 units. */
 export type Prediction = z.infer<typeof prediction>;
 
 export interface Predictions {
@@ -131,7 +131,7 @@ const ablation = z.object({
       label: z.string().optional().catch(undefined),
       exactMatch: spread.optional().catch(undefined),
       recall5: spread.optional().catch(undefined),
-      /** Per cent, as the paper prints them; all else is shares. */
+      /** Per cent, as the paper prints them; all other values are shares. */
       paper: z
         .object({
           exactMatch: z.number().nullable().catch(null),
@@ -158,7 +158,7 @@ const summary = z.object({
 export interface RunRecord {
   dir: string;
   config: Config | undefined;
-  /** What in the folder could not be read. */
+  /** Files that could not be read, as sentences. */
   troubles: string[];
   /** Time of the newest record, in milliseconds since 1970. */
   written: number | undefined;
@@ -174,13 +174,13 @@ export interface RunRecord {
   ablation: Ablation | undefined;
 }
 
-/** True of a folder that holds anything a report tells of. */
+/** True of a folder that holds anything a report shows. */
 export function isRun(run: Run): boolean {
   const metrics = dirname(run.evaluations);
   return [run.config, run.corpus, metrics, run.predictions, run.ablation].some((path) => existsSync(path));
 }
 
-/** Reads what there is. Memory and the size of the result do not grow with the run's length. */
+/** Reads what the folder has. Memory and the size of the result do not grow with the run's length. */
 export function readRun(run: Run): RunRecord {
   const troubles: string[] = [];
   const trying = <T>(read: () => T): T | undefined => {
@@ -237,8 +237,8 @@ function newest(files: readonly string[]): number | undefined {
   return times.length > 0 ? Math.max(...times) : undefined;
 }
 
-/** Figures of a stage's metrics that the report shows. */
-const SHOWN = [
+/** Metrics of a stage that the report shows. */
+const SHOWN_METRICS = [
   'loss',
   'retrievalUtility',
   'nullProbability',
@@ -247,7 +247,7 @@ const SHOWN = [
   'devExactMatch',
 ] as const;
 
-/** How far a stage has come, and its figures. */
+/** The progress of a stage, and its metrics. */
 export function readStage(run: Run, stage: Stage, config: Config | undefined): StageRecord {
   const read = readLog(run.metrics(stage), () => {
     const result: Pick<StageRecord, 'steps' | 'figures' | 'last'> = {
@@ -266,7 +266,7 @@ export function readStage(run: Run, stage: Stage, config: Config | undefined): S
           result.last = { step, figures: Object.fromEntries(numbers) };
         }
         result.steps = Math.max(result.steps, step);
-        for (const name of SHOWN) {
+        for (const name of SHOWN_METRICS) {
           const value = record[name];
           if (isNumber(value)) into(result.figures, name).add(step, value);
         }
@@ -283,7 +283,7 @@ export function readStage(run: Run, stage: Stage, config: Config | undefined): S
   };
 }
 
-/** Steps of a stage's latest checkpoint; undefined where there is none, or one on its way out. */
+/** Steps of a stage's latest checkpoint; undefined if there is none, or if it is being removed. */
 export function checkpointed(root: string): { step: number; steps: number } | undefined {
   try {
     const name = readFileSync(join(root, 'latest'), 'utf8').trim();
@@ -295,12 +295,12 @@ export function checkpointed(root: string): { step: number; steps: number } | un
   }
 }
 
-/** Marks of refreshes that a chart has room for. */
-const MARKS = 40;
+/** Refreshes that a chart can mark. */
+const MAX_REFRESH_MARKS = 40;
 
 function readRefreshes(path: string): RefreshRecord | undefined {
   return readLog(path, () => {
-    const result: RefreshRecord = { at: thinned(MARKS), overlap: series() };
+    const result: RefreshRecord = { at: thinned(MAX_REFRESH_MARKS), overlap: series() };
     return {
       result,
       take({ inUseAt, overlap10 }) {
@@ -312,14 +312,14 @@ function readRefreshes(path: string): RefreshRecord | undefined {
   });
 }
 
-/** Moments of which the probes are held, for a table that shows fewer. */
-const MOMENTS = 32;
-/** Ranks at which recall is followed, at most. */
-const KS = 6;
+/** Moments at which probes are kept; a table shows fewer. */
+const MAX_MOMENTS = 32;
+/** Values of k for which recall@k is kept. */
+const MAX_KS = 6;
 
 function readProbes(path: string): ProbeRecord | undefined {
   return readLog(path, () => {
-    const result: ProbeRecord = { records: thinned(MOMENTS), recall: new Map(), questions: 0 };
+    const result: ProbeRecord = { records: thinned(MAX_MOMENTS), recall: new Map(), questions: 0 };
     return {
       result,
       take(line) {
@@ -329,7 +329,7 @@ function readProbes(path: string): ProbeRecord | undefined {
         result.records.add(record);
         result.questions = record.questions ?? result.questions;
         for (const [k, value] of Object.entries(record.recall ?? {})) {
-          if (!/^\d+$/.test(k) || (!result.recall.has(k) && result.recall.size === KS)) continue;
+          if (!/^\d+$/.test(k) || (!result.recall.has(k) && result.recall.size === MAX_KS)) continue;
           into(result.recall, k).add(record.inUseAt, value);
         }
       },
@@ -337,8 +337,8 @@ function readProbes(path: string): ProbeRecord | undefined {
   });
 }
 
-/** Different evaluations of one run that the report tells of. */
-const EVALUATIONS = 50;
+/** Different evaluations of one run that the report shows. */
+const MAX_EVALUATIONS = 50;
 
 function readEvaluations(path: string): Evaluation[] {
   const newest = readLog(path, () => {
@@ -349,22 +349,22 @@ function readEvaluations(path: string): Evaluation[] {
         const read = evaluation.safeParse(line);
         if (!read.success) return;
         const { metric, stage, file, protocol } = read.data;
-        // `realm eval` measures exact match and F1 together, whichever is asked for.
+        // `realm eval` measures exact match and F1 together, whichever is requested.
         const measures = metric === 'f1' ? 'exact-match' : metric;
         const key = JSON.stringify([measures, stage, file, protocol]);
-        if (result.has(key) || result.size < EVALUATIONS) result.set(key, read.data);
+        if (result.has(key) || result.size < MAX_EVALUATIONS) result.set(key, read.data);
       },
     };
   });
   return [...(newest?.values() ?? [])];
 }
 
-/** Predictions of each kind that are held, for a page that shows fewer. */
-const HELD = 48;
+/** Predictions of each kind that are kept; a page shows fewer. */
+const MAX_PREDICTIONS = 48;
 
 function readPredictions(path: string): Predictions | undefined {
   return readLog(path, () => {
-    const result: Predictions = { right: thinned(HELD), wrong: thinned(HELD) };
+    const result: Predictions = { right: thinned(MAX_PREDICTIONS), wrong: thinned(MAX_PREDICTIONS) };
     return {
       result,
       take(line) {

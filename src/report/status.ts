@@ -8,17 +8,17 @@ import { logFile } from '../system/journal.ts';
 import { checkpointed, type Evaluation, isRun, type RunRecord, readRun } from './record.ts';
 import { lastTrouble, type UnderWay, underWay } from './under-way.ts';
 
-// What `realm status` tells of a run folder, which may be half made, damaged, or worked in at this moment. Only reads.
+// What `realm status` shows of a run folder, which may be incomplete, damaged, or in use at this moment. Only reads.
 
 export interface StageState {
   stage: Stage;
   state: 'not started' | 'unfinished' | 'finished' | 'running';
   step: number;
-  /** Steps in all; null where the settings cannot be read. */
+  /** Total steps; null if the settings cannot be read. */
   steps: number | null;
-  /** Figures of the last line of its metrics. */
+  /** The last line of its metrics. */
   figures: Record<string, number>;
-  /** Names of checkpoints; null where there is none. */
+  /** Names of checkpoints; null if there is none. */
   latest: string | null;
   best: string | null;
   /** ISO 8601: when the latest was written. */
@@ -32,17 +32,17 @@ export interface IndexState {
   stage: 'ict' | 'pretrain' | 'qa';
   step: number;
   createdAt: string;
-  /** Bytes on the disk. */
+  /** Bytes on disk. */
   bytes: number;
   inUse: boolean;
-  /** Steps that the stage's latest checkpoint is ahead of it: 0 where it was made from these weights. */
+  /** Steps that the stage's latest checkpoint is ahead of this index: 0 if the index was made from these weights. */
   stepsBehind: number;
 }
 
 export interface RunStatus {
   run: string;
   corpus: { documents: number; blocks: number } | null;
-  /** True where `prepare` was stopped and can resume. */
+  /** True if `prepare` was stopped and can resume. */
   prepareUnfinished: boolean;
   stages: StageState[];
   indexes: IndexState[];
@@ -50,11 +50,11 @@ export interface RunStatus {
   /** Bytes of all files in the folder. */
   bytes: number;
   underWay: UnderWay | null;
-  /** The last line of trouble in the run's log. */
+  /** The last warning or error in the run's log. */
   trouble: LogLine | null;
   /** Files that could not be read, as sentences. */
   unreadable: string[];
-  /** The command to run next; null while one is at work. */
+  /** The command to run next; null while one is running. */
   next: string | null;
 }
 
@@ -64,14 +64,14 @@ const COMMANDS: Partial<Record<Stage, string>> = {
   qa: 'finetune-qa',
 };
 
-/** A `UserError` for a folder that is not there, or holds no run. */
+/** Throws a `UserError` if the folder does not exist or holds no run. */
 export function statusOf(run: Run): RunStatus {
   if (!statSync(run.dir, { throwIfNoEntry: false })?.isDirectory()) {
-    throw new UserError(`${run.dir}: there is no such folder; name the folder of a run`);
+    throw new UserError(`${run.dir}: no such folder; pass the folder of a run`);
   }
   if (!holdsRun(run)) {
     throw new UserError(
-      `${run.dir}: holds no run; name another folder, or make a run here with "realm prepare --run ${run.dir}"`,
+      `${run.dir}: holds no run; pass another folder, or create a run here with "realm prepare --run ${run.dir}"`,
     );
   }
   const record = readRun(run);
@@ -95,16 +95,16 @@ export function statusOf(run: Run): RunStatus {
   };
 }
 
-/** True of a folder in which a command has begun a run, however far it came. */
+/** True of a folder in which a command has started a run, even if it did little. */
 export function holdsRun(run: Run): boolean {
-  const begun = [
+  const traces = [
     join(run.dir, 'lock'),
     logFile(run.dir),
     join(run.dir, 'checkpoints'),
     run.index,
     `${run.corpus}.part`,
   ];
-  return isRun(run) || begun.some((path) => existsSync(path));
+  return isRun(run) || traces.some((path) => existsSync(path));
 }
 
 /** The runs in a folder of runs. */
@@ -161,7 +161,7 @@ function indexStates(run: Run, stages: readonly StageState[]): IndexState[] {
   let current = '';
   try {
     current = readFileSync(join(run.index, 'current'), 'utf8').trim();
-  } catch {} // none is in use
+  } catch {} // no index is in use
   return listed(run.index).flatMap((name): IndexState[] => {
     if (!/^(qa-)?step-\d+$/.test(name)) return [];
     const dir = join(run.index, name);
@@ -172,13 +172,13 @@ function indexStates(run: Run, stages: readonly StageState[]): IndexState[] {
       const stage = name.startsWith('qa-') ? 'qa' : step === 0 ? 'ict' : 'pretrain';
       const weights = of(stage);
       const latest = Number(/\d+/.exec(weights?.latest ?? '')?.[0] ?? step);
-      // The inverse cloze task's index is called that of step 0, at whatever step it ended.
+      // The warm-up's index is always named step 0, whatever its last step was.
       const newer = (weights?.saved ?? '') > createdAt;
       const stepsBehind = stage !== 'ict' ? Math.max(0, latest - step) : newer ? latest : 0;
       const bytes = bytesIn(dir);
       return [{ name, rows, stage, step, createdAt, bytes, inUse: name === current, stepsBehind }];
     } catch {
-      return []; // one that is being written or removed
+      return []; // it is being written or removed
     }
   });
 }
@@ -191,7 +191,7 @@ function listed(dir: string): string[] {
   }
 }
 
-/** A file that goes while it is counted counts nothing. */
+/** A file that is removed while it is counted counts as 0. */
 function bytesIn(dir: string): number {
   let bytes = 0;
   for (const entry of entriesOf(dir)) {
@@ -218,9 +218,9 @@ function next(run: Run, record: RunRecord, stages: readonly StageState[]): strin
   const order = STAGES.filter((stage) => COMMANDS[stage]).map(
     (name) => stages.find((s) => s.stage === name)!,
   );
-  // A stage before one that was begun was left out on purpose.
-  const begun = order.findLastIndex(({ state }) => state !== 'not started');
-  const todo = order.find(({ state }, i) => i >= begun && state !== 'finished');
+  // If a later stage has started, stages before it were left out on purpose.
+  const latest = order.findLastIndex(({ state }) => state !== 'not started');
+  const todo = order.find(({ state }, i) => i >= latest && state !== 'finished');
   if (todo) return command(COMMANDS[todo.stage]!);
   if (!record.evaluations.some(({ stage }) => stage === 'qa')) return command('eval exact-match');
   return command('ask');

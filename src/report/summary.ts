@@ -5,7 +5,7 @@ import { swatch } from './look.ts';
 import { type NamedRun, STAGE_NAMES } from './named.ts';
 import type { Series } from './thin.ts';
 
-/** A card for each run: how far its stages are, and what it has reached. */
+/** A card for each run: the progress of its stages, and its main results. */
 export function runCards(runs: readonly NamedRun[]): Html {
   return html`<div class="cards">${runs.map((run) => card(run, runs.length > 1))}</div>`;
 }
@@ -29,16 +29,16 @@ ${stages(run)}
 </article>`;
 }
 
-/** How far the stages are; the folder of a grid of ablations has none of its own. */
+/** Progress of the stages; the folder of a grid of ablations has none of its own. */
 function stages({ stages, ablation }: NamedRun): Html {
   if (ablation && stages.every(({ steps }) => steps === 0)) return html`<p>A grid of ablations.</p>`;
   return html`<ul class="stages">${stages.map(({ stage, steps, of }) => {
-    const state = steps === 0 ? 'not begun' : of !== undefined && steps >= of ? 'done' : 'under way';
+    const state = steps === 0 ? 'not started' : of !== undefined && steps >= of ? 'done' : 'unfinished';
     return html`<li><span>${STAGE_NAMES[stage]}</span><progress max="${of || 1}" value="${Math.min(steps, of ?? steps)}" aria-label="${STAGE_NAMES[stage]}"></progress><span class="number">${whole(steps)}${of !== undefined && ` / ${whole(of)}`} <span class="soft">${state}</span></span></li>`;
   })}</ul>`;
 }
 
-/** The few figures that say what a run is worth. */
+/** The main results of a run. */
 function headline(run: NamedRun): { name: string; value: string; note?: string }[] {
   const found: { name: string; value: string; note?: string }[] = [];
   const exact =
@@ -70,7 +70,7 @@ function headline(run: NamedRun): { name: string; value: string; note?: string }
 type Measured = { value: number; low?: number; high?: number };
 type Counted = Measured & { questions?: number };
 
-/** The newest evaluation's figure. */
+/** A metric of the newest evaluation that has it. */
 function measured(run: NamedRun, name: string, stage: string): Counted | undefined {
   return run.evaluations
     .filter((e) => e.stage === stage)
@@ -94,7 +94,7 @@ function lastTenth({ points }: Series): number {
   return last.reduce((sum, p) => sum + p.n * p.y, 0) / n;
 }
 
-/** All evaluations, a column a run; undefined where nothing was evaluated. */
+/** All evaluations, one column for each run; undefined if nothing was evaluated. */
 export function resultsTable(runs: readonly NamedRun[]): Html | undefined {
   const groups = new Map<string, Map<string, Map<NamedRun, Measured>>>();
   const put = (group: string, name: string, run: NamedRun, value: Measured | undefined) => {
@@ -104,7 +104,7 @@ export function resultsTable(runs: readonly NamedRun[]): Html | undefined {
     const row = rows.get(name) ?? new Map<NamedRun, Measured>();
     rows.set(name, row.set(run, value));
   };
-  // The demo's own figures are those of its evaluations, where it has recorded them.
+  // The demo's summary repeats its evaluations, if those were recorded.
   const evaluated = runs
     .filter(({ summary }) => summary)
     .every(({ evaluations }) =>
@@ -121,7 +121,7 @@ export function resultsTable(runs: readonly NamedRun[]): Html | undefined {
         heldOut === false && 'seen in pretraining',
         protocol !== undefined && `protocol ${protocol}`,
       ].filter((part) => part !== false);
-      for (const f of figures.slice(0, FIGURES)) put(group.join(', '), f.name, run, f);
+      for (const f of figures.slice(0, MAX_METRICS)) put(group.join(', '), f.name, run, f);
     }
     const { summary } = run;
     if (!summary || evaluated) continue;
@@ -137,9 +137,9 @@ export function resultsTable(runs: readonly NamedRun[]): Html | undefined {
   const intervals = [...groups.values()].some((rows) =>
     [...rows.values()].some((row) => [...row.values()].some(({ low }) => low !== undefined)),
   );
-  return html`${intervals && html`<p class="soft">Beside a figure stands its 95 % interval: how far other questions or sentences of the same kind would move it.</p>`}
+  return html`${intervals && html`<p class="soft">Small numbers are 95 % intervals: the range to expect with other questions or sentences of the same kind.</p>`}
 <div class="scroll" role="region" tabindex="0" aria-label="Results of evaluations"><table class="results">
-<thead><tr><th scope="col">Figure</th>${runs.map((run) => html`<th scope="col">${runs.length > 1 && html`<span class="letter">${run.look.letter}</span> `}${run.name}</th>`)}</tr></thead>
+<thead><tr><th scope="col">Metric</th>${runs.map((run) => html`<th scope="col">${runs.length > 1 && html`<span class="letter">${run.look.letter}</span> `}${run.name}</th>`)}</tr></thead>
 ${[...groups].map(
   ([
     group,
@@ -165,15 +165,15 @@ const METRICS: Record<string, string> = {
   utility: 'retrieval utility',
 };
 
-/** Figures of one evaluation, at most. */
-const FIGURES = 60;
+/** Metrics of one evaluation that the table shows. */
+const MAX_METRICS = 60;
 
 function cell(name: string, { value, low, high }: Measured): Html {
   const format = isShare(name, [value, low ?? value, high ?? value]) ? percent : figure;
   return html`${format(value)}${low !== undefined && high !== undefined && html` <span class="at">${format(low)} to ${format(high)}</span>`}`;
 }
 
-/** Evaluations give shares between 0 and 1; what is measured in nats, ranks or perplexities is no share. */
+/** True of values that are printed in per cent: shares between 0 and 1, not nats, ranks or perplexities. */
 function isShare(name: string, values: readonly number[]): boolean {
   return !/perplexity|utility|loss|mrr|questions/i.test(name) && values.every((v) => v >= 0 && v <= 1);
 }
@@ -184,12 +184,12 @@ const NAMES: Record<string, string> = {
   closedBook: 'exact match, closed book',
   f1: 'F1',
   mrr: 'mean reciprocal rank',
-  nullProbability: 'mass of the null document',
+  nullProbability: 'null document probability',
   nullPerplexity: 'perplexity, null document alone',
   retrievalUtility: 'retrieval utility, nats a masked word piece',
 };
 
-/** `readerOracle` as words, also where the name of a baseline stands before it. */
+/** A metric's name as words (`readerOracle`: reader oracle), also after the name of a baseline. */
 function words(name: string): string {
   const [, baseline, own] = /^(?:(bm25|ict) )?(.*)$/s.exec(name) ?? [];
   if (baseline !== undefined) return `${words(own)}, ${baseline === 'ict' ? 'warm-up alone' : 'BM25'}`;

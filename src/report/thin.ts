@@ -1,14 +1,14 @@
-// Logs of any length in memory, and on a page, that does not grow with them.
+// Keeps a sample of logs of any length, so that neither memory nor a page grows with them.
 
-/** Some of the items it is given, evenly chosen, and the last one. */
+/** An evenly spaced sample of the items added, and the last one. */
 export interface Thinned<T> {
   add(item: T): void;
   readonly count: number;
   items(): T[];
 }
 
-/** Keeps at most `most` items besides the last: when that many are held, every second one goes. */
-export function thinned<T>(most: number): Thinned<T> {
+/** Keeps at most `max` items and the last one: when it is full, every second item is dropped. */
+export function thinned<T>(max: number): Thinned<T> {
   let held: T[] = [];
   let every = 1;
   let count = 0;
@@ -16,7 +16,7 @@ export function thinned<T>(most: number): Thinned<T> {
   return {
     add(item) {
       if (count % every === 0) {
-        if (held.length === most) {
+        if (held.length === max) {
           held = held.filter((_, i) => i % 2 === 0);
           every *= 2;
         }
@@ -31,27 +31,27 @@ export function thinned<T>(most: number): Thinned<T> {
   };
 }
 
-/** At most `n` of the items at even distances, the first and the last among them. */
+/** At most `n` evenly spaced items, including the first and the last. */
 export function evenly<T>(items: readonly T[], n: number): T[] {
   if (items.length <= n) return [...items];
   if (n === 1) return [items[items.length - 1]];
   return Array.from({ length: n }, (_, i) => items[Math.round((i * (items.length - 1)) / (n - 1))]);
 }
 
-/** Neighbouring values of a log as one point: their mean, at their mean step, with the lowest and the highest. */
+/** Neighbouring values of a log as one point: their mean value at their mean step, their lowest and their highest value. */
 export interface Point {
   x: number;
   y: number;
   low: number;
   high: number;
-  /** Values in it. */
+  /** Number of values. */
   n: number;
 }
 
 export interface Series {
   add(x: number, y: number): void;
   readonly points: Point[];
-  /** Values that one point stands for; the last point may hold fewer. */
+  /** Values of each point; the last point may have fewer. */
   readonly per: number;
   readonly count: number;
   /** Undefined while there is no value. */
@@ -63,11 +63,11 @@ interface Value {
   y: number;
 }
 
-/** Points of a line: more than a chart has pixels to tell apart. */
-const MOST = 500;
+/** More points than a chart has pixels across. */
+const MAX_POINTS = 500;
 
-/** Gathers one figure of a log in at most `most` points: when that many are full, each two neighbours become one. */
-export function series(most = MOST): Series {
+/** Collects one metric of a log in at most `max` points: when all are full, each two neighbours become one. */
+export function series(max = MAX_POINTS): Series {
   let points: Point[] = [];
   let per = 1;
   let count = 0;
@@ -88,9 +88,9 @@ export function series(most = MOST): Series {
         points[points.length - 1] = joined(open, point);
         return;
       }
-      if (points.length === most) {
-        points = Array.from({ length: Math.ceil(most / 2) }, (_, i) =>
-          2 * i + 1 < most ? joined(points[2 * i], points[2 * i + 1]) : points[2 * i],
+      if (points.length === max) {
+        points = Array.from({ length: Math.ceil(max / 2) }, (_, i) =>
+          2 * i + 1 < max ? joined(points[2 * i], points[2 * i + 1]) : points[2 * i],
         );
         per *= 2;
       }

@@ -6,8 +6,8 @@ import { type LogLine, logFile, progressFile } from '../system/journal.ts';
 import { lookAtLock } from '../system/lock.ts';
 import { readLog } from './log.ts';
 
-// What is under way in a run folder, as its lock and its journal tell. Only reads, and nothing may be missing or damaged
-// so that this fails.
+// The command that is running in a run folder, from its lock and its journal. Only reads, and does not fail on a missing or
+// damaged file.
 
 const published = z.object({
   pid: z.number(),
@@ -28,27 +28,27 @@ export interface UnderWay {
   command: string;
   pid: number;
   host: string;
-  /** ISO 8601: when it took the run folder. */
+  /** ISO 8601: when it locked the run folder. */
   since: string;
-  /** False where its process has ended without giving the folder back; null where it is one of another host. */
+  /** False if its process has ended without releasing the lock; null if it runs on another host. */
   alive: boolean | null;
-  /** How far it is; null before it has begun to count. */
+  /** Its progress; null before it has started to count. */
   progress: {
     name: string;
     done: number;
     total: number;
-    /** What `rate` counts a second; null where only `done` is counted. */
+    /** What `rate` counts a second; null if only `done` is counted. */
     unit: string | null;
     rate: number | null;
-    /** Seconds. */
+    /** Seconds left. */
     left: number | null;
     remark: string;
     /** Bytes that the process held. */
     memory: number;
-    /** ISO 8601: when this was so. */
+    /** ISO 8601: time of these values. */
     time: string;
   } | null;
-  /** Process that builds an index beside it; null where none does. */
+  /** Process that builds an index at the same time; null if there is none. */
   refresher: number | null;
 }
 
@@ -98,7 +98,7 @@ const logLine: z.ZodType<LogLine> = z.object({
   line: z.string(),
 });
 
-/** The last line of trouble that a command printed while it worked in the run. */
+/** The last warning or error that a command printed while it worked in the run. */
 export function lastTrouble(run: Run): LogLine | undefined {
   return readLog(logFile(run.dir), () => {
     const result: { last?: LogLine } = {};

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { parseHTML } from 'linkedom';
 import { html, raw } from '../../src/report/html.ts';
 
-test('texts come back from a parser as they were put in, in elements and attributes', () => {
+test('a parser reads the same texts that were put in, in elements and attributes', () => {
   for (const text of ['<script>alert(1)</script>', `"'><img src=x onerror=alert(1)>`, '&amp; &lt;', "a'b"]) {
     const { document } = parseHTML(html`<!doctype html><body><p title="${text}">${text}</p></body>`.text);
     const p = document.querySelector('p')!;
@@ -13,7 +13,7 @@ test('texts come back from a parser as they were put in, in elements and attribu
   }
 });
 
-test('HTML is put in as it is, lists are joined, what is missing leaves nothing', () => {
+test('HTML is inserted unchanged, lists are joined, missing values give an empty string', () => {
   const list = ['<', html`<b>${'&'}</b>`, undefined, false as const, 0];
   assert.equal(html`<i>${list}</i>${raw('<br>')}`.text, '<i>&lt;<b>&amp;</b>0</i><br>');
 });

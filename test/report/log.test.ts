@@ -8,7 +8,7 @@ import { readLog } from '../../src/report/log.ts';
 const root = mkdtempSync(join(tmpdir(), 'realm-log-'));
 after(() => rmSync(root, { recursive: true, force: true }));
 
-/** Steps of a log's records, and how often one was taken from the file. */
+/** Steps of a log's records; `taken` counts the records read from the file. */
 let taken = 0;
 const steps = (path: string) =>
   readLog(path, () => {
@@ -22,7 +22,7 @@ const steps = (path: string) =>
     };
   });
 
-test('a growing log is read on from where it was, a replaced one from its beginning', () => {
+test('a growing log is read from where the last read ended, a replaced one from its start', () => {
   const path = join(root, 'growing.jsonl');
   assert.equal(steps(path), undefined);
   writeFileSync(path, '{"step":1}\n{"step":2}\n{"st');
@@ -43,14 +43,14 @@ test('a growing log is read on from where it was, a replaced one from its beginn
   assert.deepEqual(steps(path), [7]);
 });
 
-test('lines that are no records, or longer than is read at once, are passed over', () => {
-  const path = join(root, 'spoilt.jsonl');
+test('lines that are not records, or are longer than one read, are skipped', () => {
+  const path = join(root, 'damaged.jsonl');
   const long = `{"step":2,"text":"${'x'.repeat(9 << 20)}"}`;
   writeFileSync(path, `{"step":1}\n${long}\nnull\n[3]\n"4"\n\n{"step":5,\n\0\n{"step":6}\n{"step":`);
   assert.deepEqual(steps(path), [1, 6]);
 });
 
-test('a folder in the place of a log is none', () => {
+test('a folder instead of a log counts as no log', () => {
   mkdirSync(join(root, 'folder.jsonl'));
   assert.equal(steps(join(root, 'folder.jsonl')), undefined);
 });

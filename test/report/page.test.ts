@@ -173,13 +173,13 @@ const full = runOf('full', {
   ],
 });
 
-test('the page has the figures of the records', () => {
+test('the page has the values of the records', () => {
   const { document } = parsed(full);
   assert.equal(document.title, 'full – realm');
   const stages = [...document.querySelectorAll('.stages li')].map(textOf);
   assert.equal(stages[0], 'inverse cloze warm-up50 / 50 done');
   assert.equal(stages[1], 'pretraining100 / 100 done');
-  assert.match(stages[2]!, /^fine-tuning0 .*not begun$/);
+  assert.match(stages[2]!, /^fine-tuning0 .*not started$/);
   assert.match(textOf(document.querySelector('.card'))!, /seed 7 · refresh every 500 steps/);
   const headline = [...document.querySelectorAll('.headline div')].map(textOf);
   assert.deepEqual(headline, [
@@ -190,7 +190,7 @@ test('the page has the figures of the records', () => {
   ]);
   const results = [...document.querySelectorAll('#results tr')].map(textOf);
   assert.deepEqual(results, [
-    'Figurefull',
+    'Metricfull',
     'exact match and F1, after fine-tuning, test.jsonl, 9 questions, protocol orqa',
     'exact match, text43.2 % 40.0 % to 50.0 %',
     'mean reciprocal rank0.500',
@@ -205,10 +205,10 @@ test('the page has the figures of the records', () => {
   ]);
 });
 
-test('a line runs where its figures are', () => {
+test('a line is drawn at its values', () => {
   const { document } = parsed(full);
   const chart = figureOf(document, 'Loss, pretraining');
-  // The frame is 250 by 162 pixels from (58, 12); the axes go from step 0 to 100 and, with 6 % of room, from 0.94 to 2.06.
+  // The frame is 250 by 162 pixels from (58, 12); the axes go from step 0 to 100 and, with 6 % of padding, from 0.94 to 2.06.
   const y = (loss: number) => Math.round(10 * (12 + (162 * (2.06 - loss)) / 1.12)) / 10;
   const lines = [...chart.querySelectorAll('svg path')].map((path) => path.getAttribute('d'));
   assert.ok(lines.includes(`M183,${y(1)}L308,${y(2)}`), lines.join(' '));
@@ -222,7 +222,7 @@ test('a line runs where its figures are', () => {
   assert.equal(chart.querySelector('svg')!.getAttribute('role'), 'img');
 });
 
-test('recall is followed over refreshes, with evaluations marked', () => {
+test('recall is shown over refreshes, with evaluations marked', () => {
   const { document } = parsed(full);
   const rows = [...figureOf(document, 'Recall@5, pretraining').querySelectorAll('tbody tr')].map(textOf);
   assert.deepEqual(rows, [
@@ -235,7 +235,7 @@ test('recall is followed over refreshes, with evaluations marked', () => {
     textOf(figureOf(document, title).querySelector('figcaption span')),
   );
   assert.deepEqual(notes, ['line: 100 dev questions; ◇ evaluations', 'line: 100 dev questions']);
-  // Axes of shares begin at 0: the frame is 162 pixels high, from 0 to 51.5 %.
+  // Axes of shares start at 0: the frame is 162 pixels high, from 0 to 51.5 %.
   const y = (share: number) => Math.round(10 * (12 + 162 * (1 - share / 0.515))) / 10;
   const lines = [...figureOf(document, 'Recall@1, pretraining').querySelectorAll('svg path')];
   assert.ok(lines.some((path) => path.getAttribute('d') === `M58,${y(0.25)}L308,${y(0.5)}`));
@@ -243,7 +243,7 @@ test('recall is followed over refreshes, with evaluations marked', () => {
   assert.match(textOf(overlap.querySelector('tbody'))!, /^full75\.0 % at 40.*87\.5 % at 80$/);
 });
 
-test('of a probe the table tells which documents are new and which have moved', () => {
+test('the table of a probe shows which documents are new and which have moved', () => {
   const { document } = parsed(full);
   const rows = [...document.querySelectorAll('.ranks tbody tr')].map((row) =>
     [...row.querySelectorAll('td')].map(textOf),
@@ -257,7 +257,7 @@ test('of a probe the table tells which documents are new and which have moved', 
   ]);
 });
 
-test('examples mark the answer in its passage, and nothing where it is said to stand elsewhere', () => {
+test('examples mark the answer in its passage, and nothing if its position is outside the passage', () => {
   const { document } = parsed(full);
   const [right, evil, beyond] = document.querySelectorAll('.example');
   assert.match(textOf(right)!, /^✓ right probability 50\.0 % Who\? Ada It was Ada herself\. Ada$/);
@@ -268,7 +268,7 @@ test('examples mark the answer in its passage, and nothing where it is said to s
   assert.match(textOf(document.querySelector('#examples'))!, /1 right, 2 wrong/);
 });
 
-test('texts of a run stay texts, and a page asks for no other file', () => {
+test('texts of a run are never HTML, and a page loads no other file', () => {
   const named = runOf(`evil <img src=x onerror=alert(3)>`, {
     'metrics/probes.jsonl': [
       {
@@ -297,7 +297,7 @@ test('texts of a run stay texts, and a page asks for no other file', () => {
   assert.ok(!/@import|url\(/.test(STYLE));
 });
 
-test('several runs lie over one another and are told apart by letter, dash and marker', () => {
+test('several runs share a chart and differ by letter, dash and marker', () => {
   const other = runOf('other/full', {
     'metrics/pretrain.jsonl': [
       { step: 10, loss: 4 },
@@ -320,7 +320,7 @@ test('several runs lie over one another and are told apart by letter, dash and m
   assert.equal(parsed(full, full).document.querySelectorAll('.card').length, 2);
 });
 
-test('a grid of ablations stands beside the paper', () => {
+test('a grid of ablations is compared with the paper', () => {
   const row = (name: string, mean: number, exactMatch: number | null, at5 = 0.5) => ({
     name,
     label: `row ${name}`,
@@ -378,11 +378,11 @@ test('a grid of ablations stands beside the paper', () => {
   );
 });
 
-test('a run that has hardly begun, and one whose records are spoilt, still have a page', () => {
-  const begun = runOf('begun', { 'config.yaml': 'seed: 1\n' });
-  const { document } = parsed(begun);
+test('a run that has just started and one with damaged records still have a page', () => {
+  const started = runOf('started', { 'config.yaml': 'seed: 1\n' });
+  const { document } = parsed(started);
   assert.deepEqual([...document.querySelectorAll('h2')].map(textOf), ['The run']);
-  const spoilt = runOf('spoilt', {
+  const damaged = runOf('damaged', {
     'config.yaml': 'sed: 1\n',
     'summary.json': '{"recall5":',
     'metrics/pretrain.jsonl': 'x\n{"step":"a"}\n{"step":1,"loss":null}\n{"step":2,"loss":1e999}\n',
@@ -392,11 +392,11 @@ test('a run that has hardly begun, and one whose records are spoilt, still have 
     'predictions.jsonl': '{"question":1}\n',
     'checkpoints/ict/latest': '../../x\n',
   });
-  const { document: mended } = parsed(spoilt);
-  assert.match(textOf(mended.querySelector('.trouble'))!, /config\.yaml: unknown setting "sed"/);
+  const { document: page } = parsed(damaged);
+  assert.match(textOf(page.querySelector('.trouble'))!, /config\.yaml: unknown setting "sed"/);
 });
 
-test('the same records make the same page, and new ones a new one', () => {
+test('the same records make the same page, new records a new page', () => {
   const dir = runOf('live', { 'metrics/ict.jsonl': [{ step: 1, loss: 2 }] });
   const run = runFolder(dir);
   const first = reportBody([run]);
@@ -406,7 +406,7 @@ test('the same records make the same page, and new ones a new one', () => {
   assert.match(reportBody([run]), /to 1 at step 9/);
 });
 
-test('a live page has a question box and the one script, and says what it needs', () => {
+test('a live page has a question box and one script, and says that it needs JavaScript', () => {
   const page = reportPage([runFolder(full)], { live: true });
   const { document } = parseHTML(page);
   const scripts = document.querySelectorAll('script');
@@ -420,7 +420,7 @@ test('a live page has a question box and the one script, and says what it needs'
   assert.equal(document.querySelector('#answers')!.getAttribute('aria-live'), 'polite');
 });
 
-test('realm report writes one file, and refuses what is no run', async () => {
+test('realm report writes one file, and refuses a folder that is not a run', async () => {
   assert.throws(() => report([join(root, 'nowhere')]), /nowhere: no such run folder/);
   const empty = runOf('empty', { 'note.txt': '' });
   assert.throws(() => report([full, empty]), /empty: holds no run/);

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { evenly, series, thinned } from '../../src/report/thin.ts';
 
-test('a series of more values than points has the mean, the lowest and the highest of neighbours', () => {
+test('a series with more values than points has the mean, lowest and highest of neighbours', () => {
   const line = series(4);
   for (let x = 1; x <= 11; x++) line.add(x, x % 2 === 0 ? 10 * x : x);
   // Two points of four values and one of three: [1 20 3 40] [5 60 7 80] [9 100 11].
@@ -20,7 +20,7 @@ test('a series of more values than points has the mean, the lowest and the highe
   });
 });
 
-test('no series has more points than it may, and none loses a value', () => {
+test('no series has more points than its limit, and none loses a value', () => {
   const line = series(500);
   let sum = 0;
   for (let x = 1; x <= 100_000; x++) {
@@ -37,7 +37,7 @@ test('no series has more points than it may, and none loses a value', () => {
   assert.ok(line.points.length >= 250);
 });
 
-test('items are thinned out evenly, the first and the last among them', () => {
+test('items are thinned evenly, and the first and the last are kept', () => {
   const some = thinned<number>(8);
   for (let i = 0; i < 3; i++) some.add(i);
   assert.deepEqual(some.items(), [0, 1, 2]);
