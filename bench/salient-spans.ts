@@ -53,9 +53,9 @@ function joinTokens(tokens: readonly [string, string][]): Marked {
       /^(?:[,.;:!?%)\]}’”]|\.\.\.|'|''|n't|'(?:s|S|re|ve|ll|d|m))$/.test(token) || (token === '"' && quoted);
     const start = attach || closes ? text.length : text.length + 1;
     text = text.padEnd(start) + token;
-    const { begins, kind } = readLabel(label);
+    const { starts, kind } = readLabel(label);
     if (kind !== 'O') {
-      if (kind === last && !begins) names[names.length - 1].end = text.length;
+      if (kind === last && !starts) names[names.length - 1].end = text.length;
       else names.push({ start, end: text.length, kind });
     }
     last = kind;

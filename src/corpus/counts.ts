@@ -1,33 +1,33 @@
 import type { CorpusCounts } from './store/layout.ts';
 
-/** What `prepare` made, and what it left out. */
+/** What `prepare` made, and what it left out. `cut` in a name means truncated. */
 export interface PrepareCounts extends CorpusCounts {
-  /** Pages that are no articles, left out as was asked. */
+  /** Documents that are not articles, left out because of `articlesOnly`. */
   skippedPages: number;
-  /** Documents without a single token of text; they are no part of the corpus. */
+  /** Documents without a single token of text; they are left out. */
   emptyDocuments: number;
-  /** Files, hidden folders and the like in a folder of text files that are no text or Markdown. */
+  /** What was left out of a folder of text files: hidden folders, and files that are neither text nor Markdown. */
   leftOutFiles: number;
-  /** Blocks of fewer than `NEAR_EMPTY` body tokens. */
+  /** Blocks of fewer than `NEAR_EMPTY_TOKENS` body tokens. */
   nearEmptyBlocks: number;
-  /** Blocks with title and text of an earlier one. */
+  /** Blocks with the title and text of an earlier one. */
   duplicateBlocks: number;
   /** Documents with the id of an earlier one: they are kept, and an answer from any of them names the same id. */
   duplicateIds: number;
-  /** Bytes of UTF-8 of all texts that were read, those of documents that were left out included. */
+  /** Bytes of UTF-8 of all texts that were read, including documents that were left out. */
   readBytes: number;
-  /** Of them, those of `skippedPages`. */
+  /** The part of `readBytes` that belongs to `skippedPages`. */
   skippedBytes: number;
   /** Sentences longer than a block, which continue in the next one. */
   splitSentences: number;
-  /** Sentences that lost tokens, or were left out, where a document that must make one block was too long (`as-is`). */
+  /** Sentences that were truncated or left out because a document that must make one block was too long (`as-is`). */
   cutSentences: number;
-  /** What these lost. */
+  /** Tokens and bytes that `cutSentences` lost. */
   cutTokens: number;
   cutBytes: number;
-  /** Titles that lost tokens: a title takes half a block at most. */
+  /** Titles that were truncated: a title takes half a block at most. */
   cutTitles: number;
-  /** Sentences for X longer than a query, of which only the beginning is used; blocks keep them whole. */
+  /** Sentences for X that are longer than a query: only their beginning is used in X; blocks keep them whole. */
   cutQueries: number;
   /** Sentences left out of X because they hold no salient span. */
   withoutSpan: number;
@@ -65,12 +65,12 @@ export function addCounts(sum: PrepareCounts, more: PrepareCounts): void {
   for (const name of Object.keys(sum) as (keyof PrepareCounts)[]) sum[name] += more[name];
 }
 
-/** Share of the text below which `prepare` warns that the corpus has lost some. */
-const ENOUGH = 0.99;
+/** `prepare` warns if the corpus keeps a smaller share of the text than this. */
+const MIN_KEPT_SHARE = 0.99;
 
 /**
- * What `prepare` has read, kept and left out, and why, in lines for a reader. The last one warns where text was cut off.
- * @param blockTokens the setting that cuts text off
+ * Lines that report what `prepare` read, kept and left out, and why. The last one warns if text was lost.
+ * @param blockTokens the setting that limits a block
  */
 export function summaryOf(counts: PrepareCounts, blockTokens: number): string[] {
   const { documents, emptyDocuments, skippedPages, readBytes, skippedBytes, cutBytes, cutTokens } = counts;
@@ -103,7 +103,7 @@ export function summaryOf(counts: PrepareCounts, blockTokens: number): string[] 
   const lost = `${number(cutBytes, 'byte')} (${number(cutTokens, 'token')}) of documents longer than a block were cut off; ${percent(share)} of the text is kept`;
   return [
     ...lines,
-    share < ENOUGH
+    share < MIN_KEPT_SHARE
       ? `prepare: warning: ${lost}. Raise text.blockTokens (${blockTokens}), or set text.packing to sentences, which loses nothing`
       : `prepare: ${lost}`,
   ];

@@ -1,4 +1,4 @@
-/** How many of `n` hashes have come before. Holds 8 bytes of each: 170 MB for the 21 million passages of Wikipedia. */
+/** How many of `n` hashes repeat an earlier one. Keeps 8 bytes for each: 170 MB for the 21 million passages of Wikipedia. */
 export function countDuplicates(n: number, hashes: Iterable<bigint>): number {
   const all = new BigUint64Array(n);
   let i = 0;

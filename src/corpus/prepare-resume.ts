@@ -6,12 +6,12 @@ import { RESUME, writeFileAtomic } from '../system/files.ts';
 import { noCounts, type PrepareCounts } from './counts.ts';
 import { type CorpusState, corpusState } from './store/layout.ts';
 
-// How far a corpus has come that is being prepared, and of what, so that a run that was killed can be gone on with. It is
-// a help and no more: what in it is not as it should be is passed over, and the corpus made from its beginning.
+// How far the preparation of a corpus has come, and from what input, so that a killed run can resume. Only a hint: if
+// anything in it is not valid, it is ignored and the corpus is made from scratch.
 
-/** A point where everything before is on the disk. */
+/** A point up to which everything is on the disk. */
 export interface Reached {
-  /** Documents and sentences of the input that are done. */
+  /** Number of documents and sentences of the input that are done. */
   documents: number;
   sentences: number;
   counts: PrepareCounts;
@@ -28,7 +28,7 @@ const schema = z.strictObject({
   corpus: corpusState,
 });
 
-/** The point that an earlier run of this identity has reached in the folder `part`; undefined where there is none. */
+/** The point that an earlier run of this identity reached in the folder `part`; undefined if there is none. */
 export function readReached(part: string, identity: string): Reached | undefined {
   let json: unknown;
   try {
@@ -40,14 +40,15 @@ export function readReached(part: string, identity: string): Reached | undefined
   return data?.identity === identity ? data : undefined;
 }
 
-/** The files of the corpus must be on the disk before. */
+/** The caller syncs the files of the corpus to the disk first. */
 export function writeReached(part: string, identity: string, reached: Reached): void {
   writeFileAtomic(join(part, RESUME), JSON.stringify({ format: 1, identity, ...reached }));
 }
 
 /**
- * What makes two runs the same to the byte: the settings, the files read, by path, length and time, and Node, whose
- * Unicode tables end sentences. Undefined of standard input, which cannot be read again.
+ * Two runs of the same identity make the same corpus, to the byte: a hash of the settings, the files that are read (by
+ * path, length and time), and the version of Node, whose Unicode tables decide where sentences end. Undefined for standard
+ * input, which cannot be read again.
  */
 export function identityOf(paths: readonly string[], settings: object): string | undefined {
   if (paths.includes('-')) return undefined;
@@ -60,7 +61,7 @@ export function identityOf(paths: readonly string[], settings: object): string |
     .digest('hex');
 }
 
-/** The file itself, or all files below the folder; none where nothing is there, of which whoever reads it tells. */
+/** The file itself, or all files in the folder. Empty if the path does not exist: the code that reads it reports that. */
 function filesOf(path: string): string[] {
   const found = statSync(path, { throwIfNoEntry: false });
   if (!found) return [];

@@ -13,7 +13,7 @@ import { addCounts, noCounts, type PrepareCounts } from './counts.ts';
 import { countDuplicates } from './duplicates.ts';
 import { identityOf, type Reached, readReached, writeReached } from './prepare-resume.ts';
 import { taggerIdentity } from './spans/named-entities.ts';
-import { type Batch, type Packing, writeSplitBatch } from './split.ts';
+import { type Batch, type Packing, writeEncodedBatch } from './split.ts';
 import { splitAll } from './split-workers.ts';
 import { type Corpus, openCorpus } from './store/reader.ts';
 import { type CorpusWriter, continueCorpus, writeCorpus } from './store/writer.ts';
@@ -21,51 +21,51 @@ import { type CorpusWriter, continueCorpus, writeCorpus } from './store/writer.t
 export interface PrepareOptions {
   /** Path of the documents, from which Z is made. */
   documents: string;
-  /** What they are; by the look of the path where it is not given. */
+  /** Their format; recognised by the path if it is not given. */
   format?: DocumentFormat | 'auto';
-  /** The keys or columns that hold id, title and text, where they are not the usual ones. */
+  /** The keys or columns that hold id, title and text, if they are not the usual ones. */
   fields?: Fields;
-  /** Leave out pages of Wikipedia that are no articles, by their titles. */
+  /** Leave out documents of Wikipedia that are not articles, by their titles. */
   articlesOnly?: boolean;
   /** Path of the sentences for X. Without it X is made from the documents. */
   sentences?: string;
-  /** Folder of a NER model of ONNX that finds the salient spans; without it the default's rules do. */
+  /** Folder of a NER model in ONNX that finds the salient spans; the built-in rules do if it is not given. */
   ner?: string;
   vocab: WordPiece;
-  /** How a document is cut into blocks; whole sentences where it is not given. */
+  /** How a document is split into blocks; by whole sentences if it is not given. */
   packing?: Packing;
   /** Tokens of `[CLS] title [SEP] body [SEP]` at most. */
   blockTokens: number;
   /** Tokens of `[CLS] sentence [SEP]` at most. */
   queryTokens: number;
-  /** Folder of the prepared corpus; one that stands there is replaced when the new one is whole. */
+  /** Folder of the prepared corpus. An existing one is replaced when the new one is complete. */
   dir: string;
-  /** Threads that cut documents; all cores, up to `MOST_THREADS`, where it is not given. The corpus is the same. */
+  /** Threads that split documents; all cores, up to `MAX_THREADS`, if it is not given. The corpus does not depend on it. */
   threads?: number;
-  /** UTF-16 units of a batch of documents; `BATCH`, or `BATCH_TAGGED`, where it is not given. The corpus is the same. */
+  /** UTF-16 units in a batch; `BATCH_UNITS`, or `TAGGED_BATCH_UNITS`, if not given. The corpus does not depend on it. */
   batch?: number;
   /** Called after every batch of documents or sentences. */
   onProgress?(done: PrepareCounts): void;
-  /** Called where an earlier run is gone on with, with the documents that it has done. */
+  /** Called when an earlier run is resumed, with the number of documents that it has done. */
   onResume?(documents: number): void;
 }
 
-/** Reading and writing, which this thread does, were measured at a seventh of cutting: more threads would wait for it. */
-const MOST_THREADS = 8;
+/** This thread reads and writes, which was measured at a seventh of the time of splitting: more threads would wait for it. */
+const MAX_THREADS = 8;
 
-/** UTF-16 units: some 0.1 seconds of work. */
-const BATCH = 1 << 18;
+/** UTF-16 units: about 0.1 seconds of work. */
+const BATCH_UNITS = 1 << 18;
 /** With a NER model: BERT-base takes 20 seconds on the native runtime, four times as long on WebAssembly. */
-const BATCH_TAGGED = 1 << 15;
+const TAGGED_BATCH_UNITS = 1 << 15;
 
-/** Batches from one point that a killed run can be gone on with to the next: seconds of work, and a multiple of what syncing takes. */
-const CHECKPOINT = 256;
-const CHECKPOINT_TAGGED = 16;
+/** Batches between two checkpoints, from which a killed run can resume: seconds of work, far more than syncing takes. */
+const CHECKPOINT_BATCHES = 256;
+const TAGGED_CHECKPOINT_BATCHES = 16;
 
 /**
- * Makes the prepared corpus of a file of documents, in one pass, on all cores, with memory for a few batches of them. It
- * comes to lie in `dir`.part first; a run that was cut short is gone on with by the next one of the same input and
- * settings, and what it leaves is the same to the byte. Only one process may do so at a time.
+ * Makes the prepared corpus of a file of documents, in one pass, on all cores, with memory for a few batches. The corpus is
+ * written to `dir`.part first. If a run is interrupted, the next one with the same input and settings resumes it, and the
+ * result is the same to the byte. Only one process may do so at a time.
  */
 export async function prepare(options: PrepareOptions): Promise<PrepareCounts> {
   return writeFolderResumable(options.dir, (part) => fill(part, options));
@@ -82,7 +82,7 @@ async function fill(part: string, options: PrepareOptions): Promise<PrepareCount
   };
   const { sha256, lowercase } = vocab;
   const tagger = options.ner === undefined ? undefined : await taggerIdentity(options.ner);
-  const every = tagger === undefined ? CHECKPOINT : CHECKPOINT_TAGGED;
+  const every = tagger === undefined ? CHECKPOINT_BATCHES : TAGGED_CHECKPOINT_BATCHES;
   const identity = identityOf(
     sentences === undefined ? [options.documents] : [options.documents, sentences],
     {
@@ -106,18 +106,18 @@ async function fill(part: string, options: PrepareOptions): Promise<PrepareCount
     }
     if (whole && counts.sentences === 0) {
       throw new UserError(
-        `${sentences ?? options.documents}: not one sentence holds a name or a date to mask; give X with ready-made spans in data.sentences`,
+        `${sentences ?? options.documents}: no sentence has a name or a date to mask; give sentences with ready-made spans in data.sentences`,
       );
     }
   };
   try {
-    const threads = options.threads ?? Math.min(MOST_THREADS, availableParallelism());
+    const threads = options.threads ?? Math.min(MAX_THREADS, availableParallelism());
     const read = readBatches(options, reached);
     let batches = 0;
-    for await (const { batch, cut } of splitAll(read, vocab, settings, threads, options.ner)) {
+    for await (const { batch, encoded } of splitAll(read, vocab, settings, threads, options.ner)) {
       if (batch.sentences.length > 0) check(false);
-      writeSplitBatch(writer, batch, cut);
-      addCounts(counts, cut.counts);
+      writeEncodedBatch(writer, batch, encoded);
+      addCounts(counts, encoded.counts);
       reached.documents += batch.documents.length;
       reached.sentences += batch.sentences.length;
       if (++batches % every === 0 && identity !== undefined) {
@@ -139,16 +139,16 @@ async function fill(part: string, options: PrepareOptions): Promise<PrepareCount
   return counts;
 }
 
-/** Goes on with what an earlier run has left in the folder `part`, or begins anew. */
+/** Resumes what an earlier run left in the folder `part`, or starts from scratch. */
 function start(
   part: string,
   identity: string | undefined,
   vocab: WordPiece,
   tagger: string | undefined,
 ): { writer: CorpusWriter; reached: Omit<Reached, 'corpus'> } {
-  const left = identity === undefined ? undefined : readReached(part, identity);
-  const writer = left && continueCorpus(part, vocab, left.corpus, tagger);
-  if (left && writer) return { writer, reached: left };
+  const reached = identity === undefined ? undefined : readReached(part, identity);
+  const writer = reached && continueCorpus(part, vocab, reached.corpus, tagger);
+  if (reached && writer) return { writer, reached };
   rmSync(part, { recursive: true, force: true });
   makeFolder(part);
   return {
@@ -157,14 +157,14 @@ function start(
   };
 }
 
-/** What is left out of a folder of text files, by its kind. */
+/** The number of files that are left out of a folder of text files, by their kind. */
 function leftOut({ documents, format = 'auto' }: PrepareOptions): Map<string, number> {
   if (documents === '-') return new Map();
   const known = format === 'auto' ? formatOf(documents) : format;
   return known === 'text' ? leftOutFiles(documents) : new Map();
 }
 
-/** All documents in batches, then all given sentences; without those that are done. */
+/** All documents in batches, then all external sentences, without those that are done. */
 async function* readBatches(
   {
     documents,
@@ -172,7 +172,7 @@ async function* readBatches(
     fields,
     sentences,
     ner,
-    batch = ner === undefined ? BATCH : BATCH_TAGGED,
+    batch = ner === undefined ? BATCH_UNITS : TAGGED_BATCH_UNITS,
   }: PrepareOptions,
   done: { documents: number; sentences: number },
 ): AsyncGenerator<Batch> {
@@ -185,8 +185,8 @@ async function* readBatches(
   }
 }
 
-/** What a document costs beside its text, in UTF-16 units of it: passages without text must end a batch, too. */
-const EACH = 256;
+/** What each document counts in addition to its text, in UTF-16 units: many documents without text must fill a batch, too. */
+const UNITS_PER_DOCUMENT = 256;
 
 async function* inBatches<T extends { text: string }>(
   items: AsyncIterable<T>,
@@ -199,7 +199,7 @@ async function* inBatches<T extends { text: string }>(
   for await (const item of items) {
     if (left-- > 0) continue;
     some.push(item);
-    size += item.text.length + EACH;
+    size += item.text.length + UNITS_PER_DOCUMENT;
     if (size < batch) continue;
     yield some;
     some = [];

@@ -4,8 +4,8 @@ const segmenter = new Intl.Segmenter('en', { granularity: 'sentence' });
 
 /**
  * The sentences of an English text in order, without the white space around them; every other character lies in
- * one. Unicode's rules (`Intl.Segmenter`) propose the ends, and those that follow an abbreviation, an initial or
- * a list number, or that go on in lower case, are taken back. A line feed always ends a sentence.
+ * one. Unicode's rules (`Intl.Segmenter`) propose the ends. An end after an abbreviation, an initial or a list number, or
+ * before lower case, is rejected. A line feed always ends a sentence.
  */
 export function splitSentences(text: string): Range[] {
   const sentences: Range[] = [];
@@ -20,12 +20,12 @@ export function splitSentences(text: string): Range[] {
   return sentences;
 }
 
-/** UTF-16 units that the segmenter is given at a time: each of its steps takes time in proportion to all that it has. */
+/** UTF-16 units that the segmenter gets at a time: each of its steps takes time in proportion to the length that it gets. */
 const WINDOW = 1024;
-/** An end rests on what follows: one so near the end of a window is left to the next window. */
+/** An end depends on the text after it: one this close to the end of a window is left to the next window. */
 const MARGIN = 256;
 
-/** Where Unicode's rules end a sentence within the text, ascending. A window begins where a sentence does. */
+/** Where Unicode's rules end a sentence within the text, ascending. A window starts where a sentence starts. */
 function* proposedEnds(text: string): Generator<number> {
   let from = 0;
   let size = WINDOW;
@@ -37,7 +37,7 @@ function* proposedEnds(text: string): Generator<number> {
       if (index === 0) continue;
       next = from + index;
       yield next;
-      if (size > WINDOW) break; // beyond a long sentence small windows do again
+      if (size > WINDOW) break; // after a long sentence, back to small windows
     }
     if (to === text.length && !(size > WINDOW && next > from)) return;
     size = next > from ? WINDOW : size * 2;
@@ -57,7 +57,7 @@ function isSpace(code: number): boolean {
   );
 }
 
-/** Whether the sentence that began at `start` really ends at `at`, where one was proposed. */
+/** Whether the sentence that starts at `start` really ends at the proposed end `at`. */
 function endsSentence(text: string, start: number, at: number): boolean {
   let end = at;
   while (end > start && isSpace(text.charCodeAt(end - 1))) {
@@ -67,7 +67,7 @@ function endsSentence(text: string, start: number, at: number): boolean {
   if (end === start) return false;
   // Without a space only full-width marks end a sentence: not "end.[1]".
   if (end === at && text.charCodeAt(end - 1) < 0x2e80) return false;
-  // Whoever goes on in lower case has not finished: `"Why?" he asked`, `Yahoo! is`.
+  // Lower case continues the sentence: `"Why?" he asked`, `Yahoo! is`.
   if (/^\p{Ll}/u.test(text.slice(at, at + 2))) return false;
   if (text[end - 1] !== '.') return true;
 
@@ -86,7 +86,7 @@ function nextWord(text: string, at: number): string {
   return /^[^\p{L}\p{N}]*([\p{L}\p{N}]*)/u.exec(text.slice(at, at + 24))?.[1] ?? '';
 }
 
-/** Whether `word`, written with a full stop, is short for something that goes on with `next`. */
+/** Whether `word`, written with a full stop, is an abbreviation and the sentence continues with `next`. */
 function abbreviates(word: string, next: string): boolean {
   const lower = word.toLowerCase();
   if (BEFORE_A_NAME.has(lower)) return true;
@@ -109,14 +109,14 @@ const BEFORE_A_NAME = words(
 /** Only before a number, a Roman number or a single letter: "No. 5", but not "He said no." */
 const BEFORE_A_NUMBER = words('no nos fig figs vol vols ch pp p op eq eqs sec art pt ser bk fol par ver');
 
-/** May stand at the end of a sentence or within. */
+/** May be at the end of a sentence or within one. */
 const MAY_END = words(
   'inc co corp ltd bros jr sr etc al est dept univ assn ave blvd rd hwy jan feb mar apr jun jul aug sep sept oct nov dec ' +
     'mon tue tues wed thu thur thurs fri sat ed eds trans repr cent ala ariz ark calif colo conn fla ga ill ind kan ky la ' +
     'md mass mich minn miss mo mont neb nev okla ore penn tenn tex va vt wash wis wyo',
 );
 
-/** Words that, after such an abbreviation, show that a new sentence has begun. */
+/** Words that, after such an abbreviation, show that a new sentence starts. */
 const OPENERS = words(
   'a about according after all also although among an and another any as at because before besides between both but by ' +
     'despite during each early even every few following for from furthermore had has have he her here his how ' +

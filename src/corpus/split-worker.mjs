@@ -1,4 +1,4 @@
-// The first file of a cutting thread: tsx does not reach from the thread that starts it into this one.
+// The first file of a split worker: a thread does not inherit tsx from the thread that starts it.
 import '../typescript.mjs';
 
 await import('./split-worker.ts');

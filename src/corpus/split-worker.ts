@@ -4,15 +4,15 @@ import type { Batch } from './split.ts';
 import { openSplitter } from './split-tagged.ts';
 import type { SplitWorkerData } from './split-workers.ts';
 
-// A thread that cuts the batches it is sent, in order. What is thrown here ends the thread, and reaches `cutAll` that way.
+// A thread that splits the batches it receives, in order. An error here ends the thread, and so reaches `splitAll`.
 
 const { vocabulary, lowercase, settings, ner } = workerData as SplitWorkerData;
-const cut = await openSplitter(wordPiece(vocabulary, lowercase), settings, ner);
+const split = await openSplitter(wordPiece(vocabulary, lowercase), settings, ner);
 
-let last = Promise.resolve(); // batches come while one is tagged
+let last = Promise.resolve(); // more batches arrive while one is tagged
 parentPort?.on('message', (batch: Batch) => {
   last = last.then(async () => {
-    const made = await cut(batch);
-    parentPort?.postMessage(made, [made.numbers.buffer]);
+    const encoded = await split(batch);
+    parentPort?.postMessage(encoded, [encoded.numbers.buffer]);
   });
 });

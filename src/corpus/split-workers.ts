@@ -1,29 +1,30 @@
 import { Worker } from 'node:worker_threads';
 import { errorCode, UserError } from '../system/errors.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
-import type { Batch, SplitBatch, SplitSettings } from './split.ts';
+import type { EncodedBatch } from './encoded-batch.ts';
+import type { Batch, SplitSettings } from './split.ts';
 import { openSplitter } from './split-tagged.ts';
 
-/** What a cutting thread starts from. */
+/** What a split worker starts from. */
 export interface SplitWorkerData {
   vocabulary: readonly string[];
   lowercase: boolean;
   settings: SplitSettings;
-  /** Folder of the model that finds the salient spans; undefined: the default's rules do. */
+  /** Folder of the NER model that finds the salient spans; undefined for the built-in rules. */
   ner: string | undefined;
 }
 
-/** Batches that are cut before threads are started: a thread takes about as long to load what it needs. */
-const CUT_HERE = 8;
+/** Batches that this thread splits before it starts workers: a worker takes about as long to load what it needs. */
+const BATCHES_BEFORE_WORKERS = 8;
 
-/** Batches that wait for a thread beside the one it cuts, so that it need not wait for the next. */
-const AHEAD = 2;
+/** Batches that wait for a worker while it splits another, so that it is never idle. */
+const BATCHES_AHEAD = 2;
 
 /**
- * Cuts batches on `threads` threads and hands them out in the order they came, with a bounded number of them under way.
- * Threads rather than processes: they die with this one however it ends, and the numbers of a batch move over without
- * being copied. One thread, or few batches, are cut right here. A model `ner` works in threads from the first batch on, which
- * takes it seconds, and each thread opens its own. The first error of a thread is thrown, and ends all.
+ * Splits batches on `threads` threads and yields them in the order they came, with a bounded number in progress. Threads
+ * and not processes: they end with this process however it ends, and the numbers of a batch move without a copy. For one
+ * thread, and for the first batches, this thread splits itself. A model `ner` runs in workers from the first batch on, since
+ * a batch takes it seconds; each worker opens its own. The first error of a worker is thrown and ends all workers.
  */
 export async function* splitAll(
   batches: AsyncIterable<Batch>,
@@ -31,73 +32,73 @@ export async function* splitAll(
   settings: SplitSettings,
   threads: number,
   ner?: string,
-): AsyncGenerator<{ batch: Batch; cut: SplitBatch }> {
-  const cutters: Cutter[] = [];
-  const underWay: { batch: Batch; cut: Promise<SplitBatch> }[] = [];
-  let here = threads === 1 ? Number.POSITIVE_INFINITY : ner === undefined ? CUT_HERE : 0;
-  const cutHere = here > 0 ? await openSplitter(vocab, settings, ner) : undefined;
+): AsyncGenerator<{ batch: Batch; encoded: EncodedBatch }> {
+  const workers: SplitWorker[] = [];
+  const inProgress: { batch: Batch; encoded: Promise<EncodedBatch> }[] = [];
+  let here = threads === 1 ? Number.POSITIVE_INFINITY : ner === undefined ? BATCHES_BEFORE_WORKERS : 0;
+  const splitHere = here > 0 ? await openSplitter(vocab, settings, ner) : undefined;
   try {
     for await (const batch of batches) {
-      if (cutHere && here-- > 0) {
-        yield { batch, cut: await cutHere(batch) };
+      if (splitHere && here-- > 0) {
+        yield { batch, encoded: await splitHere(batch) };
         continue;
       }
-      // Threads are started as they are needed: a model takes a gigabyte in each.
-      if (cutters.length < threads && cutters.every((cutter) => cutter.pending() > 0))
-        cutters.push(startCutter(vocab, settings, ner));
-      const idlest = cutters.reduce((a, b) => (b.pending() < a.pending() ? b : a));
-      underWay.push({ batch, cut: idlest.cut(batch) });
-      if (underWay.length < threads * (1 + AHEAD)) continue;
-      const first = underWay.shift()!;
-      yield { batch: first.batch, cut: await first.cut };
+      // Workers are started only when needed: a model takes a gigabyte in each.
+      if (workers.length < threads && workers.every((worker) => worker.pending() > 0))
+        workers.push(startWorker(vocab, settings, ner));
+      const leastBusy = workers.reduce((a, b) => (b.pending() < a.pending() ? b : a));
+      inProgress.push({ batch, encoded: leastBusy.split(batch) });
+      if (inProgress.length < threads * (1 + BATCHES_AHEAD)) continue;
+      const first = inProgress.shift()!;
+      yield { batch: first.batch, encoded: await first.encoded };
     }
-    for (const { batch, cut } of underWay) yield { batch, cut: await cut };
+    for (const { batch, encoded } of inProgress) yield { batch, encoded: await encoded };
   } finally {
-    await Promise.all(cutters.map((cutter) => cutter.stop()));
+    await Promise.all(workers.map((worker) => worker.stop()));
   }
 }
 
-interface Cutter {
+interface SplitWorker {
   /** Batches sent and not yet back. */
   pending(): number;
-  cut(batch: Batch): Promise<SplitBatch>;
+  split(batch: Batch): Promise<EncodedBatch>;
   stop(): Promise<unknown>;
 }
 
-function startCutter(
+function startWorker(
   { vocabulary, lowercase }: WordPiece,
   settings: SplitSettings,
   ner: string | undefined,
-): Cutter {
+): SplitWorker {
   const data: SplitWorkerData = { vocabulary, lowercase, settings, ner };
   const worker = new Worker(new URL('./split-worker.mjs', import.meta.url), { workerData: data });
-  const waiting: { resolve(cut: SplitBatch): void; reject(error: unknown): void }[] = []; // in the order sent
+  const waiting: { resolve(encoded: EncodedBatch): void; reject(error: unknown): void }[] = []; // in the order sent
   let failure: unknown;
 
   function fail(error: unknown): void {
     failure ??= error;
     for (const { reject } of waiting.splice(0)) reject(failure);
   }
-  worker.on('message', (cut: SplitBatch) => waiting.shift()?.resolve(cut));
+  worker.on('message', (encoded: EncodedBatch) => waiting.shift()?.resolve(encoded));
   worker.on('error', (error) => fail(explain(error)));
-  worker.on('exit', (code) => fail(new Error(`a cutting thread ended with exit code ${code}`)));
+  worker.on('exit', (code) => fail(new Error(`a split worker ended with exit code ${code}`)));
 
   return {
     pending: () => waiting.length,
-    cut(batch) {
-      const cut = new Promise<SplitBatch>((resolve, reject) => {
+    split(batch) {
+      const encoded = new Promise<EncodedBatch>((resolve, reject) => {
         if (failure !== undefined) reject(failure);
         else waiting.push({ resolve, reject });
       });
-      cut.catch(() => {}); // thrown when its turn comes
+      encoded.catch(() => {}); // thrown when its turn comes
       worker.postMessage(batch);
-      return cut;
+      return encoded;
     },
     stop: () => worker.terminate(),
   };
 }
 
-/** What is no fault of the program. Each thread has a heap of its own, with Node's limit for it. */
+/** A `UserError` for what is not a fault of the program. Each thread has a heap of its own, with Node's limit for it. */
 function explain(error: Error): Error {
   if (error.name === 'UserError') return new UserError(error.message); // the class is lost between threads
   if (errorCode(error) !== 'ERR_WORKER_OUT_OF_MEMORY') return error;

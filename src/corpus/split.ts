@@ -3,22 +3,24 @@ import type { Document, ExternalSentence, Range } from '../datasets/types.ts';
 import type { Encoding, WordPiece } from '../tokenizer/wordpiece.ts';
 import { bodyRoom, packBlocks, titleRoom } from './blocks.ts';
 import { noCounts, type PrepareCounts } from './counts.ts';
+import { type BatchParts, batchEncoder, decodeBatch, type EncodedBatch } from './encoded-batch.ts';
 import { hundredWords } from './passages.ts';
 import { splitSentences } from './sentences.ts';
 import { salientSpans } from './spans/salient-spans.ts';
 import type { CorpusWriter } from './store/writer.ts';
 
 /**
- * `sentences`: whole sentences, as many as a block holds (ORQA); `dpr`: 100 words each (DPR); `as-is`: every document is
- * a passage and makes one block, so that blocks and published vectors of them keep their numbers. With the first two no
- * word is lost: what is too long for a block continues in the next one. With `as-is` it is cut off and counted.
+ * How a document is split into blocks. `sentences`: whole sentences, as many as a block holds (ORQA). `dpr`: 100 words
+ * each (DPR). `as-is`: every document is a passage and makes one block, so that blocks keep the numbers that published
+ * vectors of them have. The first two lose no word: text too long for a block continues in the next one. `as-is` truncates
+ * it and counts what is lost.
  */
 export type Packing = 'sentences' | 'dpr' | 'as-is';
 
 export interface SplitSettings {
-  /** Leave out pages of Wikipedia that are no articles, by their titles. */
+  /** Leave out documents of Wikipedia that are not articles, by their titles. */
   articlesOnly: boolean;
-  /** How a document is cut into blocks. */
+  /** How a document is split into blocks. */
   packing: Packing;
   /** Tokens of `[CLS] title [SEP] body [SEP]` at most. */
   blockTokens: number;
@@ -28,212 +30,131 @@ export interface SplitSettings {
   sentences: boolean;
 }
 
-/** Documents for Z, or sentences for X, that are cut together. */
+/** Documents for Z, or sentences for X, that are split together. */
 export interface Batch {
   documents: readonly Document[];
   sentences: readonly ExternalSentence[];
 }
 
-/**
- * What a batch becomes, in a form that goes from one thread to another at the cost of copying its bytes.
- * `numbers` holds for each document the number of its blocks and, unless that is 0, its title ids; for each block the ids,
- * the sentence starts, the number of its sentences of X, and for each of those start, length and spans. For each given
- * sentence it holds the ids and the spans, both empty for one that is left out. Before a list stands its length.
- */
-export interface SplitBatch {
-  /** Of the blocks, in order. */
-  texts: string[];
-  numbers: Int32Array<ArrayBuffer>;
-  counts: PrepareCounts;
-}
-
-/** Body tokens. */
-const NEAR_EMPTY = 8;
+/** A block with fewer body tokens counts as nearly empty. */
+const NEAR_EMPTY_TOKENS = 8;
 
 /** Finds the salient spans of a sentence. */
 export type FindSpans = (sentence: string) => Range[];
 
+/** Splits a batch; its documents are named by their numbers in it. */
 export function splitBatch(
   { documents, sentences }: Batch,
   vocab: WordPiece,
   settings: SplitSettings,
-  find: FindSpans = salientSpans,
-): SplitBatch {
-  const tape = newEncodedBatch();
-  const texts: string[] = [];
+  findSpans: FindSpans = salientSpans,
+): EncodedBatch {
+  const parts = batchEncoder();
   const counts = noCounts();
-  for (const document of documents) splitDocument(document, vocab, settings, find, { tape, texts, counts });
-  for (const sentence of sentences) splitExternal(sentence, vocab, settings, find, tape, counts);
-  return { texts, numbers: tape.numbers(), counts };
+  const splitter: Splitter = { vocab, settings, findSpans, parts, counts };
+  documents.forEach((document, index) => {
+    splitDocument(splitter, document, index);
+  });
+  for (const sentence of sentences) splitExternal(splitter, sentence);
+  return parts.encoded(counts);
 }
 
-/** Writes what `cutBatch` has made of the batch. */
-export function writeSplitBatch(
-  writer: Pick<CorpusWriter, 'addDocument' | 'addBlock' | 'addSentence' | 'addForeignSentence'>,
-  { documents, sentences }: Batch,
-  { texts, numbers }: SplitBatch,
-): void {
-  let at = 0;
-  let text = 0;
-  const list = () => {
-    const length = numbers[at++];
-    at += length;
-    return numbers.subarray(at - length, at);
-  };
-  for (const { id, title } of documents) {
-    const blocks = numbers[at++];
-    if (blocks === 0) continue;
-    const document = writer.addDocument(id, title, list());
-    for (let b = 0; b < blocks; b++) {
-      const block = writer.addBlock(document, title, texts[text++], list(), list());
-      for (let left = numbers[at++]; left > 0; left--) {
-        const start = numbers[at++];
-        const length = numbers[at++];
-        writer.addSentence(block, start, length, list());
-      }
-    }
-  }
-  for (let s = 0; s < sentences.length; s++) {
-    const ids = list();
-    const spans = list();
-    if (spans.length > 0) writer.addForeignSentence(ids, spans);
-  }
+/** Writes a batch that was split to the corpus. */
+export function writeEncodedBatch(writer: CorpusWriter, { documents }: Batch, encoded: EncodedBatch): void {
+  let document = -1; // numbers and title in the corpus of what comes next
+  let block = -1;
+  let title = '';
+  decodeBatch(encoded, {
+    document(index, titleIds) {
+      title = documents[index].title;
+      document = writer.addDocument(documents[index].id, title, titleIds);
+    },
+    block(text, ids, sentenceStarts) {
+      block = writer.addBlock(document, title, text, ids, sentenceStarts);
+    },
+    sentence: (start, length, spans) => writer.addSentence(block, start, length, spans),
+    externalSentence: writer.addExternalSentence,
+  });
 }
 
-/** Numbers that grow at their end. */
-interface EncodedBatch {
-  /** Returns where the number stands. */
-  push(number: number): number;
-  list(numbers: ArrayLike<number>): void;
-  set(at: number, number: number): void;
-  numbers(): Int32Array<ArrayBuffer>;
-}
-
-function newEncodedBatch(): EncodedBatch {
-  let numbers = new Int32Array(1 << 16);
-  let used = 0;
-  const makeRoom = (more: number) => {
-    if (used + more <= numbers.length) return;
-    const larger = new Int32Array(Math.max(used + more, numbers.length * 2));
-    larger.set(numbers);
-    numbers = larger;
-  };
-  return {
-    push(number) {
-      makeRoom(1);
-      numbers[used] = number;
-      return used++;
-    },
-    list(more) {
-      makeRoom(more.length + 1);
-      numbers[used] = more.length;
-      numbers.set(more, used + 1);
-      used += more.length + 1;
-    },
-    set(at, number) {
-      numbers[at] = number;
-    },
-    numbers: () => numbers.slice(0, used),
-  };
+/** What the documents and sentences of a batch are split with, and where the result goes. */
+interface Splitter {
+  vocab: WordPiece;
+  settings: SplitSettings;
+  findSpans: FindSpans;
+  parts: BatchParts;
+  counts: PrepareCounts;
 }
 
 /** One sentence of a document, tokenised once for its block and for X. */
 interface Sentence extends Encoding {
   text: string;
-  /** A piece of a sentence that no block could hold. */
+  /** True for a piece of a sentence that was too long for a block. */
   long?: boolean;
 }
 
-/** What splitting a batch fills: see `Cut`. */
-interface Output {
-  tape: EncodedBatch;
-  texts: string[];
-  counts: PrepareCounts;
-}
-
-/** A document with its blocks and, where they are X, its sentences. */
-function splitDocument(
-  document: Document,
-  vocab: WordPiece,
-  settings: SplitSettings,
-  find: FindSpans,
-  { tape, texts, counts }: Output,
-): void {
+/** A document becomes blocks and, if X is made of the documents, sentences of X. */
+function splitDocument(splitter: Splitter, document: Document, index: number): void {
+  const { vocab, settings, findSpans, parts, counts } = splitter;
   const { blockTokens, queryTokens } = settings;
   const bytes = Buffer.byteLength(document.text);
   counts.readBytes += bytes;
   if (settings.articlesOnly && !isArticle(document.title)) {
     counts.skippedPages++;
     counts.skippedBytes += bytes;
-    tape.push(0);
     return;
   }
   const allTitleIds = vocab.encode(document.title).ids;
   const titleIds = allTitleIds.slice(0, titleRoom(blockTokens));
   const room = bodyRoom(titleIds.length, blockTokens);
-  const blocks = blocksOf(document.text, room, vocab, settings, counts);
-  tape.push(blocks.length);
+  const blocks = blocksOf(document.text, room, splitter);
   if (blocks.length === 0) {
     counts.emptyDocuments++;
     return;
   }
   counts.documents++;
   if (titleIds.length < allTitleIds.length) counts.cutTitles++;
-  tape.list(titleIds);
+  parts.document(index, titleIds);
   for (const { text, sentences } of blocks) {
     const { ids, starts } = concatenate(sentences);
-    texts.push(text);
-    tape.list(ids);
-    tape.list(starts);
+    parts.block(text, ids, starts);
     counts.blocks++;
     counts.tokens += ids.length;
-    if (ids.length < NEAR_EMPTY) counts.nearEmptyBlocks++;
-    const countAt = tape.push(0);
+    if (ids.length < NEAR_EMPTY_TOKENS) counts.nearEmptyBlocks++;
     if (!settings.sentences) continue;
-    let kept = 0;
     for (let s = 0; s < sentences.length; s++) {
       const length = Math.min(sentences[s].ids.length, queryTokens - 2);
-      const spans = spansWithin(sentences[s], find(sentences[s].text), length, counts);
-      if (spans.length === 0) continue;
-      tape.push(starts[s]);
-      tape.push(length);
-      tape.list(spans);
-      kept++;
+      const spans = spansWithin(sentences[s], findSpans(sentences[s].text), length, counts);
+      if (spans.length > 0) parts.sentence(starts[s], length, spans);
     }
-    tape.set(countAt, kept);
   }
 }
 
-/** The text of a block, and its sentences, whose tokens together are the block's. */
+/** The text of a block and its sentences. Their tokens, one after the other, are the block's. */
 interface Block {
   text: string;
   sentences: Sentence[];
 }
 
 /** The blocks that a text makes, each of at most `room` tokens. */
-function blocksOf(
-  text: string,
-  room: number,
-  vocab: WordPiece,
-  { packing, queryTokens }: SplitSettings,
-  counts: PrepareCounts,
-): Block[] {
+function blocksOf(text: string, room: number, { vocab, settings, counts }: Splitter): Block[] {
+  const { packing, queryTokens } = settings;
   const passages = packing === 'dpr' ? hundredWords(text) : [text];
   return passages.flatMap((passage) => {
     const sentences = sentencesOf(passage, vocab);
     if (packing === 'as-is') {
-      const kept = fit(sentences, room, vocab, counts);
+      const kept = truncate(sentences, room, vocab, counts);
       return kept.length > 0 ? [{ text: joined(kept), sentences: kept }] : [];
     }
     const fitting = sentences.flatMap((sentence) => {
       if (sentence.ids.length <= room) return [sentence];
       counts.splitSentences++;
-      return pieces(sentence, room, vocab, 'cut').map((piece) => ({ ...piece, long: true }));
+      return pieces(sentence, room, vocab, 'split').map((piece) => ({ ...piece, long: true }));
     });
     const lengths = fitting.map((sentence) => sentence.ids.length);
     return packBlocks(lengths, room).map(({ first, end }) => {
       const packed = fitting.slice(first, end);
-      // What was no sentence for a block becomes several for X and for the inverse cloze task, which need them short.
+      // X and the inverse cloze task need short sentences: a piece that fills a block is split again for them.
       const short = packed.flatMap((piece) =>
         piece.long && queryTokens > 2 ? pieces(piece, queryTokens - 2, vocab, 'keep') : [piece],
       );
@@ -247,34 +168,34 @@ function joined(sentences: readonly Sentence[]): string {
 }
 
 /**
- * A sentence in pieces of at most `room` tokens, cut between words. Nothing but white space lies between two pieces. A word
- * longer than that stays whole, or is cut between characters and tokenised again, so that the tokens of a piece are those
- * of its text.
+ * Splits a sentence between words into pieces of at most `room` tokens. Only white space lies between two pieces. A longer
+ * word stays whole (`keep`), or is split between characters and tokenised again (`split`), so that the tokens of a piece
+ * are those of its text.
  */
-function pieces(sentence: Sentence, room: number, vocab: WordPiece, longWord: 'keep' | 'cut'): Sentence[] {
+function pieces(sentence: Sentence, room: number, vocab: WordPiece, longWord: 'keep' | 'split'): Sentence[] {
   const { text, ids, starts, ends } = sentence;
   const n = ids.length;
   const found: Sentence[] = [];
   const continues = (token: number) => token < n && vocab.continues[ids[token]] === 1;
-  /** Whether no character lies on both sides of the token's beginning: some make several tokens. */
+  /** Whether a split before this token splits no character: some characters make several tokens. */
   const apart = (token: number) => token === n || ends[token - 1] <= starts[token];
   for (let first = 0; first < n; ) {
     let end = Math.min(n, first + room);
     while (end > first && (continues(end) || !apart(end))) end--;
     const tooLong = end === first;
-    const torn = tooLong && longWord === 'cut';
-    if (tooLong && !torn) {
+    const splitWord = tooLong && longWord === 'split';
+    if (tooLong && !splitWord) {
       end = first + room;
       while (continues(end) || !apart(end)) end++;
     }
-    if (torn) {
+    if (splitWord) {
       end = first + room;
       while (end > first + 1 && !apart(end)) end--;
     }
     const to = end === n ? text.length : Math.max(starts[end], ends[end - 1]);
     found.push(part(sentence, first, end, to));
     first = end;
-    if (!torn) continue;
+    if (!splitWord) continue;
     while (continues(first)) first++;
     const rest = text.slice(to, first === n ? text.length : starts[first]).trimEnd();
     found.push(...pieces({ text: rest, ...vocab.encode(rest) }, room, vocab, longWord));
@@ -282,7 +203,7 @@ function pieces(sentence: Sentence, room: number, vocab: WordPiece, longWord: 'k
   return found;
 }
 
-/** Tokens [first, end) of a sentence, whose text ends before character `to`. */
+/** Tokens [first, end) of a sentence, with its text up to character `to`. */
 function part({ text, ids, starts, ends }: Sentence, first: number, end: number, to: number): Sentence {
   const from = first === 0 ? 0 : starts[first];
   return {
@@ -293,8 +214,8 @@ function part({ text, ids, starts, ends }: Sentence, first: number, end: number,
   };
 }
 
-/** The first `room` tokens of a passage that must make one block; what is cut off is counted. */
-function fit(
+/** The first `room` tokens of a passage that must make one block. Counts what is lost. */
+function truncate(
   sentences: readonly Sentence[],
   room: number,
   vocab: WordPiece,
@@ -309,21 +230,21 @@ function fit(
       left -= sentence.ids.length;
       continue;
     }
-    const cut = left > 0 ? pieces(sentence, left, vocab, 'cut')[0] : undefined;
-    if (cut) kept.push(cut);
+    const beginning = left > 0 ? pieces(sentence, left, vocab, 'split')[0] : undefined;
+    if (beginning) kept.push(beginning);
     counts.cutSentences += sentences.length - s;
     for (const lost of sentences.slice(s)) {
       counts.cutTokens += lost.ids.length;
       counts.cutBytes += Buffer.byteLength(lost.text);
     }
-    counts.cutTokens -= cut?.ids.length ?? 0;
-    counts.cutBytes -= Buffer.byteLength(cut?.text ?? '');
+    counts.cutTokens -= beginning?.ids.length ?? 0;
+    counts.cutBytes -= Buffer.byteLength(beginning?.text ?? '');
     break;
   }
   return kept;
 }
 
-/** The sentences of a text that hold a token. */
+/** The sentences of a text, without those that have no token. */
 function sentencesOf(text: string, vocab: WordPiece): Sentence[] {
   const sentences: Sentence[] = [];
   for (const { start, end } of splitSentences(text)) {
@@ -346,27 +267,22 @@ function concatenate(sentences: readonly Sentence[]): { ids: Int32Array; starts:
   return { ids, starts };
 }
 
-/** How many times the tokens of a query spans are sought in: finding them can take time with the square of the length. */
-const SOUGHT = 4;
+/** Spans are looked for in this many times the tokens of a query: the time can grow with the square of the length. */
+const SEARCHED_QUERY_LENGTHS = 4;
 
 function splitExternal(
+  { vocab, settings: { queryTokens }, findSpans, parts, counts }: Splitter,
   { text, spans }: ExternalSentence,
-  vocab: WordPiece,
-  { queryTokens }: SplitSettings,
-  find: FindSpans,
-  tape: EncodedBatch,
-  counts: PrepareCounts,
 ): void {
   const encoding = vocab.encode(text);
   const length = Math.min(encoding.ids.length, queryTokens - 2);
-  // Of a text that is no sentence, such as a whole page, names and dates are sought as far as they may matter.
-  const end = encoding.ends[Math.min(encoding.ends.length, SOUGHT * queryTokens) - 1] ?? 0;
-  const pairs = spansWithin(encoding, spans ?? find(text.slice(0, end)), length, counts);
-  tape.list(pairs.length > 0 ? encoding.ids.subarray(0, length) : []);
-  tape.list(pairs);
+  // The text may be no sentence but, for example, a whole document: names and dates far beyond a query do not matter.
+  const end = encoding.ends[Math.min(encoding.ends.length, SEARCHED_QUERY_LENGTHS * queryTokens) - 1] ?? 0;
+  const pairs = spansWithin(encoding, spans ?? findSpans(text.slice(0, end)), length, counts);
+  if (pairs.length > 0) parts.externalSentence(encoding.ids.subarray(0, length), pairs);
 }
 
-/** Spans as token pairs of the sentence's first `length` tokens; those that do not fit are dropped, and the reason counted. */
+/** Spans as token pairs within the sentence's first `length` tokens. Drops those that do not fit and counts the reason. */
 function spansWithin(encoding: Encoding, spans: Range[], length: number, counts: PrepareCounts): number[] {
   const all = tokenSpans(encoding, spans);
   const pairs: number[] = [];
@@ -381,8 +297,8 @@ function spansWithin(encoding: Encoding, spans: Range[], length: number, counts:
 }
 
 /**
- * Token pairs [start, end) of the pieces that lie wholly inside each character range, as the released code masks.
- * Ranges that hold no whole piece are dropped.
+ * For each character range, the token pair [start, end) of the pieces that lie wholly inside, as the released code masks.
+ * Drops ranges that hold no whole piece.
  */
 export function tokenSpans({ starts, ends }: Encoding, spans: readonly Range[]): number[] {
   const pairs: number[] = [];

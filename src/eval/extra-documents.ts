@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import type { Config } from '../config.ts';
-import { splitBatch, writeSplitBatch } from '../corpus/split.ts';
+import { decodeBatch } from '../corpus/encoded-batch.ts';
+import { type Batch, type SplitSettings, splitBatch } from '../corpus/split.ts';
 import { blockHash } from '../corpus/store/layout.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import { readDocuments } from '../datasets/documents.ts';
@@ -11,6 +12,7 @@ import { keepBest } from '../retrieval/best.ts';
 import { type Graph, newGraph, searchGraph } from '../retrieval/graph.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { UserError } from '../system/errors.ts';
+import type { WordPiece } from '../tokenizer/wordpiece.ts';
 
 // Documents that come with a question: they stand beside the corpus and its index while it is answered, and nowhere else.
 
@@ -79,7 +81,7 @@ export async function makeExtraDocuments(
   };
   const { packing, blockTokens } = text;
   const settings = { articlesOnly: false, packing, blockTokens, queryTokens: 0, sentences: false };
-  const blocks = blocksOf(batch, splitBatch(batch, tokenizer, settings));
+  const blocks = blocksOf(batch, tokenizer, settings);
   if (blocks.length === 0) throw new UserError('the open book holds no document with text');
   const vectors = await embedAll(
     embedder.params,
@@ -109,28 +111,23 @@ export async function makeExtraDocuments(
   return { blocks, graph };
 }
 
-function blocksOf(
-  ...[batch, cut]: [Parameters<typeof writeSplitBatch>[1], Parameters<typeof writeSplitBatch>[2]]
-): Block[] {
-  const titles: { id: string; titleIds: Int32Array }[] = [];
+function blocksOf(batch: Batch, tokenizer: WordPiece, settings: SplitSettings): Block[] {
   const blocks: Block[] = [];
+  let document: Pick<Block, 'document' | 'title' | 'titleIds'>;
   const none = () => {
-    throw new Error('no sentences are cut for an open book');
+    throw new Error('extra documents have no sentences of X');
   };
-  writeSplitBatch(
-    {
-      addDocument: (id, _, titleIds) => titles.push({ id, titleIds: titleIds.slice() }) - 1,
-      addBlock(document, title, text, ids, starts) {
-        const { id, titleIds } = titles[document];
-        const sentenceStarts = Int32Array.from(starts);
-        return blocks.push({ document: id, title, text, titleIds, bodyIds: ids.slice(), sentenceStarts }) - 1;
-      },
-      addSentence: none,
-      addForeignSentence: none,
+  decodeBatch(splitBatch(batch, tokenizer, settings), {
+    document(index, titleIds) {
+      const { id, title } = batch.documents[index];
+      document = { document: id, title, titleIds: titleIds.slice() };
     },
-    batch,
-    cut,
-  );
+    block(text, ids, starts) {
+      blocks.push({ ...document, text, bodyIds: ids.slice(), sentenceStarts: Int32Array.from(starts) });
+    },
+    sentence: none,
+    externalSentence: none,
+  });
   return blocks;
 }
 

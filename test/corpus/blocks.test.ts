@@ -13,7 +13,7 @@ test('the next sentence joins while special tokens, title and body fit', () => {
   assert.deepEqual(groups([], 2, 10), []);
 });
 
-test('a sentence too long for any block is one alone', () => {
+test('a sentence too long for any block makes one alone', () => {
   assert.deepEqual(groups([1, 9, 1, 1], 2, 10), [[1], [9], [1, 1]]);
   assert.deepEqual(groups([9, 9], 2, 10), [[9], [9]]);
 });

@@ -10,10 +10,10 @@ import { random } from '../../src/random.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 
-// Files spoilt in one or a few bytes: read all the same, or refused in a sentence that names them, never another error.
+// Files with one or a few damaged bytes: they are read, or refused with one sentence that names them. Never another error.
 
-const folder = temporaryFolder('spoilt');
-const CASES = Number(process.env.REALM_SPOILT_CASES ?? 150);
+const folder = temporaryFolder('damaged');
+const CASES = Number(process.env.REALM_DAMAGE_CASES ?? 150);
 
 async function drain(list: AsyncIterable<unknown>): Promise<void> {
   for await (const _ of list);
@@ -66,7 +66,7 @@ const FILES: [name: string, content: string | Buffer, read: (path: string) => Pr
 ];
 
 for (const [name, content, read] of FILES) {
-  test(`${name} spoilt in ${CASES} ways`, async () => {
+  test(`${name} damaged in ${CASES} ways`, async () => {
     const path = join(folder, name);
     const rng = random(7);
     for (let i = 0; i < CASES; i++) {
@@ -87,9 +87,12 @@ for (const [name, content, read] of FILES) {
       try {
         await read(path);
       } catch (error) {
-        const told =
+        const explained =
           error instanceof UserError && error.message.includes(name) && !error.message.includes('\n');
-        assert.ok(told, `case ${i}: ${JSON.stringify(bytes.toString('latin1'))}: ${(error as Error).stack}`);
+        assert.ok(
+          explained,
+          `case ${i}: ${JSON.stringify(bytes.toString('latin1'))}: ${(error as Error).stack}`,
+        );
       }
     }
   });

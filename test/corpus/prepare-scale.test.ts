@@ -35,7 +35,7 @@ const documents = join(folder, 'documents.jsonl');
 writeFileSync(
   documents,
   Array.from({ length: DOCUMENTS }, (_, i) => {
-    // Every 7th has no text, every 11th the text of another, every 13th the id of another, every 17th is no article.
+    // Every 7th has no text, every 11th another's text, every 13th another's id; every 17th is not an article.
     const n = i % 11 === 10 ? i - 1 : i;
     const text =
       i % 7 === 6
@@ -54,7 +54,7 @@ writeFileSync(
   }).join(''),
 );
 
-/** About two documents a batch, so that there are many of them. */
+/** About two documents a batch, so that there are many batches. */
 const SMALL: Omit<PrepareOptions, 'dir'> = {
   documents,
   vocab,
@@ -89,7 +89,7 @@ test('the corpus is the same to the byte on one thread and on three, whatever th
   assert.deepEqual(filesOf(given[1]), filesOf(given[0]));
 });
 
-/** Prepares in a process of its own, which kills itself at the given batch; a checkpoint comes every 256. */
+/** Prepares in another process, which kills itself at the given batch; there is a checkpoint every 256 batches. */
 function killedAt(batch: number, options: Omit<PrepareOptions, 'vocab'>): void {
   const script = join(folder, 'killed.mts');
   const source = (name: string) => JSON.stringify(join(import.meta.dirname, '../../src', name));
@@ -110,7 +110,7 @@ function killedAt(batch: number, options: Omit<PrepareOptions, 'vocab'>): void {
   assert.equal(signal, 'SIGKILL', stderr);
 }
 
-/** Documents (and sentences) that were in the corpus when `prepare` had done its first batch. */
+/** Documents and sentences that were in the corpus when `prepare` had done its first batch. */
 async function firstSeen(options: PrepareOptions) {
   let first: { documents: number; sentences: number } | undefined;
   const counts = await prepare({
@@ -122,7 +122,7 @@ async function firstSeen(options: PrepareOptions) {
   return { counts, first: first! };
 }
 
-test('a run that was killed is gone on with, and leaves the same bytes', async () => {
+test('a killed run is resumed and makes the same bytes', async () => {
   const { vocab: _, ...settings } = SMALL;
   const dir = newDir();
   killedAt(300, { ...settings, threads: 2, dir });
@@ -142,9 +142,9 @@ test('a run that was killed is gone on with, and leaves the same bytes', async (
   assert.deepEqual(filesOf(again), filesOf(given));
 });
 
-test('what was left of other input, of other settings, or spoilt, is not gone on with', async () => {
+test('a run with other input or settings, or one that is damaged, is not resumed', async () => {
   /** Leaves the folder as after a checkpoint. */
-  const cutShort = async (dir: string) => {
+  const interrupt = async (dir: string) => {
     let n = 0;
     const onProgress = () => {
       if (++n === 300) throw new Error('stop');
@@ -152,7 +152,7 @@ test('what was left of other input, of other settings, or spoilt, is not gone on
     await assert.rejects(prepare({ ...SMALL, dir, onProgress }), /stop/);
     assert.ok(existsSync(join(`${dir}${PART}`, RESUME)));
   };
-  const anew = async (dir: string, options: PrepareOptions, same: string) => {
+  const restarts = async (dir: string, options: PrepareOptions, same: string) => {
     const { first } = await firstSeen({ ...options, dir });
     assert.ok(first.documents < 10);
     assert.deepEqual(filesOf(dir), filesOf(same));
@@ -161,26 +161,26 @@ test('what was left of other input, of other settings, or spoilt, is not gone on
   const dir = newDir();
   const other = newDir();
   await prepare({ ...SMALL, blockTokens: 50, dir: other });
-  await cutShort(dir);
-  await anew(dir, { ...SMALL, blockTokens: 50, dir }, other);
+  await interrupt(dir);
+  await restarts(dir, { ...SMALL, blockTokens: 50, dir }, other);
 
-  await cutShort(dir);
+  await interrupt(dir);
   const text = readFileSync(part('text.bin'));
   text[10] ^= 1;
   writeFileSync(part('text.bin'), text);
-  await anew(dir, { ...SMALL, dir }, whole);
+  await restarts(dir, { ...SMALL, dir }, whole);
 
-  await cutShort(dir);
+  await interrupt(dir);
   truncateSync(part('spans.bin'), 4);
-  await anew(dir, { ...SMALL, dir }, whole);
+  await restarts(dir, { ...SMALL, dir }, whole);
 
-  await cutShort(dir);
+  await interrupt(dir);
   writeFileSync(part(RESUME), '{}');
-  await anew(dir, { ...SMALL, dir }, whole);
+  await restarts(dir, { ...SMALL, dir }, whole);
 
-  await cutShort(dir);
+  await interrupt(dir);
   utimesSync(documents, new Date(), new Date(1e9));
-  await anew(dir, { ...SMALL, dir }, whole);
+  await restarts(dir, { ...SMALL, dir }, whole);
 });
 
 const settings: SplitSettings = {
@@ -199,7 +199,7 @@ async function* batches(count: number, bad = -1, onPull = () => {}): AsyncGenera
   }
 }
 
-test('an error in a thread ends all, and is thrown in its turn', async () => {
+test('an error in a worker ends all workers, and is thrown in the order of the batches', async () => {
   const seen: string[] = [];
   await assert.rejects(async () => {
     for await (const { batch } of splitAll(batches(50, 20), vocab, settings, 2))
@@ -212,7 +212,7 @@ test('an error in a thread ends all, and is thrown in its turn', async () => {
   assert.ok(seen.length >= 4 && seen.length <= 20, `${seen.length} batches before the bad one`);
 });
 
-test('no more is read than a few batches a thread', async () => {
+test('only a few batches are read ahead for each worker', async () => {
   let pulled = 0;
   let taken = 0;
   let most = 0;

@@ -136,7 +136,7 @@ test('X holds the sentences with spans, each with its block', async () => {
   corpus.close();
 });
 
-test('a sentence longer than a block continues in the next one, and nothing of it is lost', async () => {
+test('a sentence longer than a block continues in the next one without loss', async () => {
   const long = join(folder, 'long.jsonl');
   const text = `Osk and we know that ${'the river runs and '.repeat(10)}ends in Vell.`;
   writeFileSync(long, `${JSON.stringify({ title: 'Osk', text: `${text} Drost too.` })}\n`);
@@ -149,9 +149,9 @@ test('a sentence longer than a block continues in the next one, and nothing of i
   assert.ok(corpus.blocks > 2);
   for (const [b, body] of bodies.entries()) {
     assert.ok(body.length <= room && (b === corpus.blocks - 1 || body.length > room - 4));
-    assert.ok(!vocab.vocabulary[body[0]].startsWith('##'), 'no word is torn');
+    assert.ok(!vocab.vocabulary[body[0]].startsWith('##'), 'no word is split');
     assert.deepEqual(body, [...vocab.encode(corpus.text(b)).ids]);
-    // What was no sentence is short enough to be one of X, and for the inverse cloze task.
+    // The pieces of the long sentence are short enough for X and for the inverse cloze task.
     const starts = [...corpus.sentenceStarts(b), body.length];
     for (let s = 1; s < starts.length; s++) assert.ok(starts[s] - starts[s - 1] <= 18);
   }
@@ -160,7 +160,7 @@ test('a sentence longer than a block continues in the next one, and nothing of i
   corpus.close();
 });
 
-test('a sentence longer than a query is used for X as far as the query reaches', async () => {
+test('of a sentence longer than a query, X uses the beginning that fits', async () => {
   const long = join(folder, 'long.jsonl');
   const text = `We know that ${'the river runs and '.repeat(10)}ends in Vell.`;
   const line = (text: string) => `${JSON.stringify({ title: 'Osk', text })}\n`;
@@ -278,7 +278,7 @@ test('X from a file of sentences, with spans ready-made or found', async () => {
   await refuses({ 0: 3 }, /"spans" must be a list/);
 });
 
-test('pieces wholly inside a range are masked, others are not', () => {
+test('word pieces wholly inside a range are masked, others are not', () => {
   const encoding = {
     ids: Int32Array.of(1, 2, 3, 4),
     starts: Int32Array.of(0, 2, 5, 6),
@@ -308,11 +308,11 @@ test('pieces wholly inside a range are masked, others are not', () => {
   );
 });
 
-test('an error leaves nothing behind, and the corpus that stood there stands', async () => {
+test('an error leaves nothing behind, and an earlier corpus stays', async () => {
   const { dir } = await prepared();
   const before = readFileSync(join(dir, 'manifest.json'), 'utf8');
   const bad = join(folder, 'bad.jsonl');
-  writeFileSync(bad, `${JSON.stringify(documents[0])}\nnonsense\n`);
+  writeFileSync(bad, `${JSON.stringify(documents[0])}\nnot JSON\n`);
   await assert.rejects(prepared({ documents: bad, dir }), /bad\.jsonl: line 2/);
   assert.equal(readFileSync(join(dir, 'manifest.json'), 'utf8'), before);
   assert.deepEqual(
@@ -370,7 +370,7 @@ test('every damaged file is a user error that names it', async () => {
       tries.push(['changed', () => writeFileSync(file, flipped)]);
     }
     for (const [what, damage] of tries) {
-      // A changed digit of the manifest may be told by the file that it then disagrees with: see below.
+      // If a digit of the manifest changes, the error may name the file that no longer agrees with it: see below.
       if (name === 'manifest.json' && what === 'changed') continue;
       damage();
       assert.throws(broken, isUserError(name), `${name} ${what}`);
@@ -390,7 +390,7 @@ test('every damaged file is a user error that names it', async () => {
     );
     writeFileSync(manifest, text);
   };
-  changed(/"version": 1/, '"version": 2', /has format version 2, this program reads 1/);
+  changed(/"version": 1/, '"version": 2', /has format version 2, but this program reads 1/);
   changed(/"blocks": 4/, '"blocks": 5', /counts do not agree with the length of blocks\.idx/);
   changed(/"realm corpus"/, '"other"', /is not the manifest of a prepared corpus \(format/);
   changed(/"blocks": 4/, '"blocks": -4', /is not the manifest of a prepared corpus \(blocks/);
@@ -399,14 +399,14 @@ test('every damaged file is a user error that names it', async () => {
   assert.throws(() => openCorpus(dir), /text\.bin: is not a file; the corpus is damaged/);
 });
 
-test('offsets and ids that point astray are user errors, not wrong data', async () => {
+test('offsets and ids that point outside are user errors, not wrong data', async () => {
   const { dir } = await prepared();
-  const astray = (name: string, at: number, bytes: number[], reads: (corpus: Corpus) => unknown) => {
+  const outside = (name: string, at: number, bytes: number[], reads: (corpus: Corpus) => unknown) => {
     const file = join(dir, name);
     const content = readFileSync(file);
     const changed = Buffer.from(content);
     changed.set(bytes, at);
-    // Written over while it is open: before, the hash tells.
+    // Overwritten while the corpus is open: when it is opened, the hash would show the damage.
     const corpus = openCorpus(dir);
     writeFileSync(file, changed);
     assert.throws(
@@ -416,15 +416,15 @@ test('offsets and ids that point astray are user errors, not wrong data', async 
     corpus.close();
     writeFileSync(file, content);
   };
-  astray('tokens.bin', 0, [0xff, 0xff], (corpus) => corpus.bodyIds(0));
-  astray('blocks.idx', 8, [0xff, 0xff, 0xff], (corpus) => corpus.bodyIds(0));
-  astray('blocks.idx', 8, [0xff, 0xff, 0xff], (corpus) => corpus.bodyLength(0));
-  astray('blocks.idx', 5, [0xff], (corpus) => corpus.text(0));
-  astray('blocks.idx', 32, [9], (corpus) => corpus.title(0));
-  astray('documents.bin', 0, [0xff], (corpus) => corpus.title(0));
-  astray('documents.idx', 4, [0xff], (corpus) => corpus.documentId(0));
-  astray('sentences.idx', 16, [0xff, 0xff], (corpus) => corpus.sentences.ids(0));
-  astray('sentences.idx', 12, [0xff], (corpus) => corpus.sentences.spans(0));
+  outside('tokens.bin', 0, [0xff, 0xff], (corpus) => corpus.bodyIds(0));
+  outside('blocks.idx', 8, [0xff, 0xff, 0xff], (corpus) => corpus.bodyIds(0));
+  outside('blocks.idx', 8, [0xff, 0xff, 0xff], (corpus) => corpus.bodyLength(0));
+  outside('blocks.idx', 5, [0xff], (corpus) => corpus.text(0));
+  outside('blocks.idx', 32, [9], (corpus) => corpus.title(0));
+  outside('documents.bin', 0, [0xff], (corpus) => corpus.title(0));
+  outside('documents.idx', 4, [0xff], (corpus) => corpus.documentId(0));
+  outside('sentences.idx', 16, [0xff, 0xff], (corpus) => corpus.sentences.ids(0));
+  outside('sentences.idx', 12, [0xff], (corpus) => corpus.sentences.spans(0));
 });
 
 test('a number outside the corpus is a bug of the caller', async () => {
@@ -474,7 +474,7 @@ test('real documents: blocks fit, and their tokens are those of their text', {
   corpus.close();
 });
 
-test('packing as-is: every document makes one block, cut where it is full', async () => {
+test('packing as-is: every document makes one block, truncated if it is full', async () => {
   const { dir, counts } = await prepared({ packing: 'as-is' });
   const corpus = openCorpus(dir);
   assert.equal(corpus.blocks, 3);
@@ -518,7 +518,7 @@ test('packing dpr: a hundred words each, the last filled up from the beginning',
   corpus.close();
 });
 
-test('lists and disambiguation pages are left out where it is asked', async () => {
+test('articlesOnly leaves out lists and disambiguation pages', async () => {
   const pages = join(folder, 'pages.jsonl');
   const page = (title: string) => `${JSON.stringify({ title, text: 'The river Osk runs to Vell.' })}\n`;
   writeFileSync(pages, page('List of rivers') + page('Osk') + page('Vell (disambiguation)'));
@@ -527,7 +527,7 @@ test('lists and disambiguation pages are left out where it is asked', async () =
   assert.equal((await prepared({ documents: pages })).counts.documents, 3);
 });
 
-test('a manifest cannot make sentences of their own pass for sentences of the blocks', async () => {
+test('a manifest that takes external sentences for sentences of the blocks is refused', async () => {
   const sentences = join(folder, 'own.jsonl');
   writeFileSync(sentences, '{"text": "Osk was born in 1812."}\n');
   const { dir } = await prepared({ sentences });
@@ -537,7 +537,7 @@ test('a manifest cannot make sentences of their own pass for sentences of the bl
   assert.throws(
     () => openCorpus(dir),
     (error) =>
-      error instanceof UserError && /manifest\.json: says of sentence-tokens\.bin both/.test(error.message),
+      error instanceof UserError && /manifest\.json: sentence-tokens\.bin must be empty/.test(error.message),
   );
 });
 
@@ -549,7 +549,7 @@ test('texts without a name or a date make no corpus', async () => {
     prepare({ documents: path, sentences, vocab, blockTokens: 24, queryTokens: 20, dir }),
     (error) =>
       error instanceof UserError &&
-      /plain\.jsonl: not one sentence holds a name or a date/.test(error.message),
+      /plain\.jsonl: no sentence has a name or a date to mask/.test(error.message),
   );
   assert.ok(!existsSync(dir));
 });

@@ -3,7 +3,7 @@ import { mock, test } from 'node:test';
 import { splitSentences } from '../../src/corpus/sentences.ts';
 
 const sentences = (text: string) => splitSentences(text).map(({ start, end }) => text.slice(start, end));
-/** A text whose sentences are parted by "|" in what is expected. */
+/** Expects a text to be split where `marked` has "|". */
 const splits = (marked: string) =>
   assert.deepEqual(sentences(marked.replaceAll('|', ' ')), marked.split('|'));
 
@@ -31,7 +31,7 @@ test('an abbreviation that may end a sentence does so before a word that opens o
   splits('World War I.|The war ended.');
 });
 
-test('lower case goes on', () => {
+test('lower case continues a sentence', () => {
   splits('The Yahoo! site and e.g. this one.|Text goes on... and on.');
 });
 
@@ -56,7 +56,7 @@ test('a long text is split as its parts are', () => {
   assert.deepEqual(found.slice(10_001), Array(5000).fill(parts).flat());
 });
 
-/** What splitting costs: each step of the segmenter takes time in proportion to the text that it was given. */
+/** The cost of splitting: each step of the segmenter takes time in proportion to the text that it got. */
 function cost(text: string): number {
   let units = 0;
   const { segment } = Intl.Segmenter.prototype;

@@ -6,18 +6,18 @@ const MONTH =
 const DAY = '(?:3[01]|[12]\\d|0?[1-9])(?:st|nd|rd|th)?';
 const DAYS = `${DAY}(?:[–-]${DAY})?(?!\\d)`;
 const ERA = '(?:BCE|BC|CE|AD|B\\.C\\.E\\.|B\\.C\\.|A\\.D\\.)(?![\\p{L}\\d])';
-/** Not a part of a longer number, a price or a code. */
+/** The number is not part of a longer number, a price or a code. */
 const NUMBER_BEGINS = '(?<![\\p{L}\\d]|[\\d$£€¥][.,]?|[-–/#])';
 const NUMBER_ENDS = '(?![\\p{L}\\d%°]|[.,:/]\\d|-\\p{L})';
 const YEAR = `(?:1\\d{3}|20\\d{2})(?!\\d)`;
-/** What a number of four digits counts when it is no year. */
+/** A number of four digits before one of these is a count and not a year. */
 const UNITS =
   '(?! ?(?:people|men|women|children|soldiers|troops|students|members|inhabitants|persons|deaths|casualties|' +
   'km|kilometres|kilometers|miles|mi|m|metres|meters|feet|ft|acres|hectares|ha|kg|tonnes|tons|pounds|lb|hours|minutes|' +
   'years|months|weeks|days|times|percent|species|square|sq|cubic|W|MW|kW|Hz|MHz|rpm|hp|dollars|euros)(?![\\p{L}\\d]))';
 
-/** From the most to the least specific: the first that fits at a place wins. */
-// The look-ahead spares trying every form at every character.
+/** From the most to the least specific: at each position the first form that matches wins. */
+// The look-ahead saves trying every form at every character.
 const DATE = new RegExp(
   `(?=[\\dJFMASONDTW])(?:${[
     `${NUMBER_BEGINS}(?:1\\d|20)\\d{2}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\\d|3[01])(?!\\d)`,
@@ -31,7 +31,7 @@ const DATE = new RegExp(
     `${NUMBER_BEGINS}${YEAR}(?:[–-](?:${YEAR}|\\d{2}(?!\\d))|s(?!\\p{L}))`,
     `${NUMBER_BEGINS}${YEAR}${NUMBER_ENDS}${UNITS}`,
     `(?<=\\b[Yy]ears? )\\d{1,4}${NUMBER_ENDS}`,
-    // "May" and "March" alone are words as well.
+    // "May" and "March" alone are also ordinary words.
     '\\b(?:January|February|April|June|July|August|September|October|November|December)\\b',
     '(?<=\\b(?:in|In|of|since|Since|until|by|By|during|During|last|next|early|late|mid|from|through|and|to) )(?:May|March)\\b(?! \\p{Lu})',
     '\\b(?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day\\b',
@@ -39,10 +39,10 @@ const DATE = new RegExp(
   'gu',
 );
 
-/** A cheap test that a text can hold a date at all. */
+/** A cheap test whether a text may hold a date at all. */
 const HINT = /\d|January|February|March|April|May|June|July|August|September|October|November|December|day\b/;
 
-/** Days, months, years, decades and centuries of a sentence, in order. The paper used a regular expression too, unpublished. */
+/** Days, months, years, decades and centuries of a sentence, in order. The paper's own regular expression is unpublished. */
 export function dates(sentence: string): Range[] {
   if (!HINT.test(sentence)) return [];
   return Array.from(sentence.matchAll(DATE), (match) => ({

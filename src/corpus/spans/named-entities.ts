@@ -1,6 +1,6 @@
 /**
- * Named entities by a token classifier of Hugging Face, as the paper tags them with a BERT trained on CoNLL-2003 (section
- * 3.4): a word has the label of its first word piece, and words of one kind that follow one another are an entity, as in
+ * Named entities by a token classifier of Hugging Face; the paper tags them with a BERT trained on CoNLL-2003 (section
+ * 3.4). A word has the label of its first word piece, and words of one kind that follow one another are one entity, as in
  * transformers' pipeline with `aggregation_strategy="first"`.
  */
 import { createHash } from 'node:crypto';
@@ -14,7 +14,7 @@ import { type NerFolder, readNerFolder } from './ner-folder.ts';
 import { type Network, openNetwork, runtimeName } from './onnx.ts';
 
 export interface Entity extends Range {
-  /** As the model's labels name it: `PER`, `ORG`, … */
+  /** The name in the model's labels: `PER`, `ORG`, … */
   kind: string;
 }
 
@@ -23,7 +23,7 @@ export interface Tagger {
   entities(texts: readonly string[]): Promise<Entity[][]>;
 }
 
-/** Opens the model in a folder; a `UserError` where it is none, or does not compute. */
+/** Opens the model in a folder. `UserError` if the folder is not a NER model, or the model does not compute. */
 export async function openTagger(dir: string): Promise<Tagger> {
   const folder = readNerFolder(dir);
   const network = await openChecked(folder);
@@ -36,14 +36,14 @@ export async function openTagger(dir: string): Promise<Tagger> {
   };
 }
 
-/** SHA-256 of all that decides which entities are found: network, vocabulary, labels, and the runtime that computes them. */
+/** SHA-256 of everything that decides which entities are found: network, vocabulary, labels and runtime. */
 export async function taggerIdentity(dir: string): Promise<string> {
   const { network, vocab, labels, positions } = readNerFolder(dir);
   const parts = [sha256File(network), vocab.sha256, vocab.lowercase, labels, positions, await runtimeName()];
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
 }
 
-/** Entities and the dates that touch none: of "2008 Summer Olympics" the date alone would leave most of the name to read. */
+/** Entities, and the dates that touch none: masking only the date of "2008 Summer Olympics" would leave most of the name. */
 export function withDates(text: string, entities: readonly Range[]): Range[] {
   const apart = dates(text).filter(
     ({ start, end }) => !entities.some((entity) => entity.start < end && start < entity.end),
@@ -55,24 +55,24 @@ async function openChecked(folder: NerFolder): Promise<Network> {
   const path = folder.network;
   try {
     const network = await openNetwork(path, () => readFileSync(path));
-    // Two sequences at once: exports of one fixed shape fail here, not hours later.
+    // Two sequences at once: a model exported with a fixed shape fails here and not hours later.
     await labelWindows([Int32Array.of(folder.vocab.unk), Int32Array.of(folder.vocab.unk)], folder, network);
     return network;
   } catch (error) {
     if (error instanceof UserError) throw error;
     const [why] = String(error instanceof Error ? error.message : error).split('\n');
     throw new UserError(
-      `${path}: does not compute the labels of config.json (${why.slice(0, 200)}); export the model again, with shapes of any length`,
+      `${path}: cannot compute the labels of config.json (${why.slice(0, 200)}); export the model again with dynamic shapes`,
     );
   }
 }
 
-/** Word pieces labelled in one call, at the most; more were no faster. */
-const TOKENS = 2048;
+/** Word pieces labelled in one call, at most; more were no faster. */
+const MAX_TOKENS_PER_CALL = 2048;
 
 /**
- * For each text the label number of every piece. What exceeds the model's positions is labelled in several windows. Those of
- * one length go together, so that nothing is padded and no text's labels depend on the length of others.
+ * For each text, the label number of every piece. A text longer than the model's positions is labelled in several windows.
+ * Windows of one length are computed together, so that nothing is padded and no text's labels depend on other texts.
  */
 async function labelsOf(
   encodings: readonly Encoding[],
@@ -89,7 +89,7 @@ async function labelsOf(
   windows.sort((a, b) => a.ids.length - b.ids.length);
   for (let first = 0, end = 0; first < windows.length; first = end) {
     const { length } = windows[first].ids;
-    const most = Math.max(1, Math.floor(TOKENS / (length + 2)));
+    const most = Math.max(1, Math.floor(MAX_TOKENS_PER_CALL / (length + 2)));
     while (end < windows.length && end - first < most && windows[end].ids.length === length) end++;
     const some = windows.slice(first, end);
     const found = await labelWindows(
@@ -104,7 +104,7 @@ async function labelsOf(
   return labels;
 }
 
-/** Parts of a text that the model has positions for, cut between words unless a single one is longer. */
+/** Parts of a text that fit the model's positions, split between words unless a single word is longer. */
 function windowsOf(ids: Int32Array, { vocab, positions }: NerFolder): Range[] {
   const room = positions - 2;
   const windows: Range[] = [];
@@ -118,7 +118,7 @@ function windowsOf(ids: Int32Array, { vocab, positions }: NerFolder): Range[] {
   return windows;
 }
 
-/** The label numbers of windows of one length, end to end. */
+/** The label numbers of windows of one length, one window after the other. */
 async function labelWindows(
   windows: readonly Int32Array[],
   { vocab, labels }: NerFolder,
@@ -139,14 +139,14 @@ async function labelWindows(
   };
   const inputs = Object.fromEntries(
     network.inputs.map((name) => {
-      if (!Object.hasOwn(known, name)) throw new Error(`it takes an input ${name}`);
+      if (!Object.hasOwn(known, name)) throw new Error(`it needs an unknown input ${name}`);
       return [name, known[name]];
     }),
   );
   const L = labels.length;
   const { logits, shape } = await network.run(inputs, [B, T]); // [B, T, L]
   if (shape.join() !== [B, T, L].join()) {
-    throw new Error(`its logits have the shape [${shape}], not [${[B, T, L]}]`);
+    throw new Error(`the logits have the shape [${shape}], not [${[B, T, L]}]`);
   }
   const best = new Int32Array(B * (T - 2));
   for (let b = 0; b < B; b++) {
@@ -155,7 +155,7 @@ async function labelWindows(
   return best;
 }
 
-/** Which of the `count` values from `at` on is the largest; the first of equal ones. */
+/** Index, from `at`, of the largest of `count` values; the first of equal ones. */
 function largest(values: Float32Array, at: number, count: number): number {
   let best = 0;
   for (let i = 1; i < count; i++) if (values[at + i] > values[at + best]) best = i;
@@ -169,9 +169,9 @@ function entitiesOf({ ids, starts, ends }: Encoding, numbers: Int32Array, folder
   for (let first = 0, end = 0; first < ids.length; first = end) {
     end = first + 1;
     while (end < ids.length && vocab.vocabulary[ids[end]].startsWith('##')) end++;
-    const { begins, kind } = readLabel(labels[numbers[first]]);
+    const { starts: startsEntity, kind } = readLabel(labels[numbers[first]]);
     if (kind !== 'O') {
-      if (kind === last && !begins) entities[entities.length - 1].end = ends[end - 1];
+      if (kind === last && !startsEntity) entities[entities.length - 1].end = ends[end - 1];
       else entities.push({ start: starts[first], end: ends[end - 1], kind });
     }
     last = kind;
@@ -179,8 +179,8 @@ function entitiesOf({ ids, starts, ends }: Encoding, numbers: Int32Array, folder
   return entities;
 }
 
-/** `B-PER` begins an entity of the kind PER; `I-PER`, or `PER` alone, begins one only where none of its kind goes on. */
-export function readLabel(label: string): { begins: boolean; kind: string } {
-  const [, place, kind] = /^([BI])-(.+)$/s.exec(label) ?? [];
-  return kind === undefined ? { begins: false, kind: label } : { begins: place === 'B', kind };
+/** `B-PER` starts an entity of the kind PER. `I-PER`, or `PER` alone, continues one if the word before is of that kind. */
+export function readLabel(label: string): { starts: boolean; kind: string } {
+  const [, prefix, kind] = /^([BI])-(.+)$/s.exec(label) ?? [];
+  return kind === undefined ? { starts: false, kind: label } : { starts: prefix === 'B', kind };
 }

@@ -1,11 +1,11 @@
 /**
  * Named entities and dates, the spans that REALM masks (paper, section 3.4 "salient span masking"). The paper tags
- * entities with a BERT trained on CoNLL-2003, never published. Ours reads capital letters, which in English prose mark
- * nearly every name, known or invented; compromise's lexicon settles what capitals cannot tell: the first word
- * of a sentence. Running compromise's whole tagger was measured at some 200 sentences a second, thousands of
- * times slower than a look-up, which a corpus of millions of documents cannot afford. Of the names that people marked in
- * Wikigold, 1,696 sentences of Wikipedia, it finds 83 % exactly (spaCy's en_core_web_sm: 76 %) and touches 97 %; 77 % of what
- * it finds are exactly such, and 92 % touch one (`npm run bench:spans`, docs/data.md). A NER model may do it instead: `text.ner`.
+ * entities with a BERT trained on CoNLL-2003, which was never published. These rules use capital letters, which mark nearly
+ * every name in English prose, known or invented. Capitals say nothing about the first word of a sentence: compromise's
+ * lexicon decides there. Its whole tagger was measured at about 200 sentences a second, thousands of times slower than a
+ * look-up: too slow for millions of documents. Measured on Wikigold, 1,696 sentences of Wikipedia with marked names: the
+ * rules find 83 % of the names exactly (spaCy's en_core_web_sm: 76 %) and touch 97 %; 77 % of the spans that they find are
+ * exactly a name, and 92 % touch one (`npm run bench:spans`, docs/data.md). A NER model may be used instead: `text.ner`.
  */
 import nlp from 'compromise/two';
 import type { Range } from '../../datasets/types.ts';
@@ -14,7 +14,7 @@ import { dates } from './dates.ts';
 /** Names of people, places, organisations and other things, and dates: ranges in order, none overlapping. */
 export function salientSpans(sentence: string): Range[] {
   const when = dates(sentence);
-  // All capitals: a heading or a cry, where they tell nothing.
+  // All capitals, as in a heading: they mark no names.
   if (!/\p{Ll}/u.test(sentence)) return when;
   const spans: Range[] = [];
   let d = 0;
@@ -30,7 +30,7 @@ export function salientSpans(sentence: string): Range[] {
 interface Word extends Range {
   text: string;
   capital: boolean;
-  /** At the head of the sentence or of a quotation, where every word has a capital. */
+  /** At the start of the sentence or of a quotation, where every word has a capital. */
   first: boolean;
 }
 
@@ -45,7 +45,7 @@ function names(sentence: string, taken: Range[]): Range[] {
   for (let w = 0; w < words.length; ) {
     while (t < taken.length && taken[t].end <= words[w].start) t++;
     const limit = t < taken.length ? taken[t].start : sentence.length;
-    if (words[w].end > limit || !beginsName(sentence, words, w)) {
+    if (words[w].end > limit || !startsName(sentence, words, w)) {
       w++;
       continue;
     }
@@ -54,14 +54,14 @@ function names(sentence: string, taken: Range[]): Range[] {
       last = next;
       next = nextOfName(sentence, words, last);
     }
-    if (last - w < LONGEST_NAME) pushName(found, words, w, last);
+    if (last - w < MAX_NAME_WORDS) pushName(found, words, w, last);
     w = last + 1;
   }
   return found;
 }
 
-/** In words. What runs on longer is a heading in title case. */
-const LONGEST_NAME = 10;
+/** A longer run of capitalised words is a heading in title case. */
+const MAX_NAME_WORDS = 10;
 
 function readWords(sentence: string): Word[] {
   const words: Word[] = [];
@@ -87,7 +87,7 @@ function readWords(sentence: string): Word[] {
       at += sentence.codePointAt(at)! > 0xffff ? 2 : 1;
       continue;
     }
-    // A possessive is no part of the name; neither is what follows a hyphen in lower case ("US-led").
+    // A possessive is not part of the name, nor is what follows a hyphen in lower case ("US-led").
     const text = /['’-]/.test(found) ? found.replace(/['’]s$|(?<=^\p{Lu}.*)-\p{Ll}.*$/u, '') : found;
     const capital =
       code < 0x80
@@ -107,7 +107,7 @@ const isUpper = (code: number) => code >= 0x41 && code <= 0x5a;
 const isDigit = (code: number) => code >= 0x30 && code <= 0x39;
 const isPlain = (code: number) => (code >= 0x61 && code <= 0x7a) || isUpper(code) || isDigit(code);
 
-/** Whether no more of the sentence than its letters and digits [start, end) can belong to the word, nor less. */
+/** Whether the word that starts at `start` is exactly the letters and digits [start, end). */
 function endsPlainly(sentence: string, start: number, end: number): boolean {
   if (end === sentence.length) return true;
   const after = sentence.charCodeAt(end);
@@ -121,7 +121,7 @@ function endsPlainly(sentence: string, start: number, end: number): boolean {
 
 const JOINTS = "-'&.";
 
-/** Whether a quotation, a bracket or a new clause begins at `start`. */
+/** Whether a quotation, a bracket or a new clause starts at `start`. */
 function opens(sentence: string, start: number): boolean {
   const before = sentence[start - 1];
   if (before === ' ') return ':;?!…'.includes(sentence[start - 2]);
@@ -130,7 +130,7 @@ function opens(sentence: string, start: number): boolean {
 
 const OPENING = '"“‘«(\'¿¡';
 
-function beginsName(sentence: string, words: Word[], w: number): boolean {
+function startsName(sentence: string, words: Word[], w: number): boolean {
   const word = words[w];
   if (!word.capital || NEVER_FIRST.has(word.text) || /^\P{L}|['’](?:ve|re|ll|d|m|t)$/u.test(word.text))
     return false;
@@ -145,7 +145,7 @@ function beginsName(sentence: string, words: Word[], w: number): boolean {
   return isNameAtFirst(word, lower, next, /[,)]/.test(sentence[word.end] ?? ''));
 }
 
-/** Index of the word that continues the name after word `last`, or `last` when it ends there. */
+/** Index of the word that continues the name after word `last`, or `last` if the name ends there. */
 function nextOfName(sentence: string, words: Word[], last: number): number {
   const word = words[last];
   let next = last + 1;
@@ -184,27 +184,27 @@ function pushName(found: Range[], words: Word[], from: number, to: number): void
   found.push({ start: words[from].start, end: words[to].end - stop });
 }
 
-/** Whether a word with the capital that any first word has is a name all the same. `apart`: a comma or bracket follows it. */
+/** Whether the first word of a sentence, which always has a capital, is a name. `apart`: a comma or bracket follows it. */
 function isNameAtFirst(word: Word, lower: string, next: Word | undefined, apart: boolean): boolean {
   const tags = tagsOf(lower);
   if (tags.length > 0) return tags.some((tag) => NAME_TAGS.has(tag));
   if (word.text.includes('-') && !/-\p{Lu}/u.test(word.text)) return false;
   if (ORDINARY_ENDING.test(lower)) return false;
   if (next === undefined || next.capital || apart) return true;
-  // An English noun that can be counted does not begin a clause without an article; a name does.
+  // A countable English noun does not start a clause without an article; a name does.
   return (
     VERBS.has(next.text) || next.text.endsWith('ed') || tagsOf(next.text).some((tag) => FOLLOWS_NAME.has(tag))
   );
 }
 
-/** Derived nouns, adjectives and adverbs, and plurals: names in -as, -is, -os, -us and -ss are spared. */
+/** Derived nouns, adjectives and adverbs, and plurals, but not words in -as, -is, -os, -us and -ss, which may be names. */
 const ORDINARY_ENDING =
   /(?:ion|ment|ness|ity|ing|ism|ist|ship|ance|ence|ly|ed|ous|ical|ics|less|ful|able|ible|ure|ogy|cy|[^aiosu]s)$/u;
 
 type Lexicon = Record<string, string | string[] | undefined>;
 let lexicon: Lexicon | undefined;
 
-/** compromise's tags of a word in lower case; none when it does not know it. */
+/** compromise's tags of a word in lower case; none if it does not know the word. */
 function tagsOf(word: string): string[] {
   lexicon ??= (nlp.model() as { one: { lexicon: Lexicon } }).one.lexicon;
   const tags = Object.hasOwn(lexicon, word) ? lexicon[word] : undefined;
@@ -244,7 +244,7 @@ const ABBREVIATED = words(
   'St Ste Mt Ft Dr Mr Mrs Ms Prof Rev Gen Col Lt Sgt Capt Gov Sen Rep Jr Sr Bros Co Corp No Wm Geo Chas Jas Thos',
 );
 
-/** Taken off the front of a name, titles too, as in CoNLL-2003; alone they are none. */
+/** Removed from the front of a name, including titles, as in CoNLL-2003; alone they are not names. */
 const STRIPPED = words(
   'The A An Mr Mrs Ms Dr Prof Rev I Jr Sr No PM AM Professor President Senator Governor Mayor Colonel Captain Lieutenant Sergeant ' +
     'Chancellor Ambassador Chairman Secretary',
@@ -261,7 +261,7 @@ const VERBS = words(
     'states notes suggests describes made took gave came went said founded and or who whose which that in on at of from with',
 );
 
-/** Ordinary words that begin a name when a capital follows: "World War", "New Haven". */
+/** Ordinary words that start a name if a capital follows: "World War", "New Haven". */
 const HEADS = words(
   'new world state government university city church law land army king queen prince princess president minister lord lady sir ' +
     'great north south east west northern southern eastern western central upper lower saint mount lake river fort port cape bay ' +
@@ -271,7 +271,7 @@ const HEADS = words(
     'professor doctor judge senator governor mayor',
 );
 
-/** Never the beginning of a name, though they may have a capital: compromise's lexicon lacks some of them. */
+/** Never the start of a name, although they may have a capital. compromise's lexicon lacks some of them. */
 const FUNCTION_WORDS = words(
   'the a an this that these those it its he she they we you i his her their our my your who whom whose which what when where why how ' +
     'and or but nor so yet for if as at by in of on to up off out over under from into onto with within without about above after ' +

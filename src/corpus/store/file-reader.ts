@@ -3,14 +3,14 @@ import { errorCode, UserError } from '../../system/errors.ts';
 import { explainRead } from '../../system/files.ts';
 import { OFFSET_BYTES, readU64 } from './layout.ts';
 
-/** What to do about a corpus that cannot be read. */
+/** What the reader of a message should do about a corpus that cannot be read. */
 export const REMEDY = 'prepare the corpus again';
 
 export function damaged(path: string, what: string): UserError {
   return new UserError(`${path}: ${what}; the corpus is damaged, ${REMEDY}`);
 }
 
-/** A file read by position. Numbers are read through a window of 4 KiB: neighbours cost one system call together. */
+/** A file that is read by position. Numbers are read through a window of 4 KiB, so that neighbours cost one system call. */
 export interface FileReader {
   path: string;
   u32(at: number): number;
@@ -52,7 +52,7 @@ export function fileReader(path: string, size: number): FileReader {
 
   /** Where bytes [at, at + width) lie in the window. */
   function locate(at: number, width: number): number {
-    if (at + width > size) throw damaged(path, `is pointed to at byte ${at}, beyond its end`);
+    if (at + width > size) throw damaged(path, `byte ${at}, which another file points to, is beyond its end`);
     if (at < windowAt || at + width > windowEnd) {
       const from = Math.min(at - (at % 8), size - window.length);
       fill(window, from);
@@ -64,7 +64,7 @@ export function fileReader(path: string, size: number): FileReader {
 
   function bytes(start: number, end: number): Buffer {
     if (!(start >= 0 && start <= end && end <= size)) {
-      throw damaged(path, `is pointed to at bytes ${start} to ${end}, outside it`);
+      throw damaged(path, `bytes ${start} to ${end}, which another file points to, are outside of it`);
     }
     const buffer = Buffer.allocUnsafe(end - start);
     fill(buffer, start);

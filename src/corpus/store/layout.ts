@@ -1,5 +1,5 @@
 /**
- * The files of a prepared corpus and the fields of their records, as store.ts reads and store-writer.ts writes them.
+ * The files of a prepared corpus and the fields of their records, as reader.ts reads and writer.ts writes them.
  * Numbers are little-endian; offsets have 64 bits.
  *
  * manifest.json   counts, tokenizer, length and SHA-256 of every other file; written last
@@ -23,7 +23,7 @@ export const VERSION = 1;
 /** Bytes of an offset. */
 export const OFFSET_BYTES = 8;
 
-/** Where the fields of a record in documents.bin start. The title follows the id, and the title's token ids the title. */
+/** Where the fields of a record in documents.bin start. The id is followed by the title, and that by the title's token ids. */
 export const DOCUMENT = {
   /** Bytes of the id, u32. */
   idBytes: 0,
@@ -111,6 +111,7 @@ export const corpusState = z.strictObject({
   counts: z.strictObject({ documents: count, blocks: count, tokens: count, sentences: count, spans: count }),
   textBytes: count,
   starts: count,
+  /** Tokens of the external sentences. */
   foreignTokens: count,
   fromBlocks: z.boolean(),
   files: z.record(z.enum(FILES), z.object({ bytes: count, sha256: z.string() })),

@@ -24,13 +24,13 @@ import {
 
 // A prepared corpus, open for reading: blocks (Z) with their titles, and the sentences with salient spans (X). A record
 // is read by its position, in constant time and memory whatever the size of the corpus; the system's page cache keeps
-// what is read often. store-layout.ts describes the files, store-writer.ts writes them.
+// what is read often. layout.ts describes the files, writer.ts writes them.
 
 /** Z, open for reading. */
 export interface Corpus {
   dir: string;
   blocks: number;
-  /** SHA-256 of the manifest, which lists the hash of every file: ties an index and weights to this very corpus. */
+  /** SHA-256 of the manifest, which lists the hash of every file. An index and weights name the corpus they belong to by it. */
   sha256: string;
   tokenizer: WordPiece;
   title(block: number): string;
@@ -38,7 +38,7 @@ export interface Corpus {
   documentId(block: number): string;
   titleIds(block: number): Int32Array;
   bodyIds(block: number): Int32Array;
-  /** Tokens of the body, without reading them. */
+  /** Number of tokens in the body. Does not read them. */
   bodyLength(block: number): number;
   /** Token offsets in the body at which sentences start, ascending; the first is 0. */
   sentenceStarts(block: number): Int32Array;
@@ -61,12 +61,12 @@ export interface Sentences {
   source(i: number): number;
 }
 
-/** Opens a prepared corpus. Checks the manifest, and every file against its length and SHA-256 there; a `UserError` names the one that differs. */
+/** Opens a prepared corpus. Checks every file against its length and SHA-256 in the manifest; a `UserError` names a file that differs. */
 export function openCorpus(dir: string): Corpus {
   const { manifest, sha256 } = readManifest(dir);
   for (const name of FILES) fileReader(join(dir, name), manifest.files[name].bytes).close();
   const changed = changedFile(dir, manifest.files);
-  if (changed) throw damaged(join(dir, changed), 'has other content than when it was written');
+  if (changed) throw damaged(join(dir, changed), 'has changed since it was written');
   const tokenizer = loadWordPiece(join(dir, 'vocab.txt'), manifest.lowercase);
   const opened: FileReader[] = [];
   function open(name: FileName): FileReader {
@@ -89,7 +89,9 @@ function readManifest(dir: string): { manifest: Manifest; sha256: string } {
   const json = readJson(path, 'prepared corpus', REMEDY);
   const version = (json as { version?: unknown } | null)?.version;
   if ((json as { format?: unknown } | null)?.format === FORMAT && version !== VERSION) {
-    throw new UserError(`${path}: has format version ${version}, this program reads ${VERSION}; ${REMEDY}`);
+    throw new UserError(
+      `${path}: has format version ${version}, but this program reads ${VERSION}; ${REMEDY}`,
+    );
   }
   const parsed = MANIFEST.safeParse(json);
   if (!parsed.success) {
@@ -108,18 +110,18 @@ function readManifest(dir: string): { manifest: Manifest; sha256: string } {
   };
   for (const [name, bytes] of Object.entries(expected)) {
     if (manifest.files[name as FileName].bytes !== bytes) {
-      throw new UserError(`${path}: its counts do not agree with the length of ${name}; ${REMEDY}`);
+      throw new UserError(`${path}: the counts do not agree with the length of ${name}; ${REMEDY}`);
     }
   }
   if (manifest.sentencesFromBlocks && manifest.files['sentence-tokens.bin'].bytes > 0) {
     throw new UserError(
-      `${path}: says of sentence-tokens.bin both that it is in use and that it is not; ${REMEDY}`,
+      `${path}: sentence-tokens.bin must be empty when sentencesFromBlocks is true; ${REMEDY}`,
     );
   }
   return { manifest, sha256: createHash('sha256').update(readFileSync(path)).digest('hex') };
 }
 
-/** Document records that `documentIds` reads at once. */
+/** Number of document records that `documentIds` reads at once. */
 const DOCUMENTS_AT_ONCE = 1 << 12;
 
 function corpusOver(
@@ -144,7 +146,7 @@ function corpusOver(
   function checkIds(file: FileReader, ids: Int32Array): Int32Array {
     for (let i = 0; i < ids.length; i++) {
       if (ids[i] < 0 || ids[i] >= tokenizer.size) {
-        throw damaged(file.path, `holds token ${ids[i]}, not in the vocabulary`);
+        throw damaged(file.path, `has token ${ids[i]}, which is not in the vocabulary`);
       }
     }
     return ids;
@@ -156,19 +158,19 @@ function corpusOver(
     title: string;
     titleIds: Int32Array;
   }
-  let lastDocument: StoredDocument | undefined; // blocks of a document are neighbours
+  let lastDocument: StoredDocument | undefined; // the blocks of a document follow one another
 
   function documentOf(block: number): StoredDocument {
     const number = blockIndex.u32(blockRecord(block) + BLOCK.document);
     if (lastDocument?.number === number) return lastDocument;
     if (number >= manifest.documents)
-      throw damaged(blockIndex.path, `points to document ${number}, not there`);
+      throw damaged(blockIndex.path, `points to document ${number}, which does not exist`);
     const start = documentIndex.u64(number * OFFSET_BYTES);
     const end = documentIndex.u64((number + 1) * OFFSET_BYTES);
     const idAt = start + DOCUMENT.id;
     const titleAt = idAt + documents.u32(start + DOCUMENT.idBytes);
     const idsAt = titleAt + documents.u32(start + DOCUMENT.titleBytes);
-    if (idsAt > end) throw damaged(documents.path, `holds a broken record of document ${number}`);
+    if (idsAt > end) throw damaged(documents.path, `has a broken record of document ${number}`);
     lastDocument = {
       number,
       id: documents.bytes(idAt, titleAt).toString('utf8'),

@@ -20,7 +20,7 @@ import {
   writeU64,
 } from './layout.ts';
 
-/** Writes a corpus in the format of store-layout.ts, record after record. */
+/** Writes a corpus in the format of layout.ts, record after record. */
 export interface CorpusWriter {
   /** Returns the number of the document. */
   addDocument(id: string, title: string, titleIds: Int32Array): number;
@@ -35,12 +35,12 @@ export interface CorpusWriter {
   /** A sentence of X: tokens [start, start + length) of the body of block `block`. */
   addSentence(block: number, start: number, length: number, spans: ArrayLike<number>): void;
   /** A sentence of an X that is not made from the blocks. Either all sentences of X are added this way, or none. */
-  addForeignSentence(ids: Int32Array, spans: ArrayLike<number>): void;
-  /** Brings everything added so far to the disk; `continueCorpus` resumes there. */
+  addExternalSentence(ids: Int32Array, spans: ArrayLike<number>): void;
+  /** Syncs everything added so far to the disk; `continueCorpus` resumes there. */
   checkpoint(): CorpusState;
   /** Writes what is buffered, and the manifest. */
   finish(): CorpusCounts;
-  /** Closes the files without finishing: after an error. */
+  /** Closes the files without finishing, after an error. */
   abandon(): void;
 }
 
@@ -85,12 +85,12 @@ function writerOver(
 ): CorpusWriter {
   const idBytes = tokenizer.size <= 0x10000 ? 2 : 4;
   const counts = { ...state.counts };
-  let { textBytes, starts, foreignTokens, fromBlocks } = state;
+  let { textBytes, starts, foreignTokens: externalTokens, fromBlocks } = state;
   let lastBlockStart = 0; // first token of the last block
   const blockRecord = Buffer.alloc(BLOCK_BYTES);
   const sentenceRecord = Buffer.alloc(SENTENCE_BYTES);
 
-  /** The record that starts here, and that ends the block before. */
+  /** The record where a block starts, which is also where the block before ends. */
   function addBlockRecord(hash: bigint, document: number): void {
     writeU64(blockRecord, textBytes, BLOCK.text);
     writeU64(blockRecord, counts.tokens, BLOCK.tokens);
@@ -100,7 +100,7 @@ function writerOver(
     files['blocks.idx'].bytes(blockRecord);
   }
 
-  /** The record that starts here, and that ends the spans of the sentence before. */
+  /** The record where a sentence starts, which is also where the spans of the sentence before end. */
   function addSentenceRecord(tokensAt: number, length: number, block: number): void {
     writeU64(sentenceRecord, tokensAt, SENTENCE.tokens);
     writeU64(sentenceRecord, counts.spans * 2, SENTENCE.spans);
@@ -141,28 +141,35 @@ function writerOver(
       return counts.blocks++;
     },
     addSentence(block, start, length, spans) {
-      if (block !== counts.blocks - 1) throw new Error('a sentence of X comes right after its block');
+      if (block !== counts.blocks - 1) throw new Error('a sentence of X must follow its block directly');
       addSentenceRecord(lastBlockStart + start, length, block);
       addSpans(spans);
     },
-    addForeignSentence(ids, spans) {
+    addExternalSentence(ids, spans) {
       fromBlocks = false;
       files['sentence-tokens.bin'].ids(ids, idBytes);
-      addSentenceRecord(foreignTokens, ids.length, -1);
+      addSentenceRecord(externalTokens, ids.length, -1);
       addSpans(spans);
-      foreignTokens += ids.length;
+      externalTokens += ids.length;
     },
     checkpoint() {
-      const seals = {} as Record<FileName, FileDigest>;
-      for (const name of FILES) seals[name] = files[name].sync();
-      return { counts: { ...counts }, textBytes, starts, foreignTokens, fromBlocks, files: seals };
+      const digests = {} as Record<FileName, FileDigest>;
+      for (const name of FILES) digests[name] = files[name].sync();
+      return {
+        counts: { ...counts },
+        textBytes,
+        starts,
+        foreignTokens: externalTokens,
+        fromBlocks,
+        files: digests,
+      };
     },
     finish() {
       files['documents.idx'].u64(files['documents.bin'].length);
       addBlockRecord(0n, 0);
-      addSentenceRecord(fromBlocks ? counts.tokens : foreignTokens, 0, 0);
-      const seals = {} as Record<FileName, FileDigest>;
-      for (const name of FILES) seals[name] = files[name].close();
+      addSentenceRecord(fromBlocks ? counts.tokens : externalTokens, 0, 0);
+      const digests = {} as Record<FileName, FileDigest>;
+      for (const name of FILES) digests[name] = files[name].close();
       const manifest: Manifest = {
         format: FORMAT,
         version: VERSION,
@@ -171,7 +178,7 @@ function writerOver(
         tagger, // JSON omits it if undefined
         idBytes,
         lowercase: tokenizer.lowercase,
-        files: seals,
+        files: digests,
       };
       writeFileAtomic(join(dir, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`);
       return { ...counts };
@@ -182,7 +189,7 @@ function writerOver(
   };
 }
 
-/** A file written at its end through a buffer, and hashed while it is written. */
+/** A file that is written at its end through a buffer, and hashed as it is written. */
 interface Appender {
   length: number;
   u16(value: number): void;
@@ -190,7 +197,7 @@ interface Appender {
   u64(value: number): void;
   bytes(bytes: Uint8Array): void;
   ids(ids: Int32Array, idBytes: 2 | 4): void;
-  /** Brings everything to the disk. */
+  /** Syncs everything to the disk. */
   sync(): FileDigest;
   close(): FileDigest;
   abandon(): void;
@@ -278,10 +285,10 @@ function appender(fd: number, hash: Hash, length: number): Appender {
       return { bytes: self.length, sha256: hash.copy().digest('hex') };
     },
     close() {
-      const seal = self.sync();
+      const digest = self.sync();
       closeSync(fd);
       open = false;
-      return seal;
+      return digest;
     },
     abandon() {
       if (open) closeSync(fd);

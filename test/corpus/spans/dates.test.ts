@@ -25,10 +25,10 @@ test('years, ranges, decades, centuries and eras', () => {
   finds('born in {1809}; in the year {312}');
 });
 
-test('other numbers are no dates', () => {
+test('other numbers are not dates', () => {
   finds('$1990, 3,000 people, 2000 people, 1500 km, 1.1850, 12345, 1990%, No-1990, A1990, 2050 m');
 });
 
-test('words that are months and more', () => {
+test('words that are months and also ordinary words', () => {
   finds('May Smith may march; March of Time');
 });

@@ -38,7 +38,7 @@ for (const dir of [CASED, UNCASED]) {
 
   test(`${dir.slice(FIXTURES.length + 1)}: the entities of transformers' pipeline, one sentence or many at a time`, async () => {
     assert.deepEqual(await found(dir, texts), wanted);
-    // Each length many times over, in an order of its own.
+    // Each length many times, in another order.
     const many = Array.from({ length: 300 }, (_, i) => (i * 7) % texts.length);
     assert.deepEqual(
       await found(
@@ -52,7 +52,7 @@ for (const dir of [CASED, UNCASED]) {
   });
 }
 
-test('a text longer than the positions is labelled in windows that tear no word', async () => {
+test('a text longer than the positions is labelled in windows that split no word', async () => {
   const dir = copyOf(CASED);
   edit(join(dir, 'config.json'), (config) => ({ ...config, max_position_embeddings: 12 }));
   const vocab = loadWordPiece(join(CASED, 'vocab.txt'), false);
@@ -76,7 +76,7 @@ test('a text longer than the positions is labelled in windows that tear no word'
     from += window.length + 1;
     return some;
   });
-  // An entity may go on across the windows' border, whose space then belongs to it.
+  // An entity may continue across the border of two windows; then the space there belongs to it.
   const [whole] = await found(dir, [text]);
   const borders = windows.map((_, w) => windows.slice(0, w + 1).join(' ').length);
   assert.deepEqual(
@@ -85,7 +85,7 @@ test('a text longer than the positions is labelled in windows that tear no word'
   );
 });
 
-test('dates that touch an entity give way to it', () => {
+test('a date that touches an entity is dropped', () => {
   const text = 'The 2008 Summer Olympics began on 8 August 2008.';
   assert.deepEqual(withDates(text, [{ start: 4, end: 24 }]), [
     { start: 4, end: 24 },
@@ -131,7 +131,7 @@ test('a tagged corpus is the same to the byte on one thread and on two, and name
   assert.ok(!filesOf(rules).get('manifest.json')?.includes('tagger'));
 });
 
-test('a run that was cut short is gone on with by its own tagger alone', async () => {
+test('an interrupted run is resumed only with the same tagger', async () => {
   for (const ner of [CASED, UNCASED]) {
     const [dir, whole] = [newPath(), newPath()];
     let batches = 0;
@@ -159,42 +159,42 @@ function edit(path: string, change: (json: Record<string, unknown>) => unknown):
   writeFileSync(path, JSON.stringify(change(JSON.parse(readFileSync(path, 'utf8')))));
 }
 
-const SPOILT: [string, RegExp, (dir: string) => void][] = [
+const DAMAGED: [string, RegExp, (dir: string) => void][] = [
   [
-    'a folder that is not there',
+    'a folder that does not exist',
     /config\.json: no such .*optimum-cli/,
     (dir) => rmSync(dir, { recursive: true }),
   ],
   [
     'a model of sentences',
-    /config\.json: describes no model that labels tokens \(id2label/,
+    /config\.json: does not describe a model that labels tokens \(id2label/,
     (dir) => edit(join(dir, 'config.json'), ({ id2label: _, ...rest }) => rest),
   ],
   [
     'a family with other word pieces',
-    /"roberta"; text\.ner takes those with word pieces/,
+    /model_type is "roberta"; text\.ner needs a model with word pieces/,
     (dir) => edit(join(dir, 'config.json'), (config) => ({ ...config, model_type: 'roberta' })),
   ],
   [
     'labels without O',
-    /has the label O/,
+    /have the label O/,
     (dir) => edit(join(dir, 'config.json'), (config) => ({ ...config, id2label: { 0: 'A', 1: 'B' } })),
   ],
   [
     'other labels than the network has',
-    /model\.onnx: does not compute .*shape/,
+    /model\.onnx: cannot compute .*shape/,
     (dir) => edit(join(dir, 'config.json'), (config) => ({ ...config, id2label: { 0: 'O', 1: 'PER' } })),
   ],
   [
     'a vocabulary of another model',
-    /vocab\.txt: holds \d+ word pieces, but the model of config\.json knows 20/,
+    /vocab\.txt: holds \d+ word pieces, but vocab_size in config\.json is 20/,
     (dir) => edit(join(dir, 'config.json'), (config) => ({ ...config, vocab_size: 20 })),
   ],
-  ['no vocab.txt', /vocab\.txt: no such file; .*alone/, (dir) => rmSync(join(dir, 'vocab.txt'))],
+  ['no vocab.txt', /vocab\.txt: no such file; .*needs/, (dir) => rmSync(join(dir, 'vocab.txt'))],
   ['no network', /model\.onnx: no such file, nor onnx/, (dir) => rmSync(join(dir, 'model.onnx'))],
   [
     'half a network',
-    /model\.onnx: does not compute/,
+    /model\.onnx: cannot compute/,
     (dir) => {
       const path = join(dir, 'model.onnx');
       writeFileSync(path, readFileSync(path).subarray(0, 20_000));
@@ -202,15 +202,15 @@ const SPOILT: [string, RegExp, (dir: string) => void][] = [
   ],
   [
     'another tokenizer',
-    /tokenizer_config\.json: has strip_accents apart/,
+    /tokenizer_config\.json: realm does not support strip_accents different/,
     (dir) => edit(join(dir, 'tokenizer_config.json'), (json) => ({ ...json, strip_accents: true })),
   ],
 ];
 
-for (const [what, message, spoil] of SPOILT) {
-  test(`text.ner refuses ${what} in a sentence`, async () => {
+for (const [what, message, damage] of DAMAGED) {
+  test(`text.ner refuses ${what} with one sentence`, async () => {
     const dir = copyOf(CASED);
-    spoil(dir);
+    damage(dir);
     await assert.rejects(openTagger(dir), (error: Error) => {
       assert.ok(error instanceof UserError, error.stack);
       assert.match(error.message, message);
@@ -220,7 +220,7 @@ for (const [what, message, spoil] of SPOILT) {
   });
 }
 
-test('what a thread refuses reaches the reader as such', async () => {
+test('a UserError in a split worker reaches the caller as a UserError', async () => {
   const dir = copyOf(CASED);
   edit(join(dir, 'config.json'), (config) => ({ ...config, id2label: { 0: 'O', 1: 'PER' } }));
   await assert.rejects(prepare({ ...PREPARE, ner: dir, threads: 2, dir: newPath() }), UserError);

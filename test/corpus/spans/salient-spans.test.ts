@@ -35,7 +35,7 @@ test('invented names, also at the start of a sentence', () => {
   finds('{Osk}, a river, runs to {Vell}.');
 });
 
-test('an ordinary first word is no name', () => {
+test('an ordinary first word is not a name', () => {
   finds('During the war many people left.');
   finds('Scientists found water.');
   finds('Mountain ranges rise, and Apple trees grow.'.replace('Apple', 'apple'));
@@ -44,31 +44,31 @@ test('an ordinary first word is no name', () => {
   finds("I've seen it, and I know.");
 });
 
-test('a name that begins with an ordinary word', () => {
+test('a name that starts with an ordinary word', () => {
   finds('{New Haven} is a port.');
   finds('{World War II} ended, like {World War I}.');
 });
 
-test('a possessive ends a name and is no part of it', () => {
+test('a possessive ends a name and is not part of it', () => {
   finds("{China}'s {Great Wall} is {US}-built.");
 });
 
-test('a title is no part of a name, unless the name goes on without another', () => {
+test('a title is not part of a name, unless it is the name', () => {
   finds('The crowd met Senator {Ida Wells}, Lieutenant Colonel {Drake} and the Secretary.');
   finds('It met the {Secretary of State} in {Drost}.');
 });
 
-test('after an opening quotation mark as at the start of a sentence', () => {
+test('the first word of a quotation is like the first word of a sentence', () => {
   finds('He said: "{Paris} is burning," but "The war is over."');
 });
 
-test('capitals alone tell nothing', () => {
+test('a sentence in capitals has no names', () => {
   finds('THE RIVER OF THE NORTH IN {1990}');
   finds('there are no names here');
   finds('');
 });
 
-test('real sentences: spans are in order, apart, and without white space at their ends', {
+test('real sentences: spans are in order, do not overlap, and have no white space at their ends', {
   skip: !existsSync(data) && NO_TEST_DATA,
 }, () => {
   const lines = gunzipSync(readFileSync(data)).toString().trim().split('\n');
@@ -93,7 +93,7 @@ test('real sentences: spans are in order, apart, and without white space at thei
   assert.ok(withSpan / sentences > 0.65 && withSpan / sentences < 0.85, `${withSpan} of ${sentences}`);
 });
 
-test('words are told apart as by the one regular expression that did it before', () => {
+test('random texts give the spans of the regular expression that this code replaced', () => {
   const atoms = [
     ...'AbCde12  .-\'’&éÉ\u0301ßⅣ中_½,"(',
     ...['😀', '𝐀', '\ud800', '\udc00', 'U.S.', 'John', 'of', 'the', ': ', 'al-', 'eBay', "'s", 'May 1970'],
