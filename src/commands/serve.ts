@@ -80,7 +80,7 @@ export async function serve(options: ServeOptions, started: (url: string) => voi
     {
       page: () => reportPage([run], { live: true, logout: token !== undefined }),
       body: () => reportBody([run]),
-      stamp: () => recordsFingerprint(run),
+      fingerprint: () => recordsFingerprint(run),
       script: SCRIPT,
       style: STYLE,
       status() {

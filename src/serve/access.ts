@@ -6,22 +6,21 @@ import { refuse } from './refuse.ts';
 import { openSessions } from './sessions.ts';
 import { tokenCheck } from './token.ts';
 
-/** Where a server listens, and whom it lets in. */
+/** The address of a server, and who may use it. */
 export interface Access {
-  /** The address that it listens at. */
+  /** The address that it listens on. */
   host: string;
-  /** The token that every request needs, or a session begun with it; undefined: everyone is let in. */
+  /** The token that every request needs, or a session that was started with it; undefined: no token is needed. */
   token?: string;
-  /** The public address, where a proxy stands in front. */
+  /** The public address, if the server is behind a proxy. */
   origin?: URL;
 }
 
-/** Bytes of a login form. */
-const FORM = 4 << 10;
+const MAX_FORM_BYTES = 4 << 10;
 
 /**
- * Lets a request through when its client has not sent too many and, where a token is needed, it carries the token
- * (`Authorization: Bearer …`) or the cookie of a session. A browser gets that cookie from the form at `/login`.
+ * Refuses a request when its client has sent too many, or when a token is needed and the request has neither the token
+ * (`Authorization: Bearer …`) nor the cookie of a session. A browser gets that cookie from the form at `/login`.
  */
 export async function guard(
   server: FastifyInstance,
@@ -44,10 +43,11 @@ export async function guard(
   const isRight = tokenCheck(token);
   const wrong = countByAddress(limits.wrongTokens, limits.window);
   const sessions = openSessions(limits.session);
-  // Cookies do not keep ports apart, and two servers of one machine must not log each other's browsers out.
+  // Browsers share cookies between ports: without the port in the name, two servers on one machine would end each other's
+  // sessions.
   const cookieName = (request: FastifyRequest) => `realm-session-${request.socket.localPort}`;
 
-  /** Whether a token is right, or the seconds for which its client may try no other. */
+  /** Whether a token is right, or the seconds that its client must wait before the next attempt. */
   const attempt = async (request: FastifyRequest, given: string): Promise<boolean | number> => {
     const wait = await wrong.wait(request.ip);
     if (wait !== undefined) return wait;
@@ -81,7 +81,7 @@ export async function guard(
   await server.register(async (login) => {
     login.addContentTypeParser(
       'application/x-www-form-urlencoded',
-      { parseAs: 'string', bodyLimit: FORM },
+      { parseAs: 'string', bodyLimit: MAX_FORM_BYTES },
       async (_request: FastifyRequest, body: string) => new URLSearchParams(body),
     );
     const hidden = { schema: { hide: true } };
@@ -99,7 +99,7 @@ export async function guard(
           .send(loginPage(style, result === false ? 'This token is not right.' : `${tooMany(result)}.`));
       }
       return reply
-        .setCookie(cookieName(request), sessions.begin(), {
+        .setCookie(cookieName(request), sessions.start(), {
           path: '/',
           httpOnly: true,
           sameSite: 'strict',

@@ -1,19 +1,19 @@
 import { isIPv4 } from 'node:net';
 import { RateLimiterMemory } from 'rate-limiter-flexible';
 
-/** Counts events of each client address within a window of time that begins with the first of them. */
+/** Counts events of each client address within a time window that starts with the first of them. */
 export interface Counter {
   /** Seconds until the address may try again; undefined when it may now. */
   wait(address: string): Promise<number | undefined>;
   add(address: string): Promise<void>;
 }
 
-export function countByAddress(most: number, milliseconds: number): Counter {
-  const counts = new RateLimiterMemory({ points: most, duration: milliseconds / 1000 });
+export function countByAddress(max: number, milliseconds: number): Counter {
+  const counts = new RateLimiterMemory({ points: max, duration: milliseconds / 1000 });
   return {
     async wait(address) {
       const count = await counts.get(client(address));
-      if (count === null || count.consumedPoints < most) return undefined;
+      if (count === null || count.consumedPoints < max) return undefined;
       return Math.max(1, Math.ceil(count.msBeforeNext / 1000));
     },
     async add(address) {
@@ -22,7 +22,7 @@ export function countByAddress(most: number, milliseconds: number): Counter {
   };
 }
 
-/** What counts as one client: an IPv4 address, or the /64 of an IPv6 address, all of which one machine may own. */
+/** What counts as one client: an IPv4 address, or the /64 prefix of an IPv6 address, because one machine may own all of it. */
 export function client(address: string): string {
   const mapped = address.replace(/^::ffff:/i, '');
   if (isIPv4(mapped)) return mapped;

@@ -1,12 +1,12 @@
 import { setImmediate } from 'node:timers/promises';
 
-/** What is thrown where as many wait as may. */
+/** Thrown when the queue is full. */
 export class Busy extends Error {
   override name = 'Busy';
 }
 
 export interface Batches<Item, Result> {
-  /** The result of one item; `Busy` where too many wait, the reason of `signal` where that is aborted while it waits. */
+  /** The result of one item. Throws `Busy` if the queue is full, and the reason of `signal` if it is aborted while the item waits. */
   run(item: Item, signal?: AbortSignal): Promise<Result>;
 }
 
@@ -18,10 +18,10 @@ interface Waiting<Item, Result> {
 }
 
 /**
- * Work that is done a batch at a time, first come, first served: whatever waits when `work` gets free makes the next
- * batch. Where a batch fails its items are tried one by one, so that none suffers from another.
- * @param work gives a result for each item, in their order
- * @param limits items of a batch, items that may wait, and those that must have a batch to themselves
+ * Does work in batches, in order of arrival: the items that wait when `work` is free make the next batch. If a batch fails,
+ * its items are tried one by one, so that one bad item does not fail the others.
+ * @param work returns a result for each item, in the same order
+ * @param limits most items of a batch, most items that wait, and which items need a batch of their own
  */
 export function inBatches<Item, Result>(
   work: (items: Item[]) => Promise<Result[]>,
@@ -54,10 +54,10 @@ export function inBatches<Item, Result>(
     return batch;
   };
 
-  const workOff = async (): Promise<void> => {
+  const workThroughQueue = async (): Promise<void> => {
     working = true;
     while (queue.length > 0) {
-      await setImmediate(); // what has come over the network meanwhile joins the batch
+      await setImmediate(); // items that arrived in the meantime join the batch
       const batch = nextBatch();
       if (batch.length > 0) await serve(batch);
     }
@@ -68,11 +68,11 @@ export function inBatches<Item, Result>(
     run: (item, signal) =>
       new Promise((resolve, reject) => {
         if (queue.length >= waiting) {
-          reject(new Busy(`${waiting} questions wait already`));
+          reject(new Busy(`${waiting} questions are already waiting`));
           return;
         }
         queue.push({ item, signal, resolve, reject });
-        if (!working) void workOff();
+        if (!working) void workThroughQueue();
       }),
   };
 }

@@ -2,12 +2,12 @@ import { isIP, isIPv4 } from 'node:net';
 import { hostname } from 'node:os';
 import { UserError } from '../system/errors.ts';
 
-/** True of an address that this machine alone reaches. */
+/** True of an address that only this machine can reach. */
 export function isLoopback(host: string): boolean {
   return host === 'localhost' || host === '::1' || (isIPv4(host) && host.startsWith('127.'));
 }
 
-/** The name of a Host header, without its port. */
+/** Matches a Host header; the groups are its address or name, without the port. */
 const HOST = /^(?:\[([\da-f:.]+)\]|([\w.-]+))(?::\d{1,5})?$/i;
 
 /** The public address of a server behind a proxy, such as https://realm.example, as a URL. */
@@ -18,15 +18,15 @@ export function publicOrigin(text: string): URL {
   } catch {}
   if (!url || !/^https?:$/.test(url.protocol) || url.username !== '' || `${url.origin}/` !== url.href)
     throw new UserError(
-      `--origin ${text}: is not the start of a web address; give it like https://realm.example, without a path`,
+      `--origin ${text}: is not a web address without a path; write it like https://realm.example`,
     );
   return url;
 }
 
 /**
- * Tells whether a Host header names this server. A page of another site that has its own name resolve to this machine
- * (DNS rebinding) sends that name, and is refused; an address in figures cannot be made to resolve elsewhere.
- * @param host the address that the server listens at
+ * Checks whether a Host header names this server. Another site can make its own name resolve to this machine (DNS
+ * rebinding); its pages send that name and are refused. Numeric addresses are safe: nobody can make them resolve elsewhere.
+ * @param host the address that the server listens on
  * @param origin its public address behind a proxy
  */
 export function hostCheck(host: string, origin?: URL): (header: string | undefined) => boolean {
@@ -38,14 +38,14 @@ export function hostCheck(host: string, origin?: URL): (header: string | undefin
   ]);
   return (header) => {
     const [, address, name] = HOST.exec(header ?? '') ?? [];
-    const asked = (address ?? name)?.toLowerCase();
-    if (asked === undefined) return false;
-    return isLoopback(asked) || names.has(asked) || (everywhere && isIP(asked) !== 0);
+    const given = (address ?? name)?.toLowerCase();
+    if (given === undefined) return false;
+    return isLoopback(given) || names.has(given) || (everywhere && isIP(given) !== 0);
   };
 }
 
 /**
- * Tells whether the page that sends a request is this server's own, by the Origin header that browsers set and no page can
+ * Checks whether a request comes from this server's own page, by the Origin header, which browsers set and pages cannot
  * change. Programs send none.
  * @param host the request's Host header
  */

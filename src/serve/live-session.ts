@@ -2,7 +2,7 @@ import { modelFingerprint } from '../run/fingerprints.ts';
 import type { Run } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 
-/** The run cannot answer yet, for the reason that the message tells. */
+/** The run cannot answer yet; the message says why. */
 export class NotReady extends Error {
   override name = 'NotReady';
 }
@@ -13,21 +13,21 @@ export interface Opened {
 }
 
 export interface Live<T extends Opened> {
-  /** What the run has now: opened anew where it has changed. `NotReady` where the run has nothing to open yet. */
+  /** The run's current model, opened again if it has changed. Throws `NotReady` if there is nothing to open yet. */
   get(): Promise<T>;
-  /** Undefined when `get` gives one, as far as is known without opening; else what is missing. */
+  /** What is missing; undefined if `get` should succeed, as far as is known without opening. */
   missing(): string | undefined;
   close(): Promise<void>;
 }
 
-/** Milliseconds between two looks at the run folder, and until what could not be opened is tried again though nothing changed. */
-const LOOK_EVERY = 1000;
-const TRY_EVERY = 10_000;
+/** Between two checks of the run folder. */
+const CHECK_MILLISECONDS = 1000;
+/** Until a model that could not be opened is tried again, even if the folder has not changed. */
+const RETRY_MILLISECONDS = 10_000;
 
 /**
- * Keeps `open`'s result for as long as the run's checkpoints, index and settings stay as they are. Where the new one
- * cannot be opened (a stage may be between its checkpoint and the index of it) the old one goes on answering.
- * Calls of `get` must not overlap.
+ * Keeps `open`'s result until the run's checkpoints, index or settings change. If the new model cannot be opened (a stage
+ * may have written its checkpoint but not its index yet), the old one keeps answering. Calls of `get` must not overlap.
  */
 export function liveSession<T extends Opened>(
   run: Run,
@@ -35,14 +35,15 @@ export function liveSession<T extends Opened>(
   say: (line: string) => void,
 ): Live<T> {
   let opened: T | undefined;
-  let stamp: string | undefined;
+  let fingerprint: string | undefined;
   let failure: string | undefined;
-  let looked = -Infinity;
+  let checked = -Infinity;
   let tried = -Infinity;
 
-  const renew = async (): Promise<void> => {
+  const reopenIfChanged = async (): Promise<void> => {
     const now = modelFingerprint(run);
-    if (now === stamp && (failure === undefined || performance.now() - tried < TRY_EVERY)) return;
+    if (now === fingerprint && (failure === undefined || performance.now() - tried < RETRY_MILLISECONDS))
+      return;
     try {
       const next = await open();
       if (opened) say('a new model or index is in use');
@@ -53,17 +54,17 @@ export function liveSession<T extends Opened>(
     } catch (error) {
       if (!(error instanceof UserError)) throw error;
       failure = error.message;
-      if (opened) say(`questions are still answered by the model before: ${failure}`);
+      if (opened) say(`the previous model still answers questions: ${failure}`);
     }
-    stamp = now;
+    fingerprint = now;
     tried = performance.now();
   };
 
   return {
     async get() {
-      if (performance.now() - looked > LOOK_EVERY) {
-        await renew();
-        looked = performance.now();
+      if (performance.now() - checked > CHECK_MILLISECONDS) {
+        await reopenIfChanged();
+        checked = performance.now();
       }
       if (opened) return opened;
       throw new NotReady(failure);

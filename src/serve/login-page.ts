@@ -1,9 +1,9 @@
 import { html, raw } from '../report/html.ts';
 
 /**
- * The page that asks for the token.
- * @param style as it is on the report's page: no other is allowed
- * @param problem why the last try failed
+ * The page with the form for the token.
+ * @param style the report page's style: the content security policy allows no other
+ * @param problem why the last attempt failed
  */
 export function loginPage(style: string, problem?: string): string {
   return html`<!doctype html>
@@ -27,7 +27,7 @@ export function loginPage(style: string, problem?: string): string {
 <div class="box"><input id="token" name="token" type="password" autocomplete="current-password" required autofocus><button type="submit">Log in</button></div>
 </form>
 ${problem !== undefined && html`<p class="trouble" role="alert">${problem}</p>`}
-<p class="soft">The token was given to "realm serve" when it was started, or printed in its terminal.</p>
+<p class="soft">The token was passed to "realm serve" at its start, or it was printed in its terminal.</p>
 </main>
 </body>
 </html>

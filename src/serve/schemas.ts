@@ -1,7 +1,7 @@
 import { STAGES } from '../run/folder.ts';
 
-// What the server takes and gives, as JSON Schema: requests are checked by it, answers are written by it, and the
-// document at /openapi.json is made of it.
+// The server's requests and responses as JSON Schema. Requests are checked with it, responses are written with it, and the
+// document at /openapi.json is made from it.
 
 const share = { type: 'number', description: 'a probability, 0 to 1' } as const;
 const text = { type: 'string' } as const;
@@ -12,17 +12,17 @@ export const FAILURE = {
   properties: { error: { type: 'string', description: 'one sentence: what is wrong' } },
 } as const;
 
-/** @param longest characters of a question */
-export function questionSchema(longest: number) {
+/** @param maxLength characters of a question */
+export function questionSchema(maxLength: number) {
   return {
     type: 'object',
     required: ['question'],
     additionalProperties: false,
     properties: {
-      question: { type: 'string', minLength: 1, maxLength: longest },
+      question: { type: 'string', minLength: 1, maxLength },
       openBook: {
         type: 'array',
-        description: 'documents for this question alone, beside those of the corpus',
+        description: 'documents for this question alone, in addition to those of the corpus',
         maxItems: 100,
         items: {
           type: 'object',
@@ -35,14 +35,14 @@ export function questionSchema(longest: number) {
   } as const;
 }
 
-export const ASKED = {
+export const ANSWERED_QUESTION = {
   type: 'object',
   required: ['question', 'answers'],
   properties: {
     question: text,
     answers: {
       type: 'array',
-      description: 'best first, one of each block read',
+      description: 'best first, one from each block read',
       items: {
         type: 'object',
         required: ['answer', 'probability', 'retrieval', 'reading', 'title', 'document', 'before', 'after'],
@@ -53,17 +53,17 @@ export const ASKED = {
           reading: { ...share, description: 'p(y|z,x) of the answer among the spans of its block' },
           title: text,
           document: { type: 'string', description: 'id of the document' },
-          before: { type: 'string', description: 'what stands before the answer in its passage' },
-          after: { type: 'string', description: 'what stands behind the answer in its passage' },
+          before: { type: 'string', description: 'text of the passage before the answer' },
+          after: { type: 'string', description: 'text of the passage after the answer' },
           openBook: {
             type: 'boolean',
-            description: "true where it stands in one of the question's documents",
+            description: "true if the answer is from one of the question's documents",
           },
         },
       },
     },
     nullProbability: { ...share, description: 'of the null document' },
-    cut: { type: 'boolean', description: 'true where the question was too long: its end was not read' },
+    cut: { type: 'boolean', description: 'true if the question was too long and was truncated' },
     retrievalUtility: {
       type: 'number',
       description: 'log p(y|z,x) - log p(y|null document,x) of the answer, nats',
@@ -78,17 +78,17 @@ export const STATUS = {
     run: { type: 'string', description: "name of the run's folder" },
     stages: {
       type: 'array',
-      description: 'stages begun, in their order',
+      description: 'stages that have started, in their order',
       items: {
         type: 'object',
         required: ['stage', 'step', 'steps', 'figures'],
         properties: {
           stage: { type: 'string', enum: STAGES },
-          step: { type: 'integer', description: 'the last one logged' },
-          steps: { type: 'integer', description: 'that the settings ask for' },
+          step: { type: 'integer', description: 'the last step that was logged' },
+          steps: { type: 'integer', description: 'steps in the settings' },
           figures: {
             type: 'object',
-            description: 'of the last line of its log',
+            description: 'metrics in the last line of its log',
             additionalProperties: { type: 'number' },
           },
         },
@@ -96,7 +96,7 @@ export const STATUS = {
     },
     underWay: {
       type: 'object',
-      description: 'the command that works in the run folder; absent where none does',
+      description: 'the command that is running in the run folder; absent if there is none',
       required: ['command', 'pid', 'host', 'since', 'alive', 'progress', 'refresher'],
       properties: {
         command: { type: 'string' },
@@ -105,7 +105,7 @@ export const STATUS = {
         since: { type: 'string', description: 'ISO 8601' },
         alive: {
           type: ['boolean', 'null'],
-          description: 'false where its process has ended; null where it is one of another host',
+          description: 'false if its process has ended; null if it runs on another host',
         },
         progress: {
           type: ['object', 'null'],
@@ -114,15 +114,15 @@ export const STATUS = {
             name: { type: 'string' },
             done: { type: 'number' },
             total: { type: 'number' },
-            unit: { type: ['string', 'null'], description: 'what `rate` counts' },
-            rate: { type: ['number', 'null'], description: 'a second' },
-            left: { type: ['number', 'null'], description: 'seconds' },
+            unit: { type: ['string', 'null'], description: 'what `rate` counts a second' },
+            rate: { type: ['number', 'null'], description: 'units a second' },
+            left: { type: ['number', 'null'], description: 'seconds left' },
             remark: { type: 'string' },
-            memory: { type: 'number', description: 'bytes that the process holds' },
-            time: { type: 'string', description: 'ISO 8601: when this was so' },
+            memory: { type: 'number', description: 'bytes of memory of the process' },
+            time: { type: 'string', description: 'ISO 8601: time of these values' },
           },
         },
-        refresher: { type: ['integer', 'null'], description: 'process that builds an index' },
+        refresher: { type: ['integer', 'null'], description: 'id of the process that builds an index' },
       },
     },
     answers: {
@@ -130,7 +130,7 @@ export const STATUS = {
       required: ['ready'],
       properties: {
         ready: { type: 'boolean', description: 'whether a question can be answered now' },
-        missing: { type: 'string', description: 'what is missing where it cannot' },
+        missing: { type: 'string', description: 'what is missing if it cannot' },
       },
     },
   },

@@ -13,7 +13,7 @@ import { Busy } from './batches.ts';
 import { hostCheck, isOwnOrigin } from './hosts.ts';
 import { NotReady } from './live-session.ts';
 import { refuse } from './refuse.ts';
-import { ASKED, FAILURE, questionSchema, STATUS } from './schemas.ts';
+import { ANSWERED_QUESTION, FAILURE, questionSchema, STATUS } from './schemas.ts';
 import type { StageStatus } from './status.ts';
 
 export interface Question {
@@ -21,20 +21,20 @@ export interface Question {
   openBook?: { title: string; text: string }[];
 }
 
-/** What the server shows and asks. */
+/** What the server needs from the run. */
 export interface Served {
-  /** The report as a whole page, and what stands in its `main`. */
+  /** The report as a whole page, and the content of its `main`. */
   page(): string;
   body(): string;
-  /** Other than before where the report may be. */
-  stamp(): string;
-  /** The page's script and style, as they stand between their tags: no others count there. */
+  /** Changes whenever the report may have changed. */
+  fingerprint(): string;
+  /** The page's script and style: exactly the text between their tags, the only ones that the page may use. */
   script: string;
   style: string;
   status(): { run: string; stages: StageStatus[]; answers: { ready: boolean; missing?: string } };
-  /** Answers one question in the form of `ASKED`; a `UserError` is the asker's, `NotReady` and `Busy` are not. */
+  /** Answers one question as an `ANSWERED_QUESTION`. A `UserError` is the client's mistake; `NotReady` and `Busy` are not. */
   ask(question: Question, signal: AbortSignal): Promise<object>;
-  /** Told of failures that are nobody's mistake. */
+  /** Called with failures that are not a client's mistake. */
   failed(error: unknown): void;
 }
 
@@ -42,14 +42,14 @@ export interface Limits {
   /** Bytes of a request's body, characters of a question. */
   body: number;
   question: number;
-  /** Milliseconds: for the whole of a request to come, for its answer, and for a connection on which nothing moves. */
+  /** Milliseconds: to receive a whole request, to answer it, and for a connection without traffic. */
   receive: number;
   answer: number;
   idle: number;
-  /** Milliseconds between two drawings of a report, whose records may change all the time. */
+  /** Milliseconds before a report is drawn again, even if its records change all the time. */
   report: number;
   connections: number;
-  /** Requests, and wrong tokens, of one client within a window of so many milliseconds; no limit of requests where 0. */
+  /** Requests, and wrong tokens, of one client within a window of so many milliseconds; 0 requests means no limit. */
   requests: number;
   wrongTokens: number;
   window: number;
@@ -71,12 +71,12 @@ export const LIMITS: Limits = {
   session: 12 * 3600_000,
 };
 
-/** Bytes of a request's first line and headers. */
-const HEADERS = 8 << 10;
+/** Of a request's first line and headers. */
+const MAX_HEADER_BYTES = 8 << 10;
 
 /**
- * The server, not listening yet. It has these routes and no others; no path of a request ever names a file.
- * @param access the address that it is going to listen at, and who is let in
+ * The server, not listening yet. It has these routes and no others; a request's path never names a file.
+ * @param access the address that it will listen on, and who may use it
  */
 export async function createServer(
   served: Served,
@@ -86,13 +86,13 @@ export async function createServer(
   const common = commonHeaders(served);
   const server = fastify({
     bodyLimit: limits.body,
-    return503OnClosing: false, // what comes on a connection that is open yet is answered as ever, in our form
+    return503OnClosing: false, // requests on connections that are still open are answered as usual, in our format
     requestTimeout: limits.receive,
     connectionTimeout: limits.idle,
     keepAliveTimeout: limits.receive,
     http: {
-      maxHeaderSize: HEADERS,
-      requireHostHeader: false, // the check below tells more
+      maxHeaderSize: MAX_HEADER_BYTES,
+      requireHostHeader: false, // the check below has a better message
       headersTimeout: limits.receive,
       connectionsCheckingInterval: Math.min(1000, limits.receive),
     },
@@ -109,7 +109,7 @@ export async function createServer(
   const latest: Latest = new WeakMap();
   server.server.on('request', (request) => latest.set(request.socket, request));
   server.server.maxConnections = limits.connections;
-  // Without these listeners Node ends the connection and does not say why.
+  // Without these listeners Node ends the connection without a reason.
   server.server.on('connect', (_request, socket) => socket.end(rawRefusal('CONNECT')));
   server.server.on('checkExpectation', ({ socket }) => socket.end(rawRefusal('EXPECT')));
   server.removeContentTypeParser('text/plain');
@@ -118,9 +118,9 @@ export async function createServer(
   server.addHook('onRequest', async (request, reply) => {
     reply.headers(common);
     if (request.raw.headersDistinct.host?.length !== 1 || !isOurs(request.headers.host)) {
-      return refuse(reply, 403, 'this server does not go by that name; ask it by its address');
+      return refuse(reply, 403, 'this is not a name of this server; use its address');
     }
-    if (!request.raw.url?.startsWith('/')) return refuse(reply, 400, 'the address is not a path');
+    if (!request.raw.url?.startsWith('/')) return refuse(reply, 400, 'the request target is not a path');
     const reads = request.method === 'GET' || request.method === 'HEAD';
     if (!reads && !isOwnOrigin(request.headers.origin, request.headers.host!, access.origin))
       return refuse(
@@ -135,13 +135,13 @@ export async function createServer(
     closing = true;
   });
   server.addHook('onSend', async (_request, reply) => {
-    if (closing) reply.header('connection', 'close'); // else a stop waits until the connection is idle for long enough
+    if (closing) reply.header('connection', 'close'); // otherwise a stop waits for the idle timeout of the connection
   });
   server.setNotFoundHandler((request, reply) => {
     const url = request.url.split('?')[0];
     const allowed = (['GET', 'POST'] as const).filter((method) => server.hasRoute({ method, url }));
-    if (allowed.length === 0) return refuse(reply, 404, 'there is no such page');
-    return refuse(reply.header('allow', allowed.join()), 405, `this takes ${allowed.join()} only`);
+    if (allowed.length === 0) return refuse(reply, 404, 'no such page');
+    return refuse(reply.header('allow', allowed.join()), 405, `this path accepts only ${allowed.join()}`);
   });
   server.setErrorHandler((error, request, reply) =>
     answerError(error as FastifyError, request, reply, served),
@@ -166,8 +166,8 @@ export async function createServer(
 }
 
 function routes(server: FastifyInstance, served: Served, limits: Limits): void {
-  const page = kept(served.page, served.stamp, limits.report);
-  const body = kept(served.body, served.stamp, limits.report);
+  const page = kept(served.page, served.fingerprint, limits.report);
+  const body = kept(served.body, served.fingerprint, limits.report);
   const html = (description: string) => ({
     200: { description, content: { 'text/html': { schema: { type: 'string' } } } },
     '4xx': { description: 'refused', ...FAILURE },
@@ -185,12 +185,12 @@ function routes(server: FastifyInstance, served: Served, limits: Limits): void {
   );
   server.get(
     '/report/body',
-    { schema: { summary: "The inside of the report's main element", response: html('part of a page') } },
+    { schema: { summary: "The content of the report's main element", response: html('part of a page') } },
     (_request, reply) => reply.type('text/html; charset=utf-8').send(body()),
   );
   server.get(
     '/api/status',
-    { schema: { summary: 'How far the run is', response: json('stages and figures', STATUS) } },
+    { schema: { summary: 'Progress of the run', response: json('stages and metrics', STATUS) } },
     async () => served.status(),
   );
   server.post<{ Body: Question }>(
@@ -199,7 +199,7 @@ function routes(server: FastifyInstance, served: Served, limits: Limits): void {
       schema: {
         summary: 'Answer a question',
         body: questionSchema(limits.question),
-        response: json('answers, best first', ASKED),
+        response: json('answers, best first', ANSWERED_QUESTION),
       },
     },
     async ({ body: { question, openBook } }, reply) => {
@@ -221,8 +221,8 @@ function routes(server: FastifyInstance, served: Served, limits: Limits): void {
 }
 
 /**
- * The result of `work`, unless the asker goes or so many milliseconds pass before: then its signal is aborted. (Fastify's
- * own `handlerTimeout` and `request.signal` end with the request's body, since Node closes the request there.)
+ * The result of `work`, unless the client disconnects or so many milliseconds pass first: then its signal is aborted.
+ * (Fastify's own `handlerTimeout` and `request.signal` end with the request's body, because Node closes the request there.)
  */
 async function unlessGivenUp<T>(
   reply: FastifyReply,
@@ -231,7 +231,7 @@ async function unlessGivenUp<T>(
 ): Promise<T> {
   const giveUp = new AbortController();
   const late = setTimeout(() => giveUp.abort(new Busy('the answer took too long')), milliseconds);
-  reply.raw.once('close', () => giveUp.abort(new Busy('the asker has gone')));
+  reply.raw.once('close', () => giveUp.abort(new Busy('the client has disconnected')));
   const givenUp = new Promise<never>((_, reject) => {
     giveUp.signal.addEventListener('abort', () => reject(giveUp.signal.reason));
   });
@@ -242,28 +242,28 @@ async function unlessGivenUp<T>(
   }
 }
 
-/** What `make` gives, made anew where the stamp is another, but not within so many milliseconds. */
-function kept(make: () => string, stamp: () => string, milliseconds: number): () => string {
+/** The result of `make`, made again when the fingerprint has changed, but not more often than every so many milliseconds. */
+function kept(make: () => string, fingerprint: () => string, milliseconds: number): () => string {
   let made = '';
-  let of: string | undefined;
+  let madeFrom: string | undefined;
   let until = -Infinity;
   return () => {
     if (performance.now() < until) return made;
-    const now = stamp();
-    if (now !== of) made = make();
-    of = now;
+    const now = fingerprint();
+    if (now !== madeFrom) made = make();
+    madeFrom = now;
     until = performance.now() + milliseconds;
     return made;
   };
 }
 
-/** The last request of each connection whose headers have come. */
+/** The last request of each connection whose headers have arrived. */
 type Latest = WeakMap<object, IncomingMessage>;
 
 /**
- * Calls `late` for a connection whose request has not come in time. Computing an answer may block this process for
- * longer than that, and Node then looks at the clock before it reads what came meanwhile: hence a second look, after the
- * event loop has gone round once.
+ * Calls `late` for a connection whose request has not arrived in time. Computing an answer may block this process for
+ * longer than that, and Node then checks the clock before it reads what has arrived. So this checks again after one turn
+ * of the event loop.
  */
 function unlessArrived(socket: object, latest: Latest, late: () => void): void {
   const before = latest.get(socket);
@@ -275,7 +275,7 @@ function unlessArrived(socket: object, latest: Latest, late: () => void): void {
   });
 }
 
-/** Headers of every response: what a page may load, run and talk to is this server, its own script and style and no more. */
+/** Headers of every response: a page may only use its own script and style, and only connect to this server. */
 function commonHeaders({ script, style }: Served): Record<string, string> {
   const hash = (text: string) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
   const policy = [
@@ -311,20 +311,23 @@ function answerError(
   if (error instanceof UserError) return refuse(reply, request.method === 'POST' ? 400 : 409, error.message);
   if (error.statusCode && error.statusCode < 500) return refuse(reply, error.statusCode, error.message);
   served.failed(error);
-  return refuse(reply, 500, 'the server failed; its own output tells how');
+  return refuse(reply, 500, 'the server failed; see its output for the reason');
 }
 
-/** What Node's HTTP parser gives up on, as a response of its own. */
-const RAW: Record<string, [string, string]> = {
-  CONNECT: ['405 Method Not Allowed', 'this is no proxy'],
-  EXPECT: ['417 Expectation Failed', 'this server expects nothing but 100-continue'],
-  HPE_HEADER_OVERFLOW: ['431 Request Header Fields Too Large', `headers have more than ${HEADERS} bytes`],
+/** Status and error for requests that Node's HTTP parser rejects. */
+const PARSER_ERRORS: Record<string, [string, string]> = {
+  CONNECT: ['405 Method Not Allowed', 'this server is not a proxy'],
+  EXPECT: ['417 Expectation Failed', 'this server accepts only "Expect: 100-continue"'],
+  HPE_HEADER_OVERFLOW: [
+    '431 Request Header Fields Too Large',
+    `headers have more than ${MAX_HEADER_BYTES} bytes`,
+  ],
   HPE_CHUNK_EXTENSIONS_OVERFLOW: ['413 Payload Too Large', 'chunk extensions are too long'],
-  ERR_HTTP_REQUEST_TIMEOUT: ['408 Request Timeout', 'the request took too long to come'],
+  ERR_HTTP_REQUEST_TIMEOUT: ['408 Request Timeout', 'the request took too long to arrive'],
 };
 
 function rawRefusal(code: string): string {
-  const [status, error] = RAW[code] ?? ['400 Bad Request', 'this is not HTTP/1.1'];
+  const [status, error] = PARSER_ERRORS[code] ?? ['400 Bad Request', 'this is not HTTP/1.1'];
   const body = JSON.stringify({ error });
   return `HTTP/1.1 ${status}\r\nConnection: close\r\nContent-Type: application/json; charset=utf-8\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`;
 }

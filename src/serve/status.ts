@@ -4,7 +4,7 @@ import { readStage } from '../report/record.ts';
 import { type UnderWay, underWay } from '../report/under-way.ts';
 import { type Run, STAGES, type Stage, stepsOf } from '../run/folder.ts';
 
-/** How far a stage has come by its log. */
+/** Progress of a stage, from its log. */
 export interface StageStatus {
   stage: Stage;
   step: number;
@@ -12,7 +12,7 @@ export interface StageStatus {
   figures: Record<string, number>;
 }
 
-/** The stages of a run that have logged a step, with their last figures, and the command that works in it. */
+/** The stages of a run that have logged a step, with their last metrics, and the command that is running in it. */
 export function runStatus(run: Run): { run: string; stages: StageStatus[]; underWay?: UnderWay } {
   const config = loadConfig(run.config, []);
   const stages = STAGES.flatMap((stage): StageStatus[] => {

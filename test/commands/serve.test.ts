@@ -220,7 +220,7 @@ test('--no-auth lets everyone in and says so; tokens that are empty, short or no
     ],
     [
       start('--run', run.dir, '--origin', 'realm.example'),
-      /^realm: --origin realm\.example: is not the start/m,
+      /^realm: --origin realm\.example: is not a web address/m,
     ],
   ] as const) {
     const { code, err } = await given.end;

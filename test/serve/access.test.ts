@@ -22,7 +22,7 @@ const logIn = (url: string, token: string, headers: Record<string, string> = {})
 
 const errorOf = async (response: Response) => ((await response.json()) as { error: string }).error;
 
-test('with a token every route is closed to whoever does not send it', async () => {
+test('with a token every route refuses requests without it', async () => {
   const { url } = await guarded();
   const document = await fetch(`${url}/openapi.json`, { headers: { authorization: `Bearer ${TOKEN}` } });
   const paths = Object.keys(((await document.json()) as { paths: object }).paths);
@@ -75,7 +75,7 @@ test('a program sends the token as a bearer token', async () => {
   assert.ok(!('/login' in (document as { paths: object }).paths));
 });
 
-test('a browser logs in by the form, gets a strict cookie that is not the token, and logs out', async () => {
+test('a browser logs in with the form, gets a strict cookie that is not the token, and logs out', async () => {
   const { url } = await guarded();
   const browser = (path: string, cookie?: string) =>
     fetch(url + path, {
@@ -121,7 +121,7 @@ test('a browser logs in by the form, gets a strict cookie that is not the token,
   assert.equal((await browser('/api/status', cookie)).status, 401);
 });
 
-test('the cookie is for HTTPS alone where the browser uses it, and its session ends by itself', async () => {
+test('the cookie is only for HTTPS if the browser uses HTTPS, and its session expires', async () => {
   const { url } = await guarded({ session: 5 }, { origin: new URL('https://realm.example') });
   const behind = await logIn(url, TOKEN);
   assert.match(behind.headers.getSetCookie()[0], /; Secure/);
@@ -134,7 +134,7 @@ test('the cookie is for HTTPS alone where the browser uses it, and its session e
   assert.doesNotMatch((await logIn(plain, TOKEN, { origin: plain })).headers.getSetCookie()[0], /; Secure/);
 });
 
-test('a page of another site can send nothing, with a token or without one', async () => {
+test('requests from a page of another site are refused, with a token or without one', async () => {
   for (const { url } of [await guarded(), await fakeServer()]) {
     const send = (path: string, origin: string) =>
       fetch(url + path, {
@@ -165,7 +165,7 @@ test('a page of another site can send nothing, with a token or without one', asy
   assert.equal((await logIn(url, TOKEN, { origin: 'http://realm.example' })).status, 403);
 });
 
-test('after ten wrong tokens a client may try none for a while, but its sessions go on', async () => {
+test('after ten wrong tokens a client must wait, but its sessions still work', async () => {
   const { url } = await guarded();
   const cookie = (await logIn(url, TOKEN)).headers.getSetCookie()[0].split(';')[0];
   const bearer = (token: string) =>
@@ -182,11 +182,11 @@ test('after ten wrong tokens a client may try none for a while, but its sessions
     assert.equal(blocked.headers.get('set-cookie'), null);
   }
   assert.equal((await fetch(`${url}/api/status`, { headers: { cookie } })).status, 200);
-  // Who sends no token guesses none.
+  // A request without a token is not a guess.
   assert.equal((await fetch(`${url}/api/status`)).status, 401);
 });
 
-test('requests of one client are limited where a limit is set, on every path, and by default they are not', async () => {
+test('requests of one client are limited on every path if a limit is set, and not by default', async () => {
   for (const access of [{}, { token: TOKEN }]) {
     const { url } = await fakeServer({}, { window: HOUR, requests: 6 }, access);
     const headers = { authorization: `Bearer ${TOKEN}` };
@@ -223,12 +223,12 @@ test('a login form of a wrong type, size or content is refused', async () => {
   assert.equal((await send('other=x', 'application/x-www-form-urlencoded')).status, 401);
 });
 
-test('tokens: made ones differ, and empty, short, long and unprintable ones are refused without being repeated', () => {
+test('tokens: generated ones differ; empty, short, long and unprintable ones are refused, and the message does not repeat them', () => {
   assert.notEqual(newToken(), newToken());
   assert.match(newToken(), /^[\w-]{43}$/);
   assert.equal(checkedToken(TOKEN, 'REALM_TOKEN'), TOKEN);
   for (const [token, why] of [
-    ['', /^REALM_TOKEN: the token is empty; give 16 to 512 letters/],
+    ['', /^REALM_TOKEN: the token is empty; use 16 to 512 letters/],
     ['qwerty', /^REALM_TOKEN: the token is too short;/],
     ['x'.repeat(513), /^REALM_TOKEN: the token is too long;/],
     ['with a space in between', /^REALM_TOKEN: the token has a space or a character outside ASCII;/],
@@ -244,9 +244,9 @@ test('tokens: made ones differ, and empty, short, long and unprintable ones are 
   assert.deepEqual([TOKEN, '', TOKEN.slice(1), `${TOKEN} `].map(isRight), [true, false, false, false]);
 });
 
-test('sessions: the oldest ends where there are too many, and no other', () => {
+test('sessions: if there are too many, only the oldest ends', () => {
   const sessions = openSessions(HOUR);
-  const secrets = Array.from({ length: 1001 }, () => sessions.begin());
+  const secrets = Array.from({ length: 1001 }, () => sessions.start());
   assert.deepEqual([secrets[0], secrets[1], secrets[1000], undefined, ''].map(sessions.has), [
     false,
     true,
@@ -258,7 +258,7 @@ test('sessions: the oldest ends where there are too many, and no other', () => {
   assert.equal(sessions.has(secrets[1]), false);
 });
 
-test('clients are told apart by IPv4 address and by the first half of an IPv6 address', async () => {
+test('clients are distinguished by IPv4 address and by the first half of an IPv6 address', async () => {
   assert.deepEqual(
     [
       '10.0.0.1',

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Busy, inBatches } from '../../src/serve/batches.ts';
 
-/** A promise, and what resolves it. */
+/** A promise and the function that resolves it. */
 function signal(): [Promise<void>, () => void] {
   let give = () => {};
   const promise = new Promise<void>((resolve) => {
@@ -11,10 +11,10 @@ function signal(): [Promise<void>, () => void] {
   return [promise, give];
 }
 
-/** Work that records its batches; the first begins by resolving `began`, and ends when `finish` is called. */
+/** Work that records its batches. The first batch resolves `started` when it starts, and ends when `finish` is called. */
 function recorded(limits: { most?: number; waiting?: number } = {}) {
   const batches: number[][] = [];
-  const [began, begin] = signal();
+  const [started, begin] = signal();
   const [finished, finish] = signal();
   const { run } = inBatches(
     async (items: number[]) => {
@@ -26,20 +26,20 @@ function recorded(limits: { most?: number; waiting?: number } = {}) {
     },
     { most: 4, waiting: 100, ...limits, alone: (n) => n >= 100 },
   );
-  return { batches, run, began, finish };
+  return { batches, run, started, finish };
 }
 
-/** The same, never held up. */
+/** The same, without waiting. */
 function unhindered(limits: { most?: number; waiting?: number } = {}) {
   const { finish, ...work } = recorded(limits);
   finish();
   return work;
 }
 
-test('whatever waits when the work gets free makes the next batch, in order and each with its own result', async () => {
-  const { batches, run, began, finish } = recorded();
+test('items that wait while the work is busy make the next batch, in order and each with its own result', async () => {
+  const { batches, run, started, finish } = recorded();
   const first = run(0);
-  await began;
+  await started;
   const rest = Promise.all([1, 2, 3, 4, 5, 6].map((n) => run(n)));
   finish();
   assert.deepEqual(await rest, [1, 4, 9, 16, 25, 36]);
@@ -47,13 +47,13 @@ test('whatever waits when the work gets free makes the next batch, in order and 
   assert.deepEqual(batches, [[0], [1, 2, 3, 4], [5, 6]]);
 });
 
-test('an item that must be alone has a batch to itself and keeps its turn', async () => {
+test('an item that needs a batch of its own gets one and keeps its place in the queue', async () => {
   const { batches, run } = unhindered();
   await Promise.all([1, 2, 100, 101, 3, 4].map((n) => run(n)));
   assert.deepEqual(batches, [[1, 2], [100], [101], [3, 4]]);
 });
 
-test('an item that fails its batch fails alone', async () => {
+test('an item that fails its batch does not fail the others', async () => {
   const { batches, run } = unhindered();
   const results = await Promise.allSettled([1, 13, 2].map((n) => run(n)));
   assert.deepEqual(
@@ -63,7 +63,7 @@ test('an item that fails its batch fails alone', async () => {
   assert.deepEqual(batches, [[1, 13, 2], [1], [13], [2]]);
 });
 
-test('one too many is refused at once, and the others are answered', async () => {
+test('an item beyond the limit is refused at once, and the others are answered', async () => {
   const { run } = unhindered({ waiting: 3 });
   const results = await Promise.allSettled([1, 2, 3, 4].map((n) => run(n)));
   assert.deepEqual(
@@ -73,10 +73,10 @@ test('one too many is refused at once, and the others are answered', async () =>
   assert.equal(await run(5), 25);
 });
 
-test('what is given up while it waits is not worked on', async () => {
-  const { batches, run, began, finish } = recorded();
+test('an item that is aborted while it waits is not processed', async () => {
+  const { batches, run, started, finish } = recorded();
   const first = run(0);
-  await began;
+  await started;
   const given = new AbortController();
   const waits = run(1, given.signal);
   const other = run(2);

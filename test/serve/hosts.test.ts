@@ -6,7 +6,7 @@ import { hostCheck, isLoopback, publicOrigin } from '../../src/serve/hosts.ts';
 const refused = (host: string, ...headers: (string | undefined)[]) =>
   headers.filter((header) => !hostCheck(host)(header));
 
-test('a server at loopback goes by loopback names alone, at any port', () => {
+test('a server on loopback accepts only loopback names, with any port', () => {
   const good = ['127.0.0.1:8080', 'localhost', 'LocalHost:9000', '[::1]:8080', '127.9.9.9'];
   assert.deepEqual(refused('127.0.0.1', ...good), []);
   const bad = [
@@ -30,20 +30,20 @@ test('a server at loopback goes by loopback names alone, at any port', () => {
   assert.deepEqual(refused('127.0.0.1', ...bad), bad);
 });
 
-test('a server at an address or a name goes by that too', () => {
+test('a server on an address or a name accepts that too', () => {
   assert.deepEqual(refused('192.168.1.5', '192.168.1.5:8080', 'localhost'), []);
   assert.deepEqual(refused('box.example', 'BOX.example:8080'), []);
   assert.deepEqual(refused('192.168.1.5', '192.168.1.6', 'box.example'), ['192.168.1.6', 'box.example']);
 });
 
-test('a server at every address goes by all of them and by the name of the machine', () => {
+test('a server on all addresses accepts each of them and the name of the machine', () => {
   for (const host of ['0.0.0.0', '::']) {
     assert.deepEqual(refused(host, '192.168.1.5:8080', '[fe80::1]:8080', hostname(), 'localhost'), []);
     assert.deepEqual(refused(host, 'evil.example'), ['evil.example']);
   }
 });
 
-test('addresses that other machines reach are told from loopback', () => {
+test('loopback addresses are distinguished from addresses that other machines can reach', () => {
   assert.deepEqual(
     [
       '127.0.0.1',
@@ -60,7 +60,7 @@ test('addresses that other machines reach are told from loopback', () => {
   );
 });
 
-test('a server behind a proxy goes by its public name too, and that must be the start of a web address', () => {
+test('a server behind a proxy accepts its public name too, which must be a web address without a path', () => {
   const origin = publicOrigin('https://Realm.example');
   assert.equal(hostCheck('127.0.0.1', origin)('realm.example'), true);
   assert.equal(hostCheck('127.0.0.1', origin)('evil.example'), false);
@@ -74,6 +74,6 @@ test('a server behind a proxy goes by its public name too, and that must be the 
   ])
     assert.throws(
       () => publicOrigin(bad),
-      /^UserError: --origin .*: is not the start of a web address; give it like/,
+      /^UserError: --origin .*: is not a web address without a path; write it like/,
     );
 });

@@ -9,7 +9,7 @@ import { UserError } from '../../src/system/errors.ts';
 import { writeFileAtomic } from '../../src/system/files.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 
-test('a model is opened once, and anew when its checkpoint, its index or the settings change', async () => {
+test('a model is opened once, and again when its checkpoint, its index or the settings change', async () => {
   const run = runFolder(temporaryFolder('serve'));
   writeFileAtomic(run.config, 'seed: 1\n');
   let now = 0;
@@ -41,18 +41,18 @@ test('a model is opened once, and anew when its checkpoint, its index or the set
   writeFileAtomic(pointer, 'step-0000010\n');
   assert.deepEqual([await get(), await get(), live.missing()], [1, 1, undefined]);
   writeFileAtomic(pointer, 'step-0000020\n');
-  assert.deepEqual([(await live.get()).number, await get()], [1, 2]); // within a second it does not look again
+  assert.deepEqual([(await live.get()).number, await get()], [1, 2]); // within a second it does not check again
   writeFileAtomic(join(run.index, 'current'), 'qa-0000020\n');
   assert.equal(await get(), 3);
   writeFileAtomic(run.config, 'seed: 2\n');
   assert.equal(await get(), 4);
   assert.deepEqual(closed, [1, 2, 3]);
 
-  // A checkpoint whose index is not there yet: the model before goes on, and the new one is tried again later.
+  // The checkpoint has no index yet: the previous model keeps answering, and the new one is tried again later.
   trouble = new UserError('the index is of another model');
   writeFileAtomic(pointer, 'step-0000030\n');
   assert.equal(await get(), 4);
-  assert.match(said.at(-1)!, /still answered by the model before: the index is of another model/);
+  assert.match(said.at(-1)!, /the previous model still answers questions: the index is of another model/);
   trouble = undefined;
   assert.equal(await get(), 4);
   now += 10_000;
@@ -65,7 +65,7 @@ test('a model is opened once, and anew when its checkpoint, its index or the set
   assert.deepEqual(closed, [1, 2, 3, 4, 5]);
 });
 
-test('the status tells the last step that each stage logged', () => {
+test('the status has the last step that each stage logged', () => {
   const run = runFolder(temporaryFolder('serve'));
   writeFileAtomic(run.config, 'ict: { steps: 70 }\nqa: { steps: 30 }\n');
   mkdirSync(join(run.dir, 'metrics'));

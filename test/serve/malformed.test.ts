@@ -7,7 +7,7 @@ import { answerTo, fakeServer, post } from '../support/fake-answers.ts';
 const REQUESTS = 1000;
 const SEED = 7;
 
-// Each kind writes one request that no server should take, byte by byte as it goes over the wire.
+// Each kind writes the bytes of one request that no server should accept.
 
 const GOOD = JSON.stringify({
   question: 'Where is the river Osk?',
@@ -22,7 +22,7 @@ interface Parts {
   body?: string | Buffer;
 }
 
-/** A request to ask a question with some of its parts replaced. */
+/** A request with a question, with some of its parts replaced. */
 function request({
   method = 'POST',
   path = '/api/ask',
@@ -223,7 +223,7 @@ function brokenHttp(r: Random): Buffer {
     request({ headers: ['Host: localhost', 'Content-Type: application/json', ...headers], body: GOOD });
   return r.pick([
     () => Buffer.concat([Buffer.from([0x80 + r.int(128)]), bytes(r, 1 + r.int(300))]),
-    () => Buffer.from([0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, ...bytes(r, 60)]), // the beginning of TLS
+    () => Buffer.from([0x16, 3, 1, 2, 0, 1, 0, 1, 0xfc, 3, 3, ...bytes(r, 60)]), // the start of a TLS handshake
     () => Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'),
     () => Buffer.from(`${word(r)}\r\n\r\n`),
     () => Buffer.from('GET /\r\n\r\n'),
@@ -249,7 +249,7 @@ function brokenHttp(r: Random): Buffer {
     () => ask(length(GOOD), 'Transfer-Encoding: chunked'),
     () => ask('Transfer-Encoding: chunked'),
     () => ask('Transfer-Encoding: chunked, gzip'),
-    () => ask(`Content-Length: ${GOOD.length + 1 + r.int(1000)}`), // ends before
+    () => ask(`Content-Length: ${GOOD.length + 1 + r.int(1000)}`), // the body ends early
     () => ask(`Content-Length: ${r.int(GOOD.length)}`),
     () => Buffer.from(`POST /api/ask HTTP/1.1\r\nHost: localhost\r\n`),
     () => Buffer.from(`GET / HTTP/1.1\nHost: localhost\n${word(r)}\n\n`),
@@ -268,19 +268,19 @@ const KINDS: Record<string, (r: Random) => Buffer> = {
   brokenHttp,
 };
 
-/** All that comes back for a request; the sender closes its side behind it. */
+/** The whole response to a request; the sender closes its side afterwards. */
 function send(port: number, sent: Buffer): Promise<string> {
   return new Promise((resolve) => {
     const socket = connect(port, '127.0.0.1');
     let answer = '';
     socket.setEncoding('latin1').on('data', (piece) => (answer += piece));
-    socket.on('error', () => {}); // the server need not read to its end what it has refused
+    socket.on('error', () => {}); // the server need not read the rest of a request that it has refused
     socket.on('close', () => resolve(answer));
     socket.end(sent);
   });
 }
 
-test(`${REQUESTS} malformed requests are each refused with a 4xx, and good ones are answered meanwhile and after`, async () => {
+test(`${REQUESTS} malformed requests are each refused with a 4xx, and good ones are answered meanwhile and afterwards`, async () => {
   const { url, failures } = await fakeServer({}, { receive: 2000 });
   const port = Number(new URL(url).port);
   const r = random(SEED);
@@ -304,7 +304,7 @@ test(`${REQUESTS} malformed requests are each refused with a 4xx, and good ones 
     });
   }
   assert.deepEqual(failures, []);
-  // The kinds are refused for what is wrong with them.
+  // Each kind gets the status that fits its error.
   const seen = (kind: string) => [...statuses.get(kind)!].sort();
   assert.deepEqual(seen('brokenJson'), ['400']);
   assert.deepEqual(seen('wrongValue'), ['400']);

@@ -22,15 +22,15 @@ interface Operation {
   responses: Record<string, { content: Record<string, { schema: object }> }>;
 }
 
-test('the OpenAPI document tells every route, and what each gives is as it says', async () => {
+test('the OpenAPI document lists every route, and each response matches its schema', async () => {
   const { url, server } = await fakeServer();
   const document = (await (await fetch(`${url}/openapi.json`)).json()) as {
     openapi: string;
     paths: Record<string, Record<string, Operation>>;
   };
   assert.match(document.openapi, /^3\.1\./);
-  const told = Object.entries(document.paths).map(([path, methods]) => [path, Object.keys(methods)]);
-  assert.deepEqual(Object.fromEntries(told), ROUTES);
+  const documented = Object.entries(document.paths).map(([path, methods]) => [path, Object.keys(methods)]);
+  assert.deepEqual(Object.fromEntries(documented), ROUTES);
   // Fastify's own list has these and the HEAD of each GET.
   const routes = server.printRoutes({ commonPrefix: false }).match(/\((GET|POST)/g);
   assert.equal(routes?.length, Object.keys(ROUTES).length);
@@ -53,7 +53,7 @@ test('the OpenAPI document tells every route, and what each gives is as it says'
   }
 });
 
-test('a question is answered whole, and its documents are handed on', async () => {
+test('a question is answered, and its documents are passed on', async () => {
   const asked: unknown[] = [];
   const { url } = await fakeServer({
     ask: async (question) => {
@@ -68,7 +68,7 @@ test('a question is answered whole, and its documents are handed on', async () =
   assert.deepEqual(asked, [{ question, openBook: [{ title: 'a', text: 'b' }] }]);
 });
 
-test('every response keeps the page to its own script and server', async () => {
+test('every response limits the page to its own script and server', async () => {
   const { url } = await fakeServer();
   const hash = (text: string) => `'sha256-${createHash('sha256').update(text).digest('base64')}'`;
   for (const path of ['/', '/report/body', '/api/status', '/nowhere', '/%ff']) {
@@ -83,7 +83,7 @@ test('every response keeps the page to its own script and server', async () => {
   }
 });
 
-test('what is wrong is told by the status, the sentence and the headers', async () => {
+test('status, message and headers say what is wrong', async () => {
   let error: Error = new NotReady('no model yet; run "realm finetune-qa"');
   const { url, failures } = await fakeServer({ ask: () => Promise.reject(error) });
   const ask = async () => {
@@ -95,13 +95,13 @@ test('what is wrong is told by the status, the sentence and the headers', async 
     ];
   };
   assert.deepEqual(await ask(), [409, 'no model yet; run "realm finetune-qa"', null]);
-  error = new Busy('256 questions wait already');
-  assert.deepEqual(await ask(), [503, '256 questions wait already; try again in a moment', '1']);
+  error = new Busy('256 questions are already waiting');
+  assert.deepEqual(await ask(), [503, '256 questions are already waiting; try again in a moment', '1']);
   error = new UserError('the documents are too long');
   assert.deepEqual(await ask(), [400, 'the documents are too long', null]);
   assert.deepEqual(failures, []);
   error = new TypeError('secret');
-  assert.deepEqual(await ask(), [500, 'the server failed; its own output tells how', null]);
+  assert.deepEqual(await ask(), [500, 'the server failed; see its output for the reason', null]);
   assert.deepEqual(failures, [error]);
 
   const method = await fetch(`${url}/api/ask`);
@@ -110,7 +110,7 @@ test('what is wrong is told by the status, the sentence and the headers', async 
   assert.equal((await fetch(url, { method: 'HEAD' })).status, 200);
 });
 
-/** A promise, and what resolves it. */
+/** A promise and the function that resolves it. */
 function signal() {
   let give = () => {};
   const given = new Promise<void>((resolve) => {
@@ -119,7 +119,7 @@ function signal() {
   return { given, give };
 }
 
-/** An answer that does not come until its asker gives up. */
+/** An answer that never comes: it fails when the client gives up. */
 function never(signal: AbortSignal): Promise<never> {
   return new Promise((_, reject) => signal.addEventListener('abort', () => reject(signal.reason)));
 }
@@ -147,7 +147,7 @@ test('limits: bytes of a body, characters of a question, time for an answer', as
   assert.deepEqual(late.failures, []);
 });
 
-test('a question whose asker has gone is given up', async () => {
+test('a question is given up when its client disconnects', async () => {
   const gone = new AbortController();
   let gaveUp: () => void;
   const givenUp = new Promise<void>((resolve) => {
@@ -166,7 +166,7 @@ test('a question whose asker has gone is given up', async () => {
   assert.deepEqual(failures, []);
 });
 
-/** What comes back for bytes sent as they are, until the server closes. */
+/** The response to these bytes, until the server closes the connection. */
 function raw(url: string, pieces: AsyncIterable<string> | Iterable<string>): Promise<string> {
   return new Promise((resolve, reject) => {
     const socket = connect(Number(new URL(url).port), '127.0.0.1');
@@ -180,7 +180,7 @@ function raw(url: string, pieces: AsyncIterable<string> | Iterable<string>): Pro
   });
 }
 
-/** The pieces, each so many milliseconds after the one before. */
+/** The pieces, each so many milliseconds after the previous one. */
 async function* slowly(pieces: Iterable<string>, pause: number): AsyncGenerator<string> {
   for (const piece of pieces) {
     yield piece;
@@ -188,7 +188,7 @@ async function* slowly(pieces: Iterable<string>, pause: number): AsyncGenerator<
   }
 }
 
-test('who sends a request too slowly is cut off, headers or body, and so is who sends nothing', async () => {
+test('a client that sends headers or body too slowly, or sends nothing, is disconnected', async () => {
   const { url, server } = await fakeServer({}, { receive: 300, idle: 700 });
   const { requestTimeout, headersTimeout, timeout } = server.server;
   assert.deepEqual([requestTimeout, headersTimeout, timeout], [300, 300, 700]);
@@ -215,22 +215,25 @@ test('a request that came while the server was busy is answered, however long th
       while (connection.bytesRead < sent) await sleep(1);
       await new Promise((resolve) => setImmediate(resolve));
       yield (head + body).slice(sent);
-      // The rest is on its way. After an immediate come the timers, which look at the clock, and then what is to be read.
+      // The rest has been sent. After an immediate, Node runs timers, which check the clock, and then reads.
       Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1000);
     }
     assert.match(await raw(url, pieces()), /^HTTP\/1\.1 200 .*"question":"Where\?"/s, `${sent} bytes before`);
   }
 });
 
-test('a report is drawn anew when its records have changed, and once in a while at most', async () => {
+test('a report is drawn again when its records have changed, but not too often', async () => {
   let now = 0;
   const clock = mock.method(performance, 'now', () => now);
   let drawn = 0;
-  let stamp = 'a';
-  const { url } = await fakeServer({ body: () => `<p>${++drawn}</p>`, stamp: () => stamp }, { report: 1000 });
+  let fingerprint = 'a';
+  const { url } = await fakeServer(
+    { body: () => `<p>${++drawn}</p>`, fingerprint: () => fingerprint },
+    { report: 1000 },
+  );
   const read = async () => (await fetch(`${url}/report/body`)).text();
   assert.deepEqual(await Promise.all([read(), read()]), ['<p>1</p>', '<p>1</p>']);
-  stamp = 'b';
+  fingerprint = 'b';
   now = 999;
   assert.equal(await read(), '<p>1</p>');
   now = 1000;
@@ -240,7 +243,7 @@ test('a report is drawn anew when its records have changed, and once in a while 
   clock.mock.restore();
 });
 
-test('a stop lets what is being answered be answered and ends then, its connections with it', async () => {
+test('a stop finishes the answers in progress, then ends with all connections', async () => {
   const asked = signal();
   const release = signal();
   const half = signal();
@@ -255,9 +258,9 @@ test('a stop lets what is being answered be answered and ends then, its connecti
     },
     { receive: 300_000, idle: 0 },
   );
-  server.server.keepAliveTimeout = 0; // no connection is closed for being idle: only the stop ends those that are kept alive
+  server.server.keepAliveTimeout = 0; // no connection is closed for being idle: only the stop ends kept-alive ones
   const arrived = new Promise<Socket>((resolve) => server.server.once('connection', resolve));
-  // Half sent when the stop comes, and the rest while the first is answered.
+  // Half is sent before the stop, and the rest while the first question is answered.
   const start = 'POST /api/ask HTTP/1.1\r\nHost: localhost\r\n';
   const rest = (question: string) => {
     const body = JSON.stringify({ question });

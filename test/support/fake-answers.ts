@@ -25,7 +25,7 @@ export function answerTo(question: string) {
   };
 }
 
-/** A server, and what it was told of failures, that listens at a free port of 127.0.0.1 until the tests of the file are over. */
+/** A server on a free port of 127.0.0.1, and the failures it reported. It listens until the tests of the file are over. */
 export async function fakeServer(
   changes: Partial<Served> = {},
   limits: Partial<Limits> = {},
@@ -35,7 +35,7 @@ export async function fakeServer(
   const served: Served = {
     page: () => `<!doctype html><style>${STYLE}</style><main id="report"></main><script>${SCRIPT}</script>`,
     body: () => '<h2>Osk</h2>',
-    stamp: () => '1',
+    fingerprint: () => '1',
     script: SCRIPT,
     style: STYLE,
     status: () => ({
