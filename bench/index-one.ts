@@ -26,8 +26,8 @@ const CENTRES = 2000;
 const SPREAD = 0.8;
 const QUERIES = 64;
 
-const [rows, shards] = process.argv.slice(2, 4).map(Number);
-const [scalar, dir] = process.argv.slice(4);
+const [rows, subIndexes] = process.argv.slice(2, 4).map(Number);
+const [dtype, dir] = process.argv.slice(4);
 const centres = rng(CENTRES, 1);
 
 const began = performance.now();
@@ -45,18 +45,18 @@ const manifest = await buildIndex(
   },
   {
     dimensions: P,
-    scalar: scalar as 'f32',
-    shards,
-    connectivity: 16,
-    expansionAdd: 128,
-    expansionSearch: 128,
+    dtype: dtype as 'f32',
+    subIndexes,
+    m: 16,
+    efConstruction: 128,
+    efSearch: 128,
     threads: 0,
   },
 );
 const seconds = (performance.now() - began) / 1000;
 const peak = process.resourceUsage().maxRSS * 1024;
 
-const index = openIndex(dir, { expansionSearch: 128 });
+const index = openIndex(dir, { efSearch: 128 });
 const asked = queries();
 const query10 = middle(16, 10);
 const query5000 = middle(1, Math.min(5000, rows));

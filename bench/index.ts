@@ -5,14 +5,14 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs, promisify } from 'node:util';
-import { scalarOf } from '../src/retrieval/graph.ts';
+import { dtypeOf } from '../src/retrieval/graph.ts';
 import type { Indexed } from './index-one.ts';
 
 const { values: options } = parseArgs({
   options: {
     sizes: { type: 'string', default: '20000,200000,2000000' },
     /** Graphs that share the rows; 0: exact. */
-    shards: { type: 'string', default: '1,8,0' },
+    subIndexes: { type: 'string', default: '1,8,0' },
   },
 });
 
@@ -23,11 +23,11 @@ try {
     'vectors    kind             seconds  vectors/s  peak RSS      disk  recall@10  ms/query for 10  for 5,000',
   );
   for (const size of options.sizes.split(',').map(Number)) {
-    for (const shards of options.shards.split(',').map(Number)) {
-      const scalar = shards === 0 ? 'f32' : scalarOf('auto', size);
-      const kind = shards === 0 ? 'exact' : `${shards} graph${shards > 1 ? 's' : ''} ${scalar}`;
+    for (const subIndexes of options.subIndexes.split(',').map(Number)) {
+      const dtype = subIndexes === 0 ? 'f32' : dtypeOf('auto', size);
+      const kind = subIndexes === 0 ? 'exact' : `${subIndexes} graph${subIndexes > 1 ? 's' : ''} ${dtype}`;
       const dir = join(folder, 'index');
-      const one = [join(import.meta.dirname, 'index-one.ts'), String(size), String(shards), scalar, dir];
+      const one = [join(import.meta.dirname, 'index-one.ts'), String(size), String(subIndexes), dtype, dir];
       const { stdout } = await promisify(execFile)(process.execPath, ['--import', 'tsx', ...one]);
       const { seconds, peak, disk, recall10, query10, query5000 } = JSON.parse(stdout) as Indexed;
       console.log(

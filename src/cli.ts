@@ -125,7 +125,7 @@ export async function main(argv: readonly string[]): Promise<number> {
           ? [
               `recall@10 of exact ${manifest.recall10.value.toFixed(3)} (${manifest.recall10.probes} probes)`,
               `${manifest.graphs.length > 1 ? `${manifest.graphs.length} graphs` : 'graph'}`.padEnd(19) +
-                `${manifest.scalar}, ${(manifest.graphs.reduce((sum, { bytes }) => sum + bytes, 0) / 2 ** 20).toFixed(1)} MiB`,
+                `${manifest.dtype}, ${(manifest.graphs.reduce((sum, { bytes }) => sum + bytes, 0) / 2 ** 20).toFixed(1)} MiB`,
             ]
           : ['search             exact, without a graph']),
       ]);

@@ -92,7 +92,7 @@ const schema = section({
      */
     ner: path,
     /** How a document is cut into blocks: whole sentences (orqa), 100 words (dpr), or not at all. */
-    packing: z.enum(['sentences', 'dpr', 'as-is']).default('sentences'),
+    splitting: z.enum(['sentences', 'dpr', 'as-is']).default('sentences'),
     /** Tokens of a block with its title and special tokens. */
     blockTokens: count(288, 16),
     /** Tokens of a masked sentence with its special tokens (realm), the longest X. */
@@ -135,7 +135,7 @@ const schema = section({
     steps: count(100_000),
     batch: count(4096),
     /** Sequences embedded at once; a larger batch is embedded in chunks with exactly the same gradients. */
-    chunk: count(64),
+    microBatch: count(64),
     /** Chance that the query sentence stays in its block. */
     keepSentence: share(0.1),
     optimizer: optimizer(1e-4),
@@ -144,12 +144,12 @@ const schema = section({
     /** graph: an HNSW graph, fast and nearly right; exact: every block is looked at, and no graph is built. */
     kind: z.enum(['graph', 'exact']).default('graph'),
     /** Graphs that share the blocks: building takes the memory of one, a search the time of all. */
-    shards: count(1, 1, 1000),
+    subIndexes: count(1, 1, 1000),
     /** What a graph keeps; auto: f32 up to a million blocks, f16 beyond. */
-    scalar: z.enum(['auto', 'f32', 'f16']).default('auto'),
-    connectivity: count(16),
-    expansionAdd: count(128),
-    expansionSearch: count(128),
+    dtype: z.enum(['auto', 'f32', 'f16']).default('auto'),
+    m: count(16),
+    efConstruction: count(128),
+    efSearch: count(128),
     /** Tokens embedded in one call while building. */
     tokensPerBatch: count(8192),
     /** Processor threads of building; more than 1 makes the graph differ from run to run. */
@@ -193,7 +193,7 @@ const schema = section({
     /** Processor threads of the child; 0: all. */
     threads: z.int().min(0).default(0),
     /** Niceness of the child process. */
-    niceness: z.int().min(0).max(19).default(5),
+    nice: z.int().min(0).max(19).default(5),
     /** Indexes kept on disk. */
     keepIndexes: count(2),
   }),
@@ -246,6 +246,18 @@ const schema = section({
 });
 
 export type Config = z.infer<typeof schema>;
+
+/** Settings that had another name before: the old name, and the one to use. */
+export const RENAMED: ReadonlyMap<string, string> = new Map([
+  ['text.packing', 'text.splitting'],
+  ['ict.chunk', 'ict.microBatch'],
+  ['index.scalar', 'index.dtype'],
+  ['index.shards', 'index.subIndexes'],
+  ['index.connectivity', 'index.m'],
+  ['index.expansionAdd', 'index.efConstruction'],
+  ['index.expansionSearch', 'index.efSearch'],
+  ['refresh.niceness', 'refresh.nice'],
+]);
 
 /** Names of the settings that are paths, such as data.documents. */
 const PATHS: ReadonlySet<string> = new Set(pathsIn(schema));
@@ -319,15 +331,52 @@ export function folderOf(file: string): string {
   return realpathSync(dirname(file));
 }
 
+/** A settings file as it is written, its paths absolute. */
+interface Layer {
+  file: string;
+  tree: Record<string, unknown>;
+}
+
 /**
  * The configuration of a file or preset (or the defaults) with `--set path.to.key=value` overrides, checked. Its paths are
  * absolute: those in the file are relative to the file's folder, those of `--set` to the current folder.
  */
 export function loadConfig(given: string | undefined, overrides: readonly string[]): Config {
-  const path = given === undefined ? undefined : configFile(given);
-  const tree = path ? readYaml(path) : {};
+  const layers = given === undefined ? [] : readLayers(configFile(given));
+  const tree = layers.reduceRight((below, { tree }) => merged(below, tree), {});
   for (const override of overrides) setByPath(tree, override);
-  return check(tree, path, overrides);
+  return check(tree, layers, overrides);
+}
+
+/**
+ * A settings file, and after it the file that it extends with `extends: other.yaml` (relative to its own folder). One level
+ * only: a reader looks at two files at most, and files cannot extend each other in a circle.
+ */
+function readLayers(file: string): Layer[] {
+  const { extends: base, ...tree } = readYaml(file, 'name one with --config, such as squad-open');
+  if (base === undefined) return [{ file, tree }];
+  if (typeof base !== 'string')
+    throw new UserError(`${file}: extends: expected the name of a settings file, got ${shown(base)}`);
+  const below = absolutePath(base, folderOf(file));
+  const settings = readYaml(below, `correct extends in ${file}`);
+  if (Object.hasOwn(settings, 'extends'))
+    throw new UserError(
+      `${file}: extends ${base}, which extends another file; only one level is possible, so copy its settings into one of the files`,
+    );
+  return [
+    { file, tree },
+    { file: below, tree: settings },
+  ];
+}
+
+/** The settings of `above`, and those of `below` that `above` does not name. */
+function merged(below: Record<string, unknown>, above: Record<string, unknown>): Record<string, unknown> {
+  const result = { ...below };
+  for (const [key, value] of Object.entries(above)) {
+    const base = Object.hasOwn(below, key) ? below[key] : undefined;
+    setOwn(result, key, isGroup(base) && isGroup(value) ? merged(base, value) : value);
+  }
+  return result;
 }
 
 /** Writes a run's configuration file, its paths as `portablePath` has them. */
@@ -346,13 +395,9 @@ const SETTINGS_LIMIT = 64 << 10;
 /** Levels of a configuration file; the settings have three. */
 const DEEPEST = 20;
 
-function readYaml(path: string): Record<string, unknown> {
-  const text = readText(
-    path,
-    'configuration file',
-    'name one with --config, such as squad-open',
-    SETTINGS_LIMIT,
-  );
+/** @param remedy what to do where the file is missing */
+function readYaml(path: string, remedy: string): Record<string, unknown> {
+  const text = readText(path, 'configuration file', remedy, SETTINGS_LIMIT);
   let tree: unknown;
   try {
     tree = parse(text, { maxAliasCount: 0, logLevel: 'error' }) ?? {};
@@ -407,11 +452,14 @@ function setOwn(node: object, key: string, value: unknown): void {
 }
 
 /** Checks a tree against the schema and fills in defaults; every complaint names the setting, and what set it. */
-function check(tree: unknown, file: string | undefined, overrides: readonly string[]): Config {
+function check(tree: unknown, layers: readonly Layer[], overrides: readonly string[]): Config {
   const set = overrides.map((override) => override.slice(0, override.indexOf('=')));
-  /** Where a setting comes from: the last `--set` of it or of its group, else the file. */
-  const source = (name: string) =>
-    file === undefined || set.some((key) => `${name}.`.startsWith(`${key}.`)) ? '--set ' : `${file}: `;
+  /** Where a setting comes from: the last `--set` of it or of its group, else the first file that has it. */
+  const source = (name: string) => {
+    if (layers.length === 0 || set.some((key) => `${name}.`.startsWith(`${key}.`))) return '--set ';
+    const { file } = layers.find(({ tree }) => has(tree, name.split('.'))) ?? layers[0];
+    return `${file}: `;
+  };
   const result = schema.safeParse(tree);
   if (!result.success) {
     const complaints = result.error.issues.flatMap((issue) => complaintsOf(issue, tree));
@@ -422,8 +470,14 @@ function check(tree: unknown, file: string | undefined, overrides: readonly stri
     );
   }
   const misfits = contradictions(result.data);
-  if (misfits.length > 0) throw new UserError(`${file ?? '--set'}: ${misfits.join('; ')}`);
+  if (misfits.length > 0) throw new UserError(`${layers[0]?.file ?? '--set'}: ${misfits.join('; ')}`);
   return result.data;
+}
+
+/** Whether settings have a value at a path of keys. */
+function has(tree: unknown, [key, ...rest]: readonly string[]): boolean {
+  if (key === undefined) return true;
+  return isGroup(tree) && Object.hasOwn(tree, key) && has(tree[key], rest);
 }
 
 /** Names of the settings that an issue is about, each with the complaint about it. */
@@ -432,6 +486,8 @@ function complaintsOf(issue: z.core.$ZodIssue, tree: unknown): [string, string][
     const known = Object.keys(keysAt(issue.path));
     return issue.keys.map((key) => {
       const name = [...issue.path, key].join('.');
+      const renamed = RENAMED.get(name);
+      if (renamed !== undefined) return [name, `${name} is now ${renamed}; use the new name`];
       const meant = [...issue.path, closest(key, known)].join('.');
       return [name, `unknown setting "${name}"; did you mean "${meant}"?`];
     });

@@ -175,8 +175,7 @@ for (const [what, args, message] of [
 test('doctor --json prints one JSON document on stdout; with settings it holds what a run will need', async () => {
   // So few steps that no machine, however busy, is slow enough for a warning.
   const few = ['ict.steps=10', 'pretrain.steps=10', 'qa.steps=10'].flatMap((set) => ['--set', set]);
-  const { code, out, err } = await start('doctor', '--json', ...TINY, ...few, '--set', 'index.scalar=f32')
-    .end;
+  const { code, out, err } = await start('doctor', '--json', ...TINY, ...few, '--set', 'index.dtype=f32').end;
   // A software driver's limits are cut by WebGPU, which says so.
   assert.deepEqual([code, err.replaceAll(/^Warning: max\w+ artificially .*\n/gm, '')], [0, '']);
   assert.match(out, /^\{.*\}\n$/);

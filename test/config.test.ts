@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import {
+  mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
@@ -10,10 +11,10 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join, resolve } from 'node:path';
+import { dirname, join, resolve } from 'node:path';
 import { after, test } from 'node:test';
 import { parse } from 'yaml';
-import { type Config, loadConfig, saveConfig, withoutPaths } from '../src/config.ts';
+import { type Config, loadConfig, RENAMED, saveConfig, withoutPaths } from '../src/config.ts';
 import { UserError } from '../src/system/errors.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'config-'));
@@ -303,9 +304,96 @@ test('settings without paths are those that two runs in different folders agree 
   assert.deepEqual((kept.model as Config['model']).layers, 12);
 });
 
+test('a setting by its old name is refused with the new one', () => {
+  assert.equal(RENAMED.size, 8);
+  for (const [old, now] of RENAMED) {
+    const value = now
+      .split('.')
+      .reduce<unknown>((node, key) => (node as Record<string, unknown>)[key], set());
+    assert.notEqual(value, undefined, `${now} is a setting`);
+    const message = `${old} is now ${now}; use the new name`;
+    refused(() => set(`${old}=${value}`), new RegExp(`^--set ${message}$`));
+    const [section, key] = old.split('.');
+    refused(
+      () => loadConfig(file(`${section}: { ${key}: ${value} }`), []),
+      new RegExp(`settings\\.yaml: ${message}$`),
+    );
+  }
+});
+
+function write(name: string, text: string): string {
+  const path = join(folder, name);
+  mkdirSync(dirname(path), { recursive: true });
+  writeFileSync(path, text);
+  return path;
+}
+
+test('a file that extends another has its settings, and its own in their place', () => {
+  write(
+    'below/base.yaml',
+    'data: { train: train.jsonl, dev: dev.jsonl }\nict: { steps: 5, batch: 6, optimizer: { beta1: 0.5, beta2: 0.6 } }\nmodel: { dropout: 0 }\n',
+  );
+  const path = write(
+    'above/child.yaml',
+    'extends: ../below/base.yaml\ndata: { dev: dev.jsonl }\nict: { steps: 7, optimizer: { beta2: 0.7 } }\n',
+  );
+  const { data, ict, model } = loadConfig(path, ['ict.batch=8']);
+  const real = realpathSync(folder);
+  // Each path is relative to the file that names it.
+  assert.deepEqual([data.train, data.dev], [join(real, 'below/train.jsonl'), join(real, 'above/dev.jsonl')]);
+  assert.deepEqual(
+    [ict.steps, ict.batch, ict.optimizer.beta1, ict.optimizer.beta2, model.dropout],
+    [7, 8, 0.5, 0.7, 0],
+  );
+  const preset = write('mine.yaml', 'extends: realm:configs/world.yaml\nseed: 3\n');
+  assert.deepEqual(loadConfig(preset, []), loadConfig('world', ['seed=3']));
+});
+
+test('a file that extends nothing useful is refused, and a mistake names the file that has it', () => {
+  const child = (base: string, more = '') => write('child.yaml', `extends: ${base}\n${more}`);
+  refused(
+    () => loadConfig(child('child.yaml'), []),
+    /child\.yaml: extends child\.yaml, which extends another file;/,
+  );
+  write('second.yaml', 'extends: child.yaml');
+  refused(
+    () => loadConfig(child('second.yaml'), []),
+    /child\.yaml: extends second\.yaml, which extends another/,
+  );
+  refused(
+    () => loadConfig(child('none.yaml'), []),
+    /none\.yaml: no such configuration file; correct extends in .*child\.yaml$/,
+  );
+  for (const [value, shown] of [
+    ['3', '3'],
+    ['[a.yaml]', '\\["a\\.yaml"\\]'],
+    ['null', 'null'],
+  ])
+    refused(
+      () => loadConfig(child(value), []),
+      new RegExp(`child\\.yaml: extends: expected the name of a settings file, got ${shown}$`),
+    );
+  refused(() => set('extends=world'), /unknown setting "extends"/);
+  write('base.yaml', 'ict: { steps: none }\nseed: 1\n');
+  refused(
+    () => loadConfig(child('base.yaml', 'qa: { steps: none }'), ['seed=none']),
+    /^--set seed: [^;]*; [^;]*base\.yaml: ict\.steps: [^;]*"none"; [^;]*child\.yaml: qa\.steps: [^;]*"none"$/,
+  );
+  refused(
+    () => loadConfig(child('base.yaml'), []),
+    /^[^;]*base\.yaml: ict\.steps: expected number, got "none"$/,
+  );
+  refused(
+    () => loadConfig(child('base.yaml', 'ict: { steps: many }'), []),
+    /^[^;]*child\.yaml: ict\.steps: expected number, got "many"$/,
+  );
+  write('base.yaml', 'index: { scalar: f16 }');
+  refused(() => loadConfig(child('base.yaml'), []), /base\.yaml: index\.scalar is now index\.dtype/);
+});
+
 const configs = join(import.meta.dirname, '../configs');
 
-test('every configuration that ships loads, and each of its lines is taken up', () => {
+test('every configuration that ships loads, and each of its lines has an effect', () => {
   const names = readdirSync(configs).filter((name) => name.endsWith('.yaml'));
   assert.ok(names.length >= 4, String(names));
   for (const name of names) {
@@ -318,7 +406,8 @@ test('every configuration that ships loads, and each of its lines is taken up', 
         for (const [key, value] of Object.entries(some))
           contains((all as Record<string, unknown>)[key], value, `${path}.${key}`);
     };
-    contains(config, parse(readFileSync(join(configs, name), 'utf8')), '');
+    const { extends: _, ...settings } = parse(readFileSync(join(configs, name), 'utf8'));
+    contains(config, settings, '');
   }
 });
 

@@ -104,7 +104,7 @@ export function summaryOf(counts: PrepareCounts, blockTokens: number): string[] 
   return [
     ...lines,
     share < MIN_KEPT_SHARE
-      ? `prepare: warning: ${lost}. Raise text.blockTokens (${blockTokens}), or set text.packing to sentences, which loses nothing`
+      ? `prepare: warning: ${lost}. Raise text.blockTokens (${blockTokens}), or set text.splitting to sentences, which loses nothing`
       : `prepare: ${lost}`,
   ];
 }

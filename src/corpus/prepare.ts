@@ -13,7 +13,7 @@ import { addCounts, noCounts, type PrepareCounts } from './counts.ts';
 import { countDuplicates } from './duplicates.ts';
 import { identityOf, type Reached, readReached, writeReached } from './prepare-resume.ts';
 import { taggerIdentity } from './spans/named-entities.ts';
-import { type Batch, type Packing, writeEncodedBatch } from './split.ts';
+import { type Batch, type Splitting, writeEncodedBatch } from './split.ts';
 import { splitAll } from './split-workers.ts';
 import { type Corpus, openCorpus } from './store/reader.ts';
 import { type CorpusWriter, continueCorpus, writeCorpus } from './store/writer.ts';
@@ -33,7 +33,7 @@ export interface PrepareOptions {
   ner?: string;
   vocab: WordPiece;
   /** How a document is split into blocks; by whole sentences if it is not given. */
-  packing?: Packing;
+  splitting?: Splitting;
   /** Tokens of `[CLS] title [SEP] body [SEP]` at most. */
   blockTokens: number;
   /** Tokens of `[CLS] sentence [SEP]` at most. */
@@ -75,7 +75,7 @@ async function fill(part: string, options: PrepareOptions): Promise<PrepareCount
   const { vocab, sentences, blockTokens, queryTokens } = options;
   const settings = {
     articlesOnly: options.articlesOnly ?? false,
-    packing: options.packing ?? 'sentences',
+    splitting: options.splitting ?? 'sentences',
     blockTokens,
     queryTokens,
     sentences: sentences === undefined,

@@ -15,13 +15,13 @@ import type { CorpusWriter } from './store/writer.ts';
  * vectors of them have. The first two lose no word: text too long for a block continues in the next one. `as-is` truncates
  * it and counts what is lost.
  */
-export type Packing = 'sentences' | 'dpr' | 'as-is';
+export type Splitting = 'sentences' | 'dpr' | 'as-is';
 
 export interface SplitSettings {
   /** Leave out documents of Wikipedia that are not articles, by their titles. */
   articlesOnly: boolean;
   /** How a document is split into blocks. */
-  packing: Packing;
+  splitting: Splitting;
   /** Tokens of `[CLS] title [SEP] body [SEP]` at most. */
   blockTokens: number;
   /** Tokens of `[CLS] sentence [SEP]` at most. */
@@ -138,11 +138,11 @@ interface Block {
 
 /** The blocks that a text makes, each of at most `room` tokens. */
 function blocksOf(text: string, room: number, { vocab, settings, counts }: Splitter): Block[] {
-  const { packing, queryTokens } = settings;
-  const passages = packing === 'dpr' ? hundredWords(text) : [text];
+  const { splitting, queryTokens } = settings;
+  const passages = splitting === 'dpr' ? hundredWords(text) : [text];
   return passages.flatMap((passage) => {
     const sentences = sentencesOf(passage, vocab);
-    if (packing === 'as-is') {
+    if (splitting === 'as-is') {
       const kept = truncate(sentences, room, vocab, counts);
       return kept.length > 0 ? [{ text: joined(kept), sentences: kept }] : [];
     }

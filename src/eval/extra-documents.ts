@@ -79,8 +79,8 @@ export async function makeExtraDocuments(
     documents: documents.map(({ id, title, text }) => ({ id: id ?? title, title, text })),
     sentences: [],
   };
-  const { packing, blockTokens } = text;
-  const settings = { articlesOnly: false, packing, blockTokens, queryTokens: 0, sentences: false };
+  const { splitting, blockTokens } = text;
+  const settings = { articlesOnly: false, splitting, blockTokens, queryTokens: 0, sentences: false };
   const blocks = blocksOf(batch, tokenizer, settings);
   if (blocks.length === 0) throw new UserError('the open book holds no document with text');
   const vectors = await embedAll(
@@ -95,13 +95,13 @@ export async function makeExtraDocuments(
     index.tokensPerBatch,
   );
   // A graph for so few, so that their scores are rounded as those of the index are; it looks at all of them.
-  const expansion = Math.max(blocks.length, index.expansionSearch);
+  const expansion = Math.max(blocks.length, index.efSearch);
   const graph = newGraph({
     dimensions: manifest.dimensions,
-    scalar: manifest.scalar,
-    connectivity: 32,
-    expansionAdd: expansion,
-    expansionSearch: expansion,
+    dtype: manifest.dtype,
+    m: 32,
+    efConstruction: expansion,
+    efSearch: expansion,
   });
   graph.add(
     BigUint64Array.from(blocks, (_, i) => BigInt(i)),

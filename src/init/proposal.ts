@@ -263,7 +263,7 @@ function trainingSettings(survey: Survey): Setting[] {
     },
     { path: 'ict.batch', value: batch, why: 'each sentence is told apart from this many blocks' },
     {
-      path: 'ict.chunk',
+      path: 'ict.microBatch',
       value: encoder ? 16 : 64,
       why: 'of the batch at once; less takes less memory, and the result is the same',
     },

@@ -111,7 +111,7 @@ async function madeBy({ config }: Context, model: Model, corpus: Corpus): Promis
 
 /** Opens an index of the run, which must be of this corpus. */
 export function openRunIndex({ config }: Context, corpus: Corpus, dir: string): SearchIndex {
-  return openIndex(dir, { corpusSha256: corpus.sha256, expansionSearch: config.index.expansionSearch });
+  return openIndex(dir, { corpusSha256: corpus.sha256, efSearch: config.index.efSearch });
 }
 
 /** Keeps the newest indexes, and those that a stage goes on with when it is taken up again. */

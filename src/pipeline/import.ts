@@ -124,7 +124,7 @@ async function publishedIndex(
     if (rows !== corpus.blocks || P !== model.embedder.projection || vectors.shape.length !== 2) {
       say(
         `import: block_emb in ${path} is [${vectors.shape}], not the corpus's ${corpus.blocks} blocks of ${model.embedder.projection}: ` +
-          'its vectors are left; prepare the block_records.npy that belongs to it with text.packing as-is to use them',
+          'its vectors are left; prepare the block_records.npy that belongs to it with text.splitting as-is to use them',
       );
       return 0;
     }

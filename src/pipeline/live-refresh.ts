@@ -71,7 +71,7 @@ export function liveRefresh(
   { stage, steps, every, probes, dev }: Refreshed,
 ) {
   const { run, config, engine } = context;
-  const { mode, onLate, onFailure, maxFailures, niceness, threads } = config.refresh;
+  const { mode, onLate, onFailure, maxFailures, nice, threads } = config.refresh;
   const due = dueAt(every);
   const before = stepsDone(run.checkpoint(stage)) ?? 0;
   const log = jsonLines(run.refreshes(stage), before);
@@ -99,7 +99,7 @@ export function liveRefresh(
   const start = () =>
     startRefresher(run.dir, {
       engine: config.refresh.engine ?? engine,
-      niceness,
+      nice,
       threads,
       maxFailures,
       rows: index.manifest.rows,

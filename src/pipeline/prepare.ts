@@ -99,7 +99,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
     format: data.format,
     fields: data.fields,
     articlesOnly: data.articlesOnly,
-    packing: text.packing,
+    splitting: text.splitting,
     sentences,
     ner,
     vocab: loadWordPiece(vocabulary, text.lowercase),

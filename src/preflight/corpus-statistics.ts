@@ -5,7 +5,7 @@ import type { Config } from '../config.ts';
 import { bodyRoom, packBlocks, titleRoom } from '../corpus/blocks.ts';
 import { hundredWords } from '../corpus/passages.ts';
 import { splitSentences } from '../corpus/sentences.ts';
-import type { Packing } from '../corpus/split.ts';
+import type { Splitting } from '../corpus/split.ts';
 import { openCorpus } from '../corpus/store/reader.ts';
 import { formatOf, readDocuments } from '../datasets/documents.ts';
 import { looseDocument, NO_FIELDS } from '../datasets/formats/fields.ts';
@@ -148,11 +148,11 @@ export async function statisticsOfFiles(
     title.add(titlePieces);
     documentBytes.add(Buffer.byteLength(name) + Buffer.byteLength(string(all[i].id ?? i)));
     const room = bodyRoom(titlePieces, text.blockTokens);
-    for (const passage of text.packing === 'dpr' ? hundredWords(words) : [words]) {
+    for (const passage of text.splitting === 'dpr' ? hundredWords(words) : [words]) {
       const texts = splitSentences(passage).map(({ start, end }) => passage.slice(start, end));
       const lengths = texts.map(pieces);
       for (const n of lengths) sentence.add(n);
-      const bodies = bodyLengths(lengths, room, text.packing);
+      const bodies = bodyLengths(lengths, room, text.splitting);
       const bytes = sum(texts.map((sentence) => Buffer.byteLength(sentence)));
       for (const tokens of bodies) {
         body.add(tokens);
@@ -199,8 +199,8 @@ export async function statisticsOfFiles(
 }
 
 /** Tokens of each block that sentences of these lengths make. */
-function bodyLengths(lengths: readonly number[], room: number, packing: Packing): number[] {
-  if (packing === 'as-is') return lengths.length > 0 ? [Math.min(room, sum(lengths))] : [];
+function bodyLengths(lengths: readonly number[], room: number, splitting: Splitting): number[] {
+  if (splitting === 'as-is') return lengths.length > 0 ? [Math.min(room, sum(lengths))] : [];
   // A sentence too long for a block continues in the next one.
   const fitting = lengths.flatMap((n) =>
     n <= room ? [n] : Array.from({ length: Math.ceil(n / room) }, (_, i) => Math.min(room, n - i * room)),

@@ -1,5 +1,5 @@
 import type { Config } from '../config.ts';
-import { scalarOf } from '../retrieval/graph.ts';
+import { dtypeOf } from '../retrieval/graph.ts';
 import { graphCount, rowsOf } from '../retrieval/graphs.ts';
 
 /** The refresher's share of the cores next to a trainer that never pauses, at nice 5: Linux weighs them 335 to 1024. */
@@ -12,8 +12,11 @@ export const TIME_FACTOR = 2;
 export const EVAL_RETRIEVED_BLOCKS = 100;
 
 /** How many graphs share the blocks, and the rows of the largest. */
-export function sharing({ kind, shards }: Config['index'], blocks: number): { graphs: number; rows: number } {
-  const graphs = kind === 'exact' ? 0 : graphCount(blocks, shards);
+export function sharing(
+  { kind, subIndexes }: Config['index'],
+  blocks: number,
+): { graphs: number; rows: number } {
+  const graphs = kind === 'exact' ? 0 : graphCount(blocks, subIndexes);
   return { graphs, rows: graphs === 0 ? 0 : rowsOf(0, graphs, blocks).count };
 }
 
@@ -22,10 +25,10 @@ export function indexBytes(
   { index, model }: Config,
   blocks: number,
 ): { vectors: number; graph: number; hashes: number } {
-  const kept = model.projection * (scalarOf(index.scalar, blocks) === 'f16' ? 2 : 4);
+  const kept = model.projection * (dtypeOf(index.dtype, blocks) === 'f16' ? 2 : 4);
   return {
     vectors: blocks * model.projection * 4,
-    graph: index.kind === 'exact' ? 0 : blocks * (kept + 20 + 8 * index.connectivity),
+    graph: index.kind === 'exact' ? 0 : blocks * (kept + 20 + 8 * index.m),
     hashes: 8 * blocks,
   };
 }

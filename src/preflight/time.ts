@@ -8,7 +8,7 @@ import { answerWork, encoderWork, forwardSeconds, lengths } from './work.ts';
 // Seconds of everything but training steps (work.ts has those). The constants were measured on two cores with vectors of
 // 128 numbers; docs/engines.md, "Measured constants of the estimate", has the measurements.
 
-/** A second and thread, at `connectivity` 16 and `expansionAdd` 128. */
+/** A second and thread, at `m` 16 and `efConstruction` 128. */
 const BLOCKS_ADDED_PER_SECOND = 4000;
 const SECONDS_PER_CANDIDATE_SEARCHED = 3e-6;
 /** Exact search: one query with one block. */
@@ -27,11 +27,11 @@ export function prepareSeconds({ blocks, body, foreignSentences, sentences, sent
 /** Embedding all blocks and building their index. */
 export function indexSeconds(config: Config, counts: Counts, machine: Machine): number {
   const embedding = embedSeconds(config, counts, machine);
-  const { kind, connectivity, expansionAdd, threads } = config.index;
+  const { kind, m, efConstruction, threads } = config.index;
   if (kind === 'exact') return embedding;
   const blocksPerSecond =
-    (BLOCKS_ADDED_PER_SECOND * threads * 128 * 128) / (config.model.projection * expansionAdd);
-  return embedding + (counts.blocks * Math.sqrt(connectivity / 16)) / blocksPerSecond;
+    (BLOCKS_ADDED_PER_SECOND * threads * 128 * 128) / (config.model.projection * efConstruction);
+  return embedding + (counts.blocks * Math.sqrt(m / 16)) / blocksPerSecond;
 }
 
 function embedSeconds(config: Config, counts: Counts, machine: Machine): number {
@@ -50,7 +50,7 @@ export function searchSeconds(
   const secondsPerQuery =
     index.kind === 'exact'
       ? blocks * SECONDS_PER_BLOCK_COMPARED
-      : graphs * Math.min(Math.max(index.expansionSearch, wanted), rows) * SECONDS_PER_CANDIDATE_SEARCHED;
+      : graphs * Math.min(Math.max(index.efSearch, wanted), rows) * SECONDS_PER_CANDIDATE_SEARCHED;
   return (queries * secondsPerQuery * model.projection) / 128;
 }
 

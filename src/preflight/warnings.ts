@@ -1,5 +1,5 @@
 import type { Config } from '../config.ts';
-import { scalarOf } from '../retrieval/graph.ts';
+import { dtypeOf } from '../retrieval/graph.ts';
 import { timesDue } from '../schedule.ts';
 import { about, indexBytes, REFRESHER_SHARE, TIME_FACTOR } from './rates.ts';
 import type { Counts, Machine, StageNeeds } from './types.ts';
@@ -51,8 +51,8 @@ export function warnings(
   if (disk > machine.diskFree) {
     const index = indexBytes(config, counts.blocks);
     const remedy =
-      scalarOf(config.index.scalar, counts.blocks) === 'f32'
-        ? 'set index.scalar to f16'
+      dtypeOf(config.index.dtype, counts.blocks) === 'f32'
+        ? 'set index.dtype to f16'
         : config.refresh.keepIndexes > 1
           ? 'lower refresh.keepIndexes'
           : undefined;
@@ -95,18 +95,18 @@ export function memoryRemedy(
   const most = Math.max(model, activations, index, refresher);
   if (most === refresher) return 'lower index.tokensPerBatch, or set refresh.mode to off';
   if (most === index)
-    return scalarOf(config.index.scalar, counts.blocks) === 'f32'
-      ? 'set index.scalar to f16'
+    return dtypeOf(config.index.dtype, counts.blocks) === 'f32'
+      ? 'set index.dtype to f16'
       : stage === 'build-index'
-        ? 'raise index.shards'
-        : 'lower index.connectivity or model.projection, or set index.kind to exact';
+        ? 'raise index.subIndexes'
+        : 'lower index.m or model.projection, or set index.kind to exact';
   if (most === activations)
     return `${ACTIVATION_REMEDY[stage]}${trains && !config.model.recompute ? ', or set model.recompute' : ''}`;
   return 'lower model.layers and model.hidden, or text.vocabularySize';
 }
 
 const ACTIVATION_REMEDY: Record<string, string> = {
-  'ict-warmup': 'lower ict.chunk',
+  'ict-warmup': 'lower ict.microBatch',
   'build-index': 'lower index.tokensPerBatch',
   pretrain: 'lower pretrain.microBatch',
   'finetune-qa': 'lower qa.microBatch',

@@ -154,7 +154,7 @@ export const ictWork: WorkOf = (config, counts, fused, which) => {
   const L = lengths(config, counts, which);
   const { model } = config;
   const batch = Math.min(config.ict.batch, counts.blocks);
-  const microBatch = Math.min(config.ict.chunk, batch);
+  const microBatch = Math.min(config.ict.microBatch, batch);
   const queries = encoderWork(model, fused, microBatch, L.clozeQuery, 1);
   const blocks = encoderWork(model, fused, microBatch, L.block, 1);
   const passes = batch / microBatch;

@@ -69,7 +69,7 @@ process.on('message', async (message: ToRefresher) => {
   switch (message.type) {
     case 'start':
       started = message;
-      setPriority(Math.max(getPriority(), message.niceness)); // to be less nice than it was started takes a privilege
+      setPriority(Math.max(getPriority(), message.nice)); // to be less nice than it was started takes a privilege
       await startEngine(message.engine as EngineName, { threads: message.threads || undefined });
       tell({ type: 'ready' });
       break;

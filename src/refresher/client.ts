@@ -14,7 +14,7 @@ export interface RefresherStart {
   /** Name of the tensor engine the child starts. */
   engine: string;
   /** 0 to 19, as `nice` takes it. */
-  niceness: number;
+  nice: number;
   threads: number;
 }
 
@@ -120,7 +120,7 @@ export function startRefresher(
   entry: string = ENTRY,
   times: RefresherTimes = TIMES,
 ): Refresher {
-  const { engine, niceness, threads, maxFailures } = options;
+  const { engine, nice, threads, maxFailures } = options;
   const indexes = runFolder(runDir).index;
   let child: ChildProcess | undefined;
   let ready = false;
@@ -161,7 +161,7 @@ export function startRefresher(
       if (signal) end(`killed by ${signal}`, OUT_OF_MEMORY.includes(signal) ? MEMORY_ADVICE : '');
       else end(`exit code ${code}`);
     });
-    tell(started, { type: 'start', runDir, engine, niceness, threads });
+    tell(started, { type: 'start', runDir, engine, nice, threads });
     watch();
   }
 

@@ -10,7 +10,7 @@ import { UserError } from '../system/errors.ts';
 import { explainWrite, makeFolder, writeFileAtomic } from '../system/files.ts';
 import { takeLock } from '../system/lock.ts';
 import { encodeBlocks } from './encode-blocks.ts';
-import { scalarOf } from './graph.ts';
+import { dtypeOf } from './graph.ts';
 import { graphCount } from './graphs.ts';
 import { digestsOf, type IndexManifest, MANIFEST } from './manifest.ts';
 import { clearIndexes, indexFolders, publish } from './publish.ts';
@@ -38,14 +38,7 @@ export interface MadeIndex {
 /** What an index must have to serve the same purpose. */
 type Wanted = Pick<
   IndexManifest,
-  | 'corpusSha256'
-  | 'weightsSha256'
-  | 'encoding'
-  | 'rows'
-  | 'dimensions'
-  | 'scalar'
-  | 'connectivity'
-  | 'expansionAdd'
+  'corpusSha256' | 'weightsSha256' | 'encoding' | 'rows' | 'dimensions' | 'dtype' | 'm' | 'efConstruction'
 > & {
   /** How many. */
   graphs: number;
@@ -79,10 +72,10 @@ export async function makeIndex(
       encoding: encodingOf(corpus, model, config),
       rows: corpus.blocks,
       dimensions: config.model.projection,
-      scalar: index.scalar,
-      connectivity: index.connectivity,
-      expansionAdd: index.expansionAdd,
-      graphs: graphCount(corpus.blocks, index.shards),
+      dtype: index.dtype,
+      m: index.m,
+      efConstruction: index.efConstruction,
+      graphs: graphCount(corpus.blocks, index.subIndexes),
     };
     const existing = indexFolders(root).map(({ name, ...manifest }) => ({ name, manifest }));
     const found = await wholeIndex(root, existing, wanted, control);
@@ -134,12 +127,12 @@ export async function makeIndex(
 
 /** Graph settings for so many rows; all zero for an exact index, which has no graph. */
 function shapeOf({ index }: Config, rows: number): Omit<BuildOptions, 'dimensions'> {
-  const { kind, shards, connectivity, expansionAdd, expansionSearch, threads } = index;
+  const { kind, subIndexes, m, efConstruction, efSearch, threads } = index;
   if (kind === 'exact') {
-    return { shards: 0, scalar: 'f32', connectivity: 0, expansionAdd: 0, expansionSearch, threads };
+    return { subIndexes: 0, dtype: 'f32', m: 0, efConstruction: 0, efSearch, threads };
   }
-  const scalar = scalarOf(index.scalar, rows);
-  return { shards, scalar, connectivity, expansionAdd, expansionSearch, threads };
+  const dtype = dtypeOf(index.dtype, rows);
+  return { subIndexes, dtype, m, efConstruction, efSearch, threads };
 }
 
 /** The index that is wanted, if it exists undamaged. */

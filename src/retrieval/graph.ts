@@ -15,20 +15,20 @@ export interface GraphShape {
   /** P. */
   dimensions: number;
   /** Kept in the graph; f16 halves it for about 0.001 of recall. */
-  scalar: 'f32' | 'f16';
+  dtype: 'f32' | 'f16';
   /** Links a node (M of the HNSW paper). */
-  connectivity: number;
+  m: number;
   /** Candidates looked at while a node is added. */
-  expansionAdd: number;
+  efConstruction: number;
   /** Candidates looked at in a search (at least k); not stored in the file. */
-  expansionSearch: number;
+  efSearch: number;
 }
 
 /** Rows up to which `auto` keeps the vectors in full. */
 const FULL_PRECISION = 1e6;
 
-/** What `index.scalar` stands for in an index of so many rows. */
-export function scalarOf(setting: 'auto' | 'f32' | 'f16', rows: number): 'f32' | 'f16' {
+/** What `index.dtype` stands for in an index of so many rows. */
+export function dtypeOf(setting: 'auto' | 'f32' | 'f16', rows: number): 'f32' | 'f16' {
   if (setting !== 'auto') return setting;
   return rows > FULL_PRECISION ? 'f16' : 'f32';
 }
@@ -36,11 +36,11 @@ export function scalarOf(setting: 'auto' | 'f32' | 'f16', rows: number): 'f32' |
 export function newGraph(shape: GraphShape): Graph {
   return new Index({
     metric: MetricKind.IP,
-    quantization: shape.scalar === 'f16' ? ScalarKind.F16 : ScalarKind.F32,
+    quantization: shape.dtype === 'f16' ? ScalarKind.F16 : ScalarKind.F32,
     dimensions: shape.dimensions,
-    connectivity: shape.connectivity,
-    expansion_add: shape.expansionAdd,
-    expansion_search: shape.expansionSearch,
+    connectivity: shape.m,
+    expansion_add: shape.efConstruction,
+    expansion_search: shape.efSearch,
     multi: false,
   });
 }

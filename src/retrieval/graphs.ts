@@ -18,9 +18,9 @@ import { digestFile, isWhole, type TaskControl, yieldToEventLoop } from './task-
 // The graphs that share the rows of an index: graph i of N holds the rows from i × ceil(rows / N) on, numbered from 0.
 // So a build needs the memory of one of them only. They are searched one after the other.
 
-/** How many graphs share the rows if `shards` are asked for: each has at least one row. */
-export function graphCount(rows: number, shards: number): number {
-  return shards === 0 ? 0 : Math.ceil(rows / Math.ceil(rows / shards));
+/** How many graphs share the rows if `subIndexes` are asked for: each has at least one row. */
+export function graphCount(rows: number, subIndexes: number): number {
+  return subIndexes === 0 ? 0 : Math.ceil(rows / Math.ceil(rows / subIndexes));
 }
 
 /** First row of graph `i` of `graphs`, and how many it holds. */
@@ -110,8 +110,8 @@ export async function growGraphs(part: string, options: GrowOptions, control: Ta
     const n = probes.length / dimensions;
     const ask = () => Buffer.from(searchGraph(graph, probes, n, Math.min(10, count), threads).scores.buffer);
     const before = ask();
-    // One call writes the whole graph: vectors, and two links of 4 bytes for each of the connectivity.
-    await yieldToEventLoop(control, count * (dimensions * 4 + 8 * shape.connectivity));
+    // One call writes the whole graph: vectors, and two links of 4 bytes for each of the M.
+    await yieldToEventLoop(control, count * (dimensions * 4 + 8 * shape.m));
     saveGraph(graph, path, count, dimensions);
     await yieldToEventLoop(control);
     if (Buffer.compare(before, ask()) !== 0) {

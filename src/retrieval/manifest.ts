@@ -16,12 +16,12 @@ export interface NamedDigest extends FileDigest {
 }
 
 export interface IndexManifest {
-  format: 3;
+  format: 4;
   dimensions: number;
   /** Of a graph, like the two that follow. */
-  scalar: 'f32' | 'f16';
-  connectivity: number;
-  expansionAdd: number;
+  dtype: 'f32' | 'f16';
+  m: number;
+  efConstruction: number;
   rows: number;
   /** `Corpus.sha256` of the blocks that were embedded. */
   corpusSha256: string;
@@ -34,7 +34,7 @@ export interface IndexManifest {
   reused: number;
   /** ISO 8601. */
   createdAt: string;
-  /** Mean share of the exact ten best that the graphs find, at `expansionSearch`. */
+  /** Mean share of the exact ten best that the graphs find, at `efSearch`. */
   recall10?: { probes: number; value: number };
   /** Those that share the rows (see graphs.ts); none: all rows are looked at in every search. */
   graphs: NamedDigest[];
@@ -49,11 +49,11 @@ export const namedDigestSchema = z.strictObject({
 });
 
 const manifestSchema: z.ZodType<IndexManifest> = z.strictObject({
-  format: z.literal(3),
+  format: z.literal(4),
   dimensions: z.int().positive(),
-  scalar: z.enum(['f32', 'f16']),
-  connectivity: z.int().nonnegative(),
-  expansionAdd: z.int().nonnegative(),
+  dtype: z.enum(['f32', 'f16']),
+  m: z.int().nonnegative(),
+  efConstruction: z.int().nonnegative(),
   rows: z.int().positive(),
   corpusSha256: z.string(),
   step: z.int().nonnegative(),
@@ -101,9 +101,17 @@ export function readManifest(dir: string): IndexManifest {
   return parsed.data;
 }
 
-/** An index of format 2 had one graph, `file`, and is the same otherwise. */
+/** Format 2 had one graph, `file`; formats 2 and 3 had other names for three keys. All else is the same. */
 function ofThisFormat(json: unknown): unknown {
-  if ((json as { format?: unknown } | null)?.format !== 2) return json;
-  const { file, ...rest } = json as Record<string, unknown>;
-  return { ...rest, format: 3, graphs: [file] };
+  const { format, ...old } = (json ?? {}) as Record<string, unknown>;
+  if (format !== 2 && format !== 3) return json;
+  const { file, graphs, scalar, connectivity, expansionAdd, ...rest } = old;
+  return {
+    ...rest,
+    format: 4,
+    dtype: scalar,
+    m: connectivity,
+    efConstruction: expansionAdd,
+    graphs: format === 2 ? [file] : graphs,
+  };
 }

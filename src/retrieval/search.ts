@@ -43,7 +43,7 @@ export interface SearchIndex {
 export interface OpenOptions {
   /** `Corpus.sha256` of the corpus in use; an index of another corpus is refused. */
   corpusSha256?: string;
-  expansionSearch: number;
+  efSearch: number;
   /** Threads of a search, all cores by default; the results do not depend on it. */
   threads?: number;
 }
@@ -146,7 +146,7 @@ function openFolder(dir: string, options: OpenOptions, hash: boolean, inUse?: In
   for (const [i, { name }] of manifest.graphs.entries()) {
     const path = inside(dir, name);
     try {
-      const graph = newGraph({ ...manifest, expansionSearch: options.expansionSearch });
+      const graph = newGraph({ ...manifest, efSearch: options.efSearch });
       graphs.push(graph);
       viewGraph(graph, path, rowsOf(i, manifest.graphs.length, manifest.rows).count, manifest.dimensions);
     } catch (error) {

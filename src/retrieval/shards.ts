@@ -20,9 +20,9 @@ export interface Identity {
   reusedFrom: string;
   rows: number;
   dimensions: number;
-  scalar: string;
-  connectivity: number;
-  expansionAdd: number;
+  dtype: string;
+  m: number;
+  efConstruction: number;
   /** Graphs that share the rows. */
   graphs: number;
 }

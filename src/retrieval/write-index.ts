@@ -19,7 +19,7 @@ import { digestFile, type TaskControl, yieldToEventLoop } from './task-control.t
 
 export interface BuildOptions extends GraphShape {
   /** Graphs that share the rows; 0: none is built, and every search looks at all rows. */
-  shards: number;
+  subIndexes: number;
   /** Threads that add; the graph is the same to the byte in every build only with 1. */
   threads: number;
 }
@@ -71,11 +71,11 @@ export async function buildIndex(
 
 async function fill(part: string, input: BuildInput, options: BuildOptions): Promise<IndexManifest> {
   const { rows } = input;
-  const { dimensions, scalar, connectivity, expansionAdd } = options;
-  const shape = { dimensions, scalar, connectivity, expansionAdd };
+  const { dimensions, dtype, m, efConstruction } = options;
+  const shape = { dimensions, dtype, m, efConstruction };
   const { corpusSha256, weightsSha256, encoding } = input;
   const reusedFrom = input.reuse?.sha256 ?? '';
-  const total = graphCount(rows, options.shards);
+  const total = graphCount(rows, options.subIndexes);
   const identity: Identity = {
     corpusSha256,
     weightsSha256,
@@ -119,7 +119,7 @@ async function fill(part: string, input: BuildInput, options: BuildOptions): Pro
     await addNew(build, rowsOnDisk);
     await writeBlockHashes(paths.blocks, input);
     const manifest: IndexManifest = {
-      format: 3,
+      format: 4,
       ...shape,
       rows,
       corpusSha256,
@@ -203,7 +203,7 @@ async function addNew(build: Build, rowsOnDisk: number): Promise<void> {
 
   const flush = async () => {
     const floats = chunk.subarray(0, waiting);
-    refuseBadRows(floats, written, dimensions, identity.scalar);
+    refuseBadRows(floats, written, dimensions, identity.dtype);
     const bytes = bytesOf(floats);
     writeFully(file, bytes, written * dimensions * 4);
     hash.update(bytes);
@@ -246,14 +246,14 @@ function isOnDisk(file: number, shard: Shard, first: number, dimensions: number)
 }
 
 /** usearch accepts NaN silently and then ranks that block first for every query. */
-function refuseBadRows(floats: Float32Array, firstRow: number, dimensions: number, scalar: string): void {
-  const limit = scalar === 'f16' ? F16_MAX : 3.4028234663852886e38;
+function refuseBadRows(floats: Float32Array, firstRow: number, dimensions: number, dtype: string): void {
+  const limit = dtype === 'f16' ? F16_MAX : 3.4028234663852886e38;
   for (let i = 0; i < floats.length; i++) {
     const value = floats[i];
     if (value <= limit && value >= -limit) continue; // false for NaN
     const block = firstRow + Math.floor(i / dimensions);
     throw new UserError(
-      `the embedding of block ${block} holds ${value}, which ${scalar} cannot keep; training has diverged: go back to an earlier checkpoint with a lower learning rate`,
+      `the embedding of block ${block} holds ${value}, which ${dtype} cannot keep; training has diverged: go back to an earlier checkpoint with a lower learning rate`,
     );
   }
 }

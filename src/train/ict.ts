@@ -35,7 +35,7 @@ export function ictStep(
       const random = stepRandom(config.seed, step);
       const examples = drawExamples(corpus, config, step, random);
       if (rng) rng.random = random;
-      return batchGradients(model, shapes, examples, config.ict.chunk, rng);
+      return batchGradients(model, shapes, examples, config.ict.microBatch, rng);
     },
     dispose: () => rng?.dispose(),
   };

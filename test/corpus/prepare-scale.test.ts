@@ -185,7 +185,7 @@ test('a run with other input or settings, or one that is damaged, is not resumed
 
 const settings: SplitSettings = {
   articlesOnly: false,
-  packing: 'sentences',
+  splitting: 'sentences',
   blockTokens: 40,
   queryTokens: 30,
   sentences: true,

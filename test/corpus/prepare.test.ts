@@ -188,14 +188,14 @@ test('the blocks of any document hold all its words, in blocks of any size, by s
   };
   const ends = [' ', ' ', ' ', ' ', ' ', ' ', '. The ', ', ', '\n', '\u3000'];
   const many = join(folder, 'any.jsonl');
-  for (const packing of ['sentences', 'dpr'] as const) {
+  for (const splitting of ['sentences', 'dpr'] as const) {
     for (const blockTokens of [16, 24, 61, 130, 512]) {
       const texts = Array.from({ length: 12 }, () =>
         Array.from({ length: rng.int(150) }, () => word() + ends[rng.int(ends.length)]).join(''),
       );
       const lines = texts.map((text, id) => JSON.stringify({ id, title: word(), text }));
       writeFileSync(many, `${lines.join('\n')}\n{"id": "last", "text": "Osk saw Vell in 1812."}\n`);
-      const { dir } = await prepared({ documents: many, packing, blockTokens, queryTokens: 20 });
+      const { dir } = await prepared({ documents: many, splitting, blockTokens, queryTokens: 20 });
       const corpus = openCorpus(dir);
       const blocks = new Map<string, string[]>();
       for (let b = 0; b < corpus.blocks; b++) {
@@ -208,7 +208,7 @@ test('the blocks of any document hold all its words, in blocks of any size, by s
         const all = (text: string) => text.normalize('NFC').replace(/[\s\u200b]+/g, '');
         const kept = all((blocks.get(String(id)) ?? []).join(''));
         // The last hundred words are filled up from the beginning of the document.
-        if (packing === 'dpr') assert.ok(kept.startsWith(all(text)), text);
+        if (splitting === 'dpr') assert.ok(kept.startsWith(all(text)), text);
         else assert.equal(kept, all(text));
       }
       corpus.close();
@@ -474,8 +474,8 @@ test('real documents: blocks fit, and their tokens are those of their text', {
   corpus.close();
 });
 
-test('packing as-is: every document makes one block, truncated if it is full', async () => {
-  const { dir, counts } = await prepared({ packing: 'as-is' });
+test('splitting as-is: every document makes one block, truncated if it is full', async () => {
+  const { dir, counts } = await prepared({ splitting: 'as-is' });
   const corpus = openCorpus(dir);
   assert.equal(corpus.blocks, 3);
   assert.equal(counts.emptyDocuments, 1);
@@ -496,7 +496,7 @@ test('packing as-is: every document makes one block, truncated if it is full', a
   corpus.close();
 });
 
-test('packing dpr: a hundred words each, the last filled up from the beginning', async () => {
+test('splitting dpr: a hundred words each, the last filled up from the beginning', async () => {
   const words = Array.from({ length: 230 }, (_, i) => `w${i}${i % 10 === 9 ? '.' : ''}`);
   assert.deepEqual(hundredWords(words.join(' \n')), [
     words.slice(0, 100).join(' '),
@@ -510,7 +510,7 @@ test('packing dpr: a hundred words each, the last filled up from the beginning',
   const long = join(folder, 'words.jsonl');
   const text = `The river Osk runs to Vell and on. ${'It runs and runs. '.repeat(40)}`;
   writeFileSync(long, `${JSON.stringify({ id: 'x', title: 'Osk', text })}\n`);
-  const { dir, counts } = await prepared({ documents: long, packing: 'dpr', blockTokens: 400 });
+  const { dir, counts } = await prepared({ documents: long, splitting: 'dpr', blockTokens: 400 });
   const corpus = openCorpus(dir);
   assert.deepEqual([counts.documents, counts.blocks, counts.cutSentences], [1, 2, 0]);
   assert.deepEqual([0, 1].map(corpus.text), hundredWords(text));

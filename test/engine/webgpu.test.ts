@@ -25,7 +25,7 @@ import { webgpuOrSkip } from '../support/webgpu.ts';
 const config = tinyConfig(
   'model.dropout=0',
   'ict.batch=8',
-  'ict.chunk=4',
+  'ict.microBatch=4',
   'pretrain.batch=4',
   'pretrain.microBatch=2',
   'pretrain.candidates=4',
@@ -44,7 +44,7 @@ before(async () => {
   const model = tinyModel(config, corpus.tokenizer.size, 1, 5);
   await makeIndex(folder, 'index', { model, corpus, config, step: 0 });
   disposeModel(model);
-  index = openIndex(join(folder, 'index'), { expansionSearch: 128 });
+  index = openIndex(join(folder, 'index'), { efSearch: 128 });
 });
 after(() => {
   index?.close();

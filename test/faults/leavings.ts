@@ -28,7 +28,7 @@ export function complaints(dir: string): string[] {
   if (existsSync(run.config)) look('config', () => loadConfig(run.config, []));
   if (existsSync(run.corpus)) look('corpus', () => openCorpus(run.corpus).close());
   if (existsSync(join(run.index, 'current'))) {
-    look('index', () => openIndex(currentIndex(run.index)!, { expansionSearch: 16 }).close());
+    look('index', () => openIndex(currentIndex(run.index)!, { efSearch: 16 }).close());
   }
   for (const stage of Object.values(TRAINED)) {
     const root = run.checkpoint(stage);

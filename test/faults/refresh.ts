@@ -54,7 +54,7 @@ async function hung(t: Tally, times: number): Promise<void> {
     dir,
     {
       engine: process.env.REALM_ENGINE ?? 'wasm',
-      niceness: 5,
+      nice: 5,
       threads: 1,
       rows,
       dimensions,
@@ -180,7 +180,7 @@ async function slow(t: Tally, indexes: number): Promise<void> {
   const dir = newFolder('refresh-slow');
   copyRun(undisturbed.before.pretrain, dir);
   const run = runFolder(dir);
-  const set = ['refresh={every: 1, mode: async, niceness: 19}', 'pretrain.steps=1000000'];
+  const set = ['refresh={every: 1, mode: async, nice: 19}', 'pretrain.steps=1000000'];
   const started = startStage(
     'pretrain',
     dir,
@@ -240,7 +240,7 @@ async function babble(t: Tally, which: number, from: string): Promise<void> {
     dir,
     {
       engine: 'none',
-      niceness: 5,
+      nice: 5,
       threads: 1,
       rows,
       dimensions,

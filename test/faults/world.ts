@@ -45,7 +45,7 @@ export function settings({ documents = 200, more = [] as readonly string[] } = {
     `data.train=${join(data, 'questions.train.jsonl')}`,
     `data.test=${join(data, 'questions.test.jsonl')}`,
     'model.dropout=0.1', // random numbers that a run gone on with must draw again
-    'ict={steps: 60, batch: 8, chunk: 4, optimizer: {warmupSteps: 0, learningRate: 1e-3}}',
+    'ict={steps: 60, batch: 8, microBatch: 4, optimizer: {warmupSteps: 0, learningRate: 1e-3}}',
     'pretrain={steps: 40, batch: 4, microBatch: 2, candidates: 3, optimizer: {warmupSteps: 0, learningRate: 1e-2}}',
     'refresh={every: 5, mode: sync}',
     'qa={steps: 60, batch: 2, retrieverBlocks: 10, readerBlocks: 2, readerTokens: 104, refreshEvery: 20}',

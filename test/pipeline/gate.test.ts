@@ -13,7 +13,7 @@ let context: Context;
 before(async () => {
   ({ context } = await tunedRun(
     folder,
-    'ict={steps: 9, chunk: 1}',
+    'ict={steps: 9, microBatch: 1}',
     'pretrain.steps=9',
     'qa.steps=9',
     'data.dev=none',

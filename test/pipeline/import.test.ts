@@ -57,7 +57,7 @@ async function prepared(name: string, ...more: string[]): Promise<Context> {
     folder,
     `data.documents=${join(folder, 'block_records.npy')}`,
     `data.sentences=${sentences}`, // none of the words is a name
-    'text.packing=as-is',
+    'text.splitting=as-is',
     'text.blockTokens=24',
     'qa.readerBlocks=2',
     'qa.retrieverBlocks=2',

@@ -87,7 +87,7 @@ function begin(name: string, ...more: string[]): Context {
     `model.initial=${encoder}`,
     'model.dropout=0.1',
     'model.projectionLayerNormEps=1e-12',
-    'ict={steps: 4, batch: 8, chunk: 4, optimizer: {warmupSteps: 0, learningRate: 1e-3}}',
+    'ict={steps: 4, batch: 8, microBatch: 4, optimizer: {warmupSteps: 0, learningRate: 1e-3}}',
     `pretrain={steps: ${STEPS}, batch: 4, microBatch: 2, candidates: 3, optimizer: {warmupSteps: 0, learningRate: 1e-2}}`,
     'refresh={every: 2, mode: sync}',
     'qa={steps: 3, batch: 2, retrieverBlocks: 10, readerBlocks: 2, readerTokens: 104}',

@@ -181,7 +181,7 @@ const openBook = [
 
 for (const [kind, set] of [
   ['a graph', []],
-  ['a graph in half precision', ['index.scalar=f16']],
+  ['a graph in half precision', ['index.dtype=f16']],
   ['exact search', ['index.kind=exact']],
 ] as [string, string[]][]) {
   test(`an open book is read as if it were in the corpus: ${kind}`, async () => {
@@ -202,10 +202,10 @@ for (const [kind, set] of [
     const within = { ...main, run, config: runConfig(run, { set: [...set, `data.documents=${documents}`] }) };
     const { blocks } = await prepareCorpus(run, within.config);
     await buildRunIndex(within);
-    const { scalar, graphs, rows } = readManifest(currentIndex(run.index)!);
+    const { dtype, graphs, rows } = readManifest(currentIndex(run.index)!);
     assert.deepEqual(
-      [rows, scalar, graphs.length],
-      [blocks, set[0] === 'index.scalar=f16' ? 'f16' : 'f32', kind === 'exact search' ? 0 : 1],
+      [rows, dtype, graphs.length],
+      [blocks, set[0] === 'index.dtype=f16' ? 'f16' : 'f32', kind === 'exact search' ? 0 : 1],
     );
 
     // Asked about the open book, so that some of its blocks are among the best.

@@ -96,12 +96,12 @@ test('operations of an encoder, counted by hand', () => {
 });
 
 test('the estimated bytes of an index are those of an index that was built', async () => {
-  for (const scalar of ['f32', 'f16'] as const) {
-    const config = loadConfig('configs/world.yaml', [`index.scalar=${scalar}`]);
+  for (const dtype of ['f32', 'f16'] as const) {
+    const config = loadConfig('configs/world.yaml', [`index.dtype=${dtype}`]);
     const rows = 500;
     const source = random(1);
     const embeddings = [Float32Array.from({ length: rows * 64 }, () => source.float() - 0.5)];
-    const dir = join(folder, scalar);
+    const dir = join(folder, dtype);
     const made = await buildIndex(
       dir,
       {
@@ -113,11 +113,11 @@ test('the estimated bytes of an index are those of an index that was built', asy
         step: 0,
         blockHash: BigInt,
       },
-      { ...config.index, scalar, dimensions: 64 },
+      { ...config.index, dtype, dimensions: 64 },
     );
     const { vectors, graph } = indexBytes(config, rows);
     assert.equal(vectors, made.embeddings.bytes);
-    near(graph, made.graphs[0].bytes, 0.03, scalar);
+    near(graph, made.graphs[0].bytes, 0.03, dtype);
   }
   const exact = loadConfig('configs/world.yaml', ['index.kind=exact']);
   assert.equal(indexBytes(exact, 500).graph, 0);
@@ -165,12 +165,12 @@ test('counts of files before they are prepared are near those of the prepared co
   }
 });
 
-test('documents of another format are counted too, and the blocks that text.packing makes of them', async () => {
+test('documents of another format are counted too, and the blocks that text.splitting makes of them', async () => {
   const path = join(folder, 'passages.tsv');
   const passage = (i: number) => `${i}\t"${'The river Osk runs to Vell. '.repeat(25)}"\tOsk\n`;
   writeFileSync(path, `id\ttext\ttitle\n${Array.from({ length: 30 }, (_, i) => passage(i)).join('')}`);
-  const counts = async (packing: string, ...more: string[]) => {
-    const config = tinyConfig(`data.documents=${path}`, `text.packing=${packing}`, ...more);
+  const counts = async (splitting: string, ...more: string[]) => {
+    const config = tinyConfig(`data.documents=${path}`, `text.splitting=${splitting}`, ...more);
     return (await statisticsOfFiles(config, undefined)).counts;
   };
   assert.equal((await counts('as-is')).documents, 30);
@@ -225,11 +225,11 @@ test('the setting that a warning names lowers memory', () => {
   assert.ok(memory('pretrain', 'model.recompute=true') < memory('pretrain') / 1.5);
   const many = ['qa.batch=64', 'qa.microBatch=64'];
   assert.ok(memory('finetune-qa', ...many, 'qa.microBatch=2') < memory('finetune-qa', ...many) / 1.5);
-  assert.ok(memory('ict-warmup', 'ict.chunk=8') < memory('ict-warmup') / 1.5);
+  assert.ok(memory('ict-warmup', 'ict.microBatch=8') < memory('ict-warmup') / 1.5);
   assert.ok(memory('build-index', 'index.tokensPerBatch=1024') < memory('build-index'));
-  assert.ok(memory('build-index', 'index.shards=8') < memory('build-index') / 2);
-  assert.ok(memory('pretrain', 'index.kind=exact') < memory('pretrain', 'index.shards=8'));
-  assert.ok(memory('build-index', 'index.scalar=f16') < memory('build-index', 'index.scalar=f32'));
+  assert.ok(memory('build-index', 'index.subIndexes=8') < memory('build-index') / 2);
+  assert.ok(memory('pretrain', 'index.kind=exact') < memory('pretrain', 'index.subIndexes=8'));
+  assert.ok(memory('build-index', 'index.dtype=f16') < memory('build-index', 'index.dtype=f32'));
 });
 
 test('fine-tuning that trains the document tower needs the memory of a refresher, one more index, and longer steps', () => {

@@ -64,7 +64,7 @@ async function begin(more: Partial<RefresherStart> = {}) {
       await once(child, 'message');
     return heard.at(-1)!;
   };
-  tell({ type: 'start', runDir: folder, engine, niceness: 0, threads: 1, ...more });
+  tell({ type: 'start', runDir: folder, engine, nice: 0, threads: 1, ...more });
   assert.deepEqual(await answer(), { type: 'ready' });
   return { child, heard, tell, answer };
 }
@@ -79,9 +79,7 @@ test('new weights become the index in use, the same as made here', async () => {
   assert.ok(heard.some((m) => m.type === 'progress' && m.done === m.total && m.total === corpus.blocks));
 
   assert.equal(currentIndex(run.index), join(run.index, published.name));
-  const [theirs, ours] = [run.index, here].map((root) =>
-    openIndex(currentIndex(root)!, { expansionSearch: 64 }),
-  );
+  const [theirs, ours] = [run.index, here].map((root) => openIndex(currentIndex(root)!, { efSearch: 64 }));
   assert.equal(theirs.manifest.step, 20);
   assert.equal(theirs.manifest.weightsSha256, ours.manifest.weightsSha256);
   const all = Int32Array.from({ length: corpus.blocks }, (_, b) => b);
@@ -113,10 +111,10 @@ test('a refresh that cannot be done is told without a stack, and the next one is
 
 test('it is as nice as asked, and no less nice than the trainer', async () => {
   const own = getPriority();
-  const { child } = await begin({ niceness: 19 });
+  const { child } = await begin({ nice: 19 });
   assert.equal(getPriority(child.pid!), 19);
   if (own === 0) setPriority(3);
-  const other = await begin({ niceness: 0 });
+  const other = await begin({ nice: 0 });
   assert.equal(getPriority(other.child.pid!), Math.max(own, 3));
 });
 

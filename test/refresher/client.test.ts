@@ -57,7 +57,7 @@ function begin(name: string, times: Partial<RefresherTimes> = {}, more: Partial<
     run,
     {
       engine: 'none',
-      niceness: 5,
+      nice: 5,
       threads: 2,
       ...LIMITS,
       onPublished: (p) => published.push(p),
@@ -130,7 +130,7 @@ test('a request is published, with its progress on the way', async () => {
     type: 'start',
     runDir: run,
     engine: 'none',
-    niceness: 5,
+    nice: 5,
     threads: 2,
   });
   assert.deepEqual(requests, [
@@ -290,7 +290,7 @@ test('a trainer that leaves without a word takes the child along', async () => {
   const client = join(import.meta.dirname, '../../src/refresher/client.ts');
   const script = `
     const { startRefresher } = await import(${JSON.stringify(client)});
-    const options = { engine: 'none', niceness: 0, threads: 1, rows: 7, dimensions: 4, maxFailures: 5 };
+    const options = { engine: 'none', nice: 0, threads: 1, rows: 7, dimensions: 4, maxFailures: 5 };
     startRefresher(${JSON.stringify(run)}, { ...options, onPublished() {}, onFailure() {} }, ${JSON.stringify(CHILD)})
       .request({ snapshot: 'endless', step: 1 });
     const { existsSync, readFileSync } = await import('node:fs');

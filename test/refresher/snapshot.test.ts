@@ -83,7 +83,7 @@ test('settings have the same hash once saved and loaded; it changes with those t
   const path = join(folder, 'config.yaml');
   saveConfig(path, config);
   assert.equal(configSha256(loadConfig(path, [])), OF.configSha256);
-  for (const other of ['text.blockTokens=63', 'model.gelu=exact', 'index.connectivity=17'])
+  for (const other of ['text.blockTokens=63', 'model.gelu=exact', 'index.m=17'])
     assert.notEqual(configSha256(tinyConfig(other)), OF.configSha256);
   assert.equal(configSha256(tinyConfig('qa.steps=5', 'train.logEvery=7')), OF.configSha256);
 });

@@ -9,7 +9,7 @@ import { type Corpus, openCorpus } from '../../src/corpus/store/reader.ts';
 import { disposeModel, type Model } from '../../src/model/model.ts';
 import { encodeBlocks } from '../../src/retrieval/encode-blocks.ts';
 import { lockIndexes, makeIndex } from '../../src/retrieval/ensure-index.ts';
-import { scalarOf } from '../../src/retrieval/graph.ts';
+import { dtypeOf } from '../../src/retrieval/graph.ts';
 import { readManifest } from '../../src/retrieval/manifest.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
 import { openReuse } from '../../src/retrieval/reuse.ts';
@@ -63,7 +63,7 @@ const newRoot = () => join(folder, `root-${roots++}`);
 async function made(root: string, name: string, of: Corpus, by = model, settings: Config = config, step = 0) {
   const result = await makeIndex(root, name, { model: by, corpus: of, config: settings, step });
   assert.equal(currentIndex(root), join(root, result.name));
-  const index = openIndex(join(root, result.name), { corpusSha256: of.sha256, expansionSearch: 64 });
+  const index = openIndex(join(root, result.name), { corpusSha256: of.sha256, efSearch: 64 });
   const vectors = index.vectors(Int32Array.from({ length: of.blocks }, (_, b) => b));
   index.close();
   return { ...result, vectors };
@@ -184,27 +184,27 @@ test('an index that stands already is published as it is, at the step that asks 
   const mended = await made(root, 'step-3', corpus);
   assert.deepEqual([mended.name, mended.manifest.reused], ['step-3', corpus.blocks]);
   assert.deepEqual(mended.vectors, first.vectors);
-  const half = await made(root, 'step-3', corpus, model, tinyConfig('index.scalar=f16'));
-  assert.deepEqual([half.manifest.scalar, half.manifest.reused], ['f16', corpus.blocks]);
+  const half = await made(root, 'step-3', corpus, model, tinyConfig('index.dtype=f16'));
+  assert.deepEqual([half.manifest.dtype, half.manifest.reused], ['f16', corpus.blocks]);
 });
 
 test('an index of other graphs, or of none, is another index of the same vectors', async () => {
   const root = newRoot();
   const first = await made(root, 'step-0', corpus);
   assert.equal(first.manifest.graphs.length, 1);
-  const shards = await made(root, 'step-1', corpus, model, tinyConfig('index.shards=3'));
+  const shards = await made(root, 'step-1', corpus, model, tinyConfig('index.subIndexes=3'));
   assert.deepEqual([shards.manifest.graphs.length, shards.manifest.reused], [3, corpus.blocks]);
-  const exact = tinyConfig('index.kind=exact', 'index.scalar=f16');
+  const exact = tinyConfig('index.kind=exact', 'index.dtype=f16');
   const none = await made(root, 'step-2', corpus, model, exact);
   assert.deepEqual([none.manifest.graphs.length, none.manifest.reused], [0, corpus.blocks]);
   assert.deepEqual(none.vectors, first.vectors);
   // Graphs there are none of have no settings.
-  const other = tinyConfig('index.kind=exact', 'index.connectivity=9', 'index.shards=2');
+  const other = tinyConfig('index.kind=exact', 'index.m=9', 'index.subIndexes=2');
   assert.equal((await made(root, 'step-3', corpus, model, other)).name, 'step-2');
-  const auto = await made(newRoot(), 'step-0', corpus, model, tinyConfig('index.scalar=auto'));
-  assert.equal(auto.manifest.scalar, 'f32');
+  const auto = await made(newRoot(), 'step-0', corpus, model, tinyConfig('index.dtype=auto'));
+  assert.equal(auto.manifest.dtype, 'f32');
   assert.deepEqual(
-    [scalarOf('auto', 1e6), scalarOf('auto', 1e6 + 1), scalarOf('f32', 1e9)],
+    [dtypeOf('auto', 1e6), dtypeOf('auto', 1e6 + 1), dtypeOf('f32', 1e9)],
     ['f32', 'f16', 'f32'],
   );
 });

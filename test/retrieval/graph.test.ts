@@ -13,7 +13,7 @@ const ROWS = 1000;
 const vectors = clustered(ROWS, 1);
 
 function graph() {
-  const made = newGraph({ ...OPTIONS, connectivity: 4, expansionAdd: 8 });
+  const made = newGraph({ ...OPTIONS, m: 4, efConstruction: 8 });
   made.add(
     BigUint64Array.from({ length: ROWS }, (_, i) => BigInt(i)),
     vectors,

@@ -18,7 +18,7 @@ const root = mkdtempSync(join(tmpdir(), 'realm-graphs-'));
 after(() => rmSync(root, { recursive: true, force: true }));
 
 const vectors = clustered(ROWS, 1);
-const QUICK = { ...OPTIONS, connectivity: 4, expansionAdd: 8, expansionSearch: 16 };
+const QUICK = { ...OPTIONS, m: 4, efConstruction: 8, efSearch: 16 };
 const dirOf = (name: string) => join(root, name, 'index');
 /** Copies of what a kill leaves, one a breath of the build of three graphs. */
 const cuts: string[] = [];
@@ -33,10 +33,10 @@ before(async () => {
   let breaths = 0;
   await buildIndex(dir, input(vectors, { onHeartbeat: () => breaths++ % 5 === 0 && keep() }), {
     ...QUICK,
-    shards: 3,
+    subIndexes: 3,
   });
   keepLast(dir);
-  await buildIndex(dirOf('none'), input(vectors), { ...QUICK, shards: 0 });
+  await buildIndex(dirOf('none'), input(vectors), { ...QUICK, subIndexes: 0 });
 });
 
 function keepLast(dir: string): void {
@@ -63,7 +63,7 @@ function best(queries: Float32Array, k: number): number[][] {
 }
 
 test('an index without a graph finds exactly the best, in order, more of them than are searched at once too', () => {
-  const index = openIndex(dirOf('none'), { expansionSearch: 16 });
+  const index = openIndex(dirOf('none'), { efSearch: 16 });
   assert.deepEqual(index.manifest.graphs, []);
   assert.equal(index.manifest.recall10, undefined);
   assert.deepEqual(readdirSync(dirOf('none')).sort(), ['blocks.u64', 'embeddings.f32', 'manifest.json']);
@@ -100,7 +100,7 @@ test('several graphs are searched as one: no fewer of the best are found than by
   const queries = clustered(100, 7);
   const want = best(queries, 10);
   const recall = (name: string) => {
-    const index = openIndex(dirOf(name), { expansionSearch: 16 });
+    const index = openIndex(dirOf(name), { efSearch: 16 });
     const { blocks, scores, counts } = index.search(queries, 10);
     index.close();
     for (let q = 0; q < 100; q++) {
@@ -126,7 +126,7 @@ test('a build of several graphs goes on where it was cut short, with the graphs 
     const told: number[] = [];
     const embeddings = (first: number) => pieces(vectors.subarray(first * P), 100);
     const onProgress = (done: number) => told.push(done);
-    await buildIndex(dir, input(vectors, { embeddings, onProgress }), { ...QUICK, shards: 3 });
+    await buildIndex(dir, input(vectors, { embeddings, onProgress }), { ...QUICK, subIndexes: 3 });
     const { createdAt: _, ...made } = readManifest(dir);
     const { createdAt: _c, ...expected } = readManifest(dirOf('three'));
     assert.deepEqual(made, expected);
@@ -155,12 +155,12 @@ test('a build of several graphs goes on where it was cut short, with the graphs 
 test('rows are shared so that every graph has some', () => {
   assert.deepEqual([graphCount(5, 4), graphCount(5, 1), graphCount(5, 100), graphCount(5, 0)], [3, 1, 5, 0]);
   for (let rows = 1; rows < 40; rows++) {
-    for (let shards = 1; shards < 45; shards++) {
-      const graphs = graphCount(rows, shards);
+    for (let subIndexes = 1; subIndexes < 45; subIndexes++) {
+      const graphs = graphCount(rows, subIndexes);
       let next = 0;
       for (let i = 0; i < graphs; i++) {
         const { first, count } = rowsOf(i, graphs, rows);
-        assert.ok(first === next && count > 0 && count <= Math.ceil(rows / shards));
+        assert.ok(first === next && count > 0 && count <= Math.ceil(rows / subIndexes));
         next += count;
       }
       assert.equal(next, rows);

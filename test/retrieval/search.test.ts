@@ -77,7 +77,7 @@ test('the manifest says what was built, and recall is measured', () => {
 test('recall against exact search is above 0.95 and scores are inner products', () => {
   const queries = clustered(50, 2);
   for (const threads of [1, 2]) {
-    const index = openIndex(main, { corpusSha256: CORPUS, expansionSearch: 128, threads });
+    const index = openIndex(main, { corpusSha256: CORPUS, efSearch: 128, threads });
     const found = index.search(queries, 10);
     let hits = 0;
     for (let q = 0; q < 50; q++) {
@@ -96,11 +96,11 @@ test('recall against exact search is above 0.95 and scores are inner products', 
 
 test('f16 ranks nearly as f32 does, with scores close to it', async () => {
   const dir = join(root, 'f16');
-  const manifest = await buildIndex(dir, input(vectors), { ...OPTIONS, scalar: 'f16' });
+  const manifest = await buildIndex(dir, input(vectors), { ...OPTIONS, dtype: 'f16' });
   assert.ok(manifest.graphs[0].bytes < readManifest(main).graphs[0].bytes - ROWS * P * 1.9, 'f16 is smaller');
   const queries = clustered(50, 2);
-  const full = openIndex(main, { expansionSearch: 128 });
-  const half = openIndex(dir, { expansionSearch: 128 });
+  const full = openIndex(main, { efSearch: 128 });
+  const half = openIndex(dir, { efSearch: 128 });
   const a = full.search(queries, 10);
   const b = half.search(queries, 10);
   let same = 0;
@@ -118,7 +118,7 @@ test('f16 ranks nearly as f32 does, with scores close to it', async () => {
 });
 
 test('queries may be a view into a larger array, one query equals the same one in a batch', () => {
-  const index = openIndex(main, { expansionSearch: 128 });
+  const index = openIndex(main, { efSearch: 128 });
   const queries = clustered(4, 3);
   const larger = new Float32Array(queries.length + P);
   larger.set(queries, P);
@@ -136,7 +136,7 @@ test('queries may be a view into a larger array, one query equals the same one i
 test('k beyond the corpus is clipped: counts tell, the rest is -1', async () => {
   const dir = join(root, 'three');
   await buildIndex(dir, input(vectors.subarray(0, 3 * P)), OPTIONS);
-  const index = openIndex(dir, { expansionSearch: 16 });
+  const index = openIndex(dir, { efSearch: 16 });
   const queries = clustered(2, 4);
   const found = index.search(queries, 5);
   assert.deepEqual([...found.counts], [3, 3]);
@@ -150,7 +150,7 @@ test('k beyond the corpus is clipped: counts tell, the rest is -1', async () => 
 });
 
 test('wrong arguments of a search throw before the native library sees them', () => {
-  const index = openIndex(main, { expansionSearch: 16 });
+  const index = openIndex(main, { efSearch: 16 });
   const query = clustered(1, 5);
   for (const k of [0, -1, 2.5, Number.NaN]) assert.throws(() => index.search(query, k), /k must be/);
   assert.throws(() => index.search(query.subarray(1), 5), /whole number of rows/);
@@ -164,7 +164,7 @@ test('wrong arguments of a search throw before the native library sees them', ()
 });
 
 test('vectors come back in full precision, in the order asked', () => {
-  const index = openIndex(main, { expansionSearch: 16 });
+  const index = openIndex(main, { efSearch: 16 });
   const rows = index.vectors(Int32Array.of(2999, 0, 17, 17));
   const want = [2999, 0, 17, 17].flatMap((row) => [...vectors.subarray(row * P, (row + 1) * P)]);
   assert.deepEqual([...rows], want);
@@ -180,7 +180,7 @@ for (const [name, harm, message] of [
   ['manifest.json', (path) => rmSync(path), /manifest\.json: no such index manifest.*realm build-index/],
   ['manifest.json', (path) => edit(path, { rows: 2999 }), /manifest\.json: 2999 rows/],
   ['blocks.u64', flipBit, /blocks\.u64: is damaged/],
-  ['manifest.json', (path) => edit(path, { format: 4 }), /manifest\.json: format/],
+  ['manifest.json', (path) => edit(path, { format: 5 }), /manifest\.json: format/],
   [
     'manifest.json',
     (path) => writeFileSync(path, '{"format": 1, "rows": 5}'),
@@ -197,8 +197,8 @@ for (const [name, harm, message] of [
     harm(join(dir, name));
     const before = openDescriptors();
     const refused = (error: unknown) => error instanceof UserError && message.test(error.message);
-    assert.throws(() => openIndex(dir, { expansionSearch: 16 }), refused);
-    const index = openIndex(main, { expansionSearch: 16 });
+    assert.throws(() => openIndex(dir, { efSearch: 16 }), refused);
+    const index = openIndex(main, { efSearch: 16 });
     assert.throws(() => index.swap(dir), refused);
     assert.equal(index.search(vectors.subarray(0, P), 3).counts[0], 3, 'the old index stays in use');
     index.close();
@@ -222,28 +222,27 @@ test('refused: a graph of another shape whose seal fits', async () => {
   const other = await buildIndex(join(root, 'fewer'), input(vectors.subarray(0, 500 * P)), OPTIONS);
   copyFileSync(join(root, 'fewer', 'graph.usearch'), join(dir, 'graph.usearch'));
   edit(join(dir, 'manifest.json'), { graphs: other.graphs });
-  assert.throws(() => openIndex(dir, { expansionSearch: 16 }), /holds 500 vectors .* 3000 .* expected/);
+  assert.throws(() => openIndex(dir, { efSearch: 16 }), /holds 500 vectors .* 3000 .* expected/);
 });
 
-test('an index of format 2, which had one graph, is opened as it is', () => {
-  const dir = copy('format-2');
-  const path = join(dir, 'manifest.json');
-  const { graphs, ...rest } = JSON.parse(readFileSync(path, 'utf8'));
-  writeFileSync(path, JSON.stringify({ ...rest, format: 2, file: graphs[0] }));
-  assert.deepEqual(readManifest(dir), readManifest(main));
-  const index = openIndex(dir, { expansionSearch: 64 });
-  assert.equal(index.search(vectors.subarray(0, P), 3).counts[0], 3);
-  index.close();
-});
+for (const format of [2, 3])
+  test(`an index of format ${format}, whose manifest has other keys, is opened as it is`, () => {
+    const dir = copy(`format-${format}`);
+    const path = join(dir, 'manifest.json');
+    const { graphs, dtype, m, efConstruction, ...rest } = JSON.parse(readFileSync(path, 'utf8'));
+    const old = { ...rest, format, scalar: dtype, connectivity: m, expansionAdd: efConstruction };
+    writeFileSync(path, JSON.stringify(format === 2 ? { ...old, file: graphs[0] } : { ...old, graphs }));
+    assert.deepEqual(readManifest(dir), readManifest(main));
+    const index = openIndex(dir, { efSearch: 64 });
+    assert.equal(index.search(vectors.subarray(0, P), 3).counts[0], 3);
+    index.close();
+  });
 
 test('refused: an index of another corpus, opened or swapped in', async () => {
-  assert.throws(
-    () => openIndex(main, { corpusSha256: 'd'.repeat(64), expansionSearch: 16 }),
-    /another corpus/,
-  );
+  assert.throws(() => openIndex(main, { corpusSha256: 'd'.repeat(64), efSearch: 16 }), /another corpus/);
   const dir = join(root, 'foreign');
   await buildIndex(dir, input(vectors.subarray(0, 50 * P), { corpusSha256: 'd'.repeat(64) }), OPTIONS);
-  const index = openIndex(main, { expansionSearch: 16 });
+  const index = openIndex(main, { efSearch: 16 });
   assert.throws(() => index.swap(dir), /another corpus/);
   index.close();
 });
@@ -252,7 +251,7 @@ test('refused: an index of other rows swapped in, before its graph is looked at'
   const dir = join(root, 'shorter');
   await buildIndex(dir, input(vectors.subarray(0, 50 * P)), OPTIONS);
   rmSync(join(dir, 'graph.usearch'));
-  const index = openIndex(main, { expansionSearch: 16 });
+  const index = openIndex(main, { efSearch: 16 });
   const opened = openDescriptors();
   assert.throws(() => index.swap(dir), /50 rows of 32 cannot take the place of the 3000 of 32 in use/);
   edit(join(dir, 'manifest.json'), {
@@ -268,8 +267,8 @@ test('refused: an index of other rows swapped in, before its graph is looked at'
 test('an index taken up without its hashes finds what an exact search does', async () => {
   const dir = join(root, 'unhashed');
   const others = clustered(ROWS, 13);
-  await buildIndex(dir, input(others), { ...OPTIONS, scalar: 'f16' });
-  const index = openIndex(main, { expansionSearch: 128 });
+  await buildIndex(dir, input(others), { ...OPTIONS, dtype: 'f16' });
+  const index = openIndex(main, { efSearch: 128 });
   index.swap(dir, { hash: false });
   const queries = clustered(50, 14);
   const found = index.search(queries, 10);
@@ -288,10 +287,10 @@ test('fifty swaps open nothing more, and the results are those of the new index'
   await buildIndex(dir, input(others), OPTIONS);
   const queries = clustered(3, 10);
   const before = openDescriptors();
-  const fresh = openIndex(dir, { expansionSearch: 64 });
+  const fresh = openIndex(dir, { efSearch: 64 });
   const want = fresh.search(queries, 10);
   fresh.close();
-  const index = openIndex(main, { expansionSearch: 64 });
+  const index = openIndex(main, { efSearch: 64 });
   const steady = openDescriptors();
   for (let i = 0; i < 50; i++) {
     index.swap(i % 2 ? main : dir, { hash: i < 2 });
@@ -311,7 +310,7 @@ test('fifty swaps open nothing more, and the results are those of the new index'
 test('a graph is freed though no temporary file can be written', () => {
   const before = process.env.TMPDIR;
   process.env.TMPDIR = join(root, 'no such folder');
-  const index = openIndex(main, { expansionSearch: 64 });
+  const index = openIndex(main, { efSearch: 64 });
   for (let i = 0; i < 5; i++) index.swap(main, { hash: false });
   assert.equal(graphMaps(1), 1);
   index.close();
@@ -322,7 +321,7 @@ test('a graph is freed though no temporary file can be written', () => {
 
 test('replacing or removing the folder under an open index is harmless', async () => {
   const dir = copy('replaced');
-  const index = openIndex(dir, { expansionSearch: 64 });
+  const index = openIndex(dir, { efSearch: 64 });
   const queries = clustered(3, 11);
   const want = index.search(queries, 10);
   await buildIndex(dir, input(clustered(200, 12)), OPTIONS);

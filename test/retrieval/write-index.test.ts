@@ -64,7 +64,7 @@ test('many threads may build and many search', async () => {
   const dir = join(root, 'threads');
   const manifest = await buildIndex(dir, input(vectors), { ...OPTIONS, threads: 64 });
   assert.ok(manifest.recall10!.value > 0.95);
-  const index = openIndex(dir, { expansionSearch: 64, threads: 64 });
+  const index = openIndex(dir, { efSearch: 64, threads: 64 });
   assert.equal(index.search(clustered(9, 6), 4).counts.length, 9);
   index.close();
 });
@@ -75,7 +75,7 @@ test('a failed build leaves nothing behind', async () => {
   nan[150 * P + 2] = Number.NaN;
   const large = vectors.slice(0, 200 * P);
   large[9 * P] = 70000;
-  const f16 = { ...OPTIONS, scalar: 'f16' as const };
+  const f16 = { ...OPTIONS, dtype: 'f16' as const };
   const opened = openDescriptors();
   await assert.rejects(buildIndex(dir, input(nan), OPTIONS), /block 150 holds NaN/);
   await assert.rejects(buildIndex(dir, input(large), f16), /block 9 holds 70000/);
@@ -112,11 +112,11 @@ test('given probes measure the recall of those queries', async () => {
   const vectors = clustered(5000, 9); // more than are searched at a time
   const manifest = await buildIndex(dir, input(vectors, { probes }), {
     ...OPTIONS,
-    connectivity: 2,
-    expansionAdd: 2,
-    expansionSearch: 1,
+    m: 2,
+    efConstruction: 2,
+    efSearch: 1,
   });
-  const index = openIndex(dir, { expansionSearch: 1, threads: 1 });
+  const index = openIndex(dir, { efSearch: 1, threads: 1 });
   const found = index.search(probes, 10);
   let hits = 0;
   for (let q = 0; q < 30; q++) {
@@ -133,7 +133,7 @@ test('given probes measure the recall of those queries', async () => {
 
 /** Two whole shards and a short one, on a graph that is made fast. */
 const LARGE = 2 * SHARD + 1500;
-const QUICK = { ...OPTIONS, connectivity: 4, expansionAdd: 8, expansionSearch: 16 };
+const QUICK = { ...OPTIONS, m: 4, efConstruction: 8, efSearch: 16 };
 const large = clustered(LARGE, 20);
 const whole = join(root, 'whole', 'index');
 /** Copies of what a kill leaves, one a breath of the build, and how many rows it had told of by then. */
@@ -273,9 +273,9 @@ function flipBit(path: string, at: number): void {
 
 test('an index of other settings begins anew', async () => {
   for (const other of [
-    { ...QUICK, connectivity: 5 },
-    { ...QUICK, expansionAdd: 9 },
-    { ...QUICK, scalar: 'f16' as const },
+    { ...QUICK, m: 5 },
+    { ...QUICK, efConstruction: 9 },
+    { ...QUICK, dtype: 'f16' as const },
   ]) {
     const { dir, from } = await goOn(finished(), {}, undefined, other);
     assert.equal(from, 0);

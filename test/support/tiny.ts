@@ -27,7 +27,7 @@ export const TINY = [
   'model.projection=8',
   'model.spanHidden=8',
   'model.maxSpanWidth=6',
-  'index.scalar=f32',
+  'index.dtype=f32',
   'qa.readerTokens=104',
 ];
 

@@ -4,11 +4,11 @@ import type { BuildInput, BuildOptions } from '../../src/retrieval/write-index.t
 export const P = 32;
 export const OPTIONS: BuildOptions = {
   dimensions: P,
-  scalar: 'f32',
-  shards: 1,
-  connectivity: 16,
-  expansionAdd: 128,
-  expansionSearch: 128,
+  dtype: 'f32',
+  subIndexes: 1,
+  m: 16,
+  efConstruction: 128,
+  efSearch: 128,
   threads: 1,
 };
 export const CORPUS = 'c'.repeat(64);

@@ -44,7 +44,7 @@ before(async () => {
   ({ corpus, world } = await tinyCorpus(folder, config));
   model = tinyModel(config, corpus.tokenizer.size);
   await makeIndex(folder, 'index', { model, corpus, config, step: 0 });
-  index = openIndex(currentIndex(folder)!, { expansionSearch: 128 });
+  index = openIndex(currentIndex(folder)!, { efSearch: 128 });
   questions = encodeQuestions(corpus, cases());
 });
 after(() => index?.close());
@@ -371,7 +371,7 @@ for (const sharedTowers of [true, false]) {
     const own = tinyModel(settings, corpus.tokenizer.size);
     const root = join(folder, `towers-${sharedTowers}`);
     await makeIndex(root, 'index', { model: own, corpus, config: settings, step: 0 });
-    const index = openIndex(currentIndex(root)!, { expansionSearch: 128 });
+    const index = openIndex(currentIndex(root)!, { efSearch: 128 });
     const step = async (settings: Config) => {
       const stage = qaStep(own, corpus, index, questions, settings);
       const result = await stage.step(0);

@@ -141,7 +141,7 @@ describe('the gradients of a batch', () => {
 describe('steps on a corpus', () => {
   before(() => startTestEngine());
   const folder = temporaryFolder('ict');
-  const config = tinyConfig('ict.batch=3', 'ict.chunk=2', 'model.dropout=0.1');
+  const config = tinyConfig('ict.batch=3', 'ict.microBatch=2', 'model.dropout=0.1');
   let corpus: Corpus;
   before(async () => {
     ({ corpus } = await tinyCorpus(folder, config));

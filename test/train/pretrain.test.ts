@@ -32,7 +32,7 @@ describe('steps on a corpus', () => {
     ({ corpus } = await tinyCorpus(folder, config));
     model = tinyModel(config, corpus.tokenizer.size);
     await makeIndex(folder, 'index', { model, corpus, config, step: 0 });
-    index = openIndex(currentIndex(folder)!, { expansionSearch: 128 });
+    index = openIndex(currentIndex(folder)!, { efSearch: 128 });
   });
   after(() => index?.close());
 

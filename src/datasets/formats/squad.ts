@@ -5,7 +5,7 @@ import type { Document, Question } from '../types.ts';
 // [{"id", "question", "answers": [{"text", "answer_start"}], "is_impossible"?}]}]}]}. A passage's id is made of its
 // article's title and its number in it, for Z and for the questions alike.
 
-/** The paragraphs of one article as documents: passages, for `text.packing: as-is`. */
+/** The paragraphs of one article as documents: passages, for `text.splitting: as-is`. */
 export function squadPassages(article: JsonLine): Document[] {
   return paragraphs(article).map(({ id, title, paragraph }) => ({
     id,

@@ -113,7 +113,7 @@ export const sameJson =
 export const indexManifest: Judge = (before, after) => {
   const [old, now] = [json(before), json(after)] as ({ weightsSha256?: unknown } | undefined)[];
   if (now && now.weightsSha256 !== old?.weightsSha256) return 'is of other weights: the index is made anew';
-  return sameJson('createdAt', 'recall10', 'step', 'expansionAdd', 'connectivity')(before, after);
+  return sameJson('createdAt', 'recall10', 'step', 'efConstruction', 'm')(before, after);
 };
 
 /** JSON whose named fields are the same; others are passed over. */
