@@ -46,9 +46,9 @@ import {
   cacheFolder,
   FAILURE,
   findInstalled,
+  installFolders,
   LAYOUT,
   nativeSources,
-  places,
   processor,
   readInstalled,
   root,
@@ -270,7 +270,7 @@ async function remove() {
       kept.push(`${path} (${error.code})`);
     }
   };
-  for (const folder of places()) discard(folder);
+  for (const folder of installFolders()) discard(folder);
   if (existsSync(cache)) {
     const unlock = await lock();
     try {
@@ -359,7 +359,7 @@ async function link(dir, variant) {
 
 /** Kernels of this source code, processor and build that an installation of an older layout has. */
 function compiledBefore(dir) {
-  for (const found of places().map(readInstalled)) {
+  for (const found of installFolders().map(readInstalled)) {
     const { file, sources, processor: model } = found?.kernels ?? {};
     if (sources !== sourcesDigest() || model !== processor() || dirname(found.binding) !== dir) continue;
     if (existsSync(file)) return file;
@@ -367,12 +367,12 @@ function compiledBefore(dir) {
 }
 
 /**
- * Fills the first folder of `places` that can be written: `fill` gets one aside and returns what engine.json says.
+ * Fills the first folder of `installFolders` that can be written: `fill` gets one aside and returns what engine.json says.
  * Several processes may do so at once: each one's is complete, the last one's stays.
  */
 async function place(fill) {
   const refusals = [];
-  for (const folder of places()) {
+  for (const folder of installFolders()) {
     const aside = `${folder}.${process.pid}.tmp`;
     try {
       makeFolder(aside);
@@ -412,7 +412,7 @@ const packages = () => dirname(dirname(dirname(require.resolve('@tensorflow/tfjs
 
 /** Keeps the reason of a failure for `realm doctor`, and so that no command tries again by itself. */
 function remember(reason) {
-  for (const folder of places()) {
+  for (const folder of installFolders()) {
     try {
       makeFolder(folder);
       writeFileSync(join(folder, FAILURE), `${JSON.stringify({ layout: LAYOUT, reason }, null, 2)}\n`);
@@ -424,7 +424,7 @@ function remember(reason) {
 
 /** A failure that is over, as an attempt to build for a GPU where the engine for the processor stays. */
 function forget() {
-  for (const folder of places()) {
+  for (const folder of installFolders()) {
     try {
       rmSync(join(folder, FAILURE), { force: true });
     } catch {}

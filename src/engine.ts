@@ -9,8 +9,8 @@ import {
   computesRight,
   findInstalled,
   type Installed,
+  installFolders,
   lastFailure,
-  places,
   processor,
   readInstalled,
   sourcesDigest,
@@ -38,16 +38,16 @@ const REBUILD = `realm engine remove && ${INSTALL}`;
 
 /**
  * Starts the engine that all tensor code of this process runs on, once, before the first tensor.
- * `auto` takes native TensorFlow where it loads, else WebGPU where there is a GPU, else WebAssembly, else plain JavaScript.
+ * `auto` uses native TensorFlow if it loads, else WebGPU if there is a GPU, else WebAssembly, else plain JavaScript.
  * `threads` bounds the native engine's threads (default: all cores); the others compute on one.
- * Throws a `UserError` with the remedy when an engine asked for by name is not there, and for `auto` too when the
- * native engine that was built for a GPU finds none: a run planned for the GPU would go on for days without it.
+ * Throws a `UserError` with the remedy if the engine requested by name is not available. It also does so for `auto` if
+ * the native engine was built for a GPU but finds none: a run planned for the GPU would take days without it.
  */
 export async function startEngine(
   choice: 'auto' | EngineName,
   options: { threads?: number } = {},
 ): Promise<Engine> {
-  tf.enableProdMode(); // without it tfjs greets at every start
+  tf.enableProdMode(); // otherwise tfjs prints a greeting at every start
   if (choice !== 'auto') return start(choice, options);
   let hint: string | undefined;
   for (const name of ['tensorflow', 'webgpu', 'wasm'] as const) {
@@ -63,7 +63,7 @@ export async function startEngine(
   return { ...(await start('cpu', options)), hint };
 }
 
-/** An engine that does not start, for whatever reason, is a trouble of this machine that another engine may not have. */
+/** Any failure to start becomes a `UserError`: it depends on this machine, and another engine may work. */
 async function start(name: EngineName, options: { threads?: number }): Promise<Engine> {
   try {
     return await starters[name](options);
@@ -75,173 +75,10 @@ async function start(name: EngineName, options: { threads?: number }): Promise<E
   }
 }
 
-let obeyed = false;
+let checksSignals = false;
 
-/** From now on signals are obeyed between two kernels: the event loop may get no turn in all of a long step. */
+/** From now on signals are handled between two kernels: the event loop may get no turn during a long step. */
 export function obeySignals(): void {
   hearSignalsWhileComputing();
-  if (obeyed) return;
-  obeyed = true;
-  const engine = tf.engine();
-  const runKernel = engine.runKernel.bind(engine);
-  engine.runKernel = (...kernel) => {
-    obey();
-    return runKernel(...kernel);
-  };
-}
-
-const starters: Record<EngineName, (options: { threads?: number }) => Promise<Engine>> = {
-  tensorflow: startTensorflow,
-  webgpu: startWebgpu,
-  wasm: startWasm,
-  cpu: startCpu,
-};
-
-async function startTensorflow({ threads }: { threads?: number }): Promise<Engine> {
-  const native = findNative();
-  if (!tf.findBackend('tensorflow')) {
-    process.env.TF_CPP_MIN_LOG_LEVEL ??= gpuHidden() ? '3' : '2'; // errors only, and none about a GPU that is hidden
-    // One set of kernels on all processors: newer ones would get oneDNN's, of other last digits, and a line on stderr in spite of the level.
-    process.env.TF_ENABLE_ONEDNN_OPTS ??= '0';
-    process.env.TF_FORCE_GPU_ALLOW_GROWTH ??= 'true'; // else the first process takes the whole card, and the refresher is another
-    if (threads !== undefined) {
-      process.env.TF_NUM_INTRAOP_THREADS = String(threads);
-      process.env.TF_NUM_INTEROP_THREADS = String(threads);
-    }
-    const load = createRequire(join(native.package, 'package.json'));
-    const binding = load(native.binding);
-    const { NodeJSKernelBackend } = load('./dist/nodejs_kernel_backend.js');
-    load('./dist/register_all_kernels.js');
-    const packageName = native.variant === 'cpu' ? '@tensorflow/tfjs-node' : '@tensorflow/tfjs-node-gpu';
-    tf.registerBackend('tensorflow', () => new NodeJSKernelBackend(binding, packageName));
-    try {
-      await activate('tensorflow');
-      if (!computesRight(tf)) throw new Error('computes wrong results');
-    } catch (error) {
-      tf.removeBackend('tensorflow');
-      throw error;
-    }
-  }
-  await activate('tensorflow');
-  const onGpu = (tf.backend() as unknown as { isUsingGpuDevice: boolean }).isUsingGpuDevice;
-  const description = `native TensorFlow ${native.tensorflow} on the ${onGpu ? 'GPU' : 'CPU'}`;
-  if (onGpu) return { name: 'tensorflow', description };
-  if (native.variant === 'cuda' && !gpuHidden()) throw new UserError(noGpu(), { cause: NO_GPU });
-  const missing = startKernels(native, threads);
-  return { name: 'tensorflow', description, ...(missing ? { hint: missing } : {}) };
-}
-
-/** Marks the one failure of the native engine that `auto` does not work around. */
-const NO_GPU = 'no GPU';
-
-/** `CUDA_VISIBLE_DEVICES=''` (or -1) hides every GPU: the user wants the processor. */
-const gpuHidden = () => ['', '-1'].includes(process.env.CUDA_VISIBLE_DEVICES ?? 'all');
-
-/** Why TensorFlow may have found no GPU, as far as the driver and nvidia-smi tell, and what to do. */
-function noGpu(): string {
-  return (
-    `engine tensorflow: built for a GPU, but TensorFlow finds none: ${driverTrouble()}; install a driver for CUDA 12 ` +
-    '(525 or newer), or go back with: realm engine install --cpu, ' +
-    "or set CUDA_VISIBLE_DEVICES='' to compute on the CPU"
-  );
-}
-
-function driverTrouble(): string {
-  try {
-    process.dlopen({ exports: {} }, 'libcuda.so.1');
-  } catch (error) {
-    const { message } = error as Error; // a library that loads but is no addon "did not self-register"
-    if (!/self-register/.test(message)) return `NVIDIA's driver is not there (${message})`;
-  }
-  const { stdout, stderr, error } = spawnSync('nvidia-smi', ['-L'], { encoding: 'utf8', timeout: 10_000 });
-  const said = `${stdout ?? ''}${stderr ?? ''}`.trim().replace(/\s*\n\s*/g, '; ');
-  const visible = process.env.CUDA_VISIBLE_DEVICES;
-  const smi = error ? 'nvidia-smi cannot be run' : `nvidia-smi says: ${said}`;
-  return `the driver shows it no device (${smi}${visible ? `; CUDA_VISIBLE_DEVICES is ${visible}` : ''})`;
-}
-
-let kernelsStarted = false;
-
-/** Registers the fused kernels; returns why not, where that is impossible. */
-function startKernels({ kernels }: Installed, threads = availableParallelism()): string | undefined {
-  if (kernelsStarted) return undefined;
-  const remedy = `a step takes up to twice as long; \`${INSTALL}\` compiles them`;
-  if (!kernels) return `realm's own kernels are not there: ${remedy}`;
-  if (kernels.processor !== processor())
-    return `realm's own kernels were compiled for another processor (${kernels.processor}): ${remedy}`;
-  if (kernels.sources !== sourcesDigest()) return `realm's own kernels are of another version: ${remedy}`;
-  const load = createRequire(import.meta.url);
-  try {
-    (load(kernels.file) as { start(threads: number): void }).start(threads);
-  } catch (error) {
-    return `realm's own kernels do not load (${(error as Error).message.split('\n')[0]}): ${remedy}`;
-  }
-  kernelsAreRegistered();
-  kernelsStarted = true;
-  return undefined;
-}
-
-function findNative(): Installed {
-  const found = findInstalled();
-  if (found) return found;
-  const failure = lastFailure();
-  const trouble =
-    failure !== undefined
-      ? `is not built: ${failure}; \`${INSTALL}\` tries again`
-      : places().some(readInstalled)
-        ? `is installed by another version of realm; \`${INSTALL}\` renews it`
-        : places().some((place) => existsSync(join(place, 'engine.json')))
-          ? `is incomplete, files of it are gone; \`${INSTALL}\` builds it again`
-          : `is not built yet; \`${INSTALL}\` builds it (several times faster than WebAssembly)`;
-  throw new UserError(`engine tensorflow: ${trouble}`);
-}
-
-let webgpuAdapter: Adapter | undefined;
-
-async function startWebgpu(): Promise<Engine> {
-  if (!webgpuAdapter) {
-    const { backend, adapter } = await openBackend();
-    tf.registerBackend('webgpu', () => backend);
-    registerWebgpuKernels(); // over the backend's own
-    webgpuAdapter = adapter;
-  }
-  await activate('webgpu');
-  const { name, software } = webgpuAdapter;
-  return { name: 'webgpu', description: `WebGPU on ${name}${software ? ', a software driver' : ''}` };
-}
-
-let wasmStarted = false;
-
-async function startWasm(): Promise<Engine> {
-  if (!wasmStarted) {
-    const { setWasmPaths } = await import('@tensorflow/tfjs-backend-wasm'); // registers backend and kernels
-    const home = dirname(
-      createRequire(import.meta.url).resolve('@tensorflow/tfjs-backend-wasm/package.json'),
-    );
-    setWasmPaths(join(home, 'dist', '/'));
-  }
-  // The backend's loader rethrows every uncaught error after printing itself, one line of 20 kB: keep it out.
-  const events = ['uncaughtException', 'unhandledRejection'] as const;
-  const before = events.map((event) => process.rawListeners(event));
-  await activate('wasm');
-  for (const [i, event] of events.entries()) {
-    for (const added of process.rawListeners(event).filter((listener) => !before[i].includes(listener))) {
-      process.removeListener(event, added as () => void);
-    }
-  }
-  if (!wasmStarted) registerWasmKernels(); // over the backend's own, once these are set up
-  wasmStarted = true;
-  return { name: 'wasm', description: 'WebAssembly on one CPU core' };
-}
-
-async function startCpu(): Promise<Engine> {
-  await activate('cpu');
-  return { name: 'cpu', description: 'plain JavaScript on one CPU core (very slow)' };
-}
-
-async function activate(name: EngineName): Promise<void> {
-  const started = await tf.setBackend(name);
-  await tf.ready();
-  if (!started)
-    throw new UserError(`engine ${name}: does not start on this machine; choose another --engine`);
-}
+  if (checksSignals) return;
+  checksSignals = true;

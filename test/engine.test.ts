@@ -28,14 +28,14 @@ for (const name of ['tensorflow', 'webgpu', 'wasm', 'cpu'] as EngineName[]) {
   });
 }
 
-test('auto takes the best engine there is and says how to get a better one', async () => {
+test('auto chooses the best available engine and says how to get a better one', async () => {
   const engine = await startEngine('auto');
   assert.ok(['tensorflow', 'webgpu', 'wasm'].includes(engine.name));
   if (engine.name !== 'wasm') assert.equal(engine.hint, undefined);
   else assert.match(engine.hint ?? '', /realm engine install/);
 });
 
-test('the WebAssembly engine leaves no listener that prints its own source on an error', async () => {
+test('the WebAssembly engine leaves no listener that prints its source on an error', async () => {
   await startEngine('wasm');
   const listeners = [
     ...process.rawListeners('uncaughtException'),
@@ -44,7 +44,7 @@ test('the WebAssembly engine leaves no listener that prints its own source on an
   assert.equal(listeners.filter((listener) => /throw (ex|reason)/.test(String(listener))).length, 0);
 });
 
-test('the pinned package is the one of package-lock.json', () => {
+test('the pinned package is the one in package-lock.json', () => {
   const lock = JSON.parse(readFileSync('package-lock.json', 'utf8'));
   const { version, integrity } = lock.packages['node_modules/@tensorflow/tfjs-node-gpu'];
   const script = readFileSync('scripts/engine.mjs', 'utf8');
@@ -84,7 +84,7 @@ describe('the native engine built for a GPU', () => {
   });
   after(() => copy.remove());
 
-  /** What `--engine auto` and `--engine tensorflow` come to. */
+  /** What `--engine auto` and `--engine tensorflow` return. */
   function start(environment: Record<string, string>): Record<string, string>[] {
     const { CUDA_VISIBLE_DEVICES: _, TF_FORCE_GPU_ALLOW_GROWTH: __, ...env } = process.env;
     const { stdout, stderr } = spawnSync(
@@ -100,15 +100,15 @@ describe('the native engine built for a GPU', () => {
     return lines.map((line) => JSON.parse(line));
   }
 
-  test('says so where there is none, and auto does not go on without', () => {
+  test('reports a missing GPU, and auto does not continue without one', () => {
     for (const { name, message, growth } of start({})) {
       assert.equal(name, 'UserError');
-      assert.match(message, /finds none: .*(driver is not there|shows it no device).*install --cpu/);
+      assert.match(message, /finds none: .*(driver was not found|shows it no device).*install --cpu/);
       assert.equal(growth, 'true');
     }
   });
 
-  test('computes on the CPU where the GPUs are hidden on purpose', () => {
+  test('computes on the CPU if the GPUs are hidden on purpose', () => {
     for (const { name, description, hint } of start({ CUDA_VISIBLE_DEVICES: '' })) {
       assert.equal(name, 'tensorflow');
       assert.match(description, /on the CPU$/);
@@ -116,7 +116,7 @@ describe('the native engine built for a GPU', () => {
     }
   });
 
-  test('takes the GPU, its memory as it is needed unless the user wants it otherwise', () => {
+  test('uses the GPU, and reserves its memory only as needed unless the user set it otherwise', () => {
     for (const outcome of start({ FAKE_GPU: '1', TF_FORCE_GPU_ALLOW_GROWTH: 'false' })) {
       assert.deepEqual(outcome, {
         name: 'tensorflow',
@@ -127,7 +127,7 @@ describe('the native engine built for a GPU', () => {
   });
 });
 
-test('a native engine that starts but computes nothing: auto says why and takes WebAssembly, doctor reports it', () => {
+test('a native engine that starts but computes nothing: auto says why and uses WebAssembly, doctor reports it', () => {
   const copy = checkout();
   try {
     fakeEngine(copy);
@@ -151,7 +151,7 @@ test('a native engine that starts but computes nothing: auto says why and takes 
     assert.match(doctor.stdout, /Engine +WebAssembly/);
     assert.match(doctor.stdout, /tensorflow no +does not start \(no such op\)/);
 
-    env.FAKE_KERNEL = 'Slice'; // none of those that a start tries
+    env.FAKE_KERNEL = 'Slice'; // not one of those that the check at the start uses
     const later = run(join(copy.root, 'bin', 'realm'), 'doctor');
     assert.equal(later.status, 0, later.stderr);
     assert.match(later.stdout, /tensorflow no +starts but fails: no such op/);

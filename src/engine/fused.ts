@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
 import { obey } from '../system/stop.ts';
 
-// The kernels of src/engine/native as differentiable functions. Each computes in one operation what the model composes
-// of dozens where the engine has no such kernel; src/model holds those compositions, and tests hold the two together.
+// The kernels of src/engine/native as differentiable functions. Each replaces dozens of operations by one. For engines
+// without these kernels, src/model composes the same functions of ordinary operations; tests compare the two.
 
 /** What a dense layer applies to its result. */
 export type Activation = 'none' | 'exact' | 'tanh' | 'tanhUnit';
@@ -26,7 +26,7 @@ interface Backend {
   binding: { TF_ATTR_INT: number; TF_ATTR_FLOAT: number };
 }
 
-/** Inputs that mean no dropout and no residual, made once; undefined until the kernels are registered. */
+/** Inputs that mean "no dropout" and "no residual", made once; undefined until the kernels are registered. */
 let none: { seed: tf.Tensor; residual: tf.Tensor } | undefined;
 let wanted = true;
 
@@ -40,7 +40,7 @@ export function hasFused(): boolean {
   return none !== undefined && wanted && tf.getBackend() === 'tensorflow';
 }
 
-/** Runs `work` as on an engine without these kernels; if it returns a promise, until that is settled. */
+/** Runs `work` as if the engine had none of these kernels; if it returns a promise, until that is settled. */
 export function withoutFused<T>(work: () => T): T {
   const before = wanted;
   const restore = () => {
@@ -72,7 +72,7 @@ function execute(
   return backend.executeMultipleOutputs(name, attributes, inputs, outputs);
 }
 
-/** Whether gradients of what is computed now will be asked for. */
+/** Whether gradients of the current computation will be needed. */
 function recording(): boolean {
   return (tf.engine() as unknown as { state: { gradientDepth: number } }).state.gradientDepth > 0;
 }
@@ -82,7 +82,7 @@ function seedTensor(drop: Drop | undefined): tf.Tensor {
   return drop ? tf.scalar(drop.seed, 'int32') : none!.seed;
 }
 
-/** Frees what was kept for a gradient as soon as it is computed: the tape holds everything until the last gradient. */
+/** Frees the tensors saved for a gradient as soon as it is computed: the tape would hold them until the last gradient. */
 function release<T>(kept: tf.Tensor[], gradients: T): T {
   tf.dispose(kept);
   return gradients;
@@ -147,7 +147,7 @@ export function fusedNorm(
         const [z, stats, seed] = kept;
         const [dz, dropped, dgain, dbias] = execute('RealmNormGrad', {}, rate, [dy, z, stats, gain, seed], 4);
         tf.dispose(kept);
-        // One tensor may stand for both gradients: x comes out of the residual, so its gradient is used up first.
+        // One tensor may serve as both gradients: x is computed from the residual, so its gradient is used up first.
         const dx = rate.rate > 0 ? dropped : dz;
         return inputs.length === 4 ? [dx, dgain, dbias, dz] : [dx, dgain, dbias];
       },
@@ -160,7 +160,7 @@ export function fusedNorm(
  * softmax(Q Kᵀ / √D) V of packed (unpadded) sequences, each token to all tokens of its sequence, by heads: [queries, H].
  * @param q [queries, H], or with no `kv` [rows, 3H]: queries, keys and values
  * @param kv [rows, 2H]
- * @param qBounds [B + 1] int32: where each sequence's queries begin, and where the last one's end; `kBounds` the keys'.
+ * @param qBounds [B + 1] int32: where each sequence's queries start, and where the last one's end; `kBounds` the keys'.
  *   Not differentiated; they must live until the gradient is taken.
  */
 export function fusedAttention(
@@ -211,7 +211,7 @@ export function fusedEmbeddings(
     gradFunc: (dy: tf.Tensor) =>
       execute(
         'RealmEmbeddingsGrad',
-        { words: (word as tf.Tensor).shape[0], positions: (position as tf.Tensor).shape[0]! },
+        { words: (word as tf.Tensor).shape[0], positionRows: (position as tf.Tensor).shape[0]! },
         {},
         [dy, ids, positions, segments],
         3,
@@ -288,7 +288,7 @@ export function fusedSpanScores(
 }
 
 /**
- * One step of the optimizer, in place, over parallel lists; nothing changes where the gradients' norm is not finite.
+ * One step of the optimizer, in place, over parallel lists; nothing changes if the gradients' norm is not finite.
  * @param decayed [N] int32, 1 where the weight decays
  * @returns the global norm before clipping
  */

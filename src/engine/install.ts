@@ -5,7 +5,7 @@ import { findInstalled, lastFailure, root } from './installed.mjs';
 
 /**
  * Runs scripts/engine.mjs, which writes to this process's stderr.
- * A signal that comes meanwhile ends the script first, then this process.
+ * A signal during this time stops the script first, then this process.
  * @returns its exit code
  */
 export async function runEngineScript(...args: string[]): Promise<number> {
@@ -32,8 +32,8 @@ export async function runEngineScript(...args: string[]): Promise<number> {
 }
 
 /**
- * Installs the native engine where no installation was tried yet: npm may have been told to run no scripts.
- * A failure is kept, so that this happens once; `startEngine` then reports it.
+ * Installs the native engine if no installation was tried yet: npm may be set up to run no install scripts.
+ * A failure is recorded, so that this happens only once; `startEngine` then reports it.
  */
 export async function installOnFirstUse(): Promise<void> {
   if (!findInstalled() && lastFailure() === undefined) await runEngineScript('install', '--first-use');

@@ -1,9 +1,9 @@
 import * as tf from '@tensorflow/tfjs';
 
 /**
- * Kernels that make the WebAssembly backend fit for training: those it lacks, and those that are slow or wrong in it.
+ * Kernels that make the WebAssembly backend usable for training: those it lacks, and those that are slow or wrong in it.
  * They work on views of the WebAssembly heap; an output is allocated before any view is taken, because the heap may
- * move when it grows. Times are of one core of a 2-core server, in milliseconds, as it comes → here.
+ * move when it grows. Times are in milliseconds on one core of a 2-core server, the backend's own kernel → this one.
  */
 export function registerWasmKernels(): void {
   const module = (tf.backend() as unknown as Backend).wasm;
@@ -70,7 +70,7 @@ interface Args {
 }
 type Kernel = (args: Args) => tf.TensorInfo;
 
-/** Registers a kernel in place of the backend's own; `make` receives that one, to pass cases on to it. */
+/** Registers a kernel in place of the backend's own; `make` receives the original, which may still handle some cases. */
 function replace(kernelName: string, make: (original: Kernel | undefined) => Kernel): void {
   const own = tf.getKernel(kernelName, 'wasm');
   if (own) tf.unregisterKernel(kernelName, 'wasm');
@@ -89,7 +89,7 @@ interface FastMatMul {
    * bias and prelu weights; alpha; id of the output.
    */
   call(...values: number[]): void;
-  /** Address of room for the shapes of a and b, 3 int32 each. */
+  /** Address of a buffer for the shapes of a and b, 3 int32 each. */
   shapes: number;
 }
 
@@ -104,10 +104,10 @@ interface Product {
 
 /**
  * The backend uses its fast routine (XNNPACK) only for one pair of untransposed matrices; everything else falls back to
- * a plain loop 15 times slower, which also reads past a batch of one that should be broadcast. So transposed
- * operands are written out, and a batch becomes a loop over views of its matrices.
- * XNNPACK's packed copy of `b` is cached by tensor id alone, wrong for the same data under two shapes: each view has
- * an id of its own and takes its cache with it.
+ * a plain loop that is 15 times slower and reads past the end of a batch of one that should be broadcast. So operands
+ * are transposed first, and a batch becomes a loop over views of its matrices.
+ * XNNPACK caches its packed copy of `b` by tensor id only, which is wrong for the same data under two shapes: so each
+ * view has its own id, and its cache entry is dropped with it.
  */
 function batchMatMul(
   backend: Backend,
@@ -164,14 +164,14 @@ function matrixShape({ shape }: tf.TensorInfo, transposed: boolean): [number, nu
   return transposed ? [columns, rows] : [rows, columns];
 }
 
-/** An id under which WebAssembly code knows `size` floats at `offset`; `disposeData` forgets it and frees nothing. */
+/** Registers `size` floats at `offset` under a new id for WebAssembly code; `disposeData` removes the id and frees no memory. */
 function view(backend: Backend, size: number, offset: number): number {
   const id = backend.dataIdNextNumber++;
   backend.wasm.tfjs.registerTensor(id, size, offset);
   return id;
 }
 
-/** For each matrix of the broadcast batch, which matrix of an operand it takes. */
+/** For each matrix of the broadcast batch, the number of the operand's matrix. */
 function batchIndices(own: number[], batch: number[]): Int32Array {
   const indices = new Int32Array(tf.util.sizeFromShape(batch));
   const padded = [...Array(batch.length - own.length).fill(1), ...own];
@@ -196,12 +196,12 @@ function swapLast(backend: Backend, x: tf.TensorInfo): tf.TensorInfo {
   return transpose({ inputs: { x }, attrs: { perm }, backend });
 }
 
-/** Side of the square that a transpose reads and writes at a time, so that both stay in the first-level cache. */
+/** Side of the square that a transpose reads and writes at a time, in elements: both then stay in the first-level cache. */
 const SQUARE_SIDE = 16;
 
 /**
- * If the last axis stays the last, runs of it are copied; if not, the input's last axis and the output's last axis are
- * walked in squares, and the other axes around them.
+ * If the last axis stays last, runs of it are copied; otherwise the input's last axis and the output's last axis are
+ * copied in squares, in a loop over the other axes.
  */
 function transpose({ inputs: { x }, attrs, backend }: Args): tf.TensorInfo {
   const { perm } = attrs as { perm: number[] };
@@ -307,7 +307,7 @@ function collapse(shape: number[], perm: number[]): { sizes: number[]; from: num
   };
 }
 
-/** Copies the part alone; the backend's own copies the whole input first. 64 KiB out of 16 MiB: 4.5 → 0.1. */
+/** Copies only the slice; the backend's own kernel copies the whole input first. 64 KiB out of 16 MiB: 4.5 → 0.1. */
 function slice({ inputs: { x }, attrs, backend }: Args): tf.TensorInfo {
   const { begin, size } = attrs as { begin: number | number[]; size: number | number[] };
   const [start, extent] = tf.slice_util.parseSliceParams(x as tf.Tensor, begin, size);
@@ -316,7 +316,7 @@ function slice({ inputs: { x }, attrs, backend }: Args): tf.TensorInfo {
   const strides = [...tf.util.computeStrides(x.shape), 1];
   const from = backend.typedArrayFromHeap(x);
   const to = backend.typedArrayFromHeap(out);
-  let inner = x.shape.length; // axes from here on are taken whole, so they are one run with the axis before
+  let inner = x.shape.length; // axes from here on are whole, so they form one run with the axis before
   while (inner > 0 && extent[inner - 1] === x.shape[inner - 1]) inner--;
   const axis = Math.max(0, inner - 1);
   const run = tf.util.sizeFromShape(extent.slice(axis));
@@ -335,7 +335,7 @@ function slice({ inputs: { x }, attrs, backend }: Args): tf.TensorInfo {
   return out;
 }
 
-/** Repeats along each axis, the last first. [4096, 128] twice: 115 → 1. It also serves broadcastTo. */
+/** Repeats along each axis, the last first. [4096, 128] twice: 115 → 1. Also used by broadcastTo. */
 function tile({ inputs: { x }, attrs, backend }: Args): tf.TensorInfo {
   const { reps } = attrs as { reps: number[] };
   const out = backend.makeOutput(
@@ -431,7 +431,7 @@ function gather({ inputs, attrs, backend }: Args): tf.TensorInfo {
   return out;
 }
 
-/** Rows of x [..., inner] summed into the segment that each names; ids outside [0, numSegments) are left out. */
+/** Rows of x [..., inner] summed by segment id; rows with ids outside [0, numSegments) are left out. */
 function unsortedSegmentSum({ inputs, attrs, backend }: Args): tf.TensorInfo {
   const { x, segmentIds } = inputs;
   const { numSegments } = attrs as { numSegments: number };
@@ -450,9 +450,9 @@ function unsortedSegmentSum({ inputs, attrs, backend }: Args): tf.TensorInfo {
 }
 
 /**
- * `scale` times the sum over neighbouring axes, accumulated in double precision, without the transpose that the
- * backend makes for other than the last axes. [4096, 128] over the first axis: 5.6 → 0.6.
- * Undefined for axes that do not lie side by side, and for other types.
+ * `scale` times the sum over adjacent axes, accumulated in double precision, without the transpose that the
+ * backend makes for any but the last axes. [4096, 128] over the first axis: 5.6 → 0.6.
+ * Undefined for axes that are not adjacent, and for other types.
  */
 function sum(
   backend: Backend,

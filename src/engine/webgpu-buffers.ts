@@ -9,12 +9,12 @@ export interface BufferMaker {
 }
 
 /**
- * Takes the place of the backend's own buffer manager, which keeps every buffer it has ever made. Sequences laid end to
- * end make tensors of other sizes at each step, so there that means a GPU that fills up. Here the buffers free for reuse
- * never hold more bytes than were in use at once; beyond that the one longest free goes.
+ * Replaces the backend's own buffer manager, which keeps every buffer it has ever made. Packed sequences make tensors of
+ * different sizes at each step, so the GPU's memory would fill up. Here the free buffers never hold more bytes than
+ * were in use at once; beyond that, the one that was free longest is destroyed.
  *
- * The backend releases a buffer only after the commands that use it were submitted, and destroying it then is allowed:
- * WebGPU keeps the memory until they are done.
+ * The backend releases a buffer only after submitting the commands that use it, and destroying it then is allowed:
+ * WebGPU keeps the memory until the commands are done.
  */
 export function bufferPool(device: BufferMaker) {
   const free = new Map<string, Buffer[]>();
@@ -34,7 +34,7 @@ export function bufferPool(device: BufferMaker) {
   };
 
   const pool = {
-    /** Bytes of the buffers in use, and of these and the free ones: what `tf.memory()` tells. */
+    /** Bytes of the buffers in use, and of all buffers: what `tf.memory()` reports. */
     numBytesUsed: 0,
     numBytesAllocated: 0,
     acquireBuffer(size: number, usage: number, mappedAtCreation = false, reuse = true): Buffer {
@@ -50,7 +50,7 @@ export function bufferPool(device: BufferMaker) {
       return buffer;
     },
     releaseBuffer(buffer: Buffer, reuse = true): void {
-      if (!used.delete(buffer)) throw new Error('a GPU buffer is released twice');
+      if (!used.delete(buffer)) throw new Error('a GPU buffer was released twice');
       const { size, usage } = buffer;
       pool.numBytesUsed -= size;
       if (reuse) {

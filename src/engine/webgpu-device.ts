@@ -5,13 +5,13 @@ import type { WebGPUBackend } from '@tensorflow/tfjs-backend-webgpu';
 import { UserError } from '../system/errors.ts';
 import { bufferPool } from './webgpu-buffers.ts';
 
-/** What WebGPU tells of an adapter: a GPU, or a driver that computes on the CPU, which it calls a fallback. */
+/** What WebGPU reports about an adapter: a GPU, or a driver that computes on the CPU, which it calls a fallback. */
 export interface Adapter {
   name: string;
   software: boolean;
 }
 
-/** Limits that the backend asks the device for, as high as the adapter has them. */
+/** Limits that the backend requests from the device, as high as the adapter allows. */
 const LIMITS = [
   'maxComputeWorkgroupStorageSize',
   'maxComputeWorkgroupsPerDimension',
@@ -21,7 +21,7 @@ const LIMITS = [
   'maxComputeInvocationsPerWorkgroup',
 ] as const;
 
-/** Dawn answers only as long as something refers to it: its promises never settle once it is collected as garbage. */
+/** Keeps a reference to Dawn: its promises never settle once it is garbage-collected. */
 const alive: GPU[] = [];
 
 /** Loads Dawn, the WebGPU of the package `webgpu`. */
@@ -49,8 +49,8 @@ const PROBE = `
 let probed: { adapter: string; complaint?: string } | undefined;
 
 /**
- * What kind of adapter WebGPU finds, and Dawn's first complaint. Asked in a process of its own: there Dawn may complain
- * of missing drivers, and a bad driver may crash, unheard.
+ * The kind of adapter that WebGPU finds, and Dawn's first error message. Runs in a separate process: Dawn may print
+ * errors about missing drivers there, and a bad driver may crash, without harm.
  */
 function probe(): NonNullable<typeof probed> {
   if (probed) return probed;
@@ -63,7 +63,7 @@ function probe(): NonNullable<typeof probed> {
   return probed;
 }
 
-/** True where WebGPU finds a GPU, and not only a driver that computes on the CPU. */
+/** True if WebGPU finds a GPU, not only a driver that computes on the CPU. */
 export function hasGpu(): boolean {
   return probe().adapter === 'gpu';
 }
@@ -77,8 +77,8 @@ function describe(info: GPUAdapterInfo): Adapter {
 }
 
 /**
- * The backend on a device of its own, with what it takes to run for hours outside a browser: its buffers pooled within
- * bounds, and the device's errors, which WebGPU reports beside the call that made them, thrown at the next read.
+ * The backend on its own device, prepared to run for hours outside a browser: its buffers are pooled within bounds, and
+ * the device's errors, which WebGPU does not report by the call that caused them, are thrown at the next read.
  */
 export async function openBackend(): Promise<{ backend: WebGPUBackend; adapter: Adapter }> {
   const gpu = await loadDawn();
@@ -102,7 +102,7 @@ export async function openBackend(): Promise<{ backend: WebGPUBackend; adapter: 
   return { backend, adapter: describe(adapter.info) };
 }
 
-/** Runs `make` where `navigator.gpu` is, as the backend's constructor wants it; elsewhere it would mislead other code. */
+/** Runs `make` while `navigator.gpu` is set, as the backend's constructor needs it; set for longer, it would mislead other code. */
 function inBrowser<T>(gpu: GPU, make: () => T): T {
   const own = Object.getOwnPropertyDescriptor(globalThis, 'navigator');
   Object.defineProperty(globalThis, 'navigator', { value: { gpu }, configurable: true });
@@ -115,8 +115,8 @@ function inBrowser<T>(gpu: GPU, make: () => T): T {
 }
 
 /**
- * A pipeline's layout is asked for at every kernel, and each time Dawn makes an object of it: now once a pipeline.
- * What the host needs for a kernel: 95 → 62 µs, on Dawn's backend that computes nothing.
+ * Caches each pipeline's layout. The backend requests it for every kernel, and each time Dawn would make a new object.
+ * Host time for a kernel: 95 → 62 µs, on Dawn's backend that computes nothing.
  */
 function keepLayouts(device: GPUDevice): void {
   const create = device.createComputePipeline.bind(device);
@@ -135,7 +135,7 @@ function throwErrors(device: GPUDevice, backend: WebGPUBackend): void {
     const [what] = event.error.message.split('\n');
     const tooLarge = /memory/i.test(event.error.constructor.name) || /larger than the maximum/.test(what);
     failure ??= tooLarge
-      ? new UserError(`engine webgpu: too much at once for this GPU, take smaller batches (${what})`)
+      ? new UserError(`engine webgpu: too much at once for this GPU, use smaller batches (${what})`)
       : new Error(`engine webgpu: ${event.error.message}`);
   });
   device.lost.then(({ reason, message }) => {
@@ -144,7 +144,7 @@ function throwErrors(device: GPUDevice, backend: WebGPUBackend): void {
   const read = backend.read.bind(backend);
   backend.read = async (dataId) => {
     const values = await read(dataId).catch((error: unknown) => {
-      throw failure ?? error; // a lost device fails the read too, and says less
+      throw failure ?? error; // a lost device makes the read fail too, with a less useful message
     });
     if (failure) throw failure;
     return values;

@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { WebGPUBackend } from '@tensorflow/tfjs-backend-webgpu';
 
-/** Kernels in the place of the WebGPU backend's own where these are wrong; all that training needs are there. */
+/** Replaces kernels of the WebGPU backend that are wrong; it lacks none that training needs. */
 export function registerWebgpuKernels(): void {
   const kernelName = 'UnsortedSegmentSum';
   tf.unregisterKernel(kernelName, 'webgpu');
@@ -23,9 +23,9 @@ type Program = Parameters<WebGPUBackend['runWebGPUProgram']>[0];
 const WORKGROUP = 64;
 
 /**
- * Rows of x [..., inner] summed into the segment that each names; ids outside [0, numSegments) are left out, where the
- * backend's own wraps them around into other segments. It also adds in the order of memory, without the backend's
- * transposes of x and of the whole sum.
+ * Rows of x [..., inner] summed by segment id. Rows with ids outside [0, numSegments) are left out; the backend's own
+ * kernel wraps them around into other segments. This one also adds in memory order, without the backend's transposes of
+ * x and of the whole sum.
  */
 function unsortedSegmentSum({ inputs, attrs, backend }: Args): tf.TensorInfo {
   const { x, segmentIds } = inputs;
@@ -52,7 +52,7 @@ function unsortedSegmentSum({ inputs, attrs, backend }: Args): tf.TensorInfo {
   return backend.runWebGPUProgram(program, [x, segmentIds], x.dtype, uniforms, sum);
 }
 
-/** WebGPU adds only whole numbers atomically: a float is exchanged, again and again until no other came between. */
+/** WebGPU has atomic addition only for integers: for a float, compare-and-exchange is repeated until no other thread interfered. */
 const SEGMENT_SUM = {
   int32: segmentSum('atomicAdd(&result[at], x[index]);'),
   float32: segmentSum(`

@@ -13,7 +13,7 @@ import { type Random, randomFromState } from '../random.ts';
 
 // Letters used in every shape comment of this folder:
 // B batch, K candidates, T tokens, H hidden, N heads, D = H/N, F intermediate, P projection,
-// S rows of a batch (its tokens), n rows read out (masks), V vocabulary.
+// S rows of a batch (its tokens), n gathered rows (masks), V vocabulary.
 
 /** Sizes and choices of one BERT encoder (Devlin et al. 2019; google-research/bert, modeling.py). */
 export interface BertConfig {
@@ -26,29 +26,29 @@ export interface BertConfig {
   positions: number;
   /** `exact` is x·Φ(x), as in Hugging Face's `gelu`; `tanh` is the approximation of the published BERT code (`gelu_new`). */
   gelu: 'exact' | 'tanh';
-  /** Share of units dropped after embeddings, attention weights and each sublayer while training. */
+  /** Share of units dropped in training, after embeddings, attention weights and each sublayer. */
   dropout: number;
   /** Added to the variance; 1e-12 in published BERT. */
   layerNormEps: number;
-  /** Keep only each layer's input while training and compute the rest again for its gradient: less memory, a third more time. */
+  /** In training, keep only each layer's input and recompute the rest for its gradient: less memory, a third more time. */
   recompute?: boolean;
 }
 
 /** Every trained tensor by its name, such as `reader.layer.0.attention.qkv.kernel`. Dense kernels are [in, out]. */
 export type Params = Map<string, tf.Variable>;
-/** The same to read from. */
+/** The same, read-only. */
 export type Weights = ReadonlyMap<string, tf.Tensor>;
 
-/** Rows of B sequences, packed without padding, and for engines without our own kernels the way to a rectangle and back. */
+/** Rows of B sequences, packed without padding; for engines without our own kernels also the mapping to a padded rectangle and back. */
 export interface Rows {
   sequences: number; // B
-  /** Rows in all. */
+  /** Number of rows. */
   total: number;
-  /** Rows of the longest sequence. */
+  /** Number of rows of the longest sequence. */
   longest: number;
   /** First row of each sequence, and the end of the last. */
   bounds: tf.Tensor1D; // [B+1] int32
-  /** Absent if the rows already are the rectangle [B, longest], and if attention needs none. */
+  /** Absent if the rows already form the rectangle [B, longest], or if attention needs none. */
   rectangle?: {
     /** The row of each cell of the rectangle, 0 for padding. */
     rows: tf.Tensor1D; // [B*T] int32
@@ -59,20 +59,20 @@ export interface Rows {
   };
 }
 
-/** One batch of B sequences: S rows, one a token, without padding. */
+/** One batch of B sequences: S rows, one per token, without padding. */
 export interface EncoderInput extends Rows {
   ids: tf.Tensor1D; // [S] int32
   segments: tf.Tensor1D; // [S] int32
   /** Position of each token in its sequence. */
   positions: tf.Tensor1D; // [S] int32
-  /** Row of each sequence's first token, and the same as a readout. */
+  /** The rows of each sequence's first token. */
   starts: Int32Array;
   first: GatheredRows;
   /** 0 on tokens, a large negative number on padding; absent if attention has no padding. */
   bias?: tf.Tensor4D; // [B, 1, 1, T]
 }
 
-/** Tokens to read out of a batch: n rows of it, in the order of its sequences. */
+/** n rows of a batch whose outputs are wanted, in the order of its sequences. */
 export interface GatheredRows extends Rows {
   at: tf.Tensor1D; // [n] int32
 }
@@ -86,10 +86,10 @@ export function param(params: Weights, name: string): tf.Tensor {
   return found;
 }
 
-/** Sequences that fill this share of their rectangle are padded: that costs less than going between two layouts. */
+/** Sequences that fill this share of their rectangle are padded: that costs less than converting between two layouts. */
 const SHARE_TO_PAD = 0.9;
 
-/** @param lengths rows of each sequence; `longest` their greatest */
+/** @param lengths rows of each sequence; `longest` is their maximum */
 function layOut(lengths: readonly number[], longest: number): Rows {
   const B = lengths.length;
   const bounds = new Int32Array(B + 1);
@@ -117,7 +117,7 @@ function layOut(lengths: readonly number[], longest: number): Rows {
 
 /**
  * The encoder's input; `disposeInput` frees it. `sequences[b]` holds the ids of row b, `firstSegment[b]` how many of them
- * belong to segment 0 (the rest is segment 1).
+ * belong to segment 0 (the rest belong to segment 1).
  */
 export function encoderInput(
   sequences: readonly Int32Array[],
@@ -187,7 +187,7 @@ export function spread(x: tf.Tensor2D, { rectangle }: Rows): tf.Tensor2D {
   const { rows, cells } = rectangle;
   const op = tf.customGrad((x) => ({
     value: tf.gather(x as tf.Tensor, rows),
-    gradFunc: (dy: tf.Tensor) => tf.gather(dy, cells), // each row once: no sum over indices
+    gradFunc: (dy: tf.Tensor) => tf.gather(dy, cells), // each row occurs once: no sum over indices
   }));
   return op(x) as tf.Tensor2D;
 }
@@ -206,10 +206,10 @@ function gatherCells(x: tf.Tensor2D, { rectangle }: Rows): tf.Tensor2D {
 /**
  * The encoder's output: all rows [S, H], or only `outputRows` [n, H].
  *
- * With `outputRows` the last layer computes queries, residual and feed-forward for these rows alone; keys and values
- * still come from all tokens, so the result is the same and the last layer costs a fraction.
+ * With `outputRows` the last layer computes queries, residual and feed-forward for these rows only; keys and values
+ * still come from all tokens, so the result is the same at a fraction of the last layer's cost.
  * @param p prefix of the parameters' names, such as `reader.`
- * @param rng dropout masks; without it (inference) nothing is dropped
+ * @param rng makes the dropout masks; without it (inference) nothing is dropped
  */
 export function encode(
   params: Weights,
@@ -237,8 +237,8 @@ export function encode(
 }
 
 /**
- * The same output as `run(params, x)` with the same gradients, but no intermediate tensor is kept for them: all are
- * computed again, with the same dropout, for the gradient (Chen et al. 2016, arXiv 1604.06174).
+ * The same output as `run(params, x)` with the same gradients, but without keeping intermediate tensors for them: they
+ * are recomputed, with the same dropout, for the gradient (Chen et al. 2016, arXiv 1604.06174).
  * @param prefix of the names of all parameters that `run` uses
  */
 function recomputed(
@@ -271,7 +271,7 @@ function recomputed(
   return op(x, ...names.map((name) => params.get(name)!)) as tf.Tensor2D;
 }
 
-/** TensorFlow.js has one tape at a time, and a gradient taken within a gradient would end the outer one's. */
+/** TensorFlow.js has one tape at a time, and computing a gradient within a gradient would end the outer tape. */
 function onOwnTape<T>(work: () => T): T {
   const { state } = tf.engine() as unknown as { state: { activeTape: unknown } };
   const outer = state.activeTape;
@@ -290,7 +290,7 @@ function embed(params: Weights, p: string, config: BertConfig, input: EncoderInp
   if (hasFused()) {
     sum = fusedEmbeddings(word, position, segment, input.ids, input.positions, input.segments);
   } else {
-    // With two segments a look-up is e0 + s (e1 - e0), a product: its gradient needs no sum over indices.
+    // With two segments a look-up is the product e0 + s (e1 - e0): its gradient needs no sum over indices.
     const e0 = segment.slice([0, 0], [1, H]);
     const e1 = segment.slice([1, 0], [1, H]);
     const segments = affine(input.segments.toFloat().reshape([-1, 1]), e1.sub(e0), e0.flatten());
@@ -299,11 +299,11 @@ function embed(params: Weights, p: string, config: BertConfig, input: EncoderInp
   return layerNorm(params, `${p}embeddings.norm.`, sum, config.layerNormEps);
 }
 
-/** What every part of a layer needs beside weights and activations. */
+/** What every part of a layer needs in addition to weights and activations. */
 interface Pass {
   input: EncoderInput;
   rng: DropoutRng | undefined;
-  /** The rows that the layer computes; all of the input's if undefined. */
+  /** The rows that the layer computes; all rows of the input if undefined. */
   outputRows: GatheredRows | undefined;
 }
 
@@ -326,7 +326,7 @@ function layer(params: Weights, p: string, config: BertConfig, x: tf.Tensor2D, p
   return addNorm(params, `${p}output.norm.`, out, y, config.layerNormEps, rng);
 }
 
-/** The dense layer that makes queries, keys and values, side by side in its output: H columns each. */
+/** The dense layer that makes queries, keys and values: H columns each of its output. */
 interface Projection {
   kernel: tf.Tensor; // [H, 3H]
   bias: tf.Tensor; // [3H]
@@ -396,7 +396,7 @@ function transform(params: Weights, p: string, config: BertConfig, outputs: tf.T
 }
 
 /**
- * Scores of every word piece at the rows read out, the decoder tied to the word embeddings:
+ * Scores of every word piece at the gathered rows; the decoder's weights are the word embeddings:
  * outputs [n, H] → logits [n, V] (google-research/bert, run_pretraining.py, get_masked_lm_output).
  */
 export function maskedLanguageModel(
@@ -448,7 +448,7 @@ export function dense(
   return activation === 'tanhUnit' ? y.tanh() : gelu(y, activation);
 }
 
-/** x W + b with its gradient written out: TensorFlow.js's own passes every operand through reshapes, which are copies of handles at the price of a small kernel each. */
+/** x W + b with an explicit gradient: TensorFlow.js's own reshapes every operand, which copies only handles but costs a small kernel each. */
 const affine = tf.customGrad((x, kernel, bias, save) => {
   const [input, weights] = [x, kernel] as tf.Tensor2D[];
   (save as tf.GradSaveFunc)([input, weights]);
@@ -462,7 +462,7 @@ const affine = tf.customGrad((x, kernel, bias, save) => {
   };
 }) as (x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) => tf.Tensor2D;
 
-/** Column sums [R, N] → [N], as a product with a row of ones: twice as fast as a reduction over the first axis. */
+/** Column sums [R, N] → [N], as a product with a row of ones: half the time of a reduction over the first axis. */
 function sumRows(x: tf.Tensor): tf.Tensor {
   const R = x.shape[0];
   return tf.matMul(tf.ones([1, R]), x).reshape([x.shape[1]!]);
@@ -488,9 +488,9 @@ function addNorm(
 }
 
 /**
- * The gradient is written out: with x̂ the normalised input and ĝ = g ∘ dy, dx = (ĝ − mean(ĝ) − x̂ mean(ĝ x̂)) / σ, in a
- * third of the kernels that differentiating op by op needs. Means are products with a column of 1/H, the fastest
- * reduction that every engine has.
+ * The gradient is explicit: with x̂ the normalised input and ĝ = g ∘ dy, dx = (ĝ − mean(ĝ) − x̂ mean(ĝ x̂)) / σ, in a
+ * third of the kernels that automatic differentiation needs. Means are products with a column of 1/H, the fastest
+ * reduction on every engine.
  */
 function normalise(x: tf.Tensor2D, gain: tf.Tensor, bias: tf.Tensor, eps: number): tf.Tensor2D {
   const H = x.shape[1];
@@ -516,7 +516,7 @@ function normalise(x: tf.Tensor2D, gain: tf.Tensor, bias: tf.Tensor, eps: number
   return op(x, gain, bias) as tf.Tensor2D;
 }
 
-/** Gaussian error linear unit with its gradient written out. */
+/** Gaussian error linear unit with an explicit gradient. */
 export function gelu<T extends tf.Tensor>(x: T, kind: BertConfig['gelu']): T {
   return (kind === 'exact' ? geluExact(x) : geluTanh(x)) as T;
 }
@@ -561,22 +561,22 @@ const geluTanh = tf.customGrad((x, save) => {
   };
 });
 
-/** A source of dropout masks that can be replayed from its state. */
+/** A generator of dropout masks that can be replayed from its state. */
 export interface DropoutRng {
   rate: number;
-  /** Source of the next masks; each step, and each pass that is replayed, sets its own. */
+  /** Random numbers for the next masks; each step, and each replayed pass, sets its own. */
   random: Random;
   /** A mask of `shape`: 0 with probability `rate`, else 1 / (1 − rate). */
   mask(shape: number[]): tf.Tensor;
   dispose(): void;
 }
 
-/** Numbers in the pool that dropout masks are taken from. */
+/** Numbers in the pool from which dropout masks are cut. */
 const POOL_NUMBERS = 1 << 22;
 
 /**
- * Masks are slices, at random offsets, of one pool of random keep-or-drop numbers made at the start: drawing every
- * mask would cost a JavaScript loop over every activation, since tfjs draws random numbers on the host.
+ * Masks are slices, at random offsets, of one pool of random keep-or-drop numbers made at the start. Drawing every
+ * mask separately would cost a JavaScript loop over every activation, since tfjs draws random numbers on the host.
  */
 export function dropoutRng(rate: number, random: Random): DropoutRng | undefined {
   if (rate === 0) return undefined;

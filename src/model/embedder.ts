@@ -24,7 +24,7 @@ import { fetchValues } from './host-values.ts';
 export interface EmbedderConfig extends BertConfig {
   /** P, the length of a vector in the index; 128 in ORQA and REALM. */
   projection: number;
-  /** 1e-3 where Keras normalised in training, 1e-12 where Hugging Face loads the released weights. */
+  /** 1e-3 in Keras, used for training; 1e-12 in Hugging Face, which loads the released weights. */
   projectionLayerNormEps: number;
 }
 
@@ -55,14 +55,14 @@ export function embedderShapes(p: string, config: EmbedderConfig): Shape[] {
   ];
 }
 
-/** Ids that every sequence is built from. */
+/** Ids of the special tokens. */
 export interface SpecialIds {
   cls: number;
   sep: number;
   mask: number;
 }
 
-/** `[CLS] query [SEP]`, the query cut to fit `limit` tokens in all. */
+/** `[CLS] query [SEP]`, the query truncated to fit `limit` tokens in total. */
 export function queryIds(special: SpecialIds, query: Int32Array, limit: number): Int32Array {
   const n = Math.min(query.length, limit - 2);
   const ids = new Int32Array(n + 2);
@@ -73,7 +73,7 @@ export function queryIds(special: SpecialIds, query: Int32Array, limit: number):
 }
 
 /**
- * `[CLS] first [SEP] second [SEP]` of at most `limit` tokens, the second cut to fit; also how many tokens are segment 0.
+ * `[CLS] first [SEP] second [SEP]` of at most `limit` tokens, the second truncated to fit; also how many tokens are segment 0.
  * An empty pair is the null document `[CLS] [SEP] [SEP]` (google-research/language, realm/preprocessing.py).
  */
 export function pairIds(
@@ -117,7 +117,10 @@ export function blockSequences(
   return { ids: pairs.map((x) => x.ids), firstSegment: pairs.map((x) => x.firstSegment) };
 }
 
-/** Vectors of many sequences without gradients, row-major [n, P]: sorted by length and batched by tokens, so that little is padded. Other work of this process gets a turn after each batch, and `between` is waited for. */
+/**
+ * Vectors of many sequences without gradients, row-major [n, P]: sorted by length and batched by tokens, so that little
+ * is padded. After each batch it yields to the event loop and awaits `between`.
+ */
 export async function embedAll(
   params: Params,
   p: string,
@@ -144,7 +147,7 @@ export async function embedAll(
   return out;
 }
 
-/** Row numbers grouped so that each group, padded to its longest, holds at most `tokens` tokens (or one row). Longest first. */
+/** Row numbers in groups; each group, padded to its longest row, has at most `tokens` tokens (or one row). Longest first. */
 export function lengthBatches(sequences: readonly { length: number }[], tokens: number): number[][] {
   const order = sequences.map((_, i) => i).sort((a, b) => sequences[b].length - sequences[a].length || a - b);
   const batches: number[][] = [];
@@ -157,17 +160,17 @@ export function lengthBatches(sequences: readonly { length: number }[], tokens: 
   return batches;
 }
 
-/** A group's sequences are at least this share of its longest: padding costs less than the kernels of one more call. */
-const ALIKE = 0.6;
+/** Shortest sequence of a group as a share of its longest: padding costs less than the kernels of one more call. */
+const MIN_LENGTH_SHARE = 0.6;
 
-/** Row numbers in groups of like length, longest first; one group where nothing is padded. */
+/** Row numbers in groups of similar length, longest first; one group if nothing is padded anyway. */
 export function groupByLength(sequences: readonly { length: number }[]): number[][] {
   const order = sequences.map((_, i) => i).sort((a, b) => sequences[b].length - sequences[a].length || a - b);
   if (hasFused()) return [order];
   const groups: number[][] = [];
   for (const row of order) {
     const open = groups.at(-1);
-    if (open && sequences[row].length >= ALIKE * sequences[open[0]].length) open.push(row);
+    if (open && sequences[row].length >= MIN_LENGTH_SHARE * sequences[open[0]].length) open.push(row);
     else groups.push([row]);
   }
   return groups;

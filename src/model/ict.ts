@@ -1,7 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 
 /**
- * In-batch softmax of the inverse cloze task: query i's block is row i, the other rows are its negatives.
+ * In-batch softmax of the inverse cloze task: the block of query i is row i, the other rows are its negatives.
  * Inner products, divided by `temperature`: 1 as published (Lee et al. 2019, section 4; google-research/language, orqa/models/ict_model.py).
  * @param queries [B, P]
  * @param blocks [B, P]
@@ -25,7 +25,7 @@ export function ictLoss(
   });
 }
 
-/** The same loss with its gradients with respect to both sets of vectors, for embedding in chunks (gradient caching). */
+/** The same loss with its gradients with respect to both sets of vectors, for embedding in micro-batches (gradient caching). */
 export function ictGradients(
   queries: tf.Tensor2D,
   blocks: tf.Tensor2D,

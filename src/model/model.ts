@@ -9,7 +9,7 @@ import { type ReaderConfig, readerShapes } from './reader.ts';
 export interface Model {
   embedder: EmbedderConfig;
   reader: ReaderConfig;
-  /** Prefix of the tower that embeds queries, and of the one that embeds documents: the same when shared. */
+  /** Prefixes of the tower that embeds queries and of the one that embeds documents; equal if the tower is shared. */
   queryTower: string;
   documentTower: string;
   /** Prefix of the reader's encoder and masked-language-model head. */
@@ -53,15 +53,15 @@ export function countParameters(shapes: readonly Shape[]): number {
   return shapes.reduce((sum, { shape }) => sum + shape.reduce((a, b) => a * b, 1), 0);
 }
 
-/** What pretraining trains: all but the span scorer, which comes with fine-tuning. */
+/** What pretraining trains: all but the span scorer, which fine-tuning adds. */
 export function pretrainedShapes(model: Model): Shape[] {
   return modelShapes(model).filter(({ name }) => !name.startsWith('span.'));
 }
 
 /**
- * Gives every tensor of `shapes` its first values: from what was `imported` for its tower where that has its name
- * without the tower's prefix (a BERT starts every tower alike, as the paper's section 3.4 does), else random.
- * @returns the names of those that were drawn at random
+ * Gives every tensor of `shapes` its initial values: those `imported` for its tower, under its name without the tower's
+ * prefix, if there are any (one BERT initialises every tower, as in the paper's section 3.4), else random values.
+ * @returns the names of the tensors with random values
  */
 export function initialise(
   model: Model,
@@ -80,7 +80,7 @@ export function initialise(
   return drawn;
 }
 
-/** Whose first values a parameter takes, by its prefix; the span scorer, which has none, is the reader's. */
+/** The tower of a parameter, by its prefix; the span scorer, which has no prefix, belongs to the reader. */
 const TOWERS: Record<string, Tower> = {
   'embedder.': 'both',
   'queryEmbedder.': 'query',
@@ -90,8 +90,8 @@ const TOWERS: Record<string, Tower> = {
 };
 
 /**
- * Creates or overwrites one parameter. The values are copied: the native engine works on the array that it is given, the
- * optimizer changes weights in place, and towers may start from one array.
+ * Creates or overwrites one parameter. The values are copied: the native engine uses the given array itself, the
+ * optimizer changes weights in place, and several towers may start from one array.
  */
 export function setParam(params: Params, name: string, shape: number[], values: Float32Array): void {
   tf.tidy(() => {
@@ -130,11 +130,11 @@ export function disposeModel(model: Model): void {
 }
 
 export interface ImportedBert {
-  /** By our names without prefix (`layer.0.output.kernel`); dense kernels [in, out], row-major. */
+  /** By our names without the tower's prefix (`layer.0.output.kernel`); dense kernels [in, out], row-major. */
   params: Map<string, { shape: number[]; data: Float32Array }>;
-  /** Tensors of the file that our model has no place for, such as BERT's next-sentence head. */
+  /** Tensors of the file that our model does not use, such as BERT's next-sentence head. */
   unused: string[];
 }
 
-/** Towers of ours that a folder can start: those of queries and documents, one for both, and the reader's. */
+/** Our towers that a folder of weights can initialise: the query's, the document's, one for both, and the reader's. */
 export type Tower = 'query' | 'document' | 'both' | 'reader';

@@ -5,16 +5,16 @@ import type { Accepted, Question } from '../datasets/types.ts';
 import { embedAll, querySequences } from './embedder.ts';
 import type { Model } from './model.ts';
 
-/** A question as the model takes it: tokenised once, its answers both as text and as word pieces. */
+/** A question for the model: tokenised once, its answers both as text and as word pieces. */
 export interface EncodedQuestion
   extends Pick<Question, 'question' | 'id' | 'passageId' | 'negativeIds'>,
     Accepted {
   ids: Int32Array;
-  /** None where the answers are expressions: what these match is another text in every block. */
+  /** Empty if the answers are regular expressions: they match a different text in every block. */
   answerIds: Int32Array[];
 }
 
-/** Questions that were made here, not read from a file, have plain answers and need not say so. */
+/** Questions without an answer kind (not read from a file) have plain text answers. */
 export function encodeQuestions(
   corpus: Corpus,
   questions: readonly (Omit<Question, 'answerKind'> & Partial<Accepted>)[],
@@ -31,7 +31,7 @@ export function encodeQuestions(
   }));
 }
 
-/** Vectors of questions by the weights of now, [n, P]. */
+/** Vectors of questions, by the current weights: [n, P]. */
 export function questionVectors(
   model: Model,
   corpus: Corpus,
@@ -46,7 +46,7 @@ export function questionVectors(
   return embedAll(model.params, model.queryTower, model.embedder, queries, index.tokensPerBatch);
 }
 
-/** Word pieces of every right answer that a block may hold: of an expression those of the texts that it matches there. */
+/** Word pieces of every right answer that a block may hold: for a regular expression, those of the texts that it matches there. */
 export function answerPieces(corpus: Corpus, block: number, question: EncodedQuestion): Int32Array[] {
   const { answers, answerKind, answerIds } = question;
   return answerKind === 'regex' ? piecesOf(corpus, regexMatches(corpus.text(block), answers)) : answerIds;

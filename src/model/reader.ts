@@ -20,11 +20,11 @@ export interface ReaderConfig extends BertConfig {
   spanHidden: number;
   /** Widest answer in word pieces; 10 in ORQA. */
   maxSpanWidth: number;
-  /** Keras' default 1e-3, in the released code. */
+  /** 1e-3 in the released code, Keras' default. */
   spanLayerNormEps: number;
 }
 
-/** Score of a span that is no answer candidate: exp() of it is 0. */
+/** Score of a span that cannot be an answer: exp() of it is 0. */
 const INVALID_SCORE = -1e9;
 
 export function readerShapes(config: ReaderConfig): Shape[] {
@@ -35,9 +35,9 @@ export function readerShapes(config: ReaderConfig): Shape[] {
   ];
 }
 
-/** Where the blocks stand in a batch of joint sequences `[CLS] question [SEP] block [SEP]`. */
+/** Positions of the blocks in a batch of joint sequences `[CLS] question [SEP] block [SEP]`. */
 export interface BlockPositions {
-  /** Where each row's block starts, and how many of its tokens are there. */
+  /** Where each row's block starts; `lengths`: how many tokens it has there. */
   offsets: Int32Array; // [R]
   lengths: Int32Array;
   tensor: tf.Tensor2D; // [R, 3] int32: first row of the batch, length, offset
@@ -55,8 +55,8 @@ export function blockPositions(
 }
 
 /**
- * Scores of every span of width 1 to W in every joint sequence: [R, W, T], entry (r, w, t) being the span that
- * starts at token t and is w + 1 pieces wide. Spans that leave the block or the sequence hold a large negative number.
+ * Scores of every span of width 1 to W in every joint sequence: [R, W, T]. Entry (r, w, t) is the span that
+ * starts at token t and is w + 1 pieces wide. Spans that leave the block or the sequence get a large negative number.
  *
  * h = LayerNorm(ReLU(start_i + end_j)), score = v · h + c.
  */
@@ -124,7 +124,7 @@ function blockTokens({ offsets, lengths }: BlockPositions, T: number): tf.Tensor
 
 /**
  * v · LayerNorm(h) + c of many spans: [n, S] → [n, 1]. With g and b the normalisation's gain and bias, u = v ∘ g and ū its
- * mean, this is (u − ū) · h / σ(h) + v · b + c: no normalised copy of h, by far the reader's largest tensor.
+ * mean, this is (u − ū) · h / σ(h) + v · b + c. It needs no normalised copy of h, by far the reader's largest tensor.
  */
 function scoreSpans(params: Params, spans: tf.Tensor2D, eps: number): tf.Tensor2D {
   const S = spans.shape[1];
@@ -141,9 +141,9 @@ function scoreSpans(params: Params, spans: tf.Tensor2D, eps: number): tf.Tensor2
 }
 
 /**
- * The reader's part of the fine-tuning loss: −log of the probability that falls on correct spans, over all spans of all
+ * The reader's part of the fine-tuning loss: −log of the total probability of correct spans, over all spans of all
  * blocks read for one question; 0 for a question without a correct span (orqa_model.py, marginal_log_loss).
- * @param scores [B, n] scores of all a question's spans, retrieval scores of their blocks added
+ * @param scores [B, n] scores of all of a question's spans, retrieval scores of their blocks added
  * @param correct [B, n] 1 on spans that match an answer
  * @returns [B]
  */

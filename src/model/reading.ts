@@ -12,7 +12,7 @@ export interface Reading {
   input: EncoderInput;
   /** A question with fewer blocks has rows without tokens. */
   blocks: BlockPositions;
-  /** What spans lose that begin or end within a word: see `wholeWordScores`. */
+  /** Penalty of spans that start or end within a word: see `wholeWordScores`. */
   torn: tf.Tensor3D; // [B*R, W, T]
   B: number;
   R: number;
@@ -31,7 +31,7 @@ export function makeReading(
   const offsets = new Int32Array(B * R);
   const lengths = new Int32Array(B * R);
   for (let b = 0; b < B; b++) {
-    // The question is cut as the query tower cuts it; the released code does not cut it at all.
+    // The question is truncated as for the query tower; the released code does not truncate it.
     const question = batch[b].ids.subarray(0, config.text.questionTokens - 2);
     for (let r = 0; r < R; r++) {
       const block = blocks[b][r];
@@ -51,9 +51,9 @@ export function makeReading(
     pairs.map((p) => p.firstSegment),
   );
   const T = input.longest;
-  const places = blockPositions(input, offsets, lengths);
-  const torn = tornPenalty(corpus, blocks, places, [B, R, T, Math.min(config.model.maxSpanWidth, T)]);
-  return { input, blocks: places, torn, B, R, T };
+  const positions = blockPositions(input, offsets, lengths);
+  const torn = tornPenalty(corpus, blocks, positions, [B, R, T, Math.min(config.model.maxSpanWidth, T)]);
+  return { input, blocks: positions, torn, B, R, T };
 }
 
 export function disposeReading(reading: Reading): void {
@@ -62,20 +62,21 @@ export function disposeReading(reading: Reading): void {
 }
 
 /**
- * The scores of `readScores` [B, R*W*T] for choosing an answer: spans that begin or end within a word lose so much that
- * none is chosen but where a block holds nothing else. Training's loss is over all spans, as in the released code.
+ * The scores of `readScores` [B, R*W*T] for choosing an answer: spans that start or end within a word get such a
+ * penalty that they are chosen only if a block has no others. The training loss is over all spans, as in the released code.
  */
 export function wholeWordScores({ torn, B }: Reading, scores: tf.Tensor2D): tf.Tensor2D {
   return scores.add(torn.reshape([B, -1]));
 }
 
 /**
- * What a span loses that begins or ends within a word: no span of whole words is below it, and where a block has none as
- * short as the reader's, the best of the others can still be told. Not so much that adding it rounds their scores away.
+ * Penalty of a span that starts or ends within a word. Large enough that it scores below every span of whole words, so
+ * it is chosen only if all whole words of a block are too wide for the reader; small enough that float32 rounding still
+ * leaves the scores of such spans distinct.
  */
-const TORN = -1e4;
+const TORN_PENALTY = -1e4;
 
-/** `TORN` on spans that begin or end within a word, 0 on all others: [B*R, W, T], as `spanScores` orders them. */
+/** `TORN_PENALTY` on spans that start or end within a word, 0 on all others: [B*R, W, T], in the order of `spanScores`. */
 function tornPenalty(
   corpus: Corpus,
   blocks: readonly (readonly number[])[],
@@ -83,21 +84,22 @@ function tornPenalty(
   [B, R, T, W]: readonly [number, number, number, number],
 ): tf.Tensor3D {
   const { continues } = corpus.tokenizer;
-  const begins = new Float32Array(B * R * T); // TORN where a span cannot begin
-  const ends = new Float32Array(B * R * (T + W - 1)); // and where the last token of one cannot be
+  const starts = new Float32Array(B * R * T); // TORN_PENALTY where a span cannot start
+  const ends = new Float32Array(B * R * (T + W - 1)); // and where its last token cannot be
   for (let b = 0; b < B; b++) {
     for (let r = 0; r < blocks[b].length; r++) {
       const row = b * R + r;
       const ids = corpus.bodyIds(blocks[b][r]);
       for (let t = 0; t < lengths[row]; t++) {
-        if (t > 0 && continues[ids[t]]) begins[row * T + offsets[row] + t] = TORN;
-        // The word may go on beyond what is read of the block.
-        if (t + 1 < ids.length && continues[ids[t + 1]]) ends[row * (T + W - 1) + offsets[row] + t] = TORN;
+        if (t > 0 && continues[ids[t]]) starts[row * T + offsets[row] + t] = TORN_PENALTY;
+        // The word may continue beyond the part of the block that is read.
+        if (t + 1 < ids.length && continues[ids[t + 1]])
+          ends[row * (T + W - 1) + offsets[row] + t] = TORN_PENALTY;
       }
     }
   }
   return tf.tidy(() => {
-    const first = tf.tensor2d(begins, [B * R, T]);
+    const first = tf.tensor2d(starts, [B * R, T]);
     const last = tf.tensor2d(ends, [B * R, T + W - 1]);
     const widths = Array.from({ length: W }, (_, w) => first.add(last.slice([0, w], [B * R, T])));
     return tf.stack(widths, 1) as tf.Tensor3D;

@@ -8,11 +8,11 @@ import { disposeRetrieverInput, type RetrieverInput, retrieverInput } from './re
 
 /** A sentence with some of it masked. */
 export interface MaskedSentence {
-  /** The sentence as it was; to tell its trivial sources. */
+  /** The unmasked sentence, to find its trivial candidates. */
   sentence: Int32Array;
-  /** The same with [MASK] in place of what is hidden. */
+  /** The same with [MASK] in place of the hidden pieces. */
   masked: Int32Array;
-  /** Where the masks stand in `[CLS] sentence [SEP]`, and the word pieces they hide. */
+  /** Positions of the masks in `[CLS] sentence [SEP]`; `targets`: the word pieces they hide. */
   positions: number[];
   targets: number[];
   /** The block it came from, -1 for none. */
@@ -28,7 +28,7 @@ export interface MaskedBatch {
   targets: tf.Tensor1D; // [n] int32
 }
 
-/** Everything one pass feeds to the model, as tensors. */
+/** All inputs of one pass of the model, as tensors. */
 export interface RealmBatch {
   /** The masked sentences and the distinct documents. */
   retriever: RetrieverInput;
@@ -37,15 +37,15 @@ export interface RealmBatch {
   masks: tf.Tensor2D; // [B, M]
   /** Joint sequences in groups of similar length. */
   joint: MaskedBatch[];
-  /** For each (b, k, m) which of all the groups' masks it is, counted from 1; 0 where there is none: [B*K*M]. */
+  /** For each (b, k, m) the number of its mask among all groups' masks, counted from 1; 0 if there is none: [B*K*M]. */
   order: tf.Tensor1D;
 }
 
 /**
  * Tensors of one pass. A document that several sentences share is embedded once; row 0 is the null document.
- * @param candidates blocks of each example in the order of retrieval, the null document not listed: it comes first by itself
- * @param nullDocument false: p(z|x) gives it nothing, unless there is no other; it is read all the same, to tell what
- *   retrieval is worth
+ * @param candidates blocks of each example in the order of retrieval, without the null document, which is added as the first
+ * @param nullDocument false: p(z|x) of the null document is 0, unless there is no other candidate; it is read all the
+ *   same, to measure retrieval utility
  */
 export function makeRealmBatch(
   model: Model,
@@ -69,7 +69,7 @@ export function makeRealmBatch(
     documents.push({ title: corpus.titleIds(block), body: corpus.bodyIds(block) });
   }
 
-  const rows = new Int32Array(B * K); // 0, the null document, where a list is shorter
+  const rows = new Int32Array(B * K); // 0, the null document, if a list is shorter
   const present = new Float32Array(B * K);
   const masks = new Float32Array(B * M);
   const joint: Sequences = { ids: [], firstSegment: [] };
@@ -82,7 +82,7 @@ export function makeRealmBatch(
       const row = k === 0 ? 0 : rowOf.get(candidates[b][k - 1])!;
       rows[b * K + k] = row;
       present[b * K + k] = k > 0 || nullDocument || candidates[b].length === 0 ? 1 : 0;
-      // The body without its title, cut to the block budget less [CLS] and [SEP], as released.
+      // The body without its title, truncated to the block budget minus [CLS] and [SEP], as in the released code.
       const body = documents[row].body.subarray(0, text.blockTokens - 2);
       const { ids, firstSegment } = pairIds(special, query, body, text.sentenceTokens + text.blockTokens);
       joint.ids.push(ids);

@@ -13,8 +13,8 @@ const ABSENT_SCORE = -1e9;
  * @param documents [U, P] vectors of the distinct documents in the batch; row 0 is the null document
  * @param candidates [B, K] rows of `documents` (int32), the null document first, as released
  *   (google-research/language, realm/model.py)
- * @param present [B, K] 1 where there is such a candidate, 0 where the list is shorter
- * @param temperature divides the inner products; the paper has none, which is 1
+ * @param present [B, K] 1 for a candidate, 0 beyond the end of a shorter list
+ * @param temperature divides the inner products; the paper has none, which equals 1
  * @returns scores f(x, z) and log p(z|x), both [B, K]
  */
 export function retrieve(
@@ -81,8 +81,8 @@ export function marginalLogLikelihood(
 }
 
 /**
- * What retrieval is worth, from host copies of the same tensors (paper, equation 2 and section 4.4; the released
- * code's metric is that of the marginal): mean over masked word pieces of log p(y|x) − log p(y|∅,x).
+ * Retrieval utility, from host copies of the same tensors (paper, equation 2 and section 4.4; computed from the marginal
+ * as in the released code): mean over masked word pieces of log p(y|x) − log p(y|∅,x).
  * @param marginal log p(y|x) [B]; `logTokens` [B, K, M], null document first; `masks` [B, M]
  */
 export function retrievalUtility(
@@ -109,23 +109,29 @@ export function retrievalUtility(
 /** The whole model: scores f(x, z) and log p(z|x) [B, K], log p(y_j|z,x) [B, K, M] and log p(y|x) [B]. */
 export function realmForward(
   model: Model,
-  feed: RealmBatch,
+  batch: RealmBatch,
   marginalize: 'span' | 'token',
   rng?: DropoutRng,
 ): { scores: tf.Tensor2D; logPrior: tf.Tensor2D; logTokens: tf.Tensor3D; marginal: tf.Tensor1D } {
-  const [B, K] = feed.candidates.shape;
-  const M = feed.masks.shape[1];
-  // Retrieve: p(z|x) with today's weights; the index only picked the candidates.
-  const { queries, documents } = embedBoth(model, feed.retriever, rng);
-  const { scores, logPrior } = retrieve(queries, documents, feed.candidates, feed.present, model.temperature);
+  const [B, K] = batch.candidates.shape;
+  const M = batch.masks.shape[1];
+  // Retrieve: p(z|x) with the current weights; the index only chose the candidates.
+  const { queries, documents } = embedBoth(model, batch.retriever, rng);
+  const { scores, logPrior } = retrieve(
+    queries,
+    documents,
+    batch.candidates,
+    batch.present,
+    model.temperature,
+  );
   // Read: p(y|z,x) of each pair.
-  const groups = feed.joint.map((batch) =>
-    readMasks(model.params, model.readerTower, model.reader, batch, rng),
+  const groups = batch.joint.map((group) =>
+    readMasks(model.params, model.readerTower, model.reader, group, rng),
   );
   const logTokens = tf
-    .gather(tf.concat1d([tf.zeros([1]), ...groups]), feed.order)
+    .gather(tf.concat1d([tf.zeros([1]), ...groups]), batch.order)
     .reshape([B, K, M]) as tf.Tensor3D;
   // Marginalise.
-  const marginal = marginalLogLikelihood(marginalize, logPrior, logTokens, feed.masks);
+  const marginal = marginalLogLikelihood(marginalize, logPrior, logTokens, batch.masks);
   return { scores, logPrior, logTokens, marginal };
 }

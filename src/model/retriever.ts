@@ -4,15 +4,15 @@ import { type DropoutRng, disposeInput, type EncoderInput, encoderInput } from '
 import { embedSequences, type Sequences } from './embedder.ts';
 import type { Model } from './model.ts';
 
-/** Queries and documents to embed in one pass, as one batch or as two. */
+/** Queries and documents to embed in one pass, as one batch or two. */
 export interface RetrieverInput {
-  /** B, how many are queries. */
+  /** B, the number of queries. */
   queries: number;
   /** The queries, then the documents; or all in one. */
   batches: EncoderInput[];
 }
 
-/** One batch where one tower embeds both and lengths cost nothing: half the kernels, and no gradients to add up. */
+/** One batch if one tower embeds both and different lengths cost nothing: half the kernels, and no gradients to add up. */
 export function retrieverInput(model: Model, queries: Sequences, documents: Sequences): RetrieverInput {
   const together = model.queryTower === model.documentTower && hasFused();
   const both = {

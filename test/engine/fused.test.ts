@@ -51,7 +51,7 @@ const LENGTHS = [300, 3, 141, 1, 60, 60, 7];
 function load(shapes: Shape[]): Model {
   const model = { params: new Map() as Params } as Model;
   initialise(model, shapes, random(3));
-  // Biases and gains that are all alike would hide a mistake.
+  // Biases and gains that are all equal would hide a mistake.
   const draw = random(4);
   for (const { name, shape } of shapes) {
     const noise = tf.tensor(
@@ -70,7 +70,7 @@ function sequences(): { ids: Int32Array[]; first: number[] } {
   return { ids, first: LENGTHS.map((n) => Math.ceil(n / 3)) };
 }
 
-/** Compares a loss and its gradients with the kernels and without them; `prepare` feeds what the loss needs. */
+/** Compares a loss and its gradients with and without the kernels; `prepare` makes what the loss needs. */
 function compare(shapes: Shape[], prepare: (model: Model, input: EncoderInput) => () => tf.Scalar): void {
   const model = load(shapes);
   const run = () => {
@@ -97,7 +97,7 @@ function compare(shapes: Shape[], prepare: (model: Model, input: EncoderInput) =
   }
 }
 
-/** Some fixed numbers to weigh outputs with, so that no gradient is that of a plain sum. */
+/** Fixed numbers to weight outputs with, so that the gradient differs from that of a plain sum. */
 const weighed = (x: tf.Tensor) => {
   const draw = random(6);
   return x
@@ -145,7 +145,7 @@ describe('the fused kernels compute what the composed layers compute', () => {
   });
 });
 
-/** The slope of `f` along a direction in each input, by differences, against its gradient. */
+/** Compares the slope of `f` along a direction in each input, by finite differences, with its gradient. */
 function checkSlopes(f: (...inputs: tf.Tensor[]) => tf.Tensor, shapes: number[][]): void {
   const draw = random(8);
   const make = (shape: number[]) =>
@@ -172,7 +172,7 @@ function checkSlopes(f: (...inputs: tf.Tensor[]) => tf.Tensor, shapes: number[][
 describe('dropout in the kernels', () => {
   const bounds = () => tf.tensor1d([0, 9, 9, 14, 20], 'int32');
 
-  test('gradients follow the same units that the result dropped', (t) => {
+  test('gradients use the same dropped units as the result', (t) => {
     if (!hasFused()) return t.skip('no fused kernels in this engine');
     const drop = { rate: 0.4, seed: 77 };
     checkSlopes(
@@ -191,9 +191,9 @@ describe('dropout in the kernels', () => {
     );
   });
 
-  test('drops its share, keeps the mean, and is repeated by its seed alone', (t) => {
+  test('drops the given share, keeps the mean, and depends on the seed only', (t) => {
     if (!hasFused()) return t.skip('no fused kernels in this engine');
-    // Values of one head that tell the weights: V = 1, so each context is the sum of the kept weights.
+    // Values of one head that reveal the weights: V = 1, so each context is the sum of the kept weights.
     const T = 400;
     const qkv = tf.concat([tf.zeros([T, 2]), tf.ones([T, 1])], 1);
     const b = tf.tensor1d([0, T], 'int32');
@@ -211,7 +211,7 @@ describe('dropout in the kernels', () => {
   });
 });
 
-test('dense layers with each activation, and of some columns', (t) => {
+test('dense layers with each activation, and with only some columns', (t) => {
   if (!hasFused()) return t.skip('no fused kernels in this engine');
   for (const activation of ['none', 'exact', 'tanh', 'tanhUnit'] as const) {
     checkSlopes((x, w, b) => fusedDense(x, w, b, activation), [[6, 5], [5, 7], [7]]);
@@ -231,21 +231,21 @@ test('dense layers with each activation, and of some columns', (t) => {
   assert.deepEqual([...y.dataSync()], [22, 35]);
 });
 
-test('ids and bounds outside of their tables are refused, not read', (t) => {
+test('ids and bounds outside their tables are refused, not read', (t) => {
   if (!hasFused()) return t.skip('no fused kernels in this engine');
   const ints = (...values: number[]) => tf.tensor1d(values, 'int32');
   const table = tf.ones([4, 2]);
   const two = tf.ones([2, 2]);
   assert.throws(() => fusedEmbeddings(table, table, two, ints(4), ints(0), ints(0)), /outside of its table/);
   assert.throws(() => fusedEmbeddings(table, table, two, ints(0), ints(-1), ints(0)), /outside of its table/);
-  assert.throws(() => fusedLogLikelihood(two, table, tf.zeros([4]), ints(0, 9)), /no word piece/);
+  assert.throws(() => fusedLogLikelihood(two, table, tf.zeros([4]), ints(0, 9)), /not a word piece/);
   const qkv = tf.ones([4, 6]);
   assert.throws(() => fusedAttention(qkv, undefined, ints(0, 9), ints(0, 9), 1), /do not cover/);
   assert.throws(() => fusedAttention(qkv, undefined, ints(0, 5, 4), ints(0, 5, 4), 1), /do not rise/);
   assert.throws(() => fusedDense(qkv, table, tf.zeros([2])), /do not fit/);
 });
 
-test('a step of the optimizer is that of the composed one, with clipping, decay and parameters left alone', async (t) => {
+test('a step of the optimizer equals the composed one, with clipping, decay and parameters without gradients', async (t) => {
   if (!hasFused()) return t.skip('no fused kernels in this engine');
   const settings = {
     learningRate: 0.01,
@@ -295,7 +295,7 @@ test('a step of the optimizer is that of the composed one, with clipping, decay 
   for (const [i, n] of fused.norms.entries()) assert.ok(Math.abs(n / plain.norms[i] - 1) < 1e-5);
 });
 
-test('gradients that are not finite change nothing', (t) => {
+test('non-finite gradients change nothing', (t) => {
   if (!hasFused()) return t.skip('no fused kernels in this engine');
   const one = () => tf.tensor1d([1, 2]);
   const lists = { weights: [one()], m: [one()], v: [one()], gradients: [tf.tensor1d([Number.NaN, 1])] };

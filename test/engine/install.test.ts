@@ -23,8 +23,8 @@ import { findInstalled } from '../../src/engine/installed.mjs';
 import { errorCode } from '../../src/system/errors.ts';
 import { type Checkout, checkout } from '../support/checkout.ts';
 
-// scripts/engine.mjs on machines that lack something: programs, the network, folders to write to. Each test has a copy
-// of realm, a cache of its own, and a PATH that holds the programs it is given.
+// scripts/engine.mjs on machines that lack something: programs, the network, writable folders. Each test has its own copy
+// of realm, its own cache, and a PATH with only the programs that the test provides.
 
 const built = findInstalled();
 const build = built && built.variant === 'cpu' ? dirname(built.binding) : undefined;
@@ -36,7 +36,7 @@ let cache: string;
 let programs: string;
 beforeEach(() => {
   copy = checkout();
-  chmodSync(copy.folder, 0o755); // other users read it too
+  chmodSync(copy.folder, 0o755); // other users must be able to read it
   cache = join(copy.folder, 'cache');
   programs = join(copy.folder, 'programs');
   mkdirSync(programs);
@@ -48,7 +48,7 @@ const place = () => join(copy.root, 'node_modules', '.realm-engine');
 const json = (path: string) => JSON.parse(readFileSync(path, 'utf8'));
 const reason = () => json(join(place(), 'failure.json')).reason;
 
-/** Puts a program of this machine on the tests' PATH. */
+/** Puts one of this machine's programs on the tests' PATH. */
 function provide(name: string): void {
   const found = process.env
     .PATH!.split(delimiter)
@@ -57,7 +57,7 @@ function provide(name: string): void {
   if (found) symlinkSync(found, join(programs, name));
 }
 
-/** Puts a program there that runs this JavaScript, and keeps a list of its calls. */
+/** Puts a program on the PATH that runs this JavaScript and records its calls. */
 function pretend(name: string, script = ''): void {
   const log = JSON.stringify(join(copy.folder, `${name}.calls`));
   const text = `#!${process.execPath}
@@ -82,7 +82,7 @@ function linkOrCopy(from: string, to: string): void {
   }
 }
 
-/** A finished build in the cache: hard links to the files of this machine's. */
+/** A finished build in the cache: hard links to the files of this machine's build. */
 function finishedBuild(): string {
   const dir = join(cache, 'realm', basename(build!));
   const copyTree = (from: string, to: string) => {
@@ -123,7 +123,7 @@ function run(args: string[], { uid, env }: Options = {}) {
 const engine = (args: string[], options?: Options) =>
   run([join(copy.root, 'scripts', 'engine.mjs'), ...args], options);
 
-/** What a command that computes does first; it prints the engine, or the sentence of a mistake. */
+/** What every command that computes does first; it prints the engine, or an error message. */
 function announce(choice: string, options?: Options) {
   return run(['--import', 'tsx', announcement(), choice], options);
 }
@@ -139,7 +139,7 @@ function announcement(): string {
 }
 
 describe('a finished build', { skip: !build && NO_BUILD }, () => {
-  test('is used without a compiler, without its kernels, and the JavaScript needs nothing that Node removed', () => {
+  test('is used without a compiler and without its kernels, and the JavaScript needs nothing that Node removed', () => {
     finishedBuild();
     const { status, stderr } = engine(['install']);
     assert.equal(status, 0, stderr);
@@ -149,8 +149,12 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
     );
     const { stdout, stderr: said } = announce('tensorflow');
     assert.equal(stdout, 'tensorflow\n', said);
+<<<<<<< HEAD
     assert.match(said, /^engine: native TensorFlow .*realm's own kernels are not there/);
     assert.equal(json(join(place(), 'engine.json')).signals, undefined);
+=======
+    assert.match(said, /^engine: native TensorFlow .*realm's own kernels are missing/);
+>>>>>>> 36d9147 (engine, model: plain wording of comments, messages and test names)
 
     const dist = join(place(), 'package', 'dist');
     const used = readdirSync(dist, { recursive: true, encoding: 'utf8' })
@@ -163,7 +167,7 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
     assert.deepEqual([...new Set(used)], ['promisify']);
   });
 
-  test('is refused in one sentence where the JavaScript is not the one that the patch is for', () => {
+  test('is refused in one sentence if the JavaScript is not the version that the patch is for', () => {
     const dir = finishedBuild();
     const tarball = join(dir, 'tfjs-node-gpu.tgz');
     const tar = (...args: string[]) => assert.equal(spawnSync('tar', args).status, 0);
@@ -172,7 +176,7 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
       join(copy.folder, 'package', 'dist', 'kernels', 'TopK.js'),
       'var util_1 = require("util");',
     );
-    rmSync(tarball); // not the file of this machine's build that it is linked to
+    rmSync(tarball); // only the link, not the file of this machine's build
     tar('-czf', tarball, '-C', copy.folder, 'package');
     const stamp = json(join(dir, 'stamp.json'));
     stamp.files['tfjs-node-gpu.tgz'].bytes = lstatSync(tarball).size;
@@ -187,7 +191,11 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
     assert.deepEqual(readdirSync(place()), ['failure.json']);
   });
 
+<<<<<<< HEAD
   test('of an older realm is not used until it is renewed, with the kernels and the addon for signals that it has', () => {
+=======
+  test('by an older realm is not used until it is updated; its kernels are kept', () => {
+>>>>>>> 36d9147 (engine, model: plain wording of comments, messages and test names)
     const dir = finishedBuild();
     const { kernels } = built!;
     mkdirSync(join(place(), 'package', 'dist'), { recursive: true });
@@ -208,7 +216,7 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
     );
     assert.match(
       run([join(copy.root, 'bin', 'realm'), 'doctor']).stdout,
-      /tensorflow no +is installed by another version of realm; `realm engine install` renews it/,
+      /tensorflow no +was installed by another version of realm; `realm engine install` updates it/,
     );
     const { status, stderr } = engine(['install']);
     assert.equal(status, 0, stderr);
@@ -218,9 +226,9 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
     assert.equal(readFileSync(join(place(), renewed.signals.file), 'utf8'), 'compiled, too');
   });
 
-  test("of the package's own is used with a copy of its JavaScript; the package itself is not changed", () => {
+  test('by the package itself is used with a copy of its JavaScript; the package is not changed', () => {
     const scope = join(copy.root, 'node_modules', '@tensorflow');
-    rmSync(scope); // a link to the packages of this checkout
+    rmSync(scope); // a link to this checkout's packages
     mkdirSync(scope);
     for (const name of readdirSync('node_modules/@tensorflow').filter((n) => n !== 'tfjs-node-gpu'))
       symlinkSync(resolve('node_modules/@tensorflow', name), join(scope, name));
@@ -251,7 +259,7 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
     assert.equal(announce('tensorflow').stdout, 'tensorflow\n');
   });
 
-  test('is linked at the first use where npm ran no scripts', () => {
+  test('is linked at the first use if npm ran no scripts', () => {
     finishedBuild();
     const { stdout, stderr } = announce('auto');
     assert.equal(stdout, 'tensorflow\n', stderr);
@@ -262,7 +270,7 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
   describe('for a user who may not write everywhere', () => {
     const NOBODY = process.getuid?.() === 0 ? 65_534 : undefined;
     const uid = NOBODY;
-    /** Without root the tests run as the user themselves and take the write permission away. */
+    /** Without root, the tests run as the current user and remove the write permission. */
     const readOnly = (folder: string) => chmodSync(folder, 0o555);
     const own = (folder: string) => {
       mkdirSync(folder, { recursive: true });
@@ -278,7 +286,7 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
         env: { NODE_PATH: join(copy.root, 'node_modules') },
       }).status !== 0 && 'another user cannot read the packages of this checkout';
 
-    test("in a cache of somebody else's, it is linked without a lock", (t) => {
+    test("in another user's cache, it is linked without a lock", (t) => {
       if (unreadable()) return t.skip(unreadable() as string);
       finishedBuild();
       readOnly(join(cache, 'realm'));
@@ -289,7 +297,7 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
       assert.deepEqual(readdirSync(join(cache, 'realm')), [basename(build!)]);
     });
 
-    test("where realm's folder belongs to somebody else, it is linked in the user's cache", (t) => {
+    test("if realm's folder belongs to another user, it is linked in the user's own cache", (t) => {
       if (unreadable()) return t.skip(unreadable() as string);
       finishedBuild();
       own(join(cache, 'realm'));
@@ -301,10 +309,10 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
       const removed = engine(['remove'], { uid });
       if (NOBODY !== undefined) assert.match(removed.stderr, /^native engine: cannot delete .*\(EACCES\)\n$/);
       const left = existsSync(join(cache, 'realm')) ? readdirSync(join(cache, 'realm')) : [];
-      assert.deepEqual(left, NOBODY === undefined ? [] : [basename(build!)]); // what others own stays
+      assert.deepEqual(left, NOBODY === undefined ? [] : [basename(build!)]); // files of other users stay
     });
 
-    test('and nowhere at all, one sentence names the way out', (t) => {
+    test('if no folder is writable, one sentence says what to do', (t) => {
       if (unreadable()) return t.skip(unreadable() as string);
       finishedBuild();
       readOnly(join(cache, 'realm'));
@@ -320,7 +328,7 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
 });
 
 describe('a build that is not possible', { skip: NO_LINUX }, () => {
-  test('is tried once at the first use, and every command and doctor say why there is none', () => {
+  test('is tried once, at the first use; every command and doctor say why there is no build', () => {
     rmSync(join(programs, 'tar'));
     pretend('tar');
     const sentence =
@@ -340,14 +348,14 @@ describe('a build that is not possible', { skip: NO_LINUX }, () => {
     assert.deepEqual(readdirSync(join(cache, 'realm')), []);
   });
 
-  test('since npm left out the optional packages is not tried at all', () => {
+  test('because npm left out the optional packages is not tried at all', () => {
     const env = { npm_config_omit: 'dev optional' };
     assert.equal(engine(['install', '--optional'], { env }).status, 0);
     assert.match(reason(), /optional packages/);
     assert.match(announce('auto').stderr, /^engine: WebAssembly .*optional packages.*\n$/);
   });
 
-  test('since the cache cannot be made names the variable that moves it', () => {
+  test('because the cache cannot be created names the variable that moves it', () => {
     for (const [folder, code] of [
       ['/dev/null/cache', 'ENOTDIR'],
       ['/proc/none', 'ENOENT'],
@@ -361,7 +369,7 @@ describe('a build that is not possible', { skip: NO_LINUX }, () => {
     }
   });
 
-  test('since Python or pip is missing says so', () => {
+  test('because Python or pip is missing says so', () => {
     pretend('g++');
     engine(['install']);
     assert.match(reason(), /^no python3, .*apt-get install python3-pip$/);
@@ -370,7 +378,7 @@ describe('a build that is not possible', { skip: NO_LINUX }, () => {
     assert.match(reason(), /^python3 has no pip; .*apt-get install python3-pip$/);
   });
 
-  test('since there is no network names npm, then pip, and keeps what it has', {
+  test('because there is no network names npm, then pip, and keeps what was downloaded', {
     skip: !build && NO_BUILD,
   }, () => {
     pretend('g++');
@@ -396,7 +404,7 @@ describe('a build that is not possible', { skip: NO_LINUX }, () => {
     assert.equal(existsSync(join(cache, 'realm')), false);
   });
 
-  test('since a signal ends it leaves no process, no lock and no failure', {
+  test('because a signal stopped it leaves no process, no lock and no recorded failure', {
     skip: !build && NO_BUILD,
   }, async () => {
     pretend('g++');
@@ -427,10 +435,10 @@ describe('a build that is not possible', { skip: NO_LINUX }, () => {
     );
     assert.equal(existsSync(place()), false);
     const download = Number(readFileSync(pid, 'utf8'));
-    while (isAlive(download)) await sleep(50); // the test's own limit ends a wait in vain
+    while (isAlive(download)) await sleep(50); // the test's time limit ends an endless wait
   });
 
-  test('since what was built does not compute keeps nothing of it', { skip: !build && NO_BUILD }, () => {
+  test('because the result does not compute keeps none of its files', { skip: !build && NO_BUILD }, () => {
     const tarball = JSON.stringify(join(build!, 'tfjs-node-gpu.tgz'));
     pretend('npm', `fs.copyFileSync(${tarball}, path.join(after('--pack-destination'), 'x.tgz'));`);
     pretend('g++', "if (args.includes('-o')) fs.writeFileSync(after('-o'), 'no library');");
@@ -455,7 +463,7 @@ describe('a build that is not possible', { skip: NO_LINUX }, () => {
   });
 });
 
-test('realm engine runs the script and gives its exit code', () => {
+test('realm engine runs the script and returns its exit code', () => {
   const realm = (...args: string[]) => run([join(copy.root, 'bin', 'realm'), ...args]);
   const { status, stderr } = realm('engine');
   assert.equal(status, 1);

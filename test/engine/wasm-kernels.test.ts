@@ -10,7 +10,7 @@ for (const [name, one] of Object.entries(cases)) expected.set(name, await evalua
 await startEngine('wasm');
 
 for (const [name, one] of Object.entries(cases)) {
-  test(`${name}: as plain JavaScript computes it`, async () => {
+  test(`${name}: same result as plain JavaScript`, async () => {
     const before = tf.memory().numTensors;
     const got = await evaluate(one);
     assert.equal(tf.memory().numTensors, before);
@@ -35,16 +35,16 @@ test('exp and tanh at the ends of their range', () => {
 test('matMul broadcasts both batches', () => {
   const a = tf.randomNormal([2, 1, 3, 4]);
   const b = tf.randomNormal([1, 3, 4, 2]);
-  const whole = tf.matMul(a.tile([1, 3, 1, 1]), b.tile([2, 1, 1, 1])); // plain JavaScript's own is wrong here
+  const whole = tf.matMul(a.tile([1, 3, 1, 1]), b.tile([2, 1, 1, 1])); // plain JavaScript's own matMul is wrong here
   assert.deepEqual(tf.matMul(a, b).dataSync(), whole.dataSync());
 });
 
-test('an index outside the table is refused', () => {
+test('an index outside the table is an error', () => {
   assert.throws(() => tf.gather(tf.ones([3, 2]), ints(0, 3)), /index 3/);
   assert.throws(() => tf.gather(tf.ones([3, 2]), ints(-1)), /index -1/);
 });
 
-test('matMul refuses shapes that do not fit', () => {
+test('matMul refuses shapes that do not match', () => {
   assert.throws(() => tf.matMul(tf.ones([2, 3]), tf.ones([2, 3])), /inner/i);
 });
 

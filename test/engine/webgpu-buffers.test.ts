@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { bufferPool } from '../../src/engine/webgpu-buffers.ts';
 
-/** A pool on a device that only counts. */
+/** A pool on a fake device that only counts. */
 function pool() {
   const alive = new Set<object>();
   let made = 0;
@@ -17,7 +17,7 @@ function pool() {
   return { buffers: bufferPool(device), alive, made: () => made };
 }
 
-test('a buffer is taken again for the same size and usage, and for no other', () => {
+test('a buffer is reused only for the same size and usage', () => {
   const { buffers, made } = pool();
   const first = buffers.acquireBuffer(100, 1);
   buffers.releaseBuffer(first);
@@ -29,14 +29,14 @@ test('a buffer is taken again for the same size and usage, and for no other', ()
   assert.equal(made(), 5);
 });
 
-test('free buffers never hold more than was in use at once, and the one longest free goes first', () => {
+test('free buffers never hold more than was in use at once; the one that was free longest is destroyed first', () => {
   const { buffers, alive } = pool();
   const [a, b] = [buffers.acquireBuffer(60, 1), buffers.acquireBuffer(40, 1)]; // 100 in use at once
   buffers.releaseBuffer(a);
   buffers.releaseBuffer(b);
   assert.deepEqual([buffers.numBytesUsed, buffers.numBytesAllocated], [0, 100]);
   const c = buffers.acquireBuffer(30, 1);
-  buffers.releaseBuffer(c); // 130 free: a goes
+  buffers.releaseBuffer(c); // 130 free: a is destroyed
   assert.deepEqual([...alive], [b, c]);
   assert.equal(buffers.numBytesAllocated, 70);
   for (let size = 1; size <= 500; size++) buffers.releaseBuffer(buffers.acquireBuffer(size % 100, 1));
@@ -47,7 +47,7 @@ test('free buffers never hold more than was in use at once, and the one longest 
   );
 });
 
-test('a buffer not to be reused is destroyed, and none is released twice', () => {
+test('a buffer that is not for reuse is destroyed, and releasing one twice is an error', () => {
   const { buffers, alive } = pool();
   const buffer = buffers.acquireBuffer(8, 1);
   buffers.releaseBuffer(buffer, false);

@@ -10,7 +10,7 @@ await startEngine('cpu');
 for (const [name, one] of Object.entries(cases)) expected.set(name, await evaluate(one));
 
 for (const [name, one] of Object.entries(cases)) {
-  test(`${name}: as plain JavaScript computes it`, async (t) => {
+  test(`${name}: same result as plain JavaScript`, async (t) => {
     if (!(await webgpuOrSkip(t))) return;
     const before = tf.memory().numTensors;
     const got = await evaluate(one);

@@ -21,7 +21,7 @@ import { webgpuOrSkip } from '../support/webgpu.ts';
 
 // Training on WebGPU against training on the engine that the other tests run on (REALM_ENGINE, by default the best).
 
-// Without dropout: the native engine's own kernels draw other masks.
+// Without dropout: the native engine's own kernels draw different masks.
 const config = tinyConfig(
   'model.dropout=0',
   'ict.batch=8',
@@ -64,7 +64,7 @@ async function losses(start: (typeof stages)[keyof typeof stages]) {
   const model = tinyModel(config, corpus.tokenizer.size, 1, 5);
   const stage = start(model, corpus, config);
   const names = modelShapes(model).map(({ name }) => name);
-  // Adam turns the rounding of gradients near 0 into whole steps: at 1e-3 the losses already drift by up to 9e-4.
+  // Adam turns rounding errors of gradients near 0 into whole steps: at 1e-3 the losses already drift by up to 9e-4.
   const schedule = { ...config.pretrain.optimizer, learningRate: 3e-4, warmupSteps: 2 };
   const optimizer = createOptimizer(model.params, names, schedule, 100);
   const found: number[] = [];
@@ -84,7 +84,7 @@ async function losses(start: (typeof stages)[keyof typeof stages]) {
 }
 
 for (const [name, start] of Object.entries(stages)) {
-  test(`${STEPS} steps of ${name} find the losses of another engine, and hold no more memory`, async (t) => {
+  test(`${STEPS} steps of ${name} compute the losses of another engine, and use no more memory`, async (t) => {
     if (!(await webgpuOrSkip(t))) return;
     const { found, held } = await losses(start);
     await startEngine(other);
@@ -100,11 +100,11 @@ for (const [name, start] of Object.entries(stages)) {
   });
 }
 
-test('what WebGPU refuses is thrown at the next read', async (t) => {
+test('an error reported by WebGPU is thrown at the next read', async (t) => {
   if (!(await webgpuOrSkip(t))) return;
   const { device } = tf.backend() as unknown as { device: GPUDevice };
   const size = device.limits.maxStorageBufferBindingSize / 4 + 1000;
-  if (size > 2 ** 28) return t.skip('this GPU takes tensors larger than the machine should hold');
+  if (size > 2 ** 28) return t.skip('this GPU allows tensors too large for the memory of this machine');
   await assert.rejects(
     () =>
       tf
@@ -119,12 +119,12 @@ test('what WebGPU refuses is thrown at the next read', async (t) => {
   );
 });
 
-test('a GPU is read asynchronously or not at all', async (t) => {
+test('a synchronous read from a GPU is an error', async (t) => {
   if (!(await webgpuOrSkip(t))) return;
   assert.throws(() => tf.tidy(() => tf.ones([2000]).add(1).dataSync()), /await data\(\)/);
 });
 
-test('without a driver the message says which to install', { skip: process.platform !== 'linux' }, () => {
+test('without a driver, the message names the one to install', { skip: process.platform !== 'linux' }, () => {
   const script = "import { startEngine } from './src/engine.ts'; await startEngine('webgpu');";
   const { status, stderr } = spawnSync(
     process.execPath,

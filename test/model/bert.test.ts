@@ -34,7 +34,7 @@ for (const name of ['bert-gelu', 'bert-gelu-new']) {
       return { config, params, expected, input: encoderInput(rows(expected), expected.firstSegment) };
     };
 
-    test('outputs of every token and the pooled output', () => {
+    test('outputs for every token and the pooled output', () => {
       const { config, params, expected, input } = load();
       const { lengths } = expected;
       assert.equal(
@@ -54,7 +54,7 @@ for (const name of ['bert-gelu', 'bert-gelu-new']) {
     test('gradients of every parameter', () => {
       const { config, params, expected, input } = load();
       const { lengths } = expected;
-      // Outputs of padding mean nothing; the fixture's weights are 0 there.
+      // Outputs at padding are meaningless; the fixture's weights are 0 there.
       const weights = tf.tensor2d(tokenValues<number[]>(expected.sequenceWeights, lengths));
       const pooledWeights = tf.tensor(expected.pooledWeights);
       assertGradients(params, 'reader.', config, `${name}/gradients.safetensors`, () => {
@@ -65,7 +65,7 @@ for (const name of ['bert-gelu', 'bert-gelu-new']) {
       });
     });
 
-    test('reading out some positions gives the same outputs as the whole sequence', () => {
+    test('some gathered positions have the same outputs as in the whole sequence', () => {
       const { config, params, expected, input } = load();
       const positions = [[0, 9], [5], [3, 3, 1]];
       const some = encode(params, 'reader.', config, input, undefined, gatherRows(input, positions));
@@ -96,7 +96,7 @@ describe("the masked-LM head against transformers' BertForPreTraining", () => {
     );
   });
 
-  test('loss, and gradients with the decoder tied to the word embeddings', () => {
+  test('loss and gradients, with the decoder tied to the word embeddings', () => {
     const { config, params, expected, loss } = load();
     assertClose(loss(), expected.loss, 'loss');
     assertGradients(params, '', config, 'masked-lm/gradients.safetensors', loss);
@@ -110,11 +110,11 @@ test('gelu and its gradient at single values', () => {
     const error = relativeError(actual.dataSync(), expected);
     assert.ok(error < 1e-6, `relative error ${error}`);
   };
-  // x Φ(x) and Φ(x) + x φ(x), from a table of the normal distribution.
+  // x Φ(x) and Φ(x) + x φ(x), from a table of the normal distribution:
   check(gelu(x, 'exact'), [-0.00404969409, -0.158655254, 0, 0.345731231, 1.95449974]);
   const slopes = [-0.0119456472, -0.0833154706, 0.5, 0.867495125, 1.0852318];
   check(tf.grad((x) => gelu(x, 'exact').sum())(x), slopes);
-  // The tanh form from its formula, the slope as a difference.
+  // The tanh form from its formula, the slope by finite differences.
   const tanh = (x: number) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
   check(gelu(x, 'tanh'), points.map(tanh));
   const slope = (x: number) => (tanh(x + 1e-4) - tanh(x - 1e-4)) / 2e-4;
@@ -129,7 +129,7 @@ test('gelu far from 0 is the identity or 0', () => {
   }
 });
 
-test('a sequence longer than the positions is refused', () => {
+test('a sequence longer than the number of positions is refused', () => {
   const { config, params } = loadFixture('bert-gelu', '');
   const input = encoderInput([new Int32Array(25).fill(7)], [25]);
   assert.throws(() => encode(params, '', config, input), /25 tokens.*24 positions/);
@@ -137,15 +137,15 @@ test('a sequence longer than the positions is refused', () => {
 
 for (const [layout, lengths] of [
   ['nearly full, so padded', [10, 10, 9, 10, 10, 10]],
-  ['uneven, so laid end to end', [10, 3, 9, 1, 10, 6]],
+  ['uneven, so packed', [10, 3, 9, 1, 10, 6]],
 ] as const) {
-  test(`a batch ${layout}, computes what its sequences compute alone`, () => {
+  test(`a batch ${layout}: same result as each sequence alone`, () => {
     const { config, params } = loadFixture('bert-gelu', '');
     const sequences = lengths.map((n, b) =>
       Int32Array.from({ length: n }, (_, t) => 5 + ((7 * b + 3 * t) % 11)),
     );
     const variables = [...params.values()];
-    // Squares, so that no gradient is the same for every output.
+    // Squares, so that the gradient differs from output to output.
     const total = (rows: Int32Array[]) => {
       const input = encoderInput(
         rows,
@@ -175,7 +175,7 @@ for (const [layout, lengths] of [
   });
 }
 
-test('layers computed again for their gradients give the same gradients, also under dropout', () => {
+test('recomputed layers give the same gradients, also with dropout', () => {
   const { config, params } = loadFixture('bert-gelu', '');
   const input = encoderInput([Int32Array.of(3, 4, 5, 6, 7), Int32Array.of(9, 8)], [2, 1]);
   const read = gatherRows(input, [[0, 3], [1]]);

@@ -41,7 +41,7 @@ test("vectors and gradients agree with transformers' RealmEmbedder", () => {
 
 test('embedAll gives the vectors in the order of the sequences, however they are batched', async () => {
   const { config, params, expected, sequences } = load();
-  // From one row a batch to all rows in one; the rows are not in order of length.
+  // From one row per batch to all rows in one; the rows are not sorted by length.
   const order = [2, 0, 1];
   const shuffled = {
     ids: order.map((r) => sequences.ids[r]),
@@ -69,7 +69,7 @@ test('lengthBatches covers every row once within the token budget', () => {
   }
 });
 
-test('sequences are built as the paper describes and cut to the limit', () => {
+test('sequences are built as in the paper and truncated to the limit', () => {
   const special = { cls: 101, sep: 102, mask: 103 };
   const ids = (...values: number[]) => Int32Array.from(values);
   assert.deepEqual(queryIds(special, ids(1, 2, 3), 10), ids(101, 1, 2, 3, 102));

@@ -8,7 +8,7 @@ import { assertClose, assertGradients, loadFixture, rows, withoutLeak } from '..
 
 before(() => startTestEngine());
 
-/** R = 3 blocks are read, of 5 retrieved; T = 14, spans are up to W = 4 wide. */
+/** R = 3 of 5 retrieved blocks are read; T = 14, spans are up to W = 4 wide. */
 function load() {
   const { config: sizes, params, expected } = loadFixture('reader', 'reader.');
   const config: ReaderConfig = { ...sizes, spanHidden: 8, maxSpanWidth: 4, spanLayerNormEps: 1e-3 };

@@ -8,7 +8,7 @@ import { assertClose, assertGradients, loadFixture, rows, withoutLeak } from '..
 
 before(() => startTestEngine());
 
-/** B = 2 sentences with K = 3 candidates each; the first sentence has 2 masks, the second 1 and a place to spare. */
+/** B = 2 sentences with K = 3 candidates each; the first sentence has 2 masks, the second 1 and an empty slot. */
 function load() {
   const { config, params, expected } = loadFixture('knowledge', 'reader.');
   const input = encoderInput(rows(expected), expected.firstSegment);
@@ -21,7 +21,7 @@ function load() {
     pairs.flatMap((b) => expected.targets[b]),
     'int32',
   );
-  /** Where the 9 values are in [2, 3, 2]; 0 for a place to spare. */
+  /** Where the 9 values are in [2, 3, 2]; 0 for an empty slot. */
   const order = tf.tensor1d([1, 2, 3, 4, 5, 6, 7, 0, 8, 0, 9, 0], 'int32');
   const masks = tf.tensor2d([
     [1, 1],
@@ -60,7 +60,7 @@ test('scores are inner products, and log p(z|x) is their softmax over the candid
   assertClose(found.logPrior, expected.logPrior, 'log p(z|x)');
 });
 
-test('a candidate that is not there takes no probability and no gradient', () => {
+test('an absent candidate gets no probability and no gradient', () => {
   const queries = tf.tensor2d([[1, 2]]);
   const documents = tf.tensor2d([
     [0.5, 0],
@@ -90,7 +90,7 @@ for (const { kind, per } of [
   { kind: 'span', per: 2 },
 ] as const) {
   describe(`the ${kind} marginal`, () => {
-    test('loss, and gradients down to the encoder', () => {
+    test('loss, and gradients through the encoder', () => {
       const { config, params, expected, masks, queries, documents, retrieved, logTokens } = load();
       const loss = () => {
         const prior = retrieved(queries, documents).logPrior;
@@ -100,7 +100,7 @@ for (const { kind, per } of [
       assertGradients(params, 'reader.', config, `knowledge/${kind}-gradients.safetensors`, loss);
     });
 
-    test('gradients to scores, queries and documents', () => {
+    test('gradients of scores, queries and documents', () => {
       const { expected, masks, queries, documents, retrieved, logTokens } = load();
       const tokens = logTokens();
       const loss = (prior: tf.Tensor) =>
@@ -125,7 +125,7 @@ test('log p(y|x) of whole spans', () => {
   assertClose(marginal, expected.logSpan, 'log p(y|x)');
 });
 
-test("a document's score moves by [p(y|z,x) / p(y|x) − 1] p(z|x), as the paper's section 3.3 derives", () => {
+test("the gradient of a document's score is [p(y|z,x) / p(y|x) − 1] p(z|x), as derived in the paper's section 3.3", () => {
   const scores = tf.tensor2d([[0.3, -1.2, 2]]);
   const pieces = [
     [-0.5, -2],

@@ -19,8 +19,8 @@ struct Adam {
   }
   /**
    * [learning rate], decayed [N] (1 where the weight decays), then N weights, N first and N second moments, N gradients →
-   * the gradients' global norm. Weights and moments are changed where they lie: they belong to the model and the
-   * optimizer alone, and new ones each step would double their memory.
+   * the gradients' global norm. Weights and moments are changed in place: only the model and the optimizer use them, and
+   * new ones each step would double their memory.
    */
   void run(Call& call) {
     const float rate = call.in(0).data[0];
@@ -33,14 +33,14 @@ struct Adam {
       int64_t size;
       bool decay;
     };
-    /** Numbers that one task takes. */
+    /** Numbers that one task processes. */
     constexpr int64_t PIECE = 1 << 16;
     std::vector<Part> parts;
     for (int64_t i = 0; i < N; i++) {
       const auto w = call.mutableInput(2 + i), m = call.mutableInput(2 + N + i), v = call.mutableInput(2 + 2 * N + i);
       const auto g = call.in(2 + 3 * N + i);
       const int64_t n = w.size();
-      expect(m.size() == n && v.size() == n && g.size() == n, "adam: a gradient or moment has another size than its weight");
+      expect(m.size() == n && v.size() == n && g.size() == n, "adam: the size of a gradient or moment differs from its weight's");
       for (int64_t at = 0; at < n; at += PIECE)
         parts.push_back({w.data + at, m.data + at, v.data + at, g.data + at, std::min(PIECE, n - at), decayed.data[i] != 0});
     }
@@ -57,7 +57,7 @@ struct Adam {
     for (double s : squares) total += s;
     const float norm = static_cast<float>(std::sqrt(total));
     call.out(0, {}).data[0] = norm;
-    if (!std::isfinite(norm)) return;  // such a step would spoil every weight; the caller is told by the norm
+    if (!std::isfinite(norm)) return;  // such a step would corrupt every weight; the caller sees it by the norm
     const float scale = norm > clipNorm ? clipNorm / norm : 1;
     parallel(count, [&](int i) {
       const Part& p = parts[i];

@@ -3,13 +3,13 @@
 #include "kernels.h"
 #include "maths.h"
 
-// softmax(Q Kᵀ / √D) V of sequences of any lengths laid end to end: nothing is padded, and no weights are kept; the
-// gradient computes them again from each row's log-sum-exp (Dao et al. 2022, arXiv 2205.14135).
+// softmax(Q Kᵀ / √D) V of packed sequences of any lengths: nothing is padded, and no attention weights are kept; the
+// gradient recomputes them from each row's log-sum-exp (Dao et al. 2022, arXiv 2205.14135).
 
 namespace realm {
 namespace {
 
-/** Query rows in one go: their weights stay in the second-level cache. */
+/** Query rows at a time: their attention weights stay in the second-level cache. */
 constexpr int64_t ROWS = 128;
 
 /** Where a batch's queries, keys and values are: [q k v] in one tensor, or q in one and [k v] in another. */
@@ -48,7 +48,7 @@ struct Layout {
   }
 };
 
-/** What both directions are told beside tensors. */
+/** The attributes of both directions. */
 struct Settings {
   int heads, joint;
   float rate;
@@ -73,14 +73,14 @@ void parallelHeads(const Layout& a, const Work& work) {
   });
 }
 
-/** Scores of `rows` queries from row q on with all keys of the sequence: [rows, T]. */
+/** Scores of `rows` queries, from row q on, with all keys of the sequence: [rows, T]. */
 void scores(const Layout& a, const Head& h, int64_t q, int64_t rows, float* out) {
   product(false, true, rows, h.T, a.D, 1 / std::sqrt(static_cast<float>(a.D)), a.q + q * a.ldq + h.at, a.ldq,
           a.k + h.first * a.ldk + h.at, a.ldk, 0, out, h.T);
 }
 
 struct Attention : Settings {
-  /** q, kv, bounds of either [B + 1], seed → context [queries, H], log-sum-exp [queries, N]. */
+  /** q, kv, bounds of both [B + 1], seed → context [queries, H], log-sum-exp [queries, N]. */
   void run(Call& call) {
     const Layout a(call, heads, joint);
     const Dropout drop(rate, call.in<int32_t>(4).data[0]);
@@ -120,7 +120,7 @@ struct Attention : Settings {
 };
 
 struct AttentionGrad : Settings {
-  /** As above, then context, log-sum-exp and the context's gradient → gradients of q and kv (empty where q is all three). */
+  /** As above, then context, log-sum-exp and the context's gradient → gradients of q and kv (empty if q holds all three). */
   void run(Call& call) {
     const Layout a(call, heads, joint);
     const Dropout drop(rate, call.in<int32_t>(4).data[0]);

@@ -3,7 +3,7 @@
 #include "kernels.h"
 #include "maths.h"
 
-// y = f(x W + b). W may be some columns of a wider matrix, as the queries' part of [queries keys values].
+// y = f(x W + b). W may be some columns of a wider matrix, such as the queries' part of [queries keys values].
 
 namespace realm {
 namespace {
@@ -56,7 +56,7 @@ struct Dense {
     count = a.integer("count");
     keep = a.integer("keep");
   }
-  /** x [R, I], W [I, O], b [O] → y [R, count]; with `keep` also u = x W + b, where the gradient needs it. */
+  /** x [R, I], W [I, O], b [O] → y [R, count]; with `keep` also u = x W + b, if the gradient needs it. */
   void run(Call& call) {
     const auto x = call.in(0), w = call.in(1), b = call.in(2);
     const int64_t R = x.dim(0), I = x.dim(1), O = w.dim(1), n = count;
@@ -86,7 +86,7 @@ struct DenseGrad {
     from = a.integer("first");
     count = a.integer("count");
   }
-  /** dy [R, count], x [R, I], W [I, O], u as kept (y for tanh) → dx, dW and db, zero outside of the columns. */
+  /** dy [R, count], x [R, I], W [I, O], u as kept (y for tanh) → dx, dW and db; dW and db are zero outside the columns. */
   void run(Call& call) {
     const auto dy = call.in(0), x = call.in(1), w = call.in(2), u = call.in(3);
     const int64_t R = x.dim(0), I = x.dim(1), O = w.dim(1), n = count;

@@ -1,4 +1,4 @@
-// Functions that the compiler can lay out over vector registers, matrix products, and dropout's random numbers.
+// Functions that the compiler can vectorise, matrix products, and dropout's random numbers.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -14,7 +14,7 @@ extern "C" void scipy_cblas_sgemm(int order, int transA, int transB, int m, int 
 
 namespace realm {
 
-/** Uninitialised room for n numbers. */
+/** An uninitialised buffer of n numbers. */
 inline std::unique_ptr<float[]> room(int64_t n) { return std::unique_ptr<float[]>(new float[n > 0 ? n : 1]); }
 
 /** e^x within 2 units in the last place, after the Cephes library's expf; NaN stays NaN. */
@@ -49,7 +49,7 @@ inline float normalCdf(float x) {
   return x < 0 ? tail : 1.0f - tail;
 }
 
-/** C = alpha A B + beta C on this thread alone; ta and tb transpose. */
+/** C = alpha A B + beta C on the current thread; ta and tb transpose. */
 inline void product(bool ta, bool tb, int64_t m, int64_t n, int64_t k, float alpha, const float* a, int64_t lda,
                     const float* b, int64_t ldb, float beta, float* c, int64_t ldc) {
   scipy_cblas_sgemm(101, ta ? 112 : 111, tb ? 112 : 111, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
@@ -60,7 +60,7 @@ struct Tile {
   int64_t row, rows, column, columns;
 };
 
-/** Calls work(tile) on tiles that cover m by n, as many as keep all threads busy and each worth its while. */
+/** Calls work(tile) on tiles that cover m by n, enough to keep all threads busy, but none too small to be worth a task. */
 template <class Work>
 void parallelTiles(int64_t m, int64_t n, int64_t k, const Work& work) {
   int64_t tasks = 2 * threads();
@@ -102,7 +102,7 @@ inline void columnSums(const float* x, int64_t rows, int64_t columns, int64_t ld
   });
 }
 
-/** A well-mixed number of a number (the finaliser of MurmurHash3). */
+/** Mixes the bits of a number (the finaliser of MurmurHash3). */
 inline uint32_t mix(uint32_t h) {
   h ^= h >> 16;
   h *= 0x85ebca6bu;
@@ -111,7 +111,7 @@ inline uint32_t mix(uint32_t h) {
   return h ^ (h >> 16);
 }
 
-/** Dropout that keeps nothing: whether unit (row, column) stays follows from the seed, forwards and backwards alike. */
+/** Dropout without a stored mask: the seed determines whether unit (row, column) is kept, both forwards and backwards. */
 struct Dropout {
   uint32_t seed = 0;
   uint32_t threshold = 0;

@@ -1,4 +1,4 @@
-// Loaded by Node as an addon: what loading does is to register the operations with the TensorFlow of this process.
+// Loaded by Node as an addon: it registers the operations with this process's TensorFlow.
 #include <node_api.h>
 
 #include <cstdlib>
@@ -11,7 +11,7 @@ extern "C" void scipy_openblas_set_num_threads(int);
 
 namespace {
 
-/** start(threads): registers everything, once a process. */
+/** start(threads): registers everything, once per process. */
 napi_value start(napi_env env, napi_callback_info info) {
   size_t count = 1;
   napi_value argument;

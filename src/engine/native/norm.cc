@@ -14,7 +14,7 @@ struct Norm {
     eps = a.number("eps");
     rate = a.number("rate");
   }
-  /** x [R, H], residual [R, H] or empty, gain, bias [H], seed → y [R, H], the normalised sum z (empty where it is x), mean and 1/σ [R, 2]. */
+  /** x [R, H], residual [R, H] or empty, gain, bias [H], seed → y [R, H], the normalised sum z (empty if it equals x), mean and 1/σ [R, 2]. */
   void run(Call& call) {
     const auto x = call.in(0), residual = call.in(1), gain = call.in(2), bias = call.in(3);
     const auto seed = call.in<int32_t>(4);
@@ -63,7 +63,7 @@ struct Norm {
 struct NormGrad {
   float rate;
   void attributes(Attributes& a) { rate = a.number("rate"); }
-  /** dy, z [R, H], stats [R, 2], gain [H], seed → dz [R, H], that of x (empty without dropout: dz), dgain, dbias. */
+  /** dy, z [R, H], stats [R, 2], gain [H], seed → dz [R, H], dx (empty without dropout: it equals dz), dgain, dbias. */
   void run(Call& call) {
     const auto dy = call.in(0), z = call.in(1), stats = call.in(2), gain = call.in(3);
     const auto seed = call.in<int32_t>(4);

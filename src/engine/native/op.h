@@ -1,5 +1,5 @@
-// TensorFlow operations by way of its C interface (tensorflow/c/ops.h and kernels.h): what the kernels of this folder
-// need of it. A kernel is a struct with `attributes(Attributes&)` and `run(Call&)`; what is wrong with its inputs it throws.
+// The part of TensorFlow's C interface (tensorflow/c/ops.h and kernels.h) that the kernels of this folder need. A kernel
+// is a struct with `attributes(Attributes&)` and `run(Call&)`; it throws if its inputs are wrong.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -28,7 +28,7 @@ struct Status {
   }
 };
 
-/** A tensor given to or made by a kernel; `T` is float or int32_t. */
+/** An input or output tensor of a kernel; `T` is float or int32_t. */
 template <class T>
 struct Tensor {
   T* data = nullptr;
@@ -79,7 +79,7 @@ class Call {
     Tensor<T> t = mutableInput<T>(i);
     return {t.data, std::move(t.shape)};
   }
-  /** An input whose memory the kernel changes: for state that nothing else shares. */
+  /** An input that the kernel changes in place: only for state that nothing else shares. */
   template <class T = float>
   Tensor<T> mutableInput(int i) {
     TF_Tensor* t;
@@ -110,7 +110,7 @@ class Call {
   std::vector<TF_Tensor*> held_;
 };
 
-/** Registers an operation with its kernel for the CPU. Inputs and such are written as in TensorFlow: `x: float`. */
+/** Registers an operation with its kernel for the CPU. Inputs, outputs and attributes are written as in TensorFlow: `x: float`. */
 template <class Kernel>
 void registerOp(const char* name, std::initializer_list<const char*> inputs,
                 std::initializer_list<const char*> outputs, std::initializer_list<const char*> attributes) {
@@ -119,7 +119,7 @@ void registerOp(const char* name, std::initializer_list<const char*> inputs,
   for (const char* a : attributes) TF_OpDefinitionBuilderAddAttr(op, a);
   for (const char* i : inputs) TF_OpDefinitionBuilderAddInput(op, i);
   for (const char* o : outputs) TF_OpDefinitionBuilderAddOutput(op, o);
-  TF_OpDefinitionBuilderSetIsStateful(op, true);  // no cleverness about when to run it
+  TF_OpDefinitionBuilderSetIsStateful(op, true);  // TensorFlow must not reorder, merge or skip it
   TF_OpDefinitionBuilderSetShapeInferenceFunction(op, [](TF_ShapeInferenceContext* c, TF_Status* s) {
     TF_ShapeInferenceContextSetUnknownShape(c, s);
   });

@@ -4,18 +4,18 @@
 #include "kernels.h"
 #include "maths.h"
 
-// log p of given word pieces under the masked language model's softmax over the vocabulary.
+// log p of target word pieces under the masked language model's softmax over the vocabulary.
 
 namespace realm {
 namespace {
 
-/** Pieces of the vocabulary that one thread takes at once. */
+/** Pieces of the vocabulary that one task processes. */
 constexpr int64_t BLOCK = 1024;
 
 void check(const Tensor<const float>& x, const Tensor<const float>& word, const Tensor<const int32_t>& targets) {
   expect(x.dim(1) == word.dim(1) && targets.size() == x.dim(0), "log likelihood: shapes do not fit");
   for (int64_t i = 0; i < targets.size(); i++)
-    expect(targets.data[i] >= 0 && targets.data[i] < word.dim(0), "log likelihood: a target is no word piece");
+    expect(targets.data[i] >= 0 && targets.data[i] < word.dim(0), "log likelihood: a target is not a word piece");
 }
 
 struct LogLikelihood {
@@ -68,7 +68,7 @@ struct LogLikelihoodGrad {
     expect(dy.size() == n && logits.size() == n * V && logSums.size() == n,
            "log likelihood gradient: shapes do not fit");
     const auto dx = call.out(0, {n, H}), dword = call.out(1, {V, H}), dbias = call.out(2, {V});
-    // As many runs of blocks as threads, each with a sum of its own for dx.
+    // As many runs of blocks as threads, each with its own sum for dx.
     const int pieces = static_cast<int>(std::min<int64_t>(blocks, 2 * threads()));
     auto partial = room(pieces * n * H);
     parallel(pieces, [&](int piece) {

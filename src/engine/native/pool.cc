@@ -18,8 +18,8 @@ inline void pause() {
 #endif
 }
 
-/** Turns of waiting awake, some 50 microseconds, before a thread sleeps: kernels follow each other closely. */
-constexpr int AWAKE = 1500;
+/** Spins, about 50 microseconds, before an idle thread sleeps: the next kernel usually follows closely. */
+constexpr int SPINS_BEFORE_SLEEP = 1500;
 
 class Pool {
  public:
@@ -38,7 +38,7 @@ class Pool {
     }
     wake_.notify_all();
     take(work, count);
-    // No thread may enter any more; those inside finish their piece.
+    // No more threads may join; those at work finish their piece.
     std::unique_lock lock(mutex_);
     open_.store(false, std::memory_order_relaxed);
     work_ = nullptr;
@@ -59,7 +59,7 @@ class Pool {
 
   void serve() {
     for (;;) {
-      for (int turn = 0; turn < AWAKE && !open_.load(std::memory_order_acquire); turn++) pause();
+      for (int turn = 0; turn < SPINS_BEFORE_SLEEP && !open_.load(std::memory_order_acquire); turn++) pause();
       std::unique_lock lock(mutex_);
       wake_.wait(lock, [this] { return work_ && next_.load(std::memory_order_relaxed) < count_; });
       const auto* work = work_;
@@ -84,7 +84,7 @@ class Pool {
 
 int threadCount = 1;
 Pool* pool = nullptr;  // never freed: its threads live as long as the process
-std::mutex one;        // a second kernel at the same time works alone
+std::mutex one;        // a second kernel at the same time runs on its own thread only
 
 }  // namespace
 

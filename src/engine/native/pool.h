@@ -4,7 +4,7 @@
 
 namespace realm {
 
-/** Sets how many threads work, this one counted; before the first kernel. */
+/** Sets the number of threads, the current one included; call it before the first kernel. */
 void setThreads(int count);
 int threads();
 

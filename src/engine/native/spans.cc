@@ -3,14 +3,14 @@
 #include "kernels.h"
 #include "maths.h"
 
-// v · LayerNorm(ReLU(start_i + end_j)) + c of every span of a block, without a tensor of spans: with u = v ∘ gain less
-// its mean the score is u · h / σ(h) + v · bias + c, for h the span's ReLU (google-research/language, orqa_model.py).
+// v · LayerNorm(ReLU(start_i + end_j)) + c of every span of a block, without a tensor of spans: with u = v ∘ gain minus
+// its mean, the score is u · h / σ(h) + v · bias + c, for h the span's ReLU (google-research/language, orqa_model.py).
 
 namespace realm {
 namespace {
 
 struct Block {
-  int64_t row, length, offset;  // its first row in `ends`, its tokens, where it starts in its sequence
+  int64_t row, length, offset;  // its first row in `ends`, its number of tokens, where it starts in its sequence
 };
 
 struct Shape {
@@ -156,7 +156,7 @@ struct SpanScoresGrad {
     }
     for (int64_t s = 0; s < S; s++) mean += du[s] / S;
     for (int64_t s = 0; s < S; s++) {
-      const float d = du[s] - mean;  // u has its mean taken off
+      const float d = du[s] - mean;  // u has its mean subtracted
       dgain.data[s] = d * a.kernel.data[s];
       dkernel.data[s] = d * a.gain.data[s] + total * a.bias.data[s];
       dbias.data[s] = total * a.kernel.data[s];
