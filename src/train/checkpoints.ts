@@ -20,9 +20,9 @@ import { saveWeights, WEIGHTS } from '../weights/checkpoint.ts';
 import { type TensorToWrite, writeSafetensors } from '../weights/safetensors.ts';
 
 // The checkpoints of one stage: a folder that holds
-//   step-0000500/     model.safetensors, optimizer.safetensors, and state.json, which is written last and seals both
+//   step-0000500/     model.safetensors, optimizer.safetensors, and state.json, written last, with the digests of both
 //   latest, best      one line each: the name of a checkpoint
-//   before-skipping   the same, where a step was skipped because its loss made no sense: the weights that led there
+//   before-skipping   the same, if a step was skipped because of an invalid loss: the weights before that step
 
 /** Which checkpoint: by a pointer's name, or by its step. */
 export type Which = 'latest' | 'best' | number;
@@ -33,36 +33,36 @@ type Pointer = (typeof POINTERS)[number];
 const STATE = 'state.json';
 const OPTIMIZER = 'optimizer.safetensors';
 
-const seal: z.ZodType<FileDigest> = z.object({ bytes: z.int().nonnegative(), sha256: z.string() });
+const digest: z.ZodType<FileDigest> = z.object({ bytes: z.int().nonnegative(), sha256: z.string() });
 const sums = z.record(z.string(), z.tuple([z.number(), z.number()]));
 const stateSchema = z.object({
   format: z.literal(2),
-  /** Steps done. Data order and random numbers follow from it and the seed alone (sampler.ts). */
+  /** Steps done. Data order and random numbers follow from it and the seed only (sampler.ts). */
   step: z.int().nonnegative(),
   /** Length of the whole schedule. */
   steps: z.int().nonnegative(),
-  /** What the stage read: weights mean nothing to another vocabulary, and the data's order another corpus. */
+  /** What the stage read: weights are useless with another vocabulary, and the data order with another corpus. */
   vocabularySha256: z.string(),
   corpusSha256: z.string(),
-  /** The settings it was trained with, to tell which have changed since. */
+  /** The settings it was trained with, to find out which have changed since. */
   settings: z.record(z.string(), z.unknown()),
-  /** Folder of the index in use, where it changes with the document tower: pretraining's, and fine-tuning's that trains it. */
+  /** Folder of the index in use, if the stage trains the document tower: in pretraining, and in fine-tuning with refreshes. */
   index: z.string().nullable(),
-  /** Of fine-tuning: the stage whose retriever it began with, and whose document tower it searches with where it trains none. */
+  /** In fine-tuning: the stage that its retriever comes from, and also its document tower if that is frozen. */
   retriever: z.enum(['ict', 'pretrain']).optional(),
-  /** Larger is better; null where it was not measured. */
+  /** Larger is better; null if it was not measured. */
   score: z.number().nullable(),
   /** Sums and counts of metrics since the last line of metrics, and of the loss since the last checkpoint with a score. */
   averages: sums,
   sinceSave: sums,
-  /** The largest loss of the first steps, by which a later one is said to explode. */
+  /** The largest loss of the first steps; a later loss that is many times larger counts as exploded. */
   firstLoss: z.number(),
-  /** Steps skipped since the stage began. */
+  /** Steps skipped since the start of the stage. */
   skipped: z.int().nonnegative(),
-  files: z.strictObject({ [WEIGHTS]: seal, [OPTIMIZER]: seal }),
+  files: z.strictObject({ [WEIGHTS]: digest, [OPTIMIZER]: digest }),
 });
 
-/** Everything of a stage but weights and moments that the next process needs to go on as if it were this one. */
+/** Everything except weights and moments that the next process needs to resume the stage exactly. */
 export type State = z.infer<typeof stateSchema>;
 
 export interface Checkpoint {
@@ -78,7 +78,7 @@ function nameOf(step: number): string {
 
 const NAME = /^step-\d{7,}$/;
 
-/** What a checkpoint is made of. */
+/** The contents of a checkpoint. */
 interface Contents {
   model: Model;
   shapes: readonly Shape[];
@@ -88,9 +88,9 @@ interface Contents {
 }
 
 /**
- * Writes a checkpoint and points `latest` to it (and `best` where its score is the best so far), then removes all but
+ * Writes a checkpoint and points `latest` to it (and `best` if its score is the best so far), then removes all but
  * the newest `keep` and those pointed to. The files are read back and compared before the checkpoint gets its name.
- * @param as `before-skipping` sets that pointer alone, and to a checkpoint that is there already where it can
+ * @param as `before-skipping` sets only that pointer; a checkpoint of this step that exists already is not written again
  */
 export async function saveCheckpoint(
   root: string,
@@ -108,7 +108,7 @@ export async function saveCheckpoint(
     for (const [file, written] of Object.entries(files)) {
       if (sha256File(join(aside, file)) === written.sha256) continue;
       throw new UserError(
-        `${join(root, name, file)}: reads back other bytes than were written; the disk is failing or full, choose another with --run`,
+        `${join(root, name, file)}: the bytes read back differ from those written; the disk is failing or full, choose another with --run`,
       );
     }
     writeFileAtomic(
@@ -127,7 +127,7 @@ export async function saveCheckpoint(
   for (const old of names(root)) if (!held.has(old)) removeFolder(join(root, old));
 }
 
-/** Minus infinity where it cannot be told: then any other checkpoint is better. */
+/** Minus infinity if it is unknown: then any other checkpoint is better. */
 function scoreOf(root: string, name: string): number {
   try {
     return readState(join(root, name)).score ?? -Infinity;
@@ -141,7 +141,7 @@ function point(root: string, pointer: Pointer, name: string): void {
   writeFileAtomic(join(root, pointer), `${name}\n`);
 }
 
-/** The name that a pointer holds; undefined where there is no pointer. */
+/** The name in a pointer file; undefined if there is none. */
 function pointed(root: string, pointer: Pointer): string | undefined {
   const path = join(root, pointer);
   if (!existsSync(path)) return undefined;
@@ -151,13 +151,13 @@ function pointed(root: string, pointer: Pointer): string | undefined {
   throw new UserError(
     `${path}: names no checkpoint; ${
       others.length > 0
-        ? `write ${others.at(-1)} into it, or another that is there`
+        ? `write ${others.at(-1)} into it, or another that exists`
         : `remove ${root} to train the stage again`
     }`,
   );
 }
 
-/** Names of the checkpoints that are there, oldest first. */
+/** Names of the existing checkpoints, oldest first. */
 function names(root: string): string[] {
   try {
     return readdirSync(root)
@@ -170,8 +170,8 @@ function names(root: string): string[] {
 }
 
 /**
- * True when the stage has been begun: the same command goes on from there. Undoes first what a kill left behind.
- * @param recover false where another process may be at work, perhaps on another host: what it has aside is not touched
+ * True if the stage has a checkpoint: the same command resumes from it. First cleans up what a killed process left.
+ * @param recover false if another process may be at work, perhaps on another host: its temporary folders are not touched
  */
 export function hasCheckpoint(root: string, recover = true): boolean {
   if (recover) recoverFolders(root);
@@ -183,22 +183,22 @@ export function hasCheckpoint(root: string, recover = true): boolean {
   return existsSync(join(root, 'latest')) || names(root).length > 0;
 }
 
-/** What the stage's latest checkpoint says of itself, its weights not looked at; undefined without one. */
+/** The state of the stage's latest checkpoint, without reading its weights; undefined without a checkpoint. */
 export function latestState(root: string, recover = true): State | undefined {
   return stateOf(root, 'latest', recover);
 }
 
-/** Steps that a checkpoint of the stage has behind it; undefined where the stage has none. */
+/** Steps done in a checkpoint of the stage; undefined if the stage has no checkpoint. */
 export function stepsDone(root: string, which: Which = 'latest'): number | undefined {
   return stateOf(root, which)?.step;
 }
 
-/** What a checkpoint of the stage says of itself; undefined where the stage has none. */
+/** The state of a checkpoint of the stage; undefined if the stage has no checkpoint. */
 export function stateOf(root: string, which: Which, recover = true): State | undefined {
   return hasCheckpoint(root, recover) ? readState(locate(root, which, recover)) : undefined;
 }
 
-/** The stage's checkpoint, its files' lengths and SHA-256 checked before anything is made of them. */
+/** Opens a checkpoint of the stage, after checking the lengths and SHA-256 of its files. */
 export function openCheckpoint(root: string, which: Which, recover = true): Checkpoint {
   const dir = locate(root, which, recover);
   const state = readState(dir);
@@ -216,24 +216,24 @@ export function openCheckpoint(root: string, which: Which, recover = true): Chec
 
 function locate(root: string, which: Which, recover = true): string {
   if (recover) recoverFolders(root);
-  // A kill between the first checkpoint and its pointer leaves the checkpoint alone.
+  // A kill between writing the first checkpoint and its pointer leaves a checkpoint without a pointer.
   const name =
     typeof which === 'number'
       ? nameOf(which)
       : (pointed(root, which) ?? (which === 'latest' ? names(root).at(-1) : undefined));
   if (name !== undefined && existsSync(join(root, name))) return join(root, name);
   const there = names(root);
-  const asked = typeof which === 'number' ? `step ${which}` : which;
+  const wanted = typeof which === 'number' ? `step ${which}` : which;
   throw new UserError(
-    `${root}: has no checkpoint "${asked}"; ${
+    `${root}: has no checkpoint "${wanted}"; ${
       there.length > 0
-        ? `there are ${there.map((n) => Number(n.slice(5))).join(', ')}: name one with --resume`
+        ? `choose one of ${there.map((n) => Number(n.slice(5))).join(', ')} with --resume`
         : 'train the stage first'
     }`,
   );
 }
 
-/** What to do about a broken checkpoint: the others, or the stage again. */
+/** What to do about a broken checkpoint: use another one, or train the stage again. */
 function remedy(root: string, dir: string): string {
   const others = names(root).filter((name) => join(root, name) !== dir);
   return others.length > 0
@@ -256,7 +256,7 @@ function readState(dir: string): State {
   );
 }
 
-/** Points `latest` to another checkpoint and removes those of later steps: training goes on from there. */
+/** Points `latest` to another checkpoint and removes those of later steps: training resumes from there. */
 export function goBackTo(root: string, which: Which): void {
   const { state } = openCheckpoint(root, which);
   point(root, 'latest', nameOf(state.step));

@@ -21,10 +21,10 @@ import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import type { StepResult } from './loop.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
 
-// The closed-book baseline: the same pretrained reader, tuned on the same questions, with the null document alone.
+// The closed-book baseline: the same pretrained reader, tuned on the same questions, with the null document only.
 // `[CLS] question [MASK]… [SEP] [SEP]`: p(y | ∅, x), what the parameters know without retrieval.
 
-/** What the baseline trains and answers with: the reader without its pooler. */
+/** Shapes of what the baseline trains and answers with: the reader without its pooler. */
 export function closedBookShapes(model: Model): Shape[] {
   return bertShapes(model.readerTower, model.reader, true).filter(({ name }) => !name.includes('pooler.'));
 }
@@ -76,7 +76,7 @@ async function gradientsOf(
   return { gradients, metrics: { loss } };
 }
 
-/** What hides the pieces of an answer to each question, and the pieces that it hides, in order. */
+/** Masks for the pieces of an answer to each question, and the hidden pieces, in order. */
 function answerBatch(
   special: SpecialIds,
   examples: readonly { ids: Int32Array; answer: Int32Array }[],
@@ -108,7 +108,7 @@ function disposeBatch({ input, masks, targets }: MaskedBatch): void {
 
 /**
  * log p(y | ∅, x) of an answer to each question: the sum over its word pieces, at most `model.maxSpanWidth` of them as in
- * tuning. The reader is told how many there are, by the masks. Every answer has one at least.
+ * tuning. The number of masks shows the reader how many there are. Every answer must have at least one.
  */
 export async function closedBookLogLikelihoods(
   model: Model,
@@ -134,7 +134,7 @@ export async function closedBookLogLikelihoods(
   });
 }
 
-/** `[CLS] question [MASK] × n [SEP] [SEP]`, the question cut to fit, and where the masks stand. */
+/** `[CLS] question [MASK] × n [SEP] [SEP]`, the question truncated to fit, and the positions of the masks. */
 function maskedQuestion(special: SpecialIds, question: Int32Array, n: number, limit: number) {
   const kept = question.subarray(0, limit - 3);
   const ids = new Int32Array(kept.length + n).fill(special.mask);
@@ -145,7 +145,7 @@ function maskedQuestion(special: SpecialIds, question: Int32Array, n: number, li
   };
 }
 
-/** Answers from the parameters alone: the likeliest pieces for each number of masks, the best mean log probability wins. */
+/** Answers from the parameters only: the likeliest pieces for each number of masks; the best mean log probability wins. */
 export async function closedBookAnswers(
   model: Model,
   tokenizer: WordPiece,

@@ -25,12 +25,12 @@ import { candidateMaker } from './qa-candidates.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
 
 /**
- * One step of open-domain question answering (google-research/language, orqa_model.py; paper, section 3.3): the loss of
- * the retriever over many blocks by the index's frozen vectors, and of the reader over all spans of the best few.
- * The query tower and the reader train, the document tower rests. Unlike the released code, which takes one question a
- * step, a batch of questions is read together; with `qa.gold` and `qa.hardNegatives` it has blocks besides those retrieved.
- * With `qa.refreshEvery` the document tower trains too, by the blocks that are read, which both losses then score with
- * its vectors of now, as RAG-end2end, EMDR2 and Atlas do; the retriever's other blocks keep the index's.
+ * One step of open-domain question answering (google-research/language, orqa_model.py; paper, section 3.3): the
+ * retriever's loss over many blocks, with the index's frozen vectors, and the reader's loss over all spans of the best
+ * few. The query tower and the reader are trained, the document tower is frozen. Unlike the released code, which uses one
+ * question per step, a batch of questions is read together; `qa.gold` and `qa.hardNegatives` add blocks to those
+ * retrieved. With `qa.refreshEvery` the document tower is trained too, through the blocks that are read: both losses
+ * then score these with its current vectors, as in RAG-end2end, EMDR2 and Atlas; other blocks keep the index's vectors.
  */
 export function qaStep(
   model: Model,
@@ -55,9 +55,9 @@ export function qaStep(
       const sums: StepResult['metrics'] = { loss: 0 };
       for (let at = 0; at < batch.length; at += config.qa.microBatch) {
         const part = batch.slice(at, at + config.qa.microBatch);
-        const feed = await makeQaBatch(source, part);
-        const result = await qaGradients(model, shapes, feed, batch.length, rng);
-        disposeQaBatch(feed);
+        const input = await makeQaBatch(source, part);
+        const result = await qaGradients(model, shapes, input, batch.length, rng);
+        disposeQaBatch(input);
         gradients = addGradients(gradients, result.gradients);
         for (const [name, value] of Object.entries(result.metrics)) sums[name] = (sums[name] ?? 0) + value;
         await pause();
@@ -82,14 +82,14 @@ export function qaShapes(model: Model, documents = false): Shape[] {
   );
 }
 
-/** Everything one step of fine-tuning feeds to the model: B questions, C blocks for each, R of them read. */
+/** All inputs of one step of fine-tuning: B questions, C blocks for each, R of them read. */
 export interface QaBatch {
   queries: EncoderInput;
   /** The index's vectors of the blocks; zeros for those in `documents`. */
   vectors: tf.Tensor3D; // [B, C, P]
-  /** The blocks that are read, to embed them with today's document tower; absent if it is frozen. */
+  /** The blocks that are read, to embed them with the current document tower; absent if it is frozen. */
   documents?: Documents;
-  /** 1 if there is such a block. */
+  /** 1 for a block, 0 beyond the end of a shorter list. */
   present: tf.Tensor2D; // [B, C]
   /** 1 if it holds an answer. */
   positives: tf.Tensor2D; // [B, C]
@@ -104,7 +104,7 @@ export interface Documents {
   rows: tf.Tensor1D; // [B*R]
 }
 
-/** Where the blocks of a step come from. */
+/** What the blocks of a step are chosen with. */
 interface QaBatchSource extends Retrieval {
   index: SearchIndex;
   hasAnswer: ReturnType<typeof answerFinder>;
@@ -131,7 +131,7 @@ async function makeQaBatch(source: QaBatchSource, batch: readonly EncodedQuestio
   const present = new Float32Array(B * C);
   const positives = new Float32Array(B * C);
   const R = Math.min(config.qa.readerBlocks, C);
-  const fresh = config.qa.refreshEvery === null ? 0 : R; // blocks that today's document tower embeds
+  const fresh = config.qa.refreshEvery === null ? 0 : R; // blocks that the current document tower embeds
   for (const [b, list] of lists.entries()) {
     vectors.set(index.vectors(Int32Array.from(list.slice(fresh))), (b * C + fresh) * P);
     present.fill(1, b * C, b * C + list.length);
@@ -193,7 +193,7 @@ function disposeQaBatch({ queries, vectors, documents, present, positives, readi
 
 /**
  * Gradients of the retriever's and the reader's loss.
- * @param questions of the whole batch, of which this pass may be a part: what comes back are its parts of the means
+ * @param questions in the whole batch; this pass may be a part of it, and returns its share of the means
  */
 export async function qaGradients(
   model: Model,
@@ -241,7 +241,7 @@ export async function qaGradients(
   return { gradients, metrics };
 }
 
-/** Vectors by today's document tower, for the blocks that have zeros in `vectors` of the feed; zeros for all others: [B, C, P]. */
+/** Vectors by the current document tower, for the blocks that have zeros in the batch's `vectors`; zeros for all others: [B, C, P]. */
 function freshVectors(
   model: Model,
   { input, rows }: Documents,
@@ -259,8 +259,8 @@ function freshVectors(
 }
 
 /**
- * 1 on every span that matches an answer's word pieces: [B, R*W*T] row-major, as `readScores` orders them. The answers of
- * an expression are the texts that it matches in the block, as DrQA's distant supervision has them
+ * 1 on every span that matches an answer's word pieces: [B, R*W*T] row-major, in the order of `readScores`. The answers
+ * of a regular expression are the texts that it matches in the block, as in DrQA's distant supervision
  * (facebookresearch/DrQA, scripts/distant/generate.py, commit 6d7c1b7).
  */
 function markSpans(

@@ -21,7 +21,7 @@ import { exampleAt, stepRandom } from './sampler.ts';
 
 /**
  * One step of the inverse cloze task: a batch of blocks in the sampler's order, one sentence of each as its query, and
- * the gradients of the in-batch softmax with exactly the whole batch's negatives.
+ * the gradients of the in-batch softmax, with the negatives of the whole batch.
  */
 export function ictStep(
   model: Model,
@@ -52,7 +52,7 @@ function drawExamples(corpus: Corpus, config: Config, step: number, random: Rand
   const special = corpus.tokenizer;
   const queries: Int32Array[] = [];
   const blocks: { title: Int32Array; body: Int32Array }[] = [];
-  // A batch lies within one epoch, whose last blocks are left out where they fill none: a block twice would be its own negative.
+  // A batch lies within one epoch; last blocks that do not fill a batch are left out. A block that occurs twice would be its own negative.
   const size = Math.min(batch, corpus.blocks);
   const perEpoch = Math.floor(corpus.blocks / size);
   const start = Math.floor(step / perEpoch) * corpus.blocks + (step % perEpoch) * size;
@@ -69,7 +69,7 @@ function drawExamples(corpus: Corpus, config: Config, step: number, random: Rand
 }
 
 /**
- * One sentence of a block, uniformly, as the query; it leaves the block except with probability `keep`
+ * One sentence of a block, uniformly drawn, as the query; it is removed from the block except with probability `keep`
  * (Lee et al. 2019, section 4). The sentence of a one-sentence block always stays: its block would be empty.
  */
 export function inverseCloze(
@@ -90,29 +90,29 @@ export function inverseCloze(
 }
 
 /**
- * Gradients of the whole batch's softmax. A batch no larger than `chunk` is differentiated at once. A larger one is
- * embedded chunk by chunk without gradients; the loss gives the gradient of every vector; then each chunk is embedded
- * again, with the same dropout masks, and those gradients go down through it (gradient caching, Gao et al. 2021): the
- * result equals the one-pass gradient, in the memory of one chunk.
+ * Gradients of the whole batch's softmax. A batch no larger than `microBatch` is differentiated at once. A larger one is
+ * embedded in micro-batches without gradients; the loss gives the gradient of every vector; then each micro-batch is
+ * embedded again, with the same dropout masks, and those gradients are propagated through it (gradient caching, Gao et
+ * al. 2021): the result equals the one-pass gradient, in the memory of one micro-batch.
  */
 export async function batchGradients(
   model: Model,
   shapes: readonly Shape[],
   examples: IctExamples,
-  chunk: number,
+  microBatch: number,
   rng: DropoutRng | undefined,
 ): Promise<StepResult> {
   const B = examples.queries.ids.length;
-  if (B <= chunk) return onePass(model, shapes, examples, rng);
-  const queries = chunksOf(model.queryTower, examples.queries, chunk);
-  const chunks = [...queries, ...chunksOf(model.documentTower, examples.blocks, chunk)];
-  const states = chunks.map(() => rng?.random.fork().state());
+  if (B <= microBatch) return onePass(model, shapes, examples, rng);
+  const queries = microBatchesOf(model.queryTower, examples.queries, microBatch);
+  const parts = [...queries, ...microBatchesOf(model.documentTower, examples.blocks, microBatch)];
+  const states = parts.map(() => rng?.random.fork().state());
   const embed = (i: number, input: EncoderInput) => {
     if (rng) rng.random = randomFromState(states[i]!);
-    return embedSequences(model.params, chunks[i].tower, model.embedder, input, rng);
+    return embedSequences(model.params, parts[i].tower, model.embedder, input, rng);
   };
 
-  const inputs = chunks.map((c) => encoderInput(c.ids, c.firstSegment));
+  const inputs = parts.map((c) => encoderInput(c.ids, c.firstSegment));
   const vectors: tf.Tensor2D[] = [];
   for (const [i, input] of inputs.entries()) {
     vectors.push(embed(i, input));
@@ -123,9 +123,9 @@ export async function batchGradients(
   const of = ictGradients(q, z, model.temperature);
   let gradients: tf.NamedTensorMap | undefined;
   let row = 0;
-  for (let i = 0; i < chunks.length; i++) {
+  for (let i = 0; i < parts.length; i++) {
     const side = i < queries.length ? of.queries : of.blocks;
-    const n = chunks[i].ids.length;
+    const n = parts[i].ids.length;
     const along = side.slice([row, 0], [n, -1]);
     row = (row + n) % B;
     const part = lossGradients(model, shapes, () => embed(i, inputs[i]).mul(along).sum() as tf.Scalar);
@@ -162,14 +162,18 @@ async function onePass(
   return { gradients, metrics };
 }
 
-function chunksOf(tower: string, sequences: Sequences, size: number): (Sequences & { tower: string })[] {
-  const chunks = [];
+function microBatchesOf(
+  tower: string,
+  sequences: Sequences,
+  size: number,
+): (Sequences & { tower: string })[] {
+  const parts = [];
   for (let at = 0; at < sequences.ids.length; at += size) {
-    chunks.push({
+    parts.push({
       tower,
       ids: sequences.ids.slice(at, at + size),
       firstSegment: sequences.firstSegment.slice(at, at + size),
     });
   }
-  return chunks;
+  return parts;
 }

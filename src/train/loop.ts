@@ -12,7 +12,7 @@ import { createOptimizer, learningRate, type OptimizerConfig } from './optimizer
 import { changes, isFinished, needResumable } from './resume.ts';
 import { eventFile } from './tensorboard.ts';
 
-/** What one step found: gradients by parameter name (the loop disposes them) and metrics to log; `loss` is shown. */
+/** Result of one step: gradients by parameter name (the loop disposes them) and metrics to log; `loss` is shown. */
 export interface StepResult {
   gradients: tf.NamedTensorMap;
   metrics: { loss: number; [name: string]: number };
@@ -22,24 +22,24 @@ export interface LoopOptions {
   /** Shown with the progress. */
   name: string;
   model: Model;
-  /** Parameters that the stage owns: saved, and trained when a gradient comes. */
+  /** Parameters of the stage: all are saved; those with a gradient are trained. */
   shapes: readonly Shape[];
   steps: number;
-  /** Examples in a step: the progress shows how many a second. */
+  /** Examples in a step: the progress bar shows examples per second. */
   batch?: number;
   optimizer: OptimizerConfig;
   /** Folder of the stage's checkpoints. */
   checkpoint: string;
   metrics: string;
-  /** Folder of the event files, which tell TensorBoard what `metrics` tells. */
+  /** Folder of the event files, which give TensorBoard the same metrics as `metrics`. */
   events: string;
   logEvery: number;
   saveEvery: number;
-  /** Checkpoints kept. */
+  /** Number of checkpoints kept. */
   keep: number;
-  /** Steps skipped since the last checkpoint, after which training stops. */
+  /** Training stops after this many skipped steps since the last checkpoint. */
   maxSkipped: number;
-  /** What the weights and the order of the data belong to. */
+  /** What the weights and the data order belong to. */
   origin: Origin;
   /** Called once before the first step, with the steps done. */
   begin?(done: number, stop: AbortSignal): Promise<void>;
@@ -49,15 +49,15 @@ export interface LoopOptions {
   between?(step: number, seconds: number, stop: AbortSignal): Promise<Record<string, number>>;
   /** Folder of the index in use, for the checkpoint. */
   index?(): string;
-  /** Figures worth measuring at each checkpoint, `score` among them (larger is better); without it the mean loss tells which is best. */
+  /** Metrics measured at each checkpoint, `score` among them (larger is better); without it the best has the lowest mean loss. */
   evaluate?(): Promise<{ score: number; [name: string]: number }>;
 }
 
-/** Ties a checkpoint to what it was trained on and with. */
+/** What a checkpoint was trained on and with. */
 export type Origin = Pick<State, 'vocabularySha256' | 'corpusSha256' | 'settings' | 'retriever'>;
 
 export interface LoopResult {
-  /** Figures of the last step, averaged over the last `logEvery` steps. */
+  /** Metrics at the last step, averaged over the last `logEvery` steps. */
   metrics: Record<string, number>;
   /** Seconds spent in this process. */
   seconds: number;
@@ -67,15 +67,16 @@ export interface LoopResult {
   stopped: boolean;
 }
 
-/** The loss of the first steps says what is usual: a step beyond `EXPLODES` times the largest of them is not to be trusted. */
+/** A loss is too large, and its step is skipped, above `EXPLOSION_FACTOR` times the largest loss of the first steps. */
 const FIRST_STEPS = 20;
-const EXPLODES = 10;
+const EXPLOSION_FACTOR = 10;
 
 /**
- * The one training loop: step, update, log, save. A checkpoint in the folder is resumed; a signal ends it after the
- * step, or in the middle of a long one, of which nothing then counts; it saves and returns. A second one leaves at once. A step whose loss or gradients are not finite, or whose loss
- * explodes, changes nothing and is counted; the weights before the first one are kept, and too many end the training.
- * The weights in `model` are those of the last step when it returns.
+ * The one training loop: step, update, log, save. It resumes from a checkpoint in the folder. After a signal it ends the
+ * step, or discards it if it takes long, then saves and returns; a second signal exits at once. A step with a loss or
+ * gradients that are not finite, or with an exploding loss, changes nothing and is counted as skipped; the weights before
+ * the first such step are kept, and too many of them stop the training.
+ * When it returns, `model` has the weights of the last step.
  */
 export async function train(options: LoopOptions): Promise<LoopResult> {
   const stop = stopAfterStep(options.name);
@@ -146,15 +147,15 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
   try {
     await options.begin?.(done, stop.signal);
     for (let step = first; step < steps && !stop.signal.aborted; step++) {
-      const began = performance.now();
+      const start = performance.now();
       const result = await wholeStep(options, step, stop.signal);
       if (result === undefined) break;
       const { loss } = result.metrics;
-      const exploded = step >= FIRST_STEPS && loss > EXPLODES * firstLoss;
+      const exploded = step >= FIRST_STEPS && loss > EXPLOSION_FACTOR * firstLoss;
       let gradientNorm = Number.NaN;
       if (Number.isFinite(loss) && !exploded) gradientNorm = await optimizer.apply(result.gradients, step);
       else tf.dispose(result.gradients);
-      const stepSeconds = (performance.now() - began) / 1000;
+      const stepSeconds = (performance.now() - start) / 1000;
       if (Number.isFinite(gradientNorm)) {
         if (step < FIRST_STEPS) firstLoss = Math.max(firstLoss, loss);
         averages.add({ ...result.metrics, gradientNorm, stepSeconds });
@@ -164,7 +165,9 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
         skipped++;
         skippedSince++;
         const why = `has a loss of ${Number(loss.toPrecision(3))}${
-          exploded ? `, over ${EXPLODES} times that of the first steps` : ' and gradients that are not finite'
+          exploded
+            ? `, over ${EXPLOSION_FACTOR} times that of the first steps`
+            : ' and gradients that are not finite'
         }`;
         warn(`${name}: step ${step + 1} ${why}; it is skipped (${skippedSince} since the last checkpoint)`);
         if (skippedSince >= options.maxSkipped) throw diverged(options, step + 1 - skippedSince, why);
@@ -199,7 +202,7 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
   return { metrics, seconds: elapsed(started), step: done, stopped: done < steps };
 }
 
-/** What the step found; undefined where a signal ended it in its middle: nothing of it counts. */
+/** Result of the step; undefined if a signal interrupted it, in which case nothing of it counts. */
 async function wholeStep(
   { step: compute }: LoopOptions,
   step: number,
@@ -217,11 +220,11 @@ function diverged({ name, checkpoint, maxSkipped }: LoopOptions, step: number, w
   return new UserError(
     `${name}: ${maxSkipped} steps since the last checkpoint were skipped, the last one ${why.replace('has', 'with')}: training has ` +
       `diverged; go back with --resume best, or to another checkpoint in ${checkpoint}, and a lower learning rate ` +
-      `(before-skipping there names the weights that led to step ${step + 1}; train.maxSkipped says how many steps may be skipped)`,
+      `(before-skipping there names the weights before step ${step + 1}; train.maxSkipped sets how many steps may be skipped)`,
   );
 }
 
-/** Takes up the latest checkpoint when there is one: weights, moments, and everything else to go on with. */
+/** Loads the latest checkpoint if there is one: weights, moments, and everything else needed to resume. */
 function resume(options: LoopOptions, optimizer: ReturnType<typeof createOptimizer>): State | undefined {
   const { name, checkpoint, model, shapes, steps, origin } = options;
   if (!hasCheckpoint(checkpoint)) return undefined;
@@ -232,19 +235,21 @@ function resume(options: LoopOptions, optimizer: ReturnType<typeof createOptimiz
     throw new UserError(`${dir}: was trained with another vocabulary than the corpus has now; ${remedy}`);
   }
   if (state.corpusSha256 !== origin.corpusSha256 && state.step < steps) {
-    throw new UserError(`${dir}: was begun on another corpus; prepare that one again to go on, or ${remedy}`);
+    throw new UserError(
+      `${dir}: was trained on a different corpus; prepare that corpus again to resume, or ${remedy}`,
+    );
   }
   loadWeights(dir, model, shapes, remedy);
   if (isFinished(state, steps)) return state;
   for (const change of changes(state.settings, origin.settings)) say(`${name}: continues with ${change}`);
   if (state.step === 0) {
     say(`${name}: starts with the weights in ${dir}`);
-    return state; // the moments are those of no step; of imported weights there are none
+    return state; // at step 0 the moments are all zero, and imported weights have none
   }
   if (steps > state.steps) {
     const rate = learningRate(options.optimizer, state.step, steps).toPrecision(3);
     say(
-      `${name}: extends from step ${state.step} of ${state.steps} to ${steps}; the learning rate is that of ${steps} steps from here on, ${rate} at first`,
+      `${name}: extends from step ${state.step} of ${state.steps} to ${steps}; from now on the learning rate follows the schedule of ${steps} steps, ${rate} at first`,
     );
   } else say(`${name}: resumes from step ${state.step} of ${steps}`);
   const file = readSafetensors(moments);
@@ -258,14 +263,14 @@ function resume(options: LoopOptions, optimizer: ReturnType<typeof createOptimiz
 
 interface Stop {
   signal: AbortSignal;
-  /** Steps in the last checkpoint; undefined while that is not known. */
+  /** Steps in the last checkpoint; undefined while this is unknown. */
   saved?: number;
   forget(): void;
 }
 
 /**
  * The first signal asks the loop to stop: a step that ends within a second or so counts, a longer one is discarded.
- * The second leaves at once.
+ * The second exits at once.
  */
 function stopAfterStep(name: string): Stop {
   const ask = new AbortController();
@@ -274,7 +279,7 @@ function stopAfterStep(name: string): Stop {
     forget: onStop(() => {
       if (ask.signal.aborted)
         leave(stop.saved === undefined ? undefined : `the same command ${resumes(stop.saved)}`);
-      process.stderr.write(`\n${name}: stopping after this step; press again to leave at once\n`);
+      process.stderr.write(`\n${name}: stopping after this step; press again to exit at once\n`);
       ask.abort();
     }),
   };
@@ -286,10 +291,10 @@ export function resumes(step: number): string {
   return step > 0 ? `resumes from step ${step}` : 'starts the stage again';
 }
 
-/** Means of metrics over steps; a figure that is not finite in a step is left out of its mean. */
+/** Means of metrics over steps; values that are not finite are left out. */
 class Averages {
   #sums: Map<string, { sum: number; n: number }>;
-  /** @param state what `state` gave of another one */
+  /** @param state what `state` of another instance returned */
   constructor(state: State['averages'] = {}) {
     this.#sums = new Map(Object.entries(state).map(([name, [sum, n]]) => [name, { sum, n }]));
   }
@@ -318,7 +323,7 @@ function remark(metrics: Record<string, number>): string {
     .join(' ');
 }
 
-/** Figures worth a place beside the progress bar. */
+/** Metrics shown next to the progress bar, with their labels. */
 const SHOWN: Record<string, string> = {
   loss: 'loss',
   accuracy: 'acc',

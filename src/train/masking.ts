@@ -2,8 +2,8 @@ import type { MaskedSentence } from '../model/realm-batch.ts';
 import type { Random } from '../random.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 
-// What pretraining hides of a sentence: a salient span (paper, section 3.4), or what the paper's Table 2 compares it with.
-// Hidden is always [MASK], no 80/10/10 rule: so has the released code it, and so the three differ in their places alone.
+// What pretraining masks in a sentence: a salient span (paper, section 3.4), or the alternatives in the paper's Table 2.
+// Always [MASK], never BERT's 80/10/10, as in the released code; the three strategies differ only in which tokens they mask.
 
 /** Masks one span, uniformly chosen. At most `maxMasks` pieces enter the loss. */
 export function maskSpan(
@@ -15,16 +15,16 @@ export function maskSpan(
   random: Pick<Random, 'int'>,
 ): MaskedSentence {
   const chosen = random.int(spans.length / 2);
-  const places = range(spans[2 * chosen], spans[2 * chosen + 1]);
-  return masked(sentence, places, places.slice(0, maxMasks), source, mask);
+  const positions = range(spans[2 * chosen], spans[2 * chosen + 1]);
+  return masked(sentence, positions, positions.slice(0, maxMasks), source, mask);
 }
 
 /** Share of a sentence's word pieces that random masks hide (BERT, Devlin et al. 2018, section 3.1). */
-const SHARE = 0.15;
+const MASKED_SHARE = 0.15;
 
-/** Word pieces that random masks hide of a sentence of `length`: 15 %, one at least, at most `maxMasks`. */
+/** Number of word pieces that random masks hide in a sentence of `length`: 15 %, at least one, at most `maxMasks`. */
 function budgetOf(length: number, maxMasks: number): number {
-  return Math.min(maxMasks, Math.max(1, Math.round(SHARE * length)));
+  return Math.min(maxMasks, Math.max(1, Math.round(MASKED_SHARE * length)));
 }
 
 /** Masks single word pieces, uniformly chosen. */
@@ -35,18 +35,18 @@ export function maskTokens(
   mask: number,
   random: Random,
 ): MaskedSentence {
-  const places = random.shuffle(range(0, sentence.length)).slice(0, budgetOf(sentence.length, maxMasks));
-  places.sort((a, b) => a - b);
-  return masked(sentence, places, places, source, mask);
+  const positions = random.shuffle(range(0, sentence.length)).slice(0, budgetOf(sentence.length, maxMasks));
+  positions.sort((a, b) => a - b);
+  return masked(sentence, positions, positions, source, mask);
 }
 
-/** Words of a span: geometric, clipped (SpanBERT, Joshi et al. 2020, section 3.1), 3.8 in the mean. */
+/** Words in a span: geometric distribution, clipped (SpanBERT, Joshi et al. 2020, section 3.1); the mean is 3.8. */
 const SPAN_P = 0.2;
-const LONGEST_SPAN = 10;
+const MAX_SPAN_WORDS = 10;
 
 /**
- * Masks spans of whole words that begin anywhere, until the word pieces that `maskTokens` may hide are spent; the last
- * span is cut to what is left of them (as in SpanBERT's code, span_masking.py).
+ * Masks spans of whole words that start anywhere, until as many word pieces are hidden as `maskTokens` may hide; the
+ * last span is shortened to fit (as in SpanBERT's code, span_masking.py).
  */
 export function maskSpans(
   sentence: Int32Array,
@@ -65,32 +65,32 @@ export function maskSpans(
     const end = words[first + length] ?? sentence.length;
     for (let t = words[first]; t < end && hidden.size < budget; t++) hidden.add(t);
   }
-  const places = [...hidden].sort((a, b) => a - b);
-  return masked(sentence, places, places, source, mask);
+  const positions = [...hidden].sort((a, b) => a - b);
+  return masked(sentence, positions, positions, source, mask);
 }
 
-/** A number of words from 1 to 10: n has probability p (1 − p)^(n − 1), what lies beyond 10 shared out alike. */
+/** A number of words from 1 to 10: n has probability proportional to p (1 − p)^(n − 1). */
 export function spanLength(random: Pick<Random, 'float'>): number {
-  const within = 1 - (1 - SPAN_P) ** LONGEST_SPAN;
+  const within = 1 - (1 - SPAN_P) ** MAX_SPAN_WORDS;
   const n = Math.ceil(Math.log(1 - random.float() * within) / Math.log(1 - SPAN_P));
-  return Math.min(LONGEST_SPAN, Math.max(1, n));
+  return Math.min(MAX_SPAN_WORDS, Math.max(1, n));
 }
 
-/** @param places pieces that [MASK] hides; `asked` those that enter the loss */
+/** @param hidden pieces that [MASK] replaces; `predicted` those that enter the loss */
 function masked(
   sentence: Int32Array,
-  places: readonly number[],
-  asked: readonly number[],
+  hidden: readonly number[],
+  predicted: readonly number[],
   source: number,
   mask: number,
 ): MaskedSentence {
   const masked = sentence.slice();
-  for (const t of places) masked[t] = mask;
+  for (const t of hidden) masked[t] = mask;
   return {
     sentence,
     masked,
-    positions: asked.map((t) => t + 1), // [CLS] comes before
-    targets: asked.map((t) => sentence[t]),
+    positions: predicted.map((t) => t + 1), // [CLS] comes before
+    targets: predicted.map((t) => sentence[t]),
     source,
   };
 }

@@ -8,9 +8,9 @@ import type { TensorToWrite } from '../weights/safetensors.ts';
 export interface OptimizerConfig {
   /** Highest learning rate, reached at the end of the warm-up. */
   learningRate: number;
-  /** Steps of the rise; by the released code's rule min(10000, max(100, steps / 10)) when not given. */
+  /** Steps of warm-up; by default the released code's rule min(10000, max(100, steps / 10)). */
   warmupSteps: number | null;
-  /** Decoupled decay, not applied to biases and layer norms. */
+  /** Decoupled weight decay, not applied to biases and layer norms. */
   weightDecay: number;
   beta1: number;
   beta2: number;
@@ -22,9 +22,9 @@ export interface OptimizerConfig {
 
 export interface Optimizer {
   /**
-   * Updates the parameters from gradients by name (it disposes them); a parameter without a gradient is left alone, as
+   * Updates the parameters from gradients by name (it disposes them); a parameter without a gradient is not changed, as
    * published.
-   * @returns the global norm before clipping; when it is not finite nothing is updated
+   * @returns the global norm before clipping; if it is not finite, nothing is updated
    */
   apply(gradients: tf.NamedTensorMap, step: number): Promise<number>;
   /** First and second moments for a checkpoint, named `m/NAME` and `v/NAME` after their parameters. */
@@ -33,15 +33,15 @@ export interface Optimizer {
   dispose(): void;
 }
 
-/** Learning rate of `step`, counted from 0, out of `steps`. */
+/** Learning rate of `step`, counted from 0, in a schedule of `steps`. */
 export function learningRate(config: OptimizerConfig, step: number, steps: number): number {
   const warmup = config.warmupSteps ?? Math.min(10000, Math.max(100, Math.floor(steps / 10)));
   if (step < warmup) return (config.learningRate * step) / warmup;
-  // As published, the decay is measured from step 0, not from the end of the warm-up.
+  // As published, the linear decay starts at step 0, not at the end of the warm-up.
   return config.learningRate * (1 - Math.min(step, steps) / steps);
 }
 
-/** Small parameters are updated together, up to so many floats, so that a step costs tens of kernels, not hundreds. */
+/** Floats in a bucket: small parameters are updated together, so that a step costs tens of kernels, not hundreds. */
 export const BUCKET_FLOATS = 1 << 22;
 
 interface Bucket {
@@ -128,7 +128,7 @@ function isDecayed(name: string): boolean {
 
 function fillBuckets(params: Params, names: readonly string[]): Bucket[] {
   const buckets: Bucket[] = [];
-  const limit = hasFused() ? 0 : BUCKET_FLOATS; // the fused kernel updates all in one call: one parameter a bucket
+  const limit = hasFused() ? 0 : BUCKET_FLOATS; // the fused kernel updates all buckets in one call, so each bucket holds one parameter
   for (const decay of [true, false]) {
     let open: { names: string[]; sizes: number[]; total: number } | undefined;
     const close = () => {
@@ -180,7 +180,7 @@ async function applyFused(
   return value;
 }
 
-/** Gradients bucket by bucket as flat vectors (null where a bucket got none), with their global norm. */
+/** Gradients of each bucket as a flat vector (null for a bucket without gradients), with their global norm. */
 async function flatten(
   buckets: Bucket[],
   params: Params,
@@ -207,7 +207,7 @@ async function flatten(
 /**
  * m ← β₁m + (1−β₁)g, v ← β₂v + (1−β₂)g², w ← w − rate (m / (√v + ε) + decay w); no bias correction, as published.
  * @param g the bucket's gradient, clipped
- * @param gradients names the parameters that have one
+ * @param gradients by parameter name; only parameters in it are updated
  */
 function update(
   bucket: Bucket,
@@ -224,7 +224,7 @@ function update(
   const change = m.div(v.sqrt().add(config.epsilon)).mul(rate);
   const parts = bucket.names.length === 1 ? [change] : tf.split(change, bucket.sizes);
   bucket.names.forEach((name, i) => {
-    if (!gradients[name]) return; // not even decayed
+    if (!gradients[name]) return; // no weight decay either
     const weights = params.get(name)!;
     const kept =
       bucket.decay && config.weightDecay > 0 ? weights.mul(1 - rate * config.weightDecay) : weights;

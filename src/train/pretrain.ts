@@ -20,12 +20,12 @@ import { addGradients, type StepResult } from './loop.ts';
 import { maskSpan, maskSpans, maskTokens } from './masking.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
 
-/** Blocks retrieved beyond the candidates wanted, so that dropping trivial sources leaves enough. */
-const SPARE = 4;
+/** Blocks retrieved in addition to the candidates wanted, so that enough remain after dropping trivial candidates. */
+const EXTRA_BLOCKS = 4;
 
 /**
  * One step of pretraining through retrieval (paper, sections 3.1 to 3.4): mask a sentence, retrieve with the index,
- * score the candidates again with today's weights, read the masks under each, and follow the marginal likelihood.
+ * score the candidates again with the current weights, read the masks with each, and maximise the marginal likelihood.
  */
 export function pretrainStep(
   model: Model,
@@ -46,7 +46,7 @@ export function pretrainStep(
       let gradients: tf.NamedTensorMap | undefined;
       const sums: Record<string, number> = {};
       for (let at = 0; at < batch; at += microBatch) {
-        const feed = makeRealmBatch(
+        const input = makeRealmBatch(
           model,
           examples.slice(at, at + microBatch),
           candidates.slice(at, at + microBatch),
@@ -54,7 +54,7 @@ export function pretrainStep(
           config.text,
           config.pretrain.nullDocument,
         );
-        const result = await realmGradients(model, shapes, feed, config.pretrain, masks, rng);
+        const result = await realmGradients(model, shapes, input, config.pretrain, masks, rng);
         gradients = addGradients(gradients, result.gradients);
         for (const [name, value] of Object.entries(result.metrics)) sums[name] = (sums[name] ?? 0) + value;
         await pause();
@@ -69,8 +69,8 @@ export function pretrainStep(
 }
 
 /**
- * `n` sentences from `position` on in the sampler's order, each masked as `pretrain.masking` has it, or as asked for. All
- * have a salient span, whatever is masked of them: the corpus keeps no others.
+ * `n` sentences from `position` on in the sampler's order, masked according to `pretrain.masking`, or to the argument.
+ * All have a salient span, however they are masked: the corpus keeps no others.
  */
 export function drawMasked(
   corpus: Corpus,
@@ -98,9 +98,9 @@ export function drawMasked(
 }
 
 /**
- * Candidates of each example by today's query vectors and the index, trivial sources dropped (`pretrain.dropTrivial`):
- * at most K − 1 blocks, also where no null document is the K-th, so that runs with and without it differ in nothing else.
- * `dropped` is the share of trivial ones among the blocks looked at.
+ * Candidates of each example by the current query vectors and the index, without trivial candidates
+ * (`pretrain.dropTrivial`): at most K − 1 blocks, even if the null document is not the K-th, so that runs with and
+ * without it differ in nothing else. `dropped` is the share of trivial candidates among the blocks examined.
  */
 export async function retrieveCandidates(
   model: Model,
@@ -111,7 +111,7 @@ export async function retrieveCandidates(
 ): Promise<{ candidates: number[][]; dropped: number }> {
   const limit = config.pretrain.candidates - 1;
   const vectors = await queryVectors(model, corpus, examples, config);
-  const k = Math.min(limit + SPARE, corpus.blocks);
+  const k = Math.min(limit + EXTRA_BLOCKS, corpus.blocks);
   const found = index.search(vectors, k);
   let dropped = 0;
   let looked = 0;
@@ -133,7 +133,7 @@ export async function retrieveCandidates(
   return { candidates, dropped: dropped / Math.max(1, looked) };
 }
 
-/** Vectors of masked sentences by the weights of now, [n, P]. */
+/** Vectors of masked sentences by the current weights, [n, P]. */
 export function queryVectors(
   model: Model,
   corpus: Corpus,
@@ -150,24 +150,24 @@ export function queryVectors(
 
 /**
  * Gradients and metrics of one pass.
- * @param allMasks masked word pieces of the whole batch: the loss is the mean over them, as in the released code
+ * @param allMasks masked word pieces in the whole batch: the loss is the mean over them, as in the released code
  */
 export async function realmGradients(
   model: Model,
   shapes: readonly Shape[],
-  feed: RealmBatch,
+  input: RealmBatch,
   config: Config['pretrain'],
   allMasks: number,
   rng: DropoutRng | undefined,
 ): Promise<StepResult> {
-  const [B, K] = feed.candidates.shape;
+  const [B, K] = input.candidates.shape;
   let kept: tf.Tensor[] = [];
   const { value, gradients } = lossGradients(model, shapes, () => {
-    const out = realmForward(model, feed, config.marginalize, rng);
+    const out = realmForward(model, input, config.marginalize, rng);
     kept = [out.logPrior, out.logTokens, out.marginal].map((t) => tf.keep(t.clone()));
     return out.marginal.sum().div(-allMasks) as tf.Scalar;
   });
-  const [[loss], masks, logPrior, logTokens, marginal] = await fetchValues(value, feed.masks, ...kept);
+  const [[loss], masks, logPrior, logTokens, marginal] = await fetchValues(value, input.masks, ...kept);
   const pieces = masks.reduce((a, b) => a + b, 0);
   let nullProbability = 0;
   for (let b = 0; b < B; b++) nullProbability += Math.exp(logPrior[b * K]) / config.batch;
@@ -178,6 +178,6 @@ export async function realmGradients(
     masks: pieces / config.batch,
   };
   tf.dispose([value, ...kept]);
-  disposeRealmBatch(feed);
+  disposeRealmBatch(input);
   return { gradients, metrics };
 }

@@ -5,15 +5,15 @@ import type { EncodedQuestion } from '../model/questions.ts';
 import { BM25_LIMIT, bm25 } from '../retrieval/bm25.ts';
 import { UserError } from '../system/errors.ts';
 
-// Blocks that a question is trained with beside those that its search finds. ORQA and REALM have none of them; DPR trains
-// with both (Karpukhin et al. 2020, section 3.2).
+// Blocks that a question is trained with in addition to those that its search finds: gold blocks and hard negatives. ORQA
+// and REALM use neither; DPR trains with both (Karpukhin et al. 2020, section 3.2).
 
 type HasAnswer = ReturnType<typeof answerFinder>;
 
 /**
- * The blocks retrieved for a question, best first, with its gold and its hard negatives behind them. The first gold block
- * takes the last of the reader's places where no gold block has one.
- * @param readerBlocks how many of the first are read
+ * The blocks retrieved for a question, best first, followed by its gold blocks and its hard negatives. If no gold block
+ * is among those that the reader reads, the first gold block replaces the last of these.
+ * @param readerBlocks how many of the first blocks are read
  */
 export function joinCandidates(
   retrieved: readonly number[],
@@ -28,7 +28,7 @@ export function joinCandidates(
   return [...new Set([...rest.slice(0, before), ...moved, ...rest.slice(before), ...gold, ...negatives])];
 }
 
-/** The blocks of the documents with these ids, in their order. Goes through the whole corpus once. */
+/** The blocks of the documents with these ids, in order. Reads through the whole corpus once. */
 function blocksOf(corpus: Corpus, ids: Iterable<string>): Map<string, number[]> {
   const blocks = new Map<string, number[]>();
   for (const id of ids) blocks.set(id, []);
@@ -41,8 +41,8 @@ function blocksOf(corpus: Corpus, ids: Iterable<string>): Map<string, number[]> 
 const isFound = (blocks: Map<string, number[]>) => [...blocks.values()].some((own) => own.length > 0);
 
 /**
- * The blocks of each question's own document (`passageId`) that hold an answer, in their order; none where there is none.
- * A `UserError` where no question's document is in the corpus.
+ * The blocks of each question's own document (`passageId`) that hold an answer, in order; may be empty.
+ * A `UserError` if no question's document is in the corpus.
  */
 export function goldBlocks(
   corpus: Corpus,
@@ -62,13 +62,13 @@ export function goldBlocks(
     (blocks.get(question.passageId ?? '') ?? []).filter((block) => hasAnswer(block, question));
 }
 
-/** How many of BM25's best are looked through for those without an answer, beside the number wanted. */
-const SPARE = 50;
+/** How many of BM25's best blocks are searched for those without an answer, in addition to the number wanted. */
+const EXTRA_BLOCKS = 50;
 
 /**
- * At most `n` blocks without an answer for each question: of the first `n` documents that its data set names
- * (`negativeIds`), or where it names none in the corpus, the best by BM25, searched for once. A corpus too large for
- * BM25 leaves such questions without; a `UserError` where that is all of them.
+ * At most `n` blocks without an answer for each question: from the first `n` documents that its data set names
+ * (`negativeIds`), or if none of these is in the corpus, the best by BM25, searched once. If the corpus is too large for
+ * BM25, such questions get no hard negatives; if this concerns all questions, it is a `UserError`.
  */
 export function hardNegatives(
   corpus: Corpus,
@@ -93,7 +93,7 @@ export function hardNegatives(
     let blocks = known.get(question);
     if (!blocks) {
       const all = namedFor(question);
-      blocks = (all.length > 0 ? all : search(question.question, n + SPARE))
+      blocks = (all.length > 0 ? all : search(question.question, n + EXTRA_BLOCKS))
         .filter((block) => !hasAnswer(block, question))
         .slice(0, n);
       known.set(question, blocks);
@@ -102,7 +102,7 @@ export function hardNegatives(
   };
 }
 
-/** `joinCandidates` as the settings have it: with neither setting, what was retrieved. */
+/** `joinCandidates` according to the settings: with neither setting, only the retrieved blocks. */
 export function candidateMaker(
   corpus: Corpus,
   questions: readonly EncodedQuestion[],

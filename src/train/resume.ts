@@ -2,21 +2,21 @@ import { isGroup, withoutPaths } from '../config.ts';
 import { UserError } from '../system/errors.ts';
 import type { State } from './checkpoints.ts';
 
-// What a stage does with a checkpoint that is there, by the steps asked for:
+// What a stage does with an existing checkpoint, by the number of steps requested:
 //   fewer than the checkpoint was trained for   refused
-//   as many                                     it resumes; where all are done, there is nothing to do
-//   more                                        it is extended, done or not
+//   as many                                     it resumes; if all are done, there is nothing to do
+//   more                                        it is extended, finished or not
 
-/** Whether a checkpoint has all steps of its stage behind it; imported weights have none. */
+/** Whether all steps of the checkpoint's stage are done; imported weights have no steps. */
 export function isFinished(state: State, steps: number): boolean {
   return state.step > 0 && state.step >= steps;
 }
 
 /**
- * A `UserError` where a stage cannot continue from `state`: the schedule of the learning rate cannot be made shorter, and
+ * A `UserError` if a stage cannot continue from `state`: the schedule of the learning rate cannot be made shorter, and
  * settings of a finished stage cannot be changed afterwards.
  * @param root folder of the stage's checkpoints
- * @param setting name of the setting that says how many steps there are
+ * @param setting name of the setting for the number of steps
  */
 export function needResumable(
   root: string,
@@ -34,14 +34,14 @@ export function needResumable(
   const changed = changes(state.settings, settings);
   if (changed.length > 0)
     throw new UserError(
-      `${root}: this stage is finished, and was trained with other settings than now: ${changed.join(', ')}; ` +
+      `${root}: this stage is finished, and these settings have changed since: ${changed.join(', ')}; ` +
         `set them back, raise ${setting} to extend it with them, or train it again with --resume none`,
     );
 }
 
 /**
- * `qa.batch 4, before 2` for every setting that differs. Paths are left out, since a run may be moved; so is what an older
- * version did not record.
+ * `qa.batch 4, before 2` for every setting that differs. Paths are left out, since a run may be moved; so are settings
+ * that an older version did not record.
  */
 export function changes(before: Record<string, unknown>, now: Record<string, unknown>): string[] {
   return differences(withoutPaths(before), withoutPaths(now), '');

@@ -1,9 +1,9 @@
 import { type Random, random } from '../random.ts';
 
 /**
- * The order of training examples: every epoch is a permutation of 0 … n − 1 of its own, computed position by position
- * (a four-round Feistel network with cycle walking), so that no list of examples is held and a resumed run needs only
- * its step number to go on where it stopped.
+ * The order of training examples: every epoch is a different permutation of 0 … n − 1, computed position by position
+ * (a four-round Feistel network with cycle walking), so that no list of examples is kept and a resumed run needs only
+ * its step number to continue.
  * @returns the example at `position`, counted from the start of training
  */
 export function exampleAt(seed: number, n: number, position: number): number {
@@ -25,7 +25,7 @@ export function exampleAt(seed: number, n: number, position: number): number {
   return at;
 }
 
-/** Random numbers of one step alone: nothing random is carried from step to step. */
+/** Random numbers for one step: no random state is carried from step to step. */
 export function stepRandom(seed: number, step: number): Random {
   return random(mix(step, seed, 0x5eed));
 }

@@ -15,21 +15,21 @@ import { explainWrite, makeFolder } from '../system/files.ts';
 const NAME = /^events\.out\.tfevents\.(\d+)\./;
 
 /**
- * A stage's metrics for TensorBoard: every number of a record but `step` becomes a scalar of that name, each record is
- * handed to the system when `write` returns. A process writes a file of its own, from its first record on, so that a record which a kill
- * cut short is followed by nothing; the file says that what earlier ones tell of steps beyond `done` is void, since these
- * are done again (SessionLog.START, which TensorBoard's event_accumulator.py takes to mean from that step on).
+ * A stage's metrics for TensorBoard: every number of a record except `step` becomes a scalar of that name, and each
+ * record is written to the file when `write` returns. Each process writes its own file, created with its first record, so
+ * nothing follows a record that a kill truncated. The file starts with SessionLog.START, which makes TensorBoard
+ * (event_accumulator.py) ignore events of earlier files for steps beyond `done`, since these steps are done again.
  */
 export function eventFile(dir: string, done: number): JsonLines {
   let path: string | undefined;
   try {
-    makeFolder(dir); // not in `begin`: a run folder that was moved away meanwhile must not come again
+    makeFolder(dir); // not in `begin`: a run folder that was moved away in the meantime must not be created again
   } catch (error) {
     throw explainWrite(dir, error);
   }
   const begin = () => {
     const times = readdirSync(dir).flatMap((name) => Number(NAME.exec(name)?.[1] ?? []));
-    // TensorBoard reads the files of a folder in the order of their names, whatever the clock did in between.
+    // TensorBoard reads the files of a folder in the order of their names; the clock may have been set back in between.
     const time = Math.max(Math.floor(Date.now() / 1000), ...times.map((t) => t + 1));
     path = join(dir, `events.out.tfevents.${String(time).padStart(10, '0')}.${hostname()}`);
     const version = event().tag(3, WireType.LengthDelimited).string('brain.Event:2');
@@ -64,11 +64,11 @@ export function eventFile(dir: string, done: number): JsonLines {
   };
 }
 
-/** A stage that begins anew leaves nothing of what was. */
+/** Removes the event files when a stage starts from scratch. */
 function forget(dir: string): void {
   try {
     for (const name of readdirSync(dir)) if (NAME.test(name)) rmSync(join(dir, name));
-  } catch {} // no folder yet; what cannot be removed is void by the next file's START
+  } catch {} // no folder yet; the next file's START invalidates files that cannot be removed
 }
 
 function event(step?: number): BinaryWriter {
@@ -76,7 +76,7 @@ function event(step?: number): BinaryWriter {
   return step === undefined ? writer : writer.tag(2, WireType.Varint).int64(step);
 }
 
-/** As a TFRecord: the length (u64) with its checksum, the bytes with theirs. */
+/** As a TFRecord: the length (u64) and its checksum, the bytes and theirs. */
 function framed(message: BinaryWriter): Buffer {
   const bytes = Buffer.from(message.finish());
   const record = Buffer.alloc(12 + bytes.length + 4);

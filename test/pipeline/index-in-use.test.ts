@@ -156,7 +156,7 @@ test('a corpus with one more document keeps the vectors of all others, and an un
   await prepareCorpus(run, config);
   const { rows, reused } = await buildRunIndex(main, 'ict');
   assert.deepEqual([rows, reused], [before + 1, before]);
-  await assert.rejects(ictWarmup(open('ict.steps=9')), /was begun on another corpus/);
+  await assert.rejects(ictWarmup(open('ict.steps=9')), /was trained on a different corpus/);
   // Evaluations find the index of the corpus as it is now.
   assert.equal((await evalRecall(main, 'ict')).questions > 0, true);
   assert.equal(current(run).rows, before + 1);

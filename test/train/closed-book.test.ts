@@ -27,7 +27,7 @@ before(async () => {
 const stageOf = (questions: EncodedQuestion[], settings = config) =>
   closedBookStep(model, shapes, corpus.tokenizer, questions, settings);
 
-/** log p of every word piece at each of `n` masks behind the question, which has 17 pieces at most. */
+/** log p of every word piece at each of `n` masks after the question, which has at most 17 pieces. */
 function logPieces({ ids }: EncodedQuestion, n: number): number[][] {
   const { cls, sep, mask } = corpus.tokenizer;
   const question = [...ids].slice(0, 17);
@@ -44,7 +44,7 @@ function logPieces({ ids }: EncodedQuestion, n: number): number[][] {
   });
 }
 
-test('the loss is the mean over the pieces of the answers, each question read alone with its masks', async () => {
+test('the loss is the mean over the pieces of the answers, each question read separately with its masks', async () => {
   const questions = encodeQuestions(
     corpus,
     ['the', 'it is known for silver buttons and the river', 'her', 'town'].map((answer, i) => ({
@@ -56,7 +56,7 @@ test('the loss is the mean over the pieces of the answers, each question read al
   let sum = 0;
   let pieces = 0;
   for (const question of questions) {
-    const answer = question.answerIds[0].slice(0, 6); // no more than the widest answer
+    const answer = question.answerIds[0].slice(0, 6); // at most `model.maxSpanWidth` pieces
     logPieces(question, answer.length).forEach((row, m) => {
       sum += row[answer[m]];
       pieces++;
@@ -68,7 +68,7 @@ test('the loss is the mean over the pieces of the answers, each question read al
   assert.ok(Math.abs(metrics.loss + sum / pieces) < 1e-5 * metrics.loss, `${metrics.loss}, ${-sum / pieces}`);
 });
 
-test('the answer is the likeliest pieces of the number of masks with the best mean', async () => {
+test('the answer consists of the likeliest pieces for the number of masks with the best mean', async () => {
   const questions = encodeQuestions(corpus, world.test.slice(0, 5));
   const before = tf.memory().numTensors;
   const answers = await closedBookAnswers(model, corpus.tokenizer, questions, config);
@@ -94,7 +94,7 @@ test('following the gradients lowers the loss', async () => {
   assert.ok(losses.at(-1)! < 0.9 * losses[0], losses.join());
 });
 
-test('a question whose answers have no word piece is left out', async () => {
+test('a question is left out if its answers have no word piece', async () => {
   const questions = encodeQuestions(corpus, [
     { question: 'Who?', answers: [' '] },
     { question: 'Where?', answers: [' ', 'the'] },
@@ -104,7 +104,7 @@ test('a question whose answers have no word piece is left out', async () => {
   tf.dispose([both.gradients, one.gradients]);
 });
 
-test('fifty steps leave no tensor behind', async () => {
+test('fifty steps leak no tensor', async () => {
   const noisy = { ...config, model: { ...config.model, dropout: 0.1 } };
   const empty = tf.memory().numTensors;
   const stage = stageOf(encodeQuestions(corpus, world.train), noisy);

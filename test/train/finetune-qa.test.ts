@@ -49,7 +49,7 @@ before(async () => {
 });
 after(() => index?.close());
 
-/** Answers that a model with random weights meets in what it happens to retrieve. */
+/** Answers that occur in the blocks which a model with random weights happens to retrieve. */
 function cases(): Question[] {
   const some = [0, 20, 40, 60].map((i) => world.train[i].question);
   const ranked = encodeQuestions(
@@ -59,7 +59,7 @@ function cases(): Question[] {
   const words = (text: string) => text.match(/\p{L}+/gu)!;
   const far = words(ranked[1][7]).find((w) => !ranked[1].slice(0, 3).some((text) => holds(text, [w])))!;
   return [
-    // In many places, and as the last word of a block, which may be cut off.
+    // In many blocks, once as the last word of a block, which may be truncated.
     { question: some[0], answers: ['the', words(ranked[0][1]).at(-1)!], answerKind: 'string' },
     // In a block that is retrieved but not read.
     { question: some[1], answers: [far], answerKind: 'string' },
@@ -89,13 +89,13 @@ function vector(ids: number[], firstSegment: number, of = model, tower = of.quer
   });
 }
 
-/** `[CLS] question [SEP]`, the question cut to fit. */
+/** `[CLS] question [SEP]`, the question truncated to fit. */
 function asked({ ids }: EncodedQuestion): number[] {
   const { cls, sep } = corpus.tokenizer;
   return [cls, ...ids.slice(0, config.text.questionTokens - 2), sep];
 }
 
-/** Of all blocks. */
+/** Vectors of all blocks. */
 let vectors: number[][] | undefined;
 
 /** Blocks with their retrieval scores, best first. */
@@ -111,7 +111,7 @@ function ranking(question: EncodedQuestion): { block: number; score: number }[] 
     .sort((a, b) => b.score - a.score);
 }
 
-/** Whether an answer's words stand in the text; the world's names hold nothing but letters and digits. */
+/** Whether the text contains an answer's words; names of the world consist of letters and digits only. */
 function holds(text: string, answers: string[]): boolean {
   const words = (s: string) =>
     ` ${s
@@ -131,7 +131,7 @@ interface Span {
   correct: boolean;
 }
 
-/** Every span of a block that the reader may answer with. */
+/** Every span of a block that the reader may choose as the answer. */
 function spansOf(question: EncodedQuestion, block: number, readerTokens: number): Span[] {
   const { sep } = corpus.tokenizer;
   const first = asked(question);
@@ -176,7 +176,7 @@ function spansOf(question: EncodedQuestion, block: number, readerTokens: number)
   return spans;
 }
 
-/** What the reader sees of a question: all spans of the best three blocks, with their blocks' scores added. */
+/** What the reader scores for a question: all spans of the best three blocks, with their blocks' scores added. */
 function reading(question: EncodedQuestion, readerTokens: number): Span[] {
   return ranking(question)
     .slice(0, 3)
@@ -188,7 +188,7 @@ function reading(question: EncodedQuestion, readerTokens: number): Span[] {
 // ------------------------------------------------------------------------------------------------------- tests
 
 for (const readerTokens of [104, 52]) {
-  test(`losses and metrics are those of going through all spans one by one, ${readerTokens} tokens`, async () => {
+  test(`losses and metrics equal those computed span by span, ${readerTokens} tokens`, async () => {
     const found = { retriever: 0, reader: 0, hits: 0, retrieved: 0, read: 0 };
     for (const question of questions) {
       const ranked = ranking(question).slice(0, 12);
@@ -222,7 +222,7 @@ for (const readerTokens of [104, 52]) {
   });
 }
 
-test('gold blocks are read and are right answers of the retriever, hard negatives are wrong ones', async () => {
+test('gold blocks are read and are positives for the retriever, hard negatives are negatives', async () => {
   const [question] = questions;
   const worst = ranking(question).at(-1)!.block;
   const [answer] = corpus.text(worst).match(/\p{L}{4,}/u)!;
@@ -237,7 +237,7 @@ test('gold blocks are read and are right answers of the retriever, hard negative
     tf.dispose(gradients);
     return metrics;
   };
-  // By hand: the four best, the gold blocks and BM25's.
+  // By hand: the four best, the gold blocks and BM25's blocks.
   const has = answerFinder(corpus);
   const negatives = hardNegatives(corpus, [gold], 5, has)(gold);
   const scores = new Map(ranking(gold).map(({ block, score }) => [block, score]));
@@ -254,7 +254,7 @@ test('gold blocks are read and are right answers of the retriever, hard negative
   assert.deepEqual([retrieved, read], [1, 1]);
 });
 
-/** Whether a span neither begins nor ends within a word. */
+/** Whether a span consists of whole words. */
 function isWhole({ block, start, end }: Span): boolean {
   const body = corpus.bodyIds(block);
   const continues = (token: number) =>
@@ -262,7 +262,7 @@ function isWhole({ block, start, end }: Span): boolean {
   return !continues(start) && !continues(end);
 }
 
-test('the answers of a model are the best spans of whole words of the blocks read, with their probabilities', async () => {
+test('answers are the best spans of whole words in the blocks read, with their probabilities', async () => {
   const answered = await answerQuestions({ model, corpus, index, config }, questions, 5);
   let torn = 0;
   questions.forEach((question, i) => {
@@ -291,7 +291,7 @@ test('the answers of a model are the best spans of whole words of the blocks rea
       close(answer.probability, span.score - all);
       close(answer.prior, span.prior);
       close(answer.likelihood, span.likelihood);
-      // The text in its own spelling, tokenised again, is the span.
+      // The answer's original text, tokenised again, equals the span.
       const pieces = corpus.bodyIds(span.block).subarray(span.start, span.end);
       assert.equal(answer.text, corpus.text(span.block).slice(answer.start, answer.end));
       const decoded = corpus.tokenizer.decode(pieces);
@@ -301,8 +301,8 @@ test('the answers of a model are the best spans of whole words of the blocks rea
   assert.ok(torn > 1000);
 });
 
-test('where the reader is cut off within a word, the answer does not end there', async () => {
-  // The reader's room ends after every token of the block in turn, of which most are within a word.
+test('if a block is truncated within a word, the answer does not end there', async () => {
+  // The block is truncated after every token in turn; most of these positions are within a word.
   for (let readerTokens = 52; readerTokens < 72; readerTokens++) {
     const short = vary({ readerTokens, readerBlocks: 5 });
     const answered = await answerQuestions({ model, corpus, index, config: short }, questions, 5);
@@ -315,7 +315,7 @@ test('where the reader is cut off within a word, the answer does not end there',
   }
 });
 
-test('words longer than any answer of the reader are whole answers', async () => {
+test("a word longer than the reader's widest span can still be the answer", async () => {
   const letters = [...'abcdefghijklmnopqrstuvwxyz'].flatMap((letter) => [letter, `##${letter}`]);
   const vocab = wordPiece([...SPECIAL_TOKENS, ...letters], true);
   const documents = join(folder, 'letters.jsonl');
@@ -330,7 +330,7 @@ test('words longer than any answer of the reader are whole answers', async () =>
   };
   const asked = encodeQuestions(own, [{ question: 'who', answers: [] }]);
   const [{ answers }] = await answerQuestions({ model, corpus: own, index: one, config: narrow }, asked, 1);
-  // Two letters at most fit; "2" is unknown to the vocabulary and a word of one piece.
+  // At most two letters fit; "2" is not in the vocabulary and so a word of one piece.
   assert.equal(answers[0].text, '2');
   const without = '{"text": "Talvorabenik saw Quenfelldrostan"}\n';
   writeFileSync(documents, without);
@@ -346,7 +346,7 @@ test('words longer than any answer of the reader are whole answers', async () =>
   disposeModel(model);
 });
 
-test('the gradients are the slope of the loss, and following them lowers it', async () => {
+test('the gradients match the slope of the loss, and following them lowers it', async () => {
   const { gradients } = await step(config);
   const loss = async () => {
     const { metrics, gradients } = await step(config);
@@ -356,14 +356,14 @@ test('the gradients are the slope of the loss, and following them lowers it', as
   await assertSlope(model, gradients, loss);
   tf.dispose(gradients);
   const own = tinyModel(config, corpus.tokenizer.size);
-  // All blocks, so that it is one loss however the query moves.
+  // All blocks, so that the loss stays the same function when the query moves.
   const stage = qaStep(own, corpus, index, questions, vary({ retrieverBlocks: 42, readerBlocks: 42 }));
   const losses = await descend(own, () => stage.step(0), 8, 0.1);
   assert.ok(losses.at(-1)! < 0.8 * losses[0], losses.join());
 });
 
 for (const sharedTowers of [true, false]) {
-  test(`the document tower trains by the blocks read, ${sharedTowers ? 'shared' : 'a tower of its own'}`, async () => {
+  test(`the document tower is trained through the blocks read, ${sharedTowers ? 'shared tower' : 'separate tower'}`, async () => {
     const settings = {
       ...vary({ refreshEvery: 1 }),
       model: { ...config.model, sharedTowers },
@@ -396,7 +396,7 @@ for (const sharedTowers of [true, false]) {
       return metrics.loss;
     });
 
-    // Moved on from the index: the blocks read, and no others, are scored with what the tower makes of them now.
+    // The tower has changed since the index was made: only the blocks read are scored with its current vectors.
     const other = tinyModel(settings, corpus.tokenizer.size, 2);
     for (const [name, weight] of own.params)
       if (name.startsWith(own.documentTower)) weight.assign(other.params.get(name)!);
@@ -440,7 +440,7 @@ test('the query tower and the reader are trained, the document tower and unused 
   tf.dispose(gradients);
 });
 
-test('in several passes, loss and gradients are those of one', async () => {
+test('loss and gradients in several passes equal those of one pass', async () => {
   const whole = await step(config);
   for (const microBatch of [1, 3]) {
     const parts = await step(vary({ microBatch }));
@@ -450,7 +450,7 @@ test('in several passes, loss and gradients are those of one', async () => {
   tf.dispose(whole.gradients);
 });
 
-test('with dropout a step is the same whenever it is taken', async () => {
+test('with dropout, repeating a step gives the same result', async () => {
   const noisy = { ...config, model: { ...config.model, dropout: 0.2 } };
   const stage = qaStep(model, corpus, index, questions, noisy);
   tf.dispose((await stage.step(0)).gradients);
@@ -461,7 +461,7 @@ test('with dropout a step is the same whenever it is taken', async () => {
   tf.dispose([later.gradients, first.gradients]);
 });
 
-test('fifty steps leave no tensor behind', async () => {
+test('fifty steps leak no tensor', async () => {
   const many = encodeQuestions(corpus, world.train);
   const noisy = { ...vary({ batch: 2, refreshEvery: 1 }), model: { ...config.model, dropout: 0.1 } };
   const empty = tf.memory().numTensors;
@@ -474,20 +474,20 @@ test('fifty steps leave no tensor behind', async () => {
   assert.equal(tf.memory().numTensors, empty);
 });
 
-test('answering leaves no tensor behind', async () => {
+test('answering leaks no tensor', async () => {
   const before = tf.memory().numTensors;
   await answerQuestions({ model, corpus, index, config }, questions, 5);
   assert.equal(tf.memory().numTensors, before);
 });
 
-test('questions are tokenised once, and answers without a word piece have none', () => {
+test('questions are tokenised once, and answers without word pieces are left out', () => {
   const [encoded] = encodeQuestions(corpus, [{ question: 'Who?', answers: ['the', ' '] }]);
   assert.deepEqual(encoded.ids, corpus.tokenizer.encode('who ?').ids);
   assert.deepEqual(encoded.answers, ['the', ' ']);
   assert.deepEqual(encoded.answerIds, [corpus.tokenizer.encode('the').ids]);
 });
 
-test('expressions that match the answers make the same step as these', async () => {
+test('regular expressions that match the answers give the same step as the answers', async () => {
   const escaped = (answer: string) => `\\b${answer.replace(/[^\p{L}\p{N} ]/gu, '.')}\\b`;
   const asExpressions = encodeQuestions(
     corpus,

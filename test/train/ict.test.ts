@@ -22,26 +22,26 @@ describe('one example', () => {
     return { query: [...query], left: [...left] };
   };
 
-  test('a sentence is the query and leaves its block: the first, one between, the last', () => {
+  test('a sentence becomes the query and is removed from its block: first, middle, last', () => {
     assert.deepEqual(cloze(0, 0.5), { query: [10, 11, 12], left: [20, 21, 30, 31, 32, 33] });
     assert.deepEqual(cloze(1, 0.5), { query: [20, 21], left: [10, 11, 12, 30, 31, 32, 33] });
     assert.deepEqual(cloze(2, 0.5), { query: [30, 31, 32, 33], left: [10, 11, 12, 20, 21] });
   });
 
-  test('it stays with the probability given', () => {
+  test('it is kept with the given probability', () => {
     assert.deepEqual(cloze(1, 0.09), { query: [20, 21], left: [...body] });
     assert.deepEqual(cloze(1, 0.11).left.length, 7);
     assert.deepEqual(cloze(1, 0.999, 1).left, [...body]);
     assert.deepEqual(cloze(1, 0, 0).left.length, 7);
   });
 
-  test('the only sentence of a block always stays', () => {
+  test('the only sentence of a block is always kept', () => {
     const found = inverseCloze(body, Int32Array.of(0), 0, drawing(0, 0.5));
     assert.deepEqual([...found.query], [...body]);
     assert.deepEqual([...found.body], [...body]);
   });
 
-  test('sentences are drawn uniformly, and stay as often as asked', () => {
+  test('sentences are drawn uniformly, and kept as often as requested', () => {
     const source = random(1);
     const counts = [0, 0, 0];
     let stayed = 0;
@@ -60,7 +60,7 @@ describe('one example', () => {
 describe('the gradients of a batch', () => {
   before(() => startTestEngine());
 
-  /** Seven queries and blocks of unlike lengths. */
+  /** Seven queries and blocks of different lengths. */
   function examples(): IctExamples {
     const source = random(3);
     const special = { cls: 2, sep: 3, mask: 4 };
@@ -73,7 +73,7 @@ describe('the gradients of a batch', () => {
   const vectors = (model: Model, tower: string, { ids, firstSegment }: Sequences) =>
     embedSequences(model.params, tower, model.embedder, encoderInput(ids, firstSegment)).arraySync();
 
-  test('the loss is that of the softmax over all blocks of the batch', async () => {
+  test('the loss is computed from the softmax over all blocks of the batch', async () => {
     const model = tinyModel(tinyConfig('model.temperature=2'), 50);
     const batch = examples();
     const q = vectors(model, model.queryTower, batch.queries);
@@ -100,7 +100,7 @@ describe('the gradients of a batch', () => {
   });
 
   for (const shared of [true, false]) {
-    test(`in chunks they are those of one pass, ${shared ? 'one tower' : 'two towers'}`, async () => {
+    test(`in micro-batches they equal those of one pass, ${shared ? 'one tower' : 'two towers'}`, async () => {
       const model = tinyModel(tinyConfig(`model.sharedTowers=${shared}`), 50);
       const shapes = retrieverShapes(model);
       const whole = await batchGradients(model, shapes, examples(), 7, undefined);
@@ -113,7 +113,7 @@ describe('the gradients of a batch', () => {
     });
   }
 
-  test('with dropout, chunks are embedded twice with the same masks', async () => {
+  test('with dropout, micro-batches are embedded twice with the same masks', async () => {
     const model = tinyModel(tinyConfig('model.dropout=0.3'), 50);
     const shapes = retrieverShapes(model);
     const rng = dropoutRng(0.3, random(5))!;
@@ -128,7 +128,7 @@ describe('the gradients of a batch', () => {
     const other = await batchGradients(model, shapes, batch, 3, rng);
     assert.ok(Math.abs(other.metrics.loss - one.metrics.loss) > 1e-4, 'other masks, another loss');
 
-    // Were the second embedding's masks not the first's, the gradient would not be the loss's slope along itself.
+    // If the two embeddings had different masks, the gradient would not match the slope of the loss.
     await assertSlope(model, one.gradients, async () => {
       const { metrics, gradients } = await pass();
       tf.dispose(gradients);
@@ -147,7 +147,7 @@ describe('steps on a corpus', () => {
     ({ corpus } = await tinyCorpus(folder, config));
   });
 
-  test('fifty steps leave no tensor behind', async () => {
+  test('fifty steps leak no tensor', async () => {
     const model = tinyModel(config, corpus.tokenizer.size);
     const empty = tf.memory().numTensors;
     const stage = ictStep(model, corpus, config);
@@ -159,7 +159,7 @@ describe('steps on a corpus', () => {
     assert.equal(tf.memory().numTensors, empty);
   });
 
-  test('a step is the same whenever it is taken, and steps and seeds differ', async () => {
+  test('repeating a step gives the same result; other steps and seeds differ', async () => {
     const model = tinyModel(config, corpus.tokenizer.size);
     const loss = async (seed: number, step: number, before = 0) => {
       const stage = ictStep(model, corpus, { ...config, seed });
@@ -173,7 +173,7 @@ describe('steps on a corpus', () => {
     assert.equal(new Set([await loss(1, 2), await loss(1, 3), await loss(2, 2)]).size, 3);
   });
 
-  test('a batch takes the blocks that come next in the epoch, each with one of its sentences', async () => {
+  test('a batch consists of the next blocks of the epoch, each with one of its sentences', async () => {
     const plain = tinyConfig('ict.batch=5', 'ict.keepSentence=1');
     const model = tinyModel(plain, corpus.tokenizer.size);
     const read: number[] = [];
@@ -193,7 +193,7 @@ describe('steps on a corpus', () => {
       read.slice(0, perEpoch * 5),
       Array.from({ length: perEpoch * 5 }, (_, i) => exampleAt(plain.seed, corpus.blocks, i)),
     );
-    // The next batch begins the next epoch: across the border a block might stand in it twice.
+    // The next batch starts the next epoch: a batch from two epochs might contain a block twice.
     assert.deepEqual(
       read.slice(perEpoch * 5),
       Array.from({ length: 5 }, (_, i) => exampleAt(plain.seed, corpus.blocks, corpus.blocks + i)),

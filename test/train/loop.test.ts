@@ -44,7 +44,7 @@ function weights({ params }: Model): number[][] {
   return SHAPES.map(({ name }) => [...params.get(name)!.dataSync()]);
 }
 
-/** Draws the weights towards random targets of each step: loss ½ |w − target|². */
+/** Pulls the weights towards a random target at each step: loss ½ |w − target|². */
 function pull(model: Model) {
   return (step: number) => {
     const random = stepRandom(9, step);
@@ -91,13 +91,13 @@ function options(more: Partial<LoopOptions> = {}): LoopOptions {
   };
 }
 
-/** The same run with new weights, as another process would start it. */
+/** The same run with new weights, as a new process would start it. */
 function again(of: LoopOptions, more: Partial<LoopOptions> = {}): LoopOptions {
   const model = newModel();
   return { ...of, model, step: pull(model), ...more };
 }
 
-/** Between steps: asks the loop to stop after step `last`. */
+/** Hook between steps that asks the loop to stop after step `last`. */
 function stopAfter(last: number, signal: 'SIGTERM' | 'SIGINT' = 'SIGTERM') {
   return async (step: number) => {
     if (step === last) process.emit(signal);
@@ -122,7 +122,7 @@ async function refuses(run: LoopOptions, message: RegExp): Promise<void> {
   });
 }
 
-test('a run stopped by SIGTERM finishes its step, and ends bit for bit as one that was not', async () => {
+test('a run stopped by SIGTERM finishes its step; once resumed, its result is bit-identical to an uninterrupted run', async () => {
   const whole = options();
   const { stopped } = await train(whole);
   assert.equal(stopped, false);
@@ -169,7 +169,7 @@ test('a run stopped by SIGTERM finishes its step, and ends bit for bit as one th
   assert.equal(latestState(cut.checkpoint)!.score, latestState(whole.checkpoint)!.score);
 });
 
-test('a run that was killed goes on from its last checkpoint, and ends bit for bit the same', async () => {
+test('a killed run resumes from its last checkpoint, and its result is bit-identical', async () => {
   const whole = options();
   await train(whole);
   const killed = options({ saveEvery: 3 });
@@ -197,7 +197,7 @@ test('a run that was killed goes on from its last checkpoint, and ends bit for b
   assert.deepEqual(weights(resumed.model), weights(whole.model));
 });
 
-test('event files for TensorBoard tell what the lines of metrics tell, in a run that was killed and gone on with too', async () => {
+test('event files for TensorBoard hold the same metrics as metrics.jsonl, also in a run that was killed and resumed', async () => {
   const run = options({
     logEvery: 1,
     saveEvery: 3,
@@ -247,7 +247,7 @@ test('a line is logged every few steps and at the end, each with means and the l
     async step(n) {
       const found = await step(n);
       losses.push(found.metrics.loss);
-      // A figure that does not exist in a step is left out of the mean.
+      // A metric that is missing in a step is left out of the mean.
       return { ...found, metrics: { ...found.metrics, odd: n % 2 ? n : Number.NaN } };
     },
   });
@@ -263,7 +263,7 @@ test('a line is logged every few steps and at the end, each with means and the l
   const close = (a: number, b: number) => assert.ok(Math.abs(a - b) < 1e-9, `${a} ${b}`);
   close(logged[0].loss, (losses[0] + losses[1]) / 2);
   close(logged[2].loss, losses[4]);
-  // Steps 1, 3 and 4 of 5: rising over three steps to 0.1, then as if falling from the first.
+  // Steps 1, 3 and 4 of 5: the rate rises over three steps to 0.1, then follows a linear decay that starts at the first step.
   logged.forEach((line, i) => {
     close(line.learningRate, [0.1 / 3, 0.1 * (2 / 5), 0.1 * (1 / 5)][i]);
     assert.ok(line.seconds >= 0 && line.stepSeconds > 0 && line.gradientNorm > 0);
@@ -271,7 +271,7 @@ test('a line is logged every few steps and at the end, each with means and the l
   assert.deepEqual([result.metrics.accuracy, result.metrics.indexAgeSteps], [4, 40]);
 });
 
-test('the first step of the schedule moves nothing, and the loss falls over the whole', async () => {
+test('the first step of the schedule changes nothing, and the loss falls over the whole schedule', async () => {
   const run = options({ steps: 60, logEvery: 1 });
   const start = weights(run.model);
   let afterFirst: number[][] = [];
@@ -287,7 +287,7 @@ test('the first step of the schedule moves nothing, and the loss falls over the 
   assert.ok(logged.at(-1)!.loss < 0.6 * logged[0].loss, `${logged[0].loss} to ${logged.at(-1)!.loss}`);
 });
 
-test('fewer steps than a stage was trained for are refused, done or not', async () => {
+test('fewer steps than a stage was trained for are refused, finished or not', async () => {
   const run = options();
   await train({ ...run, between: stopAfter(3, 'SIGINT') });
   await refuses(
@@ -303,7 +303,7 @@ for (const [what, stop] of [
   ['finished', undefined],
   ['interrupted', stopAfter(3)],
 ] as const)
-  test(`more steps extend ${what} training, by the learning rate of all of them`, async () => {
+  test(`more steps extend ${what} training, with the learning rate of the longer schedule`, async () => {
     const run = options({ logEvery: 1 });
     await train({ ...run, ...(stop && { between: stop }) });
     const from = stop ? 4 : 8;
@@ -330,7 +330,7 @@ for (const [what, stop] of [
       assert.ok(Math.abs(learningRate - 0.1 * (1 - (step - 1) / 16)) < 1e-9, `step ${step}: ${learningRate}`);
   });
 
-test('a finished stage refuses other settings, an extended one takes them and says so', async () => {
+test('a finished stage refuses other settings, an extended one accepts them and says so', async () => {
   const run = options();
   await train(run);
   const other = { ...run.origin, settings: { seed: 1, qa: { batch: 8 } } };
@@ -338,7 +338,7 @@ test('a finished stage refuses other settings, an extended one takes them and sa
     again(run, { origin: other }),
     /is finished, .*: qa\.batch 8, before 4; set them back, .*--resume none/,
   );
-  // Where the data are, and what an older version did not record, are no other settings.
+  // Paths of data, and settings that an older version did not record, do not count as changes.
   const moved = { ...run.origin.settings, model: { initial: 'elsewhere' }, train: { keep: 3 } };
   assert.equal((await train(again(run, { origin: { ...run.origin, settings: moved } }))).stopped, false);
   assert.equal((await train(again(run, { steps: 10, origin: other }))).stopped, false);
@@ -350,7 +350,7 @@ test('a finished stage returns at once with its weights', async () => {
   const log = readFileSync(run.metrics, 'utf8');
   const next = again(run, {
     step: () => {
-      throw new Error('no step is left');
+      throw new Error('there must be no more steps');
     },
   });
   const { stopped } = await train(next);
@@ -359,7 +359,7 @@ test('a finished stage returns at once with its weights', async () => {
   assert.equal(readFileSync(run.metrics, 'utf8'), log, 'the metrics stay');
 });
 
-test('a checkpoint is there only when training has begun', async () => {
+test('a checkpoint exists only once training has started', async () => {
   const run = options({ saveEvery: 2 });
   assert.equal(hasCheckpoint(run.checkpoint), false);
   const states: boolean[] = [];
@@ -368,7 +368,7 @@ test('a checkpoint is there only when training has begun', async () => {
   assert.deepEqual(
     readdirSync(join(run.checkpoint, '..')).sort(),
     ['checkpoint', 'events', 'metrics.jsonl'],
-    'nothing is left aside',
+    'no temporary files are left',
   );
 });
 
@@ -442,7 +442,7 @@ test('of the checkpoints the newest stay, and the best', async () => {
     ...run,
     async step(n) {
       const found = await step(n);
-      // The mean loss of steps 3 and 4 is the smallest.
+      // Steps 3 and 4 have the smallest mean loss.
       return { ...found, metrics: { loss: n === 2 || n === 3 ? 0.1 : 1 + n / 100 } };
     },
   });
@@ -458,7 +458,7 @@ test('of the checkpoints the newest stay, and the best', async () => {
   assert.equal(openCheckpoint(run.checkpoint, 'latest').state.step, 12);
 });
 
-test('what an evaluation finds tells the best checkpoint, and is logged', async () => {
+test('the score of an evaluation determines the best checkpoint, and is logged', async () => {
   const scores = [0.2, 0.6, 0.4];
   const run = options({
     saveEvery: 3,
@@ -479,7 +479,7 @@ test('what an evaluation finds tells the best checkpoint, and is logged', async 
   );
 });
 
-test('training goes back to an earlier checkpoint, and from there on as it did the first time', async () => {
+test('training goes back to an earlier checkpoint, and repeats exactly the same steps from there', async () => {
   const run = options({ saveEvery: 2, keep: 5 });
   await train(run);
   const end = weights(run.model);
@@ -492,10 +492,13 @@ test('training goes back to an earlier checkpoint, and from there on as it did t
   const next = again(run);
   await train(next);
   assert.deepEqual(weights(next.model), end);
-  assert.throws(() => goBackTo(run.checkpoint, 7), /has no checkpoint "step 7"; there are 2, 4, 6, 8/);
+  assert.throws(
+    () => goBackTo(run.checkpoint, 7),
+    /has no checkpoint "step 7"; choose one of 2, 4, 6, 8 with --resume/,
+  );
 });
 
-test('a long step that a signal comes in is given up, changes nothing, and is done again by the same command', async () => {
+test('a long step interrupted by a signal is discarded, changes nothing, and is repeated by the same command', async () => {
   const whole = options();
   await train(whole);
   const cut = options();
@@ -519,12 +522,12 @@ test('a long step that a signal comes in is given up, changes nothing, and is do
   assert.deepEqual(withoutTimes(resumed), withoutTimes(whole));
 });
 
-test('a checkpoint of another corpus or vocabulary is refused, a changed setting is told', async () => {
+test('a checkpoint of another corpus or vocabulary is refused, a changed setting is reported', async () => {
   const run = options();
   await train({ ...run, between: stopAfter(3) });
   const origin = (more: Partial<LoopOptions['origin']>) => again(run, { origin: { ...run.origin, ...more } });
   await refuses(origin({ vocabularySha256: 'w' }), /step-0000004: was trained with another vocabulary/);
-  await refuses(origin({ corpusSha256: 'd' }), /step-0000004: was begun on another corpus/);
+  await refuses(origin({ corpusSha256: 'd' }), /step-0000004: was trained on a different corpus/);
   let said = '';
   mock.method(process.stderr, 'write', (text: string) => {
     said += text;
@@ -535,7 +538,7 @@ test('a checkpoint of another corpus or vocabulary is refused, a changed setting
   assert.match(said, /test: continues with qa\.batch 8, before 4\ntest: resumes from step 4 of 8\n/);
 });
 
-/** Steps that find a loss of `loss(n)`, or gradients that are not finite where it is undefined. */
+/** Steps with a loss of `loss(n)`, or with gradients that are not finite if it is undefined. */
 function losing(run: LoopOptions, loss: (n: number) => number | undefined): LoopOptions {
   const { step } = run;
   return {
@@ -553,7 +556,7 @@ function losing(run: LoopOptions, loss: (n: number) => number | undefined): Loop
   };
 }
 
-test('steps whose loss or gradients are not finite, or explode, change nothing and are counted', async () => {
+test('steps with a loss or gradients that are not finite or explode change nothing and are counted', async () => {
   const run = losing(
     options({ steps: 30, saveEvery: 10, logEvery: 10 }),
     (n) => ({ 5: Number.NaN, 6: undefined, 25: 100 })[n as 5] ?? (n === 6 ? undefined : 1 + (n % 3)),
@@ -573,16 +576,16 @@ test('steps whose loss or gradients are not finite, or explode, change nothing a
       [3, true],
     ],
   );
-  // The weights that led to the latest skipped step are kept.
+  // The weights before the latest skipped step are kept.
   assert.equal(readFileSync(join(run.checkpoint, 'before-skipping'), 'utf8'), 'step-0000025\n');
   assert.equal(openCheckpoint(run.checkpoint, 25).state.skipped, 2);
 });
 
-test('too many skipped steps end the training with an explanation, and it can go back', async () => {
+test('too many skipped steps stop the training with an explanation, and it can go back to a checkpoint', async () => {
   const run = losing(options({ steps: 20, saveEvery: 5 }), (n) => (n >= 7 ? Number.NaN : 1));
   await refuses(
     run,
-    /test: 3 steps since the last checkpoint were skipped, the last one with a loss of NaN .*--resume best.*lower learning rate.*led to step 8/,
+    /test: 3 steps since the last checkpoint were skipped, the last one with a loss of NaN .*--resume best.*lower learning rate.*before step 8/,
   );
   assert.equal(latestState(run.checkpoint)!.step, 5);
   assert.equal(openCheckpoint(run.checkpoint, 7).state.step, 7);
@@ -591,7 +594,7 @@ test('too many skipped steps end the training with an explanation, and it can go
   assert.equal(lines(run.metrics).at(-1)!.step, 20);
 });
 
-test('a whole run leaves no tensor behind', async () => {
+test('a whole run leaks no tensor', async () => {
   const run = options();
   const before = tf.memory().numTensors;
   await train(run);
@@ -602,7 +605,7 @@ test('a whole run leaves no tensor behind', async () => {
   assert.equal(tf.memory().numTensors - before, SHAPES.length, "the second model's own");
 });
 
-test('a step that fails leaves the signals and the tensors as they were', async () => {
+test('a step that fails leaves no signal listener and no tensor behind', async () => {
   const run = options();
   const listeners = process.listenerCount('SIGINT');
   const before = tf.memory().numTensors;
@@ -620,7 +623,7 @@ test('a step that fails leaves the signals and the tensors as they were', async 
   assert.ok(!existsSync(run.checkpoint));
 });
 
-test('gradients of several passes add up, parameter by parameter', () => {
+test('gradients of several passes are summed, parameter by parameter', () => {
   const before = tf.memory().numTensors;
   const one = { a: tf.tensor1d([1, 2]), b: tf.tensor1d([3]) };
   const two = { a: tf.tensor1d([10, 20]), c: tf.tensor1d([5]) };

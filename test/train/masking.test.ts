@@ -11,7 +11,7 @@ describe('a salient span', () => {
   const mask = (chosen: number, maxMasks: number) =>
     maskSpan(sentence, spans, 7, maxMasks, MASK, { int: () => chosen });
 
-  test('every word piece of the chosen span is masked, and its places count from [CLS]', () => {
+  test('every word piece of the chosen span is masked, and positions are counted from [CLS]', () => {
     assert.deepEqual(mask(1, 10), {
       sentence,
       masked: Int32Array.of(11, 12, 4, 4, 4, 16),
@@ -24,7 +24,7 @@ describe('a salient span', () => {
     assert.deepEqual([...sentence], [11, 12, 13, 14, 15, 16], 'the sentence itself is left alone');
   });
 
-  test('a span longer than allowed is masked whole, but its first pieces alone are asked', () => {
+  test('a span longer than allowed is masked whole, but only its first pieces are predicted', () => {
     const { masked, positions, targets } = mask(1, 2);
     assert.deepEqual(masked, Int32Array.of(11, 12, 4, 4, 4, 16));
     assert.deepEqual(
@@ -37,7 +37,7 @@ describe('a salient span', () => {
   });
 });
 
-/** Word pieces 10, 11, … one each; every third goes on with the word before. */
+/** Word pieces 10, 11, …, each once; every third continues the word before. */
 const sentenceOf = (length: number) => Int32Array.from({ length }, (_, t) => 10 + t);
 const vocabulary = Array.from({ length: 200 }, (_, id) =>
   id >= 10 && (id - 10) % 3 === 2 ? `##${id}` : `${id}`,
@@ -53,7 +53,7 @@ for (const [name, mask] of [
   ],
 ] as const) {
   describe(`random masks, ${name}`, () => {
-    test('15 % of the pieces are masked, one at least and no more than allowed, and all of them are asked', () => {
+    test('15 % of the pieces are masked, at least one and no more than allowed, and all of them are predicted', () => {
       for (const [length, most, wanted] of [
         [1, 10, 1],
         [3, 10, 1],
@@ -86,18 +86,18 @@ for (const [name, mask] of [
   });
 }
 
-test('single pieces are masked with the same chance wherever they stand', () => {
+test('single pieces are masked with the same probability at every position', () => {
   const [length, rounds] = [20, 20_000];
   const rng = random(3);
   const times = new Array(length).fill(0);
   for (let i = 0; i < rounds; i++)
     for (const place of maskTokens(sentenceOf(length), 0, 10, MASK, rng).positions) times[place - 1]++;
-  // 3 of 20 each time: a place is masked binomially, p = 0.15; five standard deviations.
+  // 3 of 20 each time: each position is masked with p = 0.15, a binomial count; five standard deviations.
   const wanted = 0.15 * rounds;
   for (const n of times) assert.ok(Math.abs(n - wanted) < 5 * Math.sqrt(wanted * 0.85), `${times}`);
 });
 
-test('lengths of spans are geometric, clipped at ten and made to sum to one, 3.8 in the mean', () => {
+test('span lengths are geometric, clipped at ten and normalised; their mean is 3.8', () => {
   const rng = random(5);
   const rounds = 100_000;
   const times = new Array(11).fill(0);
@@ -120,7 +120,7 @@ test('lengths of spans are geometric, clipped at ten and made to sum to one, 3.8
   assert.equal(spanLength({ float: () => 1 - 2 ** -32 }), 10);
 });
 
-test('spans begin at any word with the same chance', () => {
+test('spans start at any word with the same probability', () => {
   const [length, rounds] = [21, 20_000];
   const rng = random(9);
   const times = new Array(length).fill(0);
@@ -134,7 +134,7 @@ test('spans begin at any word with the same chance', () => {
   });
 });
 
-test('spans begin with a word, and end with one unless nothing is left to mask', () => {
+test('spans start and end at word boundaries, except when the number of masks is used up', () => {
   const sentence = sentenceOf(94);
   const rng = random(7);
   const runs = new Array(11).fill(0);
@@ -152,7 +152,7 @@ test('spans begin with a word, and end with one unless nothing is left to mask',
       runs[end - start]++;
     }
   }
-  // Single pieces, 15 % of them, would leave runs of 1.2 in the mean.
+  // Masking 15 % of single pieces would give runs with a mean length of 1.2.
   const mean = runs.reduce((sum, n, length) => sum + n * length, 0) / runs.reduce((a, b) => a + b);
   assert.ok(mean > 3, `${mean}`);
 });

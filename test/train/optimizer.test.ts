@@ -14,7 +14,7 @@ import { assertClose, readFixture } from '../support/model-fixture.ts';
 
 before(() => startTestEngine());
 
-/** Six steps of BERT's optimizer in float64; the global norm is above the clip in four of them and below in two. */
+/** Six steps of BERT's optimizer in float64; the global norm is above the clip in four of them and below it in two. */
 const expected = readFixture('optimizer.json');
 const names = Object.keys(expected.shapes);
 const config: OptimizerConfig = {
@@ -27,7 +27,7 @@ const config: OptimizerConfig = {
   clipNorm: 1,
 };
 
-/** What a checkpoint would hold of the optimizer. */
+/** The optimizer's state as a checkpoint holds it. */
 async function moments(optimizer: Optimizer): Promise<Map<string, Float32Array>> {
   const all = new Map<string, Float32Array>();
   for (const { name, data } of optimizer.state()) {
@@ -47,7 +47,7 @@ function gradients(step: number): tf.NamedTensorMap {
   return Object.fromEntries(names.map((name) => [name, tf.tensor(flat[name], expected.shapes[name])]));
 }
 
-/** The weights' movement is compared, since a step hardly changes the weights themselves. */
+/** Compares the changes of the weights, since a step hardly changes the weights themselves. */
 function assertMoved(params: Params, from: Record<string, number[]>, to: Record<string, number[]>): void {
   for (const name of names) {
     const moved = [...params.get(name)!.dataSync()].map((w, i) => w - from[name][i]);
@@ -59,7 +59,7 @@ function assertMoved(params: Params, from: Record<string, number[]>, to: Record<
   }
 }
 
-test('weights and gradient norms follow google-research/bert step by step, without a leak', async () => {
+test('weights and gradient norms equal those of google-research/bert at every step, without a leak', async () => {
   const params = start(expected.start);
   const optimizer = createOptimizer(params, names, config, expected.total);
   const tensors = tf.memory().numTensors;
@@ -84,7 +84,7 @@ test("the default warm-up is the released code's rule", () => {
   assert.equal(learningRate(rule, 50, 300), 0.5);
 });
 
-test('a run resumed from the saved state goes on as if it had not stopped', async () => {
+test('a run resumed from the saved state continues as if it had not stopped', async () => {
   const before = start(expected.start);
   const optimizer = createOptimizer(before, names, config, expected.total);
   for (let i = 0; i < 3; i++) await optimizer.apply(gradients(i), i);
@@ -99,7 +99,7 @@ test('a run resumed from the saved state goes on as if it had not stopped', asyn
   assertMoved(after, expected.start, expected.steps[5].params);
 });
 
-test('a gradient that is not finite changes nothing', async () => {
+test('a non-finite gradient changes nothing', async () => {
   const params = start(expected.start);
   const optimizer = createOptimizer(params, names, config, expected.total);
   const bad = gradients(1);
@@ -110,7 +110,7 @@ test('a gradient that is not finite changes nothing', async () => {
   for (const data of (await moments(optimizer)).values()) assert.ok(data.every((value) => value === 0));
 });
 
-test('a parameter without a gradient is left alone, also beside others that have one', async () => {
+test('a parameter without a gradient is not changed, also if other parameters have one', async () => {
   const params = start(expected.start);
   const other = 'mlm.transform.kernel';
   setParam(params, other, [2], Float32Array.of(3, -4));
@@ -119,7 +119,7 @@ test('a parameter without a gradient is left alone, also beside others that have
   assert.deepEqual([...params.get(other)!.dataSync()], [3, -4]);
   assertMoved(params, expected.start, expected.steps[5].params);
 
-  // And where its whole kind has none.
+  // And if no parameter of its kind has one.
   const kernel = 'layer.0.output.kernel';
   const values = [...params.get(kernel)!.dataSync()];
   const some = gradients(5);
@@ -129,11 +129,11 @@ test('a parameter without a gradient is left alone, also beside others that have
   assert.deepEqual([...params.get(kernel)!.dataSync()], values);
 });
 
-test('the values that parameters started from stay as they were, and parameters that share them move apart', async () => {
+test('the arrays of initial values are not changed, and parameters initialised from the same array are independent', async () => {
   const size = 256;
   const buffer = new Float32Array(size + 16);
   for (let offset = 0; offset < 16; offset++) {
-    // Whatever alignment an engine wants to work in place, one of these has it.
+    // An engine may work in place at certain alignments only; one of these arrays has the right one.
     const values = buffer.subarray(offset, offset + size);
     values.fill(1);
     const params: Params = new Map();

@@ -42,7 +42,7 @@ describe('steps on a corpus', () => {
     stage.dispose();
     return result;
   };
-  /** The examples that `step(config, n)` takes, and their candidates. */
+  /** The examples of `step(config, n)`, and their candidates. */
   const drawn = async (n = 0) => {
     const examples = drawMasked(corpus, config, 4 * n, 4, stepRandom(config.seed, n));
     return { examples, ...(await retrieveCandidates(model, corpus, index, examples, config)) };
@@ -64,7 +64,7 @@ describe('steps on a corpus', () => {
     const title = [...corpus.titleIds(block)];
     return vector([cls, ...title, sep, ...corpus.bodyIds(block), sep], title.length + 2);
   };
-  /** log p(y_j | z, x) of each masked piece, for one pair alone; the null document has no body. */
+  /** log p(y_j | z, x) of each masked piece, for a single pair; the null document has no body. */
   const logPieces = ({ masked, positions, targets }: MaskedSentence, block: number | undefined) => {
     const { cls, sep } = corpus.tokenizer;
     const body = block === undefined ? [] : [...corpus.bodyIds(block)];
@@ -81,7 +81,7 @@ describe('steps on a corpus', () => {
     });
   };
 
-  test('examples are the sentences that come next in the epoch, one span of each masked', async () => {
+  test('examples are the next sentences of the epoch, one span of each masked', async () => {
     const { examples } = await drawn(2);
     examples.forEach((example, i) => {
       const at = exampleAt(config.seed + 1, corpus.sentences.count, 8 + i);
@@ -96,7 +96,7 @@ describe('steps on a corpus', () => {
     });
   });
 
-  test('candidates are the best blocks by inner product, the source of the sentence never among them', async () => {
+  test('candidates are the best blocks by inner product, never the source of the sentence', async () => {
     const vectors = Array.from({ length: corpus.blocks }, (_, block) => blockVector(block));
     let droppedInAll = 0;
     for (let n = 0; n < 12; n++) {
@@ -118,7 +118,7 @@ describe('steps on a corpus', () => {
     assert.ok(droppedInAll > 0, 'some source was retrieved');
   });
 
-  test('trivial sources are kept where that is asked for, and are then as many blocks', async () => {
+  test('trivial candidates are kept if requested, and the number of blocks stays the same', async () => {
     const kept = vary({ dropTrivial: false });
     let sources = 0;
     for (let n = 0; n < 12; n++) {
@@ -135,7 +135,7 @@ describe('steps on a corpus', () => {
     assert.ok(sources > 0, 'some source is among them');
   });
 
-  test('where nothing but the null document is left it is read, though it is not wanted', async () => {
+  test('if only the null document is left it is read, even if it is switched off', async () => {
     const alone = vary({ candidates: 1, nullDocument: false });
     const { metrics, gradients } = await step(alone);
     tf.dispose(gradients);
@@ -144,7 +144,7 @@ describe('steps on a corpus', () => {
     assert.deepEqual(metrics, wanted.metrics);
   });
 
-  test('random masks are drawn of the same sentences, one by one or in spans', () => {
+  test('random masks are drawn in the same sentences, as single pieces or spans', () => {
     const masked = (masking: Config['pretrain']['masking']) =>
       drawMasked(corpus, vary({ masking }), 0, 40, stepRandom(config.seed, 0));
     const pieces = (examples: MaskedSentence[]) => examples.map((e) => e.positions.length);
@@ -174,7 +174,7 @@ describe('steps on a corpus', () => {
     );
     assert.ok(rows.every((row) => row.slice(1).every((r) => r > 0)));
     const { cls, sep } = corpus.tokenizer;
-    // The documents come last, in a batch of their own or behind the queries.
+    // The documents come last, in a separate batch or after the queries.
     const batch = feed.retriever.batches.at(-1)!;
     const ids = [...batch.ids.dataSync()];
     const [first, second] = batch.starts.slice(feed.retriever.batches.length === 1 ? 4 : 0);
@@ -189,7 +189,7 @@ describe('steps on a corpus', () => {
     { marginalize: 'token', nullDocument: false },
   ] as const) {
     const how = `${marginalize} marginal, with${nullDocument ? '' : 'out'} the null document`;
-    test(`loss and metrics are those of going through the pairs one by one, ${how}`, async () => {
+    test(`loss and metrics equal those computed pair by pair, ${how}`, async () => {
       const { examples, candidates, dropped } = await drawn();
       let pieces = 0;
       let marginal = 0;
@@ -230,7 +230,7 @@ describe('steps on a corpus', () => {
     });
   }
 
-  test('in several passes, loss and gradients are those of one', async () => {
+  test('loss and gradients in several passes equal those of one pass', async () => {
     const whole = await step(config);
     for (const microBatch of [1, 2, 3, 64]) {
       const parts = await step(vary({ microBatch }));
@@ -240,7 +240,7 @@ describe('steps on a corpus', () => {
     tf.dispose(whole.gradients);
   });
 
-  test('the gradients are the slope of the loss, and following them lowers it', async () => {
+  test('the gradients match the slope of the loss, and following them lowers it', async () => {
     const { gradients } = await step(config);
     for (const tower of ['embedder.layer', 'embedder.projection', 'reader.layer', 'reader.mlm'])
       assert.ok(
@@ -260,7 +260,7 @@ describe('steps on a corpus', () => {
     assert.ok(losses.at(-1)! < 0.9 * losses[0], losses.join());
   });
 
-  test('with dropout a step is the same whenever it is taken', async () => {
+  test('with dropout, repeating a step gives the same result', async () => {
     const noisy = { ...config, model: { ...config.model, dropout: 0.2 } };
     const stage = pretrainStep(model, corpus, index, noisy);
     tf.dispose((await stage.step(0)).gradients);
@@ -273,7 +273,7 @@ describe('steps on a corpus', () => {
     tf.dispose([later.gradients, first.gradients, plain.gradients]);
   });
 
-  test('fifty steps leave no tensor behind', async () => {
+  test('fifty steps leak no tensor', async () => {
     const small = {
       ...vary({ batch: 2, microBatch: 1, candidates: 3 }),
       model: { ...config.model, dropout: 0.1 },
@@ -288,7 +288,7 @@ describe('steps on a corpus', () => {
     assert.equal(tf.memory().numTensors, empty);
   });
 
-  test('with one candidate there is the null document alone, and retrieval is worth nothing', async () => {
+  test('with one candidate there is only the null document, and retrieval utility is zero', async () => {
     const { metrics, gradients } = await step(vary({ candidates: 1 }));
     tf.dispose(gradients);
     assert.ok(Math.abs(metrics.nullProbability - 1) < 1e-6);

@@ -16,7 +16,7 @@ before(async () => {
 });
 after(() => corpus.close());
 
-test('candidates by hand: gold and negatives stand behind what was retrieved, each once', () => {
+test('candidates by hand: retrieved blocks come first, then gold and negatives, each once', () => {
   const retrieved = [7, 3, 9, 1, 4];
   assert.deepEqual(joinCandidates(retrieved, [], [], 3), retrieved);
   assert.deepEqual(joinCandidates(retrieved, [3, 5], [9, 8], 3), [7, 3, 9, 1, 4, 5, 8], 'gold is read');
@@ -26,8 +26,8 @@ test('candidates by hand: gold and negatives stand behind what was retrieved, ea
   assert.deepEqual(joinCandidates(retrieved, [6], [], 1), [6, 7, 3, 9, 1, 4]);
 });
 
-test('gold is what holds an answer of the question’s own document', () => {
-  // A document of several blocks, and a word that stands in some of them.
+test('gold blocks are the blocks of the question’s own document that hold an answer', () => {
+  // A document of several blocks, and a word that occurs in some of them.
   const of = new Map<string, number[]>();
   for (let b = 0; b < corpus.blocks; b++)
     of.set(corpus.documentId(b), [...(of.get(corpus.documentId(b)) ?? []), b]);
@@ -48,7 +48,7 @@ test('gold is what holds an answer of the question’s own document', () => {
     error instanceof UserError && told.test(error.message);
   assert.throws(() => goldBlocks(corpus, [other], has), refused(/no training question names its document/));
   assert.throws(() => goldBlocks(corpus, [unknown], has), refused(/none of the documents/));
-  // As the settings have it.
+  // By the settings.
   const retrieved = Array.from({ length: corpus.blocks }, (_, b) => b).filter((b) => !blocks.includes(b));
   const qa = { ...config.qa, readerBlocks: 2 };
   const make = (changes: Partial<typeof qa>) =>
@@ -57,8 +57,8 @@ test('gold is what holds an answer of the question’s own document', () => {
   assert.deepEqual(make({ gold: true }).slice(0, 3), [retrieved[0], want[0], retrieved[1]]);
 });
 
-test('hard negatives are the best by words that hold no answer', () => {
-  // A block's own text finds that block first.
+test('hard negatives are the best blocks by BM25 that hold no answer', () => {
+  // A search for a block's own text finds that block first.
   const text = corpus.text(4);
   const [question, right] = encodeQuestions(corpus, [
     { question: text, answers: ['zzz'] },
@@ -74,7 +74,7 @@ test('hard negatives are the best by words that hold no answer', () => {
   assert.throws(() => hardNegatives(huge, [question], 1, has), /takes at most 500000 blocks/);
 });
 
-test('hard negatives that the data set names come before those found by words', () => {
+test('hard negatives named by the data set come before those found by BM25', () => {
   const documents = [...new Set(Array.from({ length: corpus.blocks }, (_, b) => corpus.documentId(b)))];
   const blocksOf = (id: string) =>
     Array.from({ length: corpus.blocks }, (_, b) => b).filter((b) => corpus.documentId(b) === id);
@@ -92,7 +92,7 @@ test('hard negatives that the data set names come before those found by words', 
   assert.deepEqual(negatives(named), [...blocksOf(b), ...blocksOf(a)].slice(0, 3));
   assert.equal(negatives(unknown)[0], 4, 'by words');
   assert.deepEqual(negatives(right), [...blocksOf(a).slice(1), ...blocksOf(b)].slice(0, 3));
-  // Without BM25 those who have none go without.
+  // Without BM25, questions without named negatives get none.
   const documentId = (block: number) => (block < corpus.blocks ? corpus.documentId(block) : '');
   const huge = { ...corpus, documentId, blocks: 1e6 };
   const ofHuge = hardNegatives(huge, [named, unknown], 3, has);
@@ -100,7 +100,7 @@ test('hard negatives that the data set names come before those found by words', 
   assert.deepEqual(ofHuge(unknown), []);
 });
 
-test('answers are found as in the texts themselves, of which each is read once', () => {
+test('answers are found as in the texts themselves, and each text is read once', () => {
   let reads = 0;
   const text = (block: number) => {
     reads++;

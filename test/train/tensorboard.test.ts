@@ -21,13 +21,13 @@ function atTime<T>(milliseconds: number, f: () => T): T {
 }
 
 // Written by TensorBoard 2.21.0 (tensorboard/summary/writer/record_writer.py with its own event_pb2 and summary_pb2): the
-// events of the test below, all at the wall time 1764340000.25. Files of whole runs, stopped and resumed ones among them,
+// events of the test below, all at the wall time 1764340000.25. Files of whole runs, including stopped and resumed ones,
 // were read back with its EventAccumulator and its data server, and gave the steps and values of the JSONL.
 const WRITTEN_BY_TENSORBOARD =
   'GAAAAAAAAACjf0siCQAAEEhsStpBGg1icmFpbi5FdmVudDoy0Br4eA8AAAAAAAAAbVMrCQkAABBIbEraQRAHOgIIAbOWYzxEAAAAAAAAAENZLp' +
   'oJAAAQSGxK2kEQrAIqNgoLCgRsb3NzFQAAKEAKFwoQcmV0cmlldmFsVXRpbGl0eRXNzMy9Cg4KB3NraXBwZWQVAAAAABEaXKg=';
 
-test("an event file is to the byte what TensorBoard's own writer writes", () => {
+test("an event file is byte-identical to that of TensorBoard's own writer", () => {
   const dir = join(folder, 'bytes');
   atTime(1_764_340_000_250, () =>
     eventFile(dir, 6).write({
@@ -42,7 +42,7 @@ test("an event file is to the byte what TensorBoard's own writer writes", () => 
   assert.equal(readFileSync(join(dir, names(dir)[0])).toString('base64'), WRITTEN_BY_TENSORBOARD);
 });
 
-test('a process that goes on writes a file of its own, read after the others, and voids the steps done again', () => {
+test('a resumed process writes a new file, read after the others, which invalidates the steps done again', () => {
   const dir = join(folder, 'resumed');
   const write = (done: number, ...steps: number[]) => {
     const events = eventFile(dir, done);
@@ -52,7 +52,7 @@ test('a process that goes on writes a file of its own, read after the others, an
   const first = names(dir)[0];
   const bytes = readFileSync(join(dir, first));
   truncateSync(join(dir, first), bytes.length - 3); // killed in the middle of a record
-  atTime(1e12, () => write(2, 4, 6)); // by a clock that is behind
+  atTime(1e12, () => write(2, 4, 6)); // the clock was set back
   atTime(2e12, () => write(4)); // stopped before it logged anything
   atTime(2e12, () => write(4, 6, 8));
   assert.deepEqual(
@@ -71,7 +71,7 @@ test('a process that goes on writes a file of its own, read after the others, an
   );
 });
 
-test('a stage that begins anew forgets the files of before, and nothing else', () => {
+test('a stage that starts from scratch removes the earlier event files, and nothing else', () => {
   const dir = join(folder, 'anew');
   eventFile(dir, 0).write({ step: 1, loss: 1 });
   writeFileSync(join(dir, 'notes.txt'), 'mine');
@@ -81,7 +81,7 @@ test('a stage that begins anew forgets the files of before, and nothing else', (
   assert.deepEqual(readEvents(dir).loss, [[1, 2]]);
 });
 
-test('a folder that cannot be written is told in a sentence', () => {
+test('a folder that cannot be written gives a one-sentence error', () => {
   const dir = join(folder, 'file');
   writeFileSync(dir, '');
   assert.throws(
@@ -90,7 +90,7 @@ test('a folder that cannot be written is told in a sentence', () => {
   );
 });
 
-test('a folder that was moved away before the first record is told, and does not come again', () => {
+test('a folder that was moved away before the first record gives an error, and is not created again', () => {
   const dir = join(folder, 'moved');
   const events = eventFile(dir, 0);
   renameSync(dir, `${dir}-elsewhere`);
