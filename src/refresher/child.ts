@@ -12,32 +12,32 @@ import { loadWeights } from '../weights/checkpoint.ts';
 import type { FromRefresher, Published, RefresherStart, RefreshRequest, ToRefresher } from './client.ts';
 import { configSha256, readSnapshot } from './snapshot.ts';
 
-// CHILD-PROCESS ENTRY. New weights → new embeddings → new index, as often as the trainer asks, until it says stop or dies.
-// It reads the run's own configuration, corpus and snapshots, and checks that the snapshot was written for them, so that
-// it cannot disagree with the trainer.
+// CHILD-PROCESS ENTRY. New weights → new embeddings → new index, whenever the trainer requests it, until the trainer says
+// stop or dies. It reads the run's own configuration, corpus and snapshots, and checks that the snapshot was written for
+// them, so that it cannot disagree with the trainer.
 
-function tell(message: FromRefresher): void {
-  // A trainer that is gone does not hear it; `disconnect` tells of that.
+function send(message: FromRefresher): void {
+  // Errors of sending are ignored: if the trainer is gone, `disconnect` reports it.
   process.send?.(message, undefined, undefined, () => {});
 }
 
-/** Milliseconds between two signs of life that say nothing else. */
-const ALIVE_EVERY = 1000;
+/** Least milliseconds between two heartbeats. */
+const HEARTBEAT_INTERVAL_MS = 1000;
 
-/** Bytes a second that the slowest disk is taken to manage. */
-const SLOW_DISK = 10e6;
+/** Assumed speed of the slowest disk. */
+const SLOW_DISK_BYTES_PER_SECOND = 10e6;
 
 let lastAlive = 0;
 
-function alive(bytes: number): void {
+function heartbeat(bytes: number): void {
   const now = performance.now();
-  if (bytes === 0 && now - lastAlive < ALIVE_EVERY) return;
+  if (bytes === 0 && now - lastAlive < HEARTBEAT_INTERVAL_MS) return;
   lastAlive = now;
-  tell({ type: 'alive', quiet: bytes / SLOW_DISK });
+  send({ type: 'alive', quiet: bytes / SLOW_DISK_BYTES_PER_SECOND });
 }
 
 async function refresh(start: RefresherStart, { snapshot, step }: RefreshRequest): Promise<Published> {
-  const began = performance.now();
+  const startTime = performance.now();
   const run = runFolder(start.runDir);
   const config = loadConfig(run.config, []);
   const corpus = openCorpus(run.corpus);
@@ -54,9 +54,9 @@ async function refresh(start: RefresherStart, { snapshot, step }: RefreshRequest
       run.index,
       basename(snapshot),
       { model, corpus, config, step },
-      { onProgress: (done, total) => tell({ type: 'progress', done, total }), onHeartbeat: alive },
+      { onProgress: (done, total) => send({ type: 'progress', done, total }), onHeartbeat: heartbeat },
     );
-    return { name, step, seconds: (performance.now() - began) / 1000, rows: manifest.rows };
+    return { name, step, seconds: (performance.now() - startTime) / 1000, rows: manifest.rows };
   } finally {
     disposeModel(model);
     corpus.close();
@@ -69,16 +69,16 @@ process.on('message', async (message: ToRefresher) => {
   switch (message.type) {
     case 'start':
       started = message;
-      setPriority(Math.max(getPriority(), message.nice)); // to be less nice than it was started takes a privilege
+      setPriority(Math.max(getPriority(), message.nice)); // lowering the value needs a privilege
       await startEngine(message.engine as EngineName, { threads: message.threads || undefined });
-      tell({ type: 'ready' });
+      send({ type: 'ready' });
       break;
     case 'refresh':
       try {
-        tell({ type: 'published', ...(await refresh(started!, message)) });
+        send({ type: 'published', ...(await refresh(started!, message)) });
       } catch (error) {
-        const { message: what, stack } = error as Error;
-        tell({ type: 'failed', message: what, stack: error instanceof UserError ? undefined : stack });
+        const { message: reason, stack } = error as Error;
+        send({ type: 'failed', message: reason, stack: error instanceof UserError ? undefined : stack });
       }
       break;
     case 'stop':
@@ -87,5 +87,5 @@ process.on('message', async (message: ToRefresher) => {
 });
 // Ctrl-C and a closed terminal reach the whole process group: the trainer, which must save first, says when to stop.
 for (const signal of ['SIGINT', 'SIGHUP'] as const) process.on(signal, () => {});
-// A trainer that is gone takes no index any more.
+// Without the trainer nobody needs an index.
 process.on('disconnect', () => process.exit(0));

@@ -5,21 +5,21 @@ import { z } from 'zod';
 import { readManifest } from '../retrieval/manifest.ts';
 import { runFolder } from '../run/folder.ts';
 
-// The parent side of the asynchronous refresher, and the messages both sides exchange. The trainer asks and goes on;
-// the child (child.ts) embeds all blocks with the snapshot's weights, publishes an index and says so.
+// The parent side of the asynchronous refresher, and the messages of both sides. The trainer sends a request and
+// continues; the child (child.ts) embeds all blocks with the snapshot's weights, publishes an index and reports it.
 
-/** What the child needs to know before anything else. */
+/** The first message: what the child needs to start. */
 export interface RefresherStart {
   runDir: string;
   /** Name of the tensor engine the child starts. */
   engine: string;
-  /** 0 to 19, as `nice` takes it. */
+  /** 0 to 19, as for `nice`. */
   nice: number;
   threads: number;
 }
 
 export interface RefreshRequest {
-  /** Folder with the weights to embed with; the index's takes its name. */
+  /** Folder with the weights to embed with; the index's folder gets the same name. */
   snapshot: string;
   /** Training step of those weights. */
   step: number;
@@ -39,14 +39,14 @@ export type ToRefresher =
   | { type: 'stop' };
 
 const fromRefresher = z.discriminatedUnion('type', [
-  /** The engine is up; requests may come. */
+  /** The engine has started; requests may be sent. */
   z.strictObject({ type: z.literal('ready') }),
   z.strictObject({
     type: z.literal('progress'),
     done: z.int().nonnegative(),
     total: z.int().nonnegative(),
   }),
-  /** The work goes on, though it has nothing to show; it may be silent for `quiet` seconds more than usual. */
+  /** Heartbeat: work continues without visible progress; the child may be silent for `quiet` seconds more than usual. */
   z.strictObject({ type: z.literal('alive'), quiet: z.number().min(0).max(86_400) }),
   z.strictObject({
     type: z.literal('published'),
@@ -55,7 +55,7 @@ const fromRefresher = z.discriminatedUnion('type', [
     seconds: z.number().nonnegative(),
     rows: z.int().positive(),
   }),
-  /** This refresh failed, the child lives; asking again with the same snapshot would fail again. */
+  /** This refresh failed, but the child is alive; another request with the same snapshot would fail again. */
   z.strictObject({ type: z.literal('failed'), message: z.string(), stack: z.string().optional() }),
 ]);
 
@@ -65,35 +65,35 @@ export interface RefresherOptions extends Omit<RefresherStart, 'runDir'> {
   /** Rows and dimensions that every index must have. */
   rows: number;
   dimensions: number;
-  /** Deaths in a row, without an index published in between, after which the child is not started again. */
+  /** After so many deaths in a row, without a published index in between, the child is not restarted. */
   maxFailures: number;
   onPublished(published: Published): void;
   onProgress?(done: number, total: number): void;
-  /** A refresh failed, or the child died. Training can go on with the index it has. */
+  /** A refresh failed, or the child died. Training can continue with the current index. */
   onFailure(message: string): void;
-  /** The child will not be started again; by default a failure like the others. */
+  /** The child will not be restarted; by default reported like other failures. */
   onGivenUp?(message: string): void;
 }
 
 export interface Refresher {
-  /** Whether a request is being worked on or waits. */
+  /** Whether a request is in progress or waiting. */
   readonly busy: boolean;
   /**
-   * Asks for a new index; a request that still waits gives way to this one.
-   * @returns the request that will not be worked on: the one that gave way, or this one once the child is given up
+   * Requests a new index; this request replaces one that is still waiting.
+   * @returns the request that will not be processed: the replaced one, or this one if the child will not be restarted
    */
   request(request: RefreshRequest): RefreshRequest | undefined;
-  /** Asks the child to stop and ends it after a grace time; resolves when it is gone. */
+  /** Asks the child to stop and kills it after a grace period; resolves when it has ended. */
   stop(): Promise<void>;
 }
 
 /** Times, replaced only by tests; in milliseconds. */
 export interface RefresherTimes {
-  /** Silence of a busy child that counts as hanging. */
+  /** A busy child that is silent for so long counts as hanging. */
   silence: number;
-  /** A second silence, after which it is killed. */
+  /** After a further silence it is killed. */
   secondLook: number;
-  /** First wait before a dead child is started again; doubled each time. */
+  /** First wait before a dead child is restarted; doubled each time. */
   backOff: number;
   /** From the stop message to the kill. */
   grace: number;
@@ -101,17 +101,17 @@ export interface RefresherTimes {
 
 const TIMES: RefresherTimes = { silence: 120_000, secondLook: 2000, backOff: 1000, grace: 10_000 };
 
-/** Longest wait before a dead child is started again, in milliseconds. */
-const LONGEST_BACK_OFF = 60_000;
+/** Longest wait before a dead child is restarted, in milliseconds. */
+const MAX_BACK_OFF = 60_000;
 
-/** Messages that are not of the protocol, or not true, after which a child is ended. */
-const MAX_NONSENSE = 3;
+/** After so many messages that violate the protocol or are false, a child is killed. */
+const MAX_INVALID_MESSAGES = 3;
 
 const ENTRY = fileURLToPath(new URL('./child.ts', import.meta.url));
 
 /**
- * Starts the refresher child. A child that dies or hangs is reported by `onFailure` and started again with a growing
- * wait, with the newest request; the training process is never blocked and never brought down by it.
+ * Starts the refresher child. A child that dies or hangs is reported by `onFailure` and restarted after a growing wait,
+ * with the newest request; it never blocks or stops the training process.
  * @param entry another child script; for tests, as is `times`
  */
 export function startRefresher(
@@ -124,19 +124,19 @@ export function startRefresher(
   const indexes = runFolder(runDir).index;
   let child: ChildProcess | undefined;
   let ready = false;
-  let inWork: RefreshRequest | undefined;
+  let inProgress: RefreshRequest | undefined;
   let waiting: RefreshRequest | undefined;
   let deaths = 0; // since the last index published
   let stopping: Promise<void> | undefined;
-  let gone: (() => void) | undefined; // told when the child that is being stopped has ended
+  let gone: (() => void) | undefined; // called when the child that is being stopped has ended
   let restart: NodeJS.Timeout | undefined;
   let alarm: NodeJS.Timeout | undefined;
-  let nonsense = 0; // heard from this child
+  let invalidMessages = 0; // from this child
   let killedFor: string | undefined; // why we have killed it
 
   function start(): void {
     ready = false;
-    nonsense = 0;
+    invalidMessages = 0;
     killedFor = undefined;
     const started = fork(entry, [], {
       execArgv: ['--import', import.meta.resolve('../typescript.mjs')],
@@ -144,15 +144,15 @@ export function startRefresher(
     });
     child = started;
     let ended = false;
-    // A child that cannot be started tells by `error` alone, one that ran by `exit`.
+    // A child that cannot be started only emits `error`, one that ran emits `exit`.
     const end = (why: string, advice = '') => {
       if (ended) return;
       ended = true;
       died(why, advice);
       gone?.();
     };
-    started.on('message', (said) => {
-      if (child === started) heard(said);
+    started.on('message', (value) => {
+      if (child === started) receive(value);
     });
     started.on('error', (error) => {
       if (started.pid === undefined) end(error.message);
@@ -161,15 +161,15 @@ export function startRefresher(
       if (signal) end(`killed by ${signal}`, OUT_OF_MEMORY.includes(signal) ? MEMORY_ADVICE : '');
       else end(`exit code ${code}`);
     });
-    tell(started, { type: 'start', runDir, engine, nice, threads });
+    send(started, { type: 'start', runDir, engine, nice, threads });
     watch();
   }
 
-  function heard(said: unknown): void {
+  function receive(value: unknown): void {
     if (stopping || killedFor) return;
-    const { data: message } = fromRefresher.safeParse(said);
-    if (!message || !isTrue(message)) {
-      doubt();
+    const { data: message } = fromRefresher.safeParse(value);
+    if (!message || !isPlausible(message)) {
+      countInvalid();
       return;
     }
     let quiet = 0;
@@ -186,12 +186,12 @@ export function startRefresher(
       case 'published': {
         const { name, step, seconds, rows } = message;
         deaths = 0;
-        inWork = undefined;
+        inProgress = undefined;
         options.onPublished({ name, step, seconds, rows });
         break;
       }
       case 'failed':
-        inWork = undefined;
+        inProgress = undefined;
         options.onFailure(message.stack ?? message.message);
         break;
     }
@@ -199,11 +199,11 @@ export function startRefresher(
     watch(quiet);
   }
 
-  /** Whether a message can be meant so: its index is there, as it was asked for and as it must be. */
-  function isTrue(message: FromRefresher): boolean {
+  /** Whether a message can be right: it belongs to the request, and its index exists with the required size. */
+  function isPlausible(message: FromRefresher): boolean {
     if (message.type === 'ready' || message.type === 'alive') return true;
-    if (message.type !== 'published') return inWork !== undefined;
-    if (message.step !== inWork?.step) return false;
+    if (message.type !== 'published') return inProgress !== undefined;
+    if (message.step !== inProgress?.step) return false;
     try {
       const { step, rows, dimensions } = readManifest(join(indexes, message.name));
       return (
@@ -217,10 +217,10 @@ export function startRefresher(
     }
   }
 
-  /** Takes note of a message that makes no sense, which is no sign of life either. */
-  function doubt(): void {
-    nonsense++;
-    if (nonsense >= MAX_NONSENSE) kill(`${nonsense} messages that make no sense`);
+  /** Counts an invalid message, which does not reset the alarm. */
+  function countInvalid(): void {
+    invalidMessages++;
+    if (invalidMessages >= MAX_INVALID_MESSAGES) kill(`${invalidMessages} invalid messages`);
   }
 
   function kill(why: string): void {
@@ -228,30 +228,30 @@ export function startRefresher(
     child?.kill('SIGKILL');
   }
 
-  /** Hands the child what waits, if it has nothing in work. */
+  /** Sends the waiting request to the child, if it is idle. */
   function next(): void {
-    if (!child || !ready || inWork || !waiting || stopping) return;
-    inWork = waiting;
+    if (!child || !ready || inProgress || !waiting || stopping) return;
+    inProgress = waiting;
     waiting = undefined;
-    tell(child, { type: 'refresh', ...inWork });
-    watch(); // from now on; a request that only waits is no sign of life
+    send(child, { type: 'refresh', ...inProgress });
+    watch(); // from now on; an idle child is not watched
   }
 
   /**
-   * Every message puts the alarm off; a child that starts up is watched as one that works. A training step may block
-   * this process for longer than the silence allowed, so that the alarm goes before messages long arrived are read:
-   * hence the second look, after the event loop has been round once more.
-   * @param quiet seconds that it may be silent for besides
+   * Every valid message resets the alarm; a starting child is watched like a busy one. A training step may block this
+   * process for longer than the allowed silence, so the alarm may fire before messages that have arrived are read: hence
+   * the second look, after another turn of the event loop.
+   * @param quiet additional seconds that the child may be silent
    */
   function watch(quiet = 0): void {
     clearTimeout(alarm);
     const watched = child;
-    if (!watched || stopping || (ready && !inWork)) return;
+    if (!watched || stopping || (ready && !inProgress)) return;
     alarm = setTimeout(
       () => {
         alarm = setTimeout(() => {
           if (child === watched)
-            kill(`no sign of life for ${Number((times.silence / 1000 + quiet).toFixed(1))} s`);
+            kill(`no heartbeat for ${Number((times.silence / 1000 + quiet).toFixed(1))} s`);
         }, times.secondLook);
       },
       times.silence + 1000 * quiet,
@@ -262,24 +262,24 @@ export function startRefresher(
     const reason = killedFor ?? why;
     clearTimeout(alarm);
     child = undefined;
-    waiting ??= inWork; // a request that waits is newer than the one in work
-    inWork = undefined;
+    waiting ??= inProgress; // a waiting request is newer than the one in progress
+    inProgress = undefined;
     if (stopping) return;
     deaths++;
     const hint = killedFor ? '' : advice;
     if (deaths >= maxFailures) {
       waiting = undefined;
       (options.onGivenUp ?? options.onFailure)(
-        `the refresher died ${deaths} times without a new index (${reason}); it is not started again${hint}`,
+        `the refresher died ${deaths} times without a new index (${reason}); it is not restarted${hint}`,
       );
       return;
     }
-    const wait = Math.min(LONGEST_BACK_OFF, times.backOff * 2 ** (deaths - 1));
+    const wait = Math.min(MAX_BACK_OFF, times.backOff * 2 ** (deaths - 1));
     restart = setTimeout(start, wait);
-    options.onFailure(`the refresher died (${reason}); it is started again in ${wait / 1000} s${hint}`);
+    options.onFailure(`the refresher died (${reason}); it restarts in ${wait / 1000} s${hint}`);
   }
 
-  /** A trainer that leaves without stopping the child takes it along. */
+  /** If the trainer exits without stopping the child, the child is killed. */
   const leave = () => child?.kill('SIGKILL');
   process.on('exit', leave);
 
@@ -287,7 +287,7 @@ export function startRefresher(
     clearTimeout(alarm);
     clearTimeout(restart);
     waiting = undefined;
-    inWork = undefined;
+    inProgress = undefined;
     const last = child;
     if (!last) {
       process.off('exit', leave);
@@ -300,21 +300,21 @@ export function startRefresher(
         process.off('exit', leave);
         resolve();
       };
-      tell(last, { type: 'stop' });
+      send(last, { type: 'stop' });
     });
   }
 
   start();
   return {
     get busy() {
-      return inWork !== undefined || waiting !== undefined;
+      return inProgress !== undefined || waiting !== undefined;
     },
     request(request) {
       if (stopping || deaths >= maxFailures) return request;
-      const gaveWay = waiting;
+      const replaced = waiting;
       waiting = request;
       next();
-      return gaveWay;
+      return replaced;
     },
     stop() {
       stopping ??= stopChild();
@@ -323,12 +323,12 @@ export function startRefresher(
   };
 }
 
-/** What the system, or Node itself, ends a process with for want of memory. */
+/** Signals with which the system, or Node itself, ends a process that ran out of memory. */
 const OUT_OF_MEMORY = ['SIGKILL', 'SIGABRT'];
 
 const MEMORY_ADVICE = '; if memory ran out, lower index.tokensPerBatch';
 
-/** A child may die between two lines of ours: its `exit` tells, not this. */
-function tell(child: ChildProcess, message: ToRefresher): void {
+/** Errors of sending are ignored: if the child has died, its `exit` event reports it. */
+function send(child: ChildProcess, message: ToRefresher): void {
   child.send(message, () => {});
 }

@@ -10,11 +10,11 @@ import { errorCode, UserError } from '../system/errors.ts';
 import { readJson, sha256File, writeFileAtomic, writeFolderAtomic } from '../system/files.ts';
 import { saveWeights, WEIGHTS } from '../weights/checkpoint.ts';
 
-// A snapshot: the document tower as it is at one training step, handed to the refresher. One folder holds
+// A snapshot: the document tower at one training step, for the refresher. One folder holds
 //   model.safetensors   its weights
-//   manifest.json       whose they are and what they belong to; written last
+//   manifest.json       their step, and the settings and corpus that they belong to; written last
 
-/** What a snapshot belongs to: embedding with other settings, or another corpus, makes an index that the trainer cannot use. */
+/** What a snapshot belongs to: with other settings or another corpus, the refresher would make an index that the trainer cannot use. */
 export interface SnapshotOf {
   /** Training step of the weights. */
   step: number;
@@ -26,10 +26,10 @@ export interface SnapshotOf {
 
 export interface SnapshotManifest extends SnapshotOf {
   format: 1;
-  /** Length and SHA-256 of the weights' file. */
+  /** Length and SHA-256 of the file of weights. */
   bytes: number;
   sha256: string;
-  /** `towerFingerprint` of the weights: what the index made with them bears. */
+  /** `towerFingerprint` of the weights; the index made with them records it. */
   weightsSha256: string;
 }
 
@@ -65,7 +65,7 @@ export async function writeSnapshot(dir: string, model: Model, of: SnapshotOf): 
   });
 }
 
-/** The manifest of the snapshot in `dir`, once all is checked that can be before its weights are loaded; else a `UserError`. */
+/** The manifest of the snapshot in `dir`, after all checks that are possible before loading its weights; else a `UserError`. */
 export function readSnapshot(dir: string, of: SnapshotOf): SnapshotManifest {
   const path = join(dir, MANIFEST);
   const parsed = schema.safeParse(readJson(path, 'snapshot manifest', REMEDY));
@@ -79,12 +79,12 @@ export function readSnapshot(dir: string, of: SnapshotOf): SnapshotManifest {
   }
   if (manifest.corpusSha256 !== of.corpusSha256) {
     throw new UserError(
-      `${path}: belongs to another corpus than the run's now; the corpus was prepared anew while training: stop and start the trainer`,
+      `${path}: belongs to another corpus than the run's; the corpus was prepared again during training: stop and restart the trainer`,
     );
   }
   if (manifest.configSha256 !== of.configSha256) {
     throw new UserError(
-      `${path}: was written with other settings of model, text or index than the run's now; they were changed while training: stop and start the trainer`,
+      `${path}: was written with other settings of model, text or index than the run's; they were changed during training: stop and restart the trainer`,
     );
   }
   const weights = join(dir, WEIGHTS);

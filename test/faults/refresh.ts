@@ -83,7 +83,7 @@ async function hung(t: Tally, times: number): Promise<void> {
     if (failures.length === 0) await until(() => failures.length > 0, 1);
     if (failures.length > 0) {
       t.check(
-        /no sign of life for [\d.]+ s/.test(failures.join()),
+        /no heartbeat for [\d.]+ s/.test(failures.join()),
         `a hung refresher is said to: ${failures.join(' | ')}`,
       );
       t.count('hung refreshers ended and replaced');
@@ -162,7 +162,7 @@ async function hungFor120(t: Tally): Promise<void> {
       `a refresher hung for 120 s is not replaced: ${lastLines(started.stderr())}`,
     )
   ) {
-    const said = /no sign of life for 120 s/.test(started.stderr());
+    const said = /no heartbeat for 120 s/.test(started.stderr());
     t.check(said, `a refresher hung for 120 s: nothing is said of it: ${lastLines(started.stderr())}`);
     t.note(
       'steps trained while a refresher hung for 120 s',

@@ -22,9 +22,9 @@ import { TINY, temporaryFolder, tinyCorpus, tinyModel } from '../support/tiny.ts
 const folder = temporaryFolder('refresher');
 const run = runFolder(folder);
 const config = runConfig(run, { set: TINY });
-/** Snapshots of step 20, of step 40 with other weights, and of step 50 and 60 that belong to other settings, and to another corpus. */
+/** Snapshots of step 20, of step 40 with other weights, of step 50 for other settings, and of step 60 for another corpus. */
 const snapshot = (step: number) => join(run.snapshots, indexName(step));
-/** What the trainer's own process makes of the same weights. */
+/** The index that this process makes from the same weights. */
 const here = join(folder, 'here');
 let corpus: Corpus;
 let engine: string;
@@ -49,7 +49,7 @@ after(() => {
   for (const child of children) child.kill('SIGKILL');
 });
 
-/** A refresher that is ready, and the messages it tells. */
+/** A refresher that is ready, and the messages it sends. */
 async function begin(more: Partial<RefresherStart> = {}) {
   const child = fork(join(import.meta.dirname, '../../src/refresher/child.ts'), [], {
     execArgv: ['--import', import.meta.resolve('tsx')],
@@ -69,7 +69,7 @@ async function begin(more: Partial<RefresherStart> = {}) {
   return { child, heard, tell, answer };
 }
 
-test('new weights become the index in use, the same as made here', async () => {
+test('new weights become the index in use, identical to one made in this process', async () => {
   const { child, heard, tell, answer } = await begin({ threads: 0 }); // all
   tell({ type: 'refresh', snapshot: snapshot(20), step: 20 });
   const published = await answer();
@@ -89,15 +89,15 @@ test('new weights become the index in use, the same as made here', async () => {
   theirs.close();
   ours.close();
 
-  // Asked to stop it goes, and in peace.
+  // When asked to stop, it exits without an error.
   tell({ type: 'stop' });
   assert.deepEqual(await once(child, 'exit'), [0, null]);
 });
 
-/** A refresher that the tests of what it refuses share, until it is left. */
+/** One refresher, shared by the tests of refused requests. */
 let patient: ReturnType<typeof begin>;
 
-test('a refresh that cannot be done is told without a stack, and the next one is done', async () => {
+test('a refresh that cannot be done is reported without a stack, and the next one succeeds', async () => {
   patient = begin();
   const { tell, answer } = await patient;
   tell({ type: 'refresh', snapshot: join(folder, 'none'), step: 30 });
@@ -109,7 +109,7 @@ test('a refresh that cannot be done is told without a stack, and the next one is
   assert.equal((await answer()).type, 'published');
 });
 
-test('it is as nice as asked, and no less nice than the trainer', async () => {
+test('it runs at the requested nice value, but never at a lower one than the trainer', async () => {
   const own = getPriority();
   const { child } = await begin({ nice: 19 });
   assert.equal(getPriority(child.pid!), 19);
@@ -118,12 +118,12 @@ test('it is as nice as asked, and no less nice than the trainer', async () => {
   assert.equal(getPriority(other.child.pid!), Math.max(own, 3));
 });
 
-test('weights for other settings, or of another corpus, than the run has now are not embedded', async () => {
+test('weights for other settings or another corpus than the run has are refused', async () => {
   const { tell, answer } = await patient;
   const before = currentIndex(run.index);
   for (const [step, message] of [
-    [50, /other settings of model, text or index.*stop and start the trainer/],
-    [60, /another corpus.*stop and start the trainer/],
+    [50, /other settings of model, text or index.*stop and restart the trainer/],
+    [60, /another corpus.*stop and restart the trainer/],
   ] as const) {
     tell({ type: 'refresh', snapshot: snapshot(step), step });
     const failed = await answer();
@@ -134,15 +134,15 @@ test('weights for other settings, or of another corpus, than the run has now are
   assert.equal(currentIndex(run.index), before);
 });
 
-test('it goes when the trainer is gone', async () => {
+test('it exits when the trainer has ended', async () => {
   const { child } = await patient;
   child.disconnect();
   assert.deepEqual(await once(child, 'exit'), [0, null]);
 });
 
-test('it goes at once though it embeds, when the trainer is gone', async () => {
+test('it exits at once, even while embedding, when the trainer has ended', async () => {
   const long = runFolder(temporaryFolder('refresher-long'));
-  // One block a call through a wide model: the piece of all of them, which is written at its end, takes many seconds.
+  // One block per call with a wide model: the piece of all blocks, written only when it is complete, takes many seconds.
   const wide = ['model.hidden=256', 'model.intermediate=1024', 'model.layers=6'];
   const slow = runConfig(long, { set: [...TINY, ...wide, 'index.tokensPerBatch=1'] });
   const { corpus: large } = await tinyCorpus(long.dir, slow, { documents: 200 });

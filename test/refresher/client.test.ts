@@ -17,7 +17,7 @@ const CHILD = join(import.meta.dirname, '../fixtures/refresher/child.mjs');
 const root = mkdtempSync(join(tmpdir(), 'realm-refresher-'));
 after(() => rmSync(root, { recursive: true, force: true }));
 
-/** Milliseconds; a child takes less to start, on however busy a machine. */
+/** Milliseconds; a child starts in less time, even on a busy machine. */
 const TIMES: RefresherTimes = { silence: 600_000, secondLook: 10, backOff: 4, grace: 600_000 };
 
 let refresher: Refresher;
@@ -26,26 +26,26 @@ afterEach(() => {
   return refresher.stop();
 });
 
-/** Silence, in milliseconds, of the tests in which time passes when they say so. */
+/** Silence, in milliseconds, in tests with mocked timers. */
 const SILENCE = 4000;
 
-const waitFor = setTimeout; // that of the clock, where timers are mocked
+const waitFor = setTimeout; // the real one, while timers are mocked
 const stopClock = () => mock.timers.enable({ apis: ['setTimeout'] });
 
-/** Lets so much time pass, and then what a second look takes. */
+/** Lets that much mocked time pass, and then the time of the second look. */
 function pass(milliseconds: number): void {
   mock.timers.tick(milliseconds);
   mock.timers.tick(TIMES.secondLook);
 }
 
-/** Lets the messages in that a child has sent. */
+/** Lets the messages arrive that a child has sent. */
 async function turns(): Promise<void> {
   for (let i = 0; i < 5; i++) await new Promise((resolve) => setImmediate(resolve));
 }
 
 const LIMITS = { rows: 7, dimensions: 4, maxFailures: 5 };
 
-/** Starts the fake child in a run folder of its own, and keeps what is told to the trainer. */
+/** Starts the fake child in its own run folder, and records what is reported to the trainer. */
 function begin(name: string, times: Partial<RefresherTimes> = {}, more: Partial<RefresherOptions> = {}) {
   const run = join(mkdtempSync(join(root, 'run-')), name);
   mkdirSync(run);
@@ -86,10 +86,10 @@ function begin(name: string, times: Partial<RefresherTimes> = {}, more: Partial<
     failures,
     heard: lines,
     starts: () => lines().filter((line) => line.type === 'start'),
-    /** Steps that a child was asked for, in order. */
+    /** Steps requested from a child, in order. */
     asked: () => lines().flatMap((line) => (line.type === 'refresh' ? [line.step] : [])),
     go: () => writeFileSync(join(run, 'go'), ''),
-    /** Whether a message that the child notes is on its way. */
+    /** Whether the child has recorded that it sent a message. */
     sent: () => existsSync(join(run, 'sent')),
     whenFailing: (work: (message: string) => void) => {
       onFailure = work;
@@ -109,12 +109,12 @@ function isAlive(pid: number): boolean {
   }
 }
 
-/** Child processes of this one that live. */
+/** Living child processes of this process. */
 function children(): number {
   return process.getActiveResourcesInfo().filter((name) => name === 'ProcessWrap').length;
 }
 
-test('a request is published, with its progress on the way', async () => {
+test('a request is published, with progress reports in between', async () => {
   const { run, published, progress, failures, heard } = begin('published');
   assert.equal(refresher.busy, false);
   refresher.request({ snapshot: 'good', step: 500 }); // before the child is up
@@ -140,7 +140,7 @@ test('a request is published, with its progress on the way', async () => {
   assert.deepEqual(failures, []);
 });
 
-test('a newer request takes the place of one that waits, not of the one in work', async () => {
+test('a newer request replaces a waiting one, not the one in progress', async () => {
   const { published, asked, go } = begin('newer');
   refresher.request({ snapshot: 'slow', step: 1 });
   await until(() => asked().length === 1);
@@ -155,20 +155,20 @@ test('a newer request takes the place of one that waits, not of the one in work'
   assert.deepEqual(asked(), [1, 3]);
 });
 
-test('a child that dies is told of, started again, and asked the same once more', async () => {
+test('a child that dies is reported and restarted, and gets the same request again', async () => {
   const { published, failures, starts, asked } = begin('died');
   refresher.request({ snapshot: 'deadly once', step: 1 });
   await until(() => published.length === 1);
-  assert.deepEqual(failures, ['the refresher died (exit code 3); it is started again in 0.004 s']);
+  assert.deepEqual(failures, ['the refresher died (exit code 3); it restarts in 0.004 s']);
   assert.equal(new Set(starts().map(({ pid }) => pid)).size, 2);
   assert.deepEqual(asked(), [1, 1]);
-  // An index in between: the wait begins from its first length again.
+  // An index was published in between: the wait starts again at its first length.
   refresher.request({ snapshot: 'deadly once', step: 2 });
   await until(() => published.length === 2);
   assert.equal(failures[1], failures[0]);
 });
 
-test('a child started again gets the newest request, not the one its forerunner died of', async () => {
+test('a restarted child gets the newest request, not the one at which its predecessor died', async () => {
   const { published, failures, asked, go } = begin('newest');
   refresher.request({ snapshot: 'deadly', step: 1 });
   await until(() => asked().length === 1);
@@ -179,7 +179,7 @@ test('a child started again gets the newest request, not the one its forerunner 
   assert.equal(failures.length, 1);
 });
 
-test('a child killed from outside is started again', async () => {
+test('a child killed from outside is restarted', async () => {
   const { published, failures, starts } = begin('killed');
   refresher.request({ snapshot: 'good', step: 1 });
   await until(() => published.length === 1);
@@ -190,15 +190,15 @@ test('a child killed from outside is started again', async () => {
   await until(() => published.length === 2);
 });
 
-test('a child that only dies is given up after as many deaths as are allowed, each waited for twice as long', async () => {
+test('a child that dies every time is not restarted after the maximum of deaths; each wait is twice the one before', async () => {
   const { failures, starts } = begin('dead');
   refresher.request({ snapshot: 'good', step: 1 });
   await until(() => !refresher.busy);
   assert.deepEqual(failures, [
     ...[0.004, 0.008, 0.016, 0.032].map(
-      (wait) => `the refresher died (exit code 9); it is started again in ${wait} s`,
+      (wait) => `the refresher died (exit code 9); it restarts in ${wait} s`,
     ),
-    'the refresher died 5 times without a new index (exit code 9); it is not started again',
+    'the refresher died 5 times without a new index (exit code 9); it is not restarted',
   ]);
   refresher.request({ snapshot: 'good', step: 2 });
   assert.equal(refresher.busy, false);
@@ -206,33 +206,33 @@ test('a child that only dies is given up after as many deaths as are allowed, ea
   assert.deepEqual([starts().length, children()], [5, 0]);
 });
 
-test('the trainer is told apart when the child is given up, and waits no longer than a minute before that', async () => {
+test('giving up the child is reported separately, and the wait before a restart is at most a minute', async () => {
   const givenUp: string[] = [];
   const { failures } = begin('dead', {}, { maxFailures: 2, onGivenUp: (message) => givenUp.push(message) });
   await until(() => givenUp.length === 1);
-  assert.deepEqual(failures, ['the refresher died (exit code 9); it is started again in 0.004 s']);
+  assert.deepEqual(failures, ['the refresher died (exit code 9); it restarts in 0.004 s']);
   assert.deepEqual(givenUp, [
-    'the refresher died 2 times without a new index (exit code 9); it is not started again',
+    'the refresher died 2 times without a new index (exit code 9); it is not restarted',
   ]);
   const late = begin('dead', { backOff: 1e6 });
   await until(() => late.failures.length === 1);
-  assert.match(late.failures[0], /started again in 60 s$/);
+  assert.match(late.failures[0], /restarts in 60 s$/);
 });
 
 for (const signal of ['SIGKILL', 'SIGABRT']) {
-  test(`a child that ${signal} ends, which is what want of memory does, is told of with what helps`, async () => {
+  test(`a child killed by ${signal}, as when memory runs out, is reported with advice`, async () => {
     const { published, failures } = begin(signal);
     refresher.request({ snapshot: signal === 'SIGKILL' ? 'killed once' : 'aborted once', step: 1 });
     await until(() => published.length === 1);
     assert.deepEqual(failures, [
-      `the refresher died (killed by ${signal}); it is started again in 0.004 s; if memory ran out, lower index.tokensPerBatch`,
+      `the refresher died (killed by ${signal}); it restarts in 0.004 s; if memory ran out, lower index.tokensPerBatch`,
     ]);
   });
 }
 
 const PUBLISHED = { type: 'published', name: 'step-1', step: 1, seconds: 1, rows: 7 };
 
-/** Messages that make no sense; an `index` is left beside the message, with these fields wrong in its manifest. */
+/** Invalid messages; an `index` is written along with the message, with these fields wrong in its manifest. */
 const NONSENSE = [
   [null, 'published', {}],
   [{ type: 'hello' }, { type: 'progress', done: 'all', total: 7 }, { type: 'alive', quiet: 1e300 }],
@@ -247,20 +247,18 @@ const NONSENSE = [
 ];
 
 for (const messages of NONSENSE) {
-  test(`a child that babbles is ended and started again: ${JSON.stringify(messages)}`, async () => {
+  test(`a child that sends invalid messages is killed and restarted: ${JSON.stringify(messages)}`, async () => {
     process.env.BABBLE = JSON.stringify(messages);
     const { published, progress, failures } = begin('babble', { backOff: 60_000 });
     refresher.request({ snapshot: 'babble', step: 1 });
     await until(() => failures.length === 1);
-    assert.deepEqual(failures, [
-      'the refresher died (3 messages that make no sense); it is started again in 60 s',
-    ]);
+    assert.deepEqual(failures, ['the refresher died (3 invalid messages); it restarts in 60 s']);
     assert.deepEqual([published, progress, children()], [[], [], 0]);
     assert.equal(refresher.busy, true, 'the request waits for the next child');
   });
 }
 
-test('two messages that make no sense are heard out', async () => {
+test('two invalid messages are tolerated', async () => {
   process.env.BABBLE = JSON.stringify([{ type: 'hello' }, PUBLISHED]);
   const { run, published, failures, go, asked } = begin('few');
   refresher.request({ snapshot: 'babble', step: 1 });
@@ -273,7 +271,7 @@ test('two messages that make no sense are heard out', async () => {
   assert.deepEqual(failures, []);
 });
 
-test('a child that said so beforehand may be silent for longer', async () => {
+test('a child that announced it may be silent for longer', async () => {
   stopClock();
   const { published, failures, starts, sent, go } = begin('quiet', { silence: SILENCE });
   refresher.request({ snapshot: 'quiet', step: 1 });
@@ -285,7 +283,7 @@ test('a child that said so beforehand may be silent for longer', async () => {
   assert.deepEqual([starts().length, failures], [1, []]);
 });
 
-test('a trainer that leaves without a word takes the child along', async () => {
+test('the child is killed if the trainer exits without stopping it', async () => {
   const run = mkdtempSync(join(root, 'run-'));
   const client = join(import.meta.dirname, '../../src/refresher/client.ts');
   const script = `
@@ -309,7 +307,7 @@ test('a trainer that leaves without a word takes the child along', async () => {
   await until(() => !isAlive(pid));
 });
 
-test('a child that hangs in its work is killed and started again', async () => {
+test('a child that hangs during a refresh is killed and restarted', async () => {
   stopClock();
   const { published, failures, starts, asked, whenFailing } = begin('hung', { silence: SILENCE });
   await until(() => starts().length === 1);
@@ -324,11 +322,11 @@ test('a child that hangs in its work is killed and started again', async () => {
   assert.ok(!isAlive(pid));
   mock.timers.tick(TIMES.backOff);
   await until(() => published.length === 1);
-  assert.match(failures[0], /died \(no sign of life for 4 s\)/);
+  assert.match(failures[0], /died \(no heartbeat for 4 s\)/);
   assert.equal(asked().at(-1), 2);
 });
 
-test('a child that hangs is found out though new requests keep coming', async () => {
+test('a hanging child is detected even if new requests keep coming', async () => {
   stopClock();
   const { published, failures, starts, asked } = begin('hung', { silence: SILENCE });
   await until(() => starts().length === 1);
@@ -341,11 +339,11 @@ test('a child that hangs is found out though new requests keep coming', async ()
   await until(() => failures.length === 1);
   mock.timers.tick(TIMES.backOff);
   await until(() => published.length > 0);
-  assert.match(failures[0], /no sign of life/);
+  assert.match(failures[0], /no heartbeat/);
   assert.deepEqual(asked(), [1, 31]);
 });
 
-test('a child that hangs before it is ready is killed and started again', async () => {
+test('a child that hangs before it is ready is killed and restarted', async () => {
   stopClock();
   const { published, failures, starts } = begin('stuck', { silence: SILENCE });
   refresher.request({ snapshot: 'good', step: 1 });
@@ -354,11 +352,11 @@ test('a child that hangs before it is ready is killed and started again', async 
   await until(() => failures.length === 1);
   mock.timers.tick(TIMES.backOff);
   await until(() => published.length === 1);
-  assert.match(failures[0], /died \(no sign of life/);
+  assert.match(failures[0], /died \(no heartbeat/);
   assert.ok(!isAlive(starts()[0].pid));
 });
 
-test('a child that goes on telling of its progress may take longer than the silence allowed', async () => {
+test('a child that keeps reporting progress may take longer than the allowed silence', async () => {
   stopClock();
   const { published, progress, failures, starts, asked, go } = begin('long', { silence: SILENCE });
   refresher.request({ snapshot: 'long', step: 1 });
@@ -372,7 +370,7 @@ test('a child that goes on telling of its progress may take longer than the sile
   assert.deepEqual([starts().length, asked(), failures], [1, [1], []]);
 });
 
-test('a child that spoke while the trainer was blocked is not taken for hanging', async () => {
+test('a child that sent a message while the trainer was blocked does not count as hanging', async () => {
   stopClock();
   const { published, failures, starts, asked, sent, go } = begin('blocked', { silence: SILENCE });
   refresher.request({ snapshot: 'slow', step: 1 });
@@ -389,7 +387,7 @@ test('a child that spoke while the trainer was blocked is not taken for hanging'
   assert.deepEqual([starts().length, failures], [1, []]);
 });
 
-test('a child without work may be silent for as long as it likes', async () => {
+test('an idle child may be silent for any length of time', async () => {
   stopClock();
   const { published, failures, starts } = begin('idle', { silence: SILENCE });
   refresher.request({ snapshot: 'good', step: 1 });
@@ -401,7 +399,7 @@ test('a child without work may be silent for as long as it likes', async () => {
   assert.deepEqual([starts().length, failures], [1, []]);
 });
 
-test('a refresh that failed is told, and neither done again nor a reason for another child', async () => {
+test('a failed refresh is reported, not repeated, and does not restart the child', async () => {
   const { published, failures, starts, asked } = begin('failed');
   refresher.request({ snapshot: 'bad', step: 1 });
   await until(() => failures.length === 1);
@@ -413,7 +411,7 @@ test('a refresh that failed is told, and neither done again nor a reason for ano
   assert.equal(starts().length, 1);
 });
 
-test('stop resolves when the child has gone, and nothing happens afterwards', async () => {
+test('stop resolves when the child has ended, and nothing happens afterwards', async () => {
   const { published, failures, heard, starts, asked } = begin('stopped');
   refresher.request({ snapshot: 'slow', step: 1 });
   await until(() => asked().length === 1);
@@ -427,7 +425,7 @@ test('stop resolves when the child has gone, and nothing happens afterwards', as
   assert.deepEqual([starts().length, asked(), published, failures], [1, [1], [], []]);
 });
 
-test('a child that does not stop is killed after the grace time, and what it still says is not heard', async () => {
+test('a child that does not stop is killed after the grace period, and its last messages are ignored', async () => {
   stopClock();
   const { published, failures, heard, starts, sent } = begin('stubborn', { grace: 1500 });
   await until(() => starts().length === 1);
@@ -443,7 +441,7 @@ test('a child that does not stop is killed after the grace time, and what it sti
   assert.deepEqual([published, failures], [[], []]);
 });
 
-test('stop while a dead child waits for its new start leaves it dead', async () => {
+test('a dead child that waits for its restart is not restarted after stop', async () => {
   stopClock();
   const { failures, starts } = begin('dead', { backOff: 100 });
   await until(() => failures.length === 1);

@@ -25,7 +25,7 @@ before(async () => {
 });
 after(() => disposeModel(model));
 
-test('a snapshot says what it is, and loads as the very weights that were written', async () => {
+test('a snapshot has a complete manifest, and its weights load exactly as written', async () => {
   await writeSnapshot(dir, model, OF);
   const manifest = readSnapshot(dir, OF);
   assert.deepEqual(readdirSync(dir).sort(), ['manifest.json', 'model.safetensors']);
@@ -50,13 +50,13 @@ for (const [what, harm, message] of [
   ['another format', () => edit({ format: 2 }), /manifest\.json: format/],
   ['a field too few', () => edit({ sha256: undefined }), /manifest\.json: sha256/],
   ['another step', () => edit({ step: 40 }), /is of step 40, not of step 30/],
-  ['another corpus', () => edit({ corpusSha256: 'd' }), /another corpus.*stop and start the trainer/],
-  ['other settings', () => edit({ configSha256: 'd' }), /other settings.*stop and start the trainer/],
+  ['another corpus', () => edit({ corpusSha256: 'd' }), /another corpus.*stop and restart the trainer/],
+  ['other settings', () => edit({ configSha256: 'd' }), /other settings.*stop and restart the trainer/],
   ['no weights', () => rmSync(join(dir, 'model.safetensors')), /model\.safetensors: no such weights/],
   ['half the weights', () => truncateSync(join(dir, 'model.safetensors'), 999), /has 999 bytes, not \d+/],
   ['a bit of the weights', flipBit, /model\.safetensors: is damaged/],
 ] as [string, () => void, RegExp][]) {
-  test(`refused with a sentence: ${what}`, async () => {
+  test(`refused with a one-sentence error: ${what}`, async () => {
     await writeSnapshot(dir, model, OF);
     readSnapshot(dir, OF);
     harm();
@@ -79,7 +79,7 @@ function flipBit(): void {
   writeFileSync(path, bytes);
 }
 
-test('settings have the same hash once saved and loaded; it changes with those that embedding depends on', () => {
+test('the hash of settings survives saving and loading, and changes only with settings that embedding depends on', () => {
   const path = join(folder, 'config.yaml');
   saveConfig(path, config);
   assert.equal(configSha256(loadConfig(path, [])), OF.configSha256);
