@@ -82,3 +82,166 @@ export function obeySignals(): void {
   hearSignalsWhileComputing();
   if (checksSignals) return;
   checksSignals = true;
+  const engine = tf.engine();
+  const runKernel = engine.runKernel.bind(engine);
+  engine.runKernel = (...kernel) => {
+    obey();
+    return runKernel(...kernel);
+  };
+}
+
+const starters: Record<EngineName, (options: { threads?: number }) => Promise<Engine>> = {
+  tensorflow: startTensorflow,
+  webgpu: startWebgpu,
+  wasm: startWasm,
+  cpu: startCpu,
+};
+
+async function startTensorflow({ threads }: { threads?: number }): Promise<Engine> {
+  const native = findNative();
+  if (!tf.findBackend('tensorflow')) {
+    process.env.TF_CPP_MIN_LOG_LEVEL ??= gpuHidden() ? '3' : '2'; // errors only, and none about a hidden GPU
+    // Disable oneDNN: results would differ in the last digits between CPUs, and it prints to stderr regardless of the log level.
+    process.env.TF_ENABLE_ONEDNN_OPTS ??= '0';
+    process.env.TF_FORCE_GPU_ALLOW_GROWTH ??= 'true'; // else the first process reserves all GPU memory, and the refresher is a second process
+    if (threads !== undefined) {
+      process.env.TF_NUM_INTRAOP_THREADS = String(threads);
+      process.env.TF_NUM_INTEROP_THREADS = String(threads);
+    }
+    const load = createRequire(join(native.package, 'package.json'));
+    const binding = load(native.binding);
+    const { NodeJSKernelBackend } = load('./dist/nodejs_kernel_backend.js');
+    load('./dist/register_all_kernels.js');
+    const packageName = native.variant === 'cpu' ? '@tensorflow/tfjs-node' : '@tensorflow/tfjs-node-gpu';
+    tf.registerBackend('tensorflow', () => new NodeJSKernelBackend(binding, packageName));
+    try {
+      await activate('tensorflow');
+      if (!computesRight(tf)) throw new Error('computes wrong results');
+    } catch (error) {
+      tf.removeBackend('tensorflow');
+      throw error;
+    }
+  }
+  await activate('tensorflow');
+  const onGpu = (tf.backend() as unknown as { isUsingGpuDevice: boolean }).isUsingGpuDevice;
+  const description = `native TensorFlow ${native.tensorflow} on the ${onGpu ? 'GPU' : 'CPU'}`;
+  if (onGpu) return { name: 'tensorflow', description };
+  if (native.variant === 'cuda' && !gpuHidden()) throw new UserError(noGpu(), { cause: NO_GPU });
+  const missing = startKernels(native, threads);
+  return { name: 'tensorflow', description, ...(missing ? { hint: missing } : {}) };
+}
+
+/** Marks the one failure of the native engine for which `auto` does not try another engine. */
+const NO_GPU = 'no GPU';
+
+/** `CUDA_VISIBLE_DEVICES=''` (or -1) hides every GPU: the user wants the CPU. */
+const gpuHidden = () => ['', '-1'].includes(process.env.CUDA_VISIBLE_DEVICES ?? 'all');
+
+/** Why TensorFlow may have found no GPU, according to the driver and nvidia-smi, and what to do. */
+function noGpu(): string {
+  return (
+    `engine tensorflow: built for a GPU, but TensorFlow finds none: ${driverTrouble()}; install a driver for CUDA 12 ` +
+    '(525 or newer), or go back with: realm engine install --cpu, ' +
+    "or set CUDA_VISIBLE_DEVICES='' to compute on the CPU"
+  );
+}
+
+function driverTrouble(): string {
+  try {
+    process.dlopen({ exports: {} }, 'libcuda.so.1');
+  } catch (error) {
+    const { message } = error as Error; // a library that loads but is not an addon "did not self-register"
+    if (!/self-register/.test(message)) return `NVIDIA's driver was not found (${message})`;
+  }
+  const { stdout, stderr, error } = spawnSync('nvidia-smi', ['-L'], { encoding: 'utf8', timeout: 10_000 });
+  const output = `${stdout ?? ''}${stderr ?? ''}`.trim().replace(/\s*\n\s*/g, '; ');
+  const visible = process.env.CUDA_VISIBLE_DEVICES;
+  const smi = error ? 'nvidia-smi cannot be run' : `nvidia-smi says: ${output}`;
+  return `the driver shows it no device (${smi}${visible ? `; CUDA_VISIBLE_DEVICES is ${visible}` : ''})`;
+}
+
+let kernelsStarted = false;
+
+/** Registers the fused kernels; if that is impossible, returns the reason. */
+function startKernels({ kernels }: Installed, threads = availableParallelism()): string | undefined {
+  if (kernelsStarted) return undefined;
+  const remedy = `a step takes up to twice as long; \`${INSTALL}\` compiles them`;
+  if (!kernels) return `realm's own kernels are missing: ${remedy}`;
+  if (kernels.processor !== processor())
+    return `realm's own kernels were compiled for another processor (${kernels.processor}): ${remedy}`;
+  if (kernels.sources !== sourcesDigest()) return `realm's own kernels are from another version: ${remedy}`;
+  const load = createRequire(import.meta.url);
+  try {
+    (load(kernels.file) as { start(threads: number): void }).start(threads);
+  } catch (error) {
+    return `realm's own kernels do not load (${(error as Error).message.split('\n')[0]}): ${remedy}`;
+  }
+  kernelsAreRegistered();
+  kernelsStarted = true;
+  return undefined;
+}
+
+function findNative(): Installed {
+  const found = findInstalled();
+  if (found) return found;
+  const failure = lastFailure();
+  const trouble =
+    failure !== undefined
+      ? `is not built: ${failure}; \`${INSTALL}\` tries again`
+      : installFolders().some(readInstalled)
+        ? `was installed by another version of realm; \`${INSTALL}\` updates it`
+        : installFolders().some((place) => existsSync(join(place, 'engine.json')))
+          ? `is incomplete, some of its files are missing; \`${INSTALL}\` builds it again`
+          : `is not built yet; \`${INSTALL}\` builds it (several times faster than WebAssembly)`;
+  throw new UserError(`engine tensorflow: ${trouble}`);
+}
+
+let webgpuAdapter: Adapter | undefined;
+
+async function startWebgpu(): Promise<Engine> {
+  if (!webgpuAdapter) {
+    const { backend, adapter } = await openBackend();
+    tf.registerBackend('webgpu', () => backend);
+    registerWebgpuKernels(); // replaces some of the backend's own
+    webgpuAdapter = adapter;
+  }
+  await activate('webgpu');
+  const { name, software } = webgpuAdapter;
+  return { name: 'webgpu', description: `WebGPU on ${name}${software ? ', a software driver' : ''}` };
+}
+
+let wasmStarted = false;
+
+async function startWasm(): Promise<Engine> {
+  if (!wasmStarted) {
+    const { setWasmPaths } = await import('@tensorflow/tfjs-backend-wasm'); // registers backend and kernels
+    const home = dirname(
+      createRequire(import.meta.url).resolve('@tensorflow/tfjs-backend-wasm/package.json'),
+    );
+    setWasmPaths(join(home, 'dist', '/'));
+  }
+  // The backend's loader adds listeners that print its own source, one line of 20 kB, at every uncaught error: remove them.
+  const events = ['uncaughtException', 'unhandledRejection'] as const;
+  const before = events.map((event) => process.rawListeners(event));
+  await activate('wasm');
+  for (const [i, event] of events.entries()) {
+    for (const added of process.rawListeners(event).filter((listener) => !before[i].includes(listener))) {
+      process.removeListener(event, added as () => void);
+    }
+  }
+  if (!wasmStarted) registerWasmKernels(); // replaces some of the backend's own, so these must be registered first
+  wasmStarted = true;
+  return { name: 'wasm', description: 'WebAssembly on one CPU core' };
+}
+
+async function startCpu(): Promise<Engine> {
+  await activate('cpu');
+  return { name: 'cpu', description: 'plain JavaScript on one CPU core (very slow)' };
+}
+
+async function activate(name: EngineName): Promise<void> {
+  const started = await tf.setBackend(name);
+  await tf.ready();
+  if (!started)
+    throw new UserError(`engine ${name}: does not start on this machine; choose another --engine`);
+}

@@ -47,7 +47,7 @@ export function sourcesDigest() {
 /** The addon that counts signals, for src/system/stop.ts. It is compiled apart from the kernels: it needs no TensorFlow. */
 export const signalsSource = join(root, 'src', 'system', 'signals.cc');
 
-/** Of its source code as it is now: one compiled from another source is not used. */
+/** Digest of its current source code: an addon compiled from another source is not used. */
 export const signalsDigest = () => createHash('sha256').update(readFileSync(signalsSource)).digest('hex');
 
 /** The kernels use every instruction of the processor that they are compiled on. */
@@ -59,7 +59,74 @@ export const processor = () => cpus()[0]?.model ?? '';
  * @property {string} variant cpu, cuda or official
  * @property {string} package folder of the JavaScript
  * @property {string} binding the addon that calls TensorFlow
+ * @property {{ file: string, sources: string, processor: string }} [kernels] absent if they could not be compiled: the file, the digest of its source code, and its processor
+ * @property {{ file: string, source: string }} [signals] the addon that counts signals; absent if it could not be compiled
+ * @property {number} [layout]
+ */
+
+/**
+ * What is installed in a folder, with absolute paths; undefined if nothing is, or if one of its files is missing.
+ * @param {string} folder
+ * @returns {Installed | undefined}
+ */
+export function readInstalled(folder) {
+  try {
     const found = JSON.parse(readFileSync(join(folder, 'engine.json'), 'utf8'));
     for (const name of ['package', 'binding']) found[name] = resolve(folder, found[name]);
-    if (found.kernels) found.kernels.file = resolve(folder, found.kernels.file);
- * @property {{ file: string, source: string }} [signals] the addon that counts signals; absent if it could not be compiled
+    for (const addon of [found.kernels, found.signals]) if (addon) addon.file = resolve(folder, addon.file);
+    if (!existsSync(join(found.package, 'dist', 'nodejs_kernel_backend.js'))) return undefined;
+    return existsSync(found.binding) ? found : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * The engine to use, or undefined.
+ * @returns {Installed | undefined}
+ */
+export function findInstalled() {
+  return installFolders()
+    .map(readInstalled)
+    .find((found) => found?.layout === LAYOUT);
+}
+
+/** File next to engine.json: why the last attempt to install failed. */
+export const FAILURE = 'failure.json';
+
+/**
+ * Why the last attempt of this version of realm to install the engine failed; undefined if none failed.
+ * @returns {string | undefined}
+ */
+export function lastFailure() {
+  for (const folder of installFolders()) {
+    try {
+      const { layout, reason } = JSON.parse(readFileSync(join(folder, FAILURE), 'utf8'));
+      if (layout === LAYOUT && typeof reason === 'string') return reason;
+    } catch {}
+  }
+  return undefined;
+}
+
+/**
+ * Runs a small computation with a gradient on the active backend; it uses every kind of call into the binding.
+ * @param {typeof import('@tensorflow/tfjs')} tf
+ * @returns {boolean} whether all results are right
+ */
+export function computesRight(tf) {
+  return tf.tidy(() => {
+    const a = tf.tensor2d([1, 2, 3, 4], [2, 2]);
+    const b = tf.tensor2d([5, 6, 7, 8], [2, 2]);
+    const { values, indices } = tf.topk(b, 1);
+    const all = [
+      tf.matMul(a, b),
+      tf.grad((x) => tf.matMul(x, b).sum())(a),
+      tf.gather(a, tf.tensor1d([1, 0], 'int32')),
+      tf.concat([a, b]),
+      values,
+      indices,
+    ];
+    const expected = '19,22,43,50 11,15,11,15 3,4,1,2 1,2,3,4,5,6,7,8 6,8 1,1';
+    return all.map((result) => result.dataSync().join()).join(' ') === expected;
+  });
+}

@@ -3,9 +3,9 @@ import { listenWhileBlocked, type SignalCounter } from '../system/stop.ts';
 import { findInstalled, signalsDigest } from './installed.mjs';
 
 /**
- * Lets signals be heard while the main thread computes, where the native engine is installed.
- * @returns false where its addon for that is missing, of another version, or does not load: then signals are heard
- * between two turns of the event loop
+ * Handles signals while the main thread computes, if the native engine is installed.
+ * @returns false if its addon for this is missing, from another version, or does not load: then signals are handled
+ * only by the event loop
  */
 export function hearSignalsWhileComputing(): boolean {
   const addon = findInstalled()?.signals;

@@ -149,12 +149,8 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
     );
     const { stdout, stderr: said } = announce('tensorflow');
     assert.equal(stdout, 'tensorflow\n', said);
-<<<<<<< HEAD
-    assert.match(said, /^engine: native TensorFlow .*realm's own kernels are not there/);
-    assert.equal(json(join(place(), 'engine.json')).signals, undefined);
-=======
     assert.match(said, /^engine: native TensorFlow .*realm's own kernels are missing/);
->>>>>>> 36d9147 (engine, model: plain wording of comments, messages and test names)
+    assert.equal(json(join(place(), 'engine.json')).signals, undefined);
 
     const dist = join(place(), 'package', 'dist');
     const used = readdirSync(dist, { recursive: true, encoding: 'utf8' })
@@ -191,11 +187,7 @@ describe('a finished build', { skip: !build && NO_BUILD }, () => {
     assert.deepEqual(readdirSync(place()), ['failure.json']);
   });
 
-<<<<<<< HEAD
-  test('of an older realm is not used until it is renewed, with the kernels and the addon for signals that it has', () => {
-=======
-  test('by an older realm is not used until it is updated; its kernels are kept', () => {
->>>>>>> 36d9147 (engine, model: plain wording of comments, messages and test names)
+  test('by an older realm is not used until it is updated; its kernels and its addon for signals are kept', () => {
     const dir = finishedBuild();
     const { kernels } = built!;
     mkdirSync(join(place(), 'package', 'dist'), { recursive: true });
