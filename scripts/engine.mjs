@@ -438,7 +438,7 @@ function forget() {
 async function addSignals(folder) {
   const source = signalsDigest();
   const out = join(folder, SIGNALS);
-  const before = places()
+  const before = installFolders()
     .map((place) => readInstalled(place)?.signals)
     .find((signals) => signals?.source === source && existsSync(signals.file));
   try {
