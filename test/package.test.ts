@@ -14,7 +14,7 @@ const empty = join(folder, 'empty folder');
 
 /** What may be in the package: everything else in the checkout is for those who work on realm. */
 const ALLOWED = [
-  /^(package\.json|README\.md|LICENSE|SECURITY\.md|CITATION\.cff)$/,
+  /^(package\.json|LICENSE|(README|SECURITY|CHANGELOG|CONTRIBUTING)\.md|CITATION\.cff)$/,
   /^bin\/realm$/,
   /^src\/[\w/-]+\.(ts|mjs|js|css|cc|h)$/,
   /^configs\/[\w-]+\.yaml$/,
@@ -62,7 +62,19 @@ test('the package holds what runs, its documents, and nothing else', () => {
   const sources = (readdirSync(join(root, 'src'), { recursive: true }) as string[])
     .filter((name) => /\.\w+$/.test(name))
     .map((name) => `src/${name}`);
-  for (const name of [...sources, 'bin/realm', 'scripts/engine.mjs', 'LICENSE']) {
+  const pages = readdirSync(join(root, 'docs'))
+    .filter((name) => name.endsWith('.md'))
+    .map((name) => `docs/${name}`);
+  const others = [
+    'bin/realm',
+    'scripts/engine.mjs',
+    'LICENSE',
+    'README.md',
+    'SECURITY.md',
+    'CHANGELOG.md',
+    'CONTRIBUTING.md',
+  ];
+  for (const name of [...sources, ...pages, ...others]) {
     assert.ok(names.includes(name), name);
   }
 });
