@@ -8,7 +8,7 @@ import type { GatedStage } from './pipeline/gate.ts';
 import type { InitOptions } from './pipeline/init.ts';
 import type { Done } from './pipeline/next-command.ts';
 import type { Stage } from './run/folder.ts';
-import { systemTrouble, UserError } from './system/errors.ts';
+import { explainSystemError, UserError } from './system/errors.ts';
 import { releaseLocks } from './system/lock.ts';
 import { warn } from './system/progress.ts';
 import { STOPPED, stopMeans, stopNames } from './system/stop.ts';
@@ -514,7 +514,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     return exitCode;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2; // commander has said it already
-    const sentence = error instanceof UserError ? error.message : systemTrouble(error);
+    const sentence = error instanceof UserError ? error.message : explainSystemError(error);
     if (sentence !== undefined) {
       warn(`realm: ${sentence}`);
       return 2;

@@ -1,6 +1,6 @@
 import { xoroshiro128plus, xoroshiro128plusFromState } from 'pure-rand/generator/xoroshiro128plus';
 
-/** A seeded source of random numbers whose state can be saved and restored, so that a run can be repeated and resumed. */
+/** A seeded source of random numbers. Its state can be saved and restored, so that a run can be repeated and resumed. */
 export interface Random {
   /** A float in [0, 1) with 32 random bits. */
   float(): number;
@@ -10,7 +10,7 @@ export interface Random {
   pick<T>(items: readonly T[]): T;
   /** Shuffles in place (Fisher-Yates) and returns its argument. */
   shuffle<T extends { length: number; [i: number]: unknown }>(items: T): T;
-  /** A generator of its own, independent of later draws from this one. */
+  /** A new generator, independent of later draws from this one. */
   fork(): Random;
   /** State for a checkpoint; `randomFromState` takes it. */
   state(): number[];

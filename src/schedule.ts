@@ -1,7 +1,7 @@
 /**
- * When something is due by steps: every `n` steps of all, or `FROM-TO:N` parts with commas between, such as
- * `0-1000:500,1000-:2000`: every 500 steps up to step 1000, from there on every 2000. A part's steps are counted from
- * its beginning; TO belongs to it, and the last part may leave it out.
+ * The steps after which something is due: a number n for every n steps, or `FROM-TO:N` parts separated by commas. For
+ * example `0-1000:500,1000-:2000`: every 500 steps up to step 1000, then every 2000. The steps of a part are counted from
+ * its start. TO is inclusive; the last part may leave it out.
  */
 export type Schedule = number | string;
 
@@ -14,9 +14,9 @@ interface Part {
 const PART = /^(\d{1,15})-(\d{1,15})?:(\d{1,15})$/;
 
 export const SCHEDULE_FORM =
-  'expected a number of steps, or parts like 0-1000:500,1000-:2000 (from-to:every), each beginning where the one before ends';
+  'expected a number of steps, or parts like 0-1000:500,1000-:2000 (from-to:every), where each part starts at the end of the one before';
 
-/** True of a schedule that can be followed: parts join, and each has steps. */
+/** True for a valid schedule: each part has steps, and starts at the end of the one before. */
 export function isSchedule(text: string): boolean {
   return parse(text) !== undefined;
 }
@@ -35,7 +35,7 @@ function parse(text: string): Part[] | undefined {
   return parts;
 }
 
-/** The same parts, each with things due `times` as rarely. */
+/** The same parts, each with `times` as many steps between. */
 export function everyTimes(schedule: Schedule, times: number): Schedule {
   if (typeof schedule === 'number') return schedule * times;
   return partsOf(schedule)

@@ -251,7 +251,7 @@ test('a signal while training saves, exits 130 and says so; the same command goe
   assert.match(
     rival.err,
     new RegExp(
-      `^realm: .*run: "realm ict-warmup" is at work in this run folder \\(process ${second.child.pid} on .*\\n$`,
+      `^realm: .*run: "realm ict-warmup" is already running in this run folder \\(process ${second.child.pid} on .*\\n$`,
     ),
   );
   second.child.kill('SIGINT');

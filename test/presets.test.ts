@@ -20,7 +20,7 @@ test('the presets are the files in configs', () => {
   );
 });
 
-test('a preset is found from any folder by its name, its file name and its path in the package', () => {
+test('a preset is found from any folder, by its name, its file name or its path in the package', () => {
   for (const name of presets()) {
     for (const given of [name, `${name}.yaml`, `configs/${name}.yaml`, `./configs/${name}.yaml`]) {
       assert.equal(resolve(configFile(given)), join(packaged, `${name}.yaml`));

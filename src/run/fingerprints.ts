@@ -3,11 +3,12 @@ import { dirname, join } from 'node:path';
 import { errorCode } from '../system/errors.ts';
 import { type Run, STAGES } from './folder.ts';
 
-// A stamp tells a run folder from the same one later, by inode, length and time of its files: nothing of them is read.
+// A fingerprint shows whether a run folder has changed. It is made from inode, length and time of files, without reading
+// them.
 
-/** Changes with what answers come from: weights, index, corpus and settings. */
+/** Changes if anything that answers depend on changes: weights, index, corpus or settings. */
 export function modelFingerprint(run: Run): string {
-  return stamp([
+  return fingerprint([
     run.config,
     run.corpusManifest,
     join(run.index, 'current'),
@@ -15,14 +16,14 @@ export function modelFingerprint(run: Run): string {
   ]);
 }
 
-/** Changes with what a report is drawn from: the run's records. */
+/** Changes if anything that a report shows changes: the run's records. */
 export function recordsFingerprint(run: Run): string {
   const folders = [run.dir, dirname(run.evaluations), dirname(run.ablation)];
   const records = folders.flatMap((folder) => filesOf(folder).map((name) => join(folder, name)));
-  return stamp([...records, ...STAGES.map((stage) => join(run.checkpoint(stage), 'latest'))]);
+  return fingerprint([...records, ...STAGES.map((stage) => join(run.checkpoint(stage), 'latest'))]);
 }
 
-function stamp(paths: string[]): string {
+function fingerprint(paths: string[]): string {
   return paths
     .map((path) => {
       const stat = statSync(path, { throwIfNoEntry: false });

@@ -19,32 +19,32 @@ export interface Run {
   checkpoint(stage: Stage): string;
   /** Folder of indexes; its file `current` names the one in use. */
   index: string;
-  /** Weights handed to the refresher. */
+  /** Weights for the refresher. */
   snapshots: string;
   metrics(stage: Stage): string;
   /** Folder of the stage's event files for TensorBoard. */
   events(stage: Stage): string;
-  /** One line for each index that the stage took up. */
+  /** One line for each index that the stage swapped in. */
   refreshes(stage: RefreshedStage): string;
-  /** One line for the index that the stage began with and for each that it took up: what it finds for the same queries. */
+  /** One line for the first index of the stage and for each one that it swapped in: what it finds for the same queries. */
   probes(stage: RefreshedStage): string;
   predictions: string;
   /** One line for each evaluation. */
   evaluations: string;
   summary: string;
-  /** Table of a grid of ablations, which has its rows' run folders below it. */
+  /** Table of a grid of ablations; the run folders of its rows are in the folder of the grid. */
   ablation: string;
 }
 
-/** The stages that train something, in their order. */
+/** The stages that train, in order. */
 export const STAGES = ['ict', 'pretrain', 'qa', 'closed-book'] as const;
 export type Stage = (typeof STAGES)[number];
 
-/** Those that take up indexes while they train. */
+/** Stages that swap in new indexes while they train. */
 export const REFRESHED_STAGES = ['pretrain', 'qa'] as const satisfies readonly Stage[];
 export type RefreshedStage = (typeof REFRESHED_STAGES)[number];
 
-/** Steps that the settings ask of a stage. */
+/** Number of steps of a stage in the settings. */
 export function stepsOf(config: Config, stage: Stage): number {
   return config[stage === 'closed-book' ? 'closedBook' : stage].steps;
 }
@@ -70,11 +70,11 @@ export function runFolder(dir: string): Run {
 }
 
 /**
- * The run's configuration. A new run saves the one it is started with; a later command reads that file, and refuses a
- * different `--config`, so that two commands cannot disagree. Until something is made with it, as after a first `prepare`
- * that failed, a `--config` replaces it. `--set` changes single settings and is saved again.
- * @param check throws where the command cannot work with the configuration: then nothing is saved
- * @param save false for a command that trains nothing: its `--set` counts for it alone
+ * The run's configuration. A new run saves the one it starts with. A later command reads that file and refuses a different
+ * `--config`, so that two commands cannot disagree. Until something was made with it, for example if the first `prepare`
+ * failed, a `--config` replaces it. `--set` changes single settings and is saved, too.
+ * @param check throws if the command cannot work with the configuration; then nothing is saved
+ * @param save false for a command that trains nothing: its `--set` applies to this command only
  */
 export function runConfig(
   run: Run,
@@ -90,8 +90,8 @@ export function runConfig(
     config = withCommits(loadConfig(run.config, set), saved);
     if (given && JSON.stringify(withCommits(given, saved)) !== JSON.stringify(saved))
       throw new UserError(
-        `${run.config}: this run has its own configuration already, and it differs from ${file}; ` +
-          'leave --config out, change single settings with --set, or choose another folder with --run',
+        `${run.config}: this run already has a configuration, and it differs from ${file}; ` +
+          'leave out --config, change single settings with --set, or choose another folder with --run',
       );
     if (save && set.length === 0) save = false;
   } else config = given ?? loadConfig(undefined, set);
@@ -100,21 +100,21 @@ export function runConfig(
   return config;
 }
 
-/** A model on the Hub that is asked for by its name alone is the one whose commit the run keeps. */
-function withCommits(asked: Config, saved: Config): Config {
+/** A model on the Hub that is given without a commit gets the commit that the run has saved. */
+function withCommits(given: Config, saved: Config): Config {
   const keep = (a: string | null, b: string | null) => (a === null || b === null ? a : withCommitOf(a, b));
   return {
-    ...asked,
-    text: { ...asked.text, ner: keep(asked.text.ner, saved.text.ner) },
+    ...given,
+    text: { ...given.text, ner: keep(given.text.ner, saved.text.ner) },
     model: {
-      ...asked.model,
-      initial: keep(asked.model.initial, saved.model.initial),
-      initialReader: keep(asked.model.initialReader, saved.model.initialReader),
+      ...given.model,
+      initial: keep(given.model.initial, saved.model.initial),
+      initialReader: keep(given.model.initialReader, saved.model.initialReader),
     },
   };
 }
 
-/** The settings that a command's options name, as `runConfig` takes them. */
+/** The settings from a command's options, in the form that `runConfig` takes. */
 export function settingsOf({
   config,
   set,
@@ -133,8 +133,8 @@ function isInUse(run: Run): boolean {
 }
 
 /**
- * Keeps other processes from working in the run folder until this one ends; a `UserError` where one is at it already.
- * @returns ends it before that
+ * Keeps other processes from working in the run folder until this one ends. `UserError` if another one works there already.
+ * @returns a function that releases the lock earlier
  */
 export function lockRun(run: Run, work: string): () => void {
   try {
@@ -151,7 +151,7 @@ export function lockRun(run: Run, work: string): () => void {
     }
     const { holder } = lock;
     throw new UserError(
-      `${run.dir}: "realm ${holder.work}" is at work in this run folder (process ${holder.pid} on ${holder.host}); ` +
+      `${run.dir}: "realm ${holder.work}" is already running in this run folder (process ${holder.pid} on ${holder.host}); ` +
         `wait for it or stop it, or choose another folder with --run${
           holder.host === hostname() ? '' : `; if it has ended, remove ${join(run.dir, 'lock')}`
         }`,
@@ -162,8 +162,8 @@ export function lockRun(run: Run, work: string): () => void {
 }
 
 /**
- * Adds a line to a JSONL file, which is begun where there is none. Its folder must stand: made here, a run folder that was
- * moved away under a stage would come again, and the stage go on in it.
+ * Adds a line to a JSONL file, which is created if needed. Its folder must exist and is not created: otherwise a stage would
+ * continue in a new folder after its run folder was moved away.
  */
 export function appendRecord(path: string, record: object): void {
   try {
@@ -173,27 +173,26 @@ export function appendRecord(path: string, record: object): void {
   }
 }
 
-/** A JSONL file that grows by one line a call, such as a stage's metrics. */
+/** A JSONL file that grows by one line for each call, such as a stage's metrics. */
 export interface JsonLines {
   write(record: object): void;
 }
 
-/** Bytes. */
-const LONGEST_LOG = 128 << 20;
+const MAX_METRICS_BYTES = 128 << 20;
 
 /**
- * Opens a metrics log as it was after `done` steps: what a killed process wrote beyond its last checkpoint goes, since
- * the steps are done again. A line tells its step as `inUseAt`, else as `step`.
+ * Opens a metrics log as it was after `done` steps. Lines that a killed process wrote after its last checkpoint are removed,
+ * since those steps are repeated. The step of a line is its `inUseAt`, else its `step`.
  */
 export function jsonLines(path: string, done: number): JsonLines {
   const kept = [];
   const text =
-    done > 0 && existsSync(path) ? readText(path, 'log of metrics', `remove ${path}`, LONGEST_LOG) : '';
+    done > 0 && existsSync(path) ? readText(path, 'log of metrics', `remove ${path}`, MAX_METRICS_BYTES) : '';
   for (const line of text.split('\n')) {
     try {
       const { inUseAt, step } = JSON.parse(line);
       if ((inUseAt ?? step) <= done) kept.push(`${line}\n`);
-    } catch {} // a line that a kill cut short
+    } catch {} // an incomplete line of a killed process
   }
   writeFileAtomic(path, kept.join(''));
   return { write: (record) => appendRecord(path, record) };

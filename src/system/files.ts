@@ -18,7 +18,7 @@ import {
 import { dirname, join, resolve } from 'node:path';
 import { errorCode, shown, UserError } from './errors.ts';
 
-/** Writes a whole file aside, syncs it and renames it into place: a reader meets the old file or the new one, never a part. */
+/** Writes a temporary file, syncs it and renames it into place: a reader sees the old file or the new one, never a part. */
 export function writeFileAtomic(path: string, data: string | Uint8Array): void {
   const file = openAside(path);
   try {
@@ -29,7 +29,7 @@ export function writeFileAtomic(path: string, data: string | Uint8Array): void {
   }
 }
 
-/** `writeFileAtomic` for a file too large to hold: `fill` hands its bytes over one piece after another. */
+/** `writeFileAtomic` for a file too large for memory: `fill` writes its bytes piece by piece. */
 export async function writeStreamAtomic(
   path: string,
   fill: (write: (bytes: Uint8Array) => void) => Promise<void>,
@@ -43,10 +43,10 @@ export async function writeStreamAtomic(
   }
 }
 
-/** Largest single write, in bytes: Node refuses one of 2 GiB. */
-const PIECE = 1 << 30;
+/** Bytes of the largest single read or write: Node refuses one of 2 GiB. */
+const PIECE_BYTES = 1 << 30;
 
-/** What this process has written aside and not finished; none of it outlives a process that exits. */
+/** Temporary files and folders that this process has not finished, with the function that removes each when it exits. */
 const unfinished = new Map<string, () => void>();
 
 function discardAtExit(aside: string, remove = () => discard(aside)): void {
@@ -54,7 +54,7 @@ function discardAtExit(aside: string, remove = () => discard(aside)): void {
   unfinished.set(aside, remove);
 }
 
-function settled(aside: string): void {
+function forget(aside: string): void {
   if (unfinished.delete(aside) && unfinished.size === 0) process.off('exit', discardAll);
 }
 
@@ -62,18 +62,18 @@ function discardAll(): void {
   for (const remove of unfinished.values()) remove();
 }
 
-/** A file beside `path` that takes its name when it is finished; abandoned, it leaves nothing. */
+/** A temporary file next to `path`, which gets that name when it is finished. If it is abandoned, nothing is left. */
 function openAside(path: string) {
   const aside = `${path}.${process.pid}.tmp`;
   let fd: number | undefined;
   const abandon = (error: unknown) => {
     if (fd !== undefined) closeSync(fd);
     discard(aside);
-    settled(aside);
+    forget(aside);
     return explainWrite(path, error);
   };
   try {
-    // Else it is noticed at the end of hours of work, when the file takes its name.
+    // Otherwise the rename would fail, after hours of work.
     if (statSync(path, { throwIfNoEntry: false })?.isDirectory())
       throw Object.assign(new Error(path), { code: 'EISDIR' });
     makeFolder(dirname(path));
@@ -90,15 +90,15 @@ function openAside(path: string) {
       fd = undefined;
       closeSync(file);
       renameSync(aside, path);
-      settled(aside);
+      forget(aside);
     },
     abandon,
   };
 }
 
 /**
- * Makes a folder whole: `fill` writes into a folder aside, which takes the name `dir` only when it is done.
- * A `dir` that stands already is replaced; on failure nothing of the new one is left.
+ * Makes a complete folder: `fill` writes into a temporary folder, which is renamed to `dir` when it is done.
+ * An existing `dir` is replaced; on failure nothing of the new folder is left.
  */
 export async function writeFolderAtomic<T>(dir: string, fill: (aside: string) => T | Promise<T>): Promise<T> {
   const aside = `${dir}.${process.pid}.tmp`;
@@ -115,19 +115,19 @@ export async function writeFolderAtomic<T>(dir: string, fill: (aside: string) =>
     discard(aside);
     throw explainWrite(dir, error);
   } finally {
-    settled(aside);
+    forget(aside);
   }
 }
 
-/** Of the folder that `writeFolderResumable` fills, beside the one it becomes. */
+/** `writeFolderResumable` fills the folder `dir`.part, next to the `dir` that it becomes. */
 export const PART = '.part';
 
-/** In that folder: how far it has come, in whatever form its writer reads. */
+/** The file in that folder that says how far it has come. Its writer defines the content. */
 export const RESUME = 'resume.json';
 
 /**
- * As `writeFolderAtomic`, but what `fill` has noted in RESUME of the folder `dir`.part stays when it fails or is killed, for
- * the next one to go on with. Only one process may fill it at a time.
+ * Like `writeFolderAtomic`, but if `fill` fails or is killed after it has written RESUME in the folder `dir`.part, the folder
+ * stays, and the next call can resume it. Only one process may fill it at a time.
  */
 export async function writeFolderResumable<T>(dir: string, fill: (part: string) => Promise<T>): Promise<T> {
   const part = `${dir}${PART}`;
@@ -140,20 +140,20 @@ export async function writeFolderResumable<T>(dir: string, fill: (part: string) 
     discardAtExit(part, discardUnlessResumable);
     const result = await fill(part);
     replaceFolder(part, dir);
-    // Last: a kill before it costs nothing.
+    // Last: if the process is killed before, nothing is lost.
     rmSync(join(dir, RESUME), { force: true });
     return result;
   } catch (error) {
     discardUnlessResumable();
     throw explainWrite(dir, error);
   } finally {
-    settled(part);
+    forget(part);
   }
 }
 
 /**
- * Makes a folder with those above it; one that is there is as good. One at a time: Node's own `recursive` never returns
- * where a folder above exists and can hold none, as below /proc.
+ * Makes a folder and its parents, unless it exists. One at a time: Node's own `recursive` never returns if a parent exists
+ * but can hold no folders, as in /proc.
  */
 export function makeFolder(dir: string): void {
   try {
@@ -162,34 +162,35 @@ export function makeFolder(dir: string): void {
     const code = errorCode(error);
     if (code === 'EEXIST' && statSync(dir, { throwIfNoEntry: false })?.isDirectory()) return;
     if (code !== 'ENOENT') throw error;
-    const above = dirname(dir);
-    if (existsSync(above))
-      throw new UserError(`${dir}: no folder can be made in ${above}; name a folder somewhere else`);
-    makeFolder(above);
+    const parent = dirname(dir);
+    if (existsSync(parent))
+      throw new UserError(`${dir}: no folder can be made in ${parent}; name a folder somewhere else`);
+    // Node reports ENOENT if a parent cannot be made (on a read-only disk, say); making the parent gives the real error.
+    makeFolder(parent);
     makeFolder(dir);
   }
 }
 
 /**
- * A `UserError` where no file can be made at `path`, so that no work is done for nothing. Folders above it may be missing,
- * and are not made.
+ * Throws a `UserError` if no file can be written at `path`, so that the work before is not wasted. Missing parent folders
+ * are allowed, and are not made.
  */
 export function needWritable(path: string): void {
   try {
     const failed = (code: string) => Object.assign(new Error(path), { code });
     if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) throw failed('EISDIR');
-    let above = dirname(resolve(path));
-    while (!existsSync(above)) above = dirname(above);
-    if (!statSync(above).isDirectory()) throw failed('ENOTDIR');
-    accessSync(above, constants.W_OK);
+    let parent = dirname(resolve(path));
+    while (!existsSync(parent)) parent = dirname(parent);
+    if (!statSync(parent).isDirectory()) throw failed('ENOTDIR');
+    accessSync(parent, constants.W_OK);
   } catch (error) {
     throw explainWrite(path, error);
   }
 }
 
 /**
- * Gives the whole folder `from` the name `dir`; one that stands is replaced. A kill between its two renames is undone
- * by `recoverFolders`.
+ * Renames the complete folder `from` to `dir`; an existing `dir` is replaced. If the process is killed between the two
+ * renames, `recoverFolders` restores the old folder.
  */
 export function replaceFolder(from: string, dir: string): void {
   const old = `${dir}.${process.pid}.old`;
@@ -210,13 +211,13 @@ export function replaceFolder(from: string, dir: string): void {
   rmSync(old, { recursive: true, force: true });
 }
 
-/** Makes the names in a folder outlast a loss of power, as `syncFile` does the content of a file. */
+/** Makes the names in a folder survive a power failure; `syncFile` does so for the content of a file. */
 export function syncFolder(dir: string): void {
   if (process.platform === 'win32') return; // folders cannot be opened there
   try {
     syncOpened(openSync(dir, 'r'));
   } catch (error) {
-    if (errorCode(error) !== 'EINVAL') throw error; // a file system that cannot do it
+    if (errorCode(error) !== 'EINVAL') throw error; // a file system that cannot sync folders
   }
 }
 
@@ -232,24 +233,24 @@ function syncOpened(fd: number): void {
   }
 }
 
-/** Writes all bytes, at `position` or, where that is null, behind what was written last. */
+/** Writes all bytes at `position`, or after what was written last if that is null. */
 export function writeFully(fd: number, bytes: Uint8Array, position: number | null): void {
   for (let at = 0; at < bytes.length; ) {
-    const length = Math.min(PIECE, bytes.length - at);
+    const length = Math.min(PIECE_BYTES, bytes.length - at);
     at += writeSync(fd, bytes, at, length, position === null ? null : position + at);
   }
 }
 
-/** Fills `bytes` from `position` on; throws where the file ends before. */
+/** Fills `bytes` from `position`; throws if the file is too short. */
 export function readFully(fd: number, bytes: Uint8Array, position: number): void {
   for (let at = 0; at < bytes.length; ) {
-    const n = readSync(fd, bytes, at, Math.min(PIECE, bytes.length - at), position + at);
+    const n = readSync(fd, bytes, at, Math.min(PIECE_BYTES, bytes.length - at), position + at);
     if (n === 0) throw new Error(`the file ends before byte ${position + bytes.length}`);
     at += n;
   }
 }
 
-/** Removes what was not finished. Where even that fails, as below a file, the first failure is the one to tell. */
+/** Removes what was not finished. An error here is ignored: the caller reports the first one. */
 function discard(aside: string): void {
   try {
     rmSync(aside, { recursive: true, force: true });
@@ -257,8 +258,8 @@ function discard(aside: string): void {
 }
 
 /**
- * Removes a folder, if it is there. It loses its name first: a kill in between leaves nothing under it, and what is left
- * aside `recoverFolders` removes.
+ * Removes a folder, if it exists. It is renamed first, so that a killed process leaves nothing half removed under its name;
+ * `recoverFolders` removes the rest.
  */
 export function removeFolder(dir: string): void {
   const aside = `${dir}.${process.pid}.tmp`;
@@ -272,23 +273,23 @@ export function removeFolder(dir: string): void {
   rmSync(aside, { recursive: true, force: true });
 }
 
-/** A file where the folder is to be is somebody's, and not ours to replace. */
+/** A file at the path of the folder belongs to somebody else, and must not be replaced. */
 function needNoFile(dir: string): void {
   if (!existsSync(dir) || statSync(dir).isDirectory()) return;
   throw new UserError(`${dir}: is a file where a folder must be; move it away`);
 }
 
-/** `NAME.PID.tmp`, a file or folder not yet whole, and `NAME.PID.old`, a folder on its way out. */
+/** `NAME.PID.tmp` is a file or folder that is not complete, `NAME.PID.old` a folder that is being replaced. */
 const ASIDE = /^(.+)\.(\d+)\.(tmp|old)$/;
 
-/** True of the names that writing gives to what is not, or no longer, in its place. */
+/** True for the names of temporary files and folders. */
 export function isAside(name: string): boolean {
   return ASIDE.test(name);
 }
 
 /**
- * Clears up in `parent` after processes that were killed while writing there: a folder that was about to be replaced and
- * never was gets its name back, everything else aside is removed. What living processes have aside stays.
+ * Cleans up in `parent` after processes that were killed while writing there. A folder that was about to be replaced gets
+ * its name back; all other temporary files and folders are removed. Those of running processes stay.
  */
 export function recoverFolders(parent: string): void {
   let names: string[];
@@ -332,7 +333,7 @@ export function gitOid(path: string): string {
   return hash.digest('hex');
 }
 
-/** Hands over a file's bytes in pieces of 1 MiB at most, each good until the next one. */
+/** Calls `use` with a file's bytes in pieces of 1 MiB at most; each is valid until the next one. */
 export function readPieces(path: string, use: (piece: Uint8Array) => void): void {
   const fd = openSync(path, 'r');
   try {
@@ -349,12 +350,12 @@ export interface FileDigest {
   sha256: string;
 }
 
-/** Bytes of a text that is read whole. The largest of them, a vocabulary, has a few MiB. */
+/** Maximum bytes of a text that is read at once. The largest such file, a vocabulary, has a few MiB. */
 const TEXT_LIMIT = 16 << 20;
 
 /**
- * The text of a UTF-8 file of at most `limit` bytes, without a byte order mark. Whatever else stands at `path` is a
- * `UserError` that says what the file should be and how to get it.
+ * The text of a UTF-8 file of at most `limit` bytes, without a byte order mark. Anything else at `path` is a `UserError`
+ * that says what the file should be and how to get it.
  */
 export function readText(path: string, what: string, remedy: string, limit = TEXT_LIMIT): string {
   let bytes: Buffer | undefined;
@@ -366,11 +367,11 @@ export function readText(path: string, what: string, remedy: string, limit = TEX
   if (!bytes) {
     throw new UserError(`${path}: is longer than ${limit} bytes, too long for a ${what}; ${remedy}`);
   }
-  if (!isUtf8(bytes)) throw new UserError(`${path}: is not UTF-8 text, as a ${what} must be; ${remedy}`);
+  if (!isUtf8(bytes)) throw new UserError(`${path}: is not UTF-8 text, which a ${what} must be; ${remedy}`);
   return bytes.toString('utf8').replace(/^\uFEFF/, '');
 }
 
-/** All bytes of a file, or undefined where they are more than `limit`. */
+/** All bytes of a file, or undefined if they are more than `limit`. */
 function readUpTo(path: string, limit: number): Buffer | undefined {
   const fd = openSync(path, 'r');
   try {
@@ -390,14 +391,14 @@ function readUpTo(path: string, limit: number): Buffer | undefined {
   }
 }
 
-/** What a failed read means to whoever gave the path: `what` should be there, `remedy` says how it comes there. */
+/** The `UserError` for a failed read: `what` should be at the path, and `remedy` says what to do. Bugs are returned as they are. */
 export function explainRead(path: string, what: string, error: unknown, remedy: string): unknown {
   const code = errorCode(error);
   if (code === 'ENOENT') return new UserError(`${path}: no such ${what.replace(/^an? /, '')}; ${remedy}`);
   if (code === 'EISDIR') return new UserError(`${path}: is a folder and not ${what}; ${remedy}`);
   if (code === 'EACCES' || code === 'EPERM')
-    return new UserError(`${path}: may not be read; change its permissions`);
-  // ENOTDIR, ELOOP, ENAMETOOLONG, EIO, …: what the system says of the path, not what the program did wrong.
+    return new UserError(`${path}: cannot be read (${code}); change its permissions`);
+  // ENOTDIR, ELOOP, ENAMETOOLONG, EIO, …: something is wrong with the path, not with the program.
   // ERR_INVALID_ARG_VALUE is a path with a NUL character.
   if ((error as NodeJS.ErrnoException)?.syscall !== undefined || code === 'ERR_INVALID_ARG_VALUE')
     return new UserError(`${path}: cannot be read (${code}); ${remedy}`);
@@ -410,11 +411,11 @@ export function readJson(path: string, what: string, remedy: string, limit = TEX
   try {
     return JSON.parse(text);
   } catch {
-    throw new UserError(`${path}: this ${what} is not whole JSON; ${remedy}`);
+    throw new UserError(`${path}: this ${what} is not valid JSON; ${remedy}`);
   }
 }
 
-/** The path of a file that a manifest names, refused when it leaves the manifest's folder. */
+/** The path of a file that a manifest names. `UserError` if it would be outside the manifest's folder. */
 export function inside(dir: string, name: string): string {
   if (!/^[A-Za-z0-9][A-Za-z0-9._-]{0,199}$/.test(name)) {
     throw new UserError(
@@ -424,11 +425,11 @@ export function inside(dir: string, name: string): string {
   return join(dir, name);
 }
 
-/** The sentence for what keeps `path` from being written, where there is one; else the error as it is. */
+/** The `UserError` that explains why `path` cannot be written, if there is one; else the error as it is. */
 export function explainWrite(path: string, error: unknown): unknown {
   const code = errorCode(error);
   if (code === 'ENOSPC' || code === 'EDQUOT')
-    return new UserError(`${path}: the disk is full; free some room and run the same command again`);
+    return new UserError(`${path}: the disk is full; free some space and run the same command again`);
   if (code === 'EACCES' || code === 'EROFS' || code === 'EPERM') {
     return new UserError(
       `${path}: cannot be written (${code}); choose another folder with --run or change its permissions`,
@@ -436,7 +437,7 @@ export function explainWrite(path: string, error: unknown): unknown {
   }
   if (code === 'ENOTDIR' || code === 'EEXIST' || code === 'EISDIR') {
     return new UserError(
-      `${path}: cannot be written (${code}), since a file stands where a folder must be, or a folder where a file must be; move it away`,
+      `${path}: cannot be written (${code}), because there is a file where a folder must be, or a folder where a file must be; move it away`,
     );
   }
   return error;

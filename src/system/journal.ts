@@ -2,11 +2,11 @@ import { appendFileSync, readFileSync, renameSync, rmSync, statSync, writeFileSy
 import { join } from 'node:path';
 import { type Holder, thisProcess } from './lock.ts';
 
-// What a command at work in a run folder leaves there for `realm status`: `progress.json`, how far it is, as long as it
-// lives, and `log.jsonl`, the lines that it printed, with their times. Neither may ever stop the work: on a full disk, or in
-// a folder that was moved away, they are not written.
+// What a command writes in its run folder for `realm status`: `progress.json` says how far it is, as long as it runs;
+// `log.jsonl` has the lines that it printed, with their times. They must never stop the work: if they cannot be written, on
+// a full disk or after the folder was moved away, the error is ignored.
 
-/** How far the work under way is. */
+/** How far the work is. */
 export interface Published extends Holder {
   /** Time of writing, ISO 8601. */
   time: string;
@@ -16,9 +16,9 @@ export interface Published extends Holder {
   total: number;
   unit?: string;
   remark: string;
-  /** Of `unit` a second. */
+  /** `unit` per second. */
   rate?: number;
-  /** Seconds. */
+  /** Seconds left. */
   left?: number;
   /** Bytes of memory that the process holds. */
   memory: number;
@@ -33,20 +33,20 @@ export interface LogLine {
   line: string;
 }
 
-/** Bytes of the log; beyond them its older half goes. */
-export const LONGEST_LOG = 256 << 10;
+/** Bytes of the log. When it would be longer, its older half is dropped. */
+export const MAX_LOG_BYTES = 256 << 10;
 /** Characters of a line that are kept. */
-const LONGEST_LINE = 2000;
+const MAX_LINE_LENGTH = 2000;
 /** Milliseconds between two writes of the progress. */
-const EVERY = 2000;
+const PROGRESS_INTERVAL = 2000;
 
-/** The newest is written: a command that works in a run below its own (`ablate`) opens one within another. */
+/** The last one is written: a command that works in a run inside its own (`ablate`) opens a second journal. */
 const journals: { progress: string; log: string; holder: Holder; last: number; size: number }[] = [];
 
 export const progressFile = (dir: string) => join(dir, 'progress.json');
 export const logFile = (dir: string) => join(dir, 'log.jsonl');
 
-/** Begins the journal of a command in the run folder `dir`, which it has locked. @returns ends it */
+/** Starts the journal of a command in the run folder `dir`, which it has locked. @returns a function that ends it */
 export function openJournal(dir: string, work: string): () => void {
   const log = logFile(dir);
   const size = statSync(log, { throwIfNoEntry: false })?.size ?? 0;
@@ -60,10 +60,10 @@ export function openJournal(dir: string, work: string): () => void {
   };
 }
 
-/** Keeps how far the work is, at most every other second. */
+/** Records how far the work is, at most once in `PROGRESS_INTERVAL`. */
 export function publish(of: () => Omit<Published, keyof Holder | 'time' | 'memory'>): void {
   const open = journals.at(-1);
-  if (!open || performance.now() - open.last < EVERY) return;
+  if (!open || performance.now() - open.last < PROGRESS_INTERVAL) return;
   open.last = performance.now();
   const { progress, holder } = open;
   const published: Published = {
@@ -79,7 +79,7 @@ export function publish(of: () => Omit<Published, keyof Holder | 'time' | 'memor
   });
 }
 
-/** Keeps a line that was printed. */
+/** Records a line that was printed. */
 export function note(line: string, kind: LogLine['kind']): void {
   const mine = journals.at(-1);
   if (!mine || line.trim() === '') return;
@@ -88,11 +88,11 @@ export function note(line: string, kind: LogLine['kind']): void {
     time: new Date().toISOString(),
     work: holder.work,
     kind,
-    line: line.trim().slice(0, LONGEST_LINE),
+    line: line.trim().slice(0, MAX_LINE_LENGTH),
   };
   const text = `${JSON.stringify(record)}\n`;
   trying(() => {
-    if (mine.size + text.length > LONGEST_LOG) mine.size = shorten(log);
+    if (mine.size + text.length > MAX_LOG_BYTES) mine.size = shorten(log);
     appendFileSync(log, text);
     mine.size += Buffer.byteLength(text);
   });
@@ -105,7 +105,7 @@ function shorten(log: string): number {
   const kept = [];
   for (const line of lines.reverse()) {
     bytes += Buffer.byteLength(line) + 1;
-    if (bytes > LONGEST_LOG / 2) break;
+    if (bytes > MAX_LOG_BYTES / 2) break;
     kept.unshift(`${line}\n`);
   }
   const text = kept.join('');

@@ -11,15 +11,15 @@ import {
 import { hostname } from 'node:os';
 import { errorCode } from './errors.ts';
 
-// A lock file tells who works in a folder: a process, by its id and its time of start, on a host. A process that was
-// killed leaves its lock behind; the next one sees that nobody holds it and takes it over.
+// A lock file names the process that works in a folder by its id, its start time and its host. A killed process leaves
+// its lock behind; the next process sees that nobody holds the lock and takes it over.
 
 export interface Holder {
   pid: number;
   host: string;
-  /** Tells a process from a later one with its id; empty where the system does not say. */
+  /** Start time, to recognise a later process with the same id; empty if the system does not provide it. */
   started: string;
-  /** What it does there. */
+  /** The command. */
   work: string;
 }
 
@@ -29,8 +29,8 @@ export function thisProcess(work: string): Holder {
 }
 
 /**
- * Who holds the lock file `path`, or left it behind; undefined where there is none. Changes nothing.
- * @returns `lives` is undefined for a process of another host, which cannot be asked
+ * The process that holds the lock file `path`, or left it behind; undefined if there is none. Changes nothing.
+ * @returns `lives` is undefined for a process of another host, which cannot be checked
  */
 export function lookAtLock(path: string): (Holder & { lives: boolean | undefined }) | undefined {
   const holder = readHolder(path);
@@ -39,14 +39,14 @@ export function lookAtLock(path: string): (Holder & { lives: boolean | undefined
 
 /**
  * Takes the lock file `path`.
- * @returns gives the lock back, and undefined, or who holds it
+ * @returns a function that releases the lock, or the process that holds it
  */
 export function takeLock(
   path: string,
   work: string,
 ): { release: () => void; holder?: undefined } | { holder: Holder } {
   const mine = thisProcess(work);
-  // Written whole aside, then linked: no other process ever meets an empty lock, and only one link succeeds.
+  // A complete temporary file is linked: no other process can see an empty lock, and only one link succeeds.
   const aside = `${path}.${process.pid}.tmp`;
   try {
     writeFileSync(aside, `${JSON.stringify(mine)}\n`);
@@ -69,7 +69,7 @@ export function takeLock(
     process.off('exit', release);
     try {
       if (readHolder(path)?.pid === process.pid) rmSync(path, { force: true });
-    } catch {} // on a disk that cannot be written any more it stays, and counts as left by a process that has ended
+    } catch {} // on a disk that can no longer be written it stays, and counts as left by a process that has ended
   };
   held.add(release);
   process.on('exit', release);
@@ -79,23 +79,23 @@ export function takeLock(
 /** The locks of this process. */
 const held = new Set<() => void>();
 
-/** Gives back every lock that this process holds: its work is done, whether or not it goes on to live. */
+/** Releases every lock that this process holds, when its work is done but the process may still run. */
 export function releaseLocks(): void {
   for (const release of held) release();
 }
 
-/** Gives a file a second name that must be new. */
+/** Gives a file a second name. Fails with EEXIST if the name exists. */
 function place(from: string, to: string): void {
   try {
     linkSync(from, to);
   } catch (error) {
-    // Some file systems know no links; there two that come within the same moment may both think they are first.
+    // Some file systems have no links; there two processes at the same moment may both believe that they are first.
     if (!['EPERM', 'ENOSYS', 'ENOTSUP', 'EOPNOTSUPP'].includes(errorCode(error) ?? '')) throw error;
     copyFileSync(from, to, constants.COPYFILE_EXCL);
   }
 }
 
-/** Takes away the lock of a process that is gone. Two may try at once: what one of them moves away by mistake is put back. */
+/** Removes the lock of a process that has ended. Two may try at once: a new lock that one moves away by mistake is put back. */
 function clear(path: string, seen: Holder | undefined): void {
   const aside = `${path}.${process.pid}.old`;
   try {
@@ -115,7 +115,7 @@ function clear(path: string, seen: Holder | undefined): void {
   unlinkSync(aside);
 }
 
-/** Undefined where there is no lock, or one that says nothing (a full disk may leave it so). */
+/** Undefined if there is no lock, or one without valid content (as a full disk may leave it). */
 function readHolder(path: string): Holder | undefined {
   try {
     const { pid, host, started, work } = JSON.parse(readFileSync(path, 'utf8'));
@@ -124,7 +124,7 @@ function readHolder(path: string): Holder | undefined {
   return undefined;
 }
 
-/** A process of another host cannot be asked: its lock counts. */
+/** A process of another host cannot be checked: its lock counts as held. */
 function isHeld({ pid, host, started }: Holder): boolean {
   if (host !== hostname()) return true;
   try {
@@ -133,11 +133,11 @@ function isHeld({ pid, host, started }: Holder): boolean {
     if (errorCode(error) === 'ESRCH') return false;
   }
   const now = statOf(pid);
-  // One that has ended and that nobody asked for its exit code yet still has an id.
+  // A process that has ended keeps its id (state Z) until its parent reads its exit code.
   return started === now.started && now.state !== 'Z';
 }
 
-/** State and time of start (in ticks since the system's) of a process, where Linux's /proc tells them. */
+/** State and start time (in ticks since the system started) of a process, from Linux's /proc; empty elsewhere. */
 function statOf(pid: number): { state: string; started: string } {
   try {
     const stat = readFileSync(`/proc/${pid}/stat`, 'latin1');

@@ -1,7 +1,7 @@
 import cliProgress from 'cli-progress';
 import { note, publish } from './journal.ts';
 
-/** Progress of one long stage, on stderr: a bar on a terminal, else a plain line now and then. The run keeps it, too. */
+/** Progress of one long stage, on stderr: a bar on a terminal, else a plain line now and then. The run records it, too. */
 export interface Progress {
   /** Sets how much is done, with a short remark such as `loss 3.21`. */
   at(done: number, remark?: string): void;
@@ -9,11 +9,11 @@ export interface Progress {
 }
 
 export interface ProgressOptions {
-  /** How much an earlier run has done already: it does not count in the rate and the time that is left. */
+  /** How much an earlier run has done already: it does not count in the speed and the time left. */
   from?: number;
-  /** What is counted a second, such as `questions`; `bytes` are shown in MiB, and their share in per cent. */
+  /** What the speed counts, such as `questions`; `bytes` are shown in MiB, and progress in per cent. */
   unit?: string;
-  /** How many of them are in one of `total`: examples in a step. */
+  /** How many of `unit` are in one of `total`, such as examples in a step. */
   each?: number;
 }
 
@@ -28,7 +28,7 @@ export function progress(
 ): Progress {
   const started = performance.now();
   const seconds = () => (performance.now() - started) / 1000;
-  /** How many of `unit` a second; undefined while nothing is done. */
+  /** `unit` per second; undefined while nothing is done. */
   const rate = (done: number) =>
     done > from && seconds() > 0 ? (each * (done - from)) / seconds() : undefined;
   const left = (done: number) =>
@@ -41,7 +41,7 @@ export function progress(
     return unit === 'bytes' ? `${mebibytes(perSecond)}/s, ` : `${digits(perSecond)} ${unit}/s, `;
   };
   const memory = () => mebibytes(process.memoryUsage.rss());
-  const tell = (done: number, remark: string) =>
+  const record = (done: number, remark: string) =>
     publish(() => ({ name, done, total, unit, remark, rate: rate(done), left: left(done) }));
   const timeLeft = (done: number) => {
     const time = left(done);
@@ -60,7 +60,7 @@ export function progress(
     bar.start(total, from, { share: share(from), remark: '', speed: '', memory: memory(), left: '?' });
     return {
       at(done, remark = '') {
-        tell(done, remark);
+        record(done, remark);
         const shown = {
           share: share(done),
           remark,
@@ -74,15 +74,15 @@ export function progress(
     };
   }
   let last = 0;
-  let saidEnd = false;
+  let ended = false;
   return {
     at(done, remark = '') {
-      tell(done, remark);
+      record(done, remark);
       const now = seconds();
-      if (saidEnd || (now - last < LINE_EVERY && done < total)) return;
+      if (ended || (now - last < LINE_EVERY && done < total)) return;
       last = now;
-      saidEnd = done >= total;
-      const time = saidEnd ? `in ${duration(now)}` : `${timeLeft(done)} left`;
+      ended = done >= total;
+      const time = ended ? `in ${duration(now)}` : `${timeLeft(done)} left`;
       stream.write(
         `${name}: ${share(done)}${remark ? ` ${remark}` : ''}, ${speed(done)}${memory()}, ${time}\n`,
       );
@@ -102,7 +102,7 @@ export function mebibytes(bytes: number): string {
   return mib >= 1024 ? `${(mib / 1024).toFixed(1)} GiB` : `${digits(mib)} MiB`;
 }
 
-/** A duration a reader takes in at a glance: `8 s`, `3 min 20 s`, `5 h 12 min`. */
+/** A duration in its two largest units: `8 s`, `3 min 20 s`, `5 h 12 min`. */
 export function duration(seconds: number): string {
   const s = Math.round(seconds);
   if (s < 60) return `${s} s`;
@@ -110,13 +110,13 @@ export function duration(seconds: number): string {
   return `${Math.floor(s / 3600)} h ${Math.floor((s % 3600) / 60)} min`;
 }
 
-/** One plain line for the person at the terminal: always stderr, so that stdout stays machine-readable. */
+/** Prints one line for the user, always to stderr, so that stdout stays machine-readable. */
 export function say(line: string): void {
   process.stderr.write(`${line}\n`);
   note(line, 'note');
 }
 
-/** As `say`, of trouble: `realm status` shows the last such line. */
+/** Like `say`, for a warning: `realm status` shows the last one. */
 export function warn(line: string): void {
   process.stderr.write(`${line}\n`);
   note(line, 'trouble');

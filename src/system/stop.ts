@@ -1,15 +1,15 @@
 import { note } from './journal.ts';
 
-// SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal closed) end a command with one sentence and exit code 130, from its
-// first line on (bin/realm listens until this file is loaded). Work that can save itself handles the first signal, with
-// `onStop`; a second one leaves at once.
+// SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal was closed) end a command with one sentence and exit code 130, from
+// its start (bin/realm listens until this file is loaded). Work that can save its state handles the first signal with
+// `onStop`; a second signal ends the process at once.
 
 export const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 /** Exit code of a command that a signal ended. */
 export const STOPPED = 130;
 
-/** Handlers of the work under way; the newest one is called. */
+/** Handlers of the work in progress; the last one is called. */
 const handlers: (() => void)[] = [];
 let listening = false;
 let command = 'realm';
@@ -17,11 +17,11 @@ let consequence = (): string => 'run the same command again';
 
 /**
  * Listens from now on.
- * @returns a function that stops listening: where nobody else listens, signals have their default effect again
+ * @returns a function that stops listening: if nothing else listens, signals have their default effect again
  */
 export function listenForSignals(): () => void {
   if (!listening) for (const name of SIGNALS) process.on(name, receive);
-  // A terminal that is gone takes no more lines; that must not turn the stop into a crash.
+  // A closed terminal accepts no more lines; that must not turn the stop into a crash.
   if (!listening) process.on('SIGHUP', ignoreOutputErrors);
   listening = true;
   return () => {
@@ -39,19 +39,19 @@ function ignoreOutputErrors(): void {
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {});
 }
 
-/** Names the command that a stop would end, for the sentence. */
+/** Sets the command that the sentence names. */
 export function stopNames(name: string): void {
   command = `realm ${name}`;
 }
 
-/** Says what a stop from now on leaves, and what the same command does next, as the end of a sentence. */
+/** Sets the end of the sentence for a stop from now on: what is kept, and what the same command does next. */
 export function stopMeans(text: string | (() => string)): void {
   consequence = typeof text === 'string' ? () => text : text;
 }
 
 /**
- * Lets work handle a signal, until the function that it returns is called. The handler is called at every signal, and
- * calls `leave` when it wants to end at once.
+ * Lets work handle signals until the returned function is called. The handler is called for every signal, and calls
+ * `leave` to end the process at once.
  */
 export function onStop(handler: () => void): () => void {
   handlers.push(handler);
@@ -63,7 +63,7 @@ export function onStop(handler: () => void): () => void {
   };
 }
 
-/** Ends the process now, with the sentence. Locks are given back as the process exits. */
+/** Ends the process now, with the sentence. Locks are released when the process exits. */
 export function leave(what = consequence()): never {
   const sentence = `${command}: stopped; ${what}`;
   process.stderr.write(`\n${sentence}\n`);
@@ -81,12 +81,12 @@ function dispatch(): void {
 
 // Node calls a signal's handler between two turns of its event loop, and one pass of a large model is a single turn of
 // minutes. So an addon (signals.cc) counts signals in a thread, and `obey` looks at the count before each kernel. The
-// addon ends the process where a second signal is not handled within `PATIENCE`. Where there is no addon, the event loop
-// alone hears signals.
+// addon ends the process if a second signal is not handled within `PATIENCE`. Without the addon, only the event loop
+// hears signals.
 
 /** Milliseconds that a second signal may stay unhandled before the addon ends the process. */
 const PATIENCE = 1500;
-/** Milliseconds that a step may take to end by itself after the first signal, before it is abandoned. */
+/** Milliseconds that a step may take to end after the first signal, before it is abandoned. */
 const GRACE = 1000;
 
 /** What signals.cc exports. */
@@ -121,19 +121,19 @@ function handleReceived(): void {
   while (handled < Math.max(delivered, Atomics.load(counts, HEARD))) {
     handled++;
     dispatch();
-    // Not before: leaving the process may get stuck.
+    // Only now: if leaving the process hangs, the addon must still end it.
     Atomics.store(counts, HANDLED, handled);
   }
 }
 
-/** A step that was given up in its middle, because a signal asked for a stop. */
+/** A step was abandoned in the middle because of a signal. */
 export class Abandoned extends Error {}
 
 let abandonable: { signal: AbortSignal; since?: number } | undefined;
 
 /**
- * For long work that gives the event loop no turn, before each kernel or small piece: handles signals that came meanwhile,
- * and throws `Abandoned` where a step takes too long to end.
+ * Long work that gives the event loop no turn calls this before each kernel or small piece. Handles signals that came
+ * meanwhile, and throws `Abandoned` if a step takes too long to end.
  */
 export function obey(): void {
   if (handled < Atomics.load(counts, HEARD)) handleReceived();
@@ -142,7 +142,7 @@ export function obey(): void {
   if (performance.now() - abandonable.since > GRACE) throw new Abandoned();
 }
 
-/** Runs work that changes nothing until it is done: once `signal` is aborted it ends soon, or `Abandoned` is thrown. */
+/** Runs work that changes nothing until it is done. When `signal` is aborted, the work ends soon or `Abandoned` is thrown. */
 export async function orAbandon<T>(signal: AbortSignal, work: () => T | Promise<T>): Promise<T> {
   const mine = { signal };
   abandonable = mine;
@@ -153,19 +153,19 @@ export async function orAbandon<T>(signal: AbortSignal, work: () => T | Promise<
   }
 }
 
-/** Lets signals, messages and timers in between two pieces of long work. */
+/** Lets the event loop handle signals, messages and timers between two pieces of long work. */
 export function pause(): Promise<void> {
   return new Promise((resolve) => setImmediate(resolve));
 }
 
-/** Milliseconds of small pieces of work between two pauses. */
-const WORK = 100;
+/** Milliseconds of work between two pauses. */
+const PAUSE_INTERVAL = 100;
 
-/** For a loop over small pieces of work: gives a pause to wait for now and then, else undefined. */
+/** For a loop over small pieces of work: returns a pause to await now and then, else undefined. */
 export function pauses(): () => Promise<void> | undefined {
   let last = performance.now();
   return () => {
-    if (performance.now() - last < WORK) return undefined;
+    if (performance.now() - last < PAUSE_INTERVAL) return undefined;
     return pause().then(() => {
       last = performance.now();
     });

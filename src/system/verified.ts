@@ -2,52 +2,51 @@ import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { type FileDigest, readText, sha256File, writeFileAtomic } from './files.ts';
 
-// Which files of a folder have been compared with their SHA-256 already: hashing gigabytes at every question asked would
-// take longer than the answer. A file counts as the same while its length, times and inode are; no program can set back
-// the time of its last change (ctime).
+// Remembers which files of a folder have been compared with their SHA-256: hashing gigabytes for every question would take
+// longer than the answer. A file counts as unchanged while its length, times and inode stay the same; no program can set
+// back the time of its last change (ctime).
 
 const NAME = 'verified.json';
 
-/** A file changed within so many milliseconds might change again without another time to tell of it. */
-const FRESH = 1000;
+/** Milliseconds after a change in which a file may change again without a different time. */
+const RECENT = 1000;
 
-/** Bytes of a note. */
-const LONGEST = 1 << 16;
+const MAX_NOTE_BYTES = 1 << 16;
 
-/** Length, times, inode, and the SHA-256 that the content had. */
-type Stamp = string;
+/** Length, times and inode of a file, and the SHA-256 that its content had. */
+type Fingerprint = string;
 
 /**
- * The first of the files, which are there, whose content is not the one sealed; undefined when all are whole.
- * What was found whole is remembered in the folder, where it can be written.
+ * The name of the first file that differs from its digest; undefined if all are unchanged. All files must exist.
+ * The result is remembered in the folder, if it can be written.
  */
-export function changedFile(dir: string, seals: Record<string, FileDigest>): string | undefined {
+export function changedFile(dir: string, digests: Record<string, FileDigest>): string | undefined {
   const known = remembered(dir);
-  const stamps: Record<string, Stamp> = {};
-  let news = false;
-  for (const [name, { bytes, sha256 }] of Object.entries(seals)) {
+  const fingerprints: Record<string, Fingerprint> = {};
+  let isNew = false;
+  for (const [name, { bytes, sha256 }] of Object.entries(digests)) {
     const path = join(dir, name);
     const stat = statSync(path);
     const { size, mtimeMs, ctimeMs, ino } = stat;
     if (!stat.isFile() || size !== bytes) return name;
-    const stamp = [size, mtimeMs, ctimeMs, ino, sha256].join(' ');
-    if (known[name] !== stamp) {
+    const fingerprint = [size, mtimeMs, ctimeMs, ino, sha256].join(' ');
+    if (known[name] !== fingerprint) {
       if (sha256File(path) !== sha256) return name;
-      news = true;
+      isNew = true;
     }
-    if (Date.now() - ctimeMs >= FRESH) stamps[name] = stamp;
+    if (Date.now() - ctimeMs >= RECENT) fingerprints[name] = fingerprint;
   }
-  if (news && Object.keys(stamps).length > 0) {
+  if (isNew && Object.keys(fingerprints).length > 0) {
     try {
-      writeFileAtomic(join(dir, NAME), JSON.stringify(stamps));
-    } catch {} // it saves time, and nothing else
+      writeFileAtomic(join(dir, NAME), JSON.stringify(fingerprints));
+    } catch {} // the note only saves time
   }
   return undefined;
 }
 
 function remembered(dir: string): Record<string, unknown> {
   try {
-    const found = JSON.parse(readText(join(dir, NAME), 'note', '', LONGEST));
+    const found = JSON.parse(readText(join(dir, NAME), 'note', '', MAX_NOTE_BYTES));
     return typeof found === 'object' && found !== null ? found : {};
   } catch {
     return {};

@@ -17,7 +17,14 @@ import { status, statusLines } from '../../src/commands/status.ts';
 import { type RunStatus, runsIn, statusOf } from '../../src/report/status.ts';
 import { lockRun, type Run, runFolder } from '../../src/run/folder.ts';
 import { UserError } from '../../src/system/errors.ts';
-import { LONGEST_LOG, logFile, note, openJournal, progressFile, publish } from '../../src/system/journal.ts';
+import {
+  logFile,
+  MAX_LOG_BYTES,
+  note,
+  openJournal,
+  progressFile,
+  publish,
+} from '../../src/system/journal.ts';
 import { thisProcess } from '../../src/system/lock.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'realm-status-'));
@@ -245,7 +252,7 @@ test('lines of trouble are kept with their times, the last one is told, and the 
   );
   for (let i = 0; i < 1000; i++) note(`${i} ${'x'.repeat(1000)}`, 'note');
   const log = readFileSync(logFile(run.dir), 'utf8');
-  assert.ok(log.length <= LONGEST_LOG, `${log.length} bytes`);
+  assert.ok(log.length <= MAX_LOG_BYTES, `${log.length} bytes`);
   assert.match(JSON.parse(log.trimEnd().split('\n').at(-1)!).line, /^999 /);
   close();
   note('after the end', 'note');

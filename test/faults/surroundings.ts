@@ -116,7 +116,7 @@ async function twoTrainers(place: Place): Promise<void> {
     const second = startStage(command, dir, undisturbed.set);
     const end = await second.ended;
     if (!started.running()) break; // it may have ended before the second one looked
-    for (const bad of badRefusal(end, second, /"realm pretrain" is at work in this run folder/))
+    for (const bad of badRefusal(end, second, /"realm pretrain" is already running in this run folder/))
       t.fail(`${command} beside a trainer: ${bad}`);
     t.count('commands refused beside a trainer');
   }

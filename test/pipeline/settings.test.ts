@@ -173,7 +173,7 @@ test('a first prepare that fails leaves nothing that refuses its correction', as
   write(documents, 'text.vocabularySize=300');
   const refused = await prepare();
   assert.equal(refused.code, 2);
-  assert.match(refused.err, /has its own configuration already, and it differs/);
+  assert.match(refused.err, /this run already has a configuration, and it differs/);
   assert.equal((await realm('prepare', '--run', dir, '--json')).code, 0);
   assert.ok(pieces() <= 250);
 });

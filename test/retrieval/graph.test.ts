@@ -44,7 +44,7 @@ test('a graph whose end the disk had no room for is refused, though usearch says
     assert.throws(
       () => saveGraph(graph(), cut, ROWS, P),
       (error) =>
-        error instanceof UserError && error.message.startsWith(`${cut}: the disk is full; free some room`),
+        error instanceof UserError && error.message.startsWith(`${cut}: the disk is full; free some space`),
     );
     assert.ok(!existsSync(cut), 'and makes room');
   } finally {

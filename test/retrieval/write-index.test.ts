@@ -323,7 +323,7 @@ test('on a full disk a sentence says so wherever it gets full, and the build is 
   const { embeddings, blocks, graphs } = await buildIndex(dir, input(few), QUICK);
   const all = embeddings.bytes + blocks.bytes + graphs[0].bytes;
   const full = (error: unknown) =>
-    error instanceof UserError && /^\/.*: the disk is full; free some room/.test(error.message);
+    error instanceof UserError && /^\/.*: the disk is full; free some space/.test(error.message);
   let from = -1;
   const build = (folder: string) =>
     buildIndex(

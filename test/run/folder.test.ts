@@ -45,7 +45,7 @@ test('a run without a configuration has the defaults, and keeps them', () => {
   assert.deepEqual(loadConfig(run.config, []), loadConfig(undefined, []));
 });
 
-test('until something is made, another --config takes the place of the first', () => {
+test('until something is made with it, another --config replaces the first', () => {
   const run = newRun();
   const one = file('one.yaml', 'ict: { steps: 7 }');
   const two = file('two.yaml', 'ict: { steps: 8 }');
@@ -55,7 +55,7 @@ test('until something is made, another --config takes the place of the first', (
   assert.deepEqual(loadConfig(run.config, []), other);
 });
 
-test('another --config of a run in use is refused, the same one is not', () => {
+test('a run in use refuses a different --config, but not the same one', () => {
   const run = newRun();
   mkdirSync(run.checkpoint('ict'), { recursive: true });
   const one = file('one.yaml', 'ict: { steps: 7 }');
@@ -73,7 +73,7 @@ test('another --config of a run in use is refused, the same one is not', () => {
       (error) =>
         error instanceof UserError &&
         error.message.includes(run.config) &&
-        /has its own configuration already/.test(error.message),
+        /this run already has a configuration/.test(error.message),
     );
   }
   assert.equal(readFileSync(run.config, 'utf8'), saved);
@@ -81,7 +81,7 @@ test('another --config of a run in use is refused, the same one is not', () => {
   assert.deepEqual(runConfig(run, { config: same, set: ['seed=5'] }), begun);
 });
 
-test('--set in a begun run changes that setting alone, and is saved', () => {
+test('--set in an existing run changes only that setting, and is saved', () => {
   const run = newRun();
   const begun = runConfig(run, { set: ['ict.steps=7', 'qa.steps=3'] });
   const changed = runConfig(run, { set: ['ict.steps=9'] });
@@ -89,7 +89,7 @@ test('--set in a begun run changes that setting alone, and is saved', () => {
   assert.deepEqual(runConfig(run, { set: [] }), changed);
 });
 
-test('a wrong setting leaves the run as it was', () => {
+test('a wrong setting leaves the run unchanged', () => {
   const run = newRun();
   assert.throws(() => runConfig(run, { set: ['ict.steps=none'] }), UserError);
   assert.ok(!existsSync(run.dir), 'not even a folder');
@@ -107,7 +107,7 @@ test('a command that changes nothing does not write', () => {
   assert.equal(statSync(run.config).ino, ino);
 });
 
-test('a saved configuration that was damaged by hand is named', () => {
+test('an error in the saved configuration names its file', () => {
   const run = newRun();
   runConfig(run, { set: [] });
   writeFileSync(run.config, 'seed: x');
@@ -117,13 +117,13 @@ test('a saved configuration that was damaged by hand is named', () => {
   );
 });
 
-test('a metrics log grows line by line, forgets the steps that are done again, and can begin anew', () => {
+test('a metrics log grows line by line, drops the steps that are repeated, and can restart', () => {
   const path = newRun().metrics('ict');
   const first = jsonLines(path, 0);
   first.write({ step: 1, loss: 0.5 });
   first.write({ step: 2 });
   first.write({ step: 1, inUseAt: 3 });
-  appendFileSync(path, '{"step":2,"lo'); // a kill in the middle of a line
+  appendFileSync(path, '{"step":2,"lo'); // the process is killed in the middle of a line
   jsonLines(path, 2).write({ step: 3 });
   const lines = () => readFileSync(path, 'utf8').split('\n');
   assert.deepEqual(lines(), ['{"step":1,"loss":0.5}', '{"step":2}', '{"step":3}', '']);
@@ -131,7 +131,7 @@ test('a metrics log grows line by line, forgets the steps that are done again, a
   assert.deepEqual(lines(), ['{"step":1}', '']);
 });
 
-test('a log whose folder was moved away is told, and the folder does not come again', () => {
+test('if the folder of a log was moved away, writing fails and does not create it again', () => {
   const { dir, metrics } = newRun();
   const log = jsonLines(metrics('ict'), 0);
   log.write({ step: 1 });

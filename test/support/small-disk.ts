@@ -3,7 +3,7 @@ import { spawnSync } from 'node:child_process';
 import { mkdtempSync } from 'node:fs';
 import { join } from 'node:path';
 
-/** A file system of `bytes` bytes in memory, in a new folder of `root`; undefined where none may be mounted. */
+/** A file system of `bytes` bytes in memory, in a new folder of `root`; undefined if mounting is not allowed. */
 export function smallDisk(
   root: string,
   bytes: number,

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync } from 'node:fs';
 import type { LoopResult } from '../../src/train/loop.ts';
 
-/** What `run` gives when this process is sent SIGTERM once the file `metrics` holds so many lines; 0: once there is one. */
+/** The result of `run` if this process gets SIGTERM once the file `metrics` has this many lines; 0: once it exists. */
 export async function stopAfter<T>(lines: number, metrics: string, run: () => Promise<T>): Promise<T> {
   const logged = () => (existsSync(metrics) ? readFileSync(metrics, 'utf8').split('\n').length - 1 : -1);
   const watch = setInterval(() => {
@@ -17,7 +17,7 @@ export async function stopAfter<T>(lines: number, metrics: string, run: () => Pr
   }
 }
 
-/** Runs a stage that is sent SIGTERM once its `metrics` hold so many lines, and that must have stopped by it. */
+/** Runs a stage that gets SIGTERM once its `metrics` have this many lines, and checks that it stopped. */
 export async function stoppedAfter(
   lines: number,
   metrics: string,

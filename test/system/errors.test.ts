@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { shown } from '../../src/system/errors.ts';
 
-test('a value of a message is cut short and says when it is nested too deep, whatever JSON.stringify can do', () => {
+test('a value in a message is shortened, and replaced by a remark if it is nested too deep, on every version of Node', () => {
   const nested = (levels: number) => JSON.parse('['.repeat(levels) + ']'.repeat(levels));
   assert.equal(shown({ a: [1, null] }), '{"a":[1,null]}');
   assert.equal(shown('x'.repeat(100)), `"${'x'.repeat(39)}…`);

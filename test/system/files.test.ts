@@ -30,7 +30,7 @@ beforeEach(() => {
 });
 afterEach(() => rmSync(dir, { recursive: true }));
 
-/** The number of a process that is no more. */
+/** The id of a process that has ended. */
 const dead = () => spawnSync(process.execPath, ['-e', '0']).pid;
 
 function folder(name: string, text: string): void {
@@ -40,7 +40,7 @@ function folder(name: string, text: string): void {
 
 const text = (name: string) => readFileSync(join(dir, name, 'text'), 'utf8');
 
-test('a folder whose writer was killed between taking the old one away and putting the new one in comes back', () => {
+test('if a writer was killed between its two renames, the old folder comes back', () => {
   const pid = dead();
   folder(`ict.${pid}.old`, 'old');
   folder(`ict.${pid}.tmp`, 'new');
@@ -49,20 +49,20 @@ test('a folder whose writer was killed between taking the old one away and putti
   assert.equal(text('ict'), 'old');
 });
 
-test('what killed writers left beside a whole folder goes, what living ones have aside stays', () => {
+test('temporary files of killed writers are removed, those of running ones stay', () => {
   folder('ict', 'whole');
   folder(`ict.${dead()}.old`, 'old');
   folder(`qa.${dead()}.tmp`, 'half');
   writeFileSync(join(dir, `metrics.jsonl.${dead()}.tmp`), '');
   folder(`qa.${process.ppid}.tmp`, 'being written');
   folder('notes.old', 'not ours');
-  folder('step-1.part', 'gone on with by the next build');
+  folder('step-1.part', 'the next build resumes it');
   recoverFolders(dir);
   assert.deepEqual(readdirSync(dir).sort(), ['ict', 'notes.old', `qa.${process.ppid}.tmp`, 'step-1.part']);
   assert.equal(text('ict'), 'whole');
 });
 
-test('a folder that is being removed is not found half removed under its name', () => {
+test('a process killed while it removes a folder leaves nothing half removed under its name', () => {
   folder('step-1', 'whole');
   const files = pathToFileURL(join(import.meta.dirname, '../../src/system/files.ts'));
   const script = `
@@ -79,10 +79,10 @@ test('a folder that is being removed is not found half removed under its name', 
   assert.deepEqual(readdirSync(dir), [`step-1.${pid}.tmp`]);
   recoverFolders(dir);
   assert.deepEqual(readdirSync(dir), []);
-  removeFolder(join(dir, 'step-1')); // is not there
+  removeFolder(join(dir, 'step-1')); // does not exist
 });
 
-test('a folder is replaced whole, and stays as it was when filling fails', async () => {
+test('a folder is replaced as a whole, and stays unchanged if filling fails', async () => {
   const target = join(dir, 'ict');
   const fill = (words: string) => (aside: string) => writeFileSync(join(aside, 'text'), words);
   await writeFolderAtomic(target, fill('one'));
@@ -98,18 +98,18 @@ test('a folder is replaced whole, and stays as it was when filling fails', async
   assert.deepEqual(readdirSync(dir), ['ict']);
 });
 
-test('a folder that cannot be put in its place leaves the old one there', () => {
+test('if a new folder cannot be renamed into place, the old one stays', () => {
   folder('ict', 'old');
   assert.throws(() => replaceFolder(join(dir, 'none'), join(dir, 'ict')), /ENOENT/);
   assert.equal(text('ict'), 'old');
   assert.deepEqual(readdirSync(dir), ['ict']);
 });
 
-test('recovering where there is no folder is nothing', () => {
+test('recovering in a folder that does not exist does nothing', () => {
   recoverFolders(join(dir, 'none'));
 });
 
-test('a text file is UTF-8 of a bounded length, and whatever else is there is told', () => {
+test('a text file is UTF-8 of limited length; anything else is a user error that explains it', () => {
   const path = join(dir, 'settings.txt');
   const get = (where = path) => readText(where, 'settings file', 'name another', 10);
   const refused = (message: RegExp, where?: string) =>
@@ -121,7 +121,7 @@ test('a text file is UTF-8 of a bounded length, and whatever else is there is to
   writeFileSync(path, '\uFEFFcaf\u00e9');
   assert.equal(get(), 'caf\u00e9');
   writeFileSync(path, Buffer.from('caf\xe9', 'latin1'));
-  refused(/settings\.txt: is not UTF-8 text, as a settings file must be/);
+  refused(/settings\.txt: is not UTF-8 text, which a settings file must be/);
   writeFileSync(path, 'x'.repeat(11));
   refused(/settings\.txt: is longer than 10 bytes, too long for a settings file/);
   truncateSync(path, 2 ** 32);
@@ -133,23 +133,24 @@ test('a text file is UTF-8 of a bounded length, and whatever else is there is to
   refused(/loop: cannot be read \(ELOOP\)/, join(dir, 'loop'));
 });
 
-test('a file where a folder is to be is left alone', async () => {
+test('a file where a folder must be is not touched', async () => {
   const target = join(dir, 'corpus');
   writeFileSync(target, 'mine');
-  const told = (error: unknown) => error instanceof UserError && /corpus.*move it away/.test(error.message);
+  const explained = (error: unknown) =>
+    error instanceof UserError && /corpus.*move it away/.test(error.message);
   await assert.rejects(
     writeFolderAtomic(target, () => {}),
-    told,
+    explained,
   );
   await assert.rejects(
     writeFolderAtomic(join(target, 'within'), () => {}),
-    told,
+    explained,
   );
   assert.equal(readFileSync(target, 'utf8'), 'mine');
   assert.deepEqual(readdirSync(dir), ['corpus']);
 });
 
-test('a name in a manifest is a plain file name of bounded length', () => {
+test('a name in a manifest is a plain file name of limited length', () => {
   assert.equal(inside(dir, 'graph.usearch'), join(dir, 'graph.usearch'));
   for (const name of ['', '.', '..', '../x', '/etc/passwd', 'a/b', 'a\\b', 'a\0', 'a\n', 'x'.repeat(300)])
     assert.throws(

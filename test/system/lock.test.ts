@@ -11,7 +11,7 @@ const folder = temporaryFolder('lock');
 const path = join(folder, 'lock');
 const MODULE = join(import.meta.dirname, '../../src/system/lock.ts');
 
-/** A process that takes the lock, says who holds it otherwise, and lives until its input ends. */
+/** A process that takes the lock, or prints who holds it, and runs until its input ends. */
 function rival(script = '') {
   const child = spawn(
     process.execPath,
@@ -35,7 +35,7 @@ function rival(script = '') {
   return { child, said, ended };
 }
 
-test('a lock is had by one, and given back', () => {
+test('one holder has the lock, and releases it', () => {
   const mine = takeLock(path, 'prepare');
   assert.equal(mine.holder, undefined);
   assert.equal(takeLock(path, 'pretrain').holder!.work, 'prepare');
@@ -49,7 +49,7 @@ test('a lock is had by one, and given back', () => {
   assert.deepEqual(readdirSync(folder), []);
 });
 
-test("another process's lock holds while it lives, and no longer", async () => {
+test("another process's lock is held while it runs, and no longer", async () => {
   const { child, said, ended } = rival();
   assert.equal(await said, null);
   assert.equal(takeLock(path, 'eval').holder!.pid, child.pid);
@@ -65,14 +65,14 @@ test("another process's lock holds while it lives, and no longer", async () => {
   await late.ended;
 });
 
-test('a process that ends in peace gives its lock back', async () => {
+test('a process that ends normally releases its lock', async () => {
   const { said, ended } = rival('process.exit(0);');
   assert.equal(await said, null);
   await ended;
   assert.equal(existsSync(path), false);
 });
 
-test("a lock of this process's id from another life, or one that says nothing, is taken over", () => {
+test('the lock of an earlier process with the same id, or one without valid content, is taken over', () => {
   const { pid } = spawnSync('true');
   const holder = { host: hostname(), work: 'pretrain' };
   for (const text of [
@@ -89,12 +89,12 @@ test("a lock of this process's id from another life, or one that says nothing, i
   }
 });
 
-test('a lock of another host counts, since its process cannot be asked', () => {
+test('a lock of another host counts as held, since its process cannot be checked', () => {
   writeFileSync(path, JSON.stringify({ pid: 1, host: 'elsewhere', started: '', work: 'pretrain' }));
   assert.equal(takeLock(path, 'pretrain').holder!.host, 'elsewhere');
 });
 
-test('of many that come at once over a dead lock, one has it', async () => {
+test('if many processes find an abandoned lock at once, one of them gets it', async () => {
   writeFileSync(
     path,
     JSON.stringify({ pid: spawnSync('true').pid, host: hostname(), started: '1', work: 'x' }),

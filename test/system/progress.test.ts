@@ -10,7 +10,7 @@ beforeEach(() => {
 });
 mock.method(process.memoryUsage, 'rss', () => 512 * 2 ** 20);
 
-/** A stream that is no terminal, and the lines written to it. */
+/** A stream that is not a terminal, and the lines written to it. */
 function plain(more: object = {}) {
   let text = '';
   const stream = { isTTY: false, write: (piece: string) => (text += piece), ...more };
@@ -18,7 +18,7 @@ function plain(more: object = {}) {
 }
 
 describe('plain lines', () => {
-  test('one comes every ten seconds, with the remark and the time left', () => {
+  test('one is printed every ten seconds, with the remark and the time left', () => {
     const { stream, text } = plain();
     const bar = progress('index', 100, { from: 0 }, stream);
     for (; clock < 30; clock++) bar.at(clock + 1, `loss ${clock}`);
@@ -29,7 +29,7 @@ describe('plain lines', () => {
     );
   });
 
-  test('the last one comes at once, once, and says how long it took', () => {
+  test('the last one is printed at once, only once, and says how long it took', () => {
     const { stream, text } = plain();
     const bar = progress('index', 3, { from: 0 }, stream);
     clock = 2;
@@ -41,7 +41,7 @@ describe('plain lines', () => {
     assert.equal(text(), 'index: 3/3 done, 512 MiB, in 2 s\n');
   });
 
-  test('what an earlier run has done does not count in the time left', () => {
+  test('the work of an earlier run does not count in the time left', () => {
     const { stream, text } = plain();
     const bar = progress('train', 1000, { from: 900 }, stream);
     clock = 10;
@@ -51,7 +51,7 @@ describe('plain lines', () => {
     assert.equal(text(), 'train: 900/1000, 512 MiB, ? left\ntrain: 920/1000, 512 MiB, 1 min 20 s left\n');
   });
 
-  test('what is counted a second is told, in examples of several a step, and of bytes the share', () => {
+  test('the speed is printed, in examples if a step has several, and the share for bytes', () => {
     const { stream, text } = plain();
     const bar = progress('train', 100, { from: 50, unit: 'examples', each: 8 }, stream);
     const bytes = progress('read', 2 ** 31, { unit: 'bytes' }, stream);
@@ -65,7 +65,7 @@ describe('plain lines', () => {
     );
   });
 
-  test('a stage that is cut off leaves no last line', () => {
+  test('an interrupted stage prints no last line', () => {
     const { stream, text } = plain();
     progress('train', 10, { from: 0 }, stream).end();
     assert.equal(text(), '');
@@ -83,7 +83,7 @@ test('a terminal gets a bar that shows name, share, remark and time left', () =>
   assert.match(text(), /train {10}█+░* 30\/40 loss 1\.50 \(512 MiB, 5 s left\)/u);
 });
 
-test('sizes are told in the larger unit', () => {
+test('sizes are printed in the larger unit', () => {
   assert.deepEqual([0, 2 ** 19, 3 * 2 ** 20, 1500 * 2 ** 20].map(mebibytes), [
     '0 MiB',
     '0.5 MiB',
@@ -92,7 +92,7 @@ test('sizes are told in the larger unit', () => {
   ]);
 });
 
-test('durations are told in the two largest units', () => {
+test('durations are printed in their two largest units', () => {
   assert.deepEqual([0, 59.4, 59.6, 200, 3599, 3600, 18_720].map(duration), [
     '0 s',
     '59 s',

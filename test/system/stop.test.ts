@@ -179,7 +179,7 @@ for (const [i, [what, args, moment, sentence]] of (
     await until(moment);
     child.kill(SIGNALS[i]);
     const ended = await end;
-    // One that was done before the signal came has its own end.
+    // A command that was done before the signal came ends normally.
     if (ended.code !== 0) stoppedPlainly(ended, run, sentence);
     const again = await realm([...args, '--run', run]).end;
     assert.equal(again.code, 0, again.err);

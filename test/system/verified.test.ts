@@ -14,7 +14,7 @@ const NOTE = path('verified.json');
 let age = 0;
 mock.method(Date, 'now', () => statSync(path('a')).ctimeMs + age);
 
-/** Writes `a` with these times until the system shows that it has changed: two writes may fall within one tick of its clock. */
+/** Writes `a` with these times until the system shows a change: two writes may fall within one tick of its clock. */
 function rewrite(text: string, atime: Date, mtime: Date): void {
   const { ctimeMs } = statSync(path('a'));
   do {
@@ -27,36 +27,36 @@ test('a file is hashed once, and again when anything about it has changed', () =
   writeFileSync(path('a'), 'alpha');
   writeFileSync(path('b'), 'beta');
   age = 900;
-  const seals: Record<string, FileDigest> = {};
+  const digests: Record<string, FileDigest> = {};
   for (const name of ['a', 'b'])
-    seals[name] = { bytes: name === 'a' ? 5 : 4, sha256: sha256File(path(name)) };
-  assert.equal(changedFile(dir, seals), undefined);
+    digests[name] = { bytes: name === 'a' ? 5 : 4, sha256: sha256File(path(name)) };
+  assert.equal(changedFile(dir, digests), undefined);
   assert.equal(existsSync(NOTE), false, 'files written this very moment are not trusted');
   age = 1100;
-  assert.equal(changedFile(dir, seals), undefined);
+  assert.equal(changedFile(dir, digests), undefined);
   const note = readFileSync(NOTE, 'utf8');
   assert.deepEqual(Object.keys(JSON.parse(note)), ['a', 'b']);
 
-  // Another seal is another question.
-  assert.equal(changedFile(dir, { ...seals, b: { bytes: 4, sha256: seals.a.sha256 } }), 'b');
-  // The same length and the same time of change: what the system keeps for itself tells.
+  // A different digest is compared again.
+  assert.equal(changedFile(dir, { ...digests, b: { bytes: 4, sha256: digests.a.sha256 } }), 'b');
+  // The same length and modification time: the time that the system sets itself (ctime) shows the change.
   const { atime, mtime } = { atime: new Date(1e12), mtime: new Date(1e12) };
   rewrite('alpha', atime, mtime);
-  assert.equal(changedFile(dir, seals), undefined);
+  assert.equal(changedFile(dir, digests), undefined);
   rewrite('alphA', atime, mtime);
-  assert.equal(changedFile(dir, seals), 'a');
+  assert.equal(changedFile(dir, digests), 'a');
   writeFileSync(path('a'), 'alpha');
-  assert.equal(changedFile(dir, seals), undefined);
+  assert.equal(changedFile(dir, digests), undefined);
 });
 
-test('a note that is gone or no note is nothing to complain about', () => {
-  const seals = { a: { bytes: 5, sha256: sha256File(path('a')) } };
+test('a missing or invalid note is ignored', () => {
+  const digests = { a: { bytes: 5, sha256: sha256File(path('a')) } };
   for (const text of ['', 'null', '[1]', '{"a": 7}']) {
     writeFileSync(NOTE, text);
-    assert.equal(changedFile(dir, seals), undefined);
+    assert.equal(changedFile(dir, digests), undefined);
     writeFileSync(NOTE, text);
     assert.equal(changedFile(dir, { a: { bytes: 5, sha256: '' } }), 'a');
   }
   rmSync(NOTE);
-  assert.equal(changedFile(dir, seals), undefined);
+  assert.equal(changedFile(dir, digests), undefined);
 });

@@ -387,7 +387,7 @@ test('a damaged checkpoint is a user error that says to remove it', async () => 
     writeFileSync(path, JSON.stringify(change(JSON.parse(readFileSync(path, 'utf8')))));
   };
   const cut = (dir: string) => writeFileSync(join(dir, inside('state.json')), '{"format":2,"st');
-  await harmed(cut, /state\.json: this training state is not whole JSON; remove /);
+  await harmed(cut, /state\.json: this training state is not valid JSON; remove /);
   const version = /state\.json: is not a training state of this version .*; remove /;
   await harmed(
     state(() => null),
