@@ -22,6 +22,7 @@ export const LAYERS = [
   'datasets',
   'hub',
   'presets.ts',
+  'settings.ts',
   'config.ts',
   'run',
   'corpus',

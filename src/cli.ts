@@ -375,6 +375,25 @@ export async function main(argv: readonly string[]): Promise<number> {
     });
 
   program
+    .command('config')
+    .description('all settings with meaning, unit, default and source, or what a run has changed')
+    .argument('[name]', 'one setting, or a group of them such as qa')
+    .option('--run <dir>', 'show instead which settings of this run differ from the defaults')
+    .option('--json', 'print one JSON document on stdout', false)
+    .action(async (name: string | undefined, options: { run?: string; json: boolean }) => {
+      const { describedSettings, runSettingLines, runSettings, settingLines } = await import(
+        './commands/config.ts'
+      );
+      if (options.run === undefined) {
+        const settings = describedSettings(name);
+        return print(options, settings, settingLines(settings));
+      }
+      const names = new Set(describedSettings(name).map((setting) => setting.name));
+      const changed = runSettings(options.run).filter((setting) => names.has(setting.name));
+      print(options, changed, runSettingLines(changed));
+    });
+
+  program
     .command('report')
     .description('one HTML page about one or several runs: curves, evaluations, what was retrieved, examples')
     .argument('[runs...]', 'folders of runs; several are drawn over one another')
