@@ -1,15 +1,15 @@
 import { blockSequences, pairIds, querySequences, type Sequences } from '../src/model/embedder.ts';
 import { type Random, random } from '../src/random.ts';
 
-// Batches of the four kinds of work, of random word pieces with the lengths of SQuAD's passages and questions: speed
-// depends on lengths, not on words. Both sides of the benchmark get the same batches.
+// Batches for the four kinds of work: random word pieces with the lengths of SQuAD's passages and questions, since speed
+// depends on lengths, not on words. Both sides of the benchmark use the same batches.
 
 export interface Size {
   name: string;
   layers: number;
   hidden: number;
   heads: number;
-  /** Questions or sentences a step, of the three training steps. */
+  /** Questions or sentences per step, for the three training steps. */
   batch: number;
 }
 
@@ -20,16 +20,16 @@ export const SIZES: Size[] = [
 ];
 
 export const VOCABULARY = 16000;
-/** Candidates of a sentence in pretraining, the null document among them, and blocks read for a question. */
+/** Candidates per sentence in pretraining, including the null document, and blocks read per question. */
 const CANDIDATES = 5;
 export const READ = 5;
 export const RETRIEVED = 200;
-/** Blocks of one embedding batch, and examples of an ICT step in units of the size's batch. */
-const EMBEDDED = 8;
-const ICT = 4;
+/** Blocks in one embedding batch, and examples in an ICT step, both in units of the size's batch. */
+const EMBED_BATCHES = 8;
+const ICT_BATCHES = 4;
 const MASKS = 3;
 const SPECIAL = { cls: 2, sep: 3, mask: 4 };
-/** Longest sequence that the model of `configs/squad-open.yaml` takes; none here is cut. */
+/** Longest sequence for the model of `configs/squad-open.yaml`; none here is truncated. */
 const POSITIONS = 256;
 
 /**
@@ -64,7 +64,7 @@ export interface Batches {
     candidates: number[][];
     /** B*K rows: sentence and document. */
     joint: Sequences;
-    /** [B][M] places of the masks, the same in `queries` and `joint`, and the pieces they hide. */
+    /** [B][M] positions of the masks, the same in `queries` and `joint`; `targets`: the pieces they hide. */
     positions: number[][];
     targets: number[][];
   };
@@ -72,7 +72,7 @@ export interface Batches {
     queries: Sequences;
     /** B*R rows: question and block. */
     joint: Sequences;
-    /** One right span a question, in its first block: start in the sequence and width. */
+    /** One right span per question, in its first block: start in the sequence and width. */
     spans: [number, number][];
   };
 }
@@ -113,8 +113,8 @@ export function makeBatches(size: Size, seed: number): Batches {
   const questions = texts(B, QUESTIONS);
   const read = texts(B * READ, BODIES);
   return {
-    embed: blocks(titled(texts(EMBEDDED * B, BODIES))),
-    ict: { queries: queries(texts(ICT * B, SENTENCES)), blocks: blocks(titled(texts(ICT * B, BODIES))) },
+    embed: blocks(titled(texts(EMBED_BATCHES * B, BODIES))),
+    ict: { queries: queries(texts(ICT_BATCHES * B, SENTENCES)), blocks: blocks(titled(texts(ICT * B, BODIES))) },
     pretrain: {
       queries: queries(masked),
       documents,

@@ -1,5 +1,5 @@
-// npm run bench: one training or embedding step of each kind, ours and plain PyTorch's in turns on the same batches.
-// Ratios are ours / PyTorch's time, minimum, median and maximum over the rounds; below 1 ours is faster.
+// npm run bench: one training or embedding step of each kind, alternately ours and plain PyTorch's, on the same batches.
+// Ratios are our time / PyTorch's time: minimum, median and maximum over the rounds; below 1 ours is faster.
 import { type ChildProcess, execFile, spawn } from 'node:child_process';
 import { availableParallelism } from 'node:os';
 import { createInterface } from 'node:readline';
@@ -18,10 +18,10 @@ const { values: options } = parseArgs({
     rounds: { type: 'string', default: '7' },
     engine: { type: 'string', default: 'auto' },
     threads: { type: 'string', default: String(availableParallelism()) },
-    /** A python that has torch. */
+    /** A Python with torch. */
     python: { type: 'string', default: process.env.PYTHON ?? 'python3' },
     json: { type: 'boolean', default: false },
-    /** Without the peaks of memory. */
+    /** Skips the measurement of peak memory. */
     quick: { type: 'boolean', default: false },
   },
 });
@@ -36,7 +36,7 @@ interface Row {
   /** Ratios to PyTorch, sorted. */
   padded: number[];
   packed: number[];
-  /** Bytes that weights, optimizer and step take at the most, each in a process of its own. */
+  /** Peak bytes of weights, optimizer and step, each measured in its own process. */
   memory?: { ours: number; padded: number; packed: number };
 }
 
@@ -45,7 +45,7 @@ const peer = await startPeer();
 say(
   `ours: ${engine.description}; peer: ${peer ? `PyTorch ${peer.version}` : 'none'}; ${THREADS} threads; ${ROUNDS} rounds`,
 );
-if (!peer) say('no python with torch: only our own times (give one with --python PATH)');
+if (!peer) say('no Python with torch: only our own times (give one with --python PATH)');
 const ownPeak = await measurePeak();
 const peak = Math.max(ownPeak, (peer?.peak as number) ?? 0);
 say(
@@ -82,7 +82,7 @@ async function benchSize(size: Size): Promise<Row[]> {
       const seconds = (performance.now() - began) / 1000;
       const padded = await peer?.ask({ step, packed: false });
       const packed = await peer?.ask({ step, packed: true });
-      if (round < 0) continue; // the first warms up
+      if (round < 0) continue; // the first round is a warm-up
       times.push(seconds);
       if (padded && packed) {
         row.padded.push(seconds / (padded.seconds as number));
@@ -106,8 +106,8 @@ async function benchSize(size: Size): Promise<Row[]> {
 }
 
 /**
- * Floating point operations of the encoders' dense layers, backwards counted twice; attention and heads come on top.
- * Where one token of a sequence is read out, the last layer computes keys and values alone for the others.
+ * Floating point operations of the encoders' dense layers, the backward pass counted twice; attention and heads are not
+ * included. If only one token of a sequence is gathered, the last layer computes only keys and values for the others.
  */
 function operations({ layers, hidden }: Size, batches: Batches, step: Step): number {
   const whole = 2 * 12 * hidden ** 2 * layers;
@@ -130,7 +130,7 @@ function tokensOf({ embed, ict, pretrain, qa }: Batches, step: Step): number {
   return tokens(qa.queries, qa.joint);
 }
 
-/** Peaks of memory of the step, ours and the peer's, in fresh processes. */
+/** Peak memory of the step, ours and the peer's, in fresh processes. */
 async function measureMemory(
   size: Size,
   step: Step,
@@ -154,7 +154,7 @@ function memoryLine({ ours, padded, packed }: NonNullable<Row['memory']>): strin
   return `${mega(ours)} MB, PyTorch ${mega(padded)} and ${mega(packed)}`;
 }
 
-/** GFLOPS of a square product, the best of some. */
+/** GFLOPS of a square matrix product, the best of several runs. */
 async function measurePeak(): Promise<number> {
   const n = 2048;
   const a = tf.randomNormal([n, n]) as tf.Tensor2D;
@@ -179,7 +179,7 @@ function spread(sorted: number[]): string {
   return `${median(sorted).toFixed(2)} (${sorted[0].toFixed(2)} to ${sorted.at(-1)!.toFixed(2)})`;
 }
 
-/** Word pieces as JSON's own arrays. */
+/** JSON replacer: typed arrays of word pieces as plain arrays. */
 function plain(_: string, value: unknown): unknown {
   return value instanceof Int32Array ? [...value] : value;
 }
@@ -202,7 +202,7 @@ async function startPeer(): Promise<Peer | undefined> {
   const waiting: ((answer?: Record<string, unknown>) => void)[] = [];
   child.on('error', () => waiting.shift()?.());
   child.on('exit', () => waiting.shift()?.());
-  child.stdin!.on('error', () => {}); // the exit tells
+  child.stdin!.on('error', () => {}); // the `exit` event reports it
   createInterface({ input: child.stdout! }).on('line', (line) => waiting.shift()?.(JSON.parse(line)));
   const ask = (request: object) =>
     new Promise<Record<string, unknown> | undefined>((resolve) => {

@@ -1,4 +1,4 @@
-// All blocks of a corpus embedded in a process of its own, for prepare.ts: `embed-one.ts CORPUS` prints `Embedded`.
+// Embeds all blocks of a corpus in a separate process, for prepare.ts: `embed-one.ts CORPUS` prints `Embedded`.
 import { loadConfig } from '../src/config.ts';
 import { openCorpus } from '../src/corpus/store/reader.ts';
 import { startEngine } from '../src/engine.ts';
@@ -9,11 +9,11 @@ import { encodeBlocks } from '../src/retrieval/encode-blocks.ts';
 export interface Embedded {
   blocks: number;
   seconds: number;
-  /** Bytes resident at the most. */
+  /** Peak resident bytes. */
   peak: number;
 }
 
-/** So small that two million passages take minutes: what grows with the corpus, if anything does, is not the model. */
+/** A model so small that two million passages take minutes: it shows whether memory grows with the corpus. */
 const SETTINGS = ['layers=1', 'hidden=64', 'heads=2', 'intermediate=256', 'dropout=0'];
 
 await startEngine('auto', {});

@@ -1,4 +1,4 @@
-// One index in a process of its own, for index.ts: `index-one.ts ROWS SHARDS SCALAR DIR` prints `Indexed`.
+// Builds one index in a separate process, for index.ts: `index-one.ts ROWS SHARDS SCALAR DIR` prints `Indexed`.
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { random } from '../src/random.ts';
@@ -6,15 +6,15 @@ import { openIndex } from '../src/retrieval/search.ts';
 import { buildIndex } from '../src/retrieval/write-index.ts';
 
 export interface Indexed {
-  /** Of the build. */
+  /** Time of the build. */
   seconds: number;
-  /** Bytes resident at the most while building. */
+  /** Peak resident bytes while building. */
   peak: number;
   /** Bytes of all files. */
   disk: number;
-  /** Share of the exactly best 10 that searches find. */
+  /** Share of the exact best 10 that searches find. */
   recall10: number;
-  /** Milliseconds of a query's share in a search of 16 for 10 blocks, and of one query for 5,000. */
+  /** Milliseconds per query: in a search of 16 queries for 10 blocks, and of one query for 5,000 blocks. */
   query10: number;
   query5000: number;
 }
@@ -22,7 +22,7 @@ export interface Indexed {
 const P = 128;
 const PIECE = 1024;
 const CENTRES = 2000;
-/** How far rows lie from their centres, which lie 1 from the origin in each dimension; queries lie as far from rows. */
+/** Standard deviation of rows around their centres, and of queries around rows; the centres' is 1 in each dimension. */
 const SPREAD = 0.8;
 const QUERIES = 64;
 
@@ -72,7 +72,7 @@ const indexed: Indexed = {
 };
 console.log(JSON.stringify(indexed));
 
-/** Median of the milliseconds of a query, in searches of `n` together. */
+/** Median milliseconds per query, in searches of `n` queries at once. */
 function middle(n: number, k: number): number {
   const times: number[] = [];
   for (let at = 0; at + n <= QUERIES; at += n) {
@@ -87,7 +87,7 @@ function* pieces(first: number): Generator<Float32Array> {
   for (let at = first; at < rows; at += PIECE) yield piece(at, Math.min(PIECE, rows - at));
 }
 
-/** Rows around centres, the same ones whatever the number of rows. */
+/** Rows around centres; they do not depend on the number of rows. */
 function piece(at: number, n: number): Float32Array {
   const vectors = rng(n, at + 2);
   const { int } = random(at + 3);
@@ -104,7 +104,7 @@ function queries(): Float32Array {
   return vectors.map((value, i) => value + SPREAD * away[i]);
 }
 
-/** [n, P] of mean 0 and variance 1. */
+/** Random values [n, P] with mean 0 and variance 1. */
 function rng(n: number, seed: number): Float32Array {
   const { float } = random(seed);
   return Float32Array.from({ length: n * P }, () => (2 * float() - 1) * Math.sqrt(3));

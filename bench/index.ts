@@ -1,5 +1,5 @@
 // npm run bench:index: an index of 20 thousand, 200 thousand and 2 million vectors of 128 (5 GB free in the temporary
-// folder): as one graph, as eight, and exact, each in a process of its own.
+// folder): as one graph, as eight, and exact, each in its own process.
 import { execFile } from 'node:child_process';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';

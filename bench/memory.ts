@@ -1,5 +1,5 @@
-// The peak of weights, optimizer and step in a process of its own, for bench.ts: `memory.ts SIZE STEP THREADS ENGINE`
-// prints bytes.
+// Measures the peak memory of weights, optimizer and step in a separate process, for bench.ts: `memory.ts SIZE STEP
+// THREADS ENGINE` prints bytes.
 import { readFileSync, writeFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
@@ -13,14 +13,14 @@ const batches = makeBatches(size, 1);
 await startEngine(engine as 'auto', { threads: Number(threads) });
 const before = bytes('VmRSS');
 const our = ours(size, batches);
-// What making random weights left on the heap is no part of a step.
+// Garbage from making random weights is not part of a step.
 setFlagsFromString('--expose-gc');
 runInNewContext('gc')();
-writeFileSync('/proc/self/clear_refs', '5'); // the peak starts anew
+writeFileSync('/proc/self/clear_refs', '5'); // resets the peak
 for (let i = 0; i < 3; i++) await our.steps[step as Step]();
 console.log(bytes('VmHWM') - before);
 
-/** A line of the kernel's account of this process. */
+/** A value from the kernel's status file of this process. */
 function bytes(what: string): number {
   const status = readFileSync('/proc/self/status', 'utf8');
   return 1024 * Number(new RegExp(`${what}:\\s+(\\d+)`).exec(status)![1]);

@@ -27,7 +27,7 @@ export type Step = (typeof STEPS)[number];
 
 export interface Ours {
   steps: Record<Step, () => Promise<unknown>>;
-  /** What the peer has to know of the model. */
+  /** What the peer must know about the model. */
   sizes: { positions: number; projection: number; spanHidden: number; maxSpanWidth: number };
   dispose(): void;
 }
@@ -40,7 +40,7 @@ export function ours({ layers, hidden, heads }: Size, batches: Batches): Ours {
   const model = describeModel(config.model, VOCABULARY);
   initialise(model, modelShapes(model), random(1));
   const optimizers = new Map<string, Optimizer>();
-  /** Each kind of training has an optimizer of its own, from its first step on. */
+  /** Each kind of training has its own optimizer, created at its first step. */
   const apply = async (kind: Step, shapes: readonly Shape[], gradients: tf.NamedTensorMap) => {
     let optimizer = optimizers.get(kind);
     if (!optimizer) {
@@ -69,7 +69,7 @@ function ourSteps(
   const embedInput = input(batches.embed);
   const all = pretrainedShapes(model);
   const retriever = all.filter(({ name }) => !name.startsWith(model.readerTower));
-  const qa = qaFeed(model, batches, input);
+  const qa = qaBatch(model, batches, input);
   const trained = qaShapes(model);
   const { pretrain } = loadConfig('configs/squad-open.yaml', [
     `pretrain.batch=${batches.pretrain.candidates.length}`,
@@ -88,7 +88,7 @@ function ourSteps(
       return apply('ict', retriever, step.gradients);
     },
     async pretrain() {
-      const feed = realmFeed(model, batches, input);
+      const feed = realmBatch(model, batches, input);
       const step = await realmGradients(model, all, feed, pretrain, masks, undefined);
       return apply('pretrain', all, step.gradients);
     },
@@ -99,7 +99,7 @@ function ourSteps(
   };
 }
 
-function realmFeed(model: Model, { pretrain }: Batches, input: (b: Sequences) => EncoderInput): RealmBatch {
+function realmBatch(model: Model, { pretrain }: Batches, input: (b: Sequences) => EncoderInput): RealmBatch {
   const { candidates, positions, targets } = pretrain;
   const [B, K, M] = [candidates.length, candidates[0].length, positions[0].length];
   const perPair = (list: number[][]) => list.flatMap((row) => candidates[0].map(() => row));
@@ -120,7 +120,7 @@ function realmFeed(model: Model, { pretrain }: Batches, input: (b: Sequences) =>
   };
 }
 
-function qaFeed(model: Model, { qa }: Batches, input: (b: Sequences) => EncoderInput): QaBatch {
+function qaBatch(model: Model, { qa }: Batches, input: (b: Sequences) => EncoderInput): QaBatch {
   const B = qa.queries.ids.length;
   const joint = input(qa.joint);
   const T = joint.longest;

@@ -1,13 +1,13 @@
 import type { Document } from '../src/datasets/types.ts';
 import { random } from '../src/random.ts';
 
-/** Of them the commonest are short, and a word is the rarer (Zipf) the later it stands. */
+/** Number of different words: the frequency falls with the number of a word (Zipf); the most frequent words are short. */
 const WORDS = 60_000;
 
-/** Of a passage: DPR cuts Wikipedia so. */
-const LENGTH = 100;
+/** Words in a passage: DPR splits Wikipedia this way. */
+const PASSAGE_WORDS = 100;
 
-/** `n` passages of invented words, as long as Wikipedia's, with names and years as often as there. The first are the same for any `n`. */
+/** `n` passages of invented words, with the length of Wikipedia's and as many names and years. Passage i does not depend on `n`. */
 export function* passages(n: number): Generator<Document> {
   const words = makeWords();
   const { float, int } = random(2);
@@ -15,8 +15,8 @@ export function* passages(n: number): Generator<Document> {
   const capital = (text: string) => text[0].toUpperCase() + text.slice(1);
   for (let i = 0; i < n; i++) {
     const text: string[] = [];
-    let left = 0; // words to the end of the sentence
-    for (let w = 0; w < LENGTH; w++) {
+    let left = 0; // words until the end of the sentence
+    for (let w = 0; w < PASSAGE_WORDS; w++) {
       const first = left === 0;
       if (first) left = 10 + int(25);
       left--;
@@ -24,7 +24,7 @@ export function* passages(n: number): Generator<Document> {
       const plain = drawn < 0.02 ? String(1800 + int(220)) : word();
       const written = first || (drawn > 0.88 && plain.length > 4) ? capital(plain) : plain;
       text.push(
-        left === 0 || w === LENGTH - 1
+        left === 0 || w === PASSAGE_WORDS - 1
           ? `${written}.`
           : drawn > 0.83 && drawn < 0.88
             ? `${written},`

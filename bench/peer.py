@@ -1,7 +1,7 @@
 """The same four steps in plain PyTorch, for `npm run bench`: a line of JSON in is a request, a line out its answer.
 
 Encoders are BERT (post-LN, GELU, learned positions), attention is scaled_dot_product_attention, the optimizer AdamW.
-Two layouts: padded to the longest of the batch, as its users do; packed, the rows laid end to end but in attention.
+Two layouts: padded to the longest sequence of the batch, as is usual; packed, without padding except in attention.
 """
 
 import json
@@ -15,7 +15,7 @@ from torch import nn
 
 
 def layout(batch, packed):
-    """Index tensors of one batch of sequences: S rows, or B*T with padding."""
+    """Index tensors of one batch of sequences: S rows, or B*T rows with padding."""
     lengths = [len(s) for s in batch["ids"]]
     B, T = len(lengths), max(lengths)
     ids, segments, places, cells = [], [], [], []
@@ -191,13 +191,13 @@ class Steps:
 
 
 def status(what):
-    """Bytes by the kernel's account of this process."""
+    """A value in bytes from the kernel's status file of this process."""
     with open("/proc/self/status") as lines:
         return next(1024 * int(line.split()[1]) for line in lines if line.startswith(what))
 
 
 def peak():
-    """GFLOPS of a square product, the best of some."""
+    """GFLOPS of a square matrix product, the best of several runs."""
     a = torch.randn(2048, 2048)
     times = []
     for _ in range(6):

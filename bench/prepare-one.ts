@@ -1,13 +1,13 @@
-// One `prepare` in a process of its own, for prepare.ts: `prepare-one.ts DOCUMENTS VOCABULARY DIR` prints `Prepared`.
+// Runs `prepare` once in a separate process, for prepare.ts: `prepare-one.ts DOCUMENTS VOCABULARY DIR` prints `Prepared`.
 import { prepare } from '../src/corpus/prepare.ts';
 import { loadWordPiece } from '../src/tokenizer/wordpiece.ts';
 
 export interface Prepared {
   tokens: number;
   seconds: number;
-  /** Of all threads. */
+  /** Processor time of all threads. */
   cpuSeconds: number;
-  /** Bytes resident at the most. */
+  /** Peak resident bytes. */
   peak: number;
 }
 

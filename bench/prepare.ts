@@ -1,6 +1,6 @@
 // npm run bench:prepare: passages like Wikipedia's, 20 thousand, 200 thousand and 2 million of them (14 GB free in the
-// temporary folder), prepared and then embedded, each in a process of its own; then tokenising alone, ours and Hugging
-// Face's in turns.
+// temporary folder), prepared and then embedded, each in its own process; then only tokenising, alternately with our
+// tokenizer and Hugging Face's.
 import { execFile, spawn } from 'node:child_process';
 import { createWriteStream, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { availableParallelism, tmpdir } from 'node:os';
@@ -20,17 +20,17 @@ const { values: options } = parseArgs({
   options: {
     sizes: { type: 'string', default: '20000,200000,2000000' },
     rounds: { type: 'string', default: '7' },
-    /** A python that has tokenizers; without it ours is timed alone. */
+    /** A Python with tokenizers; without it only our tokenizer is timed. */
     python: { type: 'string' },
-    /** A vocabulary; without it one is trained on the passages. */
+    /** A vocabulary; by default one is trained on the passages. */
     vocabulary: { type: 'string' },
-    /** Documents for tokenising; without them those of the smallest size. */
+    /** Documents for tokenising; by default those of the smallest size. */
     text: { type: 'string' },
   },
 });
 
-/** UTF-16 units that are tokenised a round. */
-const TEXT = 10_000_000;
+/** UTF-16 units tokenised per round. */
+const TEXT_UNITS = 10_000_000;
 
 const folder = mkdtempSync(join(tmpdir(), 'bench-prepare-'));
 try {
@@ -83,7 +83,7 @@ async function benchPrepare(vocabulary: string, sizes: number[]): Promise<void> 
   }
 }
 
-/** What a program of this folder prints. */
+/** Runs a program of this folder and returns what it prints. */
 async function one(program: string, ...args: string[]) {
   const command = ['--import', 'tsx', join(import.meta.dirname, program), ...args];
   const { stdout } = await promisify(execFile)(process.execPath, command);
@@ -96,7 +96,7 @@ async function benchTokenizer(vocabulary: string, documents: string): Promise<vo
   for await (const { text } of readDocuments(documents)) {
     texts.push(text);
     units += text.length;
-    if (units >= TEXT) break;
+    if (units >= TEXT_UNITS) break;
   }
   const file = join(folder, 'texts.json');
   writeFileSync(file, JSON.stringify(texts));

@@ -1,8 +1,8 @@
-// npm run bench:spans -- FILE: how the names that realm finds agree with those that people marked in a file of CoNLL's
-// form: a token and its label a line, an empty line after each sentence.
-//   --ner FOLDER    the names of such a model too (see text.ner)
-//   --python PATH   those of spaCy's English model too, where PATH is a Python that has spacy
-//   --spacy NAME    which model (en_core_web_sm)
+// npm run bench:spans -- FILE: compares the names that realm finds with names marked by people, in a file in CoNLL's
+// format: one token and its label per line, an empty line after each sentence.
+//   --ner FOLDER    also compares the names found by such a model (see text.ner)
+//   --python PATH   also compares those of spaCy's English model; PATH is a Python with spacy
+//   --spacy NAME    the spaCy model (default en_core_web_sm)
 import { spawnSync } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -26,7 +26,7 @@ interface Marked {
   names: Entity[];
 }
 
-/** Sentences of CoNLL's form as prose: its tokens are written apart, with a space before every comma. */
+/** Sentences in CoNLL's format as prose: there, tokens are separated, with a space before every comma. */
 function readMarked(path: string): Marked[] {
   const sentences: Marked[] = [];
   let tokens: [string, string][] = [];
@@ -47,7 +47,7 @@ function joinTokens(tokens: readonly [string, string][]): Marked {
   let text = '';
   let last = 'O';
   let quoted = false;
-  let attach = true; // what comes next has no space before it
+  let attach = true; // no space before the next token
   for (const [token, label] of tokens) {
     const closes =
       /^(?:[,.;:!?%)\]}’”]|\.\.\.|'|''|n't|'(?:s|S|re|ve|ll|d|m))$/.test(token) || (token === '"' && quoted);
@@ -65,7 +65,7 @@ function joinTokens(tokens: readonly [string, string][]): Marked {
   return { text, names };
 }
 
-/** Names by the rules: salient spans that are no dates. */
+/** Names found by the rules: salient spans that are not dates. */
 function byRules(text: string): Range[] {
   const when = new Set(dates(text).map(({ start }) => start));
   return salientSpans(text).filter(({ start }) => !when.has(start));
@@ -88,7 +88,7 @@ const share = (part: number, whole: number) =>
 const same = (a: Range, b: Range) => a.start === b.start && a.end === b.end;
 const touch = (a: Range, b: Range) => a.start < b.end && b.start < a.end;
 
-/** Prints precision, recall and F1 of spans against those of a reference, and the recall of each kind of it. */
+/** Prints precision, recall and F1 of spans compared with a reference, and the recall for each kind of span. */
 function compare(title: string, found: readonly Range[][], reference: readonly Range[][]): void {
   for (const [how, agrees] of [
     ['exact', same],

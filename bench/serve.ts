@@ -1,5 +1,5 @@
-// npm run bench:serve -- --run RUN: a fine-tuned run served by a process of its own and asked its test questions, cycled,
-// by 32 connections at once over loopback; every answer is compared with that of the question asked alone before.
+// npm run bench:serve -- --run RUN: serves a fine-tuned run in a separate process and sends it its test questions,
+// repeatedly, over 32 connections at once on loopback; every answer is compared with the answer to the question alone.
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { Agent, request } from 'node:http';
@@ -18,7 +18,7 @@ const { values: options } = parseArgs({
     concurrency: { type: 'string', default: '32' },
   },
 });
-/** Of a share of 1 or a nat: what two orders of summing make at most. */
+/** Largest difference of a probability or a score in nats that a different order of summation can cause. */
 const ROUNDING = 1e-3;
 
 const total = Number(options.questions);

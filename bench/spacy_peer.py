@@ -1,4 +1,4 @@
-"""Names by spaCy: reads a JSON list of texts on stdin, writes for each the [start, end] of its names in UTF-16 units.
+"""Names found by spaCy: reads a JSON list of texts on stdin and writes, for each, [start, end] of its names in UTF-16 units.
 
 The kinds of OntoNotes that are names count; dates, numbers and amounts do not. OntoNotes counts "the" before a name to it,
 CoNLL does not: it is left out.

@@ -1,5 +1,5 @@
 """Hugging Face's BERT tokenizer for `npm run bench:prepare`: for every line on stdin it tokenises all texts once, on one
-thread, and prints the tokens and the seconds of processor time."""
+thread, and prints the number of tokens and the seconds of processor time."""
 
 import json
 import sys

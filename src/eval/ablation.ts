@@ -2,10 +2,10 @@ import type { Config } from '../config.ts';
 import { random } from '../random.ts';
 import { everyTimes } from '../schedule.ts';
 
-// The paper's Table 2: what each part of REALM is worth, told by taking it away. Rows, and the arithmetic of the table.
+// The paper's Table 2 (ablation): what each part of REALM contributes, measured by removing it. Rows and statistics.
 
-/** Percent on the dev questions of Natural Questions; recall@5 of the retriever before fine-tuning. */
-export interface PaperFigures {
+/** Percent on the dev questions of Natural Questions; recall@5 is that of the retriever before fine-tuning. */
+export interface PaperMetrics {
   exactMatch: number;
   recall5: number;
 }
@@ -13,12 +13,12 @@ export interface PaperFigures {
 export interface Row {
   name: string;
   label: string;
-  /** What the row has otherwise than the settings given. */
+  /** How the row's settings differ from the given ones. */
   change(config: Config): Config;
-  /** Whose pretraining the row takes: one of its own, that of the row realm, or none. */
+  /** Pretraining of the row: its own, that of the row realm, or none. */
   pretraining: 'own' | 'realm' | 'none';
-  /** Null where Table 2 has no such row. */
-  paper: PaperFigures | null;
+  /** Null if Table 2 has no such row. */
+  paper: PaperMetrics | null;
 }
 
 const pretrain =
@@ -106,49 +106,49 @@ export const ROWS: readonly Row[] = [
   },
 ];
 
-/** What a row reached: for every seed, and every question of the seed, whether it was right. Rows have the same questions. */
+/** Results of a row: for every seed and every question of the seed, whether it was right. All rows have the same questions. */
 export interface Outcomes {
   name: string;
   label: string;
-  paper: PaperFigures | null;
+  paper: PaperMetrics | null;
   /** The best answer is an accepted one. */
   correct: boolean[][];
-  /** An answer stands in one of the five best blocks. */
+  /** One of the five best blocks contains an answer. */
   recalled: boolean[][];
 }
 
-/** Shares; the mean is that of the seeds, the interval the middle 95 % of it over questions drawn anew. */
-export interface Figure {
+/** Shares from 0 to 1: the mean over the seeds, and its 95 % bootstrap interval over questions. */
+export interface Metric {
   mean: number;
   low: number;
   high: number;
   bySeed: number[];
 }
 
-/** Two rows that the paper tells apart, and ours: `difference` is the figure of `better` less that of `worse`. */
+/** Two rows that differ in the paper, and our values: `difference` is the metric of `better` minus that of `worse`. */
 export interface Pair {
-  /** Names of rows: which is the better one in the paper. */
+  /** Names of the rows; `better` is better in the paper. */
   better: string;
   worse: string;
-  difference: Omit<Figure, 'bySeed'>;
+  difference: Omit<Metric, 'bySeed'>;
 }
 
 export interface Order {
   pairs: Pair[];
   /**
-   * Kendall's tau of the means over `pairs`: those in the paper's order less those in the other, as a share of all; null
-   * without a pair. Rows even in the paper make no pair, so that it is Somers' D of our order by the paper's.
+   * Kendall's tau of the means over `pairs`: pairs in the paper's order minus reversed pairs, as a share of all; null
+   * without pairs. Rows that are equal in the paper make no pair, so strictly this is Somers' D of our order given the paper's.
    */
   tau: number | null;
 }
 
 /** `ablation/table.json` of a run folder. */
 export interface AblationTable {
-  /** How many. */
+  /** Number of seeds. */
   seeds: number;
-  /** Of all seeds together. */
+  /** Number of questions, summed over all seeds. */
   questions: number;
-  rows: { name: string; label: string; exactMatch: Figure; recall5: Figure; paper: PaperFigures | null }[];
+  rows: { name: string; label: string; exactMatch: Metric; recall5: Metric; paper: PaperMetrics | null }[];
   order: { exactMatch: Order; recall5: Order };
 }
 
@@ -157,8 +157,8 @@ const METRICS = { exactMatch: 'correct', recall5: 'recalled' } as const;
 /** The table of rows that were all measured with the same seeds. */
 export function ablationTable(rows: readonly Outcomes[]): AblationTable {
   const measured = {
-    exactMatch: figuresOf(rows.map((row) => row.correct)),
-    recall5: figuresOf(rows.map((row) => row.recalled)),
+    exactMatch: metricsOf(rows.map((row) => row.correct)),
+    recall5: metricsOf(rows.map((row) => row.recalled)),
   };
   const order = (metric: keyof typeof METRICS) => orderOf(rows, measured[metric], metric);
   const [first] = rows;
@@ -168,8 +168,8 @@ export function ablationTable(rows: readonly Outcomes[]): AblationTable {
     rows: rows.map(({ name, label, paper }, i) => ({
       name,
       label,
-      exactMatch: measured.exactMatch[i].figure,
-      recall5: measured.recall5[i].figure,
+      exactMatch: measured.exactMatch[i].metric,
+      recall5: measured.recall5[i].metric,
       paper,
     })),
     order: { exactMatch: order('exactMatch'), recall5: order('recall5') },
@@ -179,17 +179,17 @@ export function ablationTable(rows: readonly Outcomes[]): AblationTable {
 const RESAMPLES = 2000;
 
 interface Resampled {
-  figure: Figure;
-  /** The mean over the questions of each resampling: [RESAMPLES]. */
+  metric: Metric;
+  /** The mean over the questions of each resample: [RESAMPLES]. */
   means: Float64Array;
 }
 
 /**
- * Figures of rows [row][seed][question]. The interval is a bootstrap: of each seed's questions as many are drawn again
- * with replacement, the same ones for every row, so that the difference of two rows has its interval too. It tells how far
- * other questions would move the mean; how far other seeds would, `bySeed` tells, as seeds are too few to draw from.
+ * Metrics of rows [row][seed][question]. The interval is a bootstrap: each seed's questions are resampled with
+ * replacement, the same ones for every row, so that the difference of two rows has an interval too. It shows how much
+ * the mean would vary with other questions. For other seeds see `bySeed`: there are too few seeds to resample.
  */
-function figuresOf(rows: readonly (readonly (readonly boolean[])[])[]): Resampled[] {
+function metricsOf(rows: readonly (readonly (readonly boolean[])[])[]): Resampled[] {
   const rng = random(1);
   const means = rows.map(() => new Float64Array(RESAMPLES));
   const seeds = rows[0]?.length ?? 0;
@@ -209,7 +209,7 @@ function figuresOf(rows: readonly (readonly (readonly boolean[])[])[]): Resample
   return rows.map((row, at) => {
     const bySeed = row.map((right) => right.filter(Boolean).length / right.length);
     return {
-      figure: { mean: bySeed.reduce((a, b) => a + b, 0) / seeds, ...interval(means[at]), bySeed },
+      metric: { mean: bySeed.reduce((a, b) => a + b, 0) / seeds, ...interval(means[at]), bySeed },
       means: means[at],
     };
   });
@@ -224,50 +224,50 @@ function interval(values: Float64Array): { low: number; high: number } {
   };
 }
 
-/** All pairs of rows that the paper tells apart by `metric`, the widest apart first. */
+/** All pairs of rows that differ in the paper by `metric`, the largest difference first. */
 function orderOf(
   rows: readonly Outcomes[],
   measured: readonly Resampled[],
-  metric: keyof PaperFigures,
+  metric: keyof PaperMetrics,
 ): Order {
-  const told: (Pair & { apart: number })[] = [];
+  const differing: (Pair & { apart: number })[] = [];
   rows.forEach((a, i) => {
     rows.forEach((b, j) => {
       if (!a.paper || !b.paper || a.paper[metric] <= b.paper[metric]) return;
       const [x, y] = [measured[i], measured[j]];
-      told.push({
+      differing.push({
         better: a.name,
         worse: b.name,
         difference: {
-          mean: x.figure.mean - y.figure.mean,
+          mean: x.metric.mean - y.metric.mean,
           ...interval(x.means.map((mean, r) => mean - y.means[r])),
         },
         apart: a.paper[metric] - b.paper[metric],
       });
     });
   });
-  told.sort((a, b) => b.apart - a.apart);
-  const pairs = told.map(({ apart: _, ...pair }) => pair);
+  differing.sort((a, b) => b.apart - a.apart);
+  const pairs = differing.map(({ apart: _, ...pair }) => pair);
   const signs = pairs.map(({ difference }) => Math.sign(difference.mean));
   return { pairs, tau: pairs.length > 0 ? signs.reduce((a, b) => a + b, 0) / pairs.length : null };
 }
 
-/** How ours has a pair: in the paper's order, the other way round, or too close to tell. */
+/** Our order of a pair: the same as in the paper, reversed, or open (too close to tell). */
 export function verdict({ difference: { low, high } }: Pair): 'same' | 'reversed' | 'open' {
   return low > 0 ? 'same' : high < 0 ? 'reversed' : 'open';
 }
 
-/** The table as a person reads it, in percent. */
+/** The table for a person to read, in percent. */
 export function ablationLines(table: AblationTable): string[] {
   const { seeds, questions, rows, order } = table;
   const percent = (share: number) => (100 * share).toFixed(1);
-  const cells = ({ mean, low, high }: Figure, paper: number | undefined) =>
+  const cells = ({ mean, low, high }: Metric, paper: number | undefined) =>
     percent(mean).padStart(7) +
     `${percent(low)}-${percent(high)}`.padStart(13) +
     (paper?.toFixed(1) ?? '').padStart(7);
   const wide = Math.max(0, ...rows.map(({ label }) => label.length));
   return [
-    `${seeds} ${seeds === 1 ? 'seed' : 'seeds'}, ${questions} questions; 95 % intervals over questions; recall before fine-tuning; the paper's figures are of Natural Questions`,
+    `${seeds} ${seeds === 1 ? 'seed' : 'seeds'}, ${questions} questions; 95 % intervals over questions; recall before fine-tuning; the paper's results are for Natural Questions`,
     '',
     `${''.padEnd(wide)}${'exact match'.padStart(16)}${'paper'.padStart(11)}${'recall@5'.padStart(14)}${'paper'.padStart(13)}`,
     ...rows.map(
@@ -291,8 +291,8 @@ function orderLines(what: string, { pairs, tau }: Order, rows: AblationTable['ro
   };
   const [reversed, open] = [of('reversed'), of('open')];
   return [
-    `${what}: of ${pairs.length} pairs of rows that the paper tells apart, ${of('same').length} are in its order, ${reversed.length} the other way round, ${open.length} too close to tell (Kendall's tau of the means over these pairs ${tau.toFixed(2)})`,
-    ...(reversed.length > 0 ? ['  the other way round than the paper:', ...reversed.map(listed)] : []),
+    `${what}: of ${pairs.length} pairs of rows that differ in the paper, ${of('same').length} are in the same order here, ${reversed.length} reversed, ${open.length} too close to tell (Kendall's tau of the means over these pairs ${tau.toFixed(2)})`,
+    ...(reversed.length > 0 ? ['  reversed compared with the paper:', ...reversed.map(listed)] : []),
     ...(open.length > 0 ? ['  too close to tell:', ...open.map(listed)] : []),
   ];
 }

@@ -1,35 +1,35 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
-import { fetchValues as readValues } from '../model/host-values.ts';
+import { fetchValues } from '../model/host-values.ts';
 import { type EncodedQuestion, questionVectors } from '../model/questions.ts';
 import { disposeReading, makeReading, readScores, wholeWordScores } from '../model/reading.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';
 
-/** Questions embedded and searched at once, and blocks read at once. */
+/** Number of questions embedded and searched at once, and of blocks read at once. */
 export const AT_ONCE = 64;
 
-/** Questions for one call of `answerQuestions`. */
+/** Number of questions for one call of `answerQuestions`. */
 export function questionsAtOnce({ qa }: Config): number {
   return Math.max(1, Math.floor(AT_ONCE / qa.readerBlocks));
 }
 
-/** An answer read out of one retrieved block. */
+/** An answer from one retrieved block. */
 export interface Answer {
   text: string;
   block: number;
   /** Characters (UTF-16 units) [start, end) of the answer in `corpus.text(block)`. */
   start: number;
   end: number;
-  /** Probability of this span among all spans of whole words of all blocks read. */
+  /** Probability of this span among all spans of whole words in all blocks read. */
   probability: number;
   /** p(z|x) of its block, among the blocks read. */
   prior: number;
-  /** p(y|z,x): probability of the span among the spans of whole words of its block. */
+  /** p(y|z,x): probability of the span among the spans of whole words in its block. */
   likelihood: number;
 }
 
-/** The blocks retrieved for a question, best first, and the best span of each block read, best first. */
+/** Result for one question: the blocks retrieved, best first, and the best span of each block read, best first. */
 export interface Answered {
   retrieved: number[];
   answers: Answer[];
@@ -42,8 +42,8 @@ export interface Answered {
 }
 
 /**
- * Answers questions: retrieves `retrieve` blocks, reads the first `qa.readerBlocks` of them, and takes the best span by
- * span score plus retrieval score (orqa_model.py). Unlike there, an answer neither begins nor ends within a word.
+ * Answers questions: retrieves `retrieve` blocks, reads the first `qa.readerBlocks` of them, and chooses the best span by
+ * span score plus retrieval score (orqa_model.py). Unlike there, an answer consists of whole words.
  */
 export async function answerQuestions(
   { model, corpus, index, config }: Retrieval,
@@ -73,7 +73,7 @@ export async function answerQuestions(
       span: scores.argMax(2), // [B, R]
     };
   });
-  const [prior, joint, likelihood, span] = await readValues(
+  const [prior, joint, likelihood, span] = await fetchValues(
     best.prior,
     best.joint,
     best.likelihood,
@@ -85,9 +85,9 @@ export async function answerQuestions(
       const row = b * R + r;
       const width = Math.floor(span[row] / reading.T) + 1;
       const first = (span[row] % reading.T) - reading.blocks.offsets[row];
-      const place = wholeWords(corpus, block, first, first + width);
+      const words = wholeWords(corpus, block, first, first + width);
       return {
-        ...place,
+        ...words,
         block,
         probability: Math.exp(joint[row]),
         prior: Math.exp(prior[row]),
@@ -108,8 +108,8 @@ export async function answerQuestions(
 }
 
 /**
- * The text of the words that pieces [start, end) of a block lie in, in its own spelling: the block is tokenised again for
- * its offsets.
+ * The text of the words that contain pieces [start, end) of a block, as spelled in the block, which is tokenised again
+ * for its offsets.
  */
 function wholeWords(
   corpus: Corpus,

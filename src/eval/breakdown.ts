@@ -12,7 +12,7 @@ export interface Part {
 const QUESTION_WORDS = ['who', 'when', 'where', 'what', 'which', 'how'] as const;
 const WORDS: Record<string, string> = { whom: 'who', whose: 'who' };
 
-/** What a question asks with: the first of who (whom, whose), when, where, what, which and how in it; `other` for none. */
+/** The question word: the first of who (whom, whose), when, where, what, which and how; `other` for none. */
 export function questionWord(question: string): string {
   for (const [found] of question.toLowerCase().matchAll(/\p{L}+/gu)) {
     const word = WORDS[found] ?? found;
@@ -21,7 +21,7 @@ export function questionWord(question: string): string {
   return 'other';
 }
 
-/** Exact match by question word, the words in their usual order. */
+/** Exact match by question word, in the order of the list above. */
 export function byQuestionWord(
   questions: readonly { question: string }[],
   correct: ArrayLike<number>,
@@ -32,9 +32,9 @@ export function byQuestionWord(
 }
 
 /**
- * Whether an answer of each question is an answer of some training question too, after normalisation (Lewis et al. 2021,
- * arXiv 2008.02637, answer overlap). A model that learns answers by heart is told by a gap between the two.
- * @param trained answers of the training questions, normalised
+ * Exact match for questions with and without an answer that is also the answer of a training question, after
+ * normalisation (Lewis et al. 2021, arXiv 2008.02637, answer overlap). A gap between the two shows a model that memorises answers.
+ * @param trained normalised answers of the training questions
  */
 export function bySeenAnswer(
   questions: readonly Accepted[],
@@ -52,7 +52,7 @@ export function bySeenAnswer(
   );
 }
 
-/** Those of the named parts that hold a question. */
+/** The named parts that have questions. */
 function parts(
   names: readonly string[],
   of: (i: number) => string,

@@ -5,10 +5,10 @@ import type { Model } from '../model/model.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
 import { closedBookAnswers } from '../train/closed-book.ts';
 
-/** Questions answered in one call of the model. */
+/** Number of questions answered in one call of the model. */
 const AT_ONCE = 256;
 
-/** Whether the baseline answers each question right, 1 or 0. */
+/** For each question 1 if the baseline answers it right, else 0. */
 export async function closedBookMatches(
   model: Model,
   corpus: Corpus,

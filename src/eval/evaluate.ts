@@ -18,16 +18,16 @@ import type { Ranking } from './rankings.ts';
 /** Share of questions with an answer in one of the first k blocks, by k ("recall@k" in the paper's Table 2). */
 export type Recall = Record<number, number>;
 
-/** The rules by which a block holds an answer, and a callback for what was found. */
+/** The rules that decide whether a block holds an answer, and a callback for results. */
 export interface RankingOptions {
-  /** DPR's by default, as retrieval results are published. */
+  /** By default DPR's, with which retrieval results are usually published. */
   protocol?: Protocol;
   each?(ranking: Ranking): void;
 }
 
 /**
- * Retrieval alone, with a retriever of any stage: for each question the rank of the first block with an answer, from 0;
- * Infinity if none of the first `most` has one.
+ * Retrieval only, with a retriever of any stage: for each question the rank of the first block with an answer, from 0;
+ * Infinity if none of the first `most` blocks has one.
  */
 export async function retrievalRanks(
   { model, corpus, index, config }: Retrieval,
@@ -52,7 +52,7 @@ export async function retrievalRanks(
   return ranks;
 }
 
-/** What was found for query `b`. */
+/** The blocks found for query `b`. */
 function rowOf({ blocks, scores, counts }: Found, b: number): { blocks: number[]; scores: number[] } {
   const k = blocks.length / counts.length;
   const row = (values: Int32Array | Float32Array) =>
@@ -62,7 +62,7 @@ function rowOf({ blocks, scores, counts }: Found, b: number): { blocks: number[]
 
 /**
  * `retrievalRanks` without an index: every block is embedded again and compared, a piece at a time; nothing is written.
- * For a retriever whose index the run no longer holds.
+ * For a retriever if the run no longer has its index.
  */
 export async function freshRanks(
   model: Model,
@@ -115,7 +115,7 @@ export function recallOf(ranks: readonly number[], ks: readonly number[]): Recal
   return Object.fromEntries(ks.map((k) => [k, ranks.filter((r) => r < k).length / ranks.length]));
 }
 
-/** One question's outcome, a line of the predictions file. */
+/** One question's result, a line of the predictions file. */
 export interface Prediction extends Accepted {
   question: string;
   id?: string;
@@ -125,28 +125,28 @@ export interface Prediction extends Accepted {
   title: string;
   document: string;
   probability: number;
-  /** Text of that block, and the prediction's characters in it. */
+  /** Text of that block, and the prediction's range of characters in it. */
   passage: string;
   start: number;
   end: number;
 }
 
-/** One value a question, right being 1 and wrong 0. */
+/** One value per question: 1 for right, 0 for wrong. */
 export interface Scores {
-  /** The prediction equals an answer after normalisation, or an expression matches it ("official" in ORQA). */
+  /** The prediction equals an answer after normalisation, or a regular expression matches it ("official" in ORQA). */
   exactMatch: number[];
   /**
-   * The predicted span's word pieces are those of an answer ("exact_match" in ORQA, orqa_model.py): wrong too where the
-   * answer is spelled otherwise in the block, such as with an article, and without any normalising.
+   * The predicted span's word pieces equal those of an answer ("exact_match" in ORQA, orqa_model.py). Nothing is
+   * normalised: an answer that is spelled differently in the block, for example with an article, is wrong.
    */
   tokenExactMatch: number[];
-  /** Word F1 with the best answer, 0 to 1; 0 where the answers are expressions. */
+  /** Word F1 with the best answer, 0 to 1; 0 if the answers are regular expressions. */
   f1: number[];
-  /** The best span of any block read is right: what choosing the block better would reach. */
+  /** The best span of any block read is right: the result of an ideal choice of the block. */
   readerOracle: number[];
-  /** A span of the blocks read, as wide as the reader may choose, is an answer ("reader_oracle" in ORQA). */
+  /** Any span of the blocks read, no wider than the reader may choose, is an answer ("reader_oracle" in ORQA). */
   spanOracle: number[];
-  /** Rank of the first block retrieved that holds an answer, from 0; Infinity for none. */
+  /** Rank of the first retrieved block that holds an answer, from 0; Infinity for none. */
   ranks: number[];
 }
 
@@ -161,7 +161,7 @@ export interface AnswerOptions extends RankingOptions {
   predicted?(prediction: Prediction): void;
 }
 
-/** Answers every question and compares, by ORQA's protocol unless another is named. */
+/** Answers every question and scores the answers, by default with ORQA's protocol. */
 export async function evaluateAnswers(
   retrieval: Retrieval,
   questions: readonly EncodedQuestion[],
@@ -226,8 +226,8 @@ export async function evaluateAnswers(
 }
 
 /**
- * Whether the best answer's span is one that training marks as right, and whether the blocks read hold such a span.
- * @param answers one of each block read, best first
+ * Whether the best answer's span is one that training marks as right, and whether the blocks read contain such a span.
+ * @param answers one per block read, best first
  */
 function goldSpans(
   corpus: Corpus,
@@ -235,19 +235,19 @@ function goldSpans(
   answers: readonly Answer[],
   { text, qa, model }: Config,
 ): [best: boolean, any: boolean] {
-  const asked = question.ids.subarray(0, text.questionTokens - 2); // as `makeReading` cuts them
+  const questionIds = question.ids.subarray(0, text.questionTokens - 2); // truncated as in `makeReading`
   let best = false;
   let any = false;
   for (const [rank, { block, start, end }] of answers.entries()) {
     const body = corpus.bodyIds(block);
-    const { ids, firstSegment } = pairIds(corpus.tokenizer, asked, body, qa.readerTokens);
+    const { ids, firstSegment } = pairIds(corpus.tokenizer, questionIds, body, qa.readerTokens);
     const read = body.subarray(0, ids.length - firstSegment - 1);
     const spans = answerSpans(read, answerPieces(corpus, block, question));
-    const places = rank === 0 ? corpus.tokenizer.encode(corpus.text(block)) : undefined;
+    const offsets = rank === 0 ? corpus.tokenizer.encode(corpus.text(block)) : undefined;
     for (let i = 0; i < spans.length; i += 2) {
       if (spans[i + 1] - spans[i] > model.maxSpanWidth) continue;
       any = true;
-      if (places?.starts[spans[i]] === start && places.ends[spans[i + 1] - 1] === end) best = true;
+      if (offsets?.starts[spans[i]] === start && offsets.ends[spans[i + 1] - 1] === end) best = true;
     }
   }
   return [best, any];

@@ -14,9 +14,9 @@ import type { SearchIndex } from '../retrieval/search.ts';
 import { UserError } from '../system/errors.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
 
-// Documents that come with a question: they stand beside the corpus and its index while it is answered, and nowhere else.
+// Documents given with a question: they are searched along with the corpus and its index for this question only.
 
-/** A document given with a question; without an id it is called by its title. */
+/** A document given with a question; without an id, its title is the id. */
 export type GivenDocument = Omit<Document, 'id'> & { id?: string };
 
 /** UTF-16 units of all titles and texts together: some thousand blocks of 288 tokens. */
@@ -33,7 +33,7 @@ interface Block {
 
 export interface ExtraDocuments {
   blocks: Block[];
-  /** Their vectors, as the run's index keeps its own. */
+  /** Their vectors, with the dtype of the run's index. */
   graph: Graph;
 }
 
@@ -57,13 +57,13 @@ const sizeOf = ({ title, text }: GivenDocument) => title.length + text.length;
 
 function tooLong(what: string): UserError {
   return new UserError(
-    `${what}: is longer than ${EXTRA_DOCUMENTS_LIMIT} characters, too long to be read with a question; put it into the corpus with "realm prepare"`,
+    `${what}: more than ${EXTRA_DOCUMENTS_LIMIT} characters, too many to be read with a question; add it to the corpus with "realm prepare"`,
   );
 }
 
 /**
- * Cuts documents as the corpus is cut, and embeds the blocks as its index was made.
- * @param embedder the model whose document tower made the index
+ * Splits documents into blocks and embeds these in the same way as the corpus and its index.
+ * @param embedder the model with the document tower that made the index
  */
 export async function makeExtraDocuments(
   documents: readonly GivenDocument[],
@@ -73,7 +73,7 @@ export async function makeExtraDocuments(
   { text, index }: Config,
 ): Promise<ExtraDocuments> {
   if (documents.reduce((sum, document) => sum + sizeOf(document), 0) > EXTRA_DOCUMENTS_LIMIT) {
-    throw tooLong('the open book');
+    throw tooLong('the extra documents');
   }
   const batch = {
     documents: documents.map(({ id, title, text }) => ({ id: id ?? title, title, text })),
@@ -82,7 +82,8 @@ export async function makeExtraDocuments(
   const { splitting, blockTokens } = text;
   const settings = { articlesOnly: false, splitting, blockTokens, queryTokens: 0, sentences: false };
   const blocks = blocksOf(batch, tokenizer, settings);
-  if (blocks.length === 0) throw new UserError('the open book holds no document with text');
+  if (blocks.length === 0)
+    throw new UserError('the extra documents: no document with text; give at least one');
   const vectors = await embedAll(
     embedder.params,
     embedder.documentTower,
@@ -94,7 +95,7 @@ export async function makeExtraDocuments(
     ),
     index.tokensPerBatch,
   );
-  // A graph for so few, so that their scores are rounded as those of the index are; it looks at all of them.
+  // A graph even for so few, so that their scores are rounded like those of the index; its search examines all of them.
   const expansion = Math.max(blocks.length, index.efSearch);
   const graph = newGraph({
     dimensions: manifest.dimensions,
@@ -131,7 +132,7 @@ function blocksOf(batch: Batch, tokenizer: WordPiece, settings: SplitSettings): 
   return blocks;
 }
 
-/** The corpus with the open book's blocks behind its own, and a search over both by inner product. */
+/** The corpus with the extra blocks after its own, and a search over both by inner product. */
 export function withExtraDocuments(
   corpus: Corpus,
   index: Pick<SearchIndex, 'search'>,
@@ -139,9 +140,9 @@ export function withExtraDocuments(
 ): { corpus: Corpus; index: Pick<SearchIndex, 'search'> } {
   const own = corpus.blocks;
   const either =
-    <T>(inCorpus: (block: number) => T, inBook: (block: Block) => T) =>
+    <T>(inCorpus: (block: number) => T, inExtra: (block: Block) => T) =>
     (block: number) =>
-      block < own ? inCorpus(block) : inBook(blocks[block - own]);
+      block < own ? inCorpus(block) : inExtra(blocks[block - own]);
   return {
     corpus: {
       ...corpus,

@@ -18,27 +18,27 @@ import { stepRandom } from '../train/sampler.ts';
 import type { MetricValues } from './metric-table.ts';
 import { meanInterval, ratioInterval } from './statistics.ts';
 
-// The pretrained model as a language model: how well it guesses masked salient spans through retrieval.
+// The pretrained model as a language model: how well it predicts masked salient spans with retrieval.
 
-/** Sentences that are measured at most: 754 of the demo give its perplexity to 14 % either way. */
-const SENTENCES = 1000;
+/** Most sentences that are scored: 754 of the demo give its perplexity within ±14 %. */
+const MAX_SENTENCES = 1000;
 
-/** Sentences, one salient span of each masked: the same ones and the same spans for one seed and corpus. */
+/** Sentences, each with one masked salient span: always the same for one seed and corpus. */
 export interface MaskedSentences {
   examples: MaskedSentence[];
-  /** False where training has seen them; those of a file are taken to be others than its own. */
+  /** False if training has seen them; sentences from a file are assumed to be unseen. */
   heldOut: boolean;
 }
 
 /**
- * Sentences of X that pretraining has not come to yet, the last ones in its order; where it has been through all of X,
- * simply the last ones. Salient spans are masked, whatever pretraining masks.
- * @param trained sentences that pretraining has drawn
+ * Sentences of X that pretraining has not reached yet, the last ones in its order; if it has seen all of X, simply the
+ * last ones. Salient spans are masked, whatever `pretrain.masking` is.
+ * @param trained number of sentences that pretraining has drawn
  */
 export function untrainedSentences(corpus: Corpus, config: Config, trained: number): MaskedSentences {
   const { count } = corpus.sentences;
   const heldOut = trained < count;
-  const n = Math.min(SENTENCES, heldOut ? count - trained : count);
+  const n = Math.min(MAX_SENTENCES, heldOut ? count - trained : count);
   return {
     examples: Array.from(
       { length: n },
@@ -48,7 +48,7 @@ export function untrainedSentences(corpus: Corpus, config: Config, trained: numb
   };
 }
 
-/** The first sentences of a file that hold a salient span, in the forms of `data.sentences`. */
+/** The first sentences with a salient span from a file in a format of `data.sentences`. */
 export async function sentencesOf(path: string, corpus: Corpus, config: Config): Promise<MaskedSentences> {
   const examples: MaskedSentence[] = [];
   for await (const { text, spans } of readSentences(path)) {
@@ -56,28 +56,30 @@ export async function sentencesOf(path: string, corpus: Corpus, config: Config):
     const length = Math.min(encoding.ids.length, config.text.sentenceTokens - 2);
     const all = tokenSpans(encoding, spans ?? salientSpans(text));
     const pairs = Int32Array.from(
-      all.filter((_, i) => all[i | 1] <= length), // those whose end stands in the part kept
+      all.filter((_, i) => all[i | 1] <= length), // those that end within the part that is kept
     );
     if (pairs.length === 0) continue;
     const random = maskRandom(config, examples.length);
     const ids = encoding.ids.slice(0, length);
     examples.push(maskSpan(ids, pairs, -1, config.pretrain.maxMasks, corpus.tokenizer.mask, random));
-    if (examples.length === SENTENCES) break;
+    if (examples.length === MAX_SENTENCES) break;
   }
   if (examples.length > 0) return { examples, heldOut: true };
-  throw new UserError(`${path}: not one sentence holds a name or a date to mask; give "spans" with them`);
+  throw new UserError(
+    `${path}: not one sentence holds a name or a date to mask; add "spans" to the sentences`,
+  );
 }
 
-/** What chooses the span of the `number`-th sentence. */
+/** The random numbers that choose the span of the `number`-th sentence. */
 function maskRandom({ seed }: Config, number: number): Random {
   return stepRandom(seed + 7, number);
 }
 
-/** What the model makes of each sentence's masked pieces, in nats. */
+/** The model's scores for each sentence's masked pieces, in nats. */
 export interface MaskedScores {
-  /** How many there are. */
+  /** Number of masked pieces. */
   pieces: number[];
-  /** −log p(y|x), marginal over the candidates, and −log p(y|∅,x), by the null document alone. */
+  /** −log p(y|x), marginal over the candidates, and −log p(y|∅,x), with the null document only. */
   loss: number[];
   nullLoss: number[];
   /** p(∅|x). */
@@ -85,8 +87,8 @@ export interface MaskedScores {
 }
 
 /**
- * Retrieves and reads as a step of pretraining does, without dropout and gradients. Trivial sources are dropped whatever
- * `pretrain.dropTrivial` says: they would tell what is masked.
+ * Retrieves and reads like a step of pretraining, without dropout and gradients. Trivial candidates are always dropped,
+ * whatever `pretrain.dropTrivial` is: they would reveal what is masked.
  */
 export async function scoreMasked(
   model: Model,
@@ -102,16 +104,16 @@ export async function scoreMasked(
   for (let at = 0; at < examples.length; at += microBatch) {
     const part = examples.slice(at, at + microBatch);
     const { candidates } = await retrieveCandidates(model, corpus, index, part, settings);
-    const feed = makeRealmBatch(model, part, candidates, corpus, config.text, nullDocument);
-    const [B, K] = feed.candidates.shape;
-    const M = feed.masks.shape[1];
+    const batch = makeRealmBatch(model, part, candidates, corpus, config.text, nullDocument);
+    const [B, K] = batch.candidates.shape;
+    const M = batch.masks.shape[1];
     const out = tf.tidy(() => {
-      const { marginal, logTokens, logPrior } = realmForward(model, feed, marginalize);
+      const { marginal, logTokens, logPrior } = realmForward(model, batch, marginalize);
       return { marginal, logTokens, logPrior };
     });
     const [marginal, logTokens, logPrior] = await fetchValues(out.marginal, out.logTokens, out.logPrior);
     tf.dispose(out);
-    disposeRealmBatch(feed);
+    disposeRealmBatch(batch);
     for (let b = 0; b < B; b++) {
       const n = part[b].targets.length;
       let nullLoss = 0;
@@ -128,9 +130,9 @@ export async function scoreMasked(
 }
 
 /**
- * Perplexity of a masked word piece, exp of the mean of −log p, with retrieval and by the null document alone; and
- * retrieval utility, the mean of log p(y|x) − log p(y|∅,x) a piece (paper, section 4.4, of the marginal as the released code
- * has it). Intervals are over sentences.
+ * Perplexity of a masked word piece, exp of the mean of −log p, with retrieval and with the null document only; and
+ * retrieval utility, the mean of log p(y|x) − log p(y|∅,x) per piece (paper, section 4.4; computed from the marginal, as in
+ * the released code). Intervals are over sentences.
  */
 export function maskedMetrics(
   { pieces, loss, nullLoss, nullProbability }: MaskedScores,

@@ -2,11 +2,11 @@ import type { Part } from './breakdown.ts';
 import type { Scores } from './evaluate.ts';
 import { type Comparison, type Interval, meanInterval } from './statistics.ts';
 
-// Figures of an evaluation by their names, and the table that a person reads.
+// Metrics of an evaluation by name, and the table for a person to read.
 
 export type MetricValues = Record<string, number | Interval>;
 
-/** Exact match, F1 and the oracles with their intervals. @param strings false where the answers are expressions, which have no F1 */
+/** Exact match, F1 and the oracles with their intervals. @param strings false if the answers are regular expressions, for which there is no F1 */
 export function answerMetrics(scores: Omit<Scores, 'ranks'>, strings: boolean, seed: number): MetricValues {
   const { exactMatch, tokenExactMatch, f1, readerOracle, spanOracle } = scores;
   return {
@@ -19,22 +19,22 @@ export function answerMetrics(scores: Omit<Scores, 'ranks'>, strings: boolean, s
 }
 
 /**
- * Recall@k, the share of questions with an answer in the first k blocks, and the mean reciprocal rank of the first such
- * block, 0 beyond those retrieved.
+ * Recall@k, the share of questions with an answer in the first k blocks, and the mean reciprocal rank of the first block
+ * with an answer, 0 if no retrieved block has one.
  * @param ranks from 0; Infinity for none
  */
 export function rankingMetrics(ranks: readonly number[], ks: readonly number[], seed: number): MetricValues {
-  const figures: MetricValues = {};
+  const metrics: MetricValues = {};
   for (const k of ks)
-    figures[`recall@${k}`] = meanInterval(
+    metrics[`recall@${k}`] = meanInterval(
       ranks.map((rank) => Number(rank < k)),
       seed,
     );
-  figures.mrr = meanInterval(
+  metrics.mrr = meanInterval(
     ranks.map((rank) => 1 / (rank + 1)),
     seed,
   );
-  return figures;
+  return metrics;
 }
 
 const NAMES: Record<string, string> = {
@@ -51,24 +51,24 @@ const NAMES: Record<string, string> = {
   nullProbability: 'null document, p(z|x)',
 };
 
-/** Shares are printed in per cent. */
-const PLAIN = new Set(['mrr', 'perplexity', 'nullPerplexity', 'retrievalUtility']);
+/** Metrics that are not shares; shares are printed in percent. */
+const NOT_SHARES = new Set(['mrr', 'perplexity', 'nullPerplexity', 'retrievalUtility']);
 
-function shownFigure(name: string, figure: number | Interval): string {
-  const plain = PLAIN.has(name);
+function formatMetric(name: string, metric: number | Interval): string {
+  const plain = NOT_SHARES.has(name);
   const number = (value: number) => (plain ? value.toFixed(3) : (100 * value).toFixed(1));
-  const { value, low, high } = typeof figure === 'number' ? { value: figure } : figure;
+  const { value, low, high } = typeof metric === 'number' ? { value: metric } : metric;
   const interval = low === undefined || high === undefined ? '' : `  (${number(low)} to ${number(high)})`;
   return `${number(value)}${plain ? '' : ' %'}${interval}`;
 }
 
-/** A line a figure, its 95 % interval in brackets; with several columns, one for each system. */
+/** One line per metric, its 95 % interval in brackets; with several columns, one per system. */
 export function metricTable(columns: Readonly<Record<string, MetricValues>>): string[] {
   const systems = Object.entries(columns);
-  const names = [...new Set(systems.flatMap(([, figures]) => Object.keys(figures)))];
+  const names = [...new Set(systems.flatMap(([, metrics]) => Object.keys(metrics)))];
   const rows = names.map((name) => [
     NAMES[name] ?? name,
-    ...systems.map(([, figures]) => (figures[name] === undefined ? '' : shownFigure(name, figures[name]))),
+    ...systems.map(([, metrics]) => (metrics[name] === undefined ? '' : formatMetric(name, metrics[name]))),
   ]);
   return aligned(systems.length > 1 ? [['', ...systems.map(([name]) => name)], ...rows] : rows);
 }
@@ -83,13 +83,13 @@ export function partTable(title: string, parts: readonly Part[]): string[] {
       ...parts.map(({ name, questions, exactMatch }) => [
         `  ${name}`,
         String(questions),
-        shownFigure('exactMatch', exactMatch),
+        formatMetric('exactMatch', exactMatch),
       ]),
     ]),
   ];
 }
 
-/** How a system stands against another. */
+/** One system compared with another. */
 export function comparisonLines(name: string, against: string, c: Comparison): string[] {
   const points = (value: number) => `${value < 0 ? '−' : '+'}${Math.abs(100 * value).toFixed(1)}`;
   const { value, low, high } = c.difference;
@@ -101,7 +101,7 @@ export function comparisonLines(name: string, against: string, c: Comparison): s
   ];
 }
 
-/** Columns side by side. */
+/** Rows with aligned columns. */
 function aligned(rows: readonly string[][]): string[] {
   const columns = Math.max(0, ...rows.map((row) => row.length));
   const widths = Array.from({ length: columns }, (_, c) =>

@@ -12,16 +12,16 @@ import type { Accepted, Question } from '../datasets/types.ts';
 import { shown, UserError } from '../system/errors.ts';
 import { readJson } from '../system/files.ts';
 
-// Predictions of any system, in the forms in which they are published.
+// Predictions of any system, in published formats.
 
-/** What tells which question a prediction is of: its text, its id, or its place in the file. */
+/** What identifies the question of a prediction: its text, its id, or its position in the file. */
 type Key = 'question' | 'id' | 'order';
 
 interface Predicted {
-  /** The question's text or id; where the order tells, nothing. */
+  /** The question's text or id; undefined if the order counts. */
   key: string;
   prediction: string;
-  /** Where the file holds the right answers too. */
+  /** Present if the file also holds the right answers. */
   question?: Question;
 }
 
@@ -37,12 +37,12 @@ export interface PredictionFile {
  * `{"id", "output": [{"answer"}]}` (facebookresearch/KILT, README.md, commit 002935a), or DrQA's list of spans, best first
  * (facebookresearch/DrQA, scripts/pipeline/predict.py, commit 211f110). A `.json`: SQuAD's `{id: answer}`, or DPR's list of
  * `{"question", "gold_answers", "predictions": [{"top_k", "prediction": {"text"}}]}` (facebookresearch/DPR,
- * train_extractive_reader.py, commit 0473319), of which the prediction from the most passages counts.
+ * train_extractive_reader.py, commit 0473319), of which the prediction with the most passages is used.
  */
 export async function readPredictions(path: string): Promise<PredictionFile> {
   const file = /\.json(\.gz|\.zst)?$/.test(path) ? await readList(path) : await readLines(path);
   if (file.all.length > 0) return file;
-  throw new UserError(`${path}: holds no prediction; give a file of predictions`);
+  throw new UserError(`${path}: holds no predictions; give a file of predictions`);
 }
 
 async function readLines(path: string): Promise<PredictionFile> {
@@ -51,7 +51,8 @@ async function readLines(path: string): Promise<PredictionFile> {
   for await (const line of readJsonLines(path, 'a JSONL file of predictions', true)) {
     const [key, predicted] = lineOf(line);
     by ??= key;
-    if (key !== by) throw new UserError(`${line.where}: has another form than the lines before it; mend it`);
+    if (key !== by)
+      throw new UserError(`${line.where}: has another format than the lines before it; fix the file`);
     all.push(predicted);
   }
   return { path, by: by ?? 'question', all };
@@ -74,11 +75,11 @@ function lineOf(line: JsonLine): [Key, Predicted] {
     return ['id', { key: id, prediction: output ? stringField(output, 'answer') : '' }];
   }
   throw new UserError(
-    `${where}: is no prediction: neither {"question", "prediction"}, nor KILT's {"id", "output"}, nor DrQA's list of spans; give a file of predictions`,
+    `${where}: is not a prediction: neither {"question", "prediction"}, nor KILT's {"id", "output"}, nor DrQA's list of spans; give a file of predictions`,
   );
 }
 
-/** What a line of ours holds besides the prediction. */
+/** The question and answers of a line in our own format, if it has them. */
 function ownAnswers(line: JsonLine): { question?: Question } {
   if (line.value.answers === undefined) return {};
   return {
@@ -96,7 +97,7 @@ async function readList(path: string): Promise<PredictionFile> {
   for await (const line of readJsonElements(path, 'a JSON file of predictions')) {
     if (line.value.predictions === undefined) {
       throw new UserError(
-        `${line.where}: is no prediction of DPR's reader, {"question", "gold_answers", "predictions"}; where every line is an object, name the file .jsonl`,
+        `${line.where}: is not a prediction of DPR's reader, {"question", "gold_answers", "predictions"}; if every line is an object, rename the file to .jsonl`,
       );
     }
     const question = stringField(line, 'question');
@@ -122,11 +123,11 @@ async function readList(path: string): Promise<PredictionFile> {
   return all.length > 0 ? { path, by: 'question', all } : { path, by: 'id', all: answersById(path) };
 }
 
-/** Bytes of a file of SQuAD's predictions. */
-const LONGEST = 128 << 20;
+/** Largest file of SQuAD's predictions. */
+const MAX_SQUAD_BYTES = 128 << 20;
 
 function answersById(path: string): Predicted[] {
-  const tree = readJson(path, 'JSON file of predictions', 'give a file of predictions', LONGEST);
+  const tree = readJson(path, 'JSON file of predictions', 'give a file of predictions', MAX_SQUAD_BYTES);
   return Object.entries(tree as object).map(([key, prediction]) => {
     if (typeof prediction === 'string') return { key, prediction };
     throw new UserError(
@@ -135,18 +136,18 @@ function answersById(path: string): Predicted[] {
   });
 }
 
-/** Questions with what was predicted for each; undefined where the file has nothing, which counts as wrong. */
+/** Questions with their predictions; undefined if the file has none for a question, which counts as wrong. */
 export interface Matched {
   questions: (Accepted & Pick<Question, 'question' | 'id'>)[];
   predictions: (string | undefined)[];
-  /** Predictions of other questions. */
+  /** Number of predictions for other questions. */
   others: number;
 }
 
 /**
- * Brings predictions and questions together. A question may be asked twice; of two predictions under one key the later one
+ * Matches predictions with questions. A question may occur twice; of two predictions with the same key the later one
  * counts, as in ORQA's script (google-research/language, orqa/utils/eval_utils.py).
- * @param questions undefined: those that the file itself holds
+ * @param questions undefined: the questions in the file of predictions itself
  */
 export function matchPredictions(
   { path, by, all }: PredictionFile,
@@ -156,12 +157,12 @@ export function matchPredictions(
     const own = all.flatMap(({ question }) => question ?? []);
     if (own.length === all.length)
       return { questions: own, predictions: all.map((p) => p.prediction), others: 0 };
-    throw new UserError(`${path}: holds no right answers; name the questions with --questions FILE`);
+    throw new UserError(`${path}: holds no right answers; give the questions with --questions FILE`);
   }
   if (by === 'order') {
     if (all.length !== questions.length) {
       throw new UserError(
-        `${path}: has ${all.length} lines for ${questions.length} questions, and only their order tells which is which; name the file of questions that it was made from`,
+        `${path}: has ${all.length} lines for ${questions.length} questions, and the lines can be matched with questions only by their order; give the file of questions that they were made from`,
       );
     }
     return { questions: [...questions], predictions: all.map((p) => p.prediction), others: 0 };
@@ -169,12 +170,14 @@ export function matchPredictions(
   const predicted = new Map(all.map(({ key, prediction }) => [key, prediction]));
   const keys = questions.map((question) => (by === 'id' ? question.id : question.question));
   if (by === 'id' && keys.every((id) => id === undefined)) {
-    throw new UserError(`${path}: tells questions by their ids, and the file of questions has none`);
+    throw new UserError(
+      `${path}: identifies questions by id, but the file of questions has no ids; give a file of questions with ids`,
+    );
   }
   const predictions = keys.map((key) => (key === undefined ? undefined : predicted.get(key)));
   if (predictions.every((prediction) => prediction === undefined)) {
     throw new UserError(
-      `${path}: holds a prediction for none of the ${questions.length} questions, the first is of ${shown(all[0].key)}; name the file of questions that it was made from`,
+      `${path}: has no prediction for any of the ${questions.length} questions, the first one is for ${shown(all[0].key)}; give the file of questions that it was made from`,
     );
   }
   const known = new Set(keys);

@@ -11,26 +11,28 @@ import { drawMasked, queryVectors } from '../train/pretrain.ts';
 import { exampleAt, stepRandom } from '../train/sampler.ts';
 import { firstWithAnswer, type Recall, recallOf } from './evaluate.ts';
 
-/** How many queries a stage asks of every index, by how many best blocks two indexes are compared, and what of that is logged. */
+/** Queries that a stage runs on every index. */
 export const PROBES = 64;
-export const PROBED = 10;
-const LOGGED = 8;
+/** Best blocks per query by which two indexes are compared. */
+export const BLOCKS_PER_PROBE = 10;
+/** Queries that are logged, with this many blocks each. */
+const LOGGED_PROBES = 8;
 const LOGGED_BLOCKS = 5;
 
-/** Queries of which every index of a stage is asked the same ones. */
+/** Queries that are run on every index of a stage. */
 export interface Probes {
   count: number;
-  /** By the weights of now, [count, P]. */
+  /** Their vectors by the current weights, [count, P]. */
   vectors(): Promise<Float32Array>;
   /** The query and its answer for a reader. */
   text(i: number): { query: string; answer: string };
-  /** Of the blocks found for a query those that training would read. */
+  /** The blocks found for a query that training would read. */
   read(i: number, found: Int32Array): Int32Array;
 }
 
 /**
- * Masked sentences: the first of the sampler's order, a salient span masked in each, however training masks.
- * Their trivial sources are not read, as in training.
+ * Masked sentences: the first in the sampler's order, each with a masked salient span, whatever `pretrain.masking` is.
+ * Trivial candidates are not read, as in training.
  */
 export function maskedProbes(model: Model, corpus: Corpus, config: Config): Probes {
   const { trivialOverlap } = config.pretrain;
@@ -49,7 +51,7 @@ export function maskedProbes(model: Model, corpus: Corpus, config: Config): Prob
   };
 }
 
-/** Questions: the first of the sampler's order. */
+/** Questions: the first in the sampler's order. */
 export function questionProbes(
   model: Model,
   corpus: Corpus,
@@ -57,25 +59,25 @@ export function questionProbes(
   config: Config,
 ): Probes {
   const n = questions.length;
-  const asked = Array.from({ length: Math.min(PROBES, n) }, (_, i) => {
+  const chosen = Array.from({ length: Math.min(PROBES, n) }, (_, i) => {
     return questions[exampleAt(config.seed + 2, n, i)];
   });
   return {
-    count: asked.length,
-    vectors: () => questionVectors(model, corpus, asked, config),
-    text: (i) => ({ query: asked[i].question, answer: asked[i].answers[0] }),
+    count: chosen.length,
+    vectors: () => questionVectors(model, corpus, chosen, config),
+    text: (i) => ({ query: chosen[i].question, answer: chosen[i].answers[0] }),
     read: (_, found) => found,
   };
 }
 
-/** A masked sentence and what its mask hides, in the words of its block where it came from one, else put together of its word pieces. */
+/** A masked sentence and its hidden text: in the original words if the sentence came from a block, else joined from word pieces. */
 export function clozeText(
   corpus: Corpus,
   { sentence, masked, positions, source }: MaskedSentence,
 ): { query: string; answer: string } {
   const { tokenizer } = corpus;
   const start = positions[0] - 1;
-  let end = start; // the span may be longer than the positions, which `pretrain.maxMasks` limits
+  let end = start; // the span may be longer than the list of positions, which `pretrain.maxMasks` limits
   while (masked[end] === tokenizer.mask) end++;
   const [at] = source < 0 ? [] : answerSpans(corpus.bodyIds(source), [sentence]);
   if (at === undefined) {
@@ -94,7 +96,7 @@ export function clozeText(
 
 const MASK = '____';
 
-/** Word pieces stand apart from the marks beside them: `in 1912 , at drost ' s " old " mill .` */
+/** Removes the spaces between words and punctuation that joined word pieces have: `in 1912 , at drost ' s " old " mill .` */
 function closeUp(words: string): string {
   return words
     .replace(/ ([.,;:!?)\]}%])/g, '$1')
@@ -103,17 +105,17 @@ function closeUp(words: string): string {
     .replace(/" ([^"]+) "/g, '"$1"');
 }
 
-/** What the best blocks of one probe are; the score is the inner product that ranked them. */
+/** The best blocks of one probe; the score is the inner product that ranked them. */
 interface ProbeRecord {
   query: string;
   answer: string;
   blocks: { block: number; document: string; title: string; score: number }[];
 }
 
-/** The first few probes with the best blocks found for them. @param found for all probes, PROBED blocks each where there are so many */
+/** The first few probes with the best blocks found for them. @param found for all probes, at most BLOCKS_PER_PROBE blocks each */
 export function probeRecords(corpus: Corpus, probes: Probes, found: Found): ProbeRecord[] {
   const k = found.blocks.length / probes.count;
-  return Array.from({ length: Math.min(LOGGED, probes.count) }, (_, i) => {
+  return Array.from({ length: Math.min(LOGGED_PROBES, probes.count) }, (_, i) => {
     const blocks = found.blocks.subarray(i * k, i * k + found.counts[i]);
     const best = probes.read(i, blocks).subarray(0, LOGGED_BLOCKS);
     return {
@@ -128,11 +130,12 @@ export function probeRecords(corpus: Corpus, probes: Probes, found: Found): Prob
   });
 }
 
-/** Questions by which recall is told while a stage trains, and the ranks it is told for. */
+/** Number of questions for which recall is measured while a stage trains. */
 export const RECALL_QUESTIONS = 200;
+/** The k of recall@k. */
 const RECALL_AT = [1, 5, 20];
 
-/** Recall of the index with the query tower of now; undefined without questions. */
+/** Recall of the index with the current query tower; undefined without questions. */
 export async function probeRecall(
   model: Model,
   corpus: Corpus,

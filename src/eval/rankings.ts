@@ -7,26 +7,26 @@ import { type JsonLine, objectsField, readJsonLines, stringField } from '../data
 import type { Accepted } from '../datasets/types.ts';
 import { shown, UserError } from '../system/errors.ts';
 
-// What was retrieved for each question, in the forms that other tools read and write.
+// The blocks retrieved for each question, in the formats of other tools.
 
 export type RankingFormat = 'dpr' | 'trec' | 'kilt';
 
-/** One question's blocks, best first, and what was read out of them, where something was. */
+/** One question's blocks, best first, and the answer, if there is one. */
 export interface Ranking {
   question: Accepted & { question: string; id?: string };
-  /** Of the question in its file, from 1: its id where it has none of its own. */
+  /** Number of the question in its file, from 1: its id if it has no other. */
   number: number;
   blocks: readonly number[];
-  /** Inner products of query and block, one a block. */
+  /** Inner products of query and block, one per block. */
   scores: readonly number[];
   answer?: string;
 }
 
 /**
- * Writes rankings one after the other, and what ends the file.
+ * Writes rankings one by one, and the end of the file.
  * `dpr`: the retriever's results of DPR, which FiD and Atlas read (facebookresearch/DPR, dense_retriever.py, save_results,
  * commit 0473319). `trec`: `qid Q0 docid rank score tag` of trec_eval, white space within an id as %20. `kilt`: predictions
- * with their provenance, a document once, for KILT's evaluation (facebookresearch/KILT, README.md, commit 002935a).
+ * with their provenance, each document once, for KILT's evaluation (facebookresearch/KILT, README.md, commit 002935a).
  */
 export function rankingWriter(
   format: RankingFormat,
@@ -52,7 +52,7 @@ function dprEntry(corpus: Corpus, { question, blocks, scores }: Ranking, protoco
     id: passageId(corpus, block),
     title: corpus.title(block),
     text: corpus.text(block),
-    score: String(scores[i]), // a string there too
+    score: String(scores[i]), // a string in DPR's files too
     has_answer: hasAnswer(corpus.text(block), question, protocol),
   }));
   const { id, answers } = question;
@@ -76,7 +76,7 @@ function kiltLine(corpus: Corpus, { question, number, blocks, answer }: Ranking)
   return `${JSON.stringify({ id: question.id ?? String(number), input: question.question, output: [output] })}\n`;
 }
 
-/** The id of a block for other tools: its document's where every document is one block, else with its number in it. */
+/** The id of a block for other tools: its document's id, plus its number in the document unless every document is one block. */
 export function passageId(corpus: Corpus, block: number): string {
   const document = corpus.documentId(block);
   if (corpus.blocks === corpus.documents) return document;
@@ -85,7 +85,7 @@ export function passageId(corpus: Corpus, block: number): string {
   return `${document}#${block - first}`;
 }
 
-/** The blocks of the ids, for those that the corpus has: one pass over it, which holds the ids asked for alone. */
+/** The blocks with these ids, as far as the corpus has them. One pass over the corpus; only the wanted ids are kept in memory. */
 function blocksOf(corpus: Corpus, ids: ReadonlySet<string>): Map<string, number> {
   const found = new Map<string, number>();
   const whole = corpus.blocks === corpus.documents;
@@ -105,8 +105,8 @@ function blocksOf(corpus: Corpus, ids: ReadonlySet<string>): Map<string, number>
 
 const word = (id: string) => id.replace(/[\s%]/gu, encodeURIComponent);
 
-/** The id as it was; one with other things behind a % was not written here and stays. */
-function unword(id: string): string {
+/** Undoes the escaping of an id; an id with an invalid % escape was not written by us and is returned unchanged. */
+function unescapeId(id: string): string {
   try {
     return decodeURIComponent(id);
   } catch {
@@ -115,9 +115,9 @@ function unword(id: string): string {
 }
 
 /**
- * Rank of the first passage with an answer for each question of a file of DPR's form, from 0; Infinity for none, and where
- * the file leaves a question out.
- * @returns the most passages of a question too, and the questions of the file that are not asked about
+ * Rank of the first passage with an answer for each question of a file in DPR's format, from 0; Infinity for none, and
+ * for a question that is not in the file.
+ * @returns also the largest number of passages of a question, and the number of other questions in the file
  */
 export async function dprRanks(
   path: string,
@@ -125,23 +125,23 @@ export async function dprRanks(
   protocol: Protocol,
 ): Promise<{ ranks: number[]; depth: number; missing: number; others: number }> {
   const ranks: (number | undefined)[] = questions.map(() => undefined);
-  // One asked twice may have other answers the second time.
-  const asked = new Map<string, number[]>();
+  // A question that occurs twice may have different answers the second time.
+  const indexesOf = new Map<string, number[]>();
   for (const [i, { question }] of questions.entries())
-    asked.set(question, [...(asked.get(question) ?? []), i]);
+    indexesOf.set(question, [...(indexesOf.get(question) ?? []), i]);
   let others = 0;
   let depth = 0;
   const lines = /\.jsonl(\.gz|\.zst)?$/.test(path) ? readJsonLines : readJsonElements;
   for await (const line of lines(path, "a file of DPR's retriever")) {
     const question = stringField(line, 'question');
-    const places = asked.get(question);
-    if (!places) {
+    const indexes = indexesOf.get(question);
+    if (!indexes) {
       others++;
       continue;
     }
     const passages = objectsField(line, 'ctxs');
     depth = Math.max(depth, passages.length);
-    for (const i of places) {
+    for (const i of indexes) {
       const rank = passages.findIndex((passage) => holds(passage, questions[i], protocol));
       ranks[i] = rank < 0 ? Infinity : rank;
     }
@@ -154,14 +154,14 @@ export async function dprRanks(
   };
 }
 
-/** Of a file without texts, what it says itself counts. */
+/** Whether a passage holds an answer; for a passage without text, by the file's own "has_answer". */
 function holds(passage: JsonLine, accepted: Accepted, protocol: Protocol): boolean {
   if (passage.value.text !== undefined) return hasAnswer(stringField(passage, 'text'), accepted, protocol);
   if (typeof passage.value.has_answer === 'boolean') return passage.value.has_answer;
-  throw new UserError(`${passage.where}: has a passage with neither "text" nor "has_answer"; mend it`);
+  throw new UserError(`${passage.where}: has a passage with neither "text" nor "has_answer"; fix the file`);
 }
 
-/** The blocks of each question of a TREC run in the order of their ranks; none for a question that it leaves out. */
+/** The blocks of each question of a TREC run in order of rank; none for a question that is not in it. */
 export async function readTrecRun(
   path: string,
   corpus: Corpus,
@@ -174,13 +174,15 @@ export async function readTrecRun(
     const { where } = row;
     const cells = row.cells.join(' ').trim().split(/\s+/);
     if (cells.length !== 6 || !/^\d+$/.test(cells[3])) {
-      throw new UserError(`${where}: is no line "qid Q0 docid rank score tag" of a TREC run; mend it`);
+      throw new UserError(
+        `${where}: is not a line "qid Q0 docid rank score tag" of a TREC run; fix the file`,
+      );
     }
-    const qid = unword(cells[0]);
-    const id = unword(cells[2]);
+    const qid = unescapeId(cells[0]);
+    const id = unescapeId(cells[2]);
     if (!known.has(qid)) {
       throw new UserError(
-        `${where}: is of question ${shown(qid)}, which the file of questions has not; name the one that the run was made from`,
+        `${where}: names question ${shown(qid)}, which is not in the file of questions; give the file of questions that the run was made from`,
       );
     }
     const list = rows.get(qid) ?? [];
@@ -192,7 +194,7 @@ export async function readTrecRun(
   const unknown = [...ids].find((id) => !blocks.has(id));
   if (unknown !== undefined) {
     throw new UserError(
-      `${path}: names document ${shown(unknown)}, which the run's corpus has not; score it in the run folder that it was made in`,
+      `${path}: names document ${shown(unknown)}, which is not in the run's corpus; score it in the run folder that it was made in`,
     );
   }
   return questions.map(({ id }, i) =>

@@ -1,8 +1,8 @@
 import { random } from '../random.ts';
 
-// How sure a figure is, and whether two systems differ by more than chance.
+// How certain a metric is, and whether two systems differ by more than chance.
 
-/** A figure with the interval that holds it with 95 % probability over other questions of the same kind. */
+/** A metric with its 95 % confidence interval over questions of the same kind. */
 export interface Interval {
   value: number;
   low: number;
@@ -18,14 +18,14 @@ export function mean(values: ArrayLike<number>): number {
 
 const RESAMPLES = 1000;
 
-/** The middle 95 % of what `resample` gives so many times. */
+/** The middle 95 % of `RESAMPLES` results of `resample`. */
 function bootstrap(resample: () => number): { low: number; high: number } {
   const drawn = Float64Array.from({ length: RESAMPLES }, resample).sort();
   const tail = Math.floor(RESAMPLES * 0.025);
   return { low: drawn[tail], high: drawn[RESAMPLES - 1 - tail] };
 }
 
-/** Mean of one value a question with its bootstrap interval: of the means of as many values drawn with replacement. */
+/** Mean of one value per question, with its bootstrap interval: over means of as many values drawn with replacement. */
 export function meanInterval(values: ArrayLike<number>, seed: number): Interval {
   const n = values.length;
   if (n === 0) return { value: 0, low: 0, high: 0 };
@@ -39,8 +39,8 @@ export function meanInterval(values: ArrayLike<number>, seed: number): Interval 
 }
 
 /**
- * Σ sums / Σ weights with its bootstrap interval: the mean over word pieces where whole sentences, each with its sum and
- * its number of pieces, are drawn with replacement, since the pieces of one sentence are not independent.
+ * Σ sums / Σ weights with its bootstrap interval: the mean over word pieces. Whole sentences, each with its sum and its
+ * number of pieces, are drawn with replacement, since the pieces of one sentence are not independent.
  */
 export function ratioInterval(sums: ArrayLike<number>, weights: ArrayLike<number>, seed: number): Interval {
   const n = sums.length;
@@ -59,19 +59,19 @@ export function ratioInterval(sums: ArrayLike<number>, weights: ArrayLike<number
   return { value: ratio((i) => i), ...bootstrap(() => ratio(() => rng.int(n))) };
 }
 
-/** One system's scores less another's, on the same questions. */
+/** One system's scores minus another's, on the same questions. */
 export interface Comparison {
   questions: number;
-  /** Mean difference; the interval is of questions drawn in pairs. */
+  /** Mean difference; the interval is from a paired bootstrap over questions. */
   difference: Interval;
-  /** Questions on which the one scores higher, and on which the other does. */
+  /** Number of questions on which the first system scores higher, and on which the other does. */
   better: number;
   worse: number;
-  /** Of McNemar's exact test, where every score is 0 or 1. */
+  /** p value of McNemar's exact test, if every score is 0 or 1. */
   pValue?: number;
 }
 
-/** Compares two systems question by question. @param scores, others one value a question, in the same order */
+/** Compares two systems question by question. @param scores, others one value per question, in the same order */
 export function compare(scores: ArrayLike<number>, others: ArrayLike<number>, seed: number): Comparison {
   const differences = Float64Array.from({ length: scores.length }, (_, i) => scores[i] - others[i]);
   const better = differences.filter((d) => d > 0).length;
@@ -87,14 +87,14 @@ export function compare(scores: ArrayLike<number>, others: ArrayLike<number>, se
 }
 
 /**
- * Two-sided p value of McNemar's exact test: how likely a split at least as uneven is where each of the questions that only
- * one of two systems has right is as likely to be the one's as the other's.
- * @param onlyFirst, onlySecond questions that one alone has right
+ * Two-sided p value of McNemar's exact test: the probability of a split at least as uneven, if each question that only
+ * one of the two systems answers right is equally likely to belong to either.
+ * @param onlyFirst, onlySecond number of questions that only one system answers right
  */
 export function mcnemar(onlyFirst: number, onlySecond: number): number {
   const n = onlyFirst + onlySecond;
   const fewer = Math.min(onlyFirst, onlySecond);
-  // C(n, k) / 2^n by logarithms: the numbers themselves leave the range of a double beyond n = 1029.
+  // C(n, k) / 2^n by logarithms: the numbers themselves exceed the range of a double beyond n = 1029.
   let logTerm = -n * Math.LN2;
   let tail = 0;
   for (let k = 0; k <= fewer; k++) {

@@ -1,7 +1,7 @@
 import { existsSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Corpus } from '../corpus/store/reader.ts';
-import { PROBED, type Probes, probeRecall, probeRecords } from '../eval/probes.ts';
+import { BLOCKS_PER_PROBE, type Probes, probeRecall, probeRecords } from '../eval/probes.ts';
 import { type Model, retrieverShapes } from '../model/model.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
 import { type Published, type Refresher, startRefresher } from '../refresher/client.ts';
@@ -151,7 +151,7 @@ export function liveRefresh(
     const { name, step, seconds, rows } = published;
     published = undefined;
     const queries = await probes.vectors();
-    const old = index.search(queries, PROBED);
+    const old = index.search(queries, BLOCKS_PER_PROBE);
     try {
       index.swap(join(run.index, name), { hash: false });
     } catch (error) {
@@ -162,14 +162,14 @@ export function liveRefresh(
     indexStep = step;
     snapshotAt = asked.get(step) ?? snapshotAt;
     forgetSnapshots(step);
-    const found = index.search(queries, PROBED);
+    const found = index.search(queries, BLOCKS_PER_PROBE);
     log.write({
       name,
       step,
       seconds,
       rows,
       inUseAt: done,
-      [`overlap${PROBED}`]: overlapAt(old, found, PROBED),
+      [`overlap${BLOCKS_PER_PROBE}`]: overlapAt(old, found, BLOCKS_PER_PROBE),
       stepSeconds: { during: times.during.take(), outside: times.outside.take() },
     });
     forgetIndexes(context);
@@ -198,7 +198,7 @@ export function liveRefresh(
     index: () => basename(index.dir),
     /** A refresh that was due before the checkpoint, and whose index is not there, is asked for now. */
     async begin(done: number, stop: AbortSignal): Promise<void> {
-      if (done === 0) await logProbes(done, index.search(await probes.vectors(), PROBED));
+      if (done === 0) await logProbes(done, index.search(await probes.vectors(), BLOCKS_PER_PROBE));
       if (mode === 'off') return;
       let last = done;
       while (last > 0 && !due(last)) last--;

@@ -4,7 +4,7 @@ import { loadConfig } from '../../src/config.ts';
 import { ablationLines, ablationTable, type Outcomes, ROWS, verdict } from '../../src/eval/ablation.ts';
 import { random } from '../../src/random.ts';
 
-/** Questions of which the first `right` of `n` are right. */
+/** `n` results, of which the first `right` are right. */
 const first = (right: number, n: number) => Array.from({ length: n }, (_, i) => i < right);
 const row = (name: string, correct: boolean[][], recalled: boolean[][] = correct): Outcomes => {
   const { label, paper } = ROWS.find((r) => r.name === name)!;
@@ -12,7 +12,7 @@ const row = (name: string, correct: boolean[][], recalled: boolean[][] = correct
 };
 const close = (a: number, b: number, within: number) => assert.ok(Math.abs(a - b) <= within, `${a}, ${b}`);
 
-test('a figure is the mean of its seeds, whatever the number of their questions', () => {
+test('a metric is the mean over seeds, whatever the number of their questions', () => {
   const table = ablationTable([row('realm', [first(1, 2), first(3, 4)], [first(0, 2), first(4, 4)])]);
   assert.deepEqual([table.seeds, table.questions], [2, 6]);
   const [{ exactMatch, recall5, paper }] = table.rows;
@@ -21,7 +21,7 @@ test('a figure is the mean of its seeds, whatever the number of their questions'
   assert.deepEqual(paper, { exactMatch: 38.2, recall5: 38.5 });
 });
 
-test('intervals are those of a binomial share, stratified by seed', () => {
+test('intervals equal those of a binomial share, stratified by seed', () => {
   const [{ exactMatch }] = ablationTable([row('realm', [first(60, 200), first(180, 200)])]).rows;
   // Variance of the mean of two independent shares.
   const deviation = Math.sqrt((0.3 * 0.7 + 0.9 * 0.1) / 200) / 2;
@@ -29,8 +29,8 @@ test('intervals are those of a binomial share, stratified by seed', () => {
   close(exactMatch.high, 0.6 + 1.96 * deviation, 0.004);
 });
 
-test('the difference of two rows is taken question by question', () => {
-  // Each right on half of the questions; the first gets two more, which is certain only as the others are the same.
+test('the difference of two rows is computed question by question', () => {
+  // Each is right on half of the questions; the first is right on two more, which is significant only because the others agree.
   const rng = random(4);
   const base = Array.from({ length: 400 }, () => rng.float() < 0.5);
   const more = base.map((right, i) => right || (i < 40 && i % 2 === 0));
@@ -47,7 +47,7 @@ test('the difference of two rows is taken question by question', () => {
   assert.ok(a.low < b.high, 'their own intervals overlap');
 });
 
-test("the order is compared over the pairs that the paper tells apart, and Kendall's tau counts them", () => {
+test("the order is compared over the pairs that differ in the paper, and Kendall's tau counts them", () => {
   // Paper, exact match: realm 38.2, realm-reader and spans 35.3 (a tie), tokens 32.3; recall@5: 38.5, 13.9, 26.1, 24.2.
   const figures: [string, number, number][] = [
     ['realm', 90, 90],
@@ -71,29 +71,29 @@ test("the order is compared over the pairs that the paper tells apart, and Kenda
     ],
   );
   assert.equal(exactMatch.tau, 1 / 5);
-  // Of six pairs five are as in the paper, and spans and tokens are even.
+  // Five of six pairs are as in the paper; spans and tokens are equal.
   assert.equal(recall5.pairs.length, 6);
   assert.equal(recall5.tau, 5 / 6);
   const text = ablationLines(table).join('\n');
   assert.match(
     text,
-    /exact match: of 5 pairs .* 3 are in its order, 2 the other way round, 0 too close to tell .* 0\.20\)/,
+    /exact match: of 5 pairs .* 3 are in the same order here, 2 reversed, 0 too close to tell .* 0\.20\)/,
   );
   assert.match(
     text,
-    /recall@5: of 6 pairs .* 5 are in its order, 0 the other way round, 1 too close to tell .* 0\.83\)/,
+    /recall@5: of 6 pairs .* 5 are in the same order here, 0 reversed, 1 too close to tell .* 0\.83\)/,
   );
   assert.match(text, /too close to tell:\n {4}random span masks over random uniform masks: \+0\.0/);
   assert.match(text, /^REALM +90\.0 +\d+\.\d-\d+\.\d +38\.2 +90\.0 +\d+\.\d-\d+\.\d +38\.5$/m);
   assert.match(text, /^no null document +95\.0/m);
 });
 
-test('rows the paper has none of are not compared', () => {
+test('rows that are not in the paper are not compared', () => {
   const { order } = ablationTable([row('realm', [first(1, 2)]), row('trivial', [first(2, 2)])]);
   assert.deepEqual(order.exactMatch, { pairs: [], tau: null });
 });
 
-test('each row differs from the settings in what it is about, and in nothing else', () => {
+test('each row changes only the settings that it tests', () => {
   const config = loadConfig(undefined, ['refresh.every=0-100:10,100-:20']);
   const changed = Object.fromEntries(
     ROWS.map((r) => {

@@ -45,7 +45,7 @@ before(async () => {
 });
 after(() => index?.close());
 
-/** Questions of which a model with random weights has some right: every third has what it predicts for an answer. */
+/** Questions of which a model with random weights answers some right: every third has the prediction as its answer. */
 async function asked(): Promise<EncodedQuestion[]> {
   const some = world.train.slice(0, ASKED).map(({ question }) => ({ question, answers: ['the', 'zzz'] }));
   const predictions: Prediction[] = [];
@@ -61,7 +61,7 @@ async function asked(): Promise<EncodedQuestion[]> {
   );
 }
 
-test('exact match by tokens and the oracle of spans are those that fine-tuning counts', async () => {
+test('exact match by tokens and the span oracle equal the metrics of fine-tuning', async () => {
   const questions = await asked();
   const predictions: Prediction[] = [];
   const { scores, ...shares } = await evaluateAnswers(
@@ -73,12 +73,12 @@ test('exact match by tokens and the oracle of spans are those that fine-tuning c
     },
   );
   const stage = qaStep(model, corpus, index, questions, config);
-  const { metrics: figures, gradients } = await stage.step(0); // a batch of all of them
+  const { metrics, gradients } = await stage.step(0); // a batch of all questions
   tf.dispose(gradients);
   stage.dispose();
-  assert.ok(figures.exactMatch > 0 && figures.exactMatch < figures.read && figures.read < 1);
-  assert.ok(Math.abs(mean(scores.tokenExactMatch) - figures.exactMatch) < 1e-6);
-  assert.ok(Math.abs(mean(scores.spanOracle) - figures.read) < 1e-6);
+  assert.ok(metrics.exactMatch > 0 && metrics.exactMatch < metrics.read && metrics.read < 1);
+  assert.ok(Math.abs(mean(scores.tokenExactMatch) - metrics.exactMatch) < 1e-6);
+  assert.ok(Math.abs(mean(scores.spanOracle) - metrics.read) < 1e-6);
 
   assert.deepEqual(
     scores.exactMatch,
@@ -93,7 +93,7 @@ test('exact match by tokens and the oracle of spans are those that fine-tuning c
   assert.equal(shares.recall[12], scores.ranks.filter((rank) => rank < 12).length / ASKED);
 });
 
-test('a retriever without an index finds what its index finds', async () => {
+test('a retriever without an index finds the same as with its index', async () => {
   const questions = await asked();
   const rankings: number[][] = [];
   const ranks = await retrievalRanks({ model, corpus, index, config }, questions, 20, {
@@ -113,13 +113,13 @@ test('a retriever without an index finds what its index finds', async () => {
   assert.deepEqual(await freshRanks(model, corpus, questions, config, 20), ranks);
 });
 
-test('perplexity and retrieval utility are those of a step of pretraining', async () => {
+test('perplexity and retrieval utility equal those of a step of pretraining', async () => {
   const examples = drawMasked(corpus, config, 0, 8, stepRandom(1, 1));
   const { candidates } = await retrieveCandidates(model, corpus, index, examples, config);
   const feed = makeRealmBatch(model, examples, candidates, corpus, config.text);
   const pieces = examples.reduce((n, { targets }) => n + targets.length, 0);
   const settings = { ...config.pretrain, batch: 8 };
-  const { metrics: figures, gradients } = await realmGradients(
+  const { metrics, gradients } = await realmGradients(
     model,
     pretrainedShapes(model),
     feed,
@@ -133,13 +133,13 @@ test('perplexity and retrieval utility are those of a step of pretraining', asyn
   assert.equal(tf.memory().numTensors, tensors);
   const value = (name: string) => (measured[name] as Interval).value;
   const near = (actual: number, expected: number) => assert.ok(Math.abs(actual / expected - 1) < 1e-4);
-  near(Math.log(value('perplexity')), figures.loss);
-  near(value('retrievalUtility'), figures.retrievalUtility);
-  near(value('nullProbability'), figures.nullProbability);
-  near(Math.log(value('nullPerplexity')) - Math.log(value('perplexity')), figures.retrievalUtility);
+  near(Math.log(value('perplexity')), metrics.loss);
+  near(value('retrievalUtility'), metrics.retrievalUtility);
+  near(value('nullProbability'), metrics.nullProbability);
+  near(Math.log(value('nullPerplexity')) - Math.log(value('perplexity')), metrics.retrievalUtility);
 });
 
-test('a model without the null document is measured without it, and trivial sources are always dropped', async () => {
+test('a model without the null document is measured without it, and trivial candidates are always dropped', async () => {
   const { examples } = untrainedSentences(corpus, config, 0);
   const some = examples.filter(({ source }) => source >= 0).slice(0, 8);
   const changed = (change: Partial<typeof config.pretrain>) => ({
@@ -151,7 +151,7 @@ test('a model without the null document is measured without it, and trivial sour
   const found = await retrieveCandidates(model, corpus, index, some, changed({ dropTrivial: false }));
   assert.ok(
     found.candidates.some((blocks, i) => blocks.includes(some[i].source)),
-    'the trivial source would be found',
+    'the trivial candidate would be found',
   );
   assert.deepEqual(await score(changed({ dropTrivial: false })), usual);
 
@@ -165,7 +165,7 @@ test('a model without the null document is measured without it, and trivial sour
     some.map(() => 0),
   );
   near(without.nullLoss, usual.nullLoss);
-  // What is left of p(y|x) without the null document's part, its share of p(z|x) given to the others.
+  // p(y|x) without the null document: its share of p(z|x) is distributed over the others.
   near(
     without.loss,
     usual.loss.map((loss, i) => {
@@ -175,7 +175,7 @@ test('a model without the null document is measured without it, and trivial sour
   );
 });
 
-test('sentences that pretraining has not come to, the same masks every time', () => {
+test('sentences that pretraining has not reached, with the same masks every time', () => {
   const { count } = corpus.sentences;
   const { examples, heldOut } = untrainedSentences(corpus, config, count - 5);
   assert.deepEqual([examples.length, heldOut], [5, true]);
@@ -192,14 +192,14 @@ test('sentences that pretraining has not come to, the same masks every time', ()
   assert.deepEqual([all.examples.length, all.heldOut], [Math.min(count, 1000), false]);
 });
 
-test('sentences of a file: given spans or those that rules find, as far as the sentence is kept', async () => {
+test('sentences from a file: given spans or those found by rules, within the part of the sentence that is kept', async () => {
   const path = join(folder, 'held-out.jsonl');
   const long = `${'it was so and '.repeat(20)}Talvora Benik came.`;
   const lines = [
     { text: 'nothing here to mask', spans: [] },
     { text: 'nothing here to mask', spans: [[8, 12]] },
     { text: 'It stood in 1812.' },
-    { text: long, spans: [[long.indexOf('Talvora'), long.length - 6]] }, // beyond what is kept
+    { text: long, spans: [[long.indexOf('Talvora'), long.length - 6]] }, // beyond the part that is kept
   ];
   writeFileSync(path, lines.map((line) => `${JSON.stringify(line)}\n`).join(''));
   const { examples, heldOut } = await sentencesOf(path, corpus, config);

@@ -7,7 +7,7 @@ const values = (figures: Record<string, unknown>) =>
   Object.fromEntries(Object.entries(figures).map(([name, figure]) => [name, (figure as Interval).value]));
 
 test('recall@k and the mean reciprocal rank of four questions, by hand', () => {
-  // First, second, sixth place, and none.
+  // First, second and sixth rank, and none.
   assert.deepEqual(values(rankingMetrics([0, 1, 5, Infinity], [1, 2, 5, 6], 1)), {
     'recall@1': 1 / 4,
     'recall@2': 2 / 4,
@@ -17,7 +17,7 @@ test('recall@k and the mean reciprocal rank of four questions, by hand', () => {
   });
 });
 
-test('each figure of answers has its own scores, and expressions have no F1', () => {
+test('each metric of answers has its own scores, and regular expressions have no F1', () => {
   const scores = {
     exactMatch: [1, 0, 0, 0, 0],
     tokenExactMatch: [0, 0, 1, 0, 1],
@@ -36,7 +36,7 @@ test('each figure of answers has its own scores, and expressions have no F1', ()
   assert.equal('f1' in answerMetrics(scores, false, 1), false);
 });
 
-test('shares are shown in per cent, nats and perplexities as they are, differences in points', () => {
+test('shares are shown in percent, nats and perplexities as they are, differences in points', () => {
   assert.deepEqual(
     metricTable({
       run: {

@@ -8,7 +8,7 @@ import { scorePredictions } from '../../src/pipeline/evaluate.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 
-// Four questions; every form below has the first two right, the third wrong and the fourth left out or empty.
+// Four questions; in every format below the first two are right, the third is wrong, and the fourth is missing or empty.
 
 const folder = temporaryFolder('predictions');
 const write = (name: string, content: string) => {
@@ -49,7 +49,7 @@ for (const [form, name, content, asked] of [
     () => plain,
   ],
   [
-    'our lines, with the answers',
+    'our lines, with answers',
     'ours.jsonl',
     () =>
       lines(
@@ -121,7 +121,7 @@ for (const [form, name, content, asked] of [
 test('two files of predictions are compared question by question, on those that both have', async () => {
   const first = write('first.jsonl', lines(SAID.map((prediction, i) => ({ question: WHO[i], prediction }))));
   const all = ['x', 'Vell', '1812', 'Drost'].map((prediction, i) => ({ question: WHO[3 - i], prediction }));
-  const second = write('second.jsonl', lines(all)); // in another order: Drost, 1812, Vell, x
+  const second = write('second.jsonl', lines(all)); // in a different order: Drost, 1812, Vell, x
   const { against } = await scorePredictions(first, { questions: plain, against: second });
   // First: right, right, wrong, none. Second: wrong, wrong, wrong, wrong.
   assert.deepEqual([against!.questions, against!.better, against!.worse, against!.pValue], [3, 2, 0, 0.5]);
@@ -133,7 +133,7 @@ test('two files of predictions are compared question by question, on those that 
   assert.equal(overlap.against!.difference.value, 2 / 3);
 });
 
-test('expressions are matched and have no F1; ORQA counts a question once, with its last answers', async () => {
+test('regular expressions are matched and have no F1; ORQA counts a question once, with its last answers', async () => {
   const questions = write(
     'curatedtrec.jsonl',
     lines([
@@ -158,7 +158,7 @@ test('expressions are matched and have no F1; ORQA counts a question once, with 
   assert.equal(asked, 3);
 });
 
-test("by ORQA's protocol the last prediction of a question counts, told by the order, and in a file with answers of its own", async () => {
+test("with ORQA's protocol the last prediction of a question counts, also when matched by order, and in a file with its own answers", async () => {
   const asked = [WHO[0], WHO[1], WHO[0]];
   const answers = [['x'], ['Vell'], ['Osk']];
   const questions = write(
@@ -179,7 +179,7 @@ test("by ORQA's protocol the last prediction of a question counts, told by the o
   assert.deepEqual(await score(own, 'orqa'), [2, 0.5, 2]);
 });
 
-test('ORQA counts a question once, also of a file that holds the answers itself', async () => {
+test('ORQA counts a question once, also in a file that has its own answers', async () => {
   const file = write(
     'own-twice.jsonl',
     lines([
@@ -196,31 +196,31 @@ test('ORQA counts a question once, also of a file that holds the answers itself'
   assert.deepEqual(await score('dpr'), [3, 2 / 3]);
 });
 
-test('files that are no predictions, or of other questions, are told', async () => {
+test('files that are not predictions, or for other questions, are refused', async () => {
   const refuses = (content: string, name: string, questions: string | undefined, message: RegExp) =>
     assert.rejects(
       scorePredictions(write(name, content), { questions }),
       (error) => error instanceof UserError && message.test(error.message),
     );
   const good = '{"question": "who wrote it", "prediction": "x"}\n';
-  await refuses(`${good}{"answer": "x"}\n`, 'a.jsonl', plain, /a\.jsonl: line 2: is no prediction/);
+  await refuses(`${good}{"answer": "x"}\n`, 'a.jsonl', plain, /a\.jsonl: line 2: is not a prediction/);
   await refuses(
     `${good}[{"span": "x"}]\n`,
     'a.jsonl',
     plain,
-    /line 2: has another form than the lines before/,
+    /line 2: has another format than the lines before/,
   );
   await refuses(`${good}{"question": 3, "prediction": "x"}\n`, 'a.jsonl', plain, /line 2: has "question" 3/);
   await refuses(`${good}"x"\n`, 'a.jsonl', plain, /line 2: is no JSON object/);
-  await refuses('', 'a.jsonl', plain, /holds no prediction/);
-  await refuses(good, 'a.jsonl', undefined, /holds no right answers; name the questions/);
-  await refuses('{"question": "what", "prediction": "x"}', 'a.jsonl', plain, /for none of the 4 questions/);
+  await refuses('', 'a.jsonl', plain, /holds no predictions/);
+  await refuses(good, 'a.jsonl', undefined, /holds no right answers; give the questions/);
+  await refuses('{"question": "what", "prediction": "x"}', 'a.jsonl', plain, /for any of the 4 questions/);
   await refuses('[{"span": "x"}]\n', 'a.preds', plain, /has 1 lines for 4 questions/);
-  await refuses('{"id": "k0", "output": []}', 'a.jsonl', plain, /the file of questions has none/);
+  await refuses('{"id": "k0", "output": []}', 'a.jsonl', plain, /the file of questions has no ids/);
   await refuses('{"output": []}', 'a.jsonl', plain, /has no "id"/);
   await refuses('{"q0": ["x"]}', 'a.json', squad, /the prediction of "q0" is \["x"\]/);
-  await refuses('{"q0": [{"text": "x"}]}', 'a.json', squad, /is no prediction of DPR's reader/);
-  await refuses('{}', 'a.json', squad, /holds no prediction/);
+  await refuses('{"q0": [{"text": "x"}]}', 'a.json', squad, /is not a prediction of DPR's reader/);
+  await refuses('{}', 'a.json', squad, /holds no predictions/);
   await assert.rejects(readPredictions(join(folder, 'none.jsonl')), /none\.jsonl: no such file/);
   await assert.rejects(
     scorePredictions(write('a.jsonl', good), { questions: plain, against: folder }),
@@ -228,7 +228,7 @@ test('files that are no predictions, or of other questions, are told', async () 
   );
 });
 
-test('a later prediction of a question takes the place of an earlier one, and others are counted', async () => {
+test('a later prediction for a question replaces an earlier one, and predictions for other questions are counted', async () => {
   const file = await readPredictions(
     write(
       'twice.jsonl',

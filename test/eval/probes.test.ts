@@ -16,7 +16,7 @@ after(() => corpus.close());
 
 const first = { int: () => 0 } as unknown as Random;
 
-test('a masked sentence is told in the words of its block, its whole span as the answer', () => {
+test('a masked sentence is shown in the words of its block, with the whole span as the answer', () => {
   const { sentences, tokenizer } = corpus;
   for (let i = 0; i < sentences.count; i++) {
     const [ids, spans, source] = [sentences.ids(i), sentences.spans(i), sentences.source(i)];
@@ -30,7 +30,7 @@ test('a masked sentence is told in the words of its block, its whole span as the
   }
 });
 
-test('a sentence from elsewhere is put together of its word pieces', () => {
+test('a sentence from elsewhere is joined from its word pieces', () => {
   const vocabulary = [
     ...SPECIAL_TOKENS,
     'in',

@@ -7,7 +7,7 @@ import { f1, isCorrect, PROTOCOLS, type Protocol } from '../../src/answers/metri
 import type { AnswerKind } from '../../src/datasets/types.ts';
 
 // Predictions of two demo runs, hand-made hard cases and random strings, scored by the published scripts themselves;
-// scripts/protocols/score.py made them and tells how. null: the script has no such rule.
+// scripts/protocols/score.py made them and explains how. null: the script has no such rule.
 
 interface Case {
   prediction: string;
@@ -27,7 +27,7 @@ const [, ...cases]: Case[] = gunzipSync(readFileSync(file))
   .map((line) => JSON.parse(line));
 
 for (const protocol of PROTOCOLS) {
-  test(`${protocol}: every score is the published script's`, () => {
+  test(`${protocol}: every score equals that of the published script`, () => {
     const seen = { right: 0, wrong: 0, partly: 0, held: 0, missing: 0 };
     const unlike: unknown[] = [];
     for (const { prediction, answers, answerKind = 'string', passages, scores } of cases) {
@@ -57,7 +57,7 @@ for (const protocol of PROTOCOLS) {
   });
 }
 
-test('the protocols differ where the scripts do', () => {
+test('the protocols differ as the scripts do', () => {
   const by = (pick: (s: Case['scores'][Protocol]) => unknown, a: Protocol, b: Protocol) =>
     cases
       .filter(({ scores }) => pick(scores[a]) !== null && pick(scores[b]) !== null)

@@ -21,7 +21,7 @@ const write = (name: string, content: string) => {
   return join(folder, name);
 };
 
-/** Blocks as [document, text]; a title is its document in capitals. */
+/** Blocks as [document, text]; the title is the document's id in capitals. */
 function corpusOf(blocks: readonly [string, string][]): Corpus {
   return {
     blocks: blocks.length,
@@ -77,7 +77,7 @@ function written(format: RankingFormat): string {
   return text;
 }
 
-test("DPR's form, written and read", async () => {
+test("DPR's format, written and read", async () => {
   const list = JSON.parse(written('dpr'));
   assert.equal(list.length, 3);
   assert.deepEqual(list[0], {
@@ -93,7 +93,7 @@ test("DPR's form, written and read", async () => {
   assert.deepEqual(read, { ranks: [1, 0, Infinity], depth: 3, missing: 0, others: 0 });
   const fewer = await dprRanks(file, [asked('New?', ['x']), questions[1]], 'dpr');
   assert.deepEqual(fewer, { ranks: [Infinity, 0], depth: 3, missing: 1, others: 2 });
-  // The texts decide, by the answers at hand; without texts what the file says.
+  // The texts decide, by the given answers; without texts, the file's "has_answer".
   const other = await dprRanks(file, [asked('Who trades?', ['salt'])], 'dpr');
   assert.deepEqual(other.ranks, [0]);
   const bare = list.map(({ ctxs, ...rest }: { ctxs: { text?: string }[] }) => ({
@@ -108,14 +108,14 @@ test("DPR's form, written and read", async () => {
   assert.deepEqual(told.ranks, [1, 0, Infinity]);
 });
 
-test('a question asked twice is judged by its own answers each time', async () => {
+test('a question that occurs twice is judged by its own answers each time', async () => {
   const ctxs = [{ text: 'It trades in salt.' }, { text: 'Drost trades with Vell.' }];
   const file = write('twice.json', JSON.stringify([{ question: 'Who?', ctxs }]));
   const read = await dprRanks(file, [asked('Who?', ['drost']), asked('Who?', ['salt'])], 'dpr');
   assert.deepEqual(read, { ranks: [1, 0], depth: 2, missing: 0, others: 0 });
 });
 
-test('a TREC run, written and read; white space in an id does not part it', async () => {
+test('a TREC run, written and read; white space in an id does not split it', async () => {
   const text = written('trec');
   assert.equal(
     text,
@@ -139,7 +139,7 @@ test('a TREC run, written and read; white space in an id does not part it', asyn
   ]);
 });
 
-test("KILT's form names each document once", () => {
+test("KILT's format names each document once", () => {
   const [first, second, third] = written('kilt')
     .trimEnd()
     .split('\n')
@@ -165,7 +165,7 @@ test("KILT's form names each document once", () => {
   assert.ok(!('answer' in third.output[0]));
 });
 
-test('a block has the id of its document where every document is one block', () => {
+test('a block has the id of its document if every document is one block', () => {
   assert.equal(passageId(corpus, 2), 'a b%#1');
   assert.equal(
     passageId(
@@ -179,16 +179,16 @@ test('a block has the id of its document where every document is one block', () 
   );
 });
 
-test('files of another form, or of other questions and documents, are told', async () => {
+test('files in another format, or for other questions and documents, are refused', async () => {
   const refuses = (promise: Promise<unknown>, message: RegExp) =>
     assert.rejects(promise, (error) => error instanceof UserError && message.test(error.message));
   const trec = (text: string) => readTrecRun(write('bad.trec', text), corpus, questions);
-  await refuses(trec('1 Q0 osk#0 1 1 realm\n1 Q0 osk#0 1\n'), /bad\.trec: line 2: is no line "qid Q0/);
+  await refuses(trec('1 Q0 osk#0 1 1 realm\n1 Q0 osk#0 1\n'), /bad\.trec: line 2: is not a line "qid Q0/);
   await refuses(
     trec('9 Q0 osk#0 1 1 realm\n'),
-    /line 1: is of question "9", which the file of questions has not/,
+    /line 1: names question "9", which is not in the file of questions/,
   );
-  await refuses(trec('1 Q0 osk#7 1 1 realm\n'), /names document "osk#7", which the run's corpus has not/);
+  await refuses(trec('1 Q0 osk#7 1 1 realm\n'), /names document "osk#7", which is not in the run's corpus/);
   const dpr = (list: unknown) => dprRanks(write('bad.json', JSON.stringify(list)), questions, 'dpr');
   await refuses(dpr([{ question: 'When?' }]), /bad\.json: element 1 .*has "ctxs" nothing/);
   await refuses(dpr([{ question: 'When?', ctxs: [{ id: '1' }] }]), /neither "text" nor "has_answer"/);

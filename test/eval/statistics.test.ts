@@ -17,10 +17,10 @@ test("McNemar's exact test, by hand and against the normal approximation", () =>
   near(mcnemar(2, 8), (2 * (1 + 10 + 45)) / 1024);
   // z = (|b − c| − 1) / √(b + c) = 97 / √2498 = 1.9408 with the usual correction: p = 0.0523.
   near(mcnemar(1200, 1298), 0.0523, 2e-4);
-  near(mcnemar(20000, 20000), 1, 0.01); // beyond what doubles hold without logarithms
+  near(mcnemar(20000, 20000), 1, 0.01); // beyond the range of doubles without logarithms
 });
 
-test('bootstrap interval: seeded, around the mean, as wide as the theory says', () => {
+test('bootstrap interval: seeded, around the mean, with the theoretical width', () => {
   const rng = random(1);
   const values = Float32Array.from({ length: 400 }, () => (rng.float() < 0.3 ? 1 : 0));
   const p = mean(values);
@@ -49,7 +49,7 @@ test('two systems on the same questions', () => {
   assert.deepEqual(compare(first, first, 1).difference, { value: 0, low: 0, high: 0 });
 });
 
-test('a paired interval is narrower than two unpaired ones, as wide as the theory says', () => {
+test('a paired interval is narrower than two unpaired ones, with the theoretical width', () => {
   const rng = random(4);
   const first = Float32Array.from({ length: 500 }, () => (rng.float() < 0.5 ? 1 : 0));
   const second = first.map((v) => (rng.float() < 0.1 ? 1 - v : v));
@@ -62,14 +62,14 @@ test('a paired interval is narrower than two unpaired ones, as wide as the theor
   assert.ok(alone.high - alone.low > 1.4 * (difference.high - difference.low));
 });
 
-test('a ratio of sums: by hand, and its interval by the theory', () => {
+test('a ratio of sums: by hand, and its theoretical interval', () => {
   const { value } = ratioInterval([3, 1], [2, 6], 1);
   near(value, 4 / 8);
   assert.deepEqual(ratioInterval([2, 4], [1, 2], 1), { value: 2, low: 2, high: 2 });
   assert.deepEqual(ratioInterval([], [], 1), { value: 0, low: 0, high: 0 });
   const rng = random(8);
   const values = Array.from({ length: 400 }, () => rng.float());
-  // Where all weights are alike it is the mean and its interval.
+  // With equal weights it equals the mean and its interval.
   const ratio = ratioInterval(
     values.map((v) => 3 * v),
     values.map(() => 3),

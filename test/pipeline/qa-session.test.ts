@@ -305,7 +305,7 @@ test('what cannot be asked is told', async () => {
       await assert.rejects(ask(['Who?', empty]), refused(/^a question is empty; ask it in words/));
     await assert.rejects(
       ask(['Who?'], { openBook: [{ title: '', text: 'x'.repeat(EXTRA_DOCUMENTS_LIMIT + 1) }] }),
-      refused(/^the open book: is longer than 1048576 characters/),
+      refused(/^the extra documents: more than 1048576 characters/),
     );
     await assert.rejects(
       ask(['Who?'], { openBook: [{ title: 'x', text: ' ' }] }),
