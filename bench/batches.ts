@@ -114,7 +114,10 @@ export function makeBatches(size: Size, seed: number): Batches {
   const read = texts(B * READ, BODIES);
   return {
     embed: blocks(titled(texts(EMBED_BATCHES * B, BODIES))),
-    ict: { queries: queries(texts(ICT_BATCHES * B, SENTENCES)), blocks: blocks(titled(texts(ICT * B, BODIES))) },
+    ict: {
+      queries: queries(texts(ICT_BATCHES * B, SENTENCES)),
+      blocks: blocks(titled(texts(ICT_BATCHES * B, BODIES))),
+    },
     pretrain: {
       queries: queries(masked),
       documents,

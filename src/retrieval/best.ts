@@ -1,8 +1,9 @@
 import type { Found } from './graph.ts';
 
 /**
- * Keeps of two searches by the same queries the best k each, in `best` [n*k]; among equal scores what is there comes first.
- * @param found [n*w], of other blocks; both are best first
+ * Merges two searches with the same queries: keeps the best k per query, in `best` [n*k]; of equal scores those in `best`
+ * come first.
+ * @param found [n*w], over other blocks; both are sorted best first
  */
 export function keepBest(best: Found, found: Found): void {
   const n = best.counts.length;

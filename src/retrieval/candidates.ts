@@ -1,12 +1,12 @@
 import type { Corpus } from '../corpus/store/reader.ts';
 
 /**
- * Candidates of one masked sentence: retrieved blocks in their order, without its trivial source, at most `limit`.
- * A block is a trivial source when it is the block the sentence came from (by content, so that a copy counts too) or
- * when it holds nearly all of the sentence's word-piece 5-grams (paper, section 3.4; the released code compares content
- * alone, which misses a sentence that came from another corpus and stands in the block all the same).
+ * Candidates of one masked sentence: retrieved blocks in order, without trivial candidates, at most `limit`.
+ * A block is a trivial candidate if it is the block the sentence came from (by content, so that a copy counts too) or if
+ * it holds nearly all of the sentence's word-piece 5-grams (paper, section 3.4; the released code compares only the
+ * content, which misses a sentence that came from another corpus but is also in the block).
  * @param sentence the unmasked sentence
- * @param source the block it came from, -1 for none
+ * @param source the block that the sentence came from, -1 for none
  */
 export function dropTrivial(
   corpus: Corpus,
@@ -36,7 +36,7 @@ export function dropTrivial(
 /** Word pieces of one n-gram. */
 const GRAM = 5;
 
-/** Hashes of all n-grams of a sentence; one shorter than an n-gram is a single gram of its own length. */
+/** Hashes of all n-grams of a sentence; a sentence shorter than an n-gram is a single gram of its own length. */
 function ngrams(ids: Int32Array): { length: number; hashes: Set<number> } {
   const length = Math.min(GRAM, ids.length);
   const hashes = new Set<number>();
@@ -44,7 +44,7 @@ function ngrams(ids: Int32Array): { length: number; hashes: Set<number> } {
   return { length, hashes };
 }
 
-/** Share of a sentence's grams that stand in `body`. */
+/** Share of a sentence's grams that occur in `body`. */
 function shared({ length, hashes }: ReturnType<typeof ngrams>, body: Int32Array): number {
   if (hashes.size === 0) return 0;
   const found = new Set<number>();
@@ -55,7 +55,7 @@ function shared({ length, hashes }: ReturnType<typeof ngrams>, body: Int32Array)
   return found.size / hashes.size;
 }
 
-/** 53 bits of two polynomials modulo 2^32: a collision merely makes one gram count. */
+/** 53 bits of two polynomial hashes modulo 2^32: a collision only makes one gram count wrongly. */
 function gramAt(ids: Int32Array, at: number, n: number): number {
   let a = 0;
   let b = 0;

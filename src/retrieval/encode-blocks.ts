@@ -4,28 +4,28 @@ import type { Model } from '../model/model.ts';
 import type { Reuse } from './reuse.ts';
 import { type TaskControl, yieldToEventLoop } from './task-control.ts';
 
-/** Blocks read and sorted by length at a time: enough for batches without padding, few enough to stay small in memory. */
+/** Blocks read and sorted by length at a time: enough for batches with little padding, few enough to need little memory. */
 const BLOCKS_AT_ONCE = 1024;
 
 export interface EncodeOptions {
   /** Longest block in word pieces, with its title and special tokens. */
   blockTokens: number;
   tokensPerBatch: number;
-  /** The block to start with, a multiple of 1024, so that the same blocks are embedded together wherever a build starts. */
+  /** The block to start with, a multiple of 1024, so that always the same blocks are embedded together. */
   first?: number;
   /** Vectors to copy instead of embedding. */
   reuse?: Reuse;
   control?: TaskControl;
 }
 
-/** Vectors of the blocks from `first` on in order, [n, P] a piece. */
+/** Vectors of the blocks from `first` on, in order; each piece [n, P]. */
 export async function* encodeBlocks(
   model: Model,
   corpus: Corpus,
   { blockTokens, tokensPerBatch, first = 0, reuse, control = {} }: EncodeOptions,
 ): AsyncGenerator<Float32Array> {
   if (first % BLOCKS_AT_ONCE !== 0)
-    throw new Error(`block ${first} does not begin a piece of ${BLOCKS_AT_ONCE}`);
+    throw new Error(`block ${first} is not the start of a piece of ${BLOCKS_AT_ONCE}`);
   const P = model.embedder.projection;
   for (let at = first; at < corpus.blocks; at += BLOCKS_AT_ONCE) {
     const n = Math.min(BLOCKS_AT_ONCE, corpus.blocks - at);
@@ -40,7 +40,7 @@ export async function* encodeBlocks(
       model.embedder,
       blockSequences(corpus.tokenizer, blocks, blockTokens),
       tokensPerBatch,
-      () => yieldToEventLoop(control), // a batch may take seconds; a refresher must hear "stop" between two
+      () => yieldToEventLoop(control), // a batch may take seconds; a refresher must receive "stop" between two
     );
     for (const [j, i] of missing.entries()) piece.set(vectors.subarray(j * P, (j + 1) * P), i * P);
     yield piece;

@@ -25,34 +25,34 @@ export interface IndexSource {
   config: Config;
   /** Training step of the model. */
   step: number;
-  /** Published vectors of the blocks from a row on, as these weights are said to have made them; used instead of embedding. */
+  /** Published vectors of the blocks from a row on, made with these weights; used instead of embedding. */
   published?: BuildInput['embeddings'];
 }
 
-/** The index that was published, in the folder `name`. */
+/** The published index, in the folder `name`. */
 export interface MadeIndex {
   name: string;
   manifest: IndexManifest;
 }
 
-/** What an index must have to serve the same purpose. */
+/** Properties by which an existing index is equivalent. */
 type Wanted = Pick<
   IndexManifest,
   'corpusSha256' | 'weightsSha256' | 'encoding' | 'rows' | 'dimensions' | 'dtype' | 'm' | 'efConstruction'
 > & {
-  /** How many. */
+  /** Number of graphs. */
   graphs: number;
 };
 
-/** Where an index must agree for its vectors to be copied. */
+/** Properties that must be equal for vectors to be copied from an index. */
 const SAME_VECTORS = ['weightsSha256', 'encoding', 'dimensions'] as const;
 
 /**
  * Embeds every block with the model's document tower, builds the index and publishes it as the run's current one:
- * the whole of `build-index`, and of one refresh in the child process. If such an index exists already, it is published
- * as it is; if one by the same weights of another corpus exists, the vectors of the blocks that both have are copied.
+ * all of `build-index`, and of one refresh in the child process. If such an index exists already, it is published
+ * unchanged; if an index of another corpus with the same weights exists, the vectors of the common blocks are copied.
  * Waits while another process builds in `root`.
- * @param name folder under `root`, such as `step-000500`; an existing index keeps its own
+ * @param name folder under `root`, such as `step-000500`; an existing index keeps its name
  */
 export async function makeIndex(
   root: string,
@@ -82,7 +82,7 @@ export async function makeIndex(
     if (found) {
       const manifest = { ...found.manifest, step };
       if (step !== found.manifest.step) {
-        // The weights have not changed since: the index is as recent as this step.
+        // The weights have not changed since: the index is up to date at this step too.
         writeFileAtomic(join(root, found.name, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
       }
       publish(root, found.name);
@@ -135,7 +135,7 @@ function shapeOf({ index }: Config, rows: number): Omit<BuildOptions, 'dimension
   return { subIndexes, dtype, m, efConstruction, efSearch, threads };
 }
 
-/** The index that is wanted, if it exists undamaged. */
+/** The wanted index, if it exists and is undamaged. */
 async function wholeIndex(
   root: string,
   existing: readonly MadeIndex[],
@@ -154,7 +154,7 @@ async function wholeIndex(
   return undefined;
 }
 
-/** Blocks counted between two calls of `breathe`. */
+/** Blocks counted between two calls of `yieldToEventLoop`. */
 const BLOCKS_COUNTED_AT_ONCE = 1 << 16;
 
 async function countReused(reuse: Reuse, corpus: Corpus, control: TaskControl): Promise<number> {
@@ -178,10 +178,10 @@ function encodingOf({ tokenizer }: Corpus, { embedder }: Model, { text }: Config
 const LOCK_RETRY_MILLISECONDS = 200;
 
 /**
- * Locks `root` for building: two builds at once would write to the same files. The child of a killed trainer may still
- * build, and ends within seconds, so this waits.
+ * Locks `root` for building: two builds at once would write to the same files. It waits, because the child of a killed
+ * trainer may still be building for a few seconds.
  * @param patience seconds
- * @returns unlocks
+ * @returns a function that unlocks
  */
 export async function lockIndexes(root: string, control: TaskControl, patience = 60): Promise<() => void> {
   const path = join(root, 'lock');
@@ -192,7 +192,7 @@ export async function lockIndexes(root: string, control: TaskControl, patience =
     const { pid, host } = lock.holder;
     if (performance.now() > deadline) {
       throw new UserError(
-        `${path}: process ${pid} on ${host} builds an index here and has not ended in ${patience} s; wait for it or end it, then run the same command again`,
+        `${path}: process ${pid} on ${host} has been building an index here for more than ${patience} s; wait for it or stop it, then run the same command again`,
       );
     }
     await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MILLISECONDS));
@@ -209,19 +209,19 @@ function tryLock(root: string, path: string) {
   }
 }
 
-/** Folder of the index of step `step`'s weights; fine-tuning, which counts its steps from 0 again, has a prefix. */
+/** Folder of the index made with the weights of step `step`; fine-tuning, which counts its steps from 0 again, has a prefix. */
 export function indexName(step: number, stage?: Stage): string {
   return `${stage === 'qa' ? QA : ''}step-${String(step).padStart(7, '0')}`;
 }
 
 const QA = 'qa-';
 
-/** Whether fine-tuning's weights made the index of this name. */
+/** Whether the index of this name was made with weights of fine-tuning. */
 export function isQaIndex(name: string): boolean {
   return name.startsWith(QA);
 }
 
-/** SHA-256 over the document tower's values: the weights that an index depends on. */
+/** SHA-256 of the document tower's values: the weights that an index depends on. */
 export async function towerFingerprint(model: Model): Promise<string> {
   const hash = createHash('sha256');
   const shapes = embedderShapes(model.documentTower, model.embedder);

@@ -5,29 +5,29 @@ import { Index, MetricKind, ScalarKind } from 'usearch';
 import { errorCode, UserError } from '../system/errors.ts';
 import { explainWrite, syncFile, writeFully } from '../system/files.ts';
 
-// The HNSW graph of usearch, behind checks: usearch takes wrong input in silence, or brings the process down.
+// The HNSW graph of usearch, with checks: usearch accepts wrong input silently, or crashes the process.
 // Letters: n queries, k wanted blocks, P dimensions of a vector.
 
 export type Graph = Index;
 
-/** How a graph is built. Only `ip` is ever used: i8 would normalise the vectors and is therefore not offered. */
+/** How a graph is built. The metric is always `ip`: i8 would normalise the vectors and is therefore not offered. */
 export interface GraphShape {
   /** P. */
   dimensions: number;
-  /** Kept in the graph; f16 halves it for about 0.001 of recall. */
+  /** Type of the vectors in the graph; f16 halves their size and costs about 0.001 of recall. */
   dtype: 'f32' | 'f16';
-  /** Links a node (M of the HNSW paper). */
+  /** Links per node (M in the HNSW paper). */
   m: number;
-  /** Candidates looked at while a node is added. */
+  /** Candidates examined when a node is added. */
   efConstruction: number;
-  /** Candidates looked at in a search (at least k); not stored in the file. */
+  /** Candidates examined in a search (at least k); not stored in the file. */
   efSearch: number;
 }
 
-/** Rows up to which `auto` keeps the vectors in full. */
+/** Most rows for which `auto` keeps the vectors in full precision. */
 const FULL_PRECISION = 1e6;
 
-/** What `index.dtype` stands for in an index of so many rows. */
+/** What `index.dtype` means for an index of this many rows. */
 export function dtypeOf(setting: 'auto' | 'f32' | 'f16', rows: number): 'f32' | 'f16' {
   if (setting !== 'auto') return setting;
   return rows > FULL_PRECISION ? 'f16' : 'f32';
@@ -72,7 +72,7 @@ export function searchGraph(
   const wanted = Math.min(k, graph.size());
   if (n === 0 || wanted === 0) return { blocks, scores, counts };
   const found = graph.search(queries, wanted, threads);
-  // One query comes back cut to its count, several as a matrix whose rows are rubbish beyond their counts.
+  // The result of one query has only `count` entries; for several it is a matrix with garbage beyond each row's count.
   const perQuery = 'counts' in found ? (found.counts as BigUint64Array) : undefined;
   const keys = new Uint32Array(found.keys.buffer, found.keys.byteOffset, found.keys.length * 2); // low word first
   for (let q = 0; q < n; q++) {
@@ -86,18 +86,18 @@ export function searchGraph(
   return { blocks, scores, counts };
 }
 
-/** Threads that usearch is given: an opened graph has one slot a core and throws when more search; 0 means all cores. */
+/** Number of threads for usearch: an opened graph has one slot per core and throws if more search; 0 means all cores. */
 export function usableThreads(threads: number): number {
   const cores = availableParallelism();
   return threads > 0 ? Math.min(threads, cores) : cores;
 }
 
-/** Maps the graph file `path`, which can be opened. Throws, and leaves the graph empty, where it is not whole. */
+/** Maps the graph file `path`, which must be readable. If it is incomplete, throws and leaves the graph empty. */
 export function viewGraph(graph: Graph, path: string, rows: number, dimensions: number): void {
-  // Where usearch cannot map a file, as an empty one, it closes descriptor 0, whosever that is by now.
+  // If usearch cannot map a file, for example an empty one, it closes descriptor 0, which may belong to something else.
   if (statSync(path).size === 0) throw new Error('it is empty');
   graph.view(path);
-  // A file of another shape is taken over silently: usearch adopts whatever the file says.
+  // usearch silently accepts a file of another shape and adopts its settings.
   if (graph.size() !== rows || graph.dimensions() !== dimensions) {
     throw new Error(
       `it holds ${graph.size()} vectors of ${graph.dimensions()} where ${rows} of ${dimensions} are expected`,
@@ -106,9 +106,9 @@ export function viewGraph(graph: Graph, path: string, rows: number, dimensions: 
 }
 
 /**
- * Writes the graph to `path`, synced, and views what was written: afterwards the vectors lie in the file, no longer in
- * memory. usearch leaves out the end of the file without a word when the disk gets full at the very last; viewing
- * throws for a file that lacks but one byte. A file that is not whole is a `UserError`, and does not go on filling the disk.
+ * Writes the graph to `path`, syncs it, and views the file: afterwards the vectors are in the file, no longer in memory.
+ * If the disk gets full at the very end, usearch silently leaves out the end of the file; viewing throws for a file that
+ * lacks even one byte. An incomplete file is a `UserError`, and is removed to free the disk.
  */
 export function saveGraph(graph: Graph, path: string, rows: number, dimensions: number): void {
   try {
@@ -116,13 +116,13 @@ export function saveGraph(graph: Graph, path: string, rows: number, dimensions: 
     syncFile(path);
     viewGraph(graph, path, rows, dimensions);
   } catch (error) {
-    const told = explainSave(path, error);
+    const explained = explainSave(path, error);
     rmSync(path, { force: true });
-    throw told;
+    throw explained;
   }
 }
 
-/** usearch does not tell why it could not write: an attempt to write more does. */
+/** usearch does not report why it could not write: an attempt to write more finds out. */
 export function explainSave(path: string, error: unknown): unknown {
   if (errorCode(error) !== undefined) return explainWrite(path, error);
   try {
@@ -133,23 +133,23 @@ export function explainSave(path: string, error: unknown): unknown {
     } finally {
       closeSync(fd);
     }
-  } catch (told) {
-    return explainWrite(path, told);
+  } catch (reason) {
+    return explainWrite(path, reason);
   }
   return new UserError(
-    `${path}: was not written whole (${(error as Error).message}); check the disk and run the same command again`,
+    `${path}: was not written completely (${(error as Error).message}); check the disk and run the same command again`,
   );
 }
 
-/** A file that is there and no graph. */
-const NO_GRAPH = fileURLToPath(import.meta.url);
+/** A file that exists and is not a graph. */
+const NOT_A_GRAPH = fileURLToPath(import.meta.url);
 
 /**
- * Frees a graph now. usearch has no `close`: memory and mapping would stay until garbage collection, which knows
- * nothing of their size. Viewing a file drops them first, and holds nothing when the file turns out to be no graph.
+ * Frees a graph now. usearch has no `close`: memory and mapping would stay until garbage collection, which does not know
+ * their size. Viewing a file frees them first, and keeps nothing if the file is not a graph.
  */
 export function release(graph: Graph): void {
   try {
-    graph.view(NO_GRAPH);
+    graph.view(NOT_A_GRAPH);
   } catch {}
 }

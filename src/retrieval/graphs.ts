@@ -15,15 +15,15 @@ import {
 import { sampleRows } from './recall.ts';
 import { digestFile, isWhole, type TaskControl, yieldToEventLoop } from './task-control.ts';
 
-// The graphs that share the rows of an index: graph i of N holds the rows from i × ceil(rows / N) on, numbered from 0.
-// So a build needs the memory of one of them only. They are searched one after the other.
+// The graphs (sub-indexes) that share the rows of an index: graph i of N holds the rows from i × ceil(rows / N) on,
+// numbered from 0. So a build needs memory for only one of them. They are searched one after the other.
 
-/** How many graphs share the rows if `subIndexes` are asked for: each has at least one row. */
+/** How many graphs share the rows if `subIndexes` are requested: each has at least one row. */
 export function graphCount(rows: number, subIndexes: number): number {
   return subIndexes === 0 ? 0 : Math.ceil(rows / Math.ceil(rows / subIndexes));
 }
 
-/** First row of graph `i` of `graphs`, and how many it holds. */
+/** First row of graph `i` of `graphs`, and its number of rows. */
 export function rowsOf(i: number, graphs: number, rows: number): { first: number; count: number } {
   const size = Math.ceil(rows / graphs);
   return { first: i * size, count: Math.min(size, rows - i * size) };
@@ -56,23 +56,23 @@ export interface GrowOptions {
   shape: GraphShape;
   /** Rows of the index. */
   rows: number;
-  /** Graphs that share them. */
+  /** Number of graphs that share them. */
   graphCount: number;
   threads: number;
   /** The embeddings file, which holds the first `rowsOnDisk` rows. */
   embeddings: number;
   rowsOnDisk: number;
-  /** Seals of the first graphs of an earlier build; those of rows on the disk are kept if undamaged. */
-  earlierSeals: readonly FileDigest[];
+  /** Digests of the first graphs of an earlier build; graphs of rows on the disk are kept if undamaged. */
+  earlierDigests: readonly FileDigest[];
   /** Called when one more graph is complete. */
   onGraph(): void;
 }
 
 /** Graphs of an index that is being built; rows are added in order. */
 export interface Growing {
-  /** The complete graphs: written, sealed and viewed. */
+  /** The complete graphs: written, digested and viewed. */
   graphs: Graph[];
-  seals: FileDigest[];
+  digests: FileDigest[];
   /** The row to add next. */
   next(): number;
   /** @param floats the next rows, already in the embeddings file */
@@ -81,45 +81,46 @@ export interface Growing {
 }
 
 /**
- * Builds or resumes the graphs in the folder `part`: each is written, compared with the graph in memory and sealed as
- * soon as its last row is added.
+ * Builds or resumes the graphs in the folder `part`: as soon as the last row of a graph is added, it is written, compared
+ * with the graph in memory, and its digest is computed.
  */
 export async function growGraphs(part: string, options: GrowOptions, control: TaskControl): Promise<Growing> {
   const { shape, rows, threads, rowsOnDisk } = options;
   const { dimensions } = shape;
   const total = options.graphCount;
   const graphs: Graph[] = [];
-  const seals: FileDigest[] = [];
+  const digests: FileDigest[] = [];
   let growing: Graph | undefined;
   let added = 0; // rows in `growing`
 
-  for (const [i, seal] of options.earlierSeals.entries()) {
+  for (const [i, digest] of options.earlierDigests.entries()) {
     const name = graphName(i, total);
     const { first, count } = rowsOf(i, total, rows);
-    if (first + count > rowsOnDisk || !(await isWhole(part, { name, ...seal }, control))) break;
+    if (first + count > rowsOnDisk || !(await isWhole(part, { name, ...digest }, control))) break;
     const graph = newGraph(shape);
     viewGraph(graph, join(part, name), count, dimensions);
     graphs.push(graph);
-    seals.push(seal);
+    digests.push(digest);
   }
 
-  /** Writes the graph that has all its rows. */
+  /** Writes a graph that has all its rows. */
   const finish = async (graph: Graph, first: number, count: number) => {
     const path = join(part, graphName(graphs.length, total));
     const probes = sampleRows(options.embeddings, first, count, dimensions);
     const n = probes.length / dimensions;
-    const ask = () => Buffer.from(searchGraph(graph, probes, n, Math.min(10, count), threads).scores.buffer);
-    const before = ask();
-    // One call writes the whole graph: vectors, and two links of 4 bytes for each of the M.
+    const answers = () =>
+      Buffer.from(searchGraph(graph, probes, n, Math.min(10, count), threads).scores.buffer);
+    const before = answers();
+    // One call writes the whole graph: vectors, and 2 M links of 4 bytes each for a node.
     await yieldToEventLoop(control, count * (dimensions * 4 + 8 * shape.m));
     saveGraph(graph, path, count, dimensions);
     await yieldToEventLoop(control);
-    if (Buffer.compare(before, ask()) !== 0) {
-      throw explainSave(path, new Error('it answers otherwise than the graph in memory'));
+    if (Buffer.compare(before, answers()) !== 0) {
+      throw explainSave(path, new Error('it gives other results than the graph in memory'));
     }
-    const seal = await digestFile(path, control);
+    const digest = await digestFile(path, control);
     graphs.push(graph);
-    seals.push(seal);
+    digests.push(digest);
     growing = undefined;
     added = 0;
     options.onGraph();
@@ -127,7 +128,7 @@ export async function growGraphs(part: string, options: GrowOptions, control: Ta
 
   return {
     graphs,
-    seals,
+    digests,
     next: () => (graphs.length === total ? rows : rowsOf(graphs.length, total, rows).first + added),
     async add(floats) {
       for (let at = 0; at < floats.length && graphs.length < total; ) {

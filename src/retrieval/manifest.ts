@@ -4,11 +4,11 @@ import { UserError } from '../system/errors.ts';
 import { type FileDigest, readJson } from '../system/files.ts';
 
 // Maximum inner product search over the block embeddings: one folder holds
-//   graph.usearch     the HNSW graph with its own copy of the vectors (f32 or f16), viewed (mapped), never loaded; of several
-//                     graph-1.usearch, graph-2.usearch, …; in an index that is searched exactly there is none
-//   embeddings.f32    the block embeddings as they came, [rows, P] little-endian floats, read by position
+//   graph.usearch     the HNSW graph with its own copy of the vectors (f32 or f16), mapped into memory, never loaded;
+//                     several graphs are graph-1.usearch, graph-2.usearch, …; an index for exact search has none
+//   embeddings.f32    the block embeddings in full precision, [rows, P] little-endian floats, read by position
 //   blocks.u64        the hash of the block of each row (`Corpus.hash`), little-endian
-//   manifest.json     what they are, with length and SHA-256 of each
+//   manifest.json     their description, with length and SHA-256 of each
 // Letters: B queries, K wanted blocks, P projection (dimensions of an embedding).
 
 export interface NamedDigest extends FileDigest {
@@ -18,7 +18,7 @@ export interface NamedDigest extends FileDigest {
 export interface IndexManifest {
   format: 4;
   dimensions: number;
-  /** Of a graph, like the two that follow. */
+  /** Settings of the graphs: this and the next two. */
   dtype: 'f32' | 'f16';
   m: number;
   efConstruction: number;
@@ -28,7 +28,7 @@ export interface IndexManifest {
   /** Training step of the weights that embedded them. */
   step: number;
   weightsSha256: string;
-  /** Tells how blocks become tokens and tokens become vectors, apart from the weights: rows of another encoding cannot be reused. */
+  /** Identifies how blocks become tokens and tokens become vectors, apart from the weights: rows of another encoding cannot be reused. */
   encoding: string;
   /** Rows copied from an earlier index instead of embedded. */
   reused: number;
@@ -36,7 +36,7 @@ export interface IndexManifest {
   createdAt: string;
   /** Mean share of the exact ten best that the graphs find, at `efSearch`. */
   recall10?: { probes: number; value: number };
-  /** Those that share the rows (see graphs.ts); none: all rows are looked at in every search. */
+  /** The graphs that share the rows (see graphs.ts); if empty, every search examines all rows. */
   graphs: NamedDigest[];
   embeddings: NamedDigest;
   blocks: NamedDigest;
@@ -75,12 +75,12 @@ export const BLOCKS = 'blocks.u64';
 
 export const REBUILD = 'make it again with "realm build-index"';
 
-/** All files of an index besides its manifest. */
+/** All files of an index except its manifest. */
 export function digestsOf({ graphs, embeddings, blocks }: IndexManifest): NamedDigest[] {
   return [...graphs, embeddings, blocks];
 }
 
-/** Manifest of an index folder, checked; `UserError` for a missing or wrong one. */
+/** Manifest of an index folder, checked; a `UserError` if it is missing or wrong. */
 export function readManifest(dir: string): IndexManifest {
   const path = join(dir, MANIFEST);
   const json = ofThisFormat(readJson(path, 'index manifest', REBUILD));

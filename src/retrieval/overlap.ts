@@ -2,8 +2,8 @@ import type { Found } from './graph.ts';
 
 /**
  * How much an index has changed: the mean, over the same queries, of the share of the k best blocks that two searches
- * have in common, from 0 to 1. The searches may have asked for more than k. Where fewer were found, the share is of the
- * larger number found; a query that found nothing twice does not count, and without any that counts it is 1.
+ * have in common, from 0 to 1. The searches may have found more than k. If fewer were found, the share is relative to the
+ * larger number found; a query without results in both searches does not count, and if no query counts the result is 1.
  */
 export function overlapAt(before: Found, after: Found, k: number): number {
   const queries = before.counts.length;

@@ -26,8 +26,8 @@ export function publish(indexRoot: string, name: string): void {
 }
 
 /**
- * Removes all but the newest `keep` indexes, the current one and those named `inUse`. Readers of a removed one keep
- * what they have open.
+ * Removes all but the newest `keep` indexes, the current one and those named `inUse`. Readers of a removed
+ * index keep their open files.
  */
 export function pruneIndexes(indexRoot: string, keep: number, inUse: readonly string[]): void {
   const current = currentIndex(indexRoot);
@@ -38,7 +38,7 @@ export function pruneIndexes(indexRoot: string, keep: number, inUse: readonly st
   }
 }
 
-/** Clears up after builds that were cut short; what has been made of the index `name`, a build of it goes on with. */
+/** Cleans up after interrupted builds, except for the index `name`: its next build resumes from its files. */
 export function clearIndexes(indexRoot: string, name: string): void {
   recoverFolders(indexRoot);
   for (const entry of readdirSync(indexRoot)) {
@@ -48,7 +48,7 @@ export function clearIndexes(indexRoot: string, name: string): void {
   }
 }
 
-/** The folder that `current` points to, or undefined when nothing was published yet. */
+/** The folder that `current` points to, or undefined if nothing was published yet. */
 export function currentIndex(indexRoot: string): string | undefined {
   const path = join(indexRoot, CURRENT);
   if (!existsSync(path)) return undefined;

@@ -4,11 +4,11 @@ import { exactPieces } from './exact.ts';
 import type { Found } from './graph.ts';
 import { type TaskControl, yieldToEventLoop } from './task-control.ts';
 
-// What graphs miss: their answers compared with those of an exact search over the embeddings file [rows, P].
+// How much graphs miss: their results compared with an exact search over the embeddings file [rows, P].
 
 const PROBE_ROWS = 64;
 
-/** Up to 64 of the `rows` rows of the embeddings file from `first` on, the same ones for every index of as many rows. */
+/** Up to 64 of the `rows` rows of the embeddings file from `first` on; the choice depends only on `rows`. */
 export function sampleRows(file: number, first: number, rows: number, dimensions: number): Float32Array {
   const n = Math.min(PROBE_ROWS, rows);
   const rng = random(rows);
@@ -24,7 +24,7 @@ export function sampleRows(file: number, first: number, rows: number, dimensions
   return probes;
 }
 
-/** An embeddings file [rows, dimensions], open. */
+/** An open embeddings file [rows, dimensions]. */
 export interface EmbeddingsFile {
   file: number;
   rows: number;

@@ -23,17 +23,17 @@ export interface SearchIndex {
   readonly manifest: IndexManifest;
   /**
    * The k blocks of largest inner product for each query [B, P], best first: `blocks` and `scores` [B*k],
-   * `counts` [B] how many of each k are filled (the rest are −1 and −Infinity). Fewer than k come when the corpus
-   * is smaller, and sometimes a few less when k nears the corpus size, since a graph need not reach every node.
-   * In an f16 index the scores carry its rounding. An index without a graph finds exactly the best.
+   * `counts` [B] how many of each k are filled (the rest are −1 and −Infinity). There are fewer than k if the corpus is
+   * smaller, and sometimes a few less if k is close to the corpus size, since a graph need not reach every node.
+   * In an f16 index the scores are rounded accordingly. An index without a graph finds exactly the best.
    */
   search(queries: Float32Array, k: number): Found;
   /** The embeddings of `blocks` in full precision, [n, P]. */
   vectors(blocks: Int32Array): Float32Array;
   /**
-   * Goes over to the index in `dir`, between two searches; on failure the old one stays in use.
-   * `hash: false` leaves out the SHA-256 check, for an index that a child of this run has just built and hashed:
-   * hashing gigabytes would make the trainer wait.
+   * Swaps in the index in `dir`, between two searches; on failure the old one stays in use.
+   * `hash: false` skips the SHA-256 check, for an index that a child of this run has just built and hashed: hashing
+   * gigabytes would make the trainer wait.
    */
   swap(dir: string, options?: { hash?: boolean }): void;
   /** Unmaps and closes the files; a search afterwards throws. */
@@ -44,7 +44,7 @@ export interface OpenOptions {
   /** `Corpus.sha256` of the corpus in use; an index of another corpus is refused. */
   corpusSha256?: string;
   efSearch: number;
-  /** Threads of a search, all cores by default; the results do not depend on it. */
+  /** Threads for a search, by default all cores; the results do not depend on it. */
   threads?: number;
 }
 
@@ -72,7 +72,7 @@ export function openIndex(dir: string, options: OpenOptions): SearchIndex {
       const n = queries.length / manifest.dimensions;
       if (!Number.isInteger(n)) {
         throw new Error(
-          `queries: ${queries.length} floats are no whole number of rows of ${manifest.dimensions}`,
+          `queries: ${queries.length} floats are not a whole number of rows of ${manifest.dimensions}`,
         );
       }
       if (!Number.isSafeInteger(k) || k < 1)
@@ -86,7 +86,7 @@ export function openIndex(dir: string, options: OpenOptions): SearchIndex {
       const { rows, dimensions } = manifest;
       if (graphs.length > 0) return searchGraphs(graphs, rows, queries, n, k, threads);
       if (fstatSync(embeddings).size !== manifest.embeddings.bytes)
-        throw cutShort(join(dir, manifest.embeddings.name));
+        throw truncated(join(dir, manifest.embeddings.name));
       return exactTop(embeddings, rows, dimensions, queries, k, threads);
     },
     vectors(blocks) {
@@ -99,7 +99,7 @@ export function openIndex(dir: string, options: OpenOptions): SearchIndex {
         return readRows(embeddings, dimensions, blocks);
       } catch (error) {
         if (errorCode(error) !== undefined) throw error;
-        throw cutShort(join(opened().dir, manifest.embeddings.name));
+        throw truncated(join(opened().dir, manifest.embeddings.name));
       }
     },
     swap(nextDir, { hash = true } = {}) {
@@ -123,7 +123,7 @@ interface Opened {
   embeddings: number;
 }
 
-/** @param inUse of the index that this one is to replace */
+/** @param inUse manifest of the index that this one replaces */
 function openFolder(dir: string, options: OpenOptions, hash: boolean, inUse?: IndexManifest): Opened {
   const manifest = readManifest(dir);
   const { corpusSha256 = inUse?.corpusSha256 } = options;
@@ -132,12 +132,13 @@ function openFolder(dir: string, options: OpenOptions, hash: boolean, inUse?: In
   }
   if (inUse && (manifest.rows !== inUse.rows || manifest.dimensions !== inUse.dimensions)) {
     throw new UserError(
-      `${join(dir, MANIFEST)}: ${manifest.rows} rows of ${manifest.dimensions} cannot take the place of the ${inUse.rows} of ${inUse.dimensions} in use; ${REBUILD}`,
+      `${join(dir, MANIFEST)}: ${manifest.rows} rows of ${manifest.dimensions} cannot replace the ${inUse.rows} of ${inUse.dimensions} in use; ${REBUILD}`,
     );
   }
-  const seals = digestsOf(manifest);
-  for (const seal of seals) checkLength(dir, seal);
-  const changed = hash && changedFile(dir, Object.fromEntries(seals.map((seal) => [seal.name, seal])));
+  const digests = digestsOf(manifest);
+  for (const digest of digests) checkLength(dir, digest);
+  const changed =
+    hash && changedFile(dir, Object.fromEntries(digests.map((digest) => [digest.name, digest])));
   if (changed)
     throw new UserError(`${join(dir, changed)}: is damaged (its SHA-256 is not the manifest's); ${REBUILD}`);
   const graphs: Graph[] = [];
@@ -172,7 +173,7 @@ function checkLength(dir: string, expected: NamedDigest): void {
   }
 }
 
-/** Bytes of a file that can be opened: usearch must not be the first to find out that it cannot (see `viewGraph`). */
+/** Bytes of a file, which is opened first: usearch must never get a file that cannot be opened (see `viewGraph`). */
 function sizeOf(path: string): number {
   let fd: number;
   try {
@@ -188,6 +189,6 @@ function sizeOf(path: string): number {
   }
 }
 
-function cutShort(path: string): UserError {
-  return new UserError(`${path}: was cut short while in use; ${REBUILD}`);
+function truncated(path: string): UserError {
+  return new UserError(`${path}: was truncated while in use; ${REBUILD}`);
 }

@@ -14,23 +14,23 @@ import { type GraphShape, usableThreads } from './graph.ts';
 import { type Growing, graphCount, graphName, growGraphs, searchGraphs } from './graphs.ts';
 import { BLOCKS, EMBEDDINGS, type IndexManifest, MANIFEST } from './manifest.ts';
 import { recallOf, sampleRows } from './recall.ts';
-import { type Identity, readWhole, SHARD, type Shard, writeWhole } from './shards.ts';
+import { type Identity, readProgress, SEGMENT_ROWS, type Segment, writeProgress } from './resume-segments.ts';
 import { digestFile, type TaskControl, yieldToEventLoop } from './task-control.ts';
 
 export interface BuildOptions extends GraphShape {
-  /** Graphs that share the rows; 0: none is built, and every search looks at all rows. */
+  /** Number of graphs that share the rows; 0: none, every search examines all rows. */
   subIndexes: number;
-  /** Threads that add; the graph is the same to the byte in every build only with 1. */
+  /** Threads that add rows; only with 1 is the graph byte-identical in every build. */
   threads: number;
 }
 
 export interface BuildInput extends TaskControl {
   /**
-   * Embeddings of the blocks `first`, `first` + 1, … in order: consecutive rows, any whole number of them a piece.
-   * `first` is a multiple of `SHARD`; whatever it is, a row has the same value.
+   * Embeddings of the blocks `first`, `first` + 1, … in order: consecutive rows, any whole number of them per piece.
+   * `first` is a multiple of `SEGMENT_ROWS`; the value of a row must not depend on it.
    */
   embeddings(first: number): AsyncIterable<Float32Array> | Iterable<Float32Array>;
-  /** How many rows must come in all. */
+  /** Total number of rows. */
   rows: number;
   corpusSha256: string;
   weightsSha256: string;
@@ -39,33 +39,33 @@ export interface BuildInput extends TaskControl {
   step: number;
   /** `Corpus.hash` of a block. */
   blockHash(block: number): bigint;
-  /** Which embeddings some rows are copied from (SHA-256), and how many. */
+  /** SHA-256 of the embeddings that some rows are copied from, and how many. */
   reuse?: { sha256: string; rows: number };
-  /** Queries [n, P] for the recall measured; without them 64 of the blocks themselves (their own row is then easy to find). */
+  /** Queries [n, P] to measure recall with; by default 64 of the blocks themselves (whose own row is easy to find). */
   probes?: Float32Array;
   /** Called about every `ADD_ROWS` rows. */
   onProgress?(done: number, total: number): void;
 }
 
-/** Rows added to a graph at once: another number gives another graph, and each call blocks the process (1024 rows of 128: about 0.1 s). */
+/** Rows added to a graph at once: the graph depends on this number, and each call blocks the process (1024 rows of 128: about 0.1 s). */
 const ADD_ROWS = 1024;
 
 /** Largest finite half-precision float; beyond it f16 becomes infinite. */
 const F16_MAX = 65504;
 
 /**
- * Streams the embeddings into a new index folder `dir`, which appears whole or not at all. They are written to
- * `dir`.part first, shard by shard; the next build of the same corpus, weights and settings resumes an interrupted
- * one, with the same result. A graph that was not complete is built again from its first row.
- * Memory is that of one graph and a few pieces; with one thread the files are the same to the byte every time,
- * whatever the size of the pieces. An existing `dir` is replaced. Only one process may build at a time.
+ * Streams the embeddings into a new index folder `dir`, which appears complete or not at all. They are written to
+ * `dir`.part first, in segments; the next build of the same corpus, weights and settings resumes an interrupted
+ * one, with the same result. An incomplete graph is rebuilt from its first row.
+ * Needs memory for one graph and a few pieces. With one thread the files are byte-identical every time, whatever the
+ * size of the pieces. An existing `dir` is replaced. Only one process may build at a time.
  */
 export async function buildIndex(
   dir: string,
   input: BuildInput,
   options: BuildOptions,
 ): Promise<IndexManifest> {
-  if (input.rows === 0) throw new UserError(`${dir}: there is no block to index; give a corpus with text`);
+  if (input.rows === 0) throw new UserError(`${dir}: there are no blocks to index; give a corpus with text`);
   return writeFolderResumable(dir, (part) => fill(part, input, options));
 }
 
@@ -86,19 +86,19 @@ async function fill(part: string, input: BuildInput, options: BuildOptions): Pro
     graphs: total,
   };
   const threads = usableThreads(options.threads);
-  const earlier = readWhole(part, identity);
-  if (earlier.shards.length === 0) rmSync(part, { recursive: true, force: true });
+  const earlier = readProgress(part, identity);
+  if (earlier.segments.length === 0) rmSync(part, { recursive: true, force: true });
   makeFolder(part);
   recoverFolders(part);
   const paths = { embeddings: join(part, EMBEDDINGS), blocks: join(part, BLOCKS) };
   const file = openSync(paths.embeddings, constants.O_RDWR | constants.O_CREAT);
   let growing: Growing | undefined;
   try {
-    const shards = await wholeShards(file, earlier.shards, dimensions, input);
-    const rowsOnDisk = shards.reduce((sum, shard) => sum + shard.rows, 0);
+    const segments = await intactSegments(file, earlier.segments, dimensions, input);
+    const rowsOnDisk = segments.reduce((sum, segment) => sum + segment.rows, 0);
     ftruncateSync(file, rowsOnDisk * dimensions * 4);
     fsyncSync(file);
-    const saveProgress = () => writeWhole(part, identity, { shards, graphs: growing!.seals });
+    const saveProgress = () => writeProgress(part, identity, { segments, graphs: growing!.digests });
     growing = await growGraphs(
       part,
       {
@@ -108,13 +108,13 @@ async function fill(part: string, input: BuildInput, options: BuildOptions): Pro
         threads,
         embeddings: file,
         rowsOnDisk,
-        earlierSeals: earlier.graphs,
+        earlierDigests: earlier.graphs,
         onGraph: saveProgress,
       },
       input,
     );
-    const { seals, graphs } = growing;
-    const build: Build = { input, identity, file, shards, growing, saveProgress };
+    const { digests, graphs } = growing;
+    const build: Build = { input, identity, file, segments, growing, saveProgress };
     await addFromDisk(build, rowsOnDisk);
     await addNew(build, rowsOnDisk);
     await writeBlockHashes(paths.blocks, input);
@@ -128,7 +128,7 @@ async function fill(part: string, input: BuildInput, options: BuildOptions): Pro
       step: input.step,
       reused: input.reuse?.rows ?? 0,
       createdAt: new Date().toISOString(),
-      graphs: seals.map((seal, i) => ({ name: graphName(i, total), ...seal })),
+      graphs: digests.map((digest, i) => ({ name: graphName(i, total), ...digest })),
       embeddings: { name: EMBEDDINGS, ...(await digestFile(paths.embeddings, input)) },
       blocks: { name: BLOCKS, ...(await digestFile(paths.blocks, input)) },
     };
@@ -148,40 +148,40 @@ async function fill(part: string, input: BuildInput, options: BuildOptions): Pro
   }
 }
 
-/** A build under way. */
+/** A build in progress. */
 interface Build {
   input: BuildInput;
   identity: Identity;
-  /** The embeddings. */
+  /** Descriptor of the embeddings file. */
   file: number;
-  /** The complete shards in it. */
-  shards: Shard[];
+  /** Its complete segments. */
+  segments: Segment[];
   growing: Growing;
-  /** Notes on the disk which shards and graphs are complete. */
+  /** Records on the disk which segments and graphs are complete. */
   saveProgress(): void;
 }
 
-/** The undamaged shards in the embeddings file, up to the first that is not. */
-async function wholeShards(
+/** The segments in the embeddings file before the first damaged one. */
+async function intactSegments(
   file: number,
-  earlier: readonly Shard[],
+  earlier: readonly Segment[],
   dimensions: number,
   control: TaskControl,
-): Promise<Shard[]> {
-  const whole: Shard[] = [];
-  for (const [i, shard] of earlier.entries()) {
-    if (!isOnDisk(file, shard, i * SHARD, dimensions)) break;
-    whole.push(shard);
+): Promise<Segment[]> {
+  const whole: Segment[] = [];
+  for (const [i, segment] of earlier.entries()) {
+    if (!isOnDisk(file, segment, i * SEGMENT_ROWS, dimensions)) break;
+    whole.push(segment);
     await yieldToEventLoop(control);
   }
   return whole;
 }
 
-/** Adds the first `rowsOnDisk` rows, which are in the embeddings file, to the graphs that lack them. */
+/** Adds the first `rowsOnDisk` rows, read from the embeddings file, to the graphs that lack them. */
 async function addFromDisk({ growing, file, identity, input }: Build, rowsOnDisk: number): Promise<void> {
   const { dimensions } = identity;
   for (let row = growing.next(); row < rowsOnDisk; ) {
-    // The same pieces as in the build that wrote the rows.
+    // The same batches as in the build that wrote the rows.
     const floats = new Float32Array(Math.min(ADD_ROWS - (row % ADD_ROWS), rowsOnDisk - row) * dimensions);
     readFully(file, bytesOf(floats), row * dimensions * 4);
     await growing.add(floats);
@@ -191,27 +191,27 @@ async function addFromDisk({ growing, file, identity, input }: Build, rowsOnDisk
   }
 }
 
-/** Embeds the rows from `rowsOnDisk` on, writes them to the file, shard by shard, and adds them to the graphs. */
+/** Embeds the rows from `rowsOnDisk` on, writes them to the file in segments, and adds them to the graphs. */
 async function addNew(build: Build, rowsOnDisk: number): Promise<void> {
-  const { growing, file, shards, identity, input } = build;
+  const { growing, file, segments, identity, input } = build;
   const { rows, dimensions } = identity;
   if (rowsOnDisk === rows) return;
-  const chunk = new Float32Array(ADD_ROWS * dimensions);
+  const batch = new Float32Array(ADD_ROWS * dimensions);
   let written = rowsOnDisk;
-  let waiting = 0; // floats in `chunk`
-  let hash = createHash('sha256'); // of the shard so far
+  let waiting = 0; // floats in `batch`
+  let hash = createHash('sha256'); // of the segment so far
 
   const flush = async () => {
-    const floats = chunk.subarray(0, waiting);
+    const floats = batch.subarray(0, waiting);
     refuseBadRows(floats, written, dimensions, identity.dtype);
     const bytes = bytesOf(floats);
     writeFully(file, bytes, written * dimensions * 4);
     hash.update(bytes);
     written += waiting / dimensions;
     waiting = 0;
-    if (written % SHARD === 0 || written === rows) {
+    if (written % SEGMENT_ROWS === 0 || written === rows) {
       fsyncSync(file);
-      shards.push({ rows: written - shards.length * SHARD, sha256: hash.digest('hex') });
+      segments.push({ rows: written - segments.length * SEGMENT_ROWS, sha256: hash.digest('hex') });
       build.saveProgress();
       hash = createHash('sha256');
     }
@@ -221,31 +221,31 @@ async function addNew(build: Build, rowsOnDisk: number): Promise<void> {
   };
   for await (const piece of input.embeddings(rowsOnDisk)) {
     if (piece.length % dimensions !== 0) {
-      throw new Error(`embeddings: ${piece.length} floats are no whole number of rows of ${dimensions}`);
+      throw new Error(`embeddings: ${piece.length} floats are not a whole number of rows of ${dimensions}`);
     }
     if (written + (waiting + piece.length) / dimensions > rows)
-      throw new Error(`more than ${rows} embeddings came`);
+      throw new Error(`more than ${rows} embeddings were made`);
     for (let at = 0; at < piece.length; ) {
-      const n = Math.min(piece.length - at, chunk.length - waiting);
-      chunk.set(piece.subarray(at, at + n), waiting);
+      const n = Math.min(piece.length - at, batch.length - waiting);
+      batch.set(piece.subarray(at, at + n), waiting);
       at += n;
       waiting += n;
-      if (waiting === chunk.length) await flush();
+      if (waiting === batch.length) await flush();
     }
   }
   if (waiting > 0) await flush();
-  if (written !== rows) throw new Error(`${written} embeddings came where the corpus has ${rows} blocks`);
+  if (written !== rows) throw new Error(`${written} embeddings were made, but the corpus has ${rows} blocks`);
 }
 
-/** Whether the file holds the rows of a shard, from row `first` on, as they were sealed. */
-function isOnDisk(file: number, shard: Shard, first: number, dimensions: number): boolean {
-  if (fstatSync(file).size < (first + shard.rows) * dimensions * 4) return false;
-  const bytes = new Uint8Array(shard.rows * dimensions * 4);
+/** Whether the file holds the rows of a segment, from row `first` on, with the recorded SHA-256. */
+function isOnDisk(file: number, segment: Segment, first: number, dimensions: number): boolean {
+  if (fstatSync(file).size < (first + segment.rows) * dimensions * 4) return false;
+  const bytes = new Uint8Array(segment.rows * dimensions * 4);
   readFully(file, bytes, first * dimensions * 4);
-  return createHash('sha256').update(bytes).digest('hex') === shard.sha256;
+  return createHash('sha256').update(bytes).digest('hex') === segment.sha256;
 }
 
-/** usearch accepts NaN silently and then ranks that block first for every query. */
+/** usearch accepts NaN silently and then ranks such a block first for every query. */
 function refuseBadRows(floats: Float32Array, firstRow: number, dimensions: number, dtype: string): void {
   const limit = dtype === 'f16' ? F16_MAX : 3.4028234663852886e38;
   for (let i = 0; i < floats.length; i++) {
@@ -253,14 +253,14 @@ function refuseBadRows(floats: Float32Array, firstRow: number, dimensions: numbe
     if (value <= limit && value >= -limit) continue; // false for NaN
     const block = firstRow + Math.floor(i / dimensions);
     throw new UserError(
-      `the embedding of block ${block} holds ${value}, which ${dtype} cannot keep; training has diverged: go back to an earlier checkpoint with a lower learning rate`,
+      `the embedding of block ${block} holds ${value}, which ${dtype} cannot represent; training has diverged: go back to an earlier checkpoint with a lower learning rate`,
     );
   }
 }
 
 const HASHES_AT_ONCE = 1 << 16;
 
-/** Lets a later build, perhaps of another corpus, find the row of a block. */
+/** Writes the block hashes, by which a later build, perhaps of another corpus, finds the row of a block. */
 async function writeBlockHashes(path: string, input: BuildInput): Promise<void> {
   const hashes = new BigUint64Array(Math.min(HASHES_AT_ONCE, input.rows));
   const file = openSync(path, 'w');

@@ -9,7 +9,7 @@ import { random } from '../../src/random.ts';
 import { bm25 } from '../../src/retrieval/bm25.ts';
 import { NO_TEST_DATA, testData } from '../support/test-data.ts';
 
-/** As much of a corpus as BM25 looks at. */
+/** The part of a corpus that BM25 uses. */
 function corpusOf(documents: readonly { title: string; text: string }[]): Corpus {
   const { length: blocks } = documents;
   return {
@@ -19,7 +19,7 @@ function corpusOf(documents: readonly { title: string; text: string }[]): Corpus
   } as Corpus;
 }
 
-test('a ranking worked out by hand', () => {
+test('a ranking calculated by hand', () => {
   const search = bm25(
     corpusOf([
       { title: 'Osk', text: 'The river Osk runs to Vell.' }, // osk river osk run vell: 5 terms
@@ -42,7 +42,7 @@ test('a ranking worked out by hand', () => {
   assert.deepEqual(search('Osk, Vell', 4), [0, 1, 2]);
 });
 
-test('words count without case, marks and endings, stop words not at all', () => {
+test('case, diacritics and endings of words are ignored, and stop words are left out', () => {
   const search = bm25(
     corpusOf([
       { title: 'Río Ósk', text: 'Running WATERS.' },
@@ -56,16 +56,16 @@ test('words count without case, marks and endings, stop words not at all', () =>
     assert.deepEqual(search(question, 9), [], question);
 });
 
-test('random texts are ranked as the formula ranks them', () => {
+test('random texts are ranked according to the formula', () => {
   const rng = random(3);
-  // Words that no stemmer and no stop list touches; the first ones are frequent.
+  // Words that neither the stemmer nor the stop list changes; the first ones are frequent.
   const word = () => `w${Math.floor(30 * rng.float() ** 2)}x`;
   const words = (n: number) => Array.from({ length: n }, word);
   const documents = Array.from({ length: 60 }, () => words(1 + rng.int(40)));
   const search = bm25(corpusOf(documents.map(([title, ...text]) => ({ title, text: text.join(' ') }))));
   const mean = documents.flat().length / documents.length;
   for (let q = 0; q < 40; q++) {
-    const question = words(1 + rng.int(6)); // at times the same word twice, which counts twice
+    const question = words(1 + rng.int(6)); // sometimes the same word twice, which counts twice
     const scores = documents.map((document) => {
       let score = 0;
       for (const term of question) {
@@ -80,7 +80,7 @@ test('random texts are ranked as the formula ranks them', () => {
     assert.equal(
       found.length,
       scores.filter((s) => s > 0).length,
-      'blocks that hold none of the words stay out',
+      'blocks without any of the words are left out',
     );
     assert.equal(new Set(found).size, found.length);
     found.forEach((block, rank) => {
@@ -118,7 +118,7 @@ test('recall@k is the share of questions with an answer among the first k blocks
 const data = testData();
 const skip = !existsSync(join(data, 'passages.jsonl.gz')) && NO_TEST_DATA;
 
-test('recall on SQuAD is that of BM25 written down anew', { skip }, () => {
+test('recall on SQuAD equals that of an independent BM25', { skip }, () => {
   const rows = (name: string) =>
     gunzipSync(readFileSync(join(data, name)))
       .toString()
@@ -132,7 +132,7 @@ test('recall on SQuAD is that of BM25 written down anew', { skip }, () => {
     firstWithAnswer(corpus, search(question, 20), { answers: answer, answerKind: 'string' }),
   );
   const recall = recallOf(ranks, [1, 5, 20]);
-  // Of the same 252 questions by a plain loop over postings: k1 = 0.9, b = 0.4, Porter's stems, the same stop words.
+  // For the same 252 questions, by a plain loop over postings: k1 = 0.9, b = 0.4, Porter's stems, the same stop words.
   for (const [k, wanted] of [
     [1, 0.7698],
     [5, 0.8929],

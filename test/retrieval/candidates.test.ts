@@ -4,7 +4,7 @@ import type { Corpus } from '../../src/corpus/store/reader.ts';
 import { random } from '../../src/random.ts';
 import { dropTrivial } from '../../src/retrieval/candidates.ts';
 
-/** A corpus of bodies alone; blocks with the same body have the same hash, unless `hashes` says otherwise. */
+/** A corpus of bodies only; blocks with the same body have the same hash, unless `hashes` is given. */
 function corpusOf(bodies: number[][], hashes?: bigint[]): Corpus {
   const keys = bodies.map((body) => body.join());
   return {
@@ -18,14 +18,14 @@ const range = (from: number, to: number) => Array.from({ length: to - from }, (_
 const drop = (corpus: Corpus, sentence: number[], source: number, retrieved: number[], limit = 9) =>
   dropTrivial(corpus, Int32Array.from(sentence), source, retrieved, limit, 0.8);
 
-test('the block a sentence came from is no candidate, nor is a copy of it', () => {
-  // Only the hashes tell: no body shares a word piece with the sentence.
+test('neither the block that a sentence came from nor a copy of it is a candidate', () => {
+  // Only the hashes show it: no body shares a word piece with the sentence.
   const corpus = corpusOf([[1], [2], [3], [4]], [11n, 22n, 22n, 44n]);
   assert.deepEqual(drop(corpus, range(100, 120), 1, [3, 1, 0, 2]), { candidates: [3, 0], dropped: 2 });
   assert.deepEqual(drop(corpus, range(100, 120), -1, [3, 1, 0, 2]), { candidates: [3, 1, 0, 2], dropped: 0 });
 });
 
-test('a block that holds the sentence is no candidate, wherever the sentence stands in it', () => {
+test('a block that contains the sentence, at any position, is not a candidate', () => {
   const sentence = range(100, 112);
   const corpus = corpusOf([
     [...range(0, 20), ...sentence],
@@ -33,17 +33,17 @@ test('a block that holds the sentence is no candidate, wherever the sentence sta
     range(0, 30),
     [...sentence.slice(6), ...sentence.slice(0, 6)],
   ]);
-  // Turned round its middle, a block keeps 4 of 8 five-grams.
+  // With its two halves swapped, a block keeps 4 of 8 five-grams.
   assert.deepEqual(drop(corpus, sentence, -1, [2, 1, 3, 0]), { candidates: [2, 3], dropped: 2 });
 });
 
-test('the share of 5-grams decides: at the bound a block is dropped, below it stays', () => {
+test('the share of 5-grams decides: at the limit a block is dropped, below it is kept', () => {
   const sentence = range(100, 114); // ten 5-grams
   const corpus = corpusOf([sentence.slice(0, 12), sentence.slice(0, 11), sentence.slice(0, 4)]);
   assert.deepEqual(drop(corpus, sentence, -1, [0, 1, 2]), { candidates: [1, 2], dropped: 1 });
 });
 
-test('candidates keep the order of retrieval, and no more are looked at than wanted', () => {
+test('candidates keep the order of retrieval, and no more blocks are examined than needed', () => {
   const sentence = range(100, 112);
   const corpus = corpusOf([sentence, [1, 2], [3, 4], [5, 6], sentence]);
   assert.deepEqual(drop(corpus, sentence, -1, [3, 0, 1, 2, 4], 2), { candidates: [3, 1], dropped: 1 });
@@ -51,7 +51,7 @@ test('candidates keep the order of retrieval, and no more are looked at than wan
   assert.deepEqual(drop(corpus, sentence, -1, [1, 2], 0), { candidates: [], dropped: 0 });
 });
 
-test('on random texts of few word pieces the outcome is that of comparing gram by gram', () => {
+test('on random texts of few word pieces the result equals comparing gram by gram', () => {
   const source = random(5);
   const text = (n: number) => Array.from({ length: n }, () => source.int(3));
   let droppedInAll = 0;
@@ -77,13 +77,13 @@ test('on random texts of few word pieces the outcome is that of comparing gram b
   assert.ok(droppedInAll > 200 && keptInAll > 200, `${droppedInAll} dropped, ${keptInAll} kept`);
 });
 
-test('a sentence shorter than five word pieces is one gram of its own length', () => {
+test('a sentence shorter than five word pieces is a single gram of its own length', () => {
   const corpus = corpusOf([[9, 7, 8, 9, 1, 2], range(20, 30)]);
   assert.deepEqual(drop(corpus, [7, 8, 9], -1, [0, 1]), { candidates: [1], dropped: 1 });
   assert.deepEqual(drop(corpus, [7, 9, 8], -1, [0, 1]), { candidates: [0, 1], dropped: 0 });
 });
 
-test('large word-piece ids do not run into each other', () => {
+test('large word-piece ids do not collide', () => {
   const sentence = range(119_000, 119_012);
   const near = sentence.map((id, i) => (i % 5 === 0 ? id + 1 : id));
   const corpus = corpusOf([near, sentence]);

@@ -22,7 +22,7 @@ import { temporaryFolder, tinyConfig, tinyCorpus, tinyModel } from '../support/t
 const folder = temporaryFolder('make-index');
 const config = tinyConfig();
 let model: Model;
-/** `grown` has the documents of `corpus`, one of them changed, one new before them and its last one gone. */
+/** `grown` has the documents of `corpus`, with one changed, a new one in front, and the last one removed. */
 let corpus: Corpus;
 let grown: Corpus;
 before(async () => {
@@ -59,7 +59,7 @@ const SIZES = { blockTokens: 64, tokensPerBatch: 1000 };
 let roots = 0;
 const newRoot = () => join(folder, `root-${roots++}`);
 
-/** What was made and published, with all its embeddings. */
+/** The index that was made and published, with all its embeddings. */
 async function made(root: string, name: string, of: Corpus, by = model, settings: Config = config, step = 0) {
   const result = await makeIndex(root, name, { model: by, corpus: of, config: settings, step });
   assert.equal(currentIndex(root), join(root, result.name));
@@ -77,7 +77,7 @@ function assertClose(actual: Float32Array, expected: Float32Array): void {
   for (let i = 0; i < actual.length; i++) assert.ok(Math.abs(actual[i] - expected[i]) < 1e-4, `${i}`);
 }
 
-test('of another corpus only the blocks that are new are embedded, the others are copied to the bit', async () => {
+test('for another corpus only new blocks are embedded, the vectors of the others are bit-identical copies', async () => {
   const root = newRoot();
   const old = await made(root, 'step-0', corpus);
   assert.equal(old.manifest.reused, 0);
@@ -94,14 +94,14 @@ test('of another corpus only the blocks that are new are embedded, the others ar
   assertClose(next.vectors, anew.vectors);
 });
 
-test('what is copied is not embedded: a vector changed in the old index is found in the new one', async () => {
+test('copied blocks are not embedded: a vector changed in the old index is found in the new one', async () => {
   const pieces = async (reuse?: Awaited<ReturnType<typeof openReuse>>) => {
     const all: number[] = [];
     for await (const piece of encodeBlocks(model, grown, { ...SIZES, reuse })) all.push(...piece);
     return Float32Array.from(all);
   };
   const full = await pieces();
-  // Every second block, and in another order than that of the corpus.
+  // Every second block, in a different order than in the corpus.
   const rows = Array.from({ length: grown.blocks }, (_, b) => b)
     .filter((b) => b % 2 === 1)
     .reverse();
@@ -122,7 +122,7 @@ test('what is copied is not embedded: a vector changed in the old index is found
   }
 });
 
-test('an index to copy from finds its rows by their hash, in any order, and says what it lacks', async () => {
+test('an index to copy from finds rows by their hash, in any order, and reports missing ones', async () => {
   const root = newRoot();
   const { name, manifest, vectors } = await made(root, 'step-0', corpus);
   const reuse = (await openReuse(join(root, name), manifest, {}))!;
@@ -134,14 +134,14 @@ test('an index to copy from finds its rows by their hash, in any order, and says
   const last = new Map(Array.from({ length: corpus.blocks }, (_, b) => [corpus.hash(b), b]));
   for (const [hash, b] of last) {
     assert.equal(reuse.row(hash), b);
-    // Hashes that differ in the high word alone, and in the low word alone.
+    // Hashes that differ only in the high word, or only in the low word.
     assert.equal(reuse.row(hash ^ (1n << 63n)), -1);
     assert.equal(reuse.row(hash ^ 1n), -1);
   }
   reuse.close();
 });
 
-test('nothing is copied where other weights, settings of embedding or a damaged index would make it wrong', async () => {
+test('nothing is copied if the weights or embedding settings differ, or the index is damaged', async () => {
   const root = newRoot();
   await made(root, 'step-0', corpus);
   const other = tinyModel(config, corpus.tokenizer.size, 2);
@@ -165,7 +165,7 @@ test('nothing is copied where other weights, settings of embedding or a damaged 
   }
 });
 
-test('an index that stands already is published as it is, at the step that asks for it', async () => {
+test('an existing index is published unchanged, with the step that requested it', async () => {
   const root = newRoot();
   const first = await made(root, 'step-0', corpus);
   const other = tinyModel(config, corpus.tokenizer.size, 2);
@@ -176,7 +176,7 @@ test('an index that stands already is published as it is, at the step that asks 
   assert.deepEqual(again.manifest, { ...first.manifest, step: 2 });
   assert.deepEqual(readManifest(join(root, 'step-0')), again.manifest);
   assert.deepEqual(readdirSync(root).sort(), ['current', 'step-0', 'step-1']);
-  // Damaged, it is made again; with another graph, its vectors serve.
+  // If damaged, it is made again; if only the graph settings differ, its vectors are copied.
   const path = join(root, 'step-0', 'graph.usearch');
   const bytes = readFileSync(path);
   bytes[bytes.length >> 1] ^= 1;
@@ -188,7 +188,7 @@ test('an index that stands already is published as it is, at the step that asks 
   assert.deepEqual([half.manifest.dtype, half.manifest.reused], ['f16', corpus.blocks]);
 });
 
-test('an index of other graphs, or of none, is another index of the same vectors', async () => {
+test('an index with other graphs, or without graphs, is a new index of the same vectors', async () => {
   const root = newRoot();
   const first = await made(root, 'step-0', corpus);
   assert.equal(first.manifest.graphs.length, 1);
@@ -198,7 +198,7 @@ test('an index of other graphs, or of none, is another index of the same vectors
   const none = await made(root, 'step-2', corpus, model, exact);
   assert.deepEqual([none.manifest.graphs.length, none.manifest.reused], [0, corpus.blocks]);
   assert.deepEqual(none.vectors, first.vectors);
-  // Graphs there are none of have no settings.
+  // Without graphs there are no graph settings.
   const other = tinyConfig('index.kind=exact', 'index.m=9', 'index.subIndexes=2');
   assert.equal((await made(root, 'step-3', corpus, model, other)).name, 'step-2');
   const auto = await made(newRoot(), 'step-0', corpus, model, tinyConfig('index.dtype=auto'));
@@ -209,7 +209,7 @@ test('an index of other graphs, or of none, is another index of the same vectors
   );
 });
 
-test('when documents are removed and replaced, the blocks of the others keep their vectors, to the bit', async () => {
+test('if documents are removed and replaced, the blocks of the others keep bit-identical vectors', async () => {
   const root = newRoot();
   const documents = readFileSync(join(folder, 'documents.jsonl'), 'utf8')
     .trimEnd()
@@ -251,7 +251,7 @@ test('when documents are removed and replaced, the blocks of the others keep the
   fewer.close();
 });
 
-test('what was begun of other indexes goes, and an index of an older version is no hindrance', async () => {
+test('unfinished builds of other indexes are removed, and an index of an older version does no harm', async () => {
   const root = newRoot();
   mkdirSync(join(root, 'step-7.part'), { recursive: true });
   mkdirSync(join(root, 'step-0'));
@@ -266,7 +266,7 @@ test('what was begun of other indexes goes, and an index of an older version is 
   assert.deepEqual(readdirSync(root).sort(), ['current', 'step-0']);
 });
 
-test('blocks are embedded alike from wherever a build goes on, but only from the start of a piece', async () => {
+test('blocks get the same vectors wherever a build resumes, but only from the start of a piece', async () => {
   const { corpus: large } = await tinyCorpus(join(folder, 'large'), config, { documents: 720 });
   const encode = async (first: number) => {
     const pieces = [];
@@ -276,11 +276,11 @@ test('blocks are embedded alike from wherever a build goes on, but only from the
   const all = await encode(0);
   assert.ok(all.length > 1, `${large.blocks} blocks`);
   assert.deepEqual(await encode(1024), all.slice(1));
-  await assert.rejects(encode(5), /block 5 does not begin a piece/);
+  await assert.rejects(encode(5), /block 5 is not the start of a piece/);
   large.close();
 });
 
-test('an index is not built beside another: the lock is waited for, and a sentence names who holds it', async () => {
+test('two indexes are not built at once: the second build waits for the lock, and an error names its owner', async () => {
   const root = newRoot();
   mkdirSync(root);
   const { release } = takeLock(join(root, 'lock'), 'building an index') as { release: () => void };

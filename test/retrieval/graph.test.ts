@@ -22,7 +22,7 @@ function graph() {
   return made;
 }
 
-test('a saved graph is viewed, and answers as before', () => {
+test('a saved graph is viewed, and gives the same results', () => {
   const made = graph();
   const queries = vectors.slice(0, 5 * P);
   const before = searchGraph(made, queries, 5, 3, 1);
@@ -31,12 +31,12 @@ test('a saved graph is viewed, and answers as before', () => {
   assert.throws(() => made.add(BigUint64Array.of(5000n), vectors.subarray(0, P), 1), 'it lies in the file');
 });
 
-test('a graph whose end the disk had no room for is refused, though usearch says nothing', (t) => {
+test('a graph that was truncated by a full disk is refused, although usearch reports nothing', (t) => {
   const path = join(folder, 'whole');
   saveGraph(graph(), path, ROWS, P);
   const { size } = statSync(path);
   const disk = smallDisk(folder, size - (size % 4096));
-  if (!disk) return t.skip('no file system may be mounted');
+  if (!disk) return t.skip('no permission to mount a file system');
   try {
     const cut = join(disk.dir, 'cut');
     graph().save(cut);
@@ -59,7 +59,7 @@ test('an empty file is refused before usearch sees it, which would close descrip
   fstatSync(0);
 });
 
-test('a graph cannot be written where there is no folder, and the path is named', () => {
+test('if the folder of a graph does not exist, the error names the path', () => {
   const path = join(folder, 'none', 'graph');
   assert.throws(() => saveGraph(graph(), path, ROWS, P), /none/);
 });

@@ -11,7 +11,7 @@ import { openIndex } from '../../src/retrieval/search.ts';
 import { buildIndex } from '../../src/retrieval/write-index.ts';
 import { clustered, input, OPTIONS, P, pieces } from '../support/vectors.ts';
 
-// An index of several graphs, and one of none: both against a search that looks at every row.
+// An index with several graphs, and one without: both compared with a search that examines every row.
 
 const ROWS = 20_001;
 const root = mkdtempSync(join(tmpdir(), 'realm-graphs-'));
@@ -20,7 +20,7 @@ after(() => rmSync(root, { recursive: true, force: true }));
 const vectors = clustered(ROWS, 1);
 const QUICK = { ...OPTIONS, m: 4, efConstruction: 8, efSearch: 16 };
 const dirOf = (name: string) => join(root, name, 'index');
-/** Copies of what a kill leaves, one a breath of the build of three graphs. */
+/** Copies of the files that a kill would leave, one at each heartbeat of the build of three graphs. */
 const cuts: string[] = [];
 before(async () => {
   await buildIndex(dirOf('one'), input(vectors), QUICK);
@@ -30,8 +30,8 @@ before(async () => {
     cpSync(`${dir}.part`, copy, { recursive: true });
     cuts.push(copy);
   };
-  let breaths = 0;
-  await buildIndex(dir, input(vectors, { onHeartbeat: () => breaths++ % 5 === 0 && keep() }), {
+  let heartbeats = 0;
+  await buildIndex(dir, input(vectors, { onHeartbeat: () => heartbeats++ % 5 === 0 && keep() }), {
     ...QUICK,
     subIndexes: 3,
   });
@@ -50,7 +50,7 @@ function keepLast(dir: string): void {
   ]);
 }
 
-/** The k best rows of each query, by looking at all. */
+/** The k best rows of each query, by examining all rows. */
 function best(queries: Float32Array, k: number): number[][] {
   return Array.from({ length: queries.length / P }, (_, q) => {
     const scores = new Float64Array(ROWS);
@@ -62,7 +62,7 @@ function best(queries: Float32Array, k: number): number[][] {
   });
 }
 
-test('an index without a graph finds exactly the best, in order, more of them than are searched at once too', () => {
+test('an index without a graph finds exactly the best rows, in order, also with more rows than are searched at once', () => {
   const index = openIndex(dirOf('none'), { efSearch: 16 });
   assert.deepEqual(index.manifest.graphs, []);
   assert.equal(index.manifest.recall10, undefined);
@@ -91,12 +91,12 @@ test('an index without a graph finds exactly the best, in order, more of them th
   index.swap(dirOf('none'));
   assert.deepEqual([...index.search(queries, 1).blocks], best(queries, 1).flat());
   truncateSync(join(dirOf('none'), 'embeddings.f32'), 4000);
-  assert.throws(() => index.search(queries, 1), /embeddings\.f32: was cut short/);
+  assert.throws(() => index.search(queries, 1), /embeddings\.f32: was truncated/);
   writeFileSync(join(dirOf('none'), 'embeddings.f32'), readFileSync(join(dirOf('one'), 'embeddings.f32')));
   index.close();
 });
 
-test('several graphs are searched as one: no fewer of the best are found than by a single graph', () => {
+test('several graphs are searched as one, with no lower recall than a single graph', () => {
   const queries = clustered(100, 7);
   const want = best(queries, 10);
   const recall = (name: string) => {
@@ -118,25 +118,25 @@ test('several graphs are searched as one: no fewer of the best are found than by
   assert.ok(recall10!.value >= readManifest(dirOf('one')).recall10!.value);
 });
 
-test('a build of several graphs goes on where it was cut short, with the graphs that were whole, to the same bytes', async () => {
+test('an interrupted build of several graphs resumes with the complete graphs, and its files are byte-identical', async () => {
   const build = async (part: string, harm = (_: string) => {}) => {
     const dir = join(mkdtempSync(join(root, 'go-on-')), 'index');
     cpSync(part, `${dir}.part`, { recursive: true });
     harm(`${dir}.part`);
-    const told: number[] = [];
+    const reported: number[] = [];
     const embeddings = (first: number) => pieces(vectors.subarray(first * P), 100);
-    const onProgress = (done: number) => told.push(done);
+    const onProgress = (done: number) => reported.push(done);
     await buildIndex(dir, input(vectors, { embeddings, onProgress }), { ...QUICK, subIndexes: 3 });
     const { createdAt: _, ...made } = readManifest(dir);
     const { createdAt: _c, ...expected } = readManifest(dirOf('three'));
     assert.deepEqual(made, expected);
     for (const { name } of made.graphs)
       assert.ok(readFileSync(join(dir, name)).equals(readFileSync(join(dirOf('three'), name))));
-    return told[0] ?? ROWS;
+    return reported[0] ?? ROWS;
   };
   const starts = new Set<number>();
   for (const part of cuts) starts.add(await build(part));
-  // From the first row, and from the first of the second and of the third graph: up to the end of a piece.
+  // From the first row, and from the first row of the second and the third graph: up to the end of a piece.
   const size = 6667;
   const starting = [1024, size + 1024 - (size % 1024), 2 * size + 1024 - ((2 * size) % 1024)];
   for (const row of starting) assert.ok(starts.has(row), `${row} of ${[...starts]}`);
@@ -152,7 +152,7 @@ test('a build of several graphs goes on where it was cut short, with the graphs 
   assert.equal(await build(last, (part) => rmSync(join(part, 'graph-1.usearch'))), 1024);
 });
 
-test('rows are shared so that every graph has some', () => {
+test('every graph gets at least one row', () => {
   assert.deepEqual([graphCount(5, 4), graphCount(5, 1), graphCount(5, 100), graphCount(5, 0)], [3, 1, 5, 0]);
   for (let rows = 1; rows < 40; rows++) {
     for (let subIndexes = 1; subIndexes < 45; subIndexes++) {
@@ -174,7 +174,7 @@ test('the best of two searches, by hand', () => {
     scores: Float32Array.from(scores),
     counts: Int32Array.from(counts),
   });
-  // The first query gets one from each and an equal score keeps what was there; the second has room, the third nothing.
+  // The first query gets one from each, and of equal scores the earlier one is kept; the second has empty slots, the third finds nothing.
   const best = of([1, 2, 3, 4, -1, -1, -1, -1, -1], [9, 7, 5, 2, -9, -9, -9, -9, -9], [3, 1, 0]);
   keepBest(best, of([8, 9, 8, 9, -1, -1], [8, 7, 3, 1, -1, -1], [2, 2, 0]));
   assert.deepEqual([...best.blocks], [1, 8, 2, 8, 4, 9, -1, -1, -1]);

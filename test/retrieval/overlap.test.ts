@@ -17,7 +17,7 @@ function found(...queries: number[][]): Found {
 test('the share of the best blocks that two searches have in common, by hand', () => {
   const before = found([1, 2, 3], [4, 5, 6]);
   const after = found([3, 9, 1], [7, 8, 4]);
-  // Of three: {1, 3} of the first query, {4} of the second. Of two: {1, 2} and {3, 9} share none, nor {4, 5} and {7, 8}.
+  // k = 3: {1, 3} for the first query, {4} for the second. k = 2: {1, 2} and {3, 9} have none in common, nor {4, 5} and {7, 8}.
   assert.equal(overlapAt(before, after, 3), (2 / 3 + 1 / 3) / 2);
   assert.equal(overlapAt(before, after, 2), 0);
   assert.equal(overlapAt(before, before, 1), 1);
@@ -25,7 +25,7 @@ test('the share of the best blocks that two searches have in common, by hand', (
   assert.equal(overlapAt(found([1, 2, 3]), found([3, 1, 2]), 3), 1);
 });
 
-test('where fewer than k were found, the larger number counts, and places left empty do not', () => {
+test('if fewer than k were found, the larger number counts, and empty slots do not', () => {
   assert.equal(overlapAt(found([1, 2]), found([2, 1, 5]), 3), 2 / 3);
   assert.equal(overlapAt(found([1]), found([2]), 3), 0);
   assert.equal(overlapAt(found([1], []), found([1], []), 3), 1);
@@ -33,6 +33,6 @@ test('where fewer than k were found, the larger number counts, and places left e
   assert.equal(overlapAt(found(), found(), 3), 1);
 });
 
-test('results of different queries are not compared', () => {
+test('results for different numbers of queries cannot be compared', () => {
   assert.throws(() => overlapAt(found([1]), found([1], [2]), 3), /1 and of 2 queries/);
 });

@@ -39,7 +39,7 @@ function exact(vectors: Float32Array, queries: Float32Array, q: number): number[
 
 const PROC = existsSync('/proc/self/fd');
 const openDescriptors = () => (PROC ? readdirSync('/proc/self/fd').length : 0);
-/** Mappings of graph files; on a machine that does not list them, what is expected. */
+/** Number of mapped graph files; on a machine that does not list them, the expected number. */
 const graphMaps = (expected: number) =>
   PROC ? readFileSync('/proc/self/maps', 'utf8').split('graph.usearch').length - 1 : expected;
 
@@ -49,14 +49,14 @@ before(async () => {
   await buildIndex(main, input(vectors), OPTIONS);
 });
 
-/** A copy of the main index to be harmed. */
+/** A copy of the main index, to be damaged. */
 function copy(name: string): string {
   const dir = join(root, name);
   cpSync(main, dir, { recursive: true });
   return dir;
 }
 
-test('the manifest says what was built, and recall is measured', () => {
+test('the manifest describes the index, and recall is measured', () => {
   const manifest = readManifest(main);
   assert.equal(manifest.rows, ROWS);
   assert.equal(manifest.step, 7);
@@ -117,7 +117,7 @@ test('f16 ranks nearly as f32 does, with scores close to it', async () => {
   half.close();
 });
 
-test('queries may be a view into a larger array, one query equals the same one in a batch', () => {
+test('queries may be a view into a larger array, and one query gives the same result as in a batch', () => {
   const index = openIndex(main, { efSearch: 128 });
   const queries = clustered(4, 3);
   const larger = new Float32Array(queries.length + P);
@@ -133,7 +133,7 @@ test('queries may be a view into a larger array, one query equals the same one i
   index.close();
 });
 
-test('k beyond the corpus is clipped: counts tell, the rest is -1', async () => {
+test('k larger than the corpus: counts give the number found, the rest is -1', async () => {
   const dir = join(root, 'three');
   await buildIndex(dir, input(vectors.subarray(0, 3 * P)), OPTIONS);
   const index = openIndex(dir, { efSearch: 16 });
@@ -149,7 +149,7 @@ test('k beyond the corpus is clipped: counts tell, the rest is -1', async () => 
   index.close();
 });
 
-test('wrong arguments of a search throw before the native library sees them', () => {
+test('wrong arguments of a search throw before the native library gets them', () => {
   const index = openIndex(main, { efSearch: 16 });
   const query = clustered(1, 5);
   for (const k of [0, -1, 2.5, Number.NaN]) assert.throws(() => index.search(query, k), /k must be/);
@@ -163,7 +163,7 @@ test('wrong arguments of a search throw before the native library sees them', ()
   assert.throws(() => index.search(query, 5), /closed/);
 });
 
-test('vectors come back in full precision, in the order asked', () => {
+test('vectors are returned in full precision, in the requested order', () => {
   const index = openIndex(main, { efSearch: 16 });
   const rows = index.vectors(Int32Array.of(2999, 0, 17, 17));
   const want = [2999, 0, 17, 17].flatMap((row) => [...vectors.subarray(row * P, (row + 1) * P)]);
@@ -217,7 +217,7 @@ function edit(path: string, change: object): void {
   writeFileSync(path, JSON.stringify({ ...JSON.parse(readFileSync(path, 'utf8')), ...change }));
 }
 
-test('refused: a graph of another shape whose seal fits', async () => {
+test('refused: a graph of another shape with a matching digest', async () => {
   const dir = copy('shape');
   const other = await buildIndex(join(root, 'fewer'), input(vectors.subarray(0, 500 * P)), OPTIONS);
   copyFileSync(join(root, 'fewer', 'graph.usearch'), join(dir, 'graph.usearch'));
@@ -247,13 +247,13 @@ test('refused: an index of another corpus, opened or swapped in', async () => {
   index.close();
 });
 
-test('refused: an index of other rows swapped in, before its graph is looked at', async () => {
+test('refused: swapping in an index with another number of rows, before its graph is read', async () => {
   const dir = join(root, 'shorter');
   await buildIndex(dir, input(vectors.subarray(0, 50 * P)), OPTIONS);
   rmSync(join(dir, 'graph.usearch'));
   const index = openIndex(main, { efSearch: 16 });
   const opened = openDescriptors();
-  assert.throws(() => index.swap(dir), /50 rows of 32 cannot take the place of the 3000 of 32 in use/);
+  assert.throws(() => index.swap(dir), /50 rows of 32 cannot replace the 3000 of 32 in use/);
   edit(join(dir, 'manifest.json'), {
     rows: 100,
     dimensions: 16,
@@ -264,7 +264,7 @@ test('refused: an index of other rows swapped in, before its graph is looked at'
   index.close();
 });
 
-test('an index taken up without its hashes finds what an exact search does', async () => {
+test('an index swapped in without checking its hashes finds the same as an exact search', async () => {
   const dir = join(root, 'unhashed');
   const others = clustered(ROWS, 13);
   await buildIndex(dir, input(others), { ...OPTIONS, dtype: 'f16' });
@@ -281,7 +281,7 @@ test('an index taken up without its hashes finds what an exact search does', asy
   index.close();
 });
 
-test('fifty swaps open nothing more, and the results are those of the new index', async () => {
+test('fifty swaps leave no more files open, and the results are those of the new index', async () => {
   const dir = join(root, 'other');
   const others = clustered(ROWS, 9);
   await buildIndex(dir, input(others), OPTIONS);
@@ -307,7 +307,7 @@ test('fifty swaps open nothing more, and the results are those of the new index'
   assert.equal(graphMaps(0), 0);
 });
 
-test('a graph is freed though no temporary file can be written', () => {
+test('a graph is freed even if no temporary file can be written', () => {
   const before = process.env.TMPDIR;
   process.env.TMPDIR = join(root, 'no such folder');
   const index = openIndex(main, { efSearch: 64 });
@@ -332,7 +332,7 @@ test('replacing or removing the folder under an open index is harmless', async (
   index.close();
 });
 
-test('publish moves the pointer; the newest, the current, those in use and what is no index are kept', async () => {
+test('publish moves the pointer; the newest indexes, the current one, those in use and other files are kept', async () => {
   const runs = join(root, 'published');
   assert.equal(currentIndex(runs), undefined);
   for (let i = 0; i < 4; i++) {

@@ -17,8 +17,8 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { readManifest } from '../../src/retrieval/manifest.ts';
+import { SEGMENT_ROWS } from '../../src/retrieval/resume-segments.ts';
 import { openIndex } from '../../src/retrieval/search.ts';
-import { SHARD } from '../../src/retrieval/shards.ts';
 import { type BuildInput, buildIndex } from '../../src/retrieval/write-index.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { smallDisk } from '../support/small-disk.ts';
@@ -47,7 +47,7 @@ before(async () => {
   await buildIndex(main, input(vectors), OPTIONS);
 });
 
-test('one thread gives the same files to the byte, however the rows come in pieces', async () => {
+test('with one thread the files are byte-identical, whatever the size of the pieces', async () => {
   const dir = join(root, 'again');
   async function* slowly() {
     yield* pieces(vectors, 777);
@@ -60,7 +60,7 @@ test('one thread gives the same files to the byte, however the rows come in piec
   assert.deepEqual(b.recall10, a.recall10);
 });
 
-test('many threads may build and many search', async () => {
+test('many threads can build and search', async () => {
   const dir = join(root, 'threads');
   const manifest = await buildIndex(dir, input(vectors), { ...OPTIONS, threads: 64 });
   assert.ok(manifest.recall10!.value > 0.95);
@@ -79,10 +79,13 @@ test('a failed build leaves nothing behind', async () => {
   const opened = openDescriptors();
   await assert.rejects(buildIndex(dir, input(nan), OPTIONS), /block 150 holds NaN/);
   await assert.rejects(buildIndex(dir, input(large), f16), /block 9 holds 70000/);
-  await assert.rejects(buildIndex(dir, input(vectors, { rows: ROWS - 1 }), OPTIONS), /more than 2999/);
+  await assert.rejects(
+    buildIndex(dir, input(vectors, { rows: ROWS - 1 }), OPTIONS),
+    /more than 2999 embeddings were made/,
+  );
   await assert.rejects(
     buildIndex(dir, input(vectors, { rows: ROWS + 1 }), OPTIONS),
-    /3000 embeddings came where .* 3001/,
+    /3000 embeddings were made, but .* 3001/,
   );
   await assert.rejects(buildIndex(dir, input(vectors.subarray(1)), OPTIONS), /whole number of rows/);
   await assert.rejects(buildIndex(dir, input(new Float32Array(0)), OPTIONS), UserError);
@@ -90,7 +93,7 @@ test('a failed build leaves nothing behind', async () => {
   assert.equal(openDescriptors(), opened);
 });
 
-test('a build shows progress piece by piece and stops at its signal', async () => {
+test('a build reports progress piece by piece and stops at its signal', async () => {
   const dir = join(root, 'stopped', 'index');
   const stop = new AbortController();
   const seen: number[] = [];
@@ -109,7 +112,7 @@ test('a build shows progress piece by piece and stops at its signal', async () =
 test('given probes measure the recall of those queries', async () => {
   const dir = join(root, 'probes');
   const probes = clustered(30, 8);
-  const vectors = clustered(5000, 9); // more than are searched at a time
+  const vectors = clustered(5000, 9); // more than are searched at once
   const manifest = await buildIndex(dir, input(vectors, { probes }), {
     ...OPTIONS,
     m: 2,
@@ -129,14 +132,14 @@ test('given probes measure the recall of those queries', async () => {
   index.close();
 });
 
-// ---------------------------------------------------------------- going on with what was cut short
+// ---------------------------------------------------------------- resuming an interrupted build
 
-/** Two whole shards and a short one, on a graph that is made fast. */
-const LARGE = 2 * SHARD + 1500;
+/** Two full segments and a short one, with a graph that is built quickly. */
+const LARGE = 2 * SEGMENT_ROWS + 1500;
 const QUICK = { ...OPTIONS, m: 4, efConstruction: 8, efSearch: 16 };
 const large = clustered(LARGE, 20);
 const whole = join(root, 'whole', 'index');
-/** Copies of what a kill leaves, one a breath of the build, and how many rows it had told of by then. */
+/** Copies of the files that a kill would leave, one at each heartbeat of the build, with the rows reported by then. */
 const cuts: { part: string; rows: number }[] = [];
 before(async () => {
   const part = `${whole}.part`;
@@ -152,8 +155,8 @@ before(async () => {
   await buildIndex(whole, input(large, { onProgress, onHeartbeat: keep }), QUICK);
 });
 
-/** The index that is built where a build left `part`; and from which row on it was embedded. */
-async function goOn(
+/** The index that is built from an interrupted build's `part`, and the first row that was embedded. */
+async function resumeBuild(
   part: string,
   more: Partial<BuildInput> = {},
   harm: (part: string) => void = () => {},
@@ -173,7 +176,7 @@ async function goOn(
 
 const FILES = ['blocks.u64', 'embeddings.f32', 'graph.usearch', 'manifest.json'];
 
-/** Compares all but the time of making. */
+/** Compares everything except the time of creation. */
 function assertWhole(dir: string): void {
   assert.deepEqual(readdirSync(dir).sort(), FILES);
   const { createdAt: _, ...manifest } = readManifest(dir);
@@ -184,13 +187,13 @@ function assertWhole(dir: string): void {
   }
 }
 
-test('a build that was killed is gone on with from its last whole shard, and the files are the same to the byte', async () => {
+test('a killed build resumes from its last complete segment, and the files are byte-identical', async () => {
   const seen = new Set<number>();
   for (const { part, rows } of cuts) {
-    const { dir, from } = await goOn(part);
-    const told = rows === LARGE ? LARGE : rows - (rows % SHARD);
-    // The last shard is on the disk before the graph is written, and the build tells of it after.
-    assert.ok(from === told || (from === LARGE && rows > 2 * SHARD), `${part} of ${rows} rows`);
+    const { dir, from } = await resumeBuild(part);
+    const reported = rows === LARGE ? LARGE : rows - (rows % SEGMENT_ROWS);
+    // The last segment is on the disk before the graph is written, and reported only afterwards.
+    assert.ok(from === reported || (from === LARGE && rows > 2 * SEGMENT_ROWS), `${part} of ${rows} rows`);
     assertWhole(dir);
     assert.deepEqual(readdirSync(join(dir, '..')), ['index']);
     seen.add(from);
@@ -198,14 +201,14 @@ test('a build that was killed is gone on with from its last whole shard, and the
   }
   assert.deepEqual(
     [...seen].sort((a, b) => a - b),
-    [0, SHARD, 2 * SHARD, LARGE],
+    [0, SEGMENT_ROWS, 2 * SEGMENT_ROWS, LARGE],
   );
 });
 
-/** What a kill leaves when all is embedded. */
+/** What a kill leaves after everything is embedded. */
 const finished = () => cuts.at(-1)!.part;
 
-/** Changes a setting of the identity, or a field of a shard. */
+/** Changes a setting of the identity, or a field of a segment. */
 function resume(part: string, change: (json: Resume) => object): void {
   const path = join(part, 'resume.json');
   const json = JSON.parse(readFileSync(path, 'utf8'));
@@ -213,7 +216,7 @@ function resume(part: string, change: (json: Resume) => object): void {
 }
 const identity = (part: string, change: object) =>
   resume(part, (json) => ({ identity: { ...json.identity, ...change } }));
-const shard = (part: string, i: number, change: object) =>
+const changeSegment = (part: string, i: number, change: object) =>
   resume(part, ({ shards }) => ({ shards: shards.map((s, j) => (j === i ? { ...s, ...change } : s)) }));
 interface Resume {
   format: number;
@@ -222,42 +225,53 @@ interface Resume {
 }
 
 for (const [what, harm, from] of [
-  ['a bit of the second shard', (part) => flipBit(join(part, 'embeddings.f32'), (SHARD + 9) * P * 4), SHARD],
-  ['a bit of the first shard', (part) => flipBit(join(part, 'embeddings.f32'), 5), 0],
-  ['the end of the embeddings', (part) => truncateSync(join(part, 'embeddings.f32'), 5000 * P * 4), SHARD],
-  ['no embeddings', (part) => rmSync(join(part, 'embeddings.f32')), 0],
-  ['more than the embeddings', (part) => appendFileSync(join(part, 'embeddings.f32'), 'more'), LARGE],
-  ['no resume manifest', (part) => rmSync(join(part, 'resume.json')), 0],
-  ['half a resume manifest', (part) => truncateSync(join(part, 'resume.json'), 100), 0],
-  ['a folder for a resume manifest', folderForManifest, 0],
-  ['a resume manifest of another format', (part) => resume(part, () => ({ format: 9 })), 0],
-  ['a shard of another length', (part) => shard(part, 1, { rows: 1024 }), SHARD],
-  ['a shard of another length that is whole', shorterShard, SHARD],
   [
-    'a file that was being written',
+    'a flipped bit in the second segment',
+    (part) => flipBit(join(part, 'embeddings.f32'), (SEGMENT_ROWS + 9) * P * 4),
+    SEGMENT_ROWS,
+  ],
+  ['a flipped bit in the first segment', (part) => flipBit(join(part, 'embeddings.f32'), 5), 0],
+  ['truncated embeddings', (part) => truncateSync(join(part, 'embeddings.f32'), 5000 * P * 4), SEGMENT_ROWS],
+  ['no embeddings', (part) => rmSync(join(part, 'embeddings.f32')), 0],
+  ['extra bytes after the embeddings', (part) => appendFileSync(join(part, 'embeddings.f32'), 'more'), LARGE],
+  ['no resume manifest', (part) => rmSync(join(part, 'resume.json')), 0],
+  ['a truncated resume manifest', (part) => truncateSync(join(part, 'resume.json'), 100), 0],
+  ['a folder in place of the resume manifest', folderForManifest, 0],
+  ['a resume manifest of another format', (part) => resume(part, () => ({ format: 9 })), 0],
+  ['a segment of another length', (part) => changeSegment(part, 1, { rows: 1024 }), SEGMENT_ROWS],
+  ['a segment of another length with a correct hash', shorterSegment, SEGMENT_ROWS],
+  [
+    'a half-written temporary file',
     (part) => writeFileSync(join(part, `resume.json.${dead()}.tmp`), '{'),
     LARGE,
   ],
-  ['a shard too many', (part) => resume(part, ({ shards }) => ({ shards: [...shards, shards[0]] })), LARGE],
-  ['a shard of a wrong hash', (part) => shard(part, 2, { sha256: 'x' }), 2 * SHARD],
+  [
+    'one segment too many',
+    (part) => resume(part, ({ shards }) => ({ shards: [...shards, shards[0]] })),
+    LARGE,
+  ],
+  ['a segment with a wrong hash', (part) => changeSegment(part, 2, { sha256: 'x' }), 2 * SEGMENT_ROWS],
   ['another corpus', (part) => identity(part, { corpusSha256: 'other' }), 0],
   ['other weights', (part) => identity(part, { weightsSha256: 'other' }), 0],
   ['another encoding', (part) => identity(part, { encoding: 'other' }), 0],
   ['another source', (part) => identity(part, { reusedFrom: 'other' }), 0],
 ] as [string, (part: string) => void, number][]) {
-  test(`never an error: what was left has ${what}`, async () => {
-    const { dir, from: began } = await goOn(finished(), {}, harm);
-    assert.equal(began, from);
+  test(`a build resumes without an error from files with: ${what}`, async () => {
+    const { dir, from: firstRow } = await resumeBuild(finished(), {}, harm);
+    assert.equal(firstRow, from);
     assertWhole(dir);
   });
 }
 
-/** The number of a process that is no more. */
+/** The pid of a process that has ended. */
 const dead = () => spawnSync(process.execPath, ['-e', '0']).pid;
 
-function shorterShard(part: string): void {
-  const rows = readFileSync(join(part, 'embeddings.f32')).subarray(SHARD * P * 4, (SHARD + 1024) * P * 4);
-  shard(part, 1, { rows: 1024, sha256: createHash('sha256').update(rows).digest('hex') });
+function shorterSegment(part: string): void {
+  const rows = readFileSync(join(part, 'embeddings.f32')).subarray(
+    SEGMENT_ROWS * P * 4,
+    (SEGMENT_ROWS + 1024) * P * 4,
+  );
+  changeSegment(part, 1, { rows: 1024, sha256: createHash('sha256').update(rows).digest('hex') });
 }
 
 function folderForManifest(part: string): void {
@@ -271,26 +285,26 @@ function flipBit(path: string, at: number): void {
   writeFileSync(path, bytes);
 }
 
-test('an index of other settings begins anew', async () => {
+test('with other settings, a build starts from scratch', async () => {
   for (const other of [
     { ...QUICK, m: 5 },
     { ...QUICK, efConstruction: 9 },
     { ...QUICK, dtype: 'f16' as const },
   ]) {
-    const { dir, from } = await goOn(finished(), {}, undefined, other);
+    const { dir, from } = await resumeBuild(finished(), {}, undefined, other);
     assert.equal(from, 0);
     assert.notEqual(readManifest(dir).graphs[0].sha256, readManifest(whole).graphs[0].sha256);
   }
 });
 
-test('whole shards outlast a failure, and replace the index that stands only when all is well', async () => {
+test('complete segments survive a failure, and the existing index is replaced only after a successful build', async () => {
   const dir = join(mkdtempSync(join(root, 'fails-')), 'index');
   await buildIndex(dir, input(vectors), OPTIONS);
   const bad = large.slice();
-  bad[(2 * SHARD + 3) * P] = Number.NaN;
+  bad[(2 * SEGMENT_ROWS + 3) * P] = Number.NaN;
   await assert.rejects(
     buildIndex(dir, input(large, { embeddings: (first) => pieces(bad.subarray(first * P), 100) }), QUICK),
-    new RegExp(`block ${2 * SHARD + 3} holds NaN`),
+    new RegExp(`block ${2 * SEGMENT_ROWS + 3} holds NaN`),
   );
   assert.deepEqual(readdirSync(join(dir, '..')).sort(), ['index', 'index.part']);
   assert.equal(readManifest(dir).rows, ROWS);
@@ -300,15 +314,15 @@ test('whole shards outlast a failure, and replace the index that stands only whe
     return pieces(large.subarray(first * P), 100);
   };
   await buildIndex(dir, input(large, { embeddings }), QUICK);
-  assert.equal(from, 2 * SHARD);
+  assert.equal(from, 2 * SEGMENT_ROWS);
   assertWhole(dir);
   assert.deepEqual(readdirSync(join(dir, '..')), ['index']);
 });
 
-test('an index that a kill left between two names comes back, and what was built is not lost', async () => {
+test('an index is restored after a kill between two renames, and the new build is not lost', async () => {
   const { pid } = spawnSync(process.execPath, ['-e', '0']);
-  const { dir } = await goOn(finished(), {}, (part) => {
-    // The old index was moved aside, the new one not yet put in its place.
+  const { dir } = await resumeBuild(finished(), {}, (part) => {
+    // The old index was renamed, the new one did not have its final name yet.
     cpSync(main, join(part, '..', `index.${pid}.old`), { recursive: true });
   });
   assertWhole(dir);
@@ -317,8 +331,8 @@ test('an index that a kill left between two names comes back, and what was built
 
 // ---------------------------------------------------------------- a full disk
 
-test('on a full disk a sentence says so wherever it gets full, and the build is gone on with when there is room', async (t) => {
-  const few = large.subarray(0, (SHARD + 100) * P);
+test('a full disk gives a one-sentence error at every point, and the build resumes once there is room', async (t) => {
+  const few = large.subarray(0, (SEGMENT_ROWS + 100) * P);
   const dir = join(root, 'room');
   const { embeddings, blocks, graphs } = await buildIndex(dir, input(few), QUICK);
   const all = embeddings.bytes + blocks.bytes + graphs[0].bytes;
@@ -337,7 +351,7 @@ test('on a full disk a sentence says so wherever it gets full, and the build is 
       QUICK,
     );
   const descriptors = openDescriptors();
-  // The last pages one by one: there the graph's file loses its end without a word from usearch.
+  // The last pages one by one: here usearch truncates the graph's file without an error.
   const sizes = [
     20_000,
     embeddings.bytes - 4096,
@@ -349,7 +363,7 @@ test('on a full disk a sentence says so wherever it gets full, and the build is 
   const resumed = new Set<number>();
   for (const size of sizes) {
     const disk = smallDisk(root, size);
-    if (!disk) return t.skip('no file system may be mounted');
+    if (!disk) return t.skip('no permission to mount a file system');
     const before = refused;
     try {
       try {
@@ -364,7 +378,7 @@ test('on a full disk a sentence says so wherever it gets full, and the build is 
       const rows = shards.reduce((sum: number, shard: { rows: number }) => sum + shard.rows, 0);
       resumed.add(rows);
       disk.grow(3 * all);
-      from = SHARD + 100;
+      from = SEGMENT_ROWS + 100;
       const built = await build(disk.dir);
       assert.equal(built.graphs[0].sha256, graphs[0].sha256);
       if (refused > before) assert.equal(from, rows);
@@ -372,6 +386,6 @@ test('on a full disk a sentence says so wherever it gets full, and the build is 
       disk.unmount();
     }
   }
-  assert.ok(refused > 10 && resumed.has(0) && resumed.has(SHARD + 100), `${refused}, ${[...resumed]}`);
+  assert.ok(refused > 10 && resumed.has(0) && resumed.has(SEGMENT_ROWS + 100), `${refused}, ${[...resumed]}`);
   assert.ok(openDescriptors() <= descriptors);
 });
