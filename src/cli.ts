@@ -104,16 +104,19 @@ export async function main(argv: readonly string[]): Promise<number> {
   training(
     'ict-warmup',
     'warm the retriever up with the inverse cloze task',
-    'ict',
+    'ict-warmup',
     async () => (await import('./pipeline/ict-warmup.ts')).ictWarmup,
   );
 
   command('build-index', 'embed all documents and build the maximum-inner-product index')
     .addOption(
-      new Option('--from <stage>', 'whose retriever (default: the newest)').choices(['ict', 'pretrain']),
+      new Option('--from <stage>', 'whose retriever (default: the newest)').choices([
+        'ict-warmup',
+        'pretrain',
+      ]),
     )
     .option(...yes)
-    .action(async (options: CommonOptions & { from?: 'ict' | 'pretrain'; yes: boolean }) => {
+    .action(async (options: CommonOptions & { from?: 'ict-warmup' | 'pretrain'; yes: boolean }) => {
       const { openRunForWork } = await import('./pipeline/context.ts');
       const { buildRunIndex } = await import('./pipeline/build-index.ts');
       const context = await openRunForWork(options, 'build-index');
@@ -131,7 +134,10 @@ export async function main(argv: readonly string[]): Promise<number> {
       ]);
       const { latestState } = await import('./train/checkpoints.ts');
       const begun = (stage: Stage) => latestState(context.run.checkpoint(stage)) !== undefined;
-      await sayNext(context, begun('qa') ? 'qa' : begun('pretrain') ? 'pretrain' : 'index');
+      await sayNext(
+        context,
+        begun('finetune-qa') ? 'finetune-qa' : begun('pretrain') ? 'pretrain' : 'build-index',
+      );
     });
 
   training(
@@ -144,7 +150,7 @@ export async function main(argv: readonly string[]): Promise<number> {
   training(
     'finetune-qa',
     'fine-tune open-domain question answering with answer spans',
-    'qa',
+    'finetune-qa',
     async () => (await import('./pipeline/finetune-qa.ts')).finetuneQa,
   ).option(
     '--refresh-every <steps>',
@@ -199,7 +205,7 @@ export async function main(argv: readonly string[]): Promise<number> {
         new Option(
           '--stage <stage>',
           'stage whose retriever (default: pretrain, or ict in a run that is not pretrained)',
-        ).choices(['ict', 'pretrain']),
+        ).choices(['ict-warmup', 'pretrain']),
       )
       .option(...questionsOption)
       .addOption(protocol()),
@@ -211,7 +217,9 @@ export async function main(argv: readonly string[]): Promise<number> {
       ).conflicts('to'),
     )
     .action(
-      async (options: CommonOptions & EvalOptions & { stage?: 'ict' | 'pretrain'; retrieved?: string }) => {
+      async (
+        options: CommonOptions & EvalOptions & { stage?: 'ict-warmup' | 'pretrain'; retrieved?: string },
+      ) => {
         const { evalRecall, scoreRetrieved } = await import('./pipeline/evaluate.ts');
         const { recallLines } = await import('./commands/eval-lines.ts');
         const { openRun } = await import('./pipeline/context.ts');
@@ -333,10 +341,10 @@ export async function main(argv: readonly string[]): Promise<number> {
   )
     .addOption(
       new Option('--stage <stage>', 'whose place they take')
-        .choices(['ict', 'pretrain', 'qa'])
+        .choices(['ict-warmup', 'pretrain', 'finetune-qa'])
         .default('pretrain'),
     )
-    .action(async (options: CommonOptions & { stage: 'ict' | 'pretrain' | 'qa' }) => {
+    .action(async (options: CommonOptions & { stage: 'ict-warmup' | 'pretrain' | 'finetune-qa' }) => {
       const { openRunForWork } = await import('./pipeline/context.ts');
       const { importStage } = await import('./pipeline/import.ts');
       const { withHubModels } = await import('./pipeline/hub-models.ts');

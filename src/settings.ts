@@ -388,7 +388,7 @@ export const schema = section('All settings.', {
     keepIndexes: count(2).meta({ description: 'Indexes kept on disk.', unit: 'indexes' }),
   }),
   qa: section('The finetune-qa stage: open-domain question answering.', {
-    retriever: z.enum(['pretrain', 'ict']).default('pretrain').meta({
+    retriever: z.enum(['pretrain', 'ict-warmup']).default('pretrain').meta({
       description:
         'Stage that gives the retriever to start with. A run that was not pretrained takes that of ict-warmup.',
     }),

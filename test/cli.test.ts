@@ -90,8 +90,8 @@ for (const [what, args, message] of [
   ['no command', [], /^Usage: realm/],
   [
     'a stage that is none',
-    ['eval', 'recall', '--stage', 'qa'],
-    /^error: .*Allowed choices are ict, pretrain/,
+    ['eval', 'recall', '--stage', 'closed-book'],
+    /^error: .*Allowed choices are ict-warmup, pretrain/,
   ],
   ['an engine that is none', ['ict-warmup', '--engine', 'torch'], /^error: .*Allowed choices are auto/],
   [
@@ -221,7 +221,7 @@ test('--refresh-every of finetune-qa is qa.refreshEvery, a number of steps or a 
 test('a signal while training saves, exits 130 and says so; the same command goes on', async () => {
   const run = join(root, 'run');
   const engine = process.env.REALM_ENGINE ?? 'auto';
-  const metrics = join(run, 'metrics', 'ict.jsonl');
+  const metrics = join(run, 'metrics', 'ict-warmup.jsonl');
   const lines = () =>
     readFileSync(metrics, 'utf8')
       .trimEnd()

@@ -2,7 +2,7 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { reportPage } from '../report/page.ts';
 import { isRun } from '../report/record.ts';
-import { runFolder } from '../run/folder.ts';
+import { refuseOldRun, runFolder } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { writeFileAtomic } from '../system/files.ts';
 
@@ -15,6 +15,7 @@ export function report(dirs: readonly string[], to?: string): { file: string; by
     const run = runFolder(dir);
     if (!existsSync(dir))
       throw new UserError(`${dir}: no such run folder; name one that a command has made with --run`);
+    refuseOldRun(run);
     if (!isRun(run)) {
       throw new UserError(
         `${dir}: holds no run, neither settings nor metrics; name the folder that was given to other commands with --run`,

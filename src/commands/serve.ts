@@ -5,7 +5,7 @@ import { announceEngine, type CommonOptions } from '../pipeline/context.ts';
 import { openQaSession } from '../pipeline/qa-session.ts';
 import { reportBody, reportPage, SCRIPT, STYLE } from '../report/page.ts';
 import { recordsFingerprint } from '../run/fingerprints.ts';
-import { runFolder } from '../run/folder.ts';
+import { refuseOldRun, runFolder } from '../run/folder.ts';
 import { inBatches } from '../serve/batches.ts';
 import { isLoopback, publicOrigin } from '../serve/hosts.ts';
 import { liveSession } from '../serve/live-session.ts';
@@ -53,6 +53,7 @@ export async function serve(options: ServeOptions, started: (url: string) => voi
   if (!existsSync(run.config)) {
     throw new UserError(`${run.config}: is missing, so there is no run to serve; name its folder with --run`);
   }
+  refuseOldRun(run);
   loadConfig(run.config, []);
   const origin = options.origin === undefined ? undefined : publicOrigin(options.origin);
   // Behind a proxy others come in by loopback.

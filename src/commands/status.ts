@@ -88,7 +88,7 @@ function indexText(
 ) {
   return [
     `${name}, ${whole(rows)} rows, ${mebibytes(bytes)}`,
-    `by ${stage}${stage === 'ict' ? '' : ` at step ${whole(step)}`}${ago(createdAt, now)}`,
+    `by ${stage}${stage === 'ict-warmup' ? '' : ` at step ${whole(step)}`}${ago(createdAt, now)}`,
     stepsBehind === 0
       ? 'matches the latest weights'
       : `the latest weights are ${whole(stepsBehind)} steps newer`,

@@ -47,14 +47,14 @@ export const ROWS: readonly Row[] = [
   {
     name: 'realm-reader',
     label: 'baseline retriever, REALM encoder',
-    change: startsWith({ retriever: 'ict' }),
+    change: startsWith({ retriever: 'ict-warmup' }),
     pretraining: 'realm',
     paper: { exactMatch: 35.3, recall5: 13.9 },
   },
   {
     name: 'baseline',
     label: 'baseline (inverse cloze task alone)',
-    change: startsWith({ retriever: 'ict', reader: 'initial' }),
+    change: startsWith({ retriever: 'ict-warmup', reader: 'initial' }),
     pretraining: 'none',
     paper: { exactMatch: 31.3, recall5: 13.9 },
   },

@@ -73,7 +73,7 @@ export async function freshRanks(
   { protocol }: RankingOptions = {},
 ): Promise<number[]> {
   const vectors = await questionVectors(model, corpus, questions, config);
-  const bar = progress('ict recall', corpus.blocks, { unit: 'blocks' });
+  const bar = progress('ict-warmup recall', corpus.blocks, { unit: 'blocks' });
   const { blockTokens } = config.text;
   const { tokensPerBatch } = config.index;
   const pieces = encodeBlocks(model, corpus, { blockTokens, tokensPerBatch });

@@ -166,7 +166,7 @@ async function sharedStart(context: Context, first: Run): Promise<Run | undefine
     else if (run.dir !== first.dir) share(first, run, corpusOf);
     if (!isPrepared()) await prepareCorpus(run, config);
   }
-  return (await done(context, 'ict', config.ict.steps, ictWarmup)) ? run : undefined;
+  return (await done(context, 'ict-warmup', config.ict.steps, ictWarmup)) ? run : undefined;
 }
 
 /** Whether a stage has all its steps behind it; it is run where it has not. */
@@ -191,18 +191,18 @@ async function measureRow(
 ): Promise<Pick<Outcome, 'correct' | 'recalled'> | undefined> {
   const { run, config } = context;
   share(shared, run, corpusOf);
-  share(shared, run, checkpointOf('ict'));
+  share(shared, run, checkpointOf('ict-warmup'));
   if (row.pretraining !== 'none') {
     const pretrains = row.pretraining === 'own' ? context : realm();
     if (pretrains !== context) {
       share(shared, pretrains.run, corpusOf);
-      share(shared, pretrains.run, checkpointOf('ict'));
+      share(shared, pretrains.run, checkpointOf('ict-warmup'));
     }
     if (!(await done(pretrains, 'pretrain', config.pretrain.steps, pretrain))) return undefined;
     if (pretrains !== context) share(pretrains.run, run, checkpointOf('pretrain'));
   }
   const recalled = await recalledBefore(context);
-  if (!(await done(context, 'qa', config.qa.steps, finetuneQa))) return undefined;
+  if (!(await done(context, 'finetune-qa', config.qa.steps, finetuneQa))) return undefined;
   await evalExactMatch(context);
   tf.disposeVariables();
   return { correct: correctOf(run), recalled };

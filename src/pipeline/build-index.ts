@@ -7,29 +7,26 @@ import { type IndexManifest, readManifest } from '../retrieval/manifest.ts';
 import { currentIndex, indexFolders, pruneIndexes } from '../retrieval/publish.ts';
 import { openIndex, type SearchIndex } from '../retrieval/search.ts';
 import type { BuildInput } from '../retrieval/write-index.ts';
-import { REFRESHED_STAGES } from '../run/folder.ts';
+import { REFRESHED_STAGES, type RetrieverStage } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { progress } from '../system/progress.ts';
 import { stopMeans } from '../system/stop.ts';
 import { latestState, stepsDone, type Which } from '../train/checkpoints.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 
-/** The stages whose retriever can embed the documents: of fine-tuning that which trains the document tower (`qa.refreshEvery`). */
-export type RetrieverStage = 'ict' | 'pretrain' | 'qa';
-
 /** The furthest stage that has left a tower to embed documents with; pretraining is passed over where `qa.retriever` does so. */
 export function newestRetriever(context: Context): RetrieverStage {
-  const tuned = latestState(context.run.checkpoint('qa'), !context.readOnly);
-  return tuned?.index != null ? 'qa' : retrieverBeforeQa(context);
+  const tuned = latestState(context.run.checkpoint('finetune-qa'), !context.readOnly);
+  return tuned?.index != null ? 'finetune-qa' : retrieverBeforeQa(context);
 }
 
 /** The stage whose retriever fine-tuning begins with, or began with: what is pretrained later does not change a model tuned before. */
-export function retrieverBeforeQa(context: Context): 'ict' | 'pretrain' {
-  const begun = latestState(context.run.checkpoint('qa'), !context.readOnly)?.retriever;
+export function retrieverBeforeQa(context: Context): 'ict-warmup' | 'pretrain' {
+  const begun = latestState(context.run.checkpoint('finetune-qa'), !context.readOnly)?.retriever;
   if (begun) return begun;
   const { retriever } = context.config.qa;
-  const stage = (['pretrain', 'ict'] as const).find(
-    (s) => (s === retriever || s === 'ict') && hasWeights(context, s),
+  const stage = (['pretrain', 'ict-warmup'] as const).find(
+    (s) => (s === retriever || s === 'ict-warmup') && hasWeights(context, s),
   );
   if (!stage)
     throw new UserError(
@@ -137,7 +134,7 @@ export async function build(
   stopMeans('the vectors made so far are kept, and the same command resumes from them');
   const bar = progress('build-index', corpus.blocks, { unit: 'blocks' });
   try {
-    const step = stage === 'ict' ? 0 : (stepsDone(run.checkpoint(stage), which) ?? 0);
+    const step = stage === 'ict-warmup' ? 0 : (stepsDone(run.checkpoint(stage), which) ?? 0);
     const name = indexName(step, stage);
     const source = { model, corpus, config, step, published };
     const made = await makeIndex(run.index, name, source, { onProgress: (blocks) => bar.at(blocks) });

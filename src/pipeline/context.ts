@@ -16,7 +16,17 @@ import {
   type Tower,
 } from '../model/model.ts';
 import { random } from '../random.ts';
-import { lockRun, type Run, runConfig, runFolder, type Stage, settingsOf, stepsOf } from '../run/folder.ts';
+import {
+  lockRun,
+  type Run,
+  refuseOldRun,
+  runConfig,
+  runFolder,
+  SECTION,
+  type Stage,
+  settingsOf,
+  stepsOf,
+} from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { recoverFolders, removeFolder } from '../system/files.ts';
 import { say } from '../system/progress.ts';
@@ -81,6 +91,7 @@ export async function openRunForWork(
 /** The run folder, which must be prepared: a folder named by mistake is not to get a configuration. */
 function preparedRun({ run: dir, config }: CommonOptions): Run {
   const run = runFolder(dir);
+  refuseOldRun(run);
   needCorpus(run);
   if (existsSync(run.config) || config !== undefined) return run;
   throw new UserError(
@@ -152,27 +163,20 @@ export function hasWeights({ run, readOnly }: Context, stage: Stage): boolean {
   return hasCheckpoint(run.checkpoint(stage), !readOnly);
 }
 
-/** The settings that a stage trains by, the first with its steps and optimizer. */
-const SETTINGS = {
-  ict: ['ict'],
-  pretrain: ['pretrain', 'refresh'],
-  qa: ['qa'],
-  'closed-book': ['closedBook'],
-} as const satisfies Record<Stage, (keyof Config)[]>;
-
 /** The setting that says how many steps a stage has. */
-const stepsSetting = (stage: Stage) => `${SETTINGS[stage][0]}.steps`;
+const stepsSetting = (stage: Stage) => `${SECTION[stage]}.steps`;
 
 /** The settings that a checkpoint of the stage records. */
 function trainedSettings(config: Config, stage: Stage): Record<string, unknown> {
-  const names = ['seed', 'text', 'model', ...SETTINGS[stage]] as const;
+  const refresh = stage === 'pretrain' ? (['refresh'] as const) : [];
+  const names = ['seed', 'text', 'model', SECTION[stage], ...refresh] as const;
   return Object.fromEntries(names.map((name) => [name, config[name]]));
 }
 
 /** What every training hands to the loop of its stage. */
 export function loopSettings({ run, config }: Context, stage: Stage, corpus: Corpus) {
   const { use: _, ...settings } = config.train;
-  const { steps, batch, optimizer } = config[SETTINGS[stage][0]];
+  const { steps, batch, optimizer } = config[SECTION[stage]];
   const origin: Origin = {
     corpusSha256: corpus.sha256,
     vocabularySha256: corpus.tokenizer.sha256,
@@ -195,7 +199,7 @@ export function loopSettings({ run, config }: Context, stage: Stage, corpus: Cor
  * saved and any weights are read.
  */
 export function needStage(run: Run, config: Config, stage: Stage, from: Which | 'none'): void {
-  if (stage === 'qa') {
+  if (stage === 'finetune-qa') {
     inputPath(run, config, 'data.train');
     if (config.data.dev !== null) inputPath(run, config, 'data.dev');
   }
@@ -218,7 +222,7 @@ export function finished({ run, config }: Context, stage: Stage, corpus: Corpus)
   if (!isFinished(state, steps) || state.vocabularySha256 !== corpus.tokenizer.sha256) return undefined;
   needResumable(root, state, steps, trainedSettings(config, stage), stepsSetting(stage));
   say(
-    `${COMMAND[stage]}: already finished at step ${state.step}; nothing to do (--resume none trains it again)`,
+    `${commandOf(stage)}: already finished at step ${state.step}; nothing to do (--resume none trains it again)`,
   );
   return { metrics: {}, seconds: 0, stopped: false, step: state.step };
 }
@@ -233,12 +237,8 @@ export function goBack({ run }: Context, stage: Stage, to: Which | 'none' | unde
   } else goBackTo(root, to);
 }
 
-const COMMAND: Record<Stage, string> = {
-  ict: 'ict-warmup',
-  pretrain: 'pretrain',
-  qa: 'finetune-qa',
-  'closed-book': 'demo',
-};
+/** The command that trains a stage. */
+const commandOf = (stage: Stage) => (stage === 'closed-book' ? 'demo' : stage);
 
 /** Weights of `shapes` that a stage has left; a `UserError` names the command that makes them. */
 export function stageWeights(
@@ -248,7 +248,7 @@ export function stageWeights(
   model: Model,
   shapes: readonly Shape[],
 ): void {
-  const remedy = `run "realm ${COMMAND[stage]} --run ${run.dir}"`;
+  const remedy = `run "realm ${commandOf(stage)} --run ${run.dir}"`;
   const root = run.checkpoint(stage);
   if (!hasCheckpoint(root, !readOnly)) throw new UserError(`${root}: no such weights; ${remedy}`);
   const { dir, state } = openCheckpoint(root, config.train.use, !readOnly);

@@ -5,7 +5,7 @@ import * as z from 'zod';
 import type { Config } from '../config.ts';
 import type { PrepareCounts } from '../corpus/counts.ts';
 import { mean } from '../eval/statistics.ts';
-import { lockRun, type Run, runConfig, runFolder } from '../run/folder.ts';
+import { lockRun, type Run, refuseOldRun, runConfig, runFolder } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { readJson, readText, writeFileAtomic } from '../system/files.ts';
 import { duration, say } from '../system/progress.ts';
@@ -29,7 +29,7 @@ export interface DemoSummary {
   /** Indexes taken up while pretraining. */
   refreshes: number;
   /** Recall@5 on the held-out questions before any question was trained on. */
-  recall5: { ict: number; pretrain: number; bm25: number };
+  recall5: { 'ict-warmup': number; pretrain: number; bm25: number };
   /** Retrieval utility over the first and the last logged steps of pretraining, nats a masked word piece. */
   retrievalUtility: { first: number; last: number };
   exactMatch: number;
@@ -55,7 +55,7 @@ export async function demo(options: CommonOptions & { yes?: boolean }): Promise<
   const warm =
     made && (await stage('\n2 of 7  inverse cloze warm-up', DONE, () => unlessStopped(ictWarmup(context))));
   const ict =
-    warm && (await stage('\n3 of 7  embeddings and index', RECALL, () => evalRecall(context, 'ict')));
+    warm && (await stage('\n3 of 7  embeddings and index', RECALL, () => evalRecall(context, 'ict-warmup')));
   const pretrained =
     ict &&
     (await stage('\n4 of 7  pretraining through retrieval, the index refreshed live', DONE, () =>
@@ -79,7 +79,7 @@ export async function demo(options: CommonOptions & { yes?: boolean }): Promise<
     seed: config.seed,
     seconds: Math.round(10 * stage.seconds()) / 10,
     refreshes: records(run.refreshes('pretrain')).length,
-    recall5: { ict: ict.recall[5], pretrain: after.recall[5], bm25: after.bm25![5] },
+    recall5: { 'ict-warmup': ict.recall[5], pretrain: after.recall[5], bm25: after.bm25![5] },
     retrievalUtility: utility(run),
     exactMatch: answered.exactMatch,
     exactMatchClosedBook: closed.exactMatch,
@@ -199,6 +199,7 @@ export function worldSettings(
 /** The run folder's configuration, with the generated data's place in it, and the engine. */
 async function makeWorld(options: CommonOptions): Promise<Context> {
   const run = runFolder(options.run);
+  refuseOldRun(run);
   const data = Object.entries(worldFiles(join(run.dir, 'data'))).map(
     ([name, path]) => `data.${name}=${path}`,
   );
@@ -219,7 +220,7 @@ export function demoLines(s: DemoSummary): string[] {
   return [
     '',
     row(`held-out questions`, String(s.questions)),
-    row('recall@5 after the inverse cloze task', percent(s.recall5.ict)),
+    row('recall@5 after the inverse cloze task', percent(s.recall5['ict-warmup'])),
     row('recall@5 after pretraining, no question seen yet', percent(s.recall5.pretrain)),
     row('recall@5 of BM25', percent(s.recall5.bm25)),
     row('retrieval utility, first steps (nats)', s.retrievalUtility.first.toFixed(2)),

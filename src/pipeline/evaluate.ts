@@ -24,13 +24,13 @@ import { type Comparison, compare, mean, meanInterval } from '../eval/statistics
 import { disposeModel, pretrainedShapes, retrieverShapes } from '../model/model.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
 import { BM25_LIMIT } from '../retrieval/bm25.ts';
-import { appendRecord, type Run, runFolder } from '../run/folder.ts';
+import { appendRecord, type RetrieverStage, type Run, runFolder } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { makeFolder, needWritable, recoverFolders, writeStreamAtomic } from '../system/files.ts';
 import { say } from '../system/progress.ts';
 import { stepsDone } from '../train/checkpoints.ts';
 import { closedBookShapes } from '../train/closed-book.ts';
-import { matchingIndex, type RetrieverStage } from './build-index.ts';
+import { matchingIndex } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { fineTuned } from './fine-tuned.ts';
 import { encodeAll, questionFile } from './questions.ts';
@@ -125,7 +125,7 @@ export async function evalExactMatch(
     const trained = hasStrings(questions) ? await trainedAnswers(context, protocol) : undefined;
     const result = {
       metric,
-      stage: 'qa',
+      stage: 'finetune-qa',
       file,
       questions: questions.length,
       protocol,
@@ -238,7 +238,7 @@ export async function evalRecall(
   const file = questionFile(context, options.questions);
   const given = await readQuestions(file, config.data.answers);
   needOutput(options.to, [file]);
-  const stage = asked ?? (hasWeights(context, 'pretrain') ? 'pretrain' : 'ict');
+  const stage = asked ?? (hasWeights(context, 'pretrain') ? 'pretrain' : 'ict-warmup');
   const corpus = runCorpus(context);
   const questions = encodeAll(corpus, given, config);
   const model = emptyModel(context, corpus);
@@ -254,7 +254,8 @@ export async function evalRecall(
     disposeModel(model);
     const baselines = {
       bm25: bm25Ranks(corpus, questions, most, { protocol }),
-      ict: stage === 'ict' ? undefined : await ictRanks(context, corpus, questions, most, protocol),
+      'ict-warmup':
+        stage === 'ict-warmup' ? undefined : await ictRanks(context, corpus, questions, most, protocol),
     };
     if (!baselines.bm25) say(`recall: BM25 is left out, beyond ${BM25_LIMIT} blocks`);
     const figured = (list: number[]) => rankingMetrics(list, KS, config.seed);
@@ -443,15 +444,15 @@ async function ictRanks(
   most: number,
   protocol?: Protocol,
 ): Promise<number[] | undefined> {
-  if (!hasWeights(context, 'ict')) return undefined;
+  if (!hasWeights(context, 'ict-warmup')) return undefined;
   if (corpus.blocks > ICT_LIMIT) {
     say(
-      `recall: beyond ${ICT_LIMIT} blocks the inverse cloze task's retriever is measured by itself, with "realm eval recall --stage ict"`,
+      `recall: beyond ${ICT_LIMIT} blocks the inverse cloze task's retriever is measured by itself, with "realm eval recall --stage ict-warmup"`,
     );
     return undefined;
   }
   const model = emptyModel(context, corpus);
-  stageWeights(context, 'ict', corpus, model, retrieverShapes(model));
+  stageWeights(context, 'ict-warmup', corpus, model, retrieverShapes(model));
   const ranks = await freshRanks(model, corpus, questions, context.config, most, { protocol });
   disposeModel(model);
   return ranks;

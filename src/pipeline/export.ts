@@ -62,7 +62,7 @@ export async function exportRealm(context: Context, to: string): Promise<Exporte
       await part('encoder', 'RealmKnowledgeAugEncoder', (f) => exportEncoder(f, model, run));
     }
     disposeModel(model);
-    if (hasWeights(context, 'qa')) {
+    if (hasWeights(context, 'finetune-qa')) {
       const { model, index } = await fineTuned(context, corpus);
       const rows = (from: number, to: number) => Int32Array.from({ length: to - from }, (_, i) => from + i);
       const blocks = {

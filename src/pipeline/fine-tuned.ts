@@ -2,8 +2,9 @@ import type { Corpus } from '../corpus/store/reader.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import { disposeModel, type Model } from '../model/model.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
+import type { RetrieverStage } from '../run/folder.ts';
 import { qaShapes } from '../train/finetune-qa.ts';
-import { matchingIndex, newestRetriever, type RetrieverStage } from './build-index.ts';
+import { matchingIndex, newestRetriever } from './build-index.ts';
 import { type Context, emptyModel, stageWeights } from './context.ts';
 
 /** What a fine-tuned run answers with, and the stage whose document tower it searches with. */
@@ -22,9 +23,9 @@ export interface FineTuned {
 export function fineTunedModels(context: Context, corpus: Corpus): FineTuned {
   const stage = newestRetriever(context);
   const model = emptyModel(context, corpus);
-  const embedder = stage === 'qa' ? model : emptyModel(context, corpus);
+  const embedder = stage === 'finetune-qa' ? model : emptyModel(context, corpus);
   try {
-    stageWeights(context, 'qa', corpus, model, qaShapes(model, stage === 'qa'));
+    stageWeights(context, 'finetune-qa', corpus, model, qaShapes(model, stage === 'finetune-qa'));
     if (embedder !== model) {
       const shapes = embedderShapes(embedder.documentTower, embedder.embedder);
       stageWeights(context, stage, corpus, embedder, shapes);
@@ -39,7 +40,7 @@ export function fineTunedModels(context: Context, corpus: Corpus): FineTuned {
 
 /**
  * The fine-tuned model with the index of its document tower, also where another index has become the run's current one
- * since (`eval recall --stage ict` makes its own).
+ * since (`eval recall --stage ict-warmup` makes its own).
  */
 export async function fineTuned(
   context: Context,

@@ -33,11 +33,11 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   const every = config.qa.refreshEvery;
   const allDev = config.qa.devQuestions > 0 || every !== null ? await readDevQuestions(context) : [];
   const corpus = runCorpus(context);
-  const done = finished(context, 'qa', corpus);
+  const done = finished(context, 'finetune-qa', corpus);
   if (done) {
     corpus.close();
     // A kill may have come between the last step and the index of its weights.
-    if (every !== null) await matchingRunIndex(context, 'qa');
+    if (every !== null) await matchingRunIndex(context, 'finetune-qa');
     return done;
   }
   const model = emptyModel(context, corpus);
@@ -54,7 +54,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
     const reader = pretrainedShapes(model).filter(({ name }) => name.startsWith(model.readerTower));
     stageWeights(context, 'pretrain', corpus, model, reader);
   }
-  const index = await firstIndex(context, 'qa', stage, model, corpus);
+  const index = await firstIndex(context, 'finetune-qa', stage, model, corpus);
   const questions = encodeAll(corpus, trainQuestions, config);
   const dev = encodeQuestions(corpus, spread(allDev, config.qa.devQuestions));
   const evaluate = async () => {
@@ -66,13 +66,13 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
     every === null
       ? undefined
       : liveRefresh(context, model, corpus, index, {
-          stage: 'qa',
+          stage: 'finetune-qa',
           steps: config.qa.steps,
           every,
           probes: questionProbes(model, corpus, questions, config),
           dev: encodeQuestions(corpus, spread(allDev, RECALL_QUESTIONS)),
         });
-  const settings = loopSettings(context, 'qa', corpus);
+  const settings = loopSettings(context, 'finetune-qa', corpus);
   let result: LoopResult;
   try {
     result = await train({
@@ -91,13 +91,13 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
     index.close();
     corpus.close();
   }
-  if (refresh && !result.stopped) await buildRunIndex(context, 'qa');
+  if (refresh && !result.stopped) await buildRunIndex(context, 'finetune-qa');
   return result;
 }
 
 /** A stage begun with the document tower at rest has its index's vectors from another stage: it cannot go on otherwise, nor the other way round. */
 function sameDocumentTower({ run, config }: Context): void {
-  const root = run.checkpoint('qa');
+  const root = run.checkpoint('finetune-qa');
   const state = latestState(root);
   const trains = config.qa.refreshEvery !== null;
   if (!state || (state.index !== null) === trains) return;

@@ -6,7 +6,7 @@ import { measureElementwise, measureKernel, measureProduct } from '../preflight/
 import { preflight } from '../preflight/needs.ts';
 import { about } from '../preflight/rates.ts';
 import type { Machine, StageNeeds } from '../preflight/types.ts';
-import { stepsOf } from '../run/folder.ts';
+import { type RetrieverStage, stepsOf } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { latestState } from '../train/checkpoints.ts';
 import type { Context } from './context.ts';
@@ -21,14 +21,7 @@ const MARGIN = 2;
 const SLOW = { dense: 2e9, attention: 1e9, elementwise: 1e9, kernel: 1e-4 };
 
 /** The stages that are looked at before they start, by their names in the estimate. */
-export type GatedStage = 'ict-warmup' | 'build-index' | 'pretrain' | 'finetune-qa';
-
-const STAGE = {
-  'ict-warmup': 'ict',
-  pretrain: 'pretrain',
-  'finetune-qa': 'qa',
-  'build-index': undefined,
-} as const;
+export type GatedStage = RetrieverStage | 'build-index';
 
 /**
  * A `UserError` where a stage would clearly need more memory than the machine has, or more than three days. It costs a look
@@ -69,9 +62,8 @@ export async function checkNeeds(context: Context, stage: GatedStage, { again = 
 
 /** The share of a stage that is still to be done. */
 function shareLeft({ run, config }: Context, stage: GatedStage): number {
-  const name = STAGE[stage];
-  if (name === undefined) return 1;
-  return 1 - (latestState(run.checkpoint(name))?.step ?? 0) / stepsOf(config, name);
+  if (stage === 'build-index') return 1;
+  return 1 - (latestState(run.checkpoint(stage))?.step ?? 0) / stepsOf(config, stage);
 }
 
 /** Bytes of memory that this process may use: those of its container where it has fewer. */

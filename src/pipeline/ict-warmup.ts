@@ -7,7 +7,7 @@ import { type Context, emptyModel, finished, firstWeights, loopSettings, runCorp
 export async function ictWarmup(context: Context): Promise<LoopResult> {
   const { config } = context;
   const corpus = runCorpus(context);
-  const done = finished(context, 'ict', corpus);
+  const done = finished(context, 'ict-warmup', corpus);
   if (done) {
     corpus.close();
     return done;
@@ -21,7 +21,7 @@ export async function ictWarmup(context: Context): Promise<LoopResult> {
       name: 'ict-warmup',
       model,
       shapes,
-      ...loopSettings(context, 'ict', corpus),
+      ...loopSettings(context, 'ict-warmup', corpus),
       step: stage.step,
     });
   } finally {

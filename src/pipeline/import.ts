@@ -8,13 +8,13 @@ import {
   pretrainedShapes,
   retrieverShapes,
 } from '../model/model.ts';
-import type { Stage } from '../run/folder.ts';
+import type { RetrieverStage, Stage } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { say } from '../system/progress.ts';
 import { hasCheckpoint, saveCheckpoint } from '../train/checkpoints.ts';
 import { qaShapes } from '../train/finetune-qa.ts';
 import { openWeights } from '../weights/weight-folder.ts';
-import { build, type RetrieverStage } from './build-index.ts';
+import { build } from './build-index.ts';
 import { type Context, emptyModel, firstWeights, loopSettings, runCorpus } from './context.ts';
 
 export interface Imported {
@@ -27,9 +27,9 @@ export interface Imported {
 
 /** What each stage leaves that the weights of a published model can stand for. */
 const SHAPES: Record<RetrieverStage, (model: Model) => Shape[]> = {
-  ict: retrieverShapes,
+  'ict-warmup': retrieverShapes,
   pretrain: pretrainedShapes,
-  qa: qaShapes,
+  'finetune-qa': qaShapes,
 };
 
 const PARTS: [RegExp, string][] = [
@@ -56,7 +56,7 @@ export async function importStage(context: Context, stage: RetrieverStage): Prom
     );
   }
   // Fine-tuning has no document tower; the one that made the vectors is, as released, the query tower before it.
-  const stages: RetrieverStage[] = stage === 'qa' ? ['ict', 'qa'] : [stage];
+  const stages: RetrieverStage[] = stage === 'finetune-qa' ? ['ict-warmup', 'finetune-qa'] : [stage];
   for (const root of stages.map((s) => run.checkpoint(s))) {
     if (hasCheckpoint(root)) {
       throw new UserError(`${root}: has weights already; remove it to import others, or name a new --run`);

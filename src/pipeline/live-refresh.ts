@@ -10,7 +10,7 @@ import { indexName, isQaIndex } from '../retrieval/ensure-index.ts';
 import type { Found } from '../retrieval/graph.ts';
 import { overlapAt } from '../retrieval/overlap.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
-import { jsonLines, type RefreshedStage } from '../run/folder.ts';
+import { jsonLines, type RefreshedStage, type RetrieverStage } from '../run/folder.ts';
 import { dueAt, type Schedule } from '../schedule.ts';
 import { UserError } from '../system/errors.ts';
 import { inside } from '../system/files.ts';
@@ -18,7 +18,7 @@ import { warn } from '../system/progress.ts';
 import { latestState, openCheckpoint, stepsDone } from '../train/checkpoints.ts';
 import { eventFile } from '../train/tensorboard.ts';
 import { loadWeights } from '../weights/checkpoint.ts';
-import { forgetIndexes, matchingIndex, openRunIndex, type RetrieverStage } from './build-index.ts';
+import { forgetIndexes, matchingIndex, openRunIndex } from './build-index.ts';
 import type { Context } from './context.ts';
 
 /** A stage that trains the document tower, so that its index must follow. */
@@ -81,7 +81,7 @@ export function liveRefresh(
   const asked = new Map<number, number>(); // when the snapshot of each step was written
   const times = { during: stepTimes(), outside: stepTimes() };
   /** Step of this stage whose weights made the index in use; 0 where an earlier stage's did. */
-  let indexStep = isQaIndex(basename(index.dir)) === (stage === 'qa') ? index.manifest.step : 0;
+  let indexStep = isQaIndex(basename(index.dir)) === (stage === 'finetune-qa') ? index.manifest.step : 0;
   let published: Published | undefined;
   let givenUp: string | undefined;
   let snapshotAt = performance.now();

@@ -2,7 +2,7 @@ import type { Config } from '../config.ts';
 import type { Run } from '../run/folder.ts';
 
 /** What was just done in a run. */
-export type Done = 'prepare' | 'ict' | 'index' | 'pretrain' | 'qa' | 'demo';
+export type Done = 'prepare' | 'ict-warmup' | 'build-index' | 'pretrain' | 'finetune-qa' | 'demo';
 
 /** The command that comes after what was just done, with the options that it needs; several where there is a choice. */
 export function nextCommands({ dir }: Run, { data }: Config, done: Done): string[] {
@@ -11,13 +11,13 @@ export function nextCommands({ dir }: Run, { data }: Config, done: Done): string
   switch (done) {
     case 'prepare':
       return [command('ict-warmup')];
-    case 'ict':
+    case 'ict-warmup':
       return [command('build-index')];
-    case 'index':
+    case 'build-index':
       return [command('pretrain')];
     case 'pretrain':
       return [command('finetune-qa', ...(data.train === null ? ['--set', 'data.train=FILE'] : []))];
-    case 'qa': {
+    case 'finetune-qa': {
       const evaluate = command(
         'eval exact-match',
         ...(data.test === null && data.dev === null ? ['--questions', 'FILE'] : []),

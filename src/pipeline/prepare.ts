@@ -11,7 +11,7 @@ import { leftOutFiles, leftOutWords } from '../datasets/formats/text-folder.ts';
 import { hearSignalsWhileComputing } from '../engine/signals.ts';
 import { modelFolder } from '../hub/cache.ts';
 import { presets } from '../presets.ts';
-import { lockRun, type Run, runConfig, runFolder, settingsOf } from '../run/folder.ts';
+import { lockRun, type Run, refuseOldRun, runConfig, runFolder, settingsOf } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { readText, writeFileAtomic } from '../system/files.ts';
 import { type Progress, progress, say } from '../system/progress.ts';
@@ -42,6 +42,7 @@ export async function openNewRun(
   options: Pick<CommonOptions, 'run' | 'config' | 'set' | 'seed'>,
 ): Promise<{ run: Run; config: Config }> {
   const run = runFolder(options.run);
+  refuseOldRun(run);
   if (!existsSync(run.config) && options.config === undefined)
     throw new UserError(
       `${run.dir}: a new run needs settings; write a file for your documents with "realm init" and name it with --config, ` +

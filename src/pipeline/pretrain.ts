@@ -34,8 +34,8 @@ export async function pretrain(context: Context): Promise<LoopResult> {
   const model = emptyModel(context, corpus);
   const shapes = pretrainedShapes(model);
   firstWeights(context, model, readerTowerShapes(model));
-  stageWeights(context, 'ict', corpus, model, retrieverShapes(model));
-  const index = await firstIndex(context, 'pretrain', 'ict', model, corpus);
+  stageWeights(context, 'ict-warmup', corpus, model, retrieverShapes(model));
+  const index = await firstIndex(context, 'pretrain', 'ict-warmup', model, corpus);
   const stage = pretrainStep(model, corpus, index, config);
   const refresh = liveRefresh(context, model, corpus, index, {
     stage: 'pretrain',

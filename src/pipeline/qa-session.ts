@@ -125,7 +125,7 @@ async function openParts(context: Context): Promise<Parts> {
   const corpus = runCorpus(context);
   const parts: Partial<Parts> & { corpus: Corpus } = { corpus };
   try {
-    if (!hasWeights(context, 'qa')) {
+    if (!hasWeights(context, 'finetune-qa')) {
       throw new UserError(
         `${run.dir}: is not fine-tuned, so it cannot answer; run "realm finetune-qa --run ${run.dir}"`,
       );

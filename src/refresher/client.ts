@@ -50,7 +50,7 @@ const fromRefresher = z.discriminatedUnion('type', [
   z.strictObject({ type: z.literal('alive'), quiet: z.number().min(0).max(86_400) }),
   z.strictObject({
     type: z.literal('published'),
-    name: z.string().regex(/^(qa-)?step-\d+$/),
+    name: z.string().regex(/^(finetune-qa-)?step-\d+$/),
     step: z.int().nonnegative(),
     seconds: z.number().nonnegative(),
     rows: z.int().positive(),

@@ -19,7 +19,7 @@ export function lossCharts(runs: readonly NamedRun[]): Html[] {
         refreshes: isRefreshed(stage) ? refreshesOf(runs, stage) : [],
       }),
     ),
-    ...overlaid(runs, stageSeries('qa', 'devExactMatch'), {
+    ...overlaid(runs, stageSeries('finetune-qa', 'devExactMatch'), {
       title: 'Exact match on dev questions',
       note: 'fine-tuning, at each checkpoint',
       format: percent,
@@ -165,12 +165,12 @@ function evaluatedRecall({ evaluations, summary }: NamedRun): MeasuredRecall[] {
     .flatMap(({ stage, figures }) =>
       figures.flatMap(({ name, value, low, high }) => {
         // An evaluation of pretraining's retriever also has the warm-up's recall.
-        const [, warmUp, k] = /^(ict )?recall@(\d+)$/.exec(name) ?? [];
-        return k === undefined ? [] : [{ k, stage: warmUp ? 'ict' : stage, value, low, high }];
+        const [, warmUp, k] = /^(ict-warmup )?recall@(\d+)$/.exec(name) ?? [];
+        return k === undefined ? [] : [{ k, stage: warmUp ? 'ict-warmup' : stage, value, low, high }];
       }),
     );
   if (found.length > 0 || !summary) return found;
-  return (['ict', 'pretrain'] as const).flatMap((stage) => {
+  return (['ict-warmup', 'pretrain'] as const).flatMap((stage) => {
     const value = summary.recall5[stage];
     return value === undefined ? [] : [{ k: '5', stage, value }];
   });
@@ -180,12 +180,12 @@ function evaluatedRecall({ evaluations, summary }: NamedRun): MeasuredRecall[] {
 function recallMarks(run: NamedRun, wanted: string, letters: boolean): Mark[] {
   const end = run.stages.find(({ stage }) => stage === 'pretrain')?.steps ?? 0;
   return evaluatedRecall(run).flatMap(({ k, stage, value, low, high }) =>
-    k !== wanted || !(stage === 'ict' || stage === 'pretrain')
+    k !== wanted || !(stage === 'ict-warmup' || stage === 'pretrain')
       ? []
       : [
           {
             look: run.look,
-            x: stage === 'ict' ? 0 : end,
+            x: stage === 'ict-warmup' ? 0 : end,
             y: value,
             low,
             high,

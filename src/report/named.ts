@@ -21,8 +21,8 @@ export function named<T extends { dir: string }>(runs: readonly T[]): (T & Name)
 }
 
 export const STAGE_NAMES: Record<string, string> = {
-  ict: 'inverse cloze warm-up',
+  'ict-warmup': 'inverse cloze warm-up',
   pretrain: 'pretraining',
-  qa: 'fine-tuning',
+  'finetune-qa': 'fine-tuning',
   'closed-book': 'closed book',
 };

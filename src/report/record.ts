@@ -149,7 +149,7 @@ export type Ablation = z.infer<typeof ablation>;
 const share = z.number().optional().catch(undefined);
 const summary = z.object({
   seconds: share,
-  recall5: z.object({ ict: share, pretrain: share, bm25: share }).partial().catch({}),
+  recall5: z.object({ 'ict-warmup': share, pretrain: share, bm25: share }).partial().catch({}),
   exactMatch: share,
   exactMatchClosedBook: share,
   questions: share,

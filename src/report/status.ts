@@ -1,7 +1,14 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import { type Run, runFolder, STAGES, type Stage } from '../run/folder.ts';
+import {
+  RETRIEVER_STAGES,
+  type RetrieverStage,
+  type Run,
+  refuseOldRun,
+  runFolder,
+  type Stage,
+} from '../run/folder.ts';
 import { errorCode, UserError } from '../system/errors.ts';
 import type { LogLine } from '../system/journal.ts';
 import { logFile } from '../system/journal.ts';
@@ -29,7 +36,7 @@ export interface IndexState {
   name: string;
   rows: number;
   /** Stage whose document tower embedded the blocks, and its step. */
-  stage: 'ict' | 'pretrain' | 'qa';
+  stage: RetrieverStage;
   step: number;
   createdAt: string;
   /** Bytes on disk. */
@@ -58,17 +65,12 @@ export interface RunStatus {
   next: string | null;
 }
 
-const COMMANDS: Partial<Record<Stage, string>> = {
-  ict: 'ict-warmup',
-  pretrain: 'pretrain',
-  qa: 'finetune-qa',
-};
-
 /** Throws a `UserError` if the folder does not exist or holds no run. */
 export function statusOf(run: Run): RunStatus {
   if (!statSync(run.dir, { throwIfNoEntry: false })?.isDirectory()) {
     throw new UserError(`${run.dir}: no such folder; pass the folder of a run`);
   }
+  refuseOldRun(run);
   if (!holdsRun(run)) {
     throw new UserError(
       `${run.dir}: holds no run; pass another folder, or create a run here with "realm prepare --run ${run.dir}"`,
@@ -127,7 +129,8 @@ function stageState(run: Run, record: RunRecord, stage: Stage, working: UnderWay
   const root = run.checkpoint(stage);
   const saved = checkpointed(root);
   const latest = pointer(root, 'latest');
-  const running = working?.alive !== false && working?.progress?.name === (COMMANDS[stage] ?? 'closed book');
+  const running =
+    working?.alive !== false && working?.progress?.name === (stage === 'closed-book' ? 'closed book' : stage);
   const finished = saved !== undefined && saved.step >= saved.steps;
   return {
     stage,
@@ -163,18 +166,18 @@ function indexStates(run: Run, stages: readonly StageState[]): IndexState[] {
     current = readFileSync(join(run.index, 'current'), 'utf8').trim();
   } catch {} // no index is in use
   return listed(run.index).flatMap((name): IndexState[] => {
-    if (!/^(qa-)?step-\d+$/.test(name)) return [];
+    if (!/^(finetune-qa-)?step-\d+$/.test(name)) return [];
     const dir = join(run.index, name);
     try {
       const { rows, step, createdAt } = manifest.parse(
         JSON.parse(readFileSync(join(dir, 'manifest.json'), 'utf8')),
       );
-      const stage = name.startsWith('qa-') ? 'qa' : step === 0 ? 'ict' : 'pretrain';
+      const stage = name.startsWith('finetune-qa-') ? 'finetune-qa' : step === 0 ? 'ict-warmup' : 'pretrain';
       const weights = of(stage);
       const latest = Number(/\d+/.exec(weights?.latest ?? '')?.[0] ?? step);
       // The warm-up's index is always named step 0, whatever its last step was.
       const newer = (weights?.saved ?? '') > createdAt;
-      const stepsBehind = stage !== 'ict' ? Math.max(0, latest - step) : newer ? latest : 0;
+      const stepsBehind = stage !== 'ict-warmup' ? Math.max(0, latest - step) : newer ? latest : 0;
       const bytes = bytesIn(dir);
       return [{ name, rows, stage, step, createdAt, bytes, inUse: name === current, stepsBehind }];
     } catch {
@@ -215,13 +218,11 @@ function next(run: Run, record: RunRecord, stages: readonly StageState[]): strin
   if (record.ablation) return `realm report ${run.dir}`;
   if (existsSync(join(run.dir, 'demo.json')) && !record.summary) return command('demo');
   if (record.blocks === undefined) return command('prepare');
-  const order = STAGES.filter((stage) => COMMANDS[stage]).map(
-    (name) => stages.find((s) => s.stage === name)!,
-  );
+  const order = RETRIEVER_STAGES.map((name) => stages.find((s) => s.stage === name)!);
   // If a later stage has started, stages before it were left out on purpose.
   const latest = order.findLastIndex(({ state }) => state !== 'not started');
   const todo = order.find(({ state }, i) => i >= latest && state !== 'finished');
-  if (todo) return command(COMMANDS[todo.stage]!);
-  if (!record.evaluations.some(({ stage }) => stage === 'qa')) return command('eval exact-match');
+  if (todo) return command(todo.stage);
+  if (!record.evaluations.some(({ stage }) => stage === 'finetune-qa')) return command('eval exact-match');
   return command('ask');
 }

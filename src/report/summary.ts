@@ -42,7 +42,7 @@ function stages({ stages, ablation }: NamedRun): Html {
 function headline(run: NamedRun): { name: string; value: string; note?: string }[] {
   const found: { name: string; value: string; note?: string }[] = [];
   const exact =
-    measured(run, 'exactMatch', 'qa') ??
+    measured(run, 'exactMatch', 'finetune-qa') ??
     (run.summary?.exactMatch === undefined
       ? undefined
       : { value: run.summary.exactMatch, questions: run.summary.questions });
@@ -127,7 +127,7 @@ export function resultsTable(runs: readonly NamedRun[]): Html | undefined {
     if (!summary || evaluated) continue;
     const group = `demo${summary.questions === undefined ? '' : `, ${whole(summary.questions)} held-out questions`}`;
     const value = (share: number | undefined) => (share === undefined ? undefined : { value: share });
-    put(group, 'recall@5 after the warm-up', run, value(summary.recall5.ict));
+    put(group, 'recall@5 after the warm-up', run, value(summary.recall5['ict-warmup']));
     put(group, 'recall@5 after pretraining', run, value(summary.recall5.pretrain));
     put(group, 'recall@5 of BM25', run, value(summary.recall5.bm25));
     put(group, 'exact match', run, value(summary.exactMatch));
@@ -191,8 +191,8 @@ const NAMES: Record<string, string> = {
 
 /** A metric's name as words (`readerOracle`: reader oracle), also after the name of a baseline. */
 function words(name: string): string {
-  const [, baseline, own] = /^(?:(bm25|ict) )?(.*)$/s.exec(name) ?? [];
-  if (baseline !== undefined) return `${words(own)}, ${baseline === 'ict' ? 'warm-up alone' : 'BM25'}`;
+  const [, baseline, own] = /^(?:(bm25|ict-warmup) )?(.*)$/s.exec(name) ?? [];
+  if (baseline !== undefined) return `${words(own)}, ${baseline === 'ict-warmup' ? 'warm-up alone' : 'BM25'}`;
   if (Object.hasOwn(NAMES, name)) return NAMES[name];
   return name.replace(/([a-z])([A-Z])/g, (_, a, b) => `${a} ${b.toLowerCase()}`);
 }

@@ -211,10 +211,10 @@ function tryLock(root: string, path: string) {
 
 /** Folder of the index made with the weights of step `step`; fine-tuning, which counts its steps from 0 again, has a prefix. */
 export function indexName(step: number, stage?: Stage): string {
-  return `${stage === 'qa' ? QA : ''}step-${String(step).padStart(7, '0')}`;
+  return `${stage === 'finetune-qa' ? QA : ''}step-${String(step).padStart(7, '0')}`;
 }
 
-const QA = 'qa-';
+const QA = 'finetune-qa-';
 
 /** Whether the index of this name was made with weights of fine-tuning. */
 export function isQaIndex(name: string): boolean {

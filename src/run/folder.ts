@@ -36,17 +36,32 @@ export interface Run {
   ablation: string;
 }
 
-/** The stages that train, in order. */
-export const STAGES = ['ict', 'pretrain', 'qa', 'closed-book'] as const;
+/**
+ * The stages that train, in order. Their names are the same in options, folders, results and messages, and all but the last
+ * are also the command that runs the stage.
+ */
+export const STAGES = ['ict-warmup', 'pretrain', 'finetune-qa', 'closed-book'] as const;
 export type Stage = (typeof STAGES)[number];
 
+/** The stages that can leave a document tower, and so an index. */
+export const RETRIEVER_STAGES = ['ict-warmup', 'pretrain', 'finetune-qa'] as const satisfies readonly Stage[];
+export type RetrieverStage = (typeof RETRIEVER_STAGES)[number];
+
+/** The section of the settings that each stage trains by. */
+export const SECTION = {
+  'ict-warmup': 'ict',
+  pretrain: 'pretrain',
+  'finetune-qa': 'qa',
+  'closed-book': 'closedBook',
+} as const satisfies Record<Stage, keyof Config>;
+
 /** Stages that swap in new indexes while they train. */
-export const REFRESHED_STAGES = ['pretrain', 'qa'] as const satisfies readonly Stage[];
+export const REFRESHED_STAGES = ['pretrain', 'finetune-qa'] as const satisfies readonly Stage[];
 export type RefreshedStage = (typeof REFRESHED_STAGES)[number];
 
 /** Number of steps of a stage in the settings. */
 export function stepsOf(config: Config, stage: Stage): number {
-  return config[stage === 'closed-book' ? 'closedBook' : stage].steps;
+  return config[SECTION[stage]].steps;
 }
 
 export function runFolder(dir: string): Run {
@@ -60,8 +75,8 @@ export function runFolder(dir: string): Run {
     snapshots: join(dir, 'snapshots'),
     metrics: (stage) => join(dir, 'metrics', `${stage}.jsonl`),
     events: (stage) => join(dir, 'metrics', 'tensorboard', stage),
-    refreshes: (stage) => join(dir, 'metrics', stage === 'qa' ? 'qa-refreshes.jsonl' : 'refreshes.jsonl'),
-    probes: (stage) => join(dir, 'metrics', stage === 'qa' ? 'qa-probes.jsonl' : 'probes.jsonl'),
+    refreshes: (stage) => join(dir, 'metrics', `${stage}-refreshes.jsonl`),
+    probes: (stage) => join(dir, 'metrics', `${stage}-probes.jsonl`),
     predictions: join(dir, 'predictions.jsonl'),
     evaluations: join(dir, 'metrics', 'evaluations.jsonl'),
     summary: join(dir, 'summary.json'),
@@ -112,6 +127,21 @@ function withCommits(given: Config, saved: Config): Config {
       initialReader: keep(given.model.initialReader, saved.model.initialReader),
     },
   };
+}
+
+/** Names of stages in runs of earlier versions. */
+const OLD_NAMES: Partial<Record<Stage, string>> = { 'ict-warmup': 'ict', 'finetune-qa': 'qa' };
+
+/** Throws a `UserError` for a run of an earlier version, in which stages had other names. */
+export function refuseOldRun({ dir }: Run): void {
+  for (const [stage, old] of Object.entries(OLD_NAMES)) {
+    const path = join(dir, 'checkpoints', old);
+    if (existsSync(path))
+      throw new UserError(
+        `${path}: was trained by an older version of realm, which named the stage ${stage} "${old}"; ` +
+          'train a new run in another folder with --run',
+      );
+  }
 }
 
 /** The settings from a command's options, in the form that `runConfig` takes. */

@@ -45,8 +45,8 @@ function write(path: string, content: object | string): void {
 function trained(): void {
   write(run.config, 'ict: { steps: 70 }\npretrain: { steps: 300 }\nqa: { steps: 30 }\n');
   write(run.corpusManifest, { documents: 1234, blocks: 5678 });
-  write(run.metrics('ict'), '{"step":70,"loss":1.5}\n');
-  checkpoint('ict', 70, 70);
+  write(run.metrics('ict-warmup'), '{"step":70,"loss":1.5}\n');
+  checkpoint('ict-warmup', 70, 70);
   index('step-0000000', 0);
   write(run.metrics('pretrain'), '{"step":100,"loss":2.5,"retrievalUtility":0.25}\n');
   checkpoint('pretrain', 100, 300);
@@ -55,7 +55,7 @@ function trained(): void {
   write(join(run.index, 'current'), 'step-0000060\n');
 }
 
-function checkpoint(stage: 'ict' | 'pretrain' | 'qa', step: number, steps: number): void {
+function checkpoint(stage: 'ict-warmup' | 'pretrain' | 'finetune-qa', step: number, steps: number): void {
   const name = `step-${String(step).padStart(7, '0')}`;
   write(join(run.checkpoint(stage), name, 'state.json'), { step, steps });
   write(join(run.checkpoint(stage), 'latest'), `${name}\n`);
@@ -84,9 +84,9 @@ test('a run at rest: corpus, stages, indexes, what to run next; nothing is chang
   assert.deepEqual(state.corpus, { documents: 1234, blocks: 5678 });
   const stages = state.stages.map(({ stage, state, step, steps }) => [stage, state, step, steps]);
   assert.deepEqual(stages.slice(0, 3), [
-    ['ict', 'finished', 70, 70],
+    ['ict-warmup', 'finished', 70, 70],
     ['pretrain', 'unfinished', 100, 300],
-    ['qa', 'not started', 0, 30],
+    ['finetune-qa', 'not started', 0, 30],
   ]);
   const { latest, best, saved, figures } = of(state, 'pretrain');
   assert.deepEqual([latest, best, figures.retrievalUtility], ['step-0000100', 'step-0000050', 0.25]);
@@ -94,7 +94,7 @@ test('a run at rest: corpus, stages, indexes, what to run next; nothing is chang
   assert.deepEqual(
     state.indexes.map(({ name, rows, stage, inUse, stepsBehind }) => [name, rows, stage, inUse, stepsBehind]),
     [
-      ['step-0000000', 5678, 'ict', false, 0],
+      ['step-0000000', 5678, 'ict-warmup', false, 0],
       ['step-0000060', 5678, 'pretrain', true, 40],
     ],
   );
@@ -112,13 +112,13 @@ test('what comes next follows the stages that are done', () => {
   assert.equal(statusOf(run).next, `realm prepare --run ${run.dir}`);
   write(run.corpusManifest, { documents: 1, blocks: 2 });
   assert.equal(statusOf(run).next, `realm ict-warmup --run ${run.dir}`);
-  checkpoint('ict', 70, 70);
+  checkpoint('ict-warmup', 70, 70);
   assert.equal(statusOf(run).next, `realm pretrain --run ${run.dir}`);
-  checkpoint('qa', 5, 30); // pretraining was left out
+  checkpoint('finetune-qa', 5, 30); // pretraining was left out
   assert.equal(statusOf(run).next, `realm finetune-qa --run ${run.dir}`);
-  checkpoint('qa', 30, 30);
+  checkpoint('finetune-qa', 30, 30);
   assert.equal(statusOf(run).next, `realm eval exact-match --run ${run.dir}`);
-  write(run.evaluations, { metric: 'exact-match', stage: 'qa', figures: { exactMatch: 0.5 } });
+  write(run.evaluations, { metric: 'exact-match', stage: 'finetune-qa', figures: { exactMatch: 0.5 } });
   assert.equal(statusOf(run).next, `realm ask --run ${run.dir}`);
 });
 
@@ -208,7 +208,7 @@ test('damaged files are left out or named, and the rest is told', () => {
     state.indexes.map(({ name }) => name),
     ['step-0000000'],
   );
-  assert.equal(of(state, 'ict').state, 'finished');
+  assert.equal(of(state, 'ict-warmup').state, 'finished');
   assert.equal(of(state, 'pretrain').latest, null);
   assert.equal(state.unreadable.length, 2);
   assert.match(statusLines([state]).join('\n'), /^unreadable +.*unknown setting/m);
@@ -223,6 +223,17 @@ test('a folder that is not there or holds no run is one sentence', () => {
   assert.throws(
     () => status(run.dir),
     (error) => error instanceof UserError && /holds no run/.test(error.message),
+  );
+});
+
+test('a run of an earlier version is not shown as one without stages', () => {
+  trained();
+  mkdirSync(run.checkpoint('finetune-qa').replace('finetune-qa', 'qa'));
+  assert.throws(
+    () => statusOf(run),
+    (error) =>
+      error instanceof UserError &&
+      /older version of realm, which named the stage finetune-qa "qa"/.test(error.message),
   );
 });
 

@@ -2,13 +2,13 @@ import { spawnSync } from 'node:child_process';
 import { closeSync, mkdirSync, openSync, readFileSync, rmSync, statfsSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { type Random, random } from '../../src/random.ts';
-import { runFolder } from '../../src/run/folder.ts';
+import { type RetrieverStage, runFolder } from '../../src/run/folder.ts';
 import { complaints, differences, jsonLines, leftAside, outcome } from './leavings.ts';
 import { NET, type Started, signal, until } from './processes.ts';
 import { COMMANDS, type Command, copyRun, type Reference, reference } from './reference.ts';
 import { type FaultOptions, type Report, type Tally, tally } from './report.ts';
 import { badRefusal, lastLines } from './sentence.ts';
-import { newFolder, startStage, TRAINED } from './world.ts';
+import { newFolder, startStage } from './world.ts';
 
 // A disk of a few MiB in memory (tmpfs) on which room is left for so many KiB more, or for so many more files, at points
 // spread over what each command needs: wherever it runs out, the command ends with exit code 2 and a sentence, nothing is
@@ -238,7 +238,7 @@ async function turnsReadOnly(t: Tally, disk: string, undisturbed: Reference, nam
   for (const c of CASES.filter(({ name }) => names.includes(name))) {
     const dir = fresh(c, disk, undisturbed);
     const started = start(c, dir, undisturbed);
-    const metrics = runFolder(dir).metrics(TRAINED[c.command as keyof typeof TRAINED]);
+    const metrics = runFolder(dir).metrics(c.command as RetrieverStage);
     await until(() => jsonLines(metrics).length > 3 || !started.running());
     // Refused as long as a file is open for writing, which it is not for long.
     const turned = await until(() => !started.running() || mount('-o', 'remount,ro', disk).status === 0, 10);

@@ -2,13 +2,13 @@ import { existsSync, type FSWatcher, readFileSync, rmSync, watch } from 'node:fs
 import { join } from 'node:path';
 import { type Random, random } from '../../src/random.ts';
 import { indexName } from '../../src/retrieval/ensure-index.ts';
-import { runFolder } from '../../src/run/folder.ts';
+import { RETRIEVER_STAGES, runFolder } from '../../src/run/folder.ts';
 import { PART, RESUME } from '../../src/system/files.ts';
 import { complaints, differences, jsonLines, outcome } from './leavings.ts';
 import { NET, nobodyLeft, type Started, signal, sleep, until } from './processes.ts';
 import { copyRun, type Reference, reference } from './reference.ts';
 import { type FaultOptions, type Report, type Tally, tally } from './report.ts';
-import { newFolder, STAGES, type StageCommand, settings, startStage, TRAINED } from './world.ts';
+import { newFolder, STAGES, type StageCommand, settings, startStage } from './world.ts';
 
 // Whole runs, each command killed again and again at random moments and at moments when something is being written,
 // the trainer, its refresher or both; gone on with until it ends by itself. In sync mode it must then have made the very
@@ -79,7 +79,7 @@ async function campaign(all: Campaign): Promise<number> {
       t.count('commands with the outcome of an undisturbed run');
     }
   }
-  for (const stage of Object.values(TRAINED)) {
+  for (const stage of RETRIEVER_STAGES) {
     const lines = jsonLines(runFolder(dir).metrics(stage));
     const finite = lines.length > 0 && lines.every(({ loss }) => Number.isFinite(loss));
     t.check(finite, `${stage} (${mode}): a loss is missing or not finite`);

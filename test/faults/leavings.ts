@@ -5,11 +5,10 @@ import { openCorpus } from '../../src/corpus/store/reader.ts';
 import { readManifest } from '../../src/retrieval/manifest.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
 import { openIndex } from '../../src/retrieval/search.ts';
-import { runFolder } from '../../src/run/folder.ts';
+import { RETRIEVER_STAGES, type RetrieverStage, runFolder } from '../../src/run/folder.ts';
 import { isAside, sha256File } from '../../src/system/files.ts';
 import { type Checkpoint, hasCheckpoint, openCheckpoint, type Which } from '../../src/train/checkpoints.ts';
 import { readSafetensors } from '../../src/weights/safetensors.ts';
-import { TRAINED } from './world.ts';
 
 // What a run folder holds: whether it is whole, as the library's own functions see it, and what of it must come out the
 // same in a run that was cut as in one that was not.
@@ -30,7 +29,7 @@ export function complaints(dir: string): string[] {
   if (existsSync(join(run.index, 'current'))) {
     look('index', () => openIndex(currentIndex(run.index)!, { efSearch: 16 }).close());
   }
-  for (const stage of Object.values(TRAINED)) {
+  for (const stage of RETRIEVER_STAGES) {
     const root = run.checkpoint(stage);
     if (!existsSync(root) || !hasCheckpoint(root)) continue;
     const standing = readdirSync(root).filter((name) => /^step-\d+$/.test(name));
@@ -71,7 +70,7 @@ export function jsonLines(path: string): Record<string, number>[] {
 }
 
 /** Figures of a stage that do not depend on the clock or the machine. */
-export function figures(dir: string, stage: (typeof TRAINED)[keyof typeof TRAINED]): string {
+export function figures(dir: string, stage: RetrieverStage): string {
   return withoutClock(runFolder(dir).metrics(stage));
 }
 
@@ -97,7 +96,7 @@ export function outcome(dir: string, command: string): Record<string, string> {
       of: `${step} ${rows}`,
     };
   }
-  const stage = TRAINED[command as keyof typeof TRAINED];
+  const stage = command as RetrieverStage;
   return {
     weights: openCheckpoint(run.checkpoint(stage), 'latest').state.files['model.safetensors'].sha256,
     figures: figures(dir, stage),

@@ -1,11 +1,11 @@
 import { rmSync } from 'node:fs';
 import { random } from '../../src/random.ts';
-import { runFolder } from '../../src/run/folder.ts';
+import { RETRIEVER_STAGES, type RetrieverStage, runFolder } from '../../src/run/folder.ts';
 import { complaints, differences, jsonLines, leftAside, outcome } from './leavings.ts';
 import { nobodyLeft, signal, sleep, until } from './processes.ts';
 import { copyRun, type Reference, reference } from './reference.ts';
 import { type FaultOptions, type Report, type Tally, tally } from './report.ts';
-import { newFolder, startStage, TRAINED } from './world.ts';
+import { newFolder, startStage } from './world.ts';
 
 // SIGINT comes from Ctrl-C and reaches trainer and refresher, SIGTERM from another process and reaches the trainer. Once:
 // the step is finished, everything saved, the exit code 130, and the same command goes on to the end of an undisturbed
@@ -25,7 +25,7 @@ export async function signals({ short, seed }: FaultOptions): Promise<Report> {
       // Two at a time, one with each signal.
       await Promise.all(
         (['SIGINT', 'SIGTERM'] as const).map((name, lane) => {
-          const command = source.pick(Object.keys(TRAINED) as (keyof typeof TRAINED)[]);
+          const command = source.pick(RETRIEVER_STAGES);
           const trial = { command, name, times, delay: 0.1 + source.float(), round: i + lane };
           return once(t, undisturbed, trial);
         }),
@@ -36,7 +36,7 @@ export async function signals({ short, seed }: FaultOptions): Promise<Report> {
 }
 
 interface Trial {
-  command: keyof typeof TRAINED;
+  command: RetrieverStage;
   name: 'SIGINT' | 'SIGTERM';
   times: 1 | 2;
   /** Seconds from the first line of metrics to the signal. */
@@ -49,7 +49,7 @@ async function once(t: Tally, undisturbed: Reference, trial: Trial): Promise<voi
   const dir = newFolder(`signals-${round}`);
   copyRun(undisturbed.before[command], dir);
   const what = `${command}, ${name} ${times === 1 ? 'once' : 'twice'}`;
-  const metrics = () => jsonLines(runFolder(dir).metrics(TRAINED[command])).length;
+  const metrics = () => jsonLines(runFolder(dir).metrics(command)).length;
   const started = startStage(command, dir, undisturbed.set);
   const send = (name: 'SIGINT' | 'SIGTERM') =>
     name === 'SIGINT' ? started.signalGroup(name) : signal(started.pid, name);

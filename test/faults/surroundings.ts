@@ -2,13 +2,13 @@ import { spawnSync } from 'node:child_process';
 import { renameSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { random } from '../../src/random.ts';
-import { runFolder } from '../../src/run/folder.ts';
+import { type RetrieverStage, runFolder } from '../../src/run/folder.ts';
 import { complaints, differences, jsonLines, leftAside, outcome } from './leavings.ts';
 import { nobodyLeft, sleep, until, virtualBytes } from './processes.ts';
 import { type Command, copyRun, type Reference, reference } from './reference.ts';
 import { type FaultOptions, type Report, type Tally, tally } from './report.ts';
 import { badRefusal, lastLines } from './sentence.ts';
-import { newFolder, type StageCommand, startStage, TRAINED } from './world.ts';
+import { newFolder, type StageCommand, startStage } from './world.ts';
 
 // What else may befall a trainer: the corpus or the whole run folder is moved away, a second trainer is started on the
 // same folder, memory runs out in the refresher or in the trainer itself.
@@ -45,11 +45,11 @@ export async function surroundings({ short, seed }: FaultOptions): Promise<Repor
 }
 
 /** A command in a copy of the run as it finds it, at work: it has logged a step. */
-async function atWork({ undisturbed }: Place, command: keyof typeof TRAINED, more: readonly string[] = []) {
+async function atWork({ undisturbed }: Place, command: RetrieverStage, more: readonly string[] = []) {
   const dir = newFolder(`surroundings-${command}`);
   copyRun(undisturbed.before[command], dir);
   const started = startStage(command, dir, undisturbed.set, more);
-  const metrics = runFolder(dir).metrics(TRAINED[command]);
+  const metrics = runFolder(dir).metrics(command);
   await until(() => jsonLines(metrics).length > 0 || !started.running());
   return { dir, started };
 }
@@ -81,7 +81,7 @@ async function corpusGone(place: Place, mode: 'sync' | 'async'): Promise<void> {
 }
 
 /** A corpus, checkpoints and all. */
-async function folderGone(place: Place, commands: (keyof typeof TRAINED)[]): Promise<void> {
+async function folderGone(place: Place, commands: RetrieverStage[]): Promise<void> {
   const { t } = place;
   for (const command of commands) {
     const { dir, started } = await atWork(place, command);

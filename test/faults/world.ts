@@ -9,9 +9,6 @@ import { type Started, startRealm } from './processes.ts';
 export const STAGES = ['prepare', 'ict-warmup', 'build-index', 'pretrain', 'finetune-qa'] as const;
 export type StageCommand = (typeof STAGES)[number];
 
-/** The stages that train, with the names their checkpoints have. */
-export const TRAINED = { 'ict-warmup': 'ict', pretrain: 'pretrain', 'finetune-qa': 'qa' } as const;
-
 const root = mkdtempSync(join(tmpdir(), 'realm-faults-'));
 process.on('exit', () => rmSync(root, { recursive: true, force: true }));
 

@@ -95,7 +95,7 @@ test('each row starts from the weights that it is named after', () => {
       }),
     );
   })();
-  const [ict, pretrained] = [weights('shared', 'ict'), weights('realm', 'pretrain')];
+  const [ict, pretrained] = [weights('shared', 'ict-warmup'), weights('realm', 'pretrain')];
   assert.ok(!same(ict, pretrained, 'embedder.') && !same(initial, pretrained, 'reader.'));
   for (const [name, retriever, reader] of [
     ['realm', pretrained, pretrained],
@@ -103,7 +103,7 @@ test('each row starts from the weights that it is named after', () => {
     ['realm-reader', ict, pretrained],
     ['baseline', ict, initial],
   ] as const) {
-    const tuned = weights(name, 'qa');
+    const tuned = weights(name, 'finetune-qa');
     assert.ok(same(tuned, retriever, 'embedder.'), name);
     assert.ok(same(tuned, reader, 'reader.layer'), name);
   }
@@ -120,7 +120,7 @@ test('each row searches with the index of its own retriever, and recall is that 
   assert.deepEqual(recall('realm-reader'), recall('baseline'));
   for (const [name, stage] of [
     ['realm', 'pretrain'],
-    ['baseline', 'ict'],
+    ['baseline', 'ict-warmup'],
   ] as const) {
     const run = rowRun(name);
     const measured = await evalRecall({ run, config: loadConfig(run.config, []), engine }, stage);
@@ -136,7 +136,7 @@ test('rows of a seed have its seed, wait for their indexes and differ in nothing
   assert.deepEqual(settings('shared'), realm);
   assert.deepEqual(settings('baseline'), {
     ...realm,
-    qa: { ...realm.qa, retriever: 'ict', reader: 'initial' },
+    qa: { ...realm.qa, retriever: 'ict-warmup', reader: 'initial' },
   });
 });
 
@@ -144,7 +144,10 @@ test('what rows share is made once', () => {
   const real = (path: string) => realpathSync(path);
   for (const name of ['realm', 'realm-retriever', 'realm-reader', 'baseline']) {
     assert.equal(real(rowRun(name).corpus), real(rowRun('shared').corpus));
-    assert.equal(real(rowRun(name).checkpoint('ict')), real(rowRun('shared').checkpoint('ict')));
+    assert.equal(
+      real(rowRun(name).checkpoint('ict-warmup')),
+      real(rowRun('shared').checkpoint('ict-warmup')),
+    );
   }
   for (const name of ['realm-retriever', 'realm-reader'])
     assert.equal(real(rowRun(name).checkpoint('pretrain')), real(rowRun('realm').checkpoint('pretrain')));
@@ -159,7 +162,7 @@ test('a row that is stopped goes on where it was, and ends as one that never was
     );
     return rest;
   };
-  const [wanted, tuned] = [outcome(), weights('tokens', 'qa')];
+  const [wanted, tuned] = [outcome(), weights('tokens', 'finetune-qa')];
   const pretrained = weights('tokens', 'pretrain');
   rmSync(rowRun('tokens').dir, { recursive: true });
   const { metrics } = rowRun('tokens');
@@ -169,7 +172,7 @@ test('a row that is stopped goes on where it was, and ends as one that never was
   assert.deepEqual(again, whole);
   assert.deepEqual(outcome(), wanted);
   assert.ok(same(weights('tokens', 'pretrain'), pretrained, 'embedder.'));
-  assert.ok(same(weights('tokens', 'qa'), tuned, 'reader.'));
+  assert.ok(same(weights('tokens', 'finetune-qa'), tuned, 'reader.'));
 });
 
 test('another seed has another world; the table has the rows that all seeds have', async () => {

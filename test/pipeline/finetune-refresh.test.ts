@@ -80,9 +80,9 @@ function outcome({ run }: Context) {
   const withoutClock = (path: string) =>
     lines(path).map((line) => Object.entries(line).filter(([name]) => !/second/i.test(name)));
   return {
-    weights: latestState(run.checkpoint('qa'))!.files['model.safetensors'].sha256,
-    metrics: withoutClock(run.metrics('qa')),
-    refreshes: withoutClock(run.refreshes('qa')),
+    weights: latestState(run.checkpoint('finetune-qa'))!.files['model.safetensors'].sha256,
+    metrics: withoutClock(run.metrics('finetune-qa')),
+    refreshes: withoutClock(run.refreshes('finetune-qa')),
     index: [basename(currentIndex(run.index)!), current(run).weightsSha256],
   };
 }
@@ -93,7 +93,7 @@ const current = ({ index }: Run) => readManifest(currentIndex(index)!);
 async function tunedTower(context: Context): Promise<string> {
   const corpus = openCorpus(context.run.corpus);
   const model = emptyModel(context, corpus);
-  stageWeights(context, 'qa', corpus, model, retrieverShapes(model));
+  stageWeights(context, 'finetune-qa', corpus, model, retrieverShapes(model));
   const sha256 = await towerFingerprint(model);
   disposeModel(model);
   corpus.close();
@@ -123,10 +123,10 @@ for (const sharedTowers of [true, false]) {
     const { refreshes, metrics } = outcome(main);
     const at = (name: string, all: [string, unknown][][]) =>
       all.map((line) => Object.fromEntries(line)[name]);
-    assert.deepEqual(at('name', refreshes), ['qa-step-0000002', 'qa-step-0000004']);
+    assert.deepEqual(at('name', refreshes), ['finetune-qa-step-0000002', 'finetune-qa-step-0000004']);
     assert.deepEqual(at('inUseAt', refreshes), [2, 4]);
     assert.deepEqual(at('indexAgeSteps', metrics), [0, 1, 0, 1, 0]);
-    assert.equal(latestState(run.checkpoint('qa'))!.index, 'qa-step-0000004');
+    assert.equal(latestState(run.checkpoint('finetune-qa'))!.index, 'finetune-qa-step-0000004');
     assert.deepEqual(readdirSync(run.snapshots), []);
     assert.ok(existsSync(join(run.index, latestState(run.checkpoint('pretrain'))!.index!)));
 
@@ -135,7 +135,7 @@ for (const sharedTowers of [true, false]) {
     assert.notEqual(tower, before);
     assert.deepEqual(
       [basename(currentIndex(run.index)!), current(run).weightsSha256],
-      ['qa-step-0000005', tower],
+      ['finetune-qa-step-0000005', tower],
     );
     const { createdAt } = current(run);
     const figures = await evalExactMatch(main);
@@ -152,10 +152,10 @@ for (const sharedTowers of [true, false]) {
     assert.equal(await towerOf(join(to, 'embedder'), main), tower);
 
     // Stopped and gone on with, it comes to the same end.
-    await stoppedAfter(3, again.run.metrics('qa'), () => finetuneQa(again));
-    const { step, index } = latestState(again.run.checkpoint('qa'))!;
+    await stoppedAfter(3, again.run.metrics('finetune-qa'), () => finetuneQa(again));
+    const { step, index } = latestState(again.run.checkpoint('finetune-qa'))!;
     assert.ok(step >= 3 && step < STEPS);
-    assert.equal(index, step < 4 ? 'qa-step-0000002' : 'qa-step-0000004');
+    assert.equal(index, step < 4 ? 'finetune-qa-step-0000002' : 'finetune-qa-step-0000004');
     await evalExactMatch(again); // with an index of its own, made in between
     assert.equal((await finetuneQa(again)).stopped, false);
     assert.deepEqual(outcome(again), outcome(main));
@@ -169,7 +169,7 @@ test('the stage goes on as it was begun: with the document tower trained, or at 
   const before = current(main.run);
   await finetuneQa(main);
   assert.deepEqual(current(main.run), before, 'the index stays');
-  assert.equal(existsSync(main.run.refreshes('qa')), false);
+  assert.equal(existsSync(main.run.refreshes('finetune-qa')), false);
   assert.notEqual(
     await tunedTower(main),
     before.weightsSha256,
@@ -184,10 +184,10 @@ test('the stage goes on as it was begun: with the document tower trained, or at 
 
 test('an index that is gone is made again from the weights of the checkpoint', async () => {
   const main = await pretrained('gone', 'refresh.mode=off');
-  await stoppedAfter(1, main.run.metrics('qa'), () => finetuneQa(main));
-  const { step } = latestState(main.run.checkpoint('qa'))!;
+  await stoppedAfter(1, main.run.metrics('finetune-qa'), () => finetuneQa(main));
+  const { step } = latestState(main.run.checkpoint('finetune-qa'))!;
   rmSync(main.run.index, { recursive: true });
   assert.equal((await finetuneQa(main)).stopped, false);
-  assert.ok(existsSync(join(main.run.index, `qa-step-000000${step}`)));
+  assert.ok(existsSync(join(main.run.index, `finetune-qa-step-000000${step}`)));
   assert.equal(current(main.run).weightsSha256, await tunedTower(main));
 });

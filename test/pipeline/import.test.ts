@@ -70,7 +70,7 @@ async function prepared(name: string, ...more: string[]): Promise<Context> {
 
 test('a published model answers its questions with nothing trained', async () => {
   const context = await prepared('answers');
-  const imported = await importStage(context, 'qa');
+  const imported = await importStage(context, 'finetune-qa');
   assert.equal(imported.blocks, records.length);
   const corpus = openCorpus(context.run.corpus);
   const { model, index } = await fineTuned(context, corpus);
@@ -87,7 +87,10 @@ test('a published model answers its questions with nothing trained', async () =>
   index.close();
   corpus.close();
   disposeModel(model);
-  await assert.rejects(importStage(context, 'qa'), /has weights already; remove it to import others/);
+  await assert.rejects(
+    importStage(context, 'finetune-qa'),
+    /has weights already; remove it to import others/,
+  );
 });
 
 test('fine-tuning goes on from it', async () => {
@@ -100,11 +103,11 @@ test('fine-tuning goes on from it', async () => {
     'qa.devQuestions=0',
     `data.train=${train}`,
   );
-  await importStage(context, 'qa');
+  await importStage(context, 'finetune-qa');
   const result = await finetuneQa(context);
   assert.equal(result.stopped, false);
   assert.ok(Number.isFinite(result.metrics.loss));
-  assert.equal(openCheckpoint(context.run.checkpoint('qa'), 'latest').state.step, 2);
+  assert.equal(openCheckpoint(context.run.checkpoint('finetune-qa'), 'latest').state.step, 2);
 });
 
 test('vectors of other blocks are left, and a part that is missing is named', async () => {
@@ -115,7 +118,7 @@ test('vectors of other blocks are left, and a part that is missing is named', as
   const config: Config = { ...context.config, data: { ...context.config.data, documents } };
   const other = { ...context, run: runFolder(join(root, 'few')), config };
   await prepareCorpus(other.run, config);
-  assert.equal((await importStage(other, 'ict')).blocks, 0);
+  assert.equal((await importStage(other, 'ict-warmup')).blocks, 0);
   assert.match(said, /block_emb in .* is \[7,6\], not the corpus's 1 blocks of 6: its vectors are left/);
 
   const set = (path: 'initial' | 'initialReader' | 'temperature', value: string | number): Context => ({
@@ -123,12 +126,12 @@ test('vectors of other blocks are left, and a part that is missing is named', as
     config: { ...context.config, model: { ...context.config.model, [path]: value } },
   });
   await assert.rejects(
-    importStage(set('initialReader', join(fixtures, 'encoder')), 'qa'),
-    /fixtures\/realm\/encoder: has no span scorer, which stage qa has/,
+    importStage(set('initialReader', join(fixtures, 'encoder')), 'finetune-qa'),
+    /fixtures\/realm\/encoder: has no span scorer, which stage finetune-qa has/,
   );
   await assert.rejects(
-    importStage(set('initial', join(fixtures, 'reader')), 'ict'),
+    importStage(set('initial', join(fixtures, 'reader')), 'ict-warmup'),
     /reader: has no projection/,
   );
-  await assert.rejects(importStage(set('temperature', 2), 'ict'), /trained without; set it to 1/);
+  await assert.rejects(importStage(set('temperature', 2), 'ict-warmup'), /trained without; set it to 1/);
 });

@@ -82,10 +82,10 @@ test("measuring an earlier stage's retriever does not change what the fine-tuned
   const answers = await ask(main, question);
   const { weightsSha256 } = current(run);
 
-  await evalRecall(main, 'ict');
+  await evalRecall(main, 'ict-warmup');
   assert.notEqual(current(run).weightsSha256, weightsSha256, 'another index is the current one');
   assert.deepEqual(await ask(main, question), answers);
-  await evalRecall(main, 'ict');
+  await evalRecall(main, 'ict-warmup');
   assert.deepEqual(await evalExactMatch(main), figures);
   assert.equal(readFileSync(run.predictions, 'utf8'), predictions);
   assert.equal(current(run).weightsSha256, weightsSha256);
@@ -94,7 +94,7 @@ test("measuring an earlier stage's retriever does not change what the fine-tuned
 test('a model fine-tuned before pretraining goes on with the retriever that it was tuned on', async () => {
   const dir = join(folder, 'tuned-first');
   cpSync(main.run.corpus, join(dir, 'corpus'), { recursive: true });
-  cpSync(main.run.checkpoint('ict'), join(dir, 'checkpoints', 'ict'), { recursive: true });
+  cpSync(main.run.checkpoint('ict-warmup'), join(dir, 'checkpoints', 'ict-warmup'), { recursive: true });
   const run = runFolder(dir);
   cpSync(main.run.config, run.config);
   const tuned = { ...main, run };
@@ -111,9 +111,9 @@ test('a model fine-tuned before pretraining goes on with the retriever that it w
   assert.deepEqual(await ask(tuned, 'Who wrote it?'), answers);
   assert.equal(current(run).weightsSha256, weightsSha256);
 
-  goBack(tuned, 'qa', 'none');
+  goBack(tuned, 'finetune-qa', 'none');
   await finetuneQa(tuned);
-  assert.equal(latestState(run.checkpoint('qa'))!.retriever, 'pretrain');
+  assert.equal(latestState(run.checkpoint('finetune-qa'))!.retriever, 'pretrain');
 });
 
 test('a run asked for exact search gets an index without a graph, from the vectors it has, and back', async () => {
@@ -150,15 +150,15 @@ test('pretraining that is taken up again without its index makes one from the we
 
 test('a corpus with one more document keeps the vectors of all others, and an unfinished stage is not taken up with it', async () => {
   const { run, config } = main;
-  const before = (await buildRunIndex(main, 'ict')).rows;
+  const before = (await buildRunIndex(main, 'ict-warmup')).rows;
   const text = 'Orla Venn was born in Quenfell in 1912. She founded the mill of Drost in 1940.';
   appendFileSync(join(folder, 'documents.jsonl'), `${JSON.stringify({ title: 'Orla Venn', text })}\n`);
   await prepareCorpus(run, config);
-  const { rows, reused } = await buildRunIndex(main, 'ict');
+  const { rows, reused } = await buildRunIndex(main, 'ict-warmup');
   assert.deepEqual([rows, reused], [before + 1, before]);
   await assert.rejects(ictWarmup(open('ict.steps=9')), /was trained on a different corpus/);
   // Evaluations find the index of the corpus as it is now.
-  assert.equal((await evalRecall(main, 'ict')).questions > 0, true);
+  assert.equal((await evalRecall(main, 'ict-warmup')).questions > 0, true);
   assert.equal(current(run).rows, before + 1);
 });
 

@@ -131,7 +131,7 @@ async function recallByHand(context: Context): Promise<Recall> {
       ...flat.subarray(i * config.model.projection, (i + 1) * config.model.projection),
     ]);
   };
-  stageWeights(context, 'ict', corpus, model, retrieverShapes(model));
+  stageWeights(context, 'ict-warmup', corpus, model, retrieverShapes(model));
   const blocks = Array.from({ length: corpus.blocks }, (_, b) => ({
     title: corpus.titleIds(b),
     body: corpus.bodyIds(b),
@@ -173,7 +173,7 @@ test('texts become a corpus, a retriever and an index', async () => {
   const warm = await ictWarmup(main);
   assert.equal(warm.stopped, false);
   assert.deepEqual(
-    lines(run.metrics('ict')).map(({ step }) => step),
+    lines(run.metrics('ict-warmup')).map(({ step }) => step),
     [1, 2, 3, 4],
   );
 
@@ -186,13 +186,13 @@ test('texts become a corpus, a retriever and an index', async () => {
 test('recall is measured with the index at hand, beside BM25', async () => {
   const { run } = main;
   const { createdAt } = readManifest(currentIndex(run.index)!);
-  const { questions, recall, bm25 } = await evalRecall(main, 'ict');
+  const { questions, recall, bm25 } = await evalRecall(main, 'ict-warmup');
   assert.equal(questions, lines(join(data, 'questions.test.jsonl')).length);
   assert.deepEqual(recall, await recallByHand(main));
   const [logged] = lines(run.evaluations);
   assert.deepEqual(
     [logged.metric, logged.stage, logged.questions, logged.protocol, logged.figures['recall@5'].value],
-    ['recall', 'ict', questions, 'dpr', recall[5]],
+    ['recall', 'ict-warmup', questions, 'dpr', recall[5]],
   );
   assert.ok(bm25![5] > 0.5, 'questions of this world name what they ask of');
   assert.equal(
@@ -225,7 +225,7 @@ test('pretraining takes up a new index every second step', async () => {
   assert.equal(step, STEPS);
   const { baselines } = await evalRecall(main, 'pretrain');
   const ict = lines(run.evaluations)[0].figures;
-  assert.deepEqual(baselines.ict, Object.fromEntries(KEPT.map((name) => [name, ict[name]])));
+  assert.deepEqual(baselines['ict-warmup'], Object.fromEntries(KEPT.map((name) => [name, ict[name]])));
   assert.equal(readManifest(currentIndex(run.index)!).createdAt, createdAt);
   const indexes = readdirSync(run.index).filter((name) => name.startsWith('step-'));
   assert.equal(indexes.length, config.refresh.keepIndexes);
@@ -388,7 +388,7 @@ test('the run folder holds what each stage leaves, and nothing half made', () =>
       `checkpoints/${stage}/step-000000${steps}/state.json`,
       `metrics/${stage}.jsonl`,
     ]),
-    'metrics/refreshes.jsonl',
+    'metrics/pretrain-refreshes.jsonl',
     'index/current',
     'predictions.jsonl',
     'metrics/evaluations.jsonl',

@@ -86,7 +86,7 @@ function lines<T = Line>(path: string): T[] {
 }
 
 /** What a stage leaves beside the probes, but for what depends on the clock. */
-function outcome({ run }: Context, stage: 'pretrain' | 'qa') {
+function outcome({ run }: Context, stage: 'pretrain' | 'finetune-qa') {
   const withoutClock = (path: string) =>
     lines<object>(path).map((line) => Object.entries(line).filter(([name]) => !/second/i.test(name)));
   return {
@@ -103,7 +103,7 @@ test('pretraining logs of every index what masked sentences find, and recall, an
   const plain = copy(begun, 'plain');
   const main = copy(begun, 'main', `data.dev=${dev}`);
   const cut = copy(main, 'cut');
-  const ict = await evalRecall(main, 'ict', { questions: dev });
+  const ict = await evalRecall(main, 'ict-warmup', { questions: dev });
   await pretrain(plain);
   await pretrain(main);
   assert.deepEqual(outcome(main, 'pretrain'), outcome(plain, 'pretrain'));
@@ -179,7 +179,7 @@ test('pretraining logs of every index what masked sentences find, and recall, an
 });
 
 test('fine-tuning with a refreshed index logs what training questions find', async () => {
-  const main = copy(begun, 'qa', `data.dev=${dev}`, 'refresh.mode=off', 'pretrain.steps=1');
+  const main = copy(begun, 'finetune-qa', `data.dev=${dev}`, 'refresh.mode=off', 'pretrain.steps=1');
   await pretrain(main);
   assert.deepEqual(
     lines(main.run.probes('pretrain')).map(({ inUseAt }) => inUseAt),
@@ -189,13 +189,13 @@ test('fine-tuning with a refreshed index logs what training questions find', asy
   const plain = copy(context, 'qa-plain', 'data.dev=null');
   await finetuneQa(context);
   await finetuneQa(plain);
-  assert.deepEqual(outcome(context, 'qa'), outcome(plain, 'qa'));
-  const log = lines(context.run.probes('qa'));
+  assert.deepEqual(outcome(context, 'finetune-qa'), outcome(plain, 'finetune-qa'));
+  const log = lines(context.run.probes('finetune-qa'));
   assert.deepEqual(
     log.map(({ step, inUseAt }) => [step, inUseAt]),
     [0, 2, 4].map((step) => [step, step]),
   );
-  const { recall } = await evalRecall(context, 'qa', { questions: dev });
+  const { recall } = await evalRecall(context, 'finetune-qa', { questions: dev });
   assert.deepEqual(log[2].recall, logged(recall));
   const asked = new Map(
     lines<{ question: string; answer: string[] }>(join(folder, 'questions.train.jsonl')).map((q) => [

@@ -83,12 +83,12 @@ test('many questions are answered as each alone, in their order', async () => {
 });
 
 /** Weights that a stage has left. */
-function weights(stage: 'pretrain' | 'qa' | 'closed-book'): Model {
+function weights(stage: 'pretrain' | 'finetune-qa' | 'closed-book'): Model {
   const corpus = openCorpus(main.run.corpus);
   const model = emptyModel(main, corpus);
   const shapes = {
     pretrain: () => embedderShapes(model.documentTower, model.embedder),
-    qa: () => qaShapes(model),
+    'finetune-qa': () => qaShapes(model),
     'closed-book': () =>
       bertShapes(model.readerTower, model.reader, true).filter(({ name }) => !name.includes('pooler.')),
   }[stage]();
@@ -100,7 +100,7 @@ function weights(stage: 'pretrain' | 'qa' | 'closed-book'): Model {
 test("the null document's share is that of [CLS] [SEP] [SEP] beside the blocks read", async () => {
   const corpus = openCorpus(main.run.corpus);
   const { cls, sep } = corpus.tokenizer;
-  const tuned = weights('qa');
+  const tuned = weights('finetune-qa');
   const pretrained = weights('pretrain');
   const vector = (model: Model, p: string, ids: number[], firstSegment: number) =>
     tf.tidy(() => [
@@ -272,7 +272,7 @@ test('asking neither takes the lock of the run nor changes anything in it', asyn
   const { run } = main;
   lockRun(run, 'pretrain');
   // What a process on another host has under way: no process here has that number.
-  const aside = [run.checkpoint('qa'), run.checkpoint('pretrain'), run.index].map((dir) =>
+  const aside = [run.checkpoint('finetune-qa'), run.checkpoint('pretrain'), run.index].map((dir) =>
     join(dir, 'step-9.4194305.tmp'),
   );
   for (const dir of aside) mkdirSync(dir);
@@ -286,7 +286,7 @@ test('asking neither takes the lock of the run nor changes anything in it', asyn
 
 test('what is opened while training replaces it is opened anew', async () => {
   // The pointer names a checkpoint that is gone; by the time of the second try training has set it again.
-  const root = main.run.checkpoint('qa');
+  const root = main.run.checkpoint('finetune-qa');
   const [name] = readdirSync(root).filter((entry) => entry.startsWith('step-'));
   writeFileSync(join(root, 'latest'), 'step-0000099\n');
   const opening = openQaSession(main);
@@ -327,7 +327,7 @@ test('what cannot be asked is told', async () => {
     openQaSession({ ...main, run }),
     refused(/holds no index .* "realm build-index --run .*untuned"$/),
   );
-  rmSync(run.checkpoint('qa'), { recursive: true });
+  rmSync(run.checkpoint('finetune-qa'), { recursive: true });
   await assert.rejects(
     openQaSession({ ...main, run }),
     refused(/not fine-tuned.* "realm finetune-qa --run .*untuned"$/),
@@ -344,7 +344,7 @@ test('a run without pretraining or closed-book reader is asked without their fig
   await buildRunIndex({ ...main, run });
   const [without] = await asking(({ ask }) => ask([questions[0]]), { ...main, run });
   assert.equal('nullProbability' in without, false);
-  assert.ok(existsSync(run.checkpoint('ict')));
+  assert.ok(existsSync(run.checkpoint('ict-warmup')));
 });
 
 test('a retriever that was not pretrained with the null document gives it no share', async () => {
@@ -353,7 +353,7 @@ test('a retriever that was not pretrained with the null document gives it no sha
   const { config } = main;
   for (const changed of [
     { ...config, pretrain: { ...config.pretrain, nullDocument: false } },
-    { ...config, qa: { ...config.qa, retriever: 'ict' as const } },
+    { ...config, qa: { ...config.qa, retriever: 'ict-warmup' as const } },
   ]) {
     const context = { ...main, run, config: changed };
     await buildRunIndex(context);

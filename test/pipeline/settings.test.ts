@@ -49,7 +49,7 @@ test('what --set and --seed change for an evaluation, a question or an export is
   const set = ['--set', 'qa.readerBlocks=2', '--set', 'train.keep=9', '--seed', '7'];
   for (const args of [
     ['eval', 'exact-match'],
-    ['eval', 'recall', '--stage', 'ict'],
+    ['eval', 'recall', '--stage', 'ict-warmup'],
     ['eval', 'recall', '--stage', 'pretrain'],
     ['eval', 'perplexity'],
     ['ask', 'who?'],
@@ -97,7 +97,7 @@ test('a wrong input is found before an index is made', async () => {
     assert.match(err, message);
     assert.equal(existsSync(run.index), false, String(args));
   }
-  assert.ok(latestState(run.checkpoint('qa')), '--resume none has removed nothing');
+  assert.ok(latestState(run.checkpoint('finetune-qa')), '--resume none has removed nothing');
 });
 
 test('a finished stage says so, and needs no index; fewer steps or other settings are refused', async () => {
@@ -114,13 +114,13 @@ test('a finished stage says so, and needs no index; fewer steps or other setting
   const extended = await inRun(...ict, 'ict.steps=3');
   assert.equal(extended.code, 0, extended.err);
   assert.match(extended.err, /^ict-warmup: extends from step 2 of 2 to 3; /m);
-  assert.equal(latestState(run.checkpoint('ict'))!.step, 3);
+  assert.equal(latestState(run.checkpoint('ict-warmup'))!.step, 3);
   const before = saved();
   const fewer = await inRun(...ict, 'ict.steps=2');
   assert.equal(fewer.code, 2);
   assert.match(
     fewer.err,
-    /ict: this stage was trained for 3 steps \(3 are done\), and ict\.steps is 2 now; set ict\.steps to 3, .*--resume none\n$/,
+    /ict-warmup: this stage was trained for 3 steps \(3 are done\), and ict\.steps is 2 now; set ict\.steps to 3, .*--resume none\n$/,
   );
   const other = await inRun('ict-warmup', '--set', 'ict.batch=5');
   assert.equal(other.code, 2);
@@ -266,13 +266,13 @@ test('recall of a run that is not pretrained is that of the inverse cloze task; 
   const { code, err } = await inRun('eval', 'recall');
   renameSync(away, run.checkpoint('pretrain'));
   assert.equal(code, 0, err);
-  assert.equal(JSON.parse(readFileSync(run.evaluations, 'utf8')).stage, 'ict');
+  assert.equal(JSON.parse(readFileSync(run.evaluations, 'utf8')).stage, 'ict-warmup');
   assert.equal((await inRun('eval', 'recall')).code, 0);
   const stages = readFileSync(run.evaluations, 'utf8')
     .trimEnd()
     .split('\n')
     .map((line) => JSON.parse(line).stage);
-  assert.deepEqual(stages, ['ict', 'pretrain']);
+  assert.deepEqual(stages, ['ict-warmup', 'pretrain']);
   const doctor = await realm('doctor', '--run', join(folder, 'nowhere'));
   assert.equal(doctor.code, 2);
   assert.match(doctor.err, /nowhere: is not a run yet, so it has no settings; .*--config.*squad-open/);
@@ -289,11 +289,17 @@ test('the next command has the options that it needs', () => {
   const next = (dir: string, done: Done, more: Partial<typeof data> = {}) =>
     nextCommands(runFolder(dir), { ...loadConfig(undefined, []), data: { ...data, ...more } }, done);
   assert.deepEqual(next('runs/default', 'prepare'), ['realm ict-warmup']);
-  assert.deepEqual(next('runs/mine', 'ict'), ['realm build-index --run runs/mine']);
-  assert.deepEqual(next("it's mine", 'index'), ["realm pretrain --run 'it'\\''s mine'"]);
+  assert.deepEqual(next('runs/mine', 'ict-warmup'), ['realm build-index --run runs/mine']);
+  assert.deepEqual(next("it's mine", 'build-index'), ["realm pretrain --run 'it'\\''s mine'"]);
   assert.deepEqual(next('r', 'pretrain'), ['realm finetune-qa --run r --set data.train=FILE']);
   assert.deepEqual(next('r', 'pretrain', { train: '/q' }), ['realm finetune-qa --run r']);
-  assert.deepEqual(next('r', 'qa'), ['realm eval exact-match --run r --questions FILE', 'realm ask --run r']);
-  assert.deepEqual(next('r', 'qa', { dev: '/q' }), ['realm eval exact-match --run r', 'realm ask --run r']);
+  assert.deepEqual(next('r', 'finetune-qa'), [
+    'realm eval exact-match --run r --questions FILE',
+    'realm ask --run r',
+  ]);
+  assert.deepEqual(next('r', 'finetune-qa', { dev: '/q' }), [
+    'realm eval exact-match --run r',
+    'realm ask --run r',
+  ]);
   assert.deepEqual(next('r', 'demo'), ['realm ask --run r', 'realm report --run r', 'realm serve --run r']);
 });

@@ -68,7 +68,7 @@ const PROBES = [
 
 const full = runOf('full', {
   'config.yaml': 'seed: 7\npretrain: {steps: 100}\nict: {steps: 50}\n',
-  'metrics/ict.jsonl': [
+  'metrics/ict-warmup.jsonl': [
     { step: 25, loss: 3.5, stepSeconds: 0.25 },
     { step: 50, loss: 1.25, stepSeconds: 0.5 },
   ],
@@ -83,16 +83,16 @@ const full = runOf('full', {
       stepSeconds: 0.2,
     },
   ],
-  'metrics/refreshes.jsonl': [
+  'metrics/pretrain-refreshes.jsonl': [
     { inUseAt: 40, overlap10: 0.75 },
     { inUseAt: 80, overlap10: 0.875 },
   ],
-  'metrics/probes.jsonl': PROBES,
+  'metrics/pretrain-probes.jsonl': PROBES,
   'metrics/evaluations.jsonl': [
     {
       time: '2026-01-01T00:00:00Z',
       metric: 'f1',
-      stage: 'qa',
+      stage: 'finetune-qa',
       file: 'a/test.jsonl',
       questions: 9,
       protocol: 'orqa',
@@ -101,7 +101,7 @@ const full = runOf('full', {
     {
       time: '2026-01-02T00:00:00Z',
       metric: 'exact-match',
-      stage: 'qa',
+      stage: 'finetune-qa',
       file: 'a/test.jsonl',
       questions: 9,
       protocol: 'orqa',
@@ -110,7 +110,7 @@ const full = runOf('full', {
     {
       time: '2026-01-02T00:00:00Z',
       metric: 'recall',
-      stage: 'ict',
+      stage: 'ict-warmup',
       file: 'a/test.jsonl',
       questions: 9,
       protocol: 'dpr',
@@ -123,7 +123,7 @@ const full = runOf('full', {
       file: 'a/test.jsonl',
       questions: 9,
       protocol: 'dpr',
-      figures: { 'recall@5': 0.6, 'ict recall@5': { value: 0.35, low: 0.3, high: 0.45 } },
+      figures: { 'recall@5': 0.6, 'ict-warmup recall@5': { value: 0.35, low: 0.3, high: 0.45 } },
     },
     {
       time: '2026-01-02T00:00:00Z',
@@ -270,7 +270,7 @@ test('examples mark the answer in its passage, and nothing if its position is ou
 
 test('texts of a run are never HTML, and a page loads no other file', () => {
   const named = runOf(`evil <img src=x onerror=alert(3)>`, {
-    'metrics/probes.jsonl': [
+    'metrics/pretrain-probes.jsonl': [
       {
         inUseAt: 0,
         probes: [{ query: EVIL, answer: EVIL, blocks: [{ document: EVIL, title: EVIL }] }],
@@ -280,7 +280,7 @@ test('texts of a run are never HTML, and a page loads no other file', () => {
       { time: EVIL, metric: EVIL, stage: EVIL, file: EVIL, protocol: EVIL, figures: { [EVIL]: 1 } },
     ],
     'ablation/table.json': { rows: [{ name: EVIL, label: EVIL, exactMatch: { mean: 0.5 } }] },
-    'metrics/ict.jsonl': [{ step: 1, loss: 1, [EVIL]: 2 }],
+    'metrics/ict-warmup.jsonl': [{ step: 1, loss: 1, [EVIL]: 2 }],
   });
   const { page, document } = parsed(named, full);
   assert.equal(document.querySelectorAll('script, img, iframe, object, embed').length, 0);
@@ -386,23 +386,23 @@ test('a run that has just started and one with damaged records still have a page
     'config.yaml': 'sed: 1\n',
     'summary.json': '{"recall5":',
     'metrics/pretrain.jsonl': 'x\n{"step":"a"}\n{"step":1,"loss":null}\n{"step":2,"loss":1e999}\n',
-    'metrics/probes.jsonl': '{"inUseAt":1}\n{"inUseAt":2,"probes":[{}],"recall":{"5":"x"}}\n[]\n',
+    'metrics/pretrain-probes.jsonl': '{"inUseAt":1}\n{"inUseAt":2,"probes":[{}],"recall":{"5":"x"}}\n[]\n',
     'metrics/evaluations.jsonl': '{"metric":1}\n{"metric":"m","figures":[1]}\n',
     'ablation/table.json': '[]',
     'predictions.jsonl': '{"question":1}\n',
-    'checkpoints/ict/latest': '../../x\n',
+    'checkpoints/ict-warmup/latest': '../../x\n',
   });
   const { document: page } = parsed(damaged);
   assert.match(textOf(page.querySelector('.trouble'))!, /config\.yaml: unknown setting "sed"/);
 });
 
 test('the same records make the same page, new records a new page', () => {
-  const dir = runOf('live', { 'metrics/ict.jsonl': [{ step: 1, loss: 2 }] });
+  const dir = runOf('live', { 'metrics/ict-warmup.jsonl': [{ step: 1, loss: 2 }] });
   const run = runFolder(dir);
   const first = reportBody([run]);
   assert.equal(reportBody([run]), first);
   assert.ok(reportPage([run], { live: false }).includes(first));
-  writeFileSync(run.metrics('ict'), '{"step":1,"loss":2}\n{"step":9,"loss":1}\n');
+  writeFileSync(run.metrics('ict-warmup'), '{"step":1,"loss":2}\n{"step":9,"loss":1}\n');
   assert.match(reportBody([run]), /to 1 at step 9/);
 });
 

@@ -14,7 +14,7 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, test } from 'node:test';
 import { loadConfig } from '../../src/config.ts';
-import { jsonLines, runConfig, runFolder } from '../../src/run/folder.ts';
+import { jsonLines, refuseOldRun, runConfig, runFolder, STAGES } from '../../src/run/folder.ts';
 import { UserError } from '../../src/system/errors.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'run-'));
@@ -57,7 +57,7 @@ test('until something is made with it, another --config replaces the first', () 
 
 test('a run in use refuses a different --config, but not the same one', () => {
   const run = newRun();
-  mkdirSync(run.checkpoint('ict'), { recursive: true });
+  mkdirSync(run.checkpoint('ict-warmup'), { recursive: true });
   const one = file('one.yaml', 'ict: { steps: 7 }');
   const two = file('two.yaml', 'ict: { steps: 8 }');
   const same = file('same.yaml', 'ict:\n  steps: 7 # said in other words\n');
@@ -118,7 +118,7 @@ test('an error in the saved configuration names its file', () => {
 });
 
 test('a metrics log grows line by line, drops the steps that are repeated, and can restart', () => {
-  const path = newRun().metrics('ict');
+  const path = newRun().metrics('ict-warmup');
   const first = jsonLines(path, 0);
   first.write({ step: 1, loss: 0.5 });
   first.write({ step: 2 });
@@ -133,9 +133,29 @@ test('a metrics log grows line by line, drops the steps that are repeated, and c
 
 test('if the folder of a log was moved away, writing fails and does not create it again', () => {
   const { dir, metrics } = newRun();
-  const log = jsonLines(metrics('ict'), 0);
+  const log = jsonLines(metrics('ict-warmup'), 0);
   log.write({ step: 1 });
   renameSync(dir, `${dir}-elsewhere`);
   assert.throws(() => log.write({ step: 2 }), { code: 'ENOENT' });
   assert.ok(!existsSync(dir));
+});
+
+test('a run of an earlier version, whose stages had other names, is refused in one sentence', () => {
+  for (const [old, stage] of [
+    ['qa', 'finetune-qa'],
+    ['ict', 'ict-warmup'],
+  ]) {
+    const run = newRun();
+    mkdirSync(join(run.dir, 'checkpoints', old), { recursive: true });
+    assert.throws(
+      () => refuseOldRun(run),
+      (error) =>
+        error instanceof UserError &&
+        error.message ===
+          `${join(run.dir, 'checkpoints', old)}: was trained by an older version of realm, which named the stage ${stage} "${old}"; train a new run in another folder with --run`,
+    );
+  }
+  const run = newRun();
+  for (const stage of STAGES) mkdirSync(run.checkpoint(stage), { recursive: true });
+  refuseOldRun(run);
 });

@@ -37,7 +37,7 @@ test('a model is opened once, and again when its checkpoint, its index or the se
   assert.equal(live.missing(), trouble.message);
 
   trouble = undefined;
-  const pointer = join(run.checkpoint('qa'), 'latest');
+  const pointer = join(run.checkpoint('finetune-qa'), 'latest');
   writeFileAtomic(pointer, 'step-0000010\n');
   assert.deepEqual([await get(), await get(), live.missing()], [1, 1, undefined]);
   writeFileAtomic(pointer, 'step-0000020\n');
@@ -70,14 +70,17 @@ test('the status has the last step that each stage logged', () => {
   writeFileAtomic(run.config, 'ict: { steps: 70 }\nqa: { steps: 30 }\n');
   mkdirSync(join(run.dir, 'metrics'));
   writeFileSync(
-    run.metrics('ict'),
+    run.metrics('ict-warmup'),
     '{"step":60,"loss":2}\n{"step":70,"loss":1.5,"gradientNorm":null,"seconds":4}\n',
   );
   const long = '{"step":5,"loss":9}\n'.repeat(10_000);
-  writeFileSync(run.metrics('qa'), `${long}{"step":10,"loss":3}\n{"step":10,"score":0.5}\n\n{"step":20,"lo`);
+  writeFileSync(
+    run.metrics('finetune-qa'),
+    `${long}{"step":10,"loss":3}\n{"step":10,"score":0.5}\n\n{"step":20,"lo`,
+  );
   assert.deepEqual(runStatus(run).stages, [
-    { stage: 'ict', step: 70, steps: 70, figures: { loss: 1.5, seconds: 4 } },
-    { stage: 'qa', step: 10, steps: 30, figures: { loss: 3 } },
+    { stage: 'ict-warmup', step: 70, steps: 70, figures: { loss: 1.5, seconds: 4 } },
+    { stage: 'finetune-qa', step: 10, steps: 30, figures: { loss: 3 } },
   ]);
   writeFileAtomic(run.config, 'ict: { stepz: 70 }\n');
   assert.throws(() => runStatus(run), UserError);

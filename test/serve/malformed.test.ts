@@ -130,7 +130,7 @@ const FILES = [
   'etc/passwd',
   'config.yaml',
   'corpus/manifest.json',
-  'metrics/qa.jsonl',
+  'metrics/finetune-qa.jsonl',
   'lock',
   '.git/config',
   'package.json',

@@ -40,7 +40,7 @@ export async function fakeServer(
     style: STYLE,
     status: () => ({
       run: 'osk',
-      stages: [{ stage: 'ict', step: 3, steps: 10, figures: { loss: 1.5 } }],
+      stages: [{ stage: 'ict-warmup', step: 3, steps: 10, figures: { loss: 1.5 } }],
       answers: { ready: true },
     }),
     ask: async ({ question }) => answerTo(question),

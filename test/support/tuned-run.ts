@@ -18,9 +18,9 @@ import { startTestEngine } from './engine.ts';
 import { TINY, tinyModel } from './tiny.ts';
 
 const LEFT: [Stage, (model: Model) => Shape[]][] = [
-  ['ict', retrieverShapes],
+  ['ict-warmup', retrieverShapes],
   ['pretrain', pretrainedShapes],
-  ['qa', modelShapes],
+  ['finetune-qa', modelShapes],
   ['closed-book', pretrainedShapes],
 ];
 

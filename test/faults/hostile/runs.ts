@@ -75,7 +75,7 @@ async function makeLife(dir: string, keep: (state: State) => void, seed: number)
   cpSync('aside', 'run', { recursive: true });
   rmSync('aside', { recursive: true });
   keep('prepared');
-  await stoppedAfter(2, 'ict', 'ict-warmup');
+  await stoppedAfter(2, 'ict-warmup', 'ict-warmup');
   keep('warm-midway');
   await realm('ict-warmup');
   await realm('build-index');
@@ -85,7 +85,7 @@ async function makeLife(dir: string, keep: (state: State) => void, seed: number)
   await realm('pretrain');
   await realm('build-index');
   keep('pretrained');
-  await stoppedAfter(2, 'qa', 'finetune-qa');
+  await stoppedAfter(2, 'finetune-qa', 'finetune-qa');
   keep('qa-midway');
   await realm('finetune-qa');
   await realm('eval', 'exact-match');
