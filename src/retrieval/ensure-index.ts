@@ -192,7 +192,7 @@ export async function lockIndexes(root: string, control: TaskControl, patience =
     const { pid, host } = lock.holder;
     if (performance.now() > deadline) {
       throw new UserError(
-        `${path}: process ${pid} on ${host} has been building an index here for more than ${patience} s; wait for it or stop it, then run the same command again`,
+        `${path}: process ${pid} on ${host} is building an index here and has not finished within ${patience} s; wait for it or stop it, then run the same command again`,
       );
     }
     await new Promise((resolve) => setTimeout(resolve, LOCK_RETRY_MILLISECONDS));

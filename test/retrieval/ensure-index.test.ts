@@ -287,7 +287,7 @@ test('two indexes are not built at once: the second build waits for the lock, an
   const names = (error: unknown) =>
     error instanceof UserError &&
     error.message.startsWith(
-      `${join(root, 'lock')}: process ${process.pid} on ${hostname()} builds an index here`,
+      `${join(root, 'lock')}: process ${process.pid} on ${hostname()} is building an index here and has not finished within 0.3 s;`,
     );
   await assert.rejects(lockIndexes(root, {}, 0.3), names);
   const stop = new AbortController();
