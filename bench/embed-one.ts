@@ -2,6 +2,7 @@
 import { loadConfig } from '../src/config.ts';
 import { openCorpus } from '../src/corpus/store/reader.ts';
 import { startEngine } from '../src/engine.ts';
+import { vectorLength } from '../src/model/head.ts';
 import { describeModel, initialise, retrieverShapes } from '../src/model/model.ts';
 import { random } from '../src/random.ts';
 import { encodeBlocks } from '../src/retrieval/encode-blocks.ts';
@@ -29,7 +30,7 @@ let blocks = 0;
 const { blockTokens } = config.text;
 const { tokensPerBatch } = config.index;
 for await (const vectors of encodeBlocks(model, corpus, { blockTokens, tokensPerBatch })) {
-  blocks += vectors.length / config.model.projection;
+  blocks += vectors.length / vectorLength(config.model);
 }
 const embedded: Embedded = {
   blocks,

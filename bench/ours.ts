@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import { loadConfig } from '../src/config.ts';
 import { type EncoderInput, encoderInput, gatherRows, type Shape } from '../src/model/bert.ts';
 import { embedSequences, type Sequences } from '../src/model/embedder.ts';
+import { vectorLength } from '../src/model/head.ts';
 import {
   describeModel,
   disposeModel,
@@ -36,7 +37,8 @@ export function ours({ layers, hidden, heads }: Size, batches: Batches): Ours {
   const sizes = { layers, hidden, heads, intermediate: 4 * hidden, dropout: 0 };
   const sets = Object.entries(sizes).map(([key, value]) => `model.${key}=${value}`);
   const config = loadConfig('configs/squad-open.yaml', sets);
-  const { projection, spanHidden, maxSpanWidth, positions } = config.model;
+  const { spanHidden, maxSpanWidth, positions } = config.model;
+  const projection = vectorLength(config.model);
   const model = describeModel(config.model, VOCABULARY);
   initialise(model, modelShapes(model), random(1));
   const optimizers = new Map<string, Optimizer>();
@@ -135,7 +137,7 @@ function qaBatch(model: Model, { qa }: Batches, input: (b: Sequences) => Encoder
   for (let b = 0; b < B; b++) positives.set(1, b, 0);
   return {
     queries: input(qa.queries),
-    vectors: tf.randomNormal([B, RETRIEVED, model.embedder.projection]),
+    vectors: tf.randomNormal([B, RETRIEVED, vectorLength(model.embedder)]),
     present: tf.ones([B, RETRIEVED]),
     positives: positives.toTensor() as tf.Tensor2D,
     reading: {

@@ -27,6 +27,21 @@ const field = z
   .nullable()
   .default(null);
 
+/** A text before another one. Its word pieces must be the same alone, so it must not end within a word. */
+const prefix = (description: string) =>
+  z
+    .string()
+    .max(1000)
+    .refine((text) => text === '' || /[\s\p{P}]$/u.test(text), {
+      error: 'a prefix must end with a space or a punctuation mark',
+    })
+    .nullable()
+    .default(null)
+    .meta({ description });
+
+/** What null means in the settings of the retriever's head. */
+const OWN_HEAD = 'null: as model.initial has it if that is a folder of sentence-transformers, else ';
+
 /** Steps between two, or a schedule such as 0-1000:500,1000-:2000. */
 const schedule = z.union([z.int().min(1), z.string().refine(isSchedule, { error: SCHEDULE_FORM })]);
 
@@ -199,11 +214,51 @@ export const schema = section('All settings.', {
       description: "Epsilon of the encoder's layer normalization.",
       source: 'google-research/bert',
     }),
-    projection: count(128).meta({
-      description: 'Length of a retrieval vector.',
-      unit: 'numbers',
-      source: `${ORQA}: retriever_proj_size`,
-    }),
+    pooling: z
+      .enum(['pooler', 'cls', 'mean'])
+      .nullable()
+      .default(null)
+      .meta({
+        description: `What the vector of a text is made from: BERT's tanh pooler, the first token, or the mean of all tokens. ${OWN_HEAD}pooler. If you set it, the head of that folder is not used at all.`,
+      }),
+    dense: z
+      .array(
+        z.strictObject({
+          size: z.int().min(1).max(1e6),
+          activation: z.enum(['none', 'tanh']),
+        }),
+      )
+      .nullable()
+      .default(null)
+      .meta({
+        description: `Dense layers after pooling: {size, activation} of each. ${OWN_HEAD}no such layer.`,
+      }),
+    projection: z
+      .union([z.int().min(1).max(1e9), z.literal('none')])
+      .nullable()
+      .default(null)
+      .meta({
+        description: `Length of the vector that REALM's projection with its layer normalization makes. none: no projection. ${OWN_HEAD}128 with the pooler, none with other poolings.`,
+        unit: 'numbers',
+        source: `${ORQA}: retriever_proj_size`,
+      }),
+    normalize: z
+      .boolean()
+      .nullable()
+      .default(null)
+      .meta({ description: `Scale vectors to length 1, so that scores are cosines. ${OWN_HEAD}false.` }),
+    queryPrefix: prefix(`Text before each query, such as "query: ". ${OWN_HEAD}no text.`),
+    documentPrefix: prefix(`Text before each block, such as "passage: ". ${OWN_HEAD}no text.`),
+    sequenceTokens: z
+      .int()
+      .min(8)
+      .max(1e9)
+      .nullable()
+      .default(null)
+      .meta({
+        description: `Longest sequence that the retriever reads with model.pooling cls or mean; the rest is truncated. ${OWN_HEAD}model.positions.`,
+        unit: 'tokens',
+      }),
     projectionLayerNormEps: z
       .number()
       .positive()
@@ -240,13 +295,17 @@ export const schema = section('All settings.', {
         source: `${ORQA}: the default of Keras`,
       }),
     initial: path(
-      'A folder to start from, a BERT or REALM of Hugging Face or Google with its vocab.txt, or such a model on the Hub as hf:owner/name or hf:owner/name@revision. null: random weights.',
+      'A folder to start from, a BERT or REALM of Hugging Face or Google or a sentence encoder of sentence-transformers, with its vocab.txt or tokenizer.json, or such a model on the Hub as hf:owner/name or hf:owner/name@revision. null: random weights.',
       'paper, section 3.4: both encoders start from BERT',
     ),
     initialReader: path('Another such folder or model for the reader. null: model.initial.'),
   }),
   ict: section('The ict-warmup stage: the inverse cloze task.', {
-    steps: count(100_000).meta({ description: 'Training steps.', unit: 'steps', source: `${ORQA}, README` }),
+    steps: count(100_000, 0).meta({
+      description: 'Training steps. 0: the retriever of a sentence encoder (model.initial) is used as it is.',
+      unit: 'steps',
+      source: `${ORQA}, README`,
+    }),
     batch: count(4096).meta({
       description: 'Sentences of a step.',
       unit: 'examples',
@@ -468,6 +527,17 @@ export const schema = section('All settings.', {
 /** All settings of a run, checked and complete. */
 export type Config = z.infer<typeof schema>;
 
+/** The settings that describe the head of the retriever's encoder. */
+export const HEAD_SETTINGS = [
+  'pooling',
+  'dense',
+  'projection',
+  'normalize',
+  'queryPrefix',
+  'documentPrefix',
+  'sequenceTokens',
+] as const satisfies (keyof Config['model'])[];
+
 /** One setting, for people. */
 export interface Setting {
   /** Such as qa.optimizer.learningRate. */
@@ -524,10 +594,12 @@ function referenceOf(node: Json, name: string): (Setting | Section)[] {
 function valuesOf(node: Json, text: string): string[] {
   if (node.anyOf) return node.anyOf.flatMap((choice) => valuesOf(choice as Json, text));
   if (node.enum) return node.enum.map(String);
+  if (node.const !== undefined) return [String(node.const)];
   const types = [node.type].flat() as (string | undefined)[];
   return types.flatMap((type) => {
     if (type === 'null') return ['null'];
     if (type === 'boolean') return ['true', 'false'];
+    if (type === 'array') return ['list'];
     return [type === 'string' ? text : rangeOf(node)];
   });
 }

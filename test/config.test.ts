@@ -15,6 +15,7 @@ import { dirname, join, resolve } from 'node:path';
 import { after, test } from 'node:test';
 import { parse } from 'yaml';
 import { type Config, loadConfig, RENAMED, saveConfig, withoutPaths } from '../src/config.ts';
+import { vectorLength } from '../src/model/head.ts';
 import { UserError } from '../src/system/errors.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'config-'));
@@ -40,7 +41,7 @@ test("without a file every setting has its default, the paper's where it gives o
   const { seed, text, model, ict, pretrain, refresh, qa } = set();
   assert.equal(seed, 1);
   assert.deepEqual(
-    [text.blockTokens, model.layers, model.hidden, model.projection, ict.batch, ict.keepSentence],
+    [text.blockTokens, model.layers, model.hidden, vectorLength(model), ict.batch, ict.keepSentence],
     [288, 12, 768, 128, 4096, 0.1],
   );
   assert.deepEqual(
@@ -412,7 +413,9 @@ test('every configuration that ships loads, and each of its lines has an effect'
 });
 
 test("paper.yaml names the defaults, which are the paper's", () => {
-  assert.deepEqual(loadConfig(join(configs, 'paper.yaml'), []), set() satisfies Config);
+  // The head is null by default, since an encoder may bring its own; the paper's is named.
+  const head = ['model.pooling=pooler', 'model.projection=128'];
+  assert.deepEqual(loadConfig(join(configs, 'paper.yaml'), []), set(...head) satisfies Config);
 });
 
 test('settings of any depth and length are refused in one short line', () => {

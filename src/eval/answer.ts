@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
+import { vectorLength } from '../model/head.ts';
 import { fetchValues } from '../model/host-values.ts';
 import { type EncodedQuestion, questionVectors } from '../model/questions.ts';
 import { disposeReading, makeReading, readScores, wholeWordScores } from '../model/reading.ts';
@@ -58,7 +59,7 @@ export async function answerQuestions(
   const read = blocks.map((list) => list.slice(0, R));
   const reading = makeReading(corpus, questions, read, R, config);
   const B = questions.length;
-  const P = config.model.projection;
+  const P = vectorLength(config.model);
   const priors = new Float32Array(B * R).fill(-1e9);
   for (let b = 0; b < B; b++) {
     for (let r = 0; r < read[b].length; r++) priors[b * R + r] = found.scores[b * k + r] / model.temperature;

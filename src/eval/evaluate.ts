@@ -4,6 +4,7 @@ import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import type { Accepted } from '../datasets/types.ts';
 import { pairIds } from '../model/embedder.ts';
+import { vectorLength } from '../model/head.ts';
 import type { Model } from '../model/model.ts';
 import { answerPieces, type EncodedQuestion, questionVectors } from '../model/questions.ts';
 import { BM25_LIMIT, bm25 } from '../retrieval/bm25.ts';
@@ -80,7 +81,7 @@ export async function freshRanks(
   const found = await exactBest(
     pieces,
     vectors,
-    config.model.projection,
+    vectorLength(config.model),
     Math.min(most, corpus.blocks),
     bar.at,
   );

@@ -6,7 +6,7 @@ import { blockHash } from '../corpus/store/layout.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import { readDocuments } from '../datasets/documents.ts';
 import type { Document } from '../datasets/types.ts';
-import { blockSequences, embedAll } from '../model/embedder.ts';
+import { blockSequences, embedAll, textFormat } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
 import { keepBest } from '../retrieval/best.ts';
 import { type Graph, newGraph, searchGraph } from '../retrieval/graph.ts';
@@ -89,7 +89,7 @@ export async function makeExtraDocuments(
     embedder.documentTower,
     embedder.embedder,
     blockSequences(
-      tokenizer,
+      textFormat(tokenizer, embedder.embedder),
       blocks.map(({ titleIds, bodyIds }) => ({ title: titleIds, body: bodyIds })),
       blockTokens,
     ),

@@ -1,3 +1,5 @@
+import type { Head } from '../model/head.ts';
+
 // Settings for a user's own data: sizes of the data and of the machine in, settings with a reason each out. Nothing here
 // reads a file or measures anything.
 
@@ -31,6 +33,8 @@ export interface Encoder {
   gelu: 'exact' | 'tanh';
   /** Length of its retrieval vectors, if it is a REALM's. */
   projection?: number;
+  /** How it makes one vector of a text, if it is a sentence encoder. */
+  head?: Head;
   lowercase: boolean;
 }
 
@@ -140,8 +144,9 @@ function dataSettings({ documents, train, dev, test }: Files): Setting[] {
 /** Longest texts, word pieces, that an encoder of so many positions can take. */
 function lengths(encoder: Encoder | undefined) {
   const positions = encoder?.positions ?? BLOCK + SENTENCE;
+  const longest = encoder?.head?.sequenceTokens ?? positions;
   const sentence = Math.min(SENTENCE, Math.floor(positions / 4));
-  const block = Math.min(BLOCK, positions - sentence);
+  const block = Math.min(BLOCK, positions - sentence, longest);
   return {
     sentence,
     block,
@@ -199,6 +204,7 @@ function encoderSettings({
   positions,
   gelu,
   projection,
+  head,
 }: Encoder): Setting[] {
   const its = "the encoder's own";
   return [
@@ -209,13 +215,26 @@ function encoderSettings({
     { path: 'model.intermediate', value: intermediate, why: its },
     { path: 'model.positions', value: positions, why: `${its}: its longest text` },
     { path: 'model.gelu', value: gelu, why: its },
+    ...(head ? headSettings(head) : []),
     ...(projection === undefined
-      ? [TEMPERATURE, VECTOR_NORM]
+      ? head
+        ? []
+        : [TEMPERATURE, VECTOR_NORM]
       : [
           { path: 'model.projection', value: projection, why: `${its}: length of a retrieval vector` },
           { path: 'model.projectionLayerNormEps', value: 1e-12, why: its },
         ]),
   ];
+}
+
+/** Temperature of cosines, which lie between -1 and 1: with 1 no block would get more probability than another. */
+const COSINE_TEMPERATURE = 0.05;
+
+/** `realm prepare` takes the head itself from the folder: only what it does not say is set here. */
+function headSettings({ normalize }: Head): Setting[] {
+  if (!normalize) return [];
+  const why = 'of cosines: with 1 all blocks would get nearly the same probability';
+  return [{ path: 'model.temperature', value: COSINE_TEMPERATURE, why }];
 }
 
 function randomSettings({ layers, hidden }: { layers: number; hidden: number }): Setting[] {

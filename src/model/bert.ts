@@ -65,6 +65,8 @@ export interface EncoderInput extends Rows {
   segments: tf.Tensor1D; // [S] int32
   /** Position of each token in its sequence. */
   positions: tf.Tensor1D; // [S] int32
+  /** Tokens of each sequence, without padding. */
+  lengths: Int32Array;
   /** The rows of each sequence's first token. */
   starts: Int32Array;
   first: GatheredRows;
@@ -153,6 +155,7 @@ export function encoderInput(
     ids: tf.tensor1d(ids, 'int32'),
     segments: tf.tensor1d(segments, 'int32'),
     positions: tf.tensor1d(positions, 'int32'),
+    lengths: Int32Array.from(lengths),
     starts,
     first: {
       ...layOut(

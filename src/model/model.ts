@@ -3,6 +3,7 @@ import type { Config } from '../config.ts';
 import type { Random } from '../random.ts';
 import { bertShapes, initialValues, type Params, type Shape } from './bert.ts';
 import { type EmbedderConfig, embedderShapes } from './embedder.ts';
+import { projectionOf } from './head.ts';
 import { type ReaderConfig, readerShapes } from './reader.ts';
 
 /** All of REALM's parts: the towers of the retriever and the reader, as sizes, name prefixes and parameters. */
@@ -23,7 +24,7 @@ export interface Model {
 export function describeModel(config: Config['model'], vocabulary: number): Model {
   const { sharedTowers, temperature, initial: _, initialReader: __, ...sizes } = config;
   return {
-    embedder: { ...sizes, vocabulary },
+    embedder: { ...sizes, projection: projectionOf(config), vocabulary },
     reader: { ...sizes, vocabulary },
     queryTower: sharedTowers ? 'embedder.' : 'queryEmbedder.',
     documentTower: sharedTowers ? 'embedder.' : 'documentEmbedder.',

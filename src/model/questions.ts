@@ -2,7 +2,7 @@ import { regexMatches } from '../answers/metrics.ts';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import type { Accepted, Question } from '../datasets/types.ts';
-import { embedAll, querySequences } from './embedder.ts';
+import { embedAll, querySequences, textFormat } from './embedder.ts';
 import type { Model } from './model.ts';
 
 /** A question for the model: tokenised once, its answers both as text and as word pieces. */
@@ -39,7 +39,7 @@ export function questionVectors(
   { text, index }: Config,
 ): Promise<Float32Array> {
   const queries = querySequences(
-    corpus.tokenizer,
+    textFormat(corpus.tokenizer, model.embedder),
     questions.map((q) => q.ids),
     text.questionTokens,
   );

@@ -2,7 +2,14 @@ import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import { disposeInput, type EncoderInput, encoderInput, type GatheredRows, gatherRows } from './bert.ts';
-import { blockSequences, groupByLength, pairIds, querySequences, type Sequences } from './embedder.ts';
+import {
+  blockSequences,
+  groupByLength,
+  pairIds,
+  querySequences,
+  type Sequences,
+  textFormat,
+} from './embedder.ts';
 import type { Model } from './model.ts';
 import { disposeRetrieverInput, type RetrieverInput, retrieverInput } from './retriever.ts';
 
@@ -111,12 +118,13 @@ export function makeRealmBatch(
     return { input, masks, targets: tf.tensor1d(targets, 'int32') };
   });
 
+  const format = textFormat(special, model.embedder);
   const queries = querySequences(
-    special,
+    format,
     examples.map((e) => e.masked),
     text.sentenceTokens,
   );
-  const blocks = blockSequences(special, documents, text.blockTokens);
+  const blocks = blockSequences(format, documents, text.blockTokens);
   return {
     retriever: retrieverInput(model, queries, blocks),
     candidates: tf.tensor2d(rows, [B, K], 'int32'),

@@ -1,5 +1,5 @@
-import { existsSync, readFileSync, statSync } from 'node:fs';
-import { basename, dirname, extname, join, resolve } from 'node:path';
+import { existsSync, statSync } from 'node:fs';
+import { basename, dirname, extname, resolve } from 'node:path';
 import { folderOf, loadConfig, portablePath } from '../config.ts';
 import { isDevQuestion } from '../datasets/resplit.ts';
 import { modelFolder } from '../hub/cache.ts';
@@ -31,8 +31,11 @@ import type { Machine, Preflight } from '../preflight/types.ts';
 import { UserError } from '../system/errors.ts';
 import { makeFolder, writeFileAtomic } from '../system/files.ts';
 import { say } from '../system/progress.ts';
+import { lowercaseIn } from '../tokenizer/tokenizer-json.ts';
 import { readHubConfig } from '../weights/import-bert.ts';
+import { bertFolder, readSentenceHead } from '../weights/sentence-encoder.ts';
 import { resplitFiles, resplitQuestions } from './data.ts';
+import { headSettings } from './encoder-head.ts';
 import { runPreflight, vocabularyOf } from './preflight.ts';
 
 export interface InitOptions {
@@ -116,7 +119,7 @@ export async function init(
     const first = withOwn(propose(survey, files, options.hours), options.set);
     // The split files are not written yet; their questions are counted above.
     const unsplit = split ? [`data.train=${JSON.stringify(questions[0].path)}`, 'data.dev=null'] : [];
-    const base = loadConfig(undefined, [...overrides(first), ...unsplit]);
+    const base = withHead([...overrides(first), ...unsplit]);
     const census = await statisticsOfFiles(base, vocabularyOf(base));
     const counts = { ...census.counts, trainQuestions, testQuestions };
     const { stages, machine } = await runPreflight(
@@ -134,7 +137,7 @@ export async function init(
     return {
       proposal,
       machine,
-      estimate: preflight(loadConfig(undefined, overrides(proposal)), counts, machine),
+      estimate: preflight(withHead(overrides(proposal)), counts, machine),
     };
   };
   let result = await fitted(survey);
@@ -187,6 +190,11 @@ function withOwn(proposal: Proposal, set: readonly string[]): Proposal {
   return { ...proposal, settings: [...settings, ...own.filter((one) => !settings.includes(one))] };
 }
 
+/** The settings with the head of the encoder, as `realm prepare` will take it. */
+function withHead(set: readonly string[]) {
+  return loadConfig(undefined, [...set, ...headSettings(loadConfig(undefined, set))]);
+}
+
 /** `--set` of all settings; JSON is YAML too. */
 function overrides({ settings }: Proposal): string[] {
   return settings.map(({ path, value }) => `${path}=${JSON.stringify(value)}`);
@@ -207,7 +215,8 @@ function refuseExisting(paths: readonly string[], force: boolean): void {
 async function encoderOf(initial: string): Promise<Encoder> {
   const { fetchModel } = await import('../hub/fetch.ts');
   const name = isHubName(initial) ? await fetchModel(initial, 'encoder') : resolve(initial);
-  const folder = modelFolder(name);
+  const model = modelFolder(name);
+  const folder = bertFolder(model);
   const { layers, hidden, heads, intermediate, positions, gelu, projection } = readHubConfig(folder);
   return {
     name,
@@ -217,18 +226,10 @@ async function encoderOf(initial: string): Promise<Encoder> {
     intermediate,
     positions,
     gelu: gelu ?? 'exact',
-    projection,
-    lowercase: lowercaseOf(folder),
+    projection: projection === 'none' ? undefined : projection,
+    head: readSentenceHead(model),
+    lowercase: lowercaseIn(folder) ?? true, // BERT's own default
   };
-}
-
-/** Whether the encoder's vocabulary is of lower-case text, as its tokenizer's description says; BERT's own default is true. */
-function lowercaseOf(folder: string): boolean {
-  try {
-    return JSON.parse(readFileSync(join(folder, 'tokenizer_config.json'), 'utf8')).do_lower_case !== false;
-  } catch {
-    return true; // many models have no such file
-  }
 }
 
 /** The files of the settings, and what one file of questions is going to be split into. */

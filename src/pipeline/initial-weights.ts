@@ -1,12 +1,12 @@
 import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { type Config, tooLongFor } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import { cachedFolder } from '../hub/cache.ts';
 import { UserError } from '../system/errors.ts';
-import { readJson } from '../system/files.ts';
+import { lowercaseIn, vocabularyIn } from '../tokenizer/tokenizer-json.ts';
 import { loadWordPiece } from '../tokenizer/wordpiece.ts';
 import { describeFolder, misfits } from '../weights/import-bert.ts';
+import { bertFolder } from '../weights/sentence-encoder.ts';
 
 /**
  * A `UserError` that names every setting which does not fit the encoder in model.initial or model.initialReader, each with
@@ -30,7 +30,7 @@ export function checkInitial(config: Config): void {
       ...(config.model.positions > theirs.positions
         ? tooLongFor(config, theirs.positions).map((line) => `${line} (model.positions ${theirs.positions})`)
         : []),
-      ...(setting === 'initial' ? vocabularyMisfits(folder, theirs.vocabulary, config) : []),
+      ...(setting === 'initial' ? vocabularyMisfits(bertFolder(folder), theirs.vocabulary, config) : []),
     ];
     if (found.length > 0)
       throw new UserError(`${file}: model.${setting} does not fit these settings: ${found.join('; ')}`);
@@ -38,22 +38,24 @@ export function checkInitial(config: Config): void {
 }
 
 function vocabularyMisfits(folder: string, size: number, { text }: Config): string[] {
-  const own = join(folder, 'vocab.txt');
-  const path = text.vocabulary ?? own;
+  const path = text.vocabulary ?? vocabularyIn(folder);
   const found: string[] = [];
+  const lowercase = lowercaseIn(folder);
+  if (lowercase !== undefined && lowercase !== text.lowercase)
+    return [`text.lowercase is ${text.lowercase}, do_lower_case is ${lowercase}: set it to ${lowercase}`];
   const pieces = existsSync(path) ? loadWordPiece(path, text.lowercase).size : size;
   if (pieces !== size)
-    found.push(`${path} has ${pieces} word pieces, vocab_size is ${size}: use the vocab.txt of this model`);
-  const tokenizer = join(folder, 'tokenizer_config.json');
-  if (existsSync(tokenizer)) {
-    const fields = readJson(tokenizer, 'description of a tokenizer', 'download it again');
-    const lowercase = (fields as Record<string, unknown> | null)?.do_lower_case;
-    if (typeof lowercase === 'boolean' && lowercase !== text.lowercase)
-      found.push(
-        `text.lowercase is ${text.lowercase}, do_lower_case is ${lowercase}: set it to ${lowercase}`,
-      );
-  }
+    found.push(`${path} has ${pieces} word pieces, vocab_size is ${size}: use the vocabulary of this model`);
+  if (lowercase === undefined && text.lowercase && existsSync(path) && hasCapitals(path))
+    found.push(
+      `text.lowercase is true, and the word pieces of ${path} have capital letters: set it to false, or to true in a tokenizer_config.json ("do_lower_case") if they are never used`,
+    );
   return found;
+}
+
+/** Whether a vocabulary has word pieces that lower-cased text never gives. */
+function hasCapitals(path: string): boolean {
+  return loadWordPiece(path, true).vocabulary.some((piece) => /^(?:##)?[A-Z]/.test(piece));
 }
 
 /** Blocks that are looked at, at even distances. */

@@ -15,6 +15,7 @@ import { presets } from '../presets.ts';
 import { runFolder } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { loadWordPiece, type WordPiece } from '../tokenizer/wordpiece.ts';
+import { headSettings } from './encoder-head.ts';
 import { checkInitial } from './initial-weights.ts';
 import { namedVocabulary } from './prepare.ts';
 
@@ -42,7 +43,8 @@ export async function preflightInput({ config: file, set, run }: PreflightOption
     throw new UserError(
       `${folder.dir}: is not a run yet, so it has no settings; pass the settings to estimate with --config: a file, or one of ${presets().join(', ')}`,
     );
-  const config = loadConfig(file ?? folder?.config, set);
+  const named = file ?? folder?.config;
+  const config = loadConfig(named, [...set, ...headSettings(loadConfig(named, set))]);
   checkInitial(config);
   const prepared = folder && existsSync(folder.corpusManifest);
   return {

@@ -16,9 +16,12 @@ import { UserError } from '../system/errors.ts';
 import { readText, writeFileAtomic } from '../system/files.ts';
 import { type Progress, progress, say } from '../system/progress.ts';
 import { stopMeans } from '../system/stop.ts';
+import { vocabularyIn } from '../tokenizer/tokenizer-json.ts';
 import { trainVocabulary } from '../tokenizer/train-vocabulary.ts';
 import { loadWordPiece } from '../tokenizer/wordpiece.ts';
+import { bertFolder } from '../weights/sentence-encoder.ts';
 import type { CommonOptions } from './context.ts';
+import { withEncoderHead } from './encoder-head.ts';
 import { withHubModels } from './hub-models.ts';
 import { checkInitial, vocabularyWarning } from './initial-weights.ts';
 import { inputPath } from './inputs.ts';
@@ -49,7 +52,8 @@ export async function openNewRun(
         `or name one that comes with realm: ${presets().join(', ')}`,
     );
   const given = settingsOf(options);
-  const set = await withHubModels(run, given, (config) => void textInputs(run, config));
+  const fetched = await withHubModels(run, given, (config) => void textInputs(run, config));
+  const set = withEncoderHead(run, { ...given, set: fetched });
   const config = runConfig(run, { ...given, set }, (config) => {
     prepareInputs(run, config);
     lockRun(run, 'prepare');
@@ -79,7 +83,7 @@ export function prepareInputs(
 /** The vocabulary that is there before the run: the one named, or the initial encoder's. */
 export function namedVocabulary({ text, model }: Config): string | undefined {
   if (text.vocabulary !== null) return text.vocabulary;
-  return model.initial === null ? undefined : join(modelFolder(model.initial), 'vocab.txt');
+  return model.initial === null ? undefined : vocabularyIn(bertFolder(modelFolder(model.initial)));
 }
 
 /** The vocabulary that was trained for the run, and beside it what it was trained on. */

@@ -6,7 +6,7 @@ import {
   makeExtraDocuments,
   withExtraDocuments,
 } from '../eval/extra-documents.ts';
-import { blockSequences, embedAll } from '../model/embedder.ts';
+import { blockSequences, embedAll, textFormat } from '../model/embedder.ts';
 import { disposeModel, type Model } from '../model/model.ts';
 import { type EncodedQuestion, encodeQuestions } from '../model/questions.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
@@ -158,7 +158,11 @@ function nullVector({ config }: Context, corpus: Corpus, embedder: Model): Promi
     embedder.params,
     embedder.documentTower,
     embedder.embedder,
-    blockSequences(corpus.tokenizer, [{ title: none, body: none }], text.blockTokens),
+    blockSequences(
+      textFormat(corpus.tokenizer, embedder.embedder),
+      [{ title: none, body: none }],
+      text.blockTokens,
+    ),
     index.tokensPerBatch,
   );
 }

@@ -1,4 +1,5 @@
 import type { Config } from '../config.ts';
+import { vectorLength } from '../model/head.ts';
 import { dtypeOf } from '../retrieval/graph.ts';
 import { graphCount, rowsOf } from '../retrieval/graphs.ts';
 
@@ -25,9 +26,9 @@ export function indexBytes(
   { index, model }: Config,
   blocks: number,
 ): { vectors: number; graph: number; hashes: number } {
-  const kept = model.projection * (dtypeOf(index.dtype, blocks) === 'f16' ? 2 : 4);
+  const kept = vectorLength(model) * (dtypeOf(index.dtype, blocks) === 'f16' ? 2 : 4);
   return {
-    vectors: blocks * model.projection * 4,
+    vectors: blocks * vectorLength(model) * 4,
     graph: index.kind === 'exact' ? 0 : blocks * (kept + 20 + 8 * index.m),
     hashes: 8 * blocks,
   };

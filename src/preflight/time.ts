@@ -1,5 +1,6 @@
 import type { Config } from '../config.ts';
 import { AT_ONCE } from '../eval/answer.ts';
+import { vectorLength } from '../model/head.ts';
 import { type Schedule, timesDue } from '../schedule.ts';
 import { EVAL_RETRIEVED_BLOCKS, REFRESHER_SHARE, sharing } from './rates.ts';
 import type { Counts, Machine } from './types.ts';
@@ -30,7 +31,7 @@ export function indexSeconds(config: Config, counts: Counts, machine: Machine): 
   const { kind, m, efConstruction, threads } = config.index;
   if (kind === 'exact') return embedding;
   const blocksPerSecond =
-    (BLOCKS_ADDED_PER_SECOND * threads * 128 * 128) / (config.model.projection * efConstruction);
+    (BLOCKS_ADDED_PER_SECOND * threads * 128 * 128) / (vectorLength(config.model) * efConstruction);
   return embedding + (counts.blocks * Math.sqrt(m / 16)) / blocksPerSecond;
 }
 
@@ -51,7 +52,7 @@ export function searchSeconds(
     index.kind === 'exact'
       ? blocks * SECONDS_PER_BLOCK_COMPARED
       : graphs * Math.min(Math.max(index.efSearch, wanted), rows) * SECONDS_PER_CANDIDATE_SEARCHED;
-  return (queries * secondsPerQuery * model.projection) / 128;
+  return (queries * secondsPerQuery * vectorLength(model)) / 128;
 }
 
 /** Looking for answers in the blocks retrieved for each question. */

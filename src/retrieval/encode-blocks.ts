@@ -1,5 +1,6 @@
 import type { Corpus } from '../corpus/store/reader.ts';
-import { blockSequences, embedAll } from '../model/embedder.ts';
+import { blockSequences, embedAll, textFormat } from '../model/embedder.ts';
+import { vectorLength } from '../model/head.ts';
 import type { Model } from '../model/model.ts';
 import type { Reuse } from './reuse.ts';
 import { type TaskControl, yieldToEventLoop } from './task-control.ts';
@@ -26,7 +27,8 @@ export async function* encodeBlocks(
 ): AsyncGenerator<Float32Array> {
   if (first % BLOCKS_AT_ONCE !== 0)
     throw new Error(`block ${first} is not the start of a piece of ${BLOCKS_AT_ONCE}`);
-  const P = model.embedder.projection;
+  const P = vectorLength(model.embedder);
+  const format = textFormat(corpus.tokenizer, model.embedder);
   for (let at = first; at < corpus.blocks; at += BLOCKS_AT_ONCE) {
     const n = Math.min(BLOCKS_AT_ONCE, corpus.blocks - at);
     const rows = Int32Array.from({ length: n }, (_, i) => reuse?.row(corpus.hash(at + i)) ?? -1);
@@ -38,7 +40,7 @@ export async function* encodeBlocks(
       model.params,
       model.documentTower,
       model.embedder,
-      blockSequences(corpus.tokenizer, blocks, blockTokens),
+      blockSequences(format, blocks, blockTokens),
       tokensPerBatch,
       () => yieldToEventLoop(control), // a batch may take seconds; a refresher must receive "stop" between two
     );

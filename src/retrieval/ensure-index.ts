@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import { embedderShapes } from '../model/embedder.ts';
+import { isPooler, vectorLength } from '../model/head.ts';
 import { fetchValues } from '../model/host-values.ts';
 import type { Model } from '../model/model.ts';
 import type { Stage } from '../run/folder.ts';
@@ -71,7 +72,7 @@ export async function makeIndex(
       weightsSha256: await towerFingerprint(model),
       encoding: encodingOf(corpus, model, config),
       rows: corpus.blocks,
-      dimensions: config.model.projection,
+      dimensions: vectorLength(config.model),
       dtype: index.dtype,
       m: index.m,
       efConstruction: index.efConstruction,
@@ -172,6 +173,10 @@ function encodingOf({ tokenizer }: Corpus, { embedder }: Model, { text }: Config
   const hash = createHash('sha256');
   hash.update(JSON.stringify([text.blockTokens, tokenizer.lowercase, tokenizer.vocabulary]));
   hash.update(JSON.stringify([layers, heads, gelu, layerNormEps, projectionLayerNormEps]));
+  if (!isPooler(embedder.pooling) || embedder.normalize) {
+    const { pooling, dense, normalize, documentPrefix, sequenceTokens, positions } = embedder;
+    hash.update(JSON.stringify([pooling, dense, normalize, documentPrefix, sequenceTokens, positions]));
+  }
   return `1-${hash.digest('hex').slice(0, 16)}`;
 }
 

@@ -3,6 +3,7 @@ import { hostname } from 'node:os';
 import { join } from 'node:path';
 import { type Config, loadConfig, saveConfig } from '../config.ts';
 import { withCommitOf } from '../hub/name.ts';
+import { HEAD_SETTINGS } from '../settings.ts';
 import { UserError } from '../system/errors.ts';
 import { explainWrite, makeFolder, readText, writeFileAtomic } from '../system/files.ts';
 import { openJournal } from '../system/journal.ts';
@@ -102,8 +103,8 @@ export function runConfig(
   let config: Config;
   if (existsSync(run.config) && (given === undefined || isInUse(run))) {
     const saved = loadConfig(run.config, []);
-    config = withCommits(loadConfig(run.config, set), saved);
-    if (given && JSON.stringify(withCommits(given, saved)) !== JSON.stringify(saved))
+    config = withSavedChoices(loadConfig(run.config, set), saved);
+    if (given && JSON.stringify(withSavedChoices(given, saved)) !== JSON.stringify(saved))
       throw new UserError(
         `${run.config}: this run already has a configuration, and it differs from ${file}; ` +
           'leave out --config, change single settings with --set, or choose another folder with --run',
@@ -115,14 +116,18 @@ export function runConfig(
   return config;
 }
 
-/** A model on the Hub that is given without a commit gets the commit that the run has saved. */
-function withCommits(given: Config, saved: Config): Config {
+/**
+ * `given` with what the run chose where it leaves a choice open: the commit of a model on the Hub that is asked for by its
+ * name alone, and the head of its encoder.
+ */
+function withSavedChoices(given: Config, saved: Config): Config {
   const keep = (a: string | null, b: string | null) => (a === null || b === null ? a : withCommitOf(a, b));
   return {
     ...given,
     text: { ...given.text, ner: keep(given.text.ner, saved.text.ner) },
     model: {
       ...given.model,
+      ...Object.fromEntries(HEAD_SETTINGS.map((name) => [name, given.model[name] ?? saved.model[name]])),
       initial: keep(given.model.initial, saved.model.initial),
       initialReader: keep(given.model.initialReader, saved.model.initialReader),
     },
@@ -158,7 +163,7 @@ export function settingsOf({
 }
 
 /** Whether anything has been made with the run's configuration. */
-function isInUse(run: Run): boolean {
+export function isInUse(run: Run): boolean {
   return existsSync(run.corpusManifest) || STAGES.some((stage) => existsSync(run.checkpoint(stage)));
 }
 

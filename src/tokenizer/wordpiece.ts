@@ -3,6 +3,7 @@ import { shown, UserError } from '../system/errors.ts';
 import { readText } from '../system/files.ts';
 import { basicTokenizer } from './basic.ts';
 import { pieceTrie } from './piece-trie.ts';
+import { isTokenizerJson, readTokenizerJson } from './tokenizer-json.ts';
 
 /** Token ids of a text, and where each token lies in it: UTF-16 code units [starts[i], ends[i]) of the text as given. */
 export interface Encoding {
@@ -40,8 +41,20 @@ export const LONGEST_WORD = 100;
 /** UTF-16 units of a line of a vocabulary; a longer one is no word piece, and a search tree over it would fill the memory. */
 const LONGEST_PIECE = 1000;
 
-/** Reads a BERT `vocab.txt`: one piece a line, the line number less one is the id. */
+/**
+ * Reads a BERT `vocab.txt`: one piece a line, the line number less one is the id; or the `tokenizer.json` of such a model,
+ * which must agree about lower-casing.
+ */
 export function loadWordPiece(vocabPath: string, lowercase: boolean): WordPiece {
+  if (isTokenizerJson(vocabPath)) {
+    const found = readTokenizerJson(vocabPath);
+    if (found.lowercase !== lowercase)
+      throw new UserError(
+        `${vocabPath}: lowercase is ${found.lowercase}, text.lowercase is ${lowercase}; set text.lowercase to ${found.lowercase}`,
+      );
+    checkVocabulary(found.vocabulary, vocabPath);
+    return wordPiece(found.vocabulary, lowercase);
+  }
   const text = readText(vocabPath, 'vocabulary', 'give the path of a BERT vocab.txt');
   const lines = text.split(/\r?\n/);
   if (lines.at(-1) === '') lines.pop();

@@ -11,7 +11,8 @@ import {
   encoderInput,
   type Shape,
 } from '../model/bert.ts';
-import { blockSequences, embedSequences, querySequences } from '../model/embedder.ts';
+import { blockSequences, embedSequences, querySequences, textFormat } from '../model/embedder.ts';
+import { vectorLength } from '../model/head.ts';
 import { fetchValues } from '../model/host-values.ts';
 import { lossGradients, type Model, modelShapes } from '../model/model.ts';
 import { answerPieces, type EncodedQuestion, questionVectors } from '../model/questions.ts';
@@ -114,9 +115,9 @@ interface QaBatchSource extends Retrieval {
 async function makeQaBatch(source: QaBatchSource, batch: readonly EncodedQuestion[]): Promise<QaBatch> {
   const { model, corpus, index, config } = source;
   const B = batch.length;
-  const P = config.model.projection;
+  const P = vectorLength(config.model);
   const queries = querySequences(
-    corpus.tokenizer,
+    textFormat(corpus.tokenizer, model.embedder),
     batch.map((q) => q.ids),
     config.text.questionTokens,
   );
@@ -157,13 +158,13 @@ function documentsOf(
   corpus: Corpus,
   blocks: readonly (readonly number[])[],
   R: number,
-  { text }: Config,
+  { text, model }: Config,
 ): Documents {
   const all = blocks.flatMap((list) => Array.from({ length: R }, (_, r) => list[r] ?? -1));
   const distinct = [...new Set(all)];
   const none = new Int32Array(0);
   const { ids, firstSegment } = blockSequences(
-    corpus.tokenizer,
+    textFormat(corpus.tokenizer, model),
     distinct.map((block) =>
       block < 0
         ? { title: none, body: none }

@@ -9,7 +9,13 @@ import {
   encoderInput,
   type Shape,
 } from '../model/bert.ts';
-import { blockSequences, embedSequences, querySequences, type Sequences } from '../model/embedder.ts';
+import {
+  blockSequences,
+  embedSequences,
+  querySequences,
+  type Sequences,
+  textFormat,
+} from '../model/embedder.ts';
 import { fetchValues } from '../model/host-values.ts';
 import { ictGradients, ictLoss } from '../model/ict.ts';
 import { lossGradients, type Model, retrieverShapes } from '../model/model.ts';
@@ -49,7 +55,7 @@ export interface IctExamples {
 
 function drawExamples(corpus: Corpus, config: Config, step: number, random: Random): IctExamples {
   const { batch, keepSentence } = config.ict;
-  const special = corpus.tokenizer;
+  const format = textFormat(corpus.tokenizer, config.model);
   const queries: Int32Array[] = [];
   const blocks: { title: Int32Array; body: Int32Array }[] = [];
   // A batch lies within one epoch; last blocks that do not fill a batch are left out. A block that occurs twice would be its own negative.
@@ -63,8 +69,8 @@ function drawExamples(corpus: Corpus, config: Config, step: number, random: Rand
     blocks.push({ title: corpus.titleIds(block), body: example.body });
   }
   return {
-    queries: querySequences(special, queries, config.text.questionTokens),
-    blocks: blockSequences(special, blocks, config.text.blockTokens),
+    queries: querySequences(format, queries, config.text.questionTokens),
+    blocks: blockSequences(format, blocks, config.text.blockTokens),
   };
 }
 

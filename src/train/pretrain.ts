@@ -2,7 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import { type DropoutRng, dropoutRng, type Shape } from '../model/bert.ts';
-import { embedAll, querySequences } from '../model/embedder.ts';
+import { embedAll, querySequences, textFormat } from '../model/embedder.ts';
 import { fetchValues } from '../model/host-values.ts';
 import { lossGradients, type Model, pretrainedShapes } from '../model/model.ts';
 import { realmForward, retrievalUtility } from '../model/realm.ts';
@@ -141,7 +141,7 @@ export function queryVectors(
   config: Config,
 ): Promise<Float32Array> {
   const queries = querySequences(
-    corpus.tokenizer,
+    textFormat(corpus.tokenizer, model.embedder),
     examples.map((e) => e.masked),
     config.text.sentenceTokens,
   );

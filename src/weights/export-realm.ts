@@ -3,6 +3,7 @@ import type { Config } from '../config.ts';
 import { writeBlockRecords } from '../datasets/formats/block-records.ts';
 import { bertShapes, type Params, type Shape } from '../model/bert.ts';
 import { embedderShapes } from '../model/embedder.ts';
+import { vectorLength } from '../model/head.ts';
 import { fetchValues } from '../model/host-values.ts';
 import type { Model } from '../model/model.ts';
 import { readerShapes } from '../model/reader.ts';
@@ -79,7 +80,7 @@ export async function exportOpenQa(
   const tensors = [
     ...under('embedder.', embedderTensors(model, model.queryTower)),
     ...under('reader.', readerTensors(model)),
-    { name: 'block_emb', shape: [count, model.embedder.projection], pieces: pieces() },
+    { name: 'block_emb', shape: [count, vectorLength(model.embedder)], pieces: pieces() },
   ];
   await write(folder, 'RealmForOpenQA', model, run, tensors, { num_block_records: count });
   await writeBlockRecords(join(folder, 'block_records.npy'), count, blocks.text);

@@ -8,13 +8,14 @@ import { type ReaderConfig, readerShapes } from '../model/reader.ts';
 import { shown, UserError } from '../system/errors.ts';
 import { readJson } from '../system/files.ts';
 import { readSafetensors } from './safetensors.ts';
+import { bertFolder, denseFolders } from './sentence-encoder.ts';
 import type { StoredTensor } from './tensors.ts';
 import { checkpointOf, openWeights, type Weights } from './weight-folder.ts';
 
 /** Sizes of a model to import; the heads of retriever and reader are looked for where their size is given. */
 export type ImportConfig = BertConfig &
   Partial<
-    Pick<EmbedderConfig, 'projection' | 'projectionLayerNormEps'> &
+    Pick<EmbedderConfig, 'projection' | 'projectionLayerNormEps' | 'dense'> &
       Pick<ReaderConfig, 'spanHidden' | 'spanLayerNormEps'>
   >;
 
@@ -26,16 +27,46 @@ export type ImportConfig = BertConfig &
  * `UserError` when sizes or choices differ from `config`, or a part is incomplete.
  */
 export function importBert(model: string, config: ImportConfig, tower: Tower = 'both'): ImportedBert {
-  const folder = modelFolder(model);
+  const whole = modelFolder(model);
+  const folder = bertFolder(whole);
   const theirs = describeFolder(folder);
   if (theirs) checkSizes(theirs, config);
   const weights = openWeights(folder);
   try {
     const imported = importTower(weights, baseOf(weights, tower), config);
     if (theirs) checkChoices(theirs, config, imported);
+    if (config.dense && tower !== 'reader') importDense(denseFolders(whole), config, imported.params);
     return imported;
   } finally {
     weights.close();
+  }
+}
+
+/**
+ * Reads the dense layers of a sentence encoder's head. A layer without a bias gets one of zeros. Where the folder has other
+ * layers than the settings, none is read, and all start at random.
+ */
+function importDense(folders: readonly string[], config: ImportConfig, params: ImportedBert['params']): void {
+  if (folders.length !== config.dense?.length) return;
+  let from = config.hidden;
+  for (const [i, { size }] of config.dense.entries()) {
+    const { path, tensors, close } = openWeights(folders[i]);
+    try {
+      for (const [name, source, shape] of [
+        [`dense.${i}.kernel`, 'linear.weight', [from, size]],
+        [`dense.${i}.bias`, 'linear.bias', [size]],
+      ] as const) {
+        const absent = !tensors.has(source);
+        if (absent && source === 'linear.weight')
+          throw new UserError(`${path}: has no tensor ${source}; download it again`);
+        const ours: Shape = { name, shape: [...shape], init: 'zeros' };
+        const data = absent ? new Float32Array(size) : convert(path, tensors, [source], ours);
+        params.set(name, { shape: ours.shape, data });
+      }
+    } finally {
+      close();
+    }
+    from = size;
   }
 }
 
@@ -67,7 +98,8 @@ interface Description {
 }
 
 /** The folder's description; none in a module of TensorFlow Hub, whose shapes tell all but the number of heads. */
-export function describeFolder(folder: string): Description | undefined {
+export function describeFolder(model: string): Description | undefined {
+  const folder = bertFolder(model);
   const names = ['config.json', 'bert_config.json'].map((name) => join(folder, name));
   const file = names.find((name) => existsSync(name));
   if (file === undefined && checkpointOf(folder) !== undefined) return undefined;
@@ -274,8 +306,8 @@ function partsOf(config: ImportConfig): Part[] {
     { name: 'pooler', shapes: among(bert, /^pooler\./), needed: false },
     { name: 'masked-LM head', shapes: among(bert, /^mlm\./), needed: false },
   ];
-  if (projection !== undefined) {
-    const shapes = embedderShapes('', { ...config, projection, projectionLayerNormEps: 0 });
+  if (projection !== undefined && projection !== 'none') {
+    const shapes = embedderShapes('', { ...config, dense: null, projection, projectionLayerNormEps: 0 });
     parts.push({ name: 'projection', shapes: among(shapes, /^projection\./), needed: false });
   }
   if (spanHidden !== undefined) {

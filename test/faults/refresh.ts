@@ -3,6 +3,7 @@ import { basename, join } from 'node:path';
 import { loadConfig } from '../../src/config.ts';
 import { openCorpus } from '../../src/corpus/store/reader.ts';
 import { startEngine } from '../../src/engine.ts';
+import { vectorLength } from '../../src/model/head.ts';
 import { disposeModel } from '../../src/model/model.ts';
 import { type Published, startRefresher } from '../../src/refresher/client.ts';
 import { configSha256, writeSnapshot } from '../../src/refresher/snapshot.ts';
@@ -115,7 +116,7 @@ async function snapshots(dir: string, times: number) {
     disposeModel(model);
   }
   corpus.close();
-  return { snapshot, rows: corpus.blocks, dimensions: config.model.projection };
+  return { snapshot, rows: corpus.blocks, dimensions: vectorLength(config.model) };
 }
 
 /** The longest that the event loop did not come round, in milliseconds. */

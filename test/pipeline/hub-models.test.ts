@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { main } from '../../src/cli.ts';
 import { loadConfig } from '../../src/config.ts';
+import { describeModel } from '../../src/model/model.ts';
 import { runConfig, runFolder } from '../../src/run/folder.ts';
 import { importBert } from '../../src/weights/import-bert.ts';
 import { COMMIT, fakeHub } from '../support/hub.ts';
@@ -99,7 +100,7 @@ test('another revision is another model: the same run is refused with it in --co
 
 test('later stages read the weights from the cache', async () => {
   const { model } = loadConfig(run.config, []);
-  const sizes = { ...model, vocabulary: 2000 };
+  const sizes = describeModel(model, 2000).embedder;
   const cached = importBert(PINNED, sizes);
   const original = importBert(encoder, sizes);
   assert.deepEqual([...cached.params.keys()], [...original.params.keys()]);

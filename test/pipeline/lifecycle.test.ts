@@ -11,6 +11,7 @@ import { readBlockRecords } from '../../src/datasets/formats/block-records.ts';
 import type { Recall } from '../../src/eval/evaluate.ts';
 import type { Comparison, Interval } from '../../src/eval/statistics.ts';
 import { blockSequences, embedAll, querySequences, type Sequences } from '../../src/model/embedder.ts';
+import { vectorLength } from '../../src/model/head.ts';
 import { describeModel, disposeModel, retrieverShapes } from '../../src/model/model.ts';
 import { buildRunIndex } from '../../src/pipeline/build-index.ts';
 import { closedBook } from '../../src/pipeline/closed-book.ts';
@@ -127,9 +128,8 @@ async function recallByHand(context: Context): Promise<Recall> {
   const model = emptyModel(context, corpus);
   const vectorsOf = async (p: string, sequences: Sequences) => {
     const flat = await embedAll(model.params, p, model.embedder, sequences, 1000);
-    return sequences.ids.map((_, i) => [
-      ...flat.subarray(i * config.model.projection, (i + 1) * config.model.projection),
-    ]);
+    const P = vectorLength(config.model);
+    return sequences.ids.map((_, i) => [...flat.subarray(i * P, (i + 1) * P)]);
   };
   stageWeights(context, 'ict-warmup', corpus, model, retrieverShapes(model));
   const blocks = Array.from({ length: corpus.blocks }, (_, b) => ({

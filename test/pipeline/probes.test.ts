@@ -5,6 +5,7 @@ import { after, before, mock, test } from 'node:test';
 import { openCorpus } from '../../src/corpus/store/reader.ts';
 import type { Recall } from '../../src/eval/evaluate.ts';
 import { blockSequences, embedAll } from '../../src/model/embedder.ts';
+import { vectorLength } from '../../src/model/head.ts';
 import { disposeModel, retrieverShapes } from '../../src/model/model.ts';
 import { type Context, emptyModel, stageWeights } from '../../src/pipeline/context.ts';
 import { evalRecall } from '../../src/pipeline/evaluate.ts';
@@ -136,7 +137,7 @@ test('pretraining logs of every index what masked sentences find, and recall, an
   const corpus = openCorpus(main.run.corpus);
   const model = emptyModel(main, corpus);
   stageWeights(main, 'pretrain', corpus, model, retrieverShapes(model));
-  const { projection } = main.config.model;
+  const projection = vectorLength(main.config.model);
   const examples = drawMasked(corpus, main.config, 0, 8, stepRandom(main.config.seed, -4));
   const q = await queryVectors(model, corpus, examples, main.config);
   const all = Array.from({ length: corpus.blocks }, (_, b) => b);

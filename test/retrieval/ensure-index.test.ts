@@ -6,6 +6,7 @@ import { after, before, test } from 'node:test';
 import type { Config } from '../../src/config.ts';
 import { prepare } from '../../src/corpus/prepare.ts';
 import { type Corpus, openCorpus } from '../../src/corpus/store/reader.ts';
+import { vectorLength } from '../../src/model/head.ts';
 import { disposeModel, type Model } from '../../src/model/model.ts';
 import { encodeBlocks } from '../../src/retrieval/encode-blocks.ts';
 import { lockIndexes, makeIndex } from '../../src/retrieval/ensure-index.ts';
@@ -69,7 +70,7 @@ async function made(root: string, name: string, of: Corpus, by = model, settings
   return { ...result, vectors };
 }
 
-const P = config.model.projection;
+const P = vectorLength(config.model);
 const rowOf = (vectors: Float32Array, block: number) => [...vectors.subarray(block * P, (block + 1) * P)];
 
 function assertClose(actual: Float32Array, expected: Float32Array): void {

@@ -11,6 +11,7 @@ import {
   maskedLanguageModel,
 } from '../../src/model/bert.ts';
 import { embedSequences } from '../../src/model/embedder.ts';
+import { vectorLength } from '../../src/model/head.ts';
 import { describeModel, type Model, readerTowerShapes, retrieverShapes } from '../../src/model/model.ts';
 import { blockPositions, spanScores } from '../../src/model/reader.ts';
 import { type Context, firstWeights } from '../../src/pipeline/context.ts';
@@ -135,7 +136,7 @@ export async function exportKind(kind: Kind, model: Model, to: string, from: str
   if (kind === 'reader') return exportReader(to, model, run);
   if (kind !== 'openqa') return exportScorer(to, model, run);
   const vectors = Float32Array.from(expectedOf(from).blockVectors as number[]);
-  const P = model.embedder.projection;
+  const P = vectorLength(model.embedder);
   return exportOpenQa(to, model, run, {
     count: vectors.length / P,
     text: (row) => `word${row} word${row + 1}`,
