@@ -76,13 +76,13 @@ export async function main(argv: readonly string[]): Promise<number> {
         const train = await load();
         const { refreshEvery: every } = options;
         const set = every === undefined ? options.set : [...options.set, `qa.refreshEvery=${every}`];
-        const context = await openRunForWork({ ...options, set }, name, (run, config) =>
-          needStage(run, config, stage, options.resume),
-        );
-        if (!options.yes) {
-          const { checkNeeds } = await import('./pipeline/gate.ts');
-          await checkNeeds(context, name, { again: options.resume === 'none' });
-        }
+        const { checkNeeds } = await import('./pipeline/gate.ts');
+        const context = await openRunForWork({ ...options, set }, name, {
+          settings: (run, config) => needStage(run, config, stage, options.resume),
+          needs: options.yes
+            ? undefined
+            : (context) => checkNeeds(context, name, { again: options.resume === 'none' }),
+        });
         goBack(context, stage, options.resume);
         stopMeans('what was saved is kept, and the same command resumes from it');
         const result = await train(context);
@@ -96,8 +96,9 @@ export async function main(argv: readonly string[]): Promise<number> {
   ).action(async (options: CommonOptions) => {
     const { openNewRun, prepareCorpus } = await import('./pipeline/prepare.ts');
     const { run, config } = await openNewRun(options);
-    const counts = await prepareCorpus(run, config);
-    print(options, counts, figureLines({ ...counts }));
+    const prepared = await prepareCorpus(run, config);
+    const { leftOutKinds: _, ...counts } = prepared; // stderr has the kinds
+    print(options, prepared, figureLines(counts));
     await sayNext({ run, config }, 'prepare');
   });
 
@@ -119,8 +120,9 @@ export async function main(argv: readonly string[]): Promise<number> {
     .action(async (options: CommonOptions & { from?: 'ict-warmup' | 'pretrain'; yes: boolean }) => {
       const { openRunForWork } = await import('./pipeline/context.ts');
       const { buildRunIndex } = await import('./pipeline/build-index.ts');
-      const context = await openRunForWork(options, 'build-index');
-      if (!options.yes) await (await import('./pipeline/gate.ts')).checkNeeds(context, 'build-index');
+      const { checkNeeds } = await import('./pipeline/gate.ts');
+      const needs = options.yes ? undefined : (context: Context) => checkNeeds(context, 'build-index');
+      const context = await openRunForWork(options, 'build-index', { needs });
       const manifest = await buildRunIndex(context, options.from);
       print(options, manifest, [
         `blocks             ${manifest.rows}${manifest.reused > 0 ? `, ${manifest.reused} with vectors of an earlier index` : ''}`,
@@ -321,7 +323,8 @@ export async function main(argv: readonly string[]): Promise<number> {
   command('ablate', "the paper's Table 2 on generated worlds: what each part is worth", 'runs/ablation')
     .option('--seeds <n>', 'how many, the first that of the settings', atLeastOne, 3)
     .option('--only <rows>', 'rows to measure, with commas between (default: all)')
-    .action(async (options: CommonOptions & { seeds: number; only?: string }) => {
+    .option(...yes)
+    .action(async (options: CommonOptions & { seeds: number; only?: string; yes: boolean }) => {
       const { ablate } = await import('./pipeline/ablate.ts');
       const { ablationLines } = await import('./eval/ablation.ts');
       const table = await ablate(options);

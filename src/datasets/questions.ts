@@ -65,18 +65,21 @@ export async function readQuestionFile(
 async function* allQuestions(path: string): AsyncGenerator<Question> {
   refuseUnreadable(path);
   const name = path.replace(/\.(gz|zst|bz2)$/, '');
+  let number = 0;
   if (/\.[ct]sv$/.test(name)) yield* readTableQuestions(path);
   else if (name.endsWith('.json')) {
     for await (const element of readJsonElements(path, 'a JSON file of questions'))
-      yield* questionsOf(element);
+      yield* questionsOf(element, number++);
   } else {
-    for await (const line of readJsonLines(path, 'a JSONL file of questions')) yield* questionsOf(line);
+    for await (const line of readJsonLines(path, 'a JSONL file of questions'))
+      yield* questionsOf(line, number++);
   }
 }
 
-function questionsOf(line: JsonLine): Question[] {
+/** @param number of the object in its file, from 0 */
+function questionsOf(line: JsonLine, number: number): Question[] {
   const has = (key: string) => line.value[key] !== undefined;
-  if (has('paragraphs')) return squadQuestions(line);
+  if (has('paragraphs')) return squadQuestions(line, number);
   if (has('Question')) return triviaQuestion(line);
   if (has('targetValue')) return webQuestion(line);
   if (has('input')) return kiltQuestion(line);

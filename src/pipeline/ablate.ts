@@ -26,6 +26,7 @@ import {
 import { worldSettings } from './demo.ts';
 import { evalExactMatch } from './evaluate.ts';
 import { finetuneQa } from './finetune-qa.ts';
+import { checkNeeds, type GatedStage } from './gate.ts';
 import { ictWarmup } from './ict-warmup.ts';
 import { prepareCorpus } from './prepare.ts';
 import { pretrain } from './pretrain.ts';
@@ -36,6 +37,8 @@ export interface AblateOptions extends CommonOptions {
   seeds: number;
   /** Names of rows with commas between; all where it is not given. */
   only?: string;
+  /** Starts also what takes days, or more memory than there is. */
+  yes?: boolean;
 }
 
 /** Folder of what the rows of a seed share. */
@@ -53,7 +56,7 @@ const RECALL_AT = 5;
 export async function ablate(options: AblateOptions): Promise<AblationTable | undefined> {
   const rows = rowsOf(options.only);
   const top = runFolder(options.run);
-  const settings = topSettings(top, options);
+  const { settings, save } = topSettings(top, options);
   const seeds = Array.from({ length: options.seeds }, (_, i) => settings.seed + i);
   const engine = await announceEngine(options);
 
@@ -71,6 +74,25 @@ export async function ablate(options: AblateOptions): Promise<AblationTable | un
 
   const work = seeds.flatMap((seed) => rows.map((row) => ({ seed, row })));
   const left = work.filter(({ seed, row }) => !existsSync(outcomeFile(top, seed, row.name)));
+  if (left.length > 0 && !options.yes) {
+    const [{ seed }] = left;
+    const shared = runFolder(join(top.dir, `seed-${seed}`, SHARED));
+    const release = lockRun(shared, 'ablate');
+    await makeCorpus({ run: shared, config: configOf(top, settings, seed, SHARED), engine }, shared);
+    // A row's folder has its checkpoints, and gets the corpus later.
+    const check = (name: string, stage: GatedStage) => {
+      const run = { ...runFolder(join(top.dir, `seed-${seed}`, name)), corpus: shared.corpus };
+      return checkNeeds({ run, config: configOf(top, settings, seed, name), engine }, stage);
+    };
+    await check(SHARED, 'ict-warmup');
+    for (const { row } of left) {
+      if (row.pretraining !== 'none') await check(row.pretraining === 'own' ? row.name : 'realm', 'pretrain');
+      await check(row.name, 'build-index');
+      await check(row.name, 'finetune-qa');
+    }
+    release();
+  }
+  save();
   const times = rowTimes(work.flatMap(({ seed, row }) => readOutcome(top, seed, row) ?? []));
   for (const [i, { seed, row }] of left.entries()) {
     say(
@@ -111,9 +133,10 @@ function rowsOf(only: string | undefined): Row[] {
   return ROWS.filter((row) => asked.includes(row.name));
 }
 
-/** The settings that rows differ from. Refuses those that a row was not begun with, before anything is saved. */
-function topSettings(top: Run, options: AblateOptions): Config {
-  return runConfig(top, worldSettings(top, options, 'configs/ablation.yaml'), (settings) => {
+/** The settings that rows differ from, not saved yet. Refuses those that differ from the settings a row started with. */
+function topSettings(top: Run, options: AblateOptions): { settings: Config; save: () => void } {
+  const given = worldSettings(top, options, 'configs/ablation.yaml');
+  const check = (settings: Config) => {
     const { documents, train, dev, test } = settings.data;
     if (documents !== null && (train === null || (test ?? dev) === null)) {
       throw new UserError(
@@ -132,7 +155,8 @@ function topSettings(top: Run, options: AblateOptions): Config {
       }
     }
     lockRun(top, 'ablate');
-  });
+  };
+  return { settings: runConfig(top, given, check, false), save: () => runConfig(top, given) };
 }
 
 /** Settings of a row, or of what the rows of a seed share. */
@@ -158,15 +182,19 @@ function configOf(top: Run, settings: Config, seed: number, name: string): Confi
  */
 async function sharedStart(context: Context, first: Run): Promise<Run | undefined> {
   const { run, config } = context;
-  const isPrepared = () => existsSync(run.corpusManifest);
-  if (!isPrepared()) {
-    const data = join(run.dir, 'data');
-    const generated = config.data.documents === worldFiles(data).documents;
-    if (generated) writeWorld(generateWorld({ seed: config.seed, ...config.world }), data);
-    else if (run.dir !== first.dir) share(first, run, corpusOf);
-    if (!isPrepared()) await prepareCorpus(run, config);
-  }
+  await makeCorpus(context, first);
   return (await done(context, 'ict-warmup', config.ict.steps, ictWarmup)) ? run : undefined;
+}
+
+/** The corpus of a seed. One whose settings were never saved is of a call that was refused: it is made again. */
+async function makeCorpus({ run, config }: Context, first: Run): Promise<void> {
+  const isPrepared = () => existsSync(run.corpusManifest) && existsSync(run.config);
+  if (isPrepared()) return;
+  const data = join(run.dir, 'data');
+  const generated = config.data.documents === worldFiles(data).documents;
+  if (generated) writeWorld(generateWorld({ seed: config.seed, ...config.world }), data);
+  else if (run.dir !== first.dir) share(first, run, corpusOf);
+  if (!isPrepared()) await prepareCorpus(run, config);
 }
 
 /** Whether a stage has all its steps behind it; it is run where it has not. */

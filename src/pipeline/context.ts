@@ -1,5 +1,4 @@
 import { existsSync } from 'node:fs';
-import { totalmem } from 'node:os';
 import { dirname } from 'node:path';
 import type { Config } from '../config.ts';
 import { type Corpus, openCorpus } from '../corpus/store/reader.ts';
@@ -29,6 +28,7 @@ import {
 } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { recoverFolders, removeFolder } from '../system/files.ts';
+import { memoryLimit } from '../system/memory.ts';
 import { say } from '../system/progress.ts';
 import { goBackTo, hasCheckpoint, openCheckpoint, stateOf, type Which } from '../train/checkpoints.ts';
 import type { LoopResult, Origin } from '../train/loop.ts';
@@ -73,19 +73,31 @@ export async function openRun(options: CommonOptions, work?: string): Promise<Co
 
 /**
  * Opens a prepared run for a stage, which keeps it to itself, and starts the engine. Changed settings are saved with the run.
- * @param check throws where the stage cannot work with the settings: then none is saved
+ * @param checks throw where the stage cannot work with the settings: then none is saved
  */
 export async function openRunForWork(
   options: CommonOptions,
   work: string,
-  check: (run: Run, config: Config) => void = () => {},
+  checks: WorkChecks = {},
 ): Promise<Context> {
   const run = preparedRun(options);
-  const config = runConfig(run, settingsOf(options), (config) => {
+  const settings = settingsOf(options);
+  const lockAndCheck = (config: Config) => {
     lockRun(run, work);
-    check(run, config);
-  });
-  return { run, config, engine: await announceEngine(options) };
+    checks.settings?.(run, config);
+  };
+  const config = runConfig(run, settings, lockAndCheck, false);
+  const context = { run, config, engine: await announceEngine(options) };
+  await checks.needs?.(context);
+  return { ...context, config: runConfig(run, settings) };
+}
+
+/** What a stage looks at before its settings are saved. */
+export interface WorkChecks {
+  /** Before the engine starts. */
+  settings?(run: Run, config: Config): void;
+  /** With the engine: whether the stage needs more than the machine has. */
+  needs?(context: Context): Promise<void>;
 }
 
 /** The run folder, which must be prepared: a folder named by mistake is not to get a configuration. */
@@ -132,10 +144,10 @@ export function runCorpus({ run, config }: Context): Corpus {
 export function emptyModel({ run, config }: Context, corpus: Corpus): Model {
   const model = describeModel(config.model, corpus.tokenizer.size);
   const bytes = 4 * countParameters(modelShapes(model));
-  if (bytes > totalmem()) {
+  if (bytes > memoryLimit()) {
     const gib = (n: number) => `${(n / 2 ** 30).toPrecision(3)} GiB`;
     throw new UserError(
-      `${run.config}: the settings under model make weights of ${gib(bytes)}, this machine has ${gib(totalmem())} of memory; lower model.hidden, model.intermediate or model.layers`,
+      `${run.config}: the settings under model make weights of ${gib(bytes)}, this machine has ${gib(memoryLimit())} of memory; lower model.hidden, model.intermediate or model.layers`,
     );
   }
   return model;

@@ -15,7 +15,7 @@ import { closedBook } from './closed-book.ts';
 import { announceEngine, type CommonOptions, type Context } from './context.ts';
 import { evalExactMatch, evalRecall } from './evaluate.ts';
 import { finetuneQa } from './finetune-qa.ts';
-import { checkNeeds } from './gate.ts';
+import { checkNeeds, GATED_STAGES } from './gate.ts';
 import { ictWarmup } from './ict-warmup.ts';
 import { prepareCorpus } from './prepare.ts';
 import { pretrain } from './pretrain.ts';
@@ -41,17 +41,21 @@ const inPackage = (path: string) => fileURLToPath(new URL(`../../${path}`, impor
 
 /** Generates a world and takes it through every stage; undefined when a signal stopped one. A second call goes on from there. */
 export async function demo(options: CommonOptions & { yes?: boolean }): Promise<DemoSummary | undefined> {
-  const context = await makeWorld(options);
+  const { context, saveSettings } = await makeWorld(options);
   const { run, config } = context;
+  const check = async () => {
+    if (!options.yes) for (const name of GATED_STAGES) await checkNeeds(context, name);
+  };
   const stage = stages(join(run.dir, 'demo.json'), shares(config));
   const unlessStopped = async (training: Promise<LoopResult>) => ((await training).stopped ? undefined : {});
 
-  const made = await stage('\n1 of 7  a world of invented people, towns, firms and books', DONE, () =>
-    fillCorpus(context),
-  );
-  if (!options.yes)
-    for (const name of ['ict-warmup', 'build-index', 'pretrain', 'finetune-qa'] as const)
-      await checkNeeds(context, name);
+  const made = await stage('\n1 of 7  a world of invented people, towns, firms and books', DONE, async () => {
+    const counts = await fillCorpus(context);
+    await check(); // a world that is refused is not done: the next call may ask for another
+    return counts;
+  });
+  await check(); // the world may be of an earlier call, with other settings
+  saveSettings();
   const warm =
     made && (await stage('\n2 of 7  inverse cloze warm-up', DONE, () => unlessStopped(ictWarmup(context))));
   const ict =
@@ -196,17 +200,19 @@ export function worldSettings(
   };
 }
 
-/** The run folder's configuration, with the generated data's place in it, and the engine. */
-async function makeWorld(options: CommonOptions): Promise<Context> {
+/** The run folder's configuration, not saved yet, with the generated data's place in it, and the engine. */
+async function makeWorld(options: CommonOptions): Promise<{ context: Context; saveSettings: () => void }> {
   const run = runFolder(options.run);
   refuseOldRun(run);
   const data = Object.entries(worldFiles(join(run.dir, 'data'))).map(
     ([name, path]) => `data.${name}=${path}`,
   );
-  const config = runConfig(run, worldSettings(run, options, 'configs/world.yaml', data), () =>
-    lockRun(run, 'demo'),
-  );
-  return { run, config, engine: await announceEngine(options) };
+  const settings = worldSettings(run, options, 'configs/world.yaml', data);
+  const config = runConfig(run, settings, () => lockRun(run, 'demo'), false);
+  return {
+    context: { run, config, engine: await announceEngine(options) },
+    saveSettings: () => runConfig(run, settings),
+  };
 }
 
 async function fillCorpus({ run, config }: Context): Promise<PrepareCounts> {

@@ -1,4 +1,3 @@
-import { totalmem } from 'node:os';
 import * as tf from '@tensorflow/tfjs';
 import { hasFused } from '../engine/fused.ts';
 import { statisticsOfCorpus } from '../preflight/corpus-statistics.ts';
@@ -6,8 +5,9 @@ import { measureElementwise, measureKernel, measureProduct } from '../preflight/
 import { preflight } from '../preflight/needs.ts';
 import { about } from '../preflight/rates.ts';
 import type { Machine, StageNeeds } from '../preflight/types.ts';
-import { type RetrieverStage, stepsOf } from '../run/folder.ts';
+import { stepsOf } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
+import { memoryLimit } from '../system/memory.ts';
 import { latestState } from '../train/checkpoints.ts';
 import type { Context } from './context.ts';
 
@@ -21,7 +21,8 @@ const MARGIN = 2;
 const SLOW = { dense: 2e9, attention: 1e9, elementwise: 1e9, kernel: 1e-4 };
 
 /** The stages that are looked at before they start, by their names in the estimate. */
-export type GatedStage = RetrieverStage | 'build-index';
+export const GATED_STAGES = ['ict-warmup', 'build-index', 'pretrain', 'finetune-qa'] as const;
+export type GatedStage = (typeof GATED_STAGES)[number];
 
 /**
  * A `UserError` where a stage would clearly need more memory than the machine has, or more than three days. It costs a look
@@ -37,7 +38,7 @@ export async function checkNeeds(context: Context, stage: GatedStage, { again = 
   const { counts } = await statisticsOfCorpus(run.corpus, { ...config, data: files });
   const left = again ? 1 : shareLeft(context, stage);
   if (left <= 0) return;
-  const memory = machineMemory();
+  const memory = memoryLimit();
   const needs = (rates: typeof SLOW): StageNeeds => {
     const machine: Machine = { memory, diskFree: Number.POSITIVE_INFINITY, fused: hasFused(), ...rates };
     return preflight(config, counts, machine).stages.find((s) => s.stage === stage)!;
@@ -64,12 +65,6 @@ export async function checkNeeds(context: Context, stage: GatedStage, { again = 
 function shareLeft({ run, config }: Context, stage: GatedStage): number {
   if (stage === 'build-index') return 1;
   return 1 - (latestState(run.checkpoint(stage))?.step ?? 0) / stepsOf(config, stage);
-}
-
-/** Bytes of memory that this process may use: those of its container where it has fewer. */
-function machineMemory(): number {
-  const limit = process.constrainedMemory?.() ?? 0;
-  return limit > 0 ? Math.min(limit, totalmem()) : totalmem();
 }
 
 /** Rates of products of the model's own sizes. */

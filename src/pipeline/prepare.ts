@@ -90,8 +90,13 @@ export function namedVocabulary({ text, model }: Config): string | undefined {
 const ownVocabulary = (run: Run) => join(run.dir, 'vocab.txt');
 const vocabularyOrigin = (run: Run) => join(run.dir, 'vocab.json');
 
+export interface Prepared extends PrepareCounts {
+  /** How many of `leftOutFiles` are of each kind, such as `.pdf`, the most frequent first. */
+  leftOutKinds: Record<string, number>;
+}
+
 /** Raw text → vocabulary and prepared corpus in the run folder. */
-export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCounts> {
+export async function prepareCorpus(run: Run, config: Config): Promise<Prepared> {
   const { data, text } = config;
   const { documents, sentences, ner } = prepareInputs(run, config);
   const vocabulary = await vocabularyFile(run, config, documents);
@@ -123,7 +128,8 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
   });
   bar?.at(`${counts.documents} documents`, true);
   bar?.end();
-  if (counts.leftOutFiles > 0) say(`prepare: ${leftOutWords(leftOutFiles(documents))}`);
+  const kinds = counts.leftOutFiles > 0 ? leftOutFiles(documents) : new Map<string, number>();
+  if (kinds.size > 0) say(`prepare: ${leftOutWords(kinds)}`);
   for (const line of summaryOf(counts, text.blockTokens)) say(line);
   if (namedVocabulary(config) !== undefined) {
     const corpus = openCorpus(run.corpus);
@@ -131,7 +137,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<PrepareCo
     corpus.close();
     if (warning !== undefined) say(`prepare: ${warning}`);
   }
-  return counts;
+  return { ...counts, leftOutKinds: Object.fromEntries(kinds) };
 }
 
 /** The vocabulary named, or the initial encoder's own, or one trained on the documents. */

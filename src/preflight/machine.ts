@@ -1,11 +1,12 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, readFileSync, statfsSync } from 'node:fs';
 import { createRequire } from 'node:module';
-import { availableParallelism, cpus, freemem, totalmem } from 'node:os';
+import { availableParallelism, cpus } from 'node:os';
 import { dirname, join, resolve } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
 import type { Engine, EngineName } from '../engine.ts';
 import { startEngine } from '../engine.ts';
+import { memoryFree, memoryLimit } from '../system/memory.ts';
 
 /** What this machine offers realm, as `realm doctor` prints it. */
 export interface Diagnosis {
@@ -17,7 +18,7 @@ export interface Diagnosis {
   threads?: number;
   /** NVIDIA GPUs that nvidia-smi lists: name, and bytes of memory. */
   gpus: Gpu[];
-  /** Bytes of main memory, and of the part that no process uses. */
+  /** Bytes of main memory (of the container, where it has fewer), and of the part that no process uses. */
   memory: number;
   memoryFree: number;
   /** Free bytes where runs are kept, and the folder that was looked at. */
@@ -82,8 +83,8 @@ export async function doctor(folder = 'runs'): Promise<Diagnosis> {
     cpus: { count: availableParallelism(), model: cpus()[0]?.model.trim() ?? 'unknown' },
     threads: engine && (engine.name === 'tensorflow' ? availableParallelism() : 1),
     gpus,
-    memory: totalmem(),
-    memoryFree: freemem(),
+    memory: memoryLimit(),
+    memoryFree: memoryFree(),
     disk: diskOf(folder),
     engine,
     engines,

@@ -432,7 +432,7 @@ export function explainWrite(path: string, error: unknown): unknown {
     return new UserError(`${path}: the disk is full; free some space and run the same command again`);
   if (code === 'EACCES' || code === 'EROFS' || code === 'EPERM') {
     return new UserError(
-      `${path}: cannot be written (${code}); choose another folder with --run or change its permissions`,
+      `${path}: cannot be written (${code}); name a folder that you can write to, or change the permissions`,
     );
   }
   if (code === 'ENOTDIR' || code === 'EEXIST' || code === 'EISDIR') {

@@ -86,7 +86,7 @@ function dispatch(): void {
 
 /** Milliseconds that a second signal may stay unhandled before the addon ends the process. */
 const PATIENCE = 1500;
-/** Milliseconds that a step may take to end after the first signal, before it is abandoned. */
+/** Milliseconds after its start in which a step may end by itself when a signal comes; a longer one is abandoned. */
 const GRACE = 1000;
 
 /** What signals.cc exports. */
@@ -129,7 +129,7 @@ function handleReceived(): void {
 /** A step was abandoned in the middle because of a signal. */
 export class Abandoned extends Error {}
 
-let abandonable: { signal: AbortSignal; since?: number } | undefined;
+let abandonable: { signal: AbortSignal; since: number } | undefined;
 
 /**
  * Long work that gives the event loop no turn calls this before each kernel or small piece. Handles signals that came
@@ -138,13 +138,12 @@ let abandonable: { signal: AbortSignal; since?: number } | undefined;
 export function obey(): void {
   if (handled < Atomics.load(counts, HEARD)) handleReceived();
   if (!abandonable?.signal.aborted) return;
-  abandonable.since ??= performance.now();
   if (performance.now() - abandonable.since > GRACE) throw new Abandoned();
 }
 
 /** Runs work that changes nothing until it is done. When `signal` is aborted, the work ends soon or `Abandoned` is thrown. */
 export async function orAbandon<T>(signal: AbortSignal, work: () => T | Promise<T>): Promise<T> {
-  const mine = { signal };
+  const mine = { signal, since: performance.now() };
   abandonable = mine;
   try {
     return await work();

@@ -453,6 +453,25 @@ test('a text file by itself is a document, unless it holds JSON lines', async ()
   ]);
 });
 
+test('the paragraphs of a SQuAD file without titles, which others make', async () => {
+  const article = (...contexts: string[]) => ({
+    paragraphs: contexts.map((context) => ({ qas: [], context, document_id: 77 })),
+  });
+  const data = [
+    article('The Harbour Bridge was opened in 1932.', 'It is long.'),
+    { ...article('So.'), title: null },
+  ];
+  assert.deepEqual(await read(write('no-title.json', JSON.stringify({ data }))), [
+    { id: '0#0', title: '', text: 'The Harbour Bridge was opened in 1932.' },
+    { id: '0#1', title: '', text: 'It is long.' },
+    { id: '1#0', title: '', text: 'So.' },
+  ]);
+  await refuses(
+    read(write('number.json', JSON.stringify({ data: [{ ...article('a'), title: 7 }] }))),
+    /number\.json: element 1 \(line 1\): has "title" 7; "title" must be a string/,
+  );
+});
+
 test('the paragraphs of SQuAD', async () => {
   const file = {
     version: '1.1',

@@ -184,6 +184,27 @@ test('TriviaQA with its aliases', async () => {
   ]);
 });
 
+test('a SQuAD file without titles, whose questions name the same passages as its documents', async () => {
+  const paragraph = (context: string, text: string) => ({
+    qas: [{ question: `What is ${text}?`, id: 12, answers: [{ answer_id: 1, text, answer_start: 0 }] }],
+    context,
+  });
+  const data = [
+    { paragraphs: [paragraph('Osk.', 'Osk')] },
+    { paragraphs: [paragraph('Bel.', 'Bel'), paragraph('Dro.', 'Dro')] },
+  ];
+  writeFileSync(join(folder, 'no-title.json'), JSON.stringify({ data }));
+  const { questions } = await readQuestionFile(join(folder, 'no-title.json'));
+  assert.deepEqual(
+    questions.map(({ question, id, passageId }) => [question, id, passageId]),
+    [
+      ['What is Osk?', '12', '0#0'],
+      ['What is Bel?', '12', '1#0'],
+      ['What is Dro?', '12', '1#1'],
+    ],
+  );
+});
+
 test('SQuAD, whose unanswerable questions are left out and counted', async () => {
   const qa = (question: string, ...answers: string[]) => ({
     id: '56be',

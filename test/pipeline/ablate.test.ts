@@ -3,6 +3,7 @@ import { existsSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync
 import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { loadConfig } from '../../src/config.ts';
+import { openCorpus } from '../../src/corpus/store/reader.ts';
 import type { EngineName } from '../../src/engine.ts';
 import { readerTowerShapes } from '../../src/model/model.ts';
 import { type AblateOptions, ablate } from '../../src/pipeline/ablate.ts';
@@ -11,6 +12,7 @@ import { evalRecall } from '../../src/pipeline/evaluate.ts';
 import { readManifest } from '../../src/retrieval/manifest.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
 import { runFolder, type Stage } from '../../src/run/folder.ts';
+import { UserError } from '../../src/system/errors.ts';
 import { releaseLocks } from '../../src/system/lock.ts';
 import { openCheckpoint } from '../../src/train/checkpoints.ts';
 import { readSafetensors } from '../../src/weights/safetensors.ts';
@@ -60,6 +62,29 @@ function same(a: Map<string, Buffer>, b: Map<string, Buffer>, prefix: string): b
   assert.ok(names.length > 3, prefix);
   return names.every((name) => a.get(name)!.equals(b.get(name)!));
 }
+
+test('a grid that would take months is refused before any settings are saved, and other settings may follow', async () => {
+  const large = join(folder, 'large');
+  const shared = runFolder(join(large, 'seed-1', 'shared'));
+  for (const [documents, stage, steps] of [
+    [40, 'finetune-qa', 'qa.steps'],
+    [50, 'ict-warmup', 'ict.steps'],
+  ]) {
+    const set = [...SMALL, `world.documents=${documents}`, `${steps}=1000000000`];
+    await assert.rejects(measure('baseline', { run: large, set }), (error: Error) => {
+      assert.match(
+        error.message,
+        new RegExp(`^${stage}: would take about .* on this machine, .*, or add --yes`),
+      );
+      return error instanceof UserError;
+    });
+    for (const { config } of [large, shared.dir, join(large, 'seed-1', 'baseline')].map(runFolder))
+      assert.equal(existsSync(config), false, config);
+    const corpus = openCorpus(shared.corpus);
+    assert.equal(corpus.documents, documents);
+    corpus.close();
+  }
+});
 
 test('rows are measured one by one, and what is measured stays', async () => {
   const table = await measure('baseline');

@@ -73,6 +73,40 @@ test('the settings of a stage are saved, unless it cannot start with them', asyn
   assert.equal(loadConfig(run.config, []).train.keep, 9);
 });
 
+test('a stage that would take months is refused before its settings are saved and its checkpoint is removed', async () => {
+  const before = saved();
+  for (const [stage, setting] of [
+    ['ict-warmup', 'ict.steps'],
+    ['pretrain', 'pretrain.steps'],
+    ['finetune-qa', 'qa.steps'],
+  ]) {
+    const { code, err } = await inRun(stage, '--resume', 'none', '--set', `${setting}=1000000000`);
+    assert.equal(code, 2, err);
+    assert.match(
+      err,
+      new RegExp(`^realm: ${stage}: would take about .* on this machine, .*, or add --yes`, 'm'),
+    );
+    assert.equal(saved(), before);
+  }
+  for (const stage of ['ict-warmup', 'pretrain', 'finetune-qa'] as const)
+    assert.ok(latestState(run.checkpoint(stage)));
+  const { constrainedMemory } = process;
+  process.constrainedMemory = () => 2 ** 20; // a container's
+  try {
+    const { code, err } = await inRun('build-index', '--set', 'train.keep=8');
+    assert.equal(code, 2, err);
+    assert.match(
+      err,
+      /^realm: build-index: needs about .* of memory, this machine has 0\.0 GiB; .*, or add --yes/m,
+    );
+    assert.equal(saved(), before);
+  } finally {
+    process.constrainedMemory = constrainedMemory;
+  }
+  assert.equal((await inRun('build-index', '--set', 'train.keep=8', '--yes')).code, 0);
+  assert.equal(loadConfig(run.config, []).train.keep, 8);
+});
+
 test('a wrong input is found before an index is made', async () => {
   const none = join(folder, 'none.jsonl');
   const broken = join(folder, 'broken.jsonl');
@@ -129,6 +163,36 @@ test('a finished stage says so, and needs no index; fewer steps or other setting
   const again = await inRun('ict-warmup', '--set', 'ict.batch=5', '--resume', 'none');
   assert.equal(again.code, 0, again.err);
   assert.equal(loadConfig(run.config, []).ict.batch, 5);
+});
+
+test('prepare counts what it leaves out of a folder by its kind, also in JSON', async () => {
+  const texts = join(folder, 'texts');
+  mkdirSync(texts);
+  writeFileSync(
+    join(texts, 'a.txt'),
+    'Talvora Benik was born in Quenfell in 1810. Later she moved to Drost.\n',
+  );
+  for (const name of ['b.pdf', 'c.pdf', 'd.docx', '.hidden']) writeFileSync(join(texts, name), 'x');
+  let out = '';
+  mock.method(process.stdout, 'write', (text: string | Uint8Array) => {
+    if (typeof text === 'string') out += text; // bytes are the test runner's
+    return true;
+  });
+  const { data, text, model, qa } = loadConfig(undefined, [...TINY, `data.documents=${texts}`]);
+  const config = join(folder, 'of-texts.yaml');
+  writeFileSync(config, JSON.stringify({ data, text, model, qa }));
+  const { code, err } = await realm(
+    'prepare',
+    '--run',
+    join(folder, 'of-texts'),
+    '--config',
+    config,
+    '--json',
+  );
+  assert.equal(code, 0, err);
+  const { leftOutFiles, leftOutKinds } = JSON.parse(out);
+  assert.deepEqual([leftOutFiles, leftOutKinds], [4, { '.pdf': 2, '.docx': 1, 'hidden file': 1 }]);
+  assert.match(err, /^prepare: left out 4 files or folders: 2 \.pdf, 1 \.docx, 1 hidden file /m);
 });
 
 test('a first prepare that fails leaves nothing that refuses its correction', async () => {

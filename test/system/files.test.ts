@@ -16,6 +16,7 @@ import { afterEach, beforeEach, test } from 'node:test';
 import { pathToFileURL } from 'node:url';
 import { UserError } from '../../src/system/errors.ts';
 import {
+  explainWrite,
   inside,
   readText,
   recoverFolders,
@@ -160,4 +161,15 @@ test('a name in a manifest is a plain file name of limited length', () => {
         /not a plain file name/.test(error.message) &&
         error.message.length < 300,
     );
+});
+
+test('a path that may not be written is refused without naming an option that did not give it', () => {
+  for (const code of ['EACCES', 'EROFS', 'EPERM']) {
+    const error = explainWrite('out/best.json', Object.assign(new Error('no'), { code }));
+    assert.ok(error instanceof UserError);
+    assert.equal(
+      error.message,
+      `out/best.json: cannot be written (${code}); name a folder that you can write to, or change the permissions`,
+    );
+  }
 });

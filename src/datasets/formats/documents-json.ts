@@ -7,7 +7,8 @@ import { squadPassages } from './squad.ts';
 export async function* readJsonDocuments(path: string, fields: Fields): AsyncGenerator<Document> {
   let number = 0;
   for await (const element of readJsonElements(path, 'a JSON file of documents')) {
-    if (element.value.paragraphs !== undefined) yield* squadPassages(element);
-    else yield jsonDocument(element, number++, fields);
+    if (element.value.paragraphs !== undefined) yield* squadPassages(element, number);
+    else yield jsonDocument(element, number, fields);
+    number++;
   }
 }
