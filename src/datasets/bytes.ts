@@ -4,17 +4,17 @@ import { createGunzip } from 'node:zlib';
 import { Decompress } from 'fzstd';
 import { UserError } from '../system/errors.ts';
 
-// The bytes of a file piece by piece, unpacked as its name says. Every reader of a corpus begins here.
+// The bytes of a file piece by piece, decompressed according to its name. Every reader of a corpus starts here.
 
 /** Bytes read at a time. */
-const PIECE = 1 << 18;
+const PIECE_BYTES = 1 << 18;
 
-/** Bytes of Zstandard unpacked at a time: four can stand for 128 KiB. */
-const SLICE = 1 << 10;
+/** Bytes of Zstandard decompressed at a time: four can become 128 KiB. */
+const ZSTD_SLICE_BYTES = 1 << 10;
 
 let stdinTaken = false;
 
-/** Bytes of files, packed as they lie on the disk, that the readers of a corpus have read since this process began. */
+/** Bytes of files, as they are on the disk, that the readers of a corpus have read since this process started. */
 let readSoFar = 0;
 
 export function bytesRead(): number {
@@ -26,22 +26,22 @@ export function countRead(bytes: number): void {
 }
 
 /**
- * The bytes of a file, plain, `.gz` or `.zst`, or those of standard input where `path` is `-`.
- * A `.bz2` is refused: no library for it is still looked after.
+ * The bytes of a file (plain, `.gz` or `.zst`), or of standard input if `path` is `-`.
+ * A `.bz2` is refused: no library for it is still maintained.
  */
 export async function* readPieces(path: string): AsyncGenerator<Buffer> {
   if (path.endsWith('.bz2')) {
-    throw new UserError(`${path}: bzip2 is not read; unpack it with "bunzip2 ${path}" first`);
+    throw new UserError(`${path}: realm does not read bzip2; unpack it with "bunzip2 ${path}" first`);
   }
   if (path === '-') {
     if (stdinTaken) {
-      throw new UserError('-: standard input can be read once only; save it to a file');
+      throw new UserError('-: standard input can be read only once; save it to a file');
     }
     stdinTaken = true;
     yield* process.stdin as AsyncIterable<Buffer>;
     return;
   }
-  const file = createReadStream(path, { highWaterMark: PIECE });
+  const file = createReadStream(path, { highWaterMark: PIECE_BYTES });
   const counted = Readable.from(counting(file));
   try {
     if (path.endsWith('.gz')) yield* gunzip(counted);
@@ -59,14 +59,14 @@ async function* counting(pieces: AsyncIterable<Buffer>): AsyncGenerator<Buffer> 
   }
 }
 
-/** Unpacks gzip; several members one after the other are one text, as gzip has it. */
+/** Decompresses gzip. Several members in one file are one text, as for gzip itself. */
 export function gunzip(packed: AsyncIterable<Buffer>): AsyncIterable<Buffer> {
-  const unzipped = createGunzip({ chunkSize: PIECE });
-  // Errors of either stream arrive at whoever reads the last one; the callback only keeps them from being thrown twice.
+  const unzipped = createGunzip({ chunkSize: PIECE_BYTES });
+  // The reader of the last stream gets the errors of both; the callback only prevents that they are thrown twice.
   return pipeline(packed instanceof Readable ? packed : Readable.from(packed), unzipped, () => {});
 }
 
-/** Unpacks Zstandard. Its checksum is not compared (fzstd does not), its structure and its end are. */
+/** Decompresses Zstandard. Checks its structure and its end, but not its checksum (fzstd does not). */
 async function* unzstd(packed: AsyncIterable<Buffer>, path: string): AsyncGenerator<Buffer> {
   const unpacked: Buffer[] = [];
   const decoder = new Decompress((piece) => unpacked.push(Buffer.from(piece)));
@@ -74,12 +74,12 @@ async function* unzstd(packed: AsyncIterable<Buffer>, path: string): AsyncGenera
     try {
       decoder.push(piece, last);
     } catch {
-      throw new UserError(`${path}: is not a whole zstd file; make or fetch it again`);
+      throw new UserError(`${path}: is not a complete zstd file; make or download it again`);
     }
   };
   for await (const piece of packed) {
-    for (let at = 0; at < piece.length; at += SLICE) {
-      push(piece.subarray(at, at + SLICE), false);
+    for (let at = 0; at < piece.length; at += ZSTD_SLICE_BYTES) {
+      push(piece.subarray(at, at + ZSTD_SLICE_BYTES), false);
       yield* unpacked.splice(0);
     }
   }

@@ -1,9 +1,9 @@
 /** One published file. */
 export interface DataFile {
-  /** Its name here, by which its format is told. */
+  /** Its local name, which decides its format. */
   name: string;
   url: string;
-  /** Bytes and SHA-256 of the file, where they are published; undefined where they are not. */
+  /** Bytes and SHA-256 of the file; undefined if they are not published. */
   bytes?: number;
   sha256?: string;
 }
@@ -22,7 +22,7 @@ const DPR = 'https://dl.fbaipublicfiles.com/dpr';
 const dpr = (path: string) => ({ name: path.replace(/.*\//, ''), url: `${DPR}/${path}` });
 
 /**
- * The data sets that `realm data get` knows. Addresses of DPR's: facebookresearch/DPR, dpr/data/download_data.py, commit
+ * The data sets that `realm data get` knows. DPR's addresses: facebookresearch/DPR, dpr/data/download_data.py, commit
  * a31212d; it publishes no checksums. Bytes and SHA-256: huggingface/datasets, datasets/{nq_open, web_questions, squad,
  * squad_v2, wiki_dpr}/dataset_infos.json, commit 040102f; those of EfficientQA from google-research-datasets/
  * natural-questions, nq_open/, commit fb26a30.
@@ -47,7 +47,7 @@ export const CATALOGUE: Record<string, DataSet> = {
     ],
   },
   efficientqa: {
-    what: 'EfficientQA: 1,800 and 1,769 newer questions of the kind of nq-open',
+    what: 'EfficientQA: 1,800 and 1,769 newer questions like those of nq-open',
     licence: 'CC BY-SA 3.0',
     files: [
       {
@@ -119,7 +119,7 @@ export const CATALOGUE: Record<string, DataSet> = {
     ],
   },
   'squad-v2': {
-    what: 'SQuAD 2.0, of which the questions without an answer are left out',
+    what: 'SQuAD 2.0; questions without an answer are left out',
     licence: 'CC BY-SA 4.0',
     files: [
       {

@@ -1,6 +1,6 @@
-// Apart from the readers, so that reading settings loads none of them.
+// In a file of its own, so that reading settings does not load the readers.
 
-/** Formats of documents that are read, as `data.format` names them. */
+/** Formats of documents that realm reads, as `data.format` names them. */
 export const DOCUMENT_FORMATS = [
   'jsonl',
   'wikiextractor',

@@ -29,12 +29,12 @@ const READERS: Record<DocumentFormat, (path: string, fields: Fields) => AsyncGen
   },
 };
 
-/** Formats whose files hold text, so that another kind of file is known by its first bytes. */
-const OF_TEXT = new Set<DocumentFormat>(['jsonl', 'table', 'dpr', 'text', 'json', 'squad']);
+/** Formats of text files: for them, the first bytes show whether a file is of another kind. */
+const TEXT_FORMATS = new Set<DocumentFormat>(['jsonl', 'table', 'dpr', 'text', 'json', 'squad']);
 
 /**
- * Streams the documents of a file or folder. `auto` tells the format by the names.
- * @param fields the keys or columns that hold id, title and text, where they are not the usual ones
+ * Streams the documents of a file or folder. `auto` recognises the format by the names.
+ * @param fields the keys or columns that hold id, title and text, if they are not the usual ones
  */
 export async function* readDocuments(
   path: string,
@@ -42,12 +42,12 @@ export async function* readDocuments(
   fields: Fields = NO_FIELDS,
 ): AsyncGenerator<Document> {
   const known = format === 'auto' ? formatOf(path) : format;
-  // Markdown may begin as HTML does.
-  if (OF_TEXT.has(known) && !(known === 'text' && isTextFile(path))) refuseUnreadable(path);
+  // Markdown may start like HTML.
+  if (TEXT_FORMATS.has(known) && !(known === 'text' && isTextFile(path))) refuseUnreadable(path);
   yield* READERS[known](path, fields);
 }
 
-/** The format of a path by its look; a folder that holds none that is known is a `UserError`. */
+/** The format of a path by its name and content. `UserError` for a folder without documents of a known format. */
 export function formatOf(path: string): DocumentFormat {
   if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) {
     const name = path.replace(/\.(gz|zst|bz2)$/, '');
@@ -67,17 +67,17 @@ export function formatOf(path: string): DocumentFormat {
     .map((name) => unreadableName(join(path, name)))
     .find((sentence) => sentence !== undefined);
   throw new UserError(
-    `${path}: is a folder and holds no documents that are known by their names${other ? ` (${other})` : ''}; name one file, or set data.format to one of ${DOCUMENT_FORMATS.join(', ')}`,
+    `${path}: this folder holds no documents that realm recognises by their names${other ? ` (${other})` : ''}; name one file, or set data.format to one of ${DOCUMENT_FORMATS.join(', ')}`,
   );
 }
 
-/** Whether a text file begins as JSON lines do, whatever its name: some collections call them .txt. */
+/** Whether a text file starts like JSON lines, whatever its name: some collections call them .txt. */
 function holdsJson(path: string): boolean {
   let fd: number;
   try {
     fd = openSync(path, 'r');
   } catch {
-    return false; // whoever reads it says what is wrong
+    return false; // the code that reads it reports what is wrong
   }
   const head = Buffer.alloc(64);
   const length = readSync(fd, head, 0, head.length, 0);
@@ -86,9 +86,9 @@ function holdsJson(path: string): boolean {
 }
 
 /**
- * False of the titles of lists, indexes, outlines and disambiguation pages of Wikipedia: ORQA and DPR leave these out
- * (google-research/language, language/orqa/preprocessing/wiki_preprocessor.py, remove_doc, commit 865fae6; DPR by
- * facebookresearch/DrQA, scripts/retriever/prep_wikipedia.py, commit 6d7c1b7, which ignores the case of the last).
+ * False for the titles of lists, indexes, outlines and disambiguation pages of Wikipedia: ORQA and DPR leave these out
+ * (google-research/language, language/orqa/preprocessing/wiki_preprocessor.py, remove_doc, commit 865fae6; DPR with
+ * facebookresearch/DrQA, scripts/retriever/prep_wikipedia.py, commit 6d7c1b7, which ignores the case of "disambiguation").
  */
 export function isArticle(title: string): boolean {
   return !/^(List|Index|Outline) of ./.test(title) && !/\(disambiguation( page)?\)/i.test(title);

@@ -25,38 +25,39 @@ import {
 import { progress, warn } from '../system/progress.ts';
 import type { DataFile } from './catalogue.ts';
 
-// A file is fetched into `NAME.part` and renamed when it is whole and right. `NAME.part.of` holds the address and the
-// server's mark of the version (ETag or date), so that a later run goes on only with the same one.
+// A file is downloaded to `NAME.part` and renamed when it is complete and verified. `NAME.part.of` holds the address and the
+// server's version (ETag or date), so that a later run resumes only the same version.
 
-/** Attempts in a row that bring nothing new, after which a fetch gives up. */
-const ATTEMPTS = 4;
+/** A download gives up after this many attempts in a row that bring nothing new. */
+const MAX_ATTEMPTS = 4;
 /** Milliseconds without a byte after which a connection counts as broken. */
-const SILENCE = 60_000;
+const MAX_SILENCE = 60_000;
 
-/** A file to fetch, and what its server and the messages need besides. */
+/** A file to download, and what else its server and the messages need. */
 export interface Source extends DataFile {
-  /** What messages call it, where `name` says nothing to a reader. */
+  /** The name in messages, if `name` means nothing to a reader. */
   label?: string;
-  /** Sent with the request, but by `fetch` to no other server that it is sent on to. */
+  /** Sent with the request; after a redirect, `fetch` does not send them to another server. */
   headers?: Record<string, string>;
-  /** Git's name of the content, where no SHA-256 is published. */
+  /** Git's hash of the content, if no SHA-256 is published. */
   gitOid?: string;
-  /** What to do where the server has nothing for us. */
+  /** What to do if the server does not provide the file. */
   remedy?: string;
-  /** What an answer means by which the server refuses the file; without it the message names the status. */
+  /** The error for a response that refuses the file; without it the message names the status. */
   refusal?: (response: Response) => UserError;
 }
 
-const REMEDY = 'name another place with --mirror, or a file that you have with --from';
+const MIRROR = 'name another server with --mirror';
+const REMEDY = `${MIRROR}, or a file that you have with --from`;
 
-/** How a file came, and its SHA-256. */
+/** Where a file is, how it came there, and its SHA-256. */
 export interface Placed {
   path: string;
   how: 'there already' | 'copied' | 'fetched';
   sha256: string;
 }
 
-/** Fetches a file into `dir`, or goes on with what an earlier run has fetched of it. */
+/** Downloads a file to `dir`, or resumes the download of an earlier run. */
 export async function fetchFile(file: Source, dir: string, pause = 1000): Promise<Placed> {
   const path = join(dir, file.name);
   const there = placedAlready(file, path);
@@ -66,11 +67,11 @@ export async function fetchFile(file: Source, dir: string, pause = 1000): Promis
     makeFolder(dirname(path));
     needRoom(file, dir, sizeOf(part));
     for (let failed = 0, before = sizeOf(part); !(await fetchSome(file, part)); before = sizeOf(part)) {
-      // Whatever broke the connection, the next one goes on behind what has come.
+      // Whatever broke the connection, the next one resumes.
       if (sizeOf(part) > before) failed = 0;
-      if (++failed === ATTEMPTS) {
+      if (++failed === MAX_ATTEMPTS) {
         throw new UserError(
-          `${file.url}: the connection breaks again and again; ${sizeOf(part)} bytes are kept in ${part}, and the same command goes on there`,
+          `${file.url}: the connection broke ${MAX_ATTEMPTS} times in a row; ${sizeOf(part)} bytes are kept in ${part}, run the same command again to resume`,
         );
       }
       await wait(pause * 2 ** (failed - 1));
@@ -84,7 +85,7 @@ export async function fetchFile(file: Source, dir: string, pause = 1000): Promis
     rmSync(part);
     rmSync(`${part}.of`, { force: true });
     throw new UserError(
-      `${file.url}: what came ${wrong}; it is removed, run the same command again or ${file.remedy ?? 'name another place with --mirror'}`,
+      `${file.url}: the downloaded file ${wrong}; it was removed, run the same command again or ${file.remedy ?? MIRROR}`,
     );
   }
   renameSync(part, path);
@@ -92,7 +93,7 @@ export async function fetchFile(file: Source, dir: string, pause = 1000): Promis
   return { path, how: 'fetched', sha256 };
 }
 
-/** Puts a file that is here already in its place, when it is the published one. */
+/** Copies a local file to `dir`, if it is the published one. */
 export async function placeFile(file: DataFile, from: string, dir: string): Promise<Placed> {
   const path = join(dir, file.name);
   const there = placedAlready(file, path);
@@ -110,7 +111,7 @@ export async function placeFile(file: DataFile, from: string, dir: string): Prom
       throw explainRead(from, 'a file', error, `give the path of ${file.name} with --from`);
     }
     const wrong = differs(file, bytes, hash.copy().digest('hex'));
-    if (wrong) throw new UserError(`${from}: ${wrong}; see whether it is ${file.name} as published`);
+    if (wrong) throw new UserError(`${from}: ${wrong}; check that it is ${file.name} as published`);
   });
   return { path, how: 'copied', sha256: hash.digest('hex') };
 }
@@ -120,10 +121,10 @@ function placedAlready(file: Source, path: string): Placed | undefined {
   const sha256 = sha256File(path);
   const wrong = differs(file, sizeOf(path), sha256) ?? differsFromGit(file, path);
   if (!wrong) return { path, how: 'there already', sha256 };
-  throw new UserError(`${path}: is there already and ${wrong}; move it away`);
+  throw new UserError(`${path}: already exists and ${wrong}; move it away`);
 }
 
-/** What sets a file apart from the published one; undefined when nothing is known to. */
+/** How a file differs from the published one; undefined if it does not, as far as is known. */
 function differs({ bytes, sha256 }: DataFile, found: number, hash: string): string | undefined {
   if (bytes !== undefined && bytes !== found) return `is ${found} bytes long, not ${bytes} as published`;
   if (sha256 !== undefined && sha256 !== hash) return `has the SHA-256 ${hash}, not ${sha256} as published`;
@@ -140,13 +141,13 @@ function needRoom({ bytes = 0, name, label = name, remedy }: Source, dir: string
   const { bavail, bsize } = statfsSync(dir);
   if (bytes - have <= bavail * bsize) return;
   throw new UserError(
-    `${dir}: has ${bavail * bsize} bytes free, too few for ${label} (${bytes}); free some, or ${remedy ?? 'name another folder with --to'}`,
+    `${dir}: has ${bavail * bsize} bytes free, too few for ${label} (${bytes}); free some space, or ${remedy ?? 'name another folder with --to'}`,
   );
 }
 
 const sizeOf = (path: string) => statSync(path, { throwIfNoEntry: false })?.size ?? 0;
 
-/** One connection. True when the file is whole, false when the connection broke. */
+/** Downloads over one connection. True if the file is complete, false if the connection broke. */
 async function fetchSome(file: Source, part: string): Promise<boolean> {
   let have = sizeOf(part);
   const [address, version] = existsSync(`${part}.of`) ? readFileSync(`${part}.of`, 'utf8').split('\n') : [];
@@ -155,10 +156,10 @@ async function fetchSome(file: Source, part: string): Promise<boolean> {
     have = 0;
   }
   const silence = new AbortController();
-  let alarm = setTimeout(() => silence.abort(), SILENCE);
+  let alarm = setTimeout(() => silence.abort(), MAX_SILENCE);
   try {
     const response = await fetch(file.url, {
-      // Packed on the way, a file would be counted in other bytes than it has.
+      // With compression, the bytes on the way would not be those of the file.
       headers: {
         ...file.headers,
         'accept-encoding': 'identity',
@@ -178,14 +179,14 @@ async function fetchSome(file: Source, part: string): Promise<boolean> {
       const start = /^bytes (\d+)-/.exec(response.headers.get('content-range') ?? '')?.[1];
       if (Number(start) !== have)
         throw new UserError(
-          `${file.url}: the server sends another part than was asked for; ${file.remedy ?? 'name another place with --mirror'}`,
+          `${file.url}: the server sends a different part than requested; ${file.remedy ?? MIRROR}`,
         );
     } else {
       if (have > 0) truncateSync(part, 0);
       have = 0;
     }
     const now = response.headers.get('etag') ?? response.headers.get('last-modified') ?? '';
-    // A weak ETag does not tell that the bytes are the same, and If-Range takes none.
+    // A weak ETag does not guarantee the same bytes, and If-Range does not accept one.
     writeFileSync(`${part}.of`, `${file.url}\n${now.startsWith('W/') ? '' : now}\n`);
     const out = await open(part, 'a');
     const bar =
@@ -195,7 +196,7 @@ async function fetchSome(file: Source, part: string): Promise<boolean> {
     try {
       for await (const piece of response.body ?? []) {
         clearTimeout(alarm);
-        alarm = setTimeout(() => silence.abort(), SILENCE);
+        alarm = setTimeout(() => silence.abort(), MAX_SILENCE);
         await out.write(piece);
         have += piece.length;
         bar?.at(have);
@@ -207,7 +208,7 @@ async function fetchSome(file: Source, part: string): Promise<boolean> {
     }
     return total === undefined || have === total;
   } catch (error) {
-    if (!isNetworkTrouble(error)) throw error;
+    if (!isNetworkError(error)) throw error;
     const cause = errorCode((error as Error).cause);
     if (cause === 'ENOTFOUND' || cause === 'ECONNREFUSED' || cause === 'EAI_AGAIN') {
       throw new UserError(
@@ -221,32 +222,32 @@ async function fetchSome(file: Source, part: string): Promise<boolean> {
   }
 }
 
-/** fetch() throws a TypeError for whatever happens on the way, and an AbortError for our own alarm. */
-function isNetworkTrouble(error: unknown): boolean {
+/** fetch() throws a TypeError for any network error, and an AbortError for our own alarm. */
+function isNetworkError(error: unknown): boolean {
   return error instanceof TypeError || (error as Error)?.name === 'AbortError';
 }
 
-/** Bytes of the whole file, as the answer tells. */
+/** Bytes of the whole file, according to the response. */
 function totalOf({ status, headers }: Response, { bytes }: DataFile): number | undefined {
   const range = /\/(\d+)$/.exec(headers.get('content-range') ?? '')?.[1];
   const length = status === 200 ? headers.get('content-length') : null;
-  const told = range ?? length;
-  return told === null || told === undefined ? bytes : Number(told);
+  const stated = range ?? length;
+  return stated === null || stated === undefined ? bytes : Number(stated);
 }
 
-/** Answers that another attempt would not change; those that it may count as a broken connection. */
+/** Throws for an error response: a `UserError` if trying again would not help, else an error that counts as a broken connection. */
 function refuse(response: Response, file: Source): void {
   const { ok, status, url } = response;
-  if (status === 429 || status >= 500) throw new TypeError(`the server answers ${status}`);
+  if (status === 429 || status >= 500) throw new TypeError(`the server answered ${status}`);
   if (!ok) {
     throw (
       file.refusal?.(response) ??
-      new UserError(`${file.url}: the server answers ${status}; ${file.remedy ?? REMEDY}`)
+      new UserError(`${file.url}: the server answered ${status}; ${file.remedy ?? REMEDY}`)
     );
   }
   if (file.url.startsWith('https:') && !url.startsWith('https:')) {
     throw new UserError(
-      `${file.url}: leads to ${new URL(url).origin}, which is not encrypted; ${file.remedy ?? 'name another place with --mirror'}`,
+      `${file.url}: redirects to ${new URL(url).origin}, which is not encrypted; ${file.remedy ?? MIRROR}`,
     );
   }
 }

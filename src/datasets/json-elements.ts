@@ -8,24 +8,24 @@ const [OPEN_LIST, CLOSE_LIST, OPEN_OBJECT, CLOSE_OBJECT] = [0x5b, 0x5d, 0x7b, 0x
 
 /**
  * Streams the objects of a JSON file that is one list of objects, or one object with a list of objects under a key
- * (SQuAD's "data", TriviaQA's "Data"). Holds one of them at a time, whose length is bounded: DPR's training file for
- * Natural Questions has 7 GB. Errors name one by its number, from 1.
+ * (SQuAD's "data", TriviaQA's "Data"). Holds one object at a time, of limited length: DPR's training file for Natural
+ * Questions has 7 GB. Errors name an object by its number, from 1.
  */
 export async function* readJsonElements(path: string, what: string): AsyncGenerator<JsonLine> {
-  const open: number[] = []; // the lists and objects that the place lies in
+  const open: number[] = []; // the lists and objects around the current position
   let inString = false;
   let escaped = false;
   let number = 0;
   let line = 1;
-  let held: Buffer[] = []; // of an object that goes on in the next piece
+  let held: Buffer[] = []; // the start of an object that continues in the next piece
   let heldBytes = 0;
-  let depth = 0; // of the object in hand; 0: none
+  let depth = 0; // of the current object; 0: none
 
   const hold = (part: Buffer) => {
     heldBytes += part.length;
     if (heldBytes > LINE_LIMIT) {
       throw new UserError(
-        `${path}: element ${number + 1}: is longer than ${LINE_LIMIT >> 20} MiB; split what it holds`,
+        `${path}: element ${number + 1}: is longer than ${LINE_LIMIT >> 20} MiB; split it into several elements`,
       );
     }
     held.push(part);
@@ -41,12 +41,12 @@ export async function* readJsonElements(path: string, what: string): AsyncGenera
     try {
       return { value: JSON.parse(bytes.toString('utf8')), where };
     } catch {
-      throw new UserError(`${where}: is not JSON; mend it`);
+      throw new UserError(`${where}: is not valid JSON; fix it`);
     }
   };
   const notOne = () =>
     new UserError(
-      `${path}: line ${line}: is not one JSON list or object; where every line is an object of its own, name the file .jsonl`,
+      `${path}: line ${line}: is not one JSON list or object; if every line is an object of its own, name the file .jsonl`,
     );
 
   let started = false;
@@ -84,5 +84,8 @@ export async function* readJsonElements(path: string, what: string): AsyncGenera
     throw explainRead(path, what, error);
   }
   if (!started) throw notOne();
-  if (open.length > 0) throw new UserError(`${path}: ends before its JSON does; make or fetch it again`);
+  if (open.length > 0)
+    throw new UserError(
+      `${path}: the JSON is not complete at the end of the file; make or download it again`,
+    );
 }

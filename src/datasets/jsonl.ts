@@ -4,24 +4,24 @@ import * as files from '../system/files.ts';
 import { readPieces } from './bytes.ts';
 import type { AnswerKind } from './types.ts';
 
-/** One line of a JSONL file: its object and how errors name it, `FILE: line N`. */
+/** One line of a JSONL file: its object, and its name in errors, `FILE: line N`. */
 export interface JsonLine {
   value: Record<string, unknown>;
   where: string;
 }
 
 /**
- * Bytes of a line, and of a record of any other format: ten times the longest article of Wikipedia. No line, and no
- * little `.gz` of one, fills the memory.
+ * Maximum bytes of a line, or of a record of any other format: ten times the longest document of Wikipedia. So neither a
+ * line nor a small `.gz` of one can fill the memory.
  */
 export const LINE_LIMIT = 16 << 20;
 
-/** Bytes of a whole `.gz` unpacked at once. */
+/** Maximum bytes of a `.gz` that is decompressed at once. */
 export const UNPACKED_LIMIT = 64 << 20;
 
 /**
- * Streams the objects of a JSONL file, plain or compressed. Blank lines are passed over.
- * @param lists a line may be a list too: `value` is that list
+ * Streams the objects of a JSONL file, plain or compressed. Skips blank lines.
+ * @param lists a line may also be a list: `value` is that list
  */
 export async function* readJsonLines(path: string, what: string, lists = false): AsyncGenerator<JsonLine> {
   const lines = lineParser(path, lists);
@@ -39,13 +39,13 @@ export function parseJsonLines(text: Uint8Array, path: string): JsonLine[] {
   return [...lines.push(Buffer.from(text.buffer, text.byteOffset, text.byteLength)), ...lines.end()];
 }
 
-/** A line of a text file, without what ends it, and its number from 1. */
+/** A line of a text file, without its line end, and its number from 1. */
 export interface Line {
   text: string;
   number: number;
 }
 
-/** Streams the lines of a text file, plain or compressed, those without text included. */
+/** Streams the lines of a text file, plain or compressed, including empty lines. */
 export async function* readLines(path: string, what: string): AsyncGenerator<Line> {
   const lines = lineSplitter(path, true);
   try {
@@ -68,19 +68,19 @@ function lineParser(path: string, lists = false) {
 }
 
 /**
- * Takes a file piece by piece and gives the lines that are whole. Holds one line, whose length is bounded.
- * @param empty give empty lines too
+ * Takes a file piece by piece and yields complete lines. Holds one line, of limited length.
+ * @param empty also yield empty lines
  */
 function lineSplitter(path: string, empty: boolean) {
   let number = 0;
-  let held: Buffer[] = []; // the beginning of a line that continues in the next piece
+  let held: Buffer[] = []; // the start of a line that continues in the next piece
   let heldBytes = 0;
 
   function hold(part: Buffer): void {
     heldBytes += part.length;
     if (heldBytes > LINE_LIMIT) {
       throw new UserError(
-        `${path}: line ${number + 1}: is longer than ${LINE_LIMIT >> 20} MiB; split what it holds into several lines`,
+        `${path}: line ${number + 1}: is longer than ${LINE_LIMIT >> 20} MiB; split it into several lines`,
       );
     }
     if (part.length > 0) held.push(part);
@@ -102,7 +102,7 @@ function lineSplitter(path: string, empty: boolean) {
   return {
     *push(piece: Buffer): Generator<Line> {
       let from = 0;
-      // A file of nothing but line feeds is done at the speed of a loop.
+      // A file of only line feeds takes no longer than a simple loop.
       const skipBlank = () => {
         while (!empty && heldBytes === 0 && piece[from] === 10) {
           from++;
@@ -118,7 +118,7 @@ function lineSplitter(path: string, empty: boolean) {
       }
       hold(piece.subarray(from));
     },
-    /** The last line, where no line feed ends it. */
+    /** The last line, if no line feed ends it. */
     *end(): Generator<Line> {
       if (heldBytes > 0) yield line(Buffer.alloc(0));
     },
@@ -129,14 +129,15 @@ function parseLine({ text, number }: Line, path: string, lists: boolean): JsonLi
   if (text.trim() === '') return undefined;
   const where = `${path}: line ${number}`;
   const value = parseJson(text);
-  if (value === undefined) throw new UserError(`${where}: is not JSON; every line must be one JSON object`);
+  if (value === undefined)
+    throw new UserError(`${where}: is not valid JSON; expected one JSON object per line`);
   if (typeof value !== 'object' || value === null || (Array.isArray(value) && !lists)) {
-    throw new UserError(`${where}: is no JSON object; every line must be one, between { and }`);
+    throw new UserError(`${where}: is not a JSON object; expected one JSON object per line`);
   }
   return { value: value as Record<string, unknown>, where };
 }
 
-/** The value of a JSON text, in which Python's NaN and Infinity are null; undefined where it is no JSON. */
+/** The value of a JSON text, with null for Python's NaN and Infinity; undefined if it is not JSON. */
 function parseJson(text: string): unknown {
   try {
     return JSON.parse(text);
@@ -152,22 +153,22 @@ function parseJson(text: string): unknown {
   }
 }
 
-/** What a failed read means to whoever gave the path. */
+/** The `UserError` for a failed read. Bugs are returned as they are. */
 export function explainRead(path: string, what: string, error: unknown): unknown {
   const code = errorCode(error);
   if (code === 'ENOENT') return new UserError(`${path}: no such file; give the path of ${what}`);
   if (code?.startsWith('Z_')) {
-    return new UserError(`${path}: is not a whole gzip file; make or fetch it again`);
+    return new UserError(`${path}: is not a complete gzip file; make or download it again`);
   }
   if (code === 'ERR_BUFFER_TOO_LARGE' || code === 'ERR_FS_FILE_TOO_LARGE') {
     return new UserError(
-      `${path}: unpacks to more than ${UNPACKED_LIMIT >> 20} MiB; see whether it is ${what}, and unpack it`,
+      `${path}: unpacks to more than ${UNPACKED_LIMIT >> 20} MiB; check that it is ${what}, and unpack it`,
     );
   }
   return files.explainRead(path, what, error, `give the path of ${what}`);
 }
 
-/** The string under `key`, or a `UserError` that says what is there instead. */
+/** The string under `key`; else a `UserError` that shows what is there instead. */
 export function stringField(line: JsonLine, key: string): string {
   const field = line.value[key];
   if (typeof field === 'string') return wholeText(line, field);
@@ -175,13 +176,13 @@ export function stringField(line: JsonLine, key: string): string {
   throw new UserError(`${line.where}: ${found}; "${key}" must be a string`);
 }
 
-/** A text that can be written as UTF-8: JSON can name half a character, which would be replaced in silence. */
+/** Checks that a text can be written as UTF-8: JSON can contain half a character, which would be replaced silently. */
 export function wholeText({ where }: JsonLine, text: string): string {
   const half = /\p{Surrogate}/u.exec(text);
   if (!half) return text;
   const code = `\\u${half[0].charCodeAt(0).toString(16)}`;
   throw new UserError(
-    `${where}: holds ${code}, one half of a surrogate pair without the other; mend the text`,
+    `${where}: holds ${code}, one half of a surrogate pair without the other; fix the text`,
   );
 }
 
@@ -204,13 +205,13 @@ export function stringsField(line: JsonLine, key: string): string[] {
   return list.map((item) => wholeText(line, item));
 }
 
-/** The question's own id under `key`, where it has one. */
+/** The question's own id under `key`, if it has one. */
 export function questionId({ value }: JsonLine, key = 'id'): { id?: string } {
   const id = value[key];
   return typeof id === 'string' || typeof id === 'number' ? { id: String(id) } : {};
 }
 
-/** What a line of our own says of its answers. */
+/** The kind of answers that a line in realm's own form states. */
 export function answerKindOf({ value, where }: JsonLine): AnswerKind | undefined {
   const { answer_kind: kind } = value;
   if (kind === undefined || kind === 'string' || kind === 'regex') return kind;

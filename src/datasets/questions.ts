@@ -11,7 +11,7 @@ import { type JsonLine, readJsonLines } from './jsonl.ts';
 import type { AnswerKind, Question } from './types.ts';
 import { refuseUnreadable } from './unreadable.ts';
 
-/** Questions of a file, and how many of it were left out because no answer is given for them (SQuAD 2.0, KILT). */
+/** Questions of a file, and how many were left out because the file gives no answer for them (SQuAD 2.0, KILT). */
 export interface QuestionFile {
   questions: Question[];
   unanswerable: number;
@@ -19,24 +19,24 @@ export interface QuestionFile {
 
 /**
  * Reads a whole question set. `.csv` and `.tsv` are tables; `.json` is one list, of SQuAD, TriviaQA, WebQuestions or DPR;
- * anything else has an object a line. Each object tells by its keys whose it is.
- * @param kind what the answers are; `auto`: by the file's name, what its lines say, or the answers' look
+ * anything else has one object per line. The keys of an object show its format.
+ * @param kind what the answers are; `auto` decides by the file's name, by its lines, or by the look of the answers
  */
 export async function readQuestions(path: string, kind: AnswerKind | 'auto' = 'auto'): Promise<Question[]> {
   const { questions, unanswerable } = await readQuestionFile(path, kind);
   if (unanswerable > 0) warn(`${path}: ${unanswerable} questions without an answer are left out`);
   if (questions.length === 0) {
     throw new UserError(
-      `${path}: holds no question with an answer; every line must be {"question": …, "answer": […]}`,
+      `${path}: holds no question with an answer; expected {"question": …, "answer": […]} on every line`,
     );
   }
   return questions;
 }
 
-/** Characters of all questions and answers of a file, ten times TriviaQA's: no little `.gz` of them fills the memory. */
+/** Maximum characters of a file's questions and answers, ten times TriviaQA's: so a small `.gz` cannot fill the memory. */
 const HELD_LIMIT = 128 << 20;
-/** What a question takes besides, about. */
-const OVERHEAD = 64;
+/** Characters that a question counts in addition to its texts, about what it takes in memory. */
+const QUESTION_OVERHEAD = 64;
 
 export async function readQuestionFile(
   path: string,
@@ -51,7 +51,7 @@ export async function readQuestionFile(
       continue;
     }
     questions.push(question);
-    held += OVERHEAD + question.question.length;
+    held += QUESTION_OVERHEAD + question.question.length;
     for (const text of [...question.answers, ...(question.negativeIds ?? [])]) held += text.length;
     if (held > HELD_LIMIT) {
       throw new UserError(`${path}: holds more than ${HELD_LIMIT >> 20} MiB of questions; split it`);
@@ -86,18 +86,18 @@ function questionsOf(line: JsonLine, number: number): Question[] {
   return plainQuestion(line);
 }
 
-/** Share of questions with an answer that looks like an expression, above which a file is taken to hold expressions. */
+/** If more than this share of questions have answers that look like regular expressions, all answers count as such. */
 const REGEX_SHARE = 0.2;
 
 /**
- * What no plain answer holds, or almost none: 64 % of CuratedTREC's questions have it, 0.03 % of those of NQ-open,
+ * What almost no plain answer contains: it is in 64 % of CuratedTREC's questions, and in 0.03 % of those of NQ-open,
  * WebQuestions and SQuAD (all in square brackets).
  */
 const LOOKS_REGEX = /\\[swdbSWDB.?()[\]]|\.[*+]|\)\?|\w\?\w|\S\|\S|\(\?:|\[\w+\]/;
 
 /**
- * The kind of all answers of a file that does not say it line by line: expressions where it is CuratedTREC by its name
- * or looks like it. A data set of expressions read as strings has 5 % exact match where it should have 30 %
+ * The kind of all answers of a file that does not state it line by line: regular expressions if the file is CuratedTREC by
+ * its name or looks like it. If regular expressions are read as strings, exact match is 5 % where it should be 30 %
  * (facebookresearch/DrQA, issues 56 and 146).
  */
 function guessKind(path: string, questions: readonly Question[]): AnswerKind | undefined {
@@ -106,7 +106,7 @@ function guessKind(path: string, questions: readonly Question[]): AnswerKind | u
   const alike = questions.filter(({ answers }) => answers.some((answer) => LOOKS_REGEX.test(answer))).length;
   if (alike <= REGEX_SHARE * questions.length) return undefined;
   say(
-    `${path}: ${alike} of ${questions.length} questions have answers that look like regular expressions; all are taken as such (data.answers: string takes them as text)`,
+    `${path}: ${alike} of ${questions.length} questions have answers that look like regular expressions; all answers are used as such (data.answers: string uses them as text)`,
   );
   return 'regex';
 }

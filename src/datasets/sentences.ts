@@ -6,12 +6,12 @@ import { readJsonLines } from './jsonl.ts';
 import type { ExternalSentence } from './types.ts';
 import { refuseUnreadable } from './unreadable.ts';
 
-/** True of REALM's TFRecords, or a folder of them, by their names. */
+/** True for REALM's TFRecords, or a folder of them, by their names. */
 export function areRecords(path: string): boolean {
   return isShard(path) || (statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false);
 }
 
-/** Streams X: REALM's TFRecords by their names, else JSONL, of which each line tells by its keys whose it is. */
+/** Streams X: REALM's TFRecords, recognised by their names, or else JSONL. The keys of a line show its format. */
 export async function* readSentences(path: string): AsyncGenerator<ExternalSentence> {
   if (areRecords(path)) {
     yield* readRealmSentences(path);

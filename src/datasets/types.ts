@@ -1,4 +1,4 @@
-/** A page of the corpus. */
+/** A document of the corpus. */
 export interface Document {
   id: string;
   title: string;
@@ -8,11 +8,11 @@ export interface Document {
 /** A sentence of X from a file of its own. */
 export interface ExternalSentence {
   text: string;
-  /** Its salient spans in characters, by their starts; undefined where they are still to be found. */
+  /** Its salient spans in characters, in order; undefined if they have to be found. */
   spans: Range[] | undefined;
 }
 
-/** What the answers are: texts, or regular expressions that match every right text, as CuratedTREC's. */
+/** What the answers are: texts, or regular expressions that match every right text, as in CuratedTREC. */
 export type AnswerKind = 'string' | 'regex';
 
 /** What counts as right. */
@@ -24,11 +24,11 @@ export interface Accepted {
 /** A question and every answer that counts as right. */
 export interface Question extends Accepted {
   question: string;
-  /** Its own id, where the data set gives one. */
+  /** Its own id, if the data set has one. */
   id?: string;
-  /** Id of the document that holds the answer, where the data set tells. */
+  /** Id of the document that holds the answer, if the data set names it. */
   passageId?: string;
-  /** Ids of documents that look right and are not, the most alike first, where the data set names such. */
+  /** Ids of documents that look right but are not, the most similar first, if the data set names them. */
   negativeIds?: string[];
 }
 

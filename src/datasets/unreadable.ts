@@ -2,22 +2,22 @@ import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { UserError } from '../system/errors.ts';
 
-// Files that people have and realm does not read: each is known by its first bytes or its name, and comes with a way out.
+// Common kinds of files that realm does not read. Each is recognised by its first bytes or its name, and has a remedy.
 
 interface Kind {
   name: string;
   /** Endings of names, without the dot. */
   endings: string;
-  /** The first bytes; undefined where only the name tells. */
+  /** The first bytes; undefined if only the name shows the kind. */
   magic?: RegExp;
-  /** What to do, with the file's name without its ending for `*`. */
+  /** What to do; `*` stands for the file's name without its ending. */
   remedy: string;
 }
 
 const PANDOC = (ending: string) =>
   `convert it to Markdown, for example with "pandoc *.${ending} -t gfm -o *.md"`;
 
-/** Names come first where one kind of first bytes has many: .docx, .xlsx and .epub are all zip files. */
+/** Names are compared first: .docx, .xlsx and .epub are all zip files and have the same first bytes. */
 const KINDS: readonly Kind[] = [
   {
     name: 'Parquet',
@@ -114,17 +114,17 @@ const KINDS: readonly Kind[] = [
   { name: 'Office', endings: '', magic: /^\xd0\xcf[^ -~]\xe0/, remedy: 'save it as text or as CSV' },
 ];
 
-/** Bytes that are looked at. */
-const HEAD = 64;
+/** Bytes of a file that are examined. */
+const HEAD_BYTES = 64;
 
-/** Throws a `UserError` with a way out where a file is of a kind that is not read, by its first bytes or its name. */
+/** Throws a `UserError` with a remedy if a file is of a kind that realm does not read, by its name or its first bytes. */
 export function refuseUnreadable(path: string): void {
   if (path === '-' || !statSync(path, { throwIfNoEntry: false })?.isFile()) return;
   const kind = kindByName(path) ?? kindByBytes(path);
   if (kind) throw new UserError(unreadable(path, kind));
 }
 
-/** The sentence for a kind of file by its name; undefined of names that say nothing. */
+/** The sentence for a file whose name shows such a kind; undefined for other names. */
 export function unreadableName(path: string): string | undefined {
   const kind = kindByName(path);
   return kind && unreadable(path, kind);
@@ -141,14 +141,14 @@ function kindByName(path: string): Kind | undefined {
 }
 
 function kindByBytes(path: string): Kind | undefined {
-  const head = Buffer.alloc(HEAD);
+  const head = Buffer.alloc(HEAD_BYTES);
   let fd: number;
   try {
     fd = openSync(path, 'r');
   } catch {
-    return undefined; // whoever reads it says what is wrong
+    return undefined; // the code that reads it reports what is wrong
   }
-  const length = readSync(fd, head, 0, HEAD, 0);
+  const length = readSync(fd, head, 0, HEAD_BYTES, 0);
   closeSync(fd);
   const text = head.toString('latin1', 0, length).replace(/^\xef\xbb\xbf/, '');
   return KINDS.find(({ magic }) => magic?.test(text));

@@ -7,7 +7,7 @@ import { gitOid, sha256File } from '../system/files.ts';
 import { type HubName, isHubName, parseHubName } from './name.ts';
 
 // The cache of Hugging Face's own libraries, in their layout: blobs/CHECKSUM holds a file's bytes,
-// snapshots/COMMIT/NAME is a link to them, refs/REVISION holds the commit that a branch or tag stood for.
+// snapshots/COMMIT/NAME is a link to them, refs/REVISION holds the commit of a branch or tag.
 
 /** The folder of all cached models: HF_HUB_CACHE, or HF_HOME/hub, or ~/.cache/huggingface/hub. */
 export function hubCache(): string {
@@ -23,7 +23,7 @@ export function snapshotOf(repo: string, commit: string): string {
   return join(repoCache(repo), 'snapshots', commit);
 }
 
-/** The commit that the cache has for a name; undefined where it has none. */
+/** The commit that the cache has for a name; undefined if it has none. */
 export function cachedCommit({ repo, revision, commit }: HubName): string | undefined {
   if (commit !== undefined) return commit;
   try {
@@ -34,7 +34,7 @@ export function cachedCommit({ repo, revision, commit }: HubName): string | unde
   }
 }
 
-/** Names of the files in a snapshot, those in folders as FOLDER/NAME; nothing where it does not exist. A broken link is no file. */
+/** Names of the files in a snapshot, as FOLDER/NAME in folders. Empty if it does not exist. Broken links are skipped. */
 export function snapshotFiles(snapshot: string): string[] {
   if (!existsSync(snapshot)) return [];
   return (readdirSync(snapshot, { recursive: true }) as string[])
@@ -43,19 +43,19 @@ export function snapshotFiles(snapshot: string): string[] {
 }
 
 /**
- * The folder that a setting means: a path as it is, for a model on the Hub its snapshot in the cache.
- * `UserError` where the cache does not have it: this never fetches.
+ * The folder that a setting means: a path as it is, or the snapshot in the cache for a model on the Hub.
+ * `UserError` if the cache does not have it: this never downloads.
  */
 export function modelFolder(setting: string): string {
   if (!isHubName(setting)) return setting;
   const folder = cachedFolder(setting);
   if (folder !== undefined) return folder;
   throw new UserError(
-    `${setting}: is not in the cache ${hubCache()}; run "realm prepare" with this model to fetch it`,
+    `${setting}: is not in the cache ${hubCache()}; run "realm prepare" with this model to download it`,
   );
 }
 
-/** As `modelFolder`; undefined where the cache does not have the model. */
+/** Like `modelFolder`, but undefined if the cache does not have the model. */
 export function cachedFolder(setting: string): string | undefined {
   if (!isHubName(setting)) return setting;
   const name = parseHubName(setting);
@@ -65,8 +65,8 @@ export function cachedFolder(setting: string): string | undefined {
 }
 
 /**
- * The first file of a snapshot whose content is not the one that its checksum, the name of its blob, was made of.
- * Files that are copies and not links have no such name and count as whole.
+ * The first file of a snapshot that does not match its checksum, which is the name of its blob.
+ * Files that are copies and not links have no such name, and count as undamaged.
  */
 export function damagedFile(snapshot: string, names: readonly string[]): string | undefined {
   return names

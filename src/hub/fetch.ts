@@ -10,18 +10,18 @@ import { say } from '../system/progress.ts';
 import { cachedCommit, damagedFile, hubCache, repoCache, snapshotFiles, snapshotOf } from './cache.ts';
 import { type HubName, parseHubName, pinned } from './name.ts';
 
-// Hugging Face's client says what a model has; the bytes come through our own downloader, which resumes and compares
-// checksums, and the client's does neither.
+// Hugging Face's client lists the files of a model. Our own downloader gets them: unlike the client's, it resumes and
+// compares checksums.
 
-/** What a model is fetched for: its encoder, or its network of named entities. */
+/** What a model is needed for: its encoder, or its NER network. */
 export type Purpose = 'encoder' | 'ner';
 
-/** Milliseconds for an answer of the Hub that is no file. */
-const PATIENCE = 60_000;
+/** Milliseconds to wait for a response of the Hub, other than files. */
+const RESPONSE_TIMEOUT = 60_000;
 
 /**
- * Sees that the cache has what a model on the Hub is needed for; asks the Hub only where a file or the commit is missing.
- * Each file is compared with its checksum. Size and licence are printed before anything is fetched.
+ * Makes sure that the cache has the needed files of a model on the Hub. Connects to the Hub only if the commit is not known
+ * or a file is missing. Each file is compared with its checksum. Prints size and licence before it downloads anything.
  * @param setting `hf:owner/name[@revision][#commit]`
  * @param pause milliseconds before a broken connection is tried again
  * @returns the name with its commit
@@ -37,7 +37,7 @@ export async function fetchModel(setting: string, purpose: Purpose, pause = 1000
     const found = cached();
     if (found !== undefined) return found;
     throw new UserError(
-      `${setting}: is not whole in the cache ${hubCache()}, and HF_HUB_OFFLINE forbids to fetch it; unset that, or name a folder`,
+      `${setting}: is not complete in the cache ${hubCache()}, and HF_HUB_OFFLINE forbids to download it; unset HF_HUB_OFFLINE, or name a folder`,
     );
   }
   try {
@@ -45,12 +45,12 @@ export async function fetchModel(setting: string, purpose: Purpose, pause = 1000
   } catch (error) {
     const found = error instanceof Unreachable ? cached() : undefined;
     if (found === undefined) throw error;
-    say(`${setting}: the Hub cannot be reached, the cached files are used`);
+    say(`${setting}: cannot reach the Hub; using the cached files`);
     return found;
   }
 }
 
-/** Python's huggingface_hub takes the same words for yes. */
+/** Python's huggingface_hub accepts the same values. */
 function isOffline(): boolean {
   return [process.env.HF_HUB_OFFLINE, process.env.TRANSFORMERS_OFFLINE].some((value) =>
     ['1', 'ON', 'YES', 'TRUE'].includes(value?.toUpperCase() ?? ''),
@@ -64,13 +64,13 @@ function isWhole({ repo }: HubName, commit: string, purpose: Purpose): boolean {
   const damaged = damagedFile(snapshot, chosen);
   if (damaged === undefined) return true;
   throw new UserError(
-    `${damaged}: is damaged, its content does not have the checksum that is its name; remove it and run the same command again`,
+    `${damaged}: is damaged: its content does not match its name, which is a checksum; remove it and run the same command again`,
   );
 }
 
 // ------------------------------------------------------------------------------------------------ what is needed
 
-/** Weights that realm reads, the best kind first; `parts` is a pattern of the files besides the first. */
+/** Weights that realm reads, the best kind first; `parts` matches the other files if the weights are in several. */
 const WEIGHTS: { first: RegExp; parts?: RegExp }[] = [
   { first: /^model\.safetensors$/ },
   { first: /^model\.safetensors\.index\.json$/, parts: /^model-\d+-of-(\d+)\.safetensors$/ },
@@ -79,7 +79,7 @@ const WEIGHTS: { first: RegExp; parts?: RegExp }[] = [
   { first: /^[^/]+\.ckpt\.index$/, parts: /^[^/]+\.ckpt\.data-\d+-of-(\d+)$/ },
 ];
 
-/** Which of a model's files are needed, and in words what it lacks. */
+/** The needed files of a model, and the names of those that it lacks. */
 export function choose(names: readonly string[], purpose: Purpose): { chosen: string[]; lacking: string[] } {
   const has = (name: string) => names.includes(name);
   const description = ['config.json', 'bert_config.json'].find(has);
@@ -109,7 +109,7 @@ function weightsOf(names: readonly string[]): string[] {
   return [];
 }
 
-/** The network of a NER model where src/corpus/spans/ner-folder.ts looks for it, with the file of its larger tensors. */
+/** The network of a NER model at the path where src/corpus/spans/ner-folder.ts expects it, with the file of its large tensors. */
 function networkOf(names: readonly string[]): string[] {
   const network = ['model.onnx', 'onnx/model.onnx'].find((name) => names.includes(name));
   return network === undefined ? [] : names.filter((name) => name === network || name === `${network}_data`);
@@ -117,14 +117,14 @@ function networkOf(names: readonly string[]): string[] {
 
 // --------------------------------------------------------------------------------------------------- the Hub
 
-/** The Hub cannot be asked, for want of a network. */
+/** The Hub cannot be reached. */
 class Unreachable extends UserError {}
 
 interface Hub {
-  /** Such as https://huggingface.co, without a slash at its end. */
+  /** Such as https://huggingface.co, without a slash at the end. */
   url: string;
   token?: string;
-  /** `fetch` with the token, whose every failure is a `UserError`. */
+  /** `fetch` with the token; every failure is a `UserError`. */
   fetch: typeof fetch;
 }
 
@@ -141,11 +141,11 @@ function hub(setting: string): Hub {
         headers.set('authorization', `Bearer ${token}`);
       let response: Response;
       try {
-        response = await fetch(to, { ...init, headers, signal: AbortSignal.timeout(PATIENCE) });
+        response = await fetch(to, { ...init, headers, signal: AbortSignal.timeout(RESPONSE_TIMEOUT) });
       } catch (error) {
         const why = errorCode((error as Error).cause) ?? (error as Error).name;
         throw new Unreachable(
-          `${setting}: ${url} cannot be reached (${why}); check the network or HF_ENDPOINT, or name a folder`,
+          `${setting}: cannot reach ${url} (${why}); check the network or HF_ENDPOINT, or name a folder`,
         );
       }
       if (!response.ok) throw refusal(setting, url, response, token !== undefined);
@@ -158,14 +158,14 @@ function endpoint(): string {
   const given = process.env.HF_ENDPOINT || 'https://huggingface.co';
   const url = URL.canParse(given) ? new URL(given) : undefined;
   if (!url || !/^https?:$/.test(url.protocol))
-    throw new UserError('HF_ENDPOINT: is no address; write it as https://huggingface.co');
-  // It would be printed with the address of each file.
+    throw new UserError('HF_ENDPOINT: is not an address; write it like https://huggingface.co');
+  // A password would be printed with the address of each file.
   if (url.username !== '' || url.password !== '' || url.search !== '')
-    throw new UserError('HF_ENDPOINT: holds more than an address; give a token with HF_TOKEN');
+    throw new UserError('HF_ENDPOINT: contains more than an address; give a token with HF_TOKEN');
   return url.href.replace(/\/+$/, '');
 }
 
-/** The token of HF_TOKEN, else the one that `hf auth login` has left in a file. */
+/** The token in HF_TOKEN, or else in the file that `hf auth login` writes. */
 function accessToken(): string | undefined {
   const home =
     process.env.HF_HOME ?? join(process.env.XDG_CACHE_HOME ?? join(homedir(), '.cache'), 'huggingface');
@@ -174,10 +174,10 @@ function accessToken(): string | undefined {
   const variable = variables.find((name) => process.env[name]?.trim());
   const token = (variable === undefined ? readToken(file) : process.env[variable])?.trim();
   if (!token) return undefined;
-  // As part of a header, any other character makes an error whose message holds the token.
+  // With any other character in a header, `fetch` throws an error whose message contains the token.
   if (/^[\x21-\x7e]+$/.test(token)) return token;
   throw new UserError(
-    `${variable ?? file}: holds no token, which has letters, digits and signs alone; correct it`,
+    `${variable ?? file}: is not a token, which may contain only letters, digits and punctuation; correct it`,
   );
 }
 
@@ -185,11 +185,11 @@ function readToken(file: string): string | undefined {
   try {
     return readFileSync(file, 'utf8');
   } catch {
-    return undefined; // most models need none, and the Hub's refusal says so where one does
+    return undefined; // most models need no token; if one does, the Hub's refusal says so
   }
 }
 
-/** One sentence for an answer that is no success. */
+/** One sentence for an error response of the Hub. */
 function refusal(setting: string, url: string, { status, headers }: Response, withToken: boolean): UserError {
   const { repo, revision } = parseHubName(setting);
   const kind = headers.get('x-error-code');
@@ -198,28 +198,28 @@ function refusal(setting: string, url: string, { status, headers }: Response, wi
       return [`has no revision ${revision}`, 'name a branch, a tag or a commit of it'];
     if (kind === 'GatedRepo' || status === 403) {
       return [
-        withToken ? 'may not be read with your token' : 'is only given to those who accept its terms',
-        `accept them at ${url}/${repo}${withToken ? '' : ' and set HF_TOKEN to a token of yours'}`,
+        withToken ? 'your token does not give access' : 'is only available to users who accept its terms',
+        `accept its terms at ${url}/${repo}${withToken ? '' : ' and set HF_TOKEN to your token'}`,
       ];
     }
     if (status === 401 && withToken)
       return [
-        'the Hub does not accept your token, or has no such model for you',
+        'the Hub does not accept your token, or the model does not exist',
         'check HF_TOKEN and the name',
       ];
     if (status === 401 || status === 404) {
       return [
-        `no such model on ${url}${withToken ? ' that your token may read' : ', or a private one'}`,
+        `no such model on ${url}${withToken ? ' that your token can read' : ', or it is private'}`,
         `check the name${withToken ? '' : ', and set HF_TOKEN if the model is private'}`,
       ];
     }
-    if (status === 429) return ['the Hub has had too many requests', 'run the same command again later'];
-    return [`the Hub answers ${status}`, 'run the same command again later, or name a folder'];
+    if (status === 429) return ['too many requests to the Hub', 'run the same command again later'];
+    return [`the Hub answered ${status}`, 'run the same command again later, or name a folder'];
   })();
   return new UserError(`${setting}: ${what}; ${remedy}`);
 }
 
-// -------------------------------------------------------------------------------------------------- fetching
+// ----------------------------------------------------------------------------------------------- downloading
 
 async function fetchFrom(hub: Hub, name: HubName, purpose: Purpose, pause: number): Promise<string> {
   const { repo, revision } = name;
@@ -250,7 +250,7 @@ async function fetchFrom(hub: Hub, name: HubName, purpose: Purpose, pause: numbe
     for (const { path, size, oid, lfs } of files) {
       const checksum = lfs?.oid ?? oid;
       if (checksum === undefined || !/^([0-9a-f]{40}|[0-9a-f]{64})$/.test(checksum))
-        throw new UserError(`${setting}: the Hub gives no checksum for ${path}; choose another model`);
+        throw new UserError(`${setting}: the Hub has no checksum for ${path}; choose another model`);
       await fetchFile(
         {
           name: checksum,
@@ -259,7 +259,7 @@ async function fetchFrom(hub: Hub, name: HubName, purpose: Purpose, pause: numbe
           bytes: size,
           ...(lfs ? { sha256: checksum } : { gitOid: checksum }),
           ...(hub.token && { headers: { authorization: `Bearer ${hub.token}` } }),
-          remedy: 'name a folder that holds the model',
+          remedy: 'name a folder with the model',
           refusal: (response) => refusal(setting, hubUrl, response, hub.token !== undefined),
         },
         join(cache, 'blobs'),
@@ -274,7 +274,7 @@ async function fetchFrom(hub: Hub, name: HubName, purpose: Purpose, pause: numbe
   return pinned(name, commit);
 }
 
-/** What the Hub's client makes of its answers; `UserError` where they are cut off, or none of the Hub's. */
+/** Runs requests of the Hub's client. `UserError` if a response is incomplete, or does not come from a Hub. */
 async function understood<T>(setting: string, url: string, ask: () => Promise<T>): Promise<T> {
   try {
     return await ask();
@@ -283,11 +283,11 @@ async function understood<T>(setting: string, url: string, ask: () => Promise<T>
     const { name, message } = error as Error;
     if (name === 'TimeoutError' || message === 'terminated')
       throw new Unreachable(`${setting}: the connection to ${url} broke; run the same command again`);
-    throw new UserError(`${setting}: ${url} does not answer as the Hub does (${message}); check HF_ENDPOINT`);
+    throw new UserError(`${setting}: ${url} does not answer like the Hub (${message}); check HF_ENDPOINT`);
   }
 }
 
-/** The commit behind a name, and the model's licence. */
+/** The commit of a name, and the model's licence. */
 async function describe(
   { url: hubUrl, fetch }: Hub,
   { repo, revision, commit }: HubName,
@@ -301,13 +301,13 @@ async function describe(
     fetch,
   });
   if (!/^[0-9a-f]{40}$/.test(info.sha) || (commit !== undefined && info.sha !== commit))
-    throw new UserError(`${setting}: ${hubUrl} does not answer as the Hub does; check HF_ENDPOINT`);
+    throw new UserError(`${setting}: ${hubUrl} does not answer like the Hub; check HF_ENDPOINT`);
   const card = (info.cardData as { license?: string | string[] } | undefined)?.license;
   const tag = info.tags?.find((tag) => tag.startsWith('license:'))?.slice('license:'.length);
   return { sha: info.sha, licence: [card ?? tag ?? 'not stated'].flat().join(', ') };
 }
 
-/** Two processes must not write the same file; Hugging Face's own have a lock of their own for each. */
+/** Two processes must not write the same file. (Hugging Face's libraries have their own lock for each file.) */
 function lockCache(repo: string, setting: string): () => void {
   const cache = repoCache(repo);
   try {
@@ -315,17 +315,17 @@ function lockCache(repo: string, setting: string): () => void {
     const lock = takeLock(join(cache, 'realm.lock'), setting);
     if (!lock.holder) return lock.release;
     throw new UserError(
-      `${setting}: process ${lock.holder.pid} on ${lock.holder.host} fetches this model; wait for it, then run the same command again`,
+      `${setting}: process ${lock.holder.pid} on ${lock.holder.host} is downloading this model; wait for it, then run the same command again`,
     );
   } catch (error) {
     if (!['EACCES', 'EROFS', 'EPERM', 'ENOTDIR', 'EEXIST'].includes(errorCode(error) ?? '')) throw error;
     throw new UserError(
-      `${cache}: cannot be written (${errorCode(error)}); name a folder for models with HF_HUB_CACHE`,
+      `${cache}: cannot be written (${errorCode(error)}); name a folder for models in HF_HUB_CACHE`,
     );
   }
 }
 
-/** Makes `at` a link to a blob, relative as those of Hugging Face: the cache can be moved. */
+/** Makes `at` a relative link to a blob, as Hugging Face's libraries do, so that the cache can be moved. */
 function link(blob: string, at: string): void {
   if (existsSync(at)) return;
   makeFolder(dirname(at));
@@ -334,6 +334,6 @@ function link(blob: string, at: string): void {
     symlinkSync(relative(dirname(at), blob), at);
   } catch (error) {
     if (errorCode(error) !== 'EPERM') throw error;
-    copyFileSync(blob, at); // a system without links, or Windows without the right to make one
+    copyFileSync(blob, at); // a system without links, or Windows without the permission to make one
   }
 }

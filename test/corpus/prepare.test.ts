@@ -272,7 +272,10 @@ test('X from a file of sentences, with spans ready-made or found', async () => {
       (error) => error instanceof UserError && message.test(error.message),
     );
   };
-  await refuses([[0, 6]], /sentences\.jsonl: line 1: span \[0,6\] is no \[start, end\] in the 5 characters/);
+  await refuses(
+    [[0, 6]],
+    /sentences\.jsonl: line 1: span \[0,6\] is not a \[start, end\] in the 5 characters/,
+  );
   await refuses([[3, 3]], /span \[3,3\]/);
   await refuses([['0', 3]], /span \["0",3\]/);
   await refuses({ 0: 3 }, /"spans" must be a list/);

@@ -33,7 +33,7 @@ async function refuses(promise: Promise<unknown>, message: RegExp): Promise<void
   await assert.rejects(promise, (error) => error instanceof UserError && message.test(error.message));
 }
 
-test('Zstandard is unpacked, and a file cut short is told', async () => {
+test('Zstandard is decompressed, and an incomplete file is refused', async () => {
   // Written by the command zstd.
   const packed = Buffer.from(
     'KLUv/QRY1QEA5AJ7ImlkIjogImEiLCAidGl0bGUiOiAiQWV4dCI6ICJPbmUuIn0Ke0JUd28uIn0KAwCAC0JtHe0UAzK/TrI=',
@@ -45,13 +45,13 @@ test('Zstandard is unpacked, and a file cut short is told', async () => {
   const twice = write('twice.jsonl.zst', Buffer.concat([packed, packed]));
   assert.equal((await read(twice)).length, 4);
   for (const bytes of [packed.subarray(0, 40), packed.subarray(0, 3), Buffer.from('no zstd at all')]) {
-    await refuses(read(write('cut.jsonl.zst', bytes)), /cut\.jsonl\.zst: is not a whole zstd file/);
+    await refuses(read(write('cut.jsonl.zst', bytes)), /cut\.jsonl\.zst: is not a complete zstd file/);
   }
   // 4 bytes that stand for 128 KiB each: a frame of RLE blocks (RFC 8878, section 3.1.1).
   const block = Buffer.from([0x02 | ((1 << 17) << 3), (1 << 17) >> 5, (1 << 17) >> 13, 0x78]);
   const frame = [Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x38]), ...Array<Buffer>(8000).fill(block)];
   await refuses(read(write('bomb.jsonl.zst', Buffer.concat(frame))), /line 1: is longer than 16 MiB/);
-  await refuses(read(write('wiki_00.bz2', packed)), /bzip2 is not read; unpack it with "bunzip2/);
+  await refuses(read(write('wiki_00.bz2', packed)), /realm does not read bzip2; unpack it with "bunzip2/);
 });
 
 test('a folder of WikiExtractor', async () => {
@@ -78,7 +78,7 @@ test('a folder of WikiExtractor', async () => {
 });
 
 test("DPR's passages, quoted as Python's csv module writes them", async () => {
-  // The first rows of psgs_w100.tsv, cut short; and quotes in every place.
+  // The first rows of psgs_w100.tsv, shortened; and quotes in every position.
   const rows = [
     'id\ttext\ttitle',
     '1\t"Aaron Aaron ( or ; ""Ahärôn"") is a prophet, high priest"\tAaron',
@@ -100,22 +100,22 @@ test("DPR's passages, quoted as Python's csv module writes them", async () => {
   assert.deepEqual(await read(write('passages.txt', rows.join('\n')), 'dpr'), expected);
   await refuses(
     read(write('two.tsv', 'id\ttext\ttitle\n1\tx\n')),
-    /two\.tsv: line 2: has 2 cells; every row/,
+    /two\.tsv: line 2: has 2 cells, but the first row has 3/,
   );
   await refuses(
     read(write('open.tsv', 'id\ttext\ttitle\n1\t"x\n')),
-    /open\.tsv: line 2: a quote is not closed/,
+    /open\.tsv: line 2: a quoted cell is not closed/,
   );
   await refuses(read(write('latin.tsv', Buffer.from('1\tcaf\xe9\tT\n', 'latin1'))), /line 1: is not UTF-8/);
   await refuses(read(join(folder, 'none.tsv')), /none\.tsv: no such file/);
   await refuses(
     read(write('cut.tsv.gz', gzipSync(rows.join('\n')).subarray(0, 60))),
-    /is not a whole gzip file/,
+    /is not a complete gzip file/,
   );
   const endless = write('endless.tsv', `1\t"${'x'.repeat(17 << 20)}`);
   await refuses(read(endless), /endless\.tsv: line 1: is longer than 16 MiB/);
   const lines = write('lines.tsv', `id\ttext\ttitle\n1\t"${'x\n'.repeat(300_000)}`);
-  await refuses(read(lines), /lines\.tsv: line 2: a quote is not closed/);
+  await refuses(read(lines), /lines\.tsv: line 2: a quoted cell is not closed/);
 });
 
 const bridge = { id: 'p1', title: 'Bridge', text: 'It was opened, at last, in 1932.' };
@@ -155,7 +155,10 @@ test('a table is read by the names of its columns, in any order', async () => {
     { id: '0', title: '', text: 'One, two.' },
     { id: '1', title: '', text: 'Three.' },
   ]);
-  await refuses(read(write('short.csv', 'id,text\n1,a\n2\n')), /short\.csv: line 3: has 1 cells; .* 2/);
+  await refuses(
+    read(write('short.csv', 'id,text\n1,a\n2\n')),
+    /short\.csv: line 3: has 1 cells, but the first row has 2/,
+  );
   await refuses(read(write('twice.csv', 'id,text,text\n1,a,b\n')), /line 1: names two columns "text"/);
 });
 
@@ -165,7 +168,7 @@ test('a table without names is read in the two published forms, and otherwise re
   assert.deepEqual(await read(write('dpr.tsv', rows('id', 'text', 'title'))), [bridge, mill]);
   const untitled = [bridge, mill].map((document) => ({ ...document, title: '' }));
   assert.deepEqual(await read(write('collection.tsv', rows('id', 'text'))), untitled);
-  const order = /line 1: has \d columns? whose names are not known; begin the file with a row of names/;
+  const order = /line 1: has \d columns? without known names; add a first row of names/;
   await refuses(read(write('order.tsv', rows('id', 'title', 'text'))), order);
   await refuses(read(write('order.tsv', rows('title', 'text', 'id'))), order);
   await refuses(read(write('order.tsv', rows('title', 'text'))), order);
@@ -174,12 +177,12 @@ test('a table without names is read in the two published forms, and otherwise re
     read(write('name.tsv', `id\tsummary\n1\tx\n`)),
     /none of the columns "id", "summary" is known .*data\.fields/,
   );
-  // Whoever says that it is DPR's is believed.
+  // If the format is given as DPR's, the look does not matter.
   const asDpr = await read(write('order.tsv', rows('id', 'title', 'text')), 'dpr');
   assert.deepEqual(asDpr[0], { id: 'p1', text: 'Bridge', title: bridge.text });
 });
 
-test('a table that was written without quoting is read as it stands', async () => {
+test('a table that was written without quoting is read as it is', async () => {
   const texts = [
     'Osk is a river.',
     '"Dear all, wrote Ada in 1932.',
@@ -268,7 +271,7 @@ test('a JSON list of documents is read', async () => {
   await refuses(read(write('list.json', '[{"id": 1}]')), /element 1 \(line 1\): has no "text", only "id"/);
 });
 
-test('kinds of files that are not read are called by their name, and come with a remedy', async () => {
+test('files of a kind that realm does not read are named by their kind, with a remedy', async () => {
   const zip = Buffer.from('504b030414000600', 'hex');
   const kinds: [string, string | Uint8Array, RegExp][] = [
     [
@@ -323,7 +326,7 @@ test('a folder of text and Markdown files', async () => {
   write('notes/z.txt', Buffer.from('caf\xe9', 'latin1'));
   await refuses(read(path), /z\.txt: is not UTF-8 text/);
   write('pictures/a.png', 'x');
-  await refuses(read(join(folder, 'pictures')), /pictures: is a folder and holds no documents/);
+  await refuses(read(join(folder, 'pictures')), /pictures: this folder holds no documents/);
 });
 
 test('a section of a Markdown file is a document, its headings in the title', async () => {
@@ -409,7 +412,7 @@ test('the text of a Markdown file is what a reader sees, without its marks', asy
   );
 });
 
-test('what a folder holds besides text and Markdown is left out and counted by kind', async () => {
+test('other files in a folder than text and Markdown are left out and counted by kind', async () => {
   for (const name of ['a.md', 'b.txt', 'c.rst', 'd.HTML', 'sub/e.rst', 'sub/Makefile', '.env', '.git/config'])
     write(`mixed/${name}`, 'Osk is a river.\n');
   write('mixed/node_modules/p/README.md', '# Package\n');
@@ -536,7 +539,7 @@ const PRETRAINING = Buffer.from(
   'base64',
 );
 
-test("REALM's retrieval corpus, in gzip shards that no ending tells", async () => {
+test("REALM's retrieval corpus, in gzip shards without the ending .gz", async () => {
   write('realm/wiki-00001-of-00002', gzipSync(RETRIEVAL));
   write('realm/wiki-00000-of-00002', RETRIEVAL);
   const one = { title: 'Aaron', text: 'Aaron (or "Ahärôn") is a prophet.' };
@@ -550,25 +553,25 @@ test("REALM's retrieval corpus, in gzip shards that no ending tells", async () =
     { id: '3', ...two },
   ]);
   assert.equal((await read(join(path, 'wiki-00001-of-00002'))).length, 2);
-  await refuses(read(write('other.tfrecord', records('no example'))), /record 0: is no tf\.train\.Example/);
+  await refuses(
+    read(write('other.tfrecord', records('no example'))),
+    /record 0: is not a tf\.train\.Example/,
+  );
   await refuses(read(write('other.tfrecord', PRETRAINING)), /record 0: holds 0 texts under "body", not one/);
 });
 
-test('a TFRecord that is damaged is told by file and record', async () => {
+test('an error in a TFRecord names its file and record', async () => {
   const flipped = Buffer.from(RETRIEVAL);
   flipped[200] ^= 1;
-  await refuses(
-    read(write('flip.tfr', flipped)),
-    /flip\.tfr: record 1: its checksum is not that of its bytes/,
-  );
+  await refuses(read(write('flip.tfr', flipped)), /flip\.tfr: record 1: the checksum does not match/);
   const length = Buffer.from(RETRIEVAL);
   length[0] ^= 1;
-  await refuses(read(write('flip.tfr', length)), /record 0: its checksum/);
+  await refuses(read(write('flip.tfr', length)), /record 0: the checksum/);
   await refuses(read(write('cut.tfr', RETRIEVAL.subarray(0, 250))), /record 1: the file ends within it/);
   await refuses(read(write('cut.tfr', RETRIEVAL.subarray(0, 5))), /record 0: the file ends within it/);
   await refuses(
     read(write('cut-00000-of-00001', gzipSync(RETRIEVAL).subarray(0, 90))),
-    /not a whole gzip file/,
+    /not a complete gzip file/,
   );
   const huge = Buffer.alloc(12);
   huge.writeBigUInt64LE(1n << 62n);
@@ -593,7 +596,7 @@ test("ORQA's blocks with their titles", async () => {
   await refuses(read(path), /blocks\.tfr: holds 2 records, fewer than titles\.tfr/);
 });
 
-test("REALM's sentences with spans, whose bytes become characters", async () => {
+test("REALM's sentences with spans; bytes become characters", async () => {
   const sentence = {
     text: 'Padmé Amidala met Jaxon on 5 May 2001.',
     spans: [
@@ -606,7 +609,7 @@ test("REALM's sentences with spans, whose bytes become characters", async () => 
   assert.deepEqual(await all(readSentences(join(folder, 'x'))), [sentence]);
 });
 
-test("EMDR2's sentences with entities, whose words become characters", async () => {
+test("EMDR2's sentences with entities; words become characters", async () => {
   // The example of DevSinghSachan/emdr2's README.
   const line =
     '{"doc_id": 209, "sent_text": "Karpov \'s outstanding classical tournament play has been seriously limited since 1997 , since he prefers to be more involved in the politics of his home country of Russia .", "bert_ent_pos": [[14, 14], [31, 31]], "linguistic_ent": [["1997", "DATE", 11, 11], ["Russia", "GPE", 28, 28]]}';
@@ -627,7 +630,7 @@ test("EMDR2's sentences with entities, whose words become characters", async () 
   ]);
 });
 
-test('lists, indexes, outlines and disambiguation pages are no articles', () => {
+test('lists, indexes, outlines and disambiguation pages are not articles', () => {
   for (const title of [
     'List of kings',
     'Index of x',

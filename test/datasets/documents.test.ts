@@ -41,31 +41,31 @@ test('reads documents plain and compressed, with or without ids', async () => {
   assert.deepEqual(await read(''), []);
 });
 
-test('a bad line is told by file and number', async () => {
-  await refuses(`${lines}\n{"id": "b"`, /documents\.jsonl: line 5: is not JSON/);
-  await refuses('[1]', /line 1: is no JSON object/);
+test('an error in a line names its file and number', async () => {
+  await refuses(`${lines}\n{"id": "b"`, /documents\.jsonl: line 5: is not valid JSON/);
+  await refuses('[1]', /line 1: is not a JSON object/);
   await refuses('{"id": "b", "title": "B"}', /line 1: has no "text"/);
   await refuses('{"text": 5}', /line 1: has "text" 5; "text" must be a string/);
 });
 
-test('a file that is missing, cut or of another kind is told', async () => {
+test('a file that is missing, incomplete or of another kind is refused', async () => {
   const whole = gzipSync(`${lines}\n`.repeat(50));
   await refuses(
     whole.subarray(0, whole.length - 12),
-    /documents\.jsonl\.gz: is not a whole gzip file/,
+    /documents\.jsonl\.gz: is not a complete gzip file/,
     'documents.jsonl.gz',
   );
-  await refuses(lines, /is not a whole gzip file/, 'documents.jsonl.gz');
+  await refuses(lines, /is not a complete gzip file/, 'documents.jsonl.gz');
   const missing = readDocuments(join(folder, 'none.jsonl'));
   await assert.rejects(
     missing.next(),
     /none\.jsonl: no such file; give the path of a JSONL file of documents/,
   );
-  await assert.rejects(readDocuments(folder).next(), /is a folder and holds no documents/);
+  await assert.rejects(readDocuments(folder).next(), /this folder holds no documents/);
   await assert.rejects(readDocuments(join(folder, 'none.jsonl.gz')).next(), /no such file/);
 });
 
-test('a reader who stops early lets go of the file', async () => {
+test('the file is closed when reading stops early', async () => {
   const path = join(folder, 'long.jsonl');
   writeFileSync(path, '{"text": "One."}\n'.repeat(100_000));
   for await (const document of readDocuments(path)) {
@@ -74,7 +74,7 @@ test('a reader who stops early lets go of the file', async () => {
   }
 });
 
-test('text that is no UTF-8 or names half a character is refused with its line, not replaced', async () => {
+test('text that is not UTF-8, or contains half a character, is refused with its line and not replaced', async () => {
   const latin1 = Buffer.from(`${lines}\n{"text": "caf\xe9"}\n`, 'latin1');
   await refuses(latin1, /documents\.jsonl: line 5: is not UTF-8 text; save the file as UTF-8/);
   await refuses(Buffer.from(`\uFEFF${lines}`, 'utf16le'), /line 1: is not UTF-8/);
@@ -83,7 +83,7 @@ test('text that is no UTF-8 or names half a character is refused with its line, 
   assert.equal((await read('{"text": "\\ud83d\\ude00\\u0000"}'))[0].text, '\u{1F600}\0');
 });
 
-test('only a line feed ends a line, wherever the pieces of the file end', async () => {
+test('only a line feed ends a line, wherever the file is divided into pieces', async () => {
   const text = 'Two\u2028\u2029\u0085 lines \u{1F600}. ';
   const long = text.repeat(20_000); // more than a piece
   const content = `{"text": ${JSON.stringify(text)}}\r\n{"text": ${JSON.stringify(long)}}\n\n\n{"text": "last"}`;
@@ -96,19 +96,19 @@ test('only a line feed ends a line, wherever the pieces of the file end', async 
       (await read(bytes, name)).map((document) => document.text),
       texts,
     );
-  await refuses(`${content}\n[1]`, /line 6: is no JSON object/);
+  await refuses(`${content}\n[1]`, /line 6: is not a JSON object/);
 });
 
-test('a line that would fill the memory is refused before it is whole', async () => {
+test('a line that would fill the memory is refused before all of it is read', async () => {
   const line = Buffer.alloc((16 << 20) + 100, 'x');
-  await refuses(line, /documents\.jsonl: line 1: is longer than 16 MiB; split what it holds/);
+  await refuses(line, /documents\.jsonl: line 1: is longer than 16 MiB; split it/);
   const bomb = gzipSync(Buffer.concat([Buffer.from('{"text": "One."}\n'), Buffer.alloc(64 << 20, ' ')]));
   const before = process.memoryUsage().arrayBuffers;
   await refuses(bomb, /documents\.jsonl\.gz: line 2: is longer than 16 MiB/, 'documents.jsonl.gz');
   assert.ok(process.memoryUsage().arrayBuffers - before < 48 << 20);
 });
 
-test('values of any depth and size are told in a few words', async () => {
+test('messages shorten values of any depth and size', async () => {
   const deep = `${'['.repeat(50_000)}${']'.repeat(50_000)}`;
   await refuses(`{"text": ${deep}}`, /line 1: has "text" something nested too deep to show; "text" must be/);
   await refuses(`{"text": [${'1,'.repeat(1000)}1]}`, /^.{1,200}$/);

@@ -15,7 +15,7 @@ import { temporaryFolder } from '../support/tiny.ts';
 const content = Buffer.from(Array.from({ length: 300_000 }, (_, i) => (i * i) % 251));
 const sha256 = createHash('sha256').update(content).digest('hex');
 
-/** What the server does, and the Range of each request it has had. */
+/** What the server does, and the Range of each request that it got. */
 let answer: (request: IncomingMessage, response: ServerResponse, requests: number) => void;
 let ranges: (string | undefined)[] = [];
 const server = createServer((request, response) => {
@@ -38,7 +38,7 @@ beforeEach(() => {
   dir = join(folder, String(made++));
 });
 
-/** As a server that knows Range and If-Range answers; `cut` bytes of the body, then the connection breaks. */
+/** Answers like a server that knows Range and If-Range; the connection breaks after `cut` bytes of the body. */
 function serve(
   request: IncomingMessage,
   response: ServerResponse,
@@ -61,7 +61,7 @@ function serve(
   else sendPart(response, body.subarray(0, cut), start + cut);
 }
 
-/** Breaks the connection when the part on disk has come to `until` bytes: what has not been read yet would be lost. */
+/** Breaks the connection when the part on disk has `until` bytes: what the client has not read yet would be lost. */
 function sendPart(response: ServerResponse, bytes: Uint8Array, until: number): void {
   response.flushHeaders();
   if (bytes.length > 0) response.write(bytes);
@@ -82,7 +82,7 @@ function assertWhole(): void {
   assert.deepEqual(readdirSync(dir), ['file.bin']);
 }
 
-test('a file comes by way of a redirect, and is not fetched again', async () => {
+test('a file is downloaded through a redirect, and only once', async () => {
   answer = (request, response) => {
     if (request.url === '/file.bin') response.writeHead(302, { location: '/elsewhere' }).end();
     else serve(request, response);
@@ -93,18 +93,18 @@ test('a file comes by way of a redirect, and is not fetched again', async () => 
   assert.equal(ranges.length, 2);
 });
 
-test('a connection that breaks goes on where it was', async () => {
+test('a download resumes after its connection breaks', async () => {
   answer = (request, response, n) => serve(request, response, { cut: n < 3 ? 100_000 : undefined });
   assert.equal((await fetchFile(file, dir, 1)).sha256, sha256);
   assertWhole();
   assert.deepEqual(ranges, [undefined, 'bytes=100000-', 'bytes=200000-']);
 });
 
-test('a run that gave up is gone on with by the next', async () => {
+test('the next run resumes the download of a run that gave up', async () => {
   answer = (request, response, n) => serve(request, response, { cut: n === 1 ? 120_000 : 0 });
   await refuses(
     fetchFile(file, dir, 1),
-    /breaks again and again; 120000 bytes are kept in .*file\.bin\.part/,
+    /the connection broke 4 times in a row; 120000 bytes are kept in .*file\.bin\.part/,
   );
   ranges = [];
   answer = (request, response) => serve(request, response);
@@ -113,7 +113,7 @@ test('a run that gave up is gone on with by the next', async () => {
   assert.deepEqual(ranges, ['bytes=120000-']);
 });
 
-test('a part that is whole already is only compared', async () => {
+test('a part that is complete already is only verified', async () => {
   mkdirSync(dir);
   writeFileSync(join(dir, 'file.bin.part'), content);
   writeFileSync(join(dir, 'file.bin.part.of'), `${file.url}\n"v1"\n`);
@@ -122,7 +122,7 @@ test('a part that is whole already is only compared', async () => {
   assertWhole();
 });
 
-test('a part of another version, or of another address, is fetched anew', async () => {
+test('a part of another version, or from another address, is downloaded from scratch', async () => {
   answer = (request, response, n) =>
     serve(request, response, n === 1 ? { cut: 1000 } : { etag: '"v2"', cut: undefined });
   await fetchFile(file, dir, 1);
@@ -140,7 +140,7 @@ test('a part of another version, or of another address, is fetched anew', async 
   assert.deepEqual(ranges, [undefined]);
 });
 
-test('a server that knows no Range sends all again', async () => {
+test('a server without Range sends the whole file again', async () => {
   answer = (_, response, n) => {
     response.writeHead(200, {
       'last-modified': 'Tue, 01 Jan 2019 00:00:00 GMT',
@@ -153,27 +153,27 @@ test('a server that knows no Range sends all again', async () => {
   assertWhole();
 });
 
-test('what differs from the published file is removed', async () => {
+test('a download that differs from the published file is removed', async () => {
   answer = (request, response) => serve(request, response);
   const other = { ...file, sha256: '0'.repeat(64) };
   await refuses(
     fetchFile(other, dir, 1),
-    /what came has the SHA-256 [\da-f]{64}, not 0+ as published; it is removed/,
+    /the downloaded file has the SHA-256 [\da-f]{64}, not 0+ as published; it was removed/,
   );
   assert.deepEqual(readdirSync(dir), []);
   await refuses(fetchFile({ ...file, bytes: 7 }, dir, 1), /is 300000 bytes long, not 7 as published/);
   writeFileSync(join(dir, 'file.bin'), 'mine');
   await refuses(
     fetchFile(file, dir, 1),
-    /is there already and is 4 bytes long, not 300000 as published; move it away/,
+    /already exists and is 4 bytes long, not 300000 as published; move it away/,
   );
 });
 
-test('a file that is not there, and a server that is not, are told', async () => {
+test('a file or a server that does not exist is a user error', async () => {
   answer = (_, response) => response.writeHead(404).end('gone');
   await refuses(
     fetchFile(file, dir, 1),
-    /file\.bin: the server answers 404; name another place with --mirror/,
+    /file\.bin: the server answered 404; name another server with --mirror/,
   );
   answer = (request, response, n) => {
     if (n < 3) response.writeHead(503).end();
@@ -193,7 +193,7 @@ test('a file that is not there, and a server that is not, are told', async () =>
   assert.equal(existsSync(join(folder, 'none', 'file.bin')), false);
 });
 
-test('a file that is here already is put in its place when it is the published one', async () => {
+test('a local file is copied if it is the published one', async () => {
   const mine = join(folder, 'mine.bin');
   writeFileSync(mine, content);
   assert.deepEqual(await placeFile(file, mine, dir), { path: join(dir, 'file.bin'), how: 'copied', sha256 });
@@ -202,13 +202,13 @@ test('a file that is here already is put in its place when it is the published o
   writeFileSync(mine, 'other');
   await refuses(
     placeFile(file, mine, dir),
-    /mine\.bin: is 5 bytes long, not 300000 as published; see whether/,
+    /mine\.bin: is 5 bytes long, not 300000 as published; check that/,
   );
   assert.deepEqual(readdirSync(dir), []);
   await refuses(placeFile(file, join(folder, 'nowhere'), dir), /nowhere: no such file/);
 });
 
-test('data get: a mirror, files at hand, and names that are none', async () => {
+test('data get: a mirror, local files, and names that do not exist', async () => {
   const asked: string[] = [];
   answer = (request, response) => {
     asked.push(request.url!);
@@ -241,7 +241,7 @@ test('data get: a mirror, files at hand, and names that are none', async () => {
   );
 });
 
-test("data resplit: ORQA's training and dev sets, kinds of answers kept", async () => {
+test("data resplit: ORQA's training and dev sets keep the kinds of answers", async () => {
   mkdirSync(dir);
   const path = join(dir, 'CuratedTrec-train.txt');
   const questions = ['who is the prime minister of ethiopia?', 'what is the name of justin bieber brother?'];

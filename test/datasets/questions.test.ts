@@ -23,7 +23,7 @@ async function refuses(content: string | Uint8Array, message: RegExp, name?: str
 }
 const question = (question: string, ...answers: string[]) => ({ question, answers, answerKind: 'string' });
 
-test('reads questions, their answers and the passage where it is told', async () => {
+test('reads questions, their answers, and the passage if it is named', async () => {
   const lines =
     '{"question": "who", "answer": ["A", "B"], "passage_id": "p1"}\n{"question": "when", "answers": ["1990"]}\n{"question": "x", "answer": "y"}\n';
   const expected = [
@@ -35,7 +35,7 @@ test('reads questions, their answers and the passage where it is told', async ()
   assert.deepEqual(await read(gzipSync(lines), 'questions.jsonl.gz'), expected);
 });
 
-test('a bad line is told by file and number', async () => {
+test('an error in a line names its file and number', async () => {
   await refuses(
     '{"question": "who", "answer": ["A"]}\n{"question": "who"}',
     /line 2: "answer" must be a list/,
@@ -43,13 +43,13 @@ test('a bad line is told by file and number', async () => {
   await refuses('{"question": "who", "answer": []}', /line 1: "answer" must be a list of one or more/);
   await refuses('{"question": "who", "answer": [1]}', /line 1: "answer"/);
   await refuses('{"answer": ["A"]}', /line 1: has no "question"/);
-  await refuses('nonsense', /line 1: is not JSON/);
+  await refuses('no JSON', /line 1: is not valid JSON/);
   await refuses('\n', /holds no question/);
-  await refuses('not gzip', /is not a whole gzip file/, 'questions.jsonl.gz');
+  await refuses('not gzip', /is not a complete gzip file/, 'questions.jsonl.gz');
   await assert.rejects(readQuestions(join(folder, 'none')), /none: no such file/);
 });
 
-test('regular expressions are told by the name, the lines, the look or the setting', async () => {
+test('regular expressions are recognised by the name, the lines, the look or the setting', async () => {
   // Lines of DrQA's CuratedTrec files.
   const lines =
     '{"question": "When is Fashion week in NYC?", "answer": ["Sept?(ember)?|Feb(ruary)?"]}\n{"question": "What is the most populated country in the world?", "answer": ["China"]}\n';
@@ -86,8 +86,8 @@ test("DPR's questions in rows of a question and a Python list", async () => {
   assert.deepEqual(await read("Where from?\t['Long Island|New\\\\s?York']\n", 'curatedtrec-test.qa.csv'), [
     { question: 'Where from?', answers: ['Long Island|New\\s?York'], answerKind: 'regex' },
   ]);
-  await refuses("q\t['a'\n", /bad\.csv: line 1: is no question, a tab and a list of answers/, 'bad.csv');
-  await refuses('q,"a"\n', /bad\.csv: line 1: is no question, a tab/, 'bad.csv');
+  await refuses("q\t['a'\n", /bad\.csv: line 1: is not a question, a tab and a list of answers/, 'bad.csv');
+  await refuses('q,"a"\n', /bad\.csv: line 1: is not a question, a tab/, 'bad.csv');
 });
 
 test('questions of a table are read by the names of its columns', async () => {
@@ -105,13 +105,13 @@ test('questions of a table are read by the names of its columns', async () => {
   assert.deepEqual(await read(passage, 'passage.csv'), [{ ...question('Who?', 'Ada'), passageId: 'd7' }]);
   await refuses(
     'question,reply\na,b\n',
-    /line 1: names no column "answer", only "question", "reply"/,
+    /line 1: has no column "answer", only "question", "reply"/,
     'bad.csv',
   );
-  await refuses('question,answer\na, b, c\n', /line 2: has 3 cells; every row must have 2/, 'bad.csv');
+  await refuses('question,answer\na, b, c\n', /line 2: has 3 cells, but the header has 2/, 'bad.csv');
   await refuses(
     'Who?,Ada\n',
-    /a list of answers such as .* or begin the file with a row of names such as question,answer/,
+    /a list of answers such as .* or add a first row of names such as question,answer/,
     'bad.csv',
   );
 });
@@ -205,7 +205,7 @@ test('a SQuAD file without titles, whose questions name the same passages as its
   );
 });
 
-test('SQuAD, whose unanswerable questions are left out and counted', async () => {
+test('SQuAD; unanswerable questions are left out and counted', async () => {
   const qa = (question: string, ...answers: string[]) => ({
     id: '56be',
     question,
@@ -269,13 +269,13 @@ test("KILT's questions", async () => {
   await refuses('{"id": "tc_3", "input": "", "output": []}', /get_triviaqa_input\.py fills in the questions/);
 });
 
-test('a JSON file that is broken is told by its element', async () => {
+test('an error in a JSON file names its element', async () => {
   await refuses(
     '[{"question": "a", "answer": ["b"]}, {"question": }]',
-    /x\.json: element 2 \(line 1\): is not JSON/,
+    /x\.json: element 2 \(line 1\): is not valid JSON/,
     'x.json',
   );
-  await refuses('[{"question": "a", "answer": ["b"]}', /x\.json: ends before its JSON does/, 'x.json');
+  await refuses('[{"question": "a", "answer": ["b"]}', /x\.json: the JSON is not complete/, 'x.json');
   await refuses('[{"question": "a"}]', /x\.json: element 1 \(line 1\): "answer" must be/, 'x.json');
   await refuses('"text"', /x\.json: line 1: is not one JSON list or object/, 'x.json');
   await refuses('[}', /x\.json: line 1: is not one JSON list/, 'x.json');
@@ -295,7 +295,7 @@ test("ORQA's dev questions", () => {
   assert.equal(isDevQuestion('what character did natalie portman play in star wars?'), false);
 });
 
-test('what is no text, or unpacks to more than questions can be, is refused', async () => {
+test('a file that is not text, or that unpacks to far too much, is refused', async () => {
   const line = '{"question": "who", "answer": ["A"]}\n';
   await refuses(Buffer.from(`${line}{"question": "caf\xe9"}\n`, 'latin1'), /line 2: is not UTF-8 text/);
   await refuses('{"question": "who", "answer": ["\\ud800"]}', /line 1: holds \\ud800/);

@@ -211,7 +211,7 @@ test('files that are not predictions, or for other questions, are refused', asyn
     /line 2: has another format than the lines before/,
   );
   await refuses(`${good}{"question": 3, "prediction": "x"}\n`, 'a.jsonl', plain, /line 2: has "question" 3/);
-  await refuses(`${good}"x"\n`, 'a.jsonl', plain, /line 2: is no JSON object/);
+  await refuses(`${good}"x"\n`, 'a.jsonl', plain, /line 2: is not a JSON object/);
   await refuses('', 'a.jsonl', plain, /holds no predictions/);
   await refuses(good, 'a.jsonl', undefined, /holds no right answers; give the questions/);
   await refuses('{"question": "what", "prediction": "x"}', 'a.jsonl', plain, /for any of the 4 questions/);

@@ -91,7 +91,7 @@ async function refusal(setting = NAME): Promise<string> {
   return error.message;
 }
 
-test('only the needed files come, into the layout of the cache that Hugging Face has', async () => {
+test("only the needed files are downloaded, in the layout of Hugging Face's cache", async () => {
   assert.equal(await fetchModel(NAME, 'encoder'), PINNED);
   assertCached(NEEDED);
   assert.equal(readFileSync(join(cache, 'refs', 'main'), 'utf8'), COMMIT);
@@ -105,7 +105,7 @@ test('only the needed files come, into the layout of the cache that Hugging Face
   assert.ok(!existsSync(join(cache, 'realm.lock')));
 });
 
-test('a model whose commit is known is taken from the cache without a request', async () => {
+test('if the commit of a model is known, the cache is used without a request', async () => {
   await fetchModel(NAME, 'encoder');
   hub.forget();
   assert.equal(await fetchModel(PINNED, 'encoder'), PINNED);
@@ -113,7 +113,7 @@ test('a model whose commit is known is taken from the cache without a request', 
   assert.deepEqual(hub.requests, []);
 });
 
-test('a branch that has moved brings the new commit, and the old one stays', async () => {
+test('a branch that has moved gives the new commit, and the old one stays', async () => {
   await fetchModel(NAME, 'encoder');
   const moved = 'b'.repeat(40);
   hub.revisions = { main: moved, [moved]: moved, [COMMIT]: COMMIT };
@@ -129,7 +129,7 @@ test('a branch that has moved brings the new commit, and the old one stays', asy
   );
 });
 
-test('a token is sent to the Hub, and not to the server that it sends on to', async () => {
+test('a token is sent to the Hub, but not after a redirect to another server', async () => {
   process.env.HF_TOKEN = ` ${TOKEN}\n`;
   await fetchModel(NAME, 'encoder');
   assert.ok(hub.requests.some((path) => path.startsWith('cdn:')));
@@ -138,7 +138,7 @@ test('a token is sent to the Hub, and not to the server that it sends on to', as
   }
 });
 
-test('a token is read from its file too, and HF_TOKEN comes first', async () => {
+test('a token is also read from its file, but HF_TOKEN comes first', async () => {
   mkdirSync(process.env.HF_HOME!, { recursive: true });
   writeFileSync(join(process.env.HF_HOME!, 'token'), 'hf_home\n');
   const other = join(process.env.HF_HOME!, 'other');
@@ -155,14 +155,14 @@ test('a token is read from its file too, and HF_TOKEN comes first', async () => 
   assert.equal(await sent(), 'Bearer hf_variable');
 });
 
-test('a token or an address that cannot be one is refused without being shown', async () => {
+test('an invalid token or address is refused, and never printed', async () => {
   process.env.HF_TOKEN = `${TOKEN}\n${TOKEN}`;
-  assert.match(await refusal(), /^HF_TOKEN: holds no token/);
+  assert.match(await refusal(), /^HF_TOKEN: is not a token/);
   delete process.env.HF_TOKEN;
   process.env.HF_ENDPOINT = hub.url.replace('//', `//me:${TOKEN}@`);
-  assert.match(await refusal(), /^HF_ENDPOINT: holds more than an address/);
+  assert.match(await refusal(), /^HF_ENDPOINT: contains more than an address/);
   process.env.HF_ENDPOINT = 'huggingface';
-  assert.match(await refusal(), /^HF_ENDPOINT: is no address/);
+  assert.match(await refusal(), /^HF_ENDPOINT: is not an address/);
   assert.deepEqual(hub.requests, []);
 });
 
@@ -176,7 +176,10 @@ test('a file that is not the published one is refused and removed', async () => 
       response.writeHead(200, { 'content-length': content.length }).end(content);
       return true;
     };
-    assert.match(await refusal(), /what came has the (SHA-256|Git checksum) \w+, not \w+ as published/);
+    assert.match(
+      await refusal(),
+      /the downloaded file has the (SHA-256|Git checksum) \w+, not \w+ as published/,
+    );
     assert.ok(!existsSync(blob(wrong)) && !existsSync(`${blob(wrong)}.part`));
     assert.ok(!existsSync(join(cache, 'refs')), 'a model that is not whole has no name in the cache');
     hub.intercept = () => false;
@@ -200,13 +203,13 @@ test('a download that breaks is resumed', async () => {
   assert.deepEqual(hub.ranges, [undefined, 'bytes=100000-']);
 });
 
-test('a download that was given up is resumed by the next command', async () => {
+test('the next command resumes a download that gave up', async () => {
   const part = `${blob(weights)}.part`;
   hub.cut = {
     bytes: 100_000,
     kept: () => (statSync(part, { throwIfNoEntry: false })?.size ?? 0) >= 100_000,
   };
-  assert.match(await refusal(), /breaks again and again; 100000 bytes are kept/);
+  assert.match(await refusal(), /the connection broke 4 times in a row; 100000 bytes are kept/);
   hub.cut = undefined;
   hub.ranges.length = 0;
   await fetchModel(NAME, 'encoder', 1);
@@ -224,12 +227,12 @@ test('a refusal of the Hub is one sentence', async () => {
   answers(401);
   assert.match(
     await refusal(),
-    /^hf:owner\/tiny@?\w*: no such model on .*, or a private one; check the name, and set HF_TOKEN/,
+    /^hf:owner\/tiny@?\w*: no such model on .*, or it is private; check the name, and set HF_TOKEN/,
   );
   answers(401, 'GatedRepo');
   assert.match(
     await refusal(),
-    /only given to those who accept its terms; accept them at .*\/owner\/tiny and set HF_TOKEN/,
+    /only available to users who accept its terms; accept its terms at .*\/owner\/tiny and set HF_TOKEN/,
   );
   answers(404, 'RepoNotFound');
   assert.match(await refusal(), /no such model/);
@@ -238,39 +241,39 @@ test('a refusal of the Hub is one sentence', async () => {
   answers(429);
   assert.match(await refusal(), /too many requests/);
   answers(503);
-  assert.match(await refusal(), /the Hub answers 503; run the same command again later/);
+  assert.match(await refusal(), /the Hub answered 503; run the same command again later/);
   process.env.HF_TOKEN = TOKEN;
   answers(401);
   assert.match(await refusal(), /does not accept your token/);
   answers(403, 'GatedRepo');
-  assert.match(await refusal(), /may not be read with your token; accept them at/);
+  assert.match(await refusal(), /your token does not give access; accept its terms at/);
   answers(404);
-  assert.match(await refusal(), /no such model on .* that your token may read; check the name/);
+  assert.match(await refusal(), /no such model on .* that your token can read; check the name/);
 });
 
-test('a gated model, whose description anybody may read, is refused in the same words', async () => {
+test('a gated model with a public description is refused with the same message', async () => {
   hub.intercept = (request, response) => {
     if (!request.url!.includes('/resolve/')) return false;
     response.writeHead(401, { 'x-error-code': 'GatedRepo' }).end();
     return true;
   };
-  assert.match(await refusal(), /only given to those who accept its terms/);
+  assert.match(await refusal(), /only available to users who accept its terms/);
 });
 
-test('a server that does not speak as the Hub does is refused', async () => {
+test('a server that does not answer like the Hub is refused', async () => {
   hub.intercept = (_, response) => {
     response.writeHead(200, { 'content-type': 'text/html' }).end('<html>welcome');
     return true;
   };
-  assert.match(await refusal(), /does not answer as the Hub does .*check HF_ENDPOINT/);
+  assert.match(await refusal(), /does not answer like the Hub .*check HF_ENDPOINT/);
   hub.intercept = (_, response) => {
     response.writeHead(200, { 'content-type': 'application/json' }).end('{"sha": "../../x", "files": []}');
     return true;
   };
-  assert.match(await refusal(), /does not answer as the Hub does/);
+  assert.match(await refusal(), /does not answer like the Hub/);
 });
 
-test('a model without what realm needs is refused before anything is fetched', async () => {
+test('a model without the needed files is refused before anything is downloaded', async () => {
   hub.files = [config, small('tokenizer.json', '{}'), large('tf_model.h5', 100)];
   assert.match(
     await refusal(),
@@ -279,9 +282,9 @@ test('a model without what realm needs is refused before anything is fetched', a
   assert.ok(!hub.requests.some((path) => path.includes('resolve')));
 });
 
-test('offline: the cache is used, and what it lacks is said', async () => {
+test('offline: the cache is used, and a missing file is reported', async () => {
   process.env.HF_HUB_OFFLINE = '1';
-  assert.match(await refusal(), /^hf:owner\/tiny: is not whole in the cache .*HF_HUB_OFFLINE/);
+  assert.match(await refusal(), /^hf:owner\/tiny: is not complete in the cache .*HF_HUB_OFFLINE/);
   delete process.env.HF_HUB_OFFLINE;
   await fetchModel(NAME, 'encoder');
   hub.forget();
@@ -300,11 +303,11 @@ test('without a network the cache is used; without either, one sentence', async 
   rmSync(cache, { recursive: true });
   assert.match(
     await refusal(),
-    /127\.0\.0\.1:9 cannot be reached \(\w[\w ]*\); check the network or HF_ENDPOINT/,
+    /cannot reach http:\/\/127\.0\.0\.1:9 \(\w[\w ]*\); check the network or HF_ENDPOINT/,
   );
 });
 
-test('what another library has cached in the same layout is found', async () => {
+test('files that another library has cached in the same layout are found', async () => {
   const at = join(top, 'elsewhere', 'models--owner--tiny');
   process.env.HF_HUB_CACHE = dirname(at);
   for (const file of NEEDED) {
@@ -336,7 +339,7 @@ test("python's huggingface_hub finds what realm has cached", (t) => {
   });
 });
 
-test('a damaged file of the cache is named, and never used', async () => {
+test('a damaged file in the cache is reported, and never used', async () => {
   await fetchModel(NAME, 'encoder');
   chmodSync(blob(weights), 0o644);
   writeFileSync(blob(weights), Buffer.alloc(weights.content.length));
@@ -347,7 +350,7 @@ test('a damaged file of the cache is named, and never used', async () => {
   assertCached(NEEDED);
 });
 
-test('one process at a time fetches a model', async () => {
+test('one process at a time downloads a model', async () => {
   mkdirSync(cache, { recursive: true });
   const started = readFileSync(`/proc/${process.ppid}/stat`, 'latin1').replace(/.*\) /s, '').split(' ')[19];
   const { hostname } = await import('node:os');
@@ -355,25 +358,28 @@ test('one process at a time fetches a model', async () => {
     join(cache, 'realm.lock'),
     JSON.stringify({ pid: process.ppid, host: hostname(), started, work: 'x' }),
   );
-  assert.match(await refusal(), new RegExp(`process ${process.ppid} on .* fetches this model; wait for it`));
+  assert.match(
+    await refusal(),
+    new RegExp(`process ${process.ppid} on .* is downloading this model; wait for it`),
+  );
 });
 
-test('a cache that cannot be written is named with the way out', async () => {
+test('a cache that cannot be written is reported with a remedy', async () => {
   writeFileSync(join(top, 'file'), '');
   process.env.HF_HUB_CACHE = join(top, 'file', 'cache');
-  assert.match(await refusal(), /cannot be written \(ENOTDIR\); name a folder for models with HF_HUB_CACHE/);
+  assert.match(await refusal(), /cannot be written \(ENOTDIR\); name a folder for models in HF_HUB_CACHE/);
 });
 
-test('later commands that find no cached model name the command that fetches it', () => {
+test('later commands that find no cached model name the command that downloads it', () => {
   assert.equal(cachedFolder(PINNED), undefined);
   assert.throws(
     () => modelFolder(PINNED),
-    /is not in the cache .*run "realm prepare" with this model to fetch it/,
+    /is not in the cache .*run "realm prepare" with this model to download it/,
   );
   assert.equal(modelFolder('a/folder'), 'a/folder');
 });
 
-test('the files that are needed: safetensors first, parts only together, the network of a NER model', () => {
+test('the needed files: safetensors first, parts only together, the network of a NER model', () => {
   const with_ = (...names: string[]) =>
     choose(['config.json', 'vocab.txt', ...names], 'encoder').chosen.slice(2);
   assert.deepEqual(with_('pytorch_model.bin', 'model.safetensors'), ['model.safetensors']);

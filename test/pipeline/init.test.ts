@@ -170,7 +170,7 @@ test('what cannot be used is refused in a sentence, and nothing is written', asy
     ],
     [['my notes'], { to: 'empty' }, /empty: is a folder; name the file to write with --to/],
     [['my notes'], { initial: 'empty' }, /empty\/config\.json: no such model description/],
-    [['my notes'], { initial: 'hf:no name' }, /hf:no name: is no name of a model on the Hub/],
+    [['my notes'], { initial: 'hf:no name' }, /hf:no name: is not the name of a model on the Hub/],
     [['-'], {}, /-: standard input can be read once only/],
   ] as const) {
     await assert.rejects(

@@ -4,12 +4,12 @@ import { UserError } from '../../system/errors.ts';
 import { writeStreamAtomic } from '../../system/files.ts';
 
 // block_records.npy of Hugging Face's REALM (transformers, realm/retrieval_realm.py): the text of each evidence block
-// as bytes, in an array of objects, which NumPy writes as a pickle behind its header (numpy, lib/format.py).
+// as bytes, in an array of objects, which NumPy writes as a pickle after its header (numpy, lib/format.py).
 
-/** Bytes of a header; NumPy's own are below 200. */
+/** Maximum bytes of a header; NumPy's own have fewer than 200. */
 const HEADER_LIMIT = 10_000;
 
-/** What the pickle of an array of objects names; its own state comes behind its items and says nothing new. */
+/** The names in the pickle of an array of objects. The state of the array follows its items and adds nothing. */
 const NAMES: Names = {
   ...Object.fromEntries(
     ['numpy.core.multiarray', 'numpy._core.multiarray'].map((module) => [
@@ -27,9 +27,9 @@ const NAMES: Names = {
 };
 
 /**
- * Streams the blocks of a block_records.npy as documents for `prepare`: the id is the block's row, which is also that of
- * its vector in `block_emb`; a record has no title. Nothing of the pickle is run, and few records are held at a time.
- * `UserError` for a file that holds anything else.
+ * Streams the blocks of a block_records.npy as documents for `prepare`. The id is the block's row, which is also the row of
+ * its vector in `block_emb`; a record has no title. No code of the pickle is run, and few records are held at a time.
+ * `UserError` for a file with any other content.
  */
 export function* readBlockRecords(path: string): Generator<{ id: string; title: string; text: string }> {
   const file = openFile(path, 'the block_records.npy itself');
@@ -37,20 +37,20 @@ export function* readBlockRecords(path: string): Generator<{ id: string; title: 
     const { rows, end } = header(file);
     let row = 0;
     for (const record of readPickle(file, end, file.bytes, { names: NAMES, streamLists: true })) {
-      if (!(record instanceof Uint8Array)) bad(file, `its record ${row} is no text in bytes`);
+      if (!(record instanceof Uint8Array)) bad(file, `record ${row} is not text in bytes`);
       yield { id: String(row), title: '', text: decode(file, row, record) };
       row++;
     }
-    if (row !== rows) bad(file, `it holds ${row} records, its header promises ${rows}`);
+    if (row !== rows) bad(file, `it holds ${row} records, but its header states ${rows}`);
   } finally {
     file.close();
   }
 }
 
-/** How many texts go into one step of the pickle; Python's own writer takes as many. */
+/** How many texts go into one operation of the pickle, as in Python's own writer. */
 const BATCH = 1000;
 
-/** Writes texts as `readBlockRecords`, and numpy.load of any version, read them: in a pickle of protocol 3. */
+/** Writes texts as a pickle of protocol 3, which `readBlockRecords` and numpy.load of any version read. */
 export async function writeBlockRecords(
   path: string,
   rows: number,
@@ -90,11 +90,11 @@ export async function writeBlockRecords(
   });
 }
 
-/** How many records there are, and where the header ends: a magic word, a version, a length and a dict as Python writes it. */
+/** The number of records, and where the header ends. A header is a magic word, a version, a length and a Python dict. */
 function header(file: OpenFile): { rows: number; end: number } {
   const start = new DataView(file.read(0, Math.min(12, file.bytes)));
   if (start.byteLength < 12 || start.getUint32(0) !== 0x934e554d || start.getUint16(4) !== 0x5059) {
-    bad(file, 'it does not begin as NumPy files do');
+    bad(file, 'it does not start like a NumPy file');
   }
   const first = start.getUint8(6) === 1;
   const length = first ? start.getUint16(8, true) : start.getUint32(8, true);
@@ -102,7 +102,7 @@ function header(file: OpenFile): { rows: number; end: number } {
   if (length > HEADER_LIMIT || end > file.bytes) bad(file, `its header would be ${length} bytes long`);
   const text = Buffer.from(file.read(end - length, length)).toString('latin1');
   const rows = /'descr': *'\|O'.*'shape': *\((\d+),\)/.exec(text)?.[1];
-  if (rows === undefined) bad(file, `it is no list of records, but ${text.trim()}`);
+  if (rows === undefined) bad(file, `it is not a list of records, but ${text.trim()}`);
   return { rows: Number(rows), end };
 }
 
@@ -112,12 +112,12 @@ function decode(file: OpenFile, row: number, record: Uint8Array): string {
   try {
     return UTF8.decode(record);
   } catch {
-    return bad(file, `its record ${row} is not UTF-8`);
+    return bad(file, `record ${row} is not UTF-8`);
   }
 }
 
 function bad(file: OpenFile, what: string): never {
   throw new UserError(
-    `${file.path}: ${what}; give the block_records.npy of a REALM model of Hugging Face, downloaded whole`,
+    `${file.path}: ${what}; give the complete block_records.npy of a REALM model of Hugging Face`,
   );
 }

@@ -3,13 +3,13 @@ import type { Document } from '../types.ts';
 import { type Columns, type Fields, NO_FIELDS, namedColumns } from './fields.ts';
 import { type Row, readTable } from './table.ts';
 
-/** Rows that are looked at before it is said what the columns of a table without a header are. */
-const LOOKED_AT = 20;
+/** Number of rows that decide what the columns of a table without a header are. */
+const SAMPLED_ROWS = 20;
 
 /**
- * Documents of a table, a row each. The first row names the columns, in any order, or `data.fields` does. Two published
- * forms come without names and are known by their look: DPR's rows of id, text and title, and rows of id and text as in
- * ColBERT's and MS MARCO's `collection.tsv`. Any other table without names is refused: title and text would change places.
+ * Documents of a table, one per row. The first row names the columns, in any order, or `data.fields` does. Two published
+ * forms have no names and are recognised by their look: DPR's rows of id, text and title, and rows of id and text as in
+ * ColBERT's and MS MARCO's `collection.tsv`. Any other table without names is refused: title and text could be confused.
  */
 export async function* readTableDocuments(path: string, fields: Fields): AsyncGenerator<Document> {
   yield* documentsOf(
@@ -19,14 +19,14 @@ export async function* readTableDocuments(path: string, fields: Fields): AsyncGe
 }
 
 /**
- * The passages of DPR's `psgs_w100.tsv`: rows of id, text and title, with or without a row that says so
+ * The passages of DPR's `psgs_w100.tsv`: rows of id, text and title, with or without a header
  * (facebookresearch/DPR, dpr/data/retriever_data.py, CsvCtxSrc, commit a31212d).
  */
 export async function* readDprPassages(path: string): AsyncGenerator<Document> {
   yield* documentsOf(path, ([{ cells, where }]) => {
     if (cells.length === 3) return namedColumns(cells, NO_FIELDS, where) ?? DPR;
     throw new UserError(
-      `${where}: has ${cells.length} cells; every row must have 3, id, text and title, with tabs between`,
+      `${where}: has ${cells.length} cells; every row must have 3, id, text and title, separated by tabs`,
     );
   });
 }
@@ -40,7 +40,7 @@ async function* documentsOf(
   const rows = readTable(path, 'a table of documents');
   try {
     const first: Row[] = [];
-    while (first.length < LOOKED_AT) {
+    while (first.length < SAMPLED_ROWS) {
       const { value, done } = await rows.next();
       if (done) break;
       first.push(value);
@@ -53,10 +53,10 @@ async function* documentsOf(
     const document = ({ cells, quoted, where }: Row): Document => {
       if (cells.length !== width) {
         throw new UserError(
-          `${where}: has ${cells.length} cells; every row must have ${width}, as the first one; correct the row`,
+          `${where}: has ${cells.length} cells, but the first row has ${width}; correct the row`,
         );
       }
-      // DPR drops quotes at both ends of what its quoting leaves.
+      // After unquoting, DPR drops quotes at both ends.
       const words = isDpr && quoted[text] ? cells[text].replace(/^"+|"+$/g, '') : cells[text];
       const name = id === undefined ? String(number) : cells[id];
       number++;
@@ -80,6 +80,6 @@ function columnsByLook(rows: readonly Row[]): Columns {
   if (looksLikeIds && width === 3 && length(1) > length(2)) return DPR;
   const example = ['id', 'title', 'text'].slice(Math.max(0, 3 - width)).join(' ');
   throw new UserError(
-    `${rows[0].where}: has ${width} ${width === 1 ? 'column' : 'columns'} whose names are not known; begin the file with a row of names such as ${example}, or give the numbers of the columns, as in --set data.fields.text=${width}`,
+    `${rows[0].where}: has ${width} ${width === 1 ? 'column' : 'columns'} without known names; add a first row of names such as ${example}, or give the numbers of the columns, as in --set data.fields.text=${width}`,
   );
 }

@@ -5,8 +5,9 @@ import type { ExternalSentence } from '../types.ts';
 /**
  * A line of EMDR2's 20 million sentences with their named entities (DevSinghSachan/emdr2, README.md, "Data for Masked
  * Salient Spans (MSS) training", commit edb8cf6): `{"doc_id", "sent_text", "bert_ent_pos", "linguistic_ent": [[text,
- * type, first, last], …]}`. first and last are words of `sent_text`, which Stanza has put single spaces between, both
- * inclusive. `bert_ent_pos`, the same in word pieces of BERT-large, is not read: the run's vocabulary may be another.
+ * type, first, last], …]}`. first and last are numbers of words in `sent_text`, both inclusive; Stanza has separated the
+ * words by single spaces. `bert_ent_pos`, the same in word pieces of BERT-large, is not read: the run may have another
+ * vocabulary.
  */
 export function taggedSentence(line: JsonLine): ExternalSentence {
   const text = stringField(line, 'sent_text');
@@ -22,7 +23,7 @@ export function taggedSentence(line: JsonLine): ExternalSentence {
     const [first, last] = Array.isArray(entity) ? entity.slice(2) : [];
     if (!(Number.isInteger(first) && first <= last && words[first] && words[last])) {
       throw new UserError(
-        `${line.where}: entity ${shown(entity)} is no [text, type, first, last] in the ${words.length} words of "sent_text"`,
+        `${line.where}: entity ${shown(entity)} is not a [text, type, first, last] in the ${words.length} words of "sent_text"; correct it`,
       );
     }
     return { start: words[first].start, end: words[last].end };

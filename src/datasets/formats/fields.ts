@@ -12,7 +12,7 @@ export interface Fields {
 export const NO_FIELDS: Fields = { id: null, title: null, text: null };
 
 /**
- * The names that published collections use, the most telling first: BEIR and MTEB have `_id`, MS MARCO `pid` and `passage`,
+ * The names that published collections use, the clearest first: BEIR and MTEB have `_id`, MS MARCO `pid` and `passage`,
  * TREC `docno` and `docid`, pyserini `contents`, DPR `psg_id`, KILT `wikipedia_title`.
  */
 const KNOWN: Record<keyof Fields, readonly string[]> = {
@@ -21,12 +21,12 @@ const KNOWN: Record<keyof Fields, readonly string[]> = {
   text: ['text', 'contents', 'content', 'body', 'passage', 'passage_text', 'context', 'document'],
 };
 
-/** How a file without names that are known can be read all the same. */
+/** How a file without known names can still be read. */
 const SETTING = (text: string) => `name it with data.fields, as in --set data.fields.text=${text}`;
 
 /**
- * A document of one JSON object. Without an id it gets its number in the file, from 0; without a title it has none. Keys that
- * are null count as not there. Other keys are passed over. A text may be a list of paragraphs, as KILT has it.
+ * A document from one JSON object. If there is no id, the id is its number in the file, from 0; the title may be missing. A
+ * key that is null counts as missing. Other keys are ignored. A text may be a list of paragraphs, as in KILT.
  */
 export function jsonDocument(line: JsonLine, number: number, fields: Fields): Document {
   const { value } = line;
@@ -44,21 +44,21 @@ export function jsonDocument(line: JsonLine, number: number, fields: Fields): Do
           ? numberId(line, id, keys.id!)
           : stringField(line, keys.id!),
   };
-  // pyserini's form of a passage with a title: "\"Title\"\nText".
+  // A passage with a title in pyserini's form: "\"Title\"\nText".
   const titled = keys.text === 'contents' && title === '' ? /^"([^\n]*)"\n/.exec(text) : null;
   return titled
     ? { ...named, title: titled[1], text: text.slice(titled[0].length) }
     : { ...named, title, text };
 }
 
-/** The keys that hold what a document needs, of those that are there. */
+/** The keys of an object that hold the parts of a document. */
 function keysOf(value: Record<string, unknown>, fields: Fields, where: string) {
   const has = (key: string) => Object.hasOwn(value, key);
   const keyOf = (what: keyof Fields) => {
     const named = fields[what];
     if (typeof named === 'number') {
       throw new UserError(
-        `${where}: data.fields.${what} is ${named}, the number of a table's column; give the name of a key of these objects`,
+        `${where}: data.fields.${what} is ${named}, which is the number of a table's column; give the name of a key of these objects`,
       );
     }
     if (named !== null) return has(named) ? named : undefined;
@@ -107,7 +107,7 @@ function paragraphs(line: JsonLine, key: string, list: unknown[]): string {
   return lines.join('\n');
 }
 
-/** Beyond 2^53 JSON's numbers lose digits, and two documents would share an id. */
+/** Numbers above 2^53 lose digits, so that two documents could get the same id. */
 function numberId({ where }: JsonLine, id: number, key: string): string {
   if (Math.abs(id) <= Number.MAX_SAFE_INTEGER) return String(id);
   throw new UserError(
@@ -115,7 +115,7 @@ function numberId({ where }: JsonLine, id: number, key: string): string {
   );
 }
 
-/** What a sample of a file needs of an object, whatever it is: nothing is checked. */
+/** Id, title and text of an object for a sample of a file. Nothing is checked. */
 export function looseDocument(value: Record<string, unknown>, fields: Fields): Record<string, unknown> {
   const { id, title, text } = keysOf(value, fields, 'data.fields');
   const of = (key: string | undefined) => (key === undefined ? undefined : value[key]);
@@ -123,7 +123,7 @@ export function looseDocument(value: Record<string, unknown>, fields: Fields): R
   return { id: of(id), title: of(title), text: Array.isArray(words) ? words.join('\n') : words };
 }
 
-/** Columns of a table, from 0, and whether its first row names them. */
+/** Columns of a table, counted from 0, and whether its first row names them. */
 export interface Columns {
   id: number | undefined;
   title: number | undefined;
@@ -132,8 +132,8 @@ export interface Columns {
 }
 
 /**
- * The columns that the first row of a table names, or that `fields` does; undefined where neither does.
- * @param where how errors name the first row
+ * The columns that the first row of a table or `fields` names; undefined if neither does.
+ * @param where the name of the first row in errors
  */
 export function namedColumns(cells: readonly string[], fields: Fields, where: string): Columns | undefined {
   const names = cells.map((cell) => cell.trim().toLowerCase());

@@ -4,7 +4,7 @@ import type { Question } from '../types.ts';
 
 /**
  * KILT's `{"id", "input", "output": [{"answer"?, "provenance"?}, …]}` (facebookresearch/KILT, README.md, "KILT data
- * format", commit 2664322). An output without an answer is a provenance alone; the test sets hold no output.
+ * format", commit 2664322). An output without an answer has only a provenance; the test sets have no output.
  */
 export function kiltQuestion(line: JsonLine): Question[] {
   const question = stringField(line, 'input');

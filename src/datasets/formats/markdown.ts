@@ -3,16 +3,16 @@ import MarkdownIt, { type Token } from 'markdown-it';
 import { parse as parseYaml } from 'yaml';
 import type { Document } from '../types.ts';
 
-// Markdown as CommonMark and GitHub define it, read by markdown-it, whose rules are CommonMark's own tests.
+// Markdown as CommonMark and GitHub define it, read by markdown-it, which passes CommonMark's own tests.
 
 const markdown = new MarkdownIt({ html: true });
 
 /**
- * A Markdown file as documents: a section each, so that no block runs over a heading and each knows its headings by its
- * title, `Title: Section: Subsection`. The title is that of the front matter, or the first heading, or `name`. Ids are
- * `id` and, for sections below a heading, `id#anchor` as on GitHub. A line of text is a paragraph, an item of a list, a row
- * of a table (`Column: cell; …`) or a line of code. Links keep their text and images their description; marks, rules, link
- * targets, tags and comments are left out, and entities decoded.
+ * A Markdown file as documents, one for each section, so that no block crosses a heading. The title of a document has its
+ * headings, `Title: Section: Subsection`. The first part is the title of the front matter, or the first heading, or `name`.
+ * Ids are `id` and, for sections below a heading, `id#anchor` as on GitHub. A line of text is a paragraph, an item of a
+ * list, a row of a table (`Column: cell; …`) or a line of code. Links keep their text and images their description. Marks,
+ * rules, link targets, tags and comments are left out; entities are decoded.
  */
 export function markdownDocuments(text: string, id: string, name: string): Document[] {
   const { title: given, body } = frontMatter(text);
@@ -23,7 +23,7 @@ export function markdownDocuments(text: string, id: string, name: string): Docum
   for (const [s, { headings, lines }] of sections.entries()) {
     const anchor = headings.length > 0 ? uniqueAnchor(headings.at(-1)!, anchors) : '';
     const below = headings[0] === title ? headings.slice(1) : headings;
-    // A heading over nothing but other headings is in their titles; one over nothing at all is all the text there is.
+    // A heading with only other headings below it is in their titles. One with nothing below it becomes the text.
     const leaf = (sections[s + 1]?.headings.length ?? 0) <= headings.length;
     if (lines.length === 0 && leaf && below.length > 0) lines.push(below.at(-1)!);
     if (lines.length === 0) continue;
@@ -37,7 +37,7 @@ export function markdownDocuments(text: string, id: string, name: string): Docum
   return documents.length > 0 ? documents : [{ id, title, text: '' }];
 }
 
-/** Settings between two lines of `---` (YAML) or `+++` (TOML) with which a file may begin, and what follows them. */
+/** The title in the front matter (between two lines of `---` for YAML or `+++` for TOML), and the text after it. */
 function frontMatter(text: string): { title: string | undefined; body: string } {
   const found = /^(---|\+\+\+)[ \t]*\r?\n((?:[\s\S]*?\r?\n)?)\1[ \t]*(?:\r?\n|$)/.exec(text);
   if (!found) return { title: undefined, body: text };
@@ -51,7 +51,7 @@ function yamlTitle(settings: string): string | undefined {
     const title = parseYaml(settings, { maxAliasCount: 0, logLevel: 'error' })?.title;
     return typeof title === 'string' || typeof title === 'number' ? String(title) : undefined;
   } catch {
-    return undefined; // a title is worth nothing that has to be refused
+    return undefined; // invalid YAML is not worth an error: the file then has no title here
   }
 }
 
@@ -136,7 +136,7 @@ function htmlText(html: string): string {
   return decodeHTML(text).replace(/[^\S\n]+/g, ' ');
 }
 
-/** The anchor that GitHub gives to a heading: a number is added where an earlier one has the same. */
+/** The anchor that GitHub gives to a heading; a number is added if an earlier heading has the same anchor. */
 function uniqueAnchor(heading: string, used: Map<string, number>): string {
   const anchor = heading
     .toLowerCase()

@@ -5,10 +5,10 @@ import type { Document } from '../types.ts';
 import { readTfRecords, type TfRecord } from './tfrecord.ts';
 
 /**
- * ORQA's blocks: `blocks.tfr` with a text a record, and beside it `titles.tfr` with the title of the same number
+ * ORQA's blocks: `blocks.tfr` has one text per record, and `titles.tfr` in the same folder the title of the same number
  * (google-research/language, language/orqa/preprocessing/preprocess_wiki_extractor.py, commit 865fae6). The id is the
  * number. `examples.tfr`, the same as word-piece ids, is not read: prepare makes them with the run's own vocabulary.
- * @param path of blocks.tfr or of the folder that holds it
+ * @param path of blocks.tfr or of its folder
  */
 export async function* readOrqaBlocks(path: string): AsyncGenerator<Document> {
   const dir = /^blocks\.tfr/.test(basename(path)) ? dirname(path) : path;
@@ -31,11 +31,11 @@ export async function* readOrqaBlocks(path: string): AsyncGenerator<Document> {
 
 function text({ bytes, where }: TfRecord): string {
   if (isUtf8(bytes)) return bytes.toString('utf8');
-  throw new UserError(`${where}: is not UTF-8 text; see whether the file is what it should be`);
+  throw new UserError(`${where}: is not UTF-8 text; check that the path is right`);
 }
 
 function unequal(short: string, long: string, records: number): UserError {
   return new UserError(
-    `${short}: holds ${records} records, fewer than ${basename(long)}; give two files of one corpus`,
+    `${short}: holds ${records} records, fewer than ${basename(long)}; give two files of the same corpus`,
   );
 }

@@ -16,7 +16,7 @@ const ESCAPES: Record<string, string> = {
 const STRING = /\s*u?(?:'((?:[^'\\]|\\[\s\S])*)'|"((?:[^"\\]|\\[\s\S])*)")\s*(,|\])/y;
 const ESCAPE = /\\(?:x([\da-fA-F]{2})|u([\da-fA-F]{4})|U([\da-fA-F]{8})|([0-7]{1,3})|\n|([\s\S]))/g;
 
-/** The strings of the list, or undefined where `text` is none. */
+/** The strings of the list, or undefined if `text` is not such a list. */
 export function parsePythonList(text: string): string[] | undefined {
   const list = text.trim();
   if (/^\[\s*\]$/.test(list)) return [];

@@ -10,10 +10,10 @@ import {
 import type { Question } from '../types.ts';
 
 /**
- * `{"question", "answer": [string, …]}`, the form of NQ-open and of ORQA's and DrQA's files, or with "answers" as DPR,
- * FiD and Atlas have it. "passage_id" tells the document that holds the answer, "answer_kind" may say "regex".
- * DPR's training files come with "positive_ctxs" and "hard_negative_ctxs", passages of its `psgs_w100.tsv`: the first of
- * the positive ones is the document, as DPR trains with it. It writes ’ as ' in their questions
+ * `{"question", "answer": [string, …]}`, the form of NQ-open and of ORQA's and DrQA's files, or with "answers" as in DPR,
+ * FiD and Atlas. "passage_id" names the document that holds the answer; "answer_kind" may be "regex".
+ * DPR's training files have "positive_ctxs" and "hard_negative_ctxs", passages of its `psgs_w100.tsv`: the first of the
+ * positive ones is the document, as in DPR's own training. DPR replaces ’ by ' in their questions
  * (facebookresearch/DPR, dpr/utils/data_utils.py, normalize_question, commit a31212d).
  */
 export function plainQuestion(line: JsonLine): Question[] {
@@ -41,10 +41,10 @@ export function plainQuestion(line: JsonLine): Question[] {
   ];
 }
 
-/** Negatives of a question that are kept, the best by BM25 coming first: all of NQ's would take hundreds of MiB. */
+/** Negatives kept for a question, the best by BM25 first: all those of NQ would take hundreds of MiB. */
 const NEGATIVES_KEPT = 20;
 
-/** Ids of the passages in a list of DPR's, those without one left out; the files have either key. */
+/** Ids of the passages in a list of DPR's; passages without an id are skipped. Files have one key or the other. */
 function passageIds(line: JsonLine, key: string): string[] {
   if (line.value[key] === undefined) return [];
   return objectsField(line, key).flatMap(({ value: { passage_id, psg_id } }) => {

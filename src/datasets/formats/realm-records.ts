@@ -6,20 +6,20 @@ import type { Document, ExternalSentence } from '../types.ts';
 import { readTfExample } from './tf-example.ts';
 import { readTfRecords } from './tfrecord.ts';
 
-// REALM's TFRecords of tf.train.Example, in shards `prefix-00012-of-00050` packed with gzip
+// REALM's TFRecords of tf.train.Example, in shards `prefix-00012-of-00050` compressed with gzip
 // (google-research/language, commit 865fae6).
 
 const SHARD = /-\d{5}-of-\d{5}$|\.tfr(ecords?)?(\.gz|\.zst)?$/;
 
-/** True of the name of a shard. */
+/** True for the name of a shard. */
 export const isShard = (name: string) => SHARD.test(name);
 
 const DOCUMENT = new Set(['title', 'body']);
 
 /**
- * Z: features `title` and `body` (language/realm/generate_retrieval_corpus.py); the id is the number of the record in
- * all shards. The word pieces that the records hold besides are not read: prepare makes them with the run's vocabulary.
- * @param path of a shard or of the folder that holds all
+ * Z: features `title` and `body` (language/realm/generate_retrieval_corpus.py); the id is the number of the record, counted
+ * over all shards. The word pieces in the records are not read: prepare makes them with the run's vocabulary.
+ * @param path of a shard or of the folder of all shards
  */
 export async function* readRealmDocuments(path: string): AsyncGenerator<Document> {
   let number = 0;
@@ -43,8 +43,8 @@ const PASSAGE = new Set([
 
 /**
  * X: features `text`, `sentence_byte_start`, `sentence_byte_limit`, `span_byte_start`, `span_byte_limit`, in bytes, the
- * limits exclusive (language/realm/example_generator.py, text_features_to_query). A span that lies in no sentence is left out as
- * there, and so is a sentence without a span.
+ * limits exclusive (language/realm/example_generator.py, text_features_to_query). As there, a span outside all sentences is
+ * left out, and so is a sentence without a span.
  */
 export async function* readRealmSentences(path: string): AsyncGenerator<ExternalSentence> {
   for (const shard of shardsOf(path)) {
@@ -59,19 +59,19 @@ export async function* readRealmSentences(path: string): AsyncGenerator<External
       for (const sentence of ranges('sentence_byte')) {
         const within = spans.filter((s) => s.start >= sentence.start && s.end <= sentence.end);
         if (within.length === 0) continue;
-        // The text before a place, in bytes, tells its place in characters.
+        // The length in characters of the bytes before a position is the position in characters.
         const characters = (from: number, to: number) => {
           const part = text.subarray(from, to);
           if (from <= to && to <= text.length && isUtf8(part)) return part.toString('utf8');
           throw new UserError(
-            `${record.where}: bytes ${from} to ${to} of its text are no whole characters; make the file again`,
+            `${record.where}: bytes ${from} to ${to} of its text are not whole characters; make the file again`,
           );
         };
-        const place = (at: number) => characters(sentence.start, at).length;
+        const position = (at: number) => characters(sentence.start, at).length;
         yield {
           text: characters(sentence.start, sentence.end),
           spans: within
-            .map(({ start, end }) => ({ start: place(start), end: place(end) }))
+            .map(({ start, end }) => ({ start: position(start), end: position(end) }))
             .sort((a, b) => a.start - b.start),
         };
       }

@@ -15,7 +15,7 @@ export function plainSentence(line: JsonLine): ExternalSentence {
       !(Number.isInteger(start) && Number.isInteger(end) && 0 <= start && start < end && end <= text.length)
     ) {
       throw new UserError(
-        `${line.where}: span ${shown(span)} is no [start, end] in the ${text.length} characters of "text"`,
+        `${line.where}: span ${shown(span)} is not a [start, end] in the ${text.length} characters of "text"; correct it`,
       );
     }
     return { start, end };

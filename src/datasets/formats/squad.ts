@@ -2,9 +2,9 @@ import { type JsonLine, objectsField, questionId, stringField } from '../jsonl.t
 import type { Document, Question } from '../types.ts';
 
 // SQuAD 1.1 and 2.0 (rajpurkar/SQuAD-explorer, dataset/): {"data": [{"title", "paragraphs": [{"context", "qas":
-// [{"id", "question", "answers": [{"text", "answer_start"}], "is_impossible"?}]}]}]}. A passage's id is made of its
-// article's title and its number in it, for Z and for the questions alike. Files that others made in this format may leave
-// out the title, as deepset's annotation tool does: then the article's number takes its place in the id.
+// [{"id", "question", "answers": [{"text", "answer_start"}], "is_impossible"?}]}]}]}. A passage's id is the title of its
+// article and its number in it, both for Z and for the questions. Files that others made in this format may have no titles,
+// as those of deepset's annotation tool: then the id has the article's number instead.
 
 /**
  * The paragraphs of one article as documents: passages, for `text.splitting: as-is`.
@@ -18,7 +18,7 @@ export function squadPassages(article: JsonLine, number: number): Document[] {
   }));
 }
 
-/** The questions of one article; those of SQuAD 2.0 that have no answer have an empty list. */
+/** The questions of one article; the questions of SQuAD 2.0 without an answer have an empty list of answers. */
 export function squadQuestions(article: JsonLine, number: number): Question[] {
   return paragraphs(article, number).flatMap(({ id, paragraph }) =>
     objectsField(paragraph, 'qas').map((qa) => ({

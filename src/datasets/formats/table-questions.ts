@@ -9,10 +9,10 @@ const ID = ['id', '_id', 'qid', 'question_id'];
 const PASSAGE = ['passage_id', 'document_id', 'docid'];
 
 /**
- * Questions of a table, a row each: under a row that names the columns, in any order, an answer or a list of answers as
- * Python or JSON writes it; or DPR's files such as `nq-test.qa.csv`, rows of a question, a tab, and its answers as a Python
- * list, without a header (facebookresearch/DPR, dpr/data/retriever_data.py, CsvQASrc, commit a31212d). ’ is written as '
- * as there. A row without an answer has an empty list.
+ * Questions of a table, one per row. With a header, the columns may have any order, and the answer is one text or a list as
+ * Python or JSON writes it. Without a header, the file is like DPR's `nq-test.qa.csv`: rows of a question, a tab, and its
+ * answers as a Python list (facebookresearch/DPR, dpr/data/retriever_data.py, CsvQASrc, commit a31212d); as there, ’ is
+ * replaced by '. A row without an answer has an empty list.
  */
 export async function* readTableQuestions(path: string): AsyncGenerator<Question> {
   let read: ((row: Row) => Question) | undefined;
@@ -26,7 +26,7 @@ export async function* readTableQuestions(path: string): AsyncGenerator<Question
   }
 }
 
-/** Reads the rows below a header; undefined where the row is none. */
+/** Returns a function that reads the rows below this header; undefined if the row is not a header. */
 function namedQuestions({ cells: names, where: header }: Row): ((row: Row) => Question) | undefined {
   const known = names.map((name) => name.trim().toLowerCase());
   const columnOf = (list: readonly string[]) => {
@@ -38,13 +38,13 @@ function namedQuestions({ cells: names, where: header }: Row): ((row: Row) => Qu
   if (question === undefined || answers === undefined) {
     const missing = question === undefined ? 'question' : 'answer';
     throw new UserError(
-      `${header}: names no column "${missing}", only ${names.map((name) => shown(name)).join(', ')}; name two of the columns question and answer`,
+      `${header}: has no column "${missing}", only ${names.map((name) => shown(name)).join(', ')}; name two of the columns question and answer`,
     );
   }
   return ({ cells, where }) => {
     if (cells.length !== names.length) {
       throw new UserError(
-        `${where}: has ${cells.length} cells; every row must have ${names.length}, as the header; put a cell that holds a comma or a tab in quotes`,
+        `${where}: has ${cells.length} cells, but the header has ${names.length}; put a cell that contains a comma or a tab in quotes`,
       );
     }
     const cell = cells[answers].trim();
@@ -62,6 +62,6 @@ function dprQuestion({ cells, where }: Row): Question {
   const answers = cells.length === 2 ? parsePythonList(cells[1]) : undefined;
   if (answers) return { question: cells[0].replaceAll('’', "'"), answers, answerKind: 'string' };
   throw new UserError(
-    `${where}: is no question, a tab and a list of answers such as ['A', 'B']; correct the row, or begin the file with a row of names such as question,answer`,
+    `${where}: is not a question, a tab and a list of answers such as ['A', 'B']; correct the row, or add a first row of names such as question,answer`,
   );
 }

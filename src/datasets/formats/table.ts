@@ -2,19 +2,19 @@ import { UserError } from '../../system/errors.ts';
 import type { Line } from '../jsonl.ts';
 import { LINE_LIMIT, readLines } from '../jsonl.ts';
 
-/** One row of a table: its cells and how errors name it, `FILE: line N`, the line on which the row begins. */
+/** One row of a table: its cells, and its name in errors, `FILE: line N`, with the line where the row starts. */
 export interface Row {
   cells: string[];
-  /** Whether each cell stood in quotes, which are gone. */
+  /** Whether each cell was in quotes, which have been removed. */
   quoted: boolean[];
   where: string;
 }
 
 /**
- * The rows of a file with tabs, commas or semicolons between its cells: with tabs where the name or the first line has one.
- * A cell in quotes, as Python's `csv` module and spreadsheets write it, may hold separators, line feeds and doubled quotes.
- * Many tables are written without any quoting, and their text begins with a quote now and then: so a row whose quotes do not
- * close, or close in the middle of a cell, is taken as it stands where it has as many cells as the first row.
+ * The rows of a file with tabs, commas or semicolons between its cells: tabs if the name is .tsv or the first line has one.
+ * A cell in quotes, as Python's `csv` module and spreadsheets write it, may contain separators, line feeds and doubled quotes.
+ * Many tables are written without any quoting, and some of their texts start with a quote. So if the quotes of a row do not
+ * close, or close in the middle of a cell, its quotes are text, provided that it then has as many cells as the first row.
  */
 export async function* readTable(path: string, what: string): AsyncGenerator<Row> {
   const lines = lookAhead(readLines(path, what));
@@ -38,11 +38,11 @@ function separatorOf(path: string, line: string): string {
   return line.includes(';') && !line.includes(',') ? ';' : ',';
 }
 
-/** What a line held takes beside its text. */
-const LINE_COST = 64;
+/** Characters that a line counts in addition to its text, about what it takes in memory. */
+const LINE_OVERHEAD = 64;
 
 interface LookAhead {
-  /** The line so many lines ahead; undefined behind the last. */
+  /** The line that many lines ahead; undefined after the last. */
   at(ahead: number): Promise<Line | undefined>;
   /** Drops lines that are done. */
   take(lines: number): void;
@@ -63,7 +63,7 @@ function lookAhead(lines: AsyncGenerator<Line>): LookAhead {
   };
 }
 
-/** The row that begins with the next line, and how many lines it has. */
+/** The row that starts with the next line, and how many lines it has. */
 async function rowAt(
   lines: LookAhead,
   separator: string,
@@ -80,22 +80,22 @@ async function rowAt(
   let size = 0;
   for (let length = 1; ; length++) {
     const next = await lines.at(length - 1);
-    size += LINE_COST + (next?.text.length ?? 0);
+    size += LINE_OVERHEAD + (next?.text.length ?? 0);
     const state = next && size <= LINE_LIMIT ? row.push(next.text) : 'broken';
     everyLineFits &&= next !== undefined && fits(next.text);
     if (state === 'open') continue;
-    // Lines that are a row each by themselves are hardly the lines of one cell.
+    // If every line is a row by itself, the lines are hardly parts of one cell.
     const whole = state === 'closed' && (length === 1 || width === undefined || !everyLineFits);
     if (whole && (row.cells.length === width || width === undefined || !fits(line.text)))
       return { cells: row.cells, quoted: row.quoted, length };
     if (fits(line.text)) return plain;
     throw new UserError(
-      `${path}: line ${line.number}: a quote is not closed, or more than the next cell follows it; close it, and write a quote within a quoted cell twice`,
+      `${path}: line ${line.number}: a quoted cell is not closed, or text follows its closing quote; close it, and double every quote inside a quoted cell`,
     );
   }
 }
 
-/** Takes a row line by line: `open` within quotes, `broken` where something else than a separator follows a closing quote. */
+/** Takes a row line by line. `open`: within quotes. `broken`: a closing quote is not followed by a separator. */
 function quotedRow(separator: string) {
   const cells: string[] = [];
   const quoted: boolean[] = [];

@@ -8,11 +8,11 @@ import { markdownDocuments } from './markdown.ts';
 const TEXT = /\.(txt|text)$/i;
 const MARKDOWN = /\.(md|markdown)$/i;
 
-/** True of the names that `readTextFolder` reads. */
+/** True for the names that `readTextFolder` reads. */
 export const isTextFile = (name: string) => TEXT.test(name) || MARKDOWN.test(name);
 
 /**
- * A `.txt` or `.md` file, or all of them in a folder and the folders in it, in the order of their paths. A text file is a
+ * A `.txt` or `.md` file, or all of them in a folder and its subfolders, in the order of their paths. A text file is one
  * document, a Markdown file one or more (see `markdownDocuments`). The id is the path in the folder; the title of a text
  * file is its name.
  */
@@ -26,14 +26,14 @@ export async function* readTextFolder(path: string): AsyncGenerator<Document> {
 interface Found {
   /** The path in the folder. */
   id: string;
-  /** Its kind, where it is left out. */
+  /** Its kind, if it is left out. */
   left?: string;
 }
 
-/** Folders of other people's files, which no one means to search. */
+/** Folders of other people's files, which nobody wants to search. */
 const NOT_OURS = new Set(['node_modules']);
 
-/** All files in a folder, in order. Hidden files and links are left out: a link can lead out of the folder, or round in it. */
+/** All files in a folder, in order. Hidden files and links are left out: a link can lead out of the folder, or in a circle. */
 function* filesIn(path: string, within = ''): Generator<Found> {
   const entries = readdirSync(join(path, within), { withFileTypes: true });
   entries.sort((a, b) => (a.name < b.name ? -1 : 1));
@@ -57,14 +57,14 @@ export function leftOutFiles(path: string): Map<string, number> {
   return new Map([...counts].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1)));
 }
 
-/** Such counts in words. */
+/** The counts of `leftOutFiles` in words. */
 export function leftOutWords(counts: Map<string, number>): string {
   const total = [...counts.values()].reduce((sum, n) => sum + n, 0);
   const kinds = [...counts].map(([kind, n]) => `${n} ${kind}`).join(', ');
   return `left out ${total} ${total === 1 ? 'file or folder' : 'files or folders'}: ${kinds} (realm reads .txt and .md in folders)`;
 }
 
-/** The documents of one such file. */
+/** The documents of one text or Markdown file. */
 export function textDocuments(path: string, id: string): Document[] {
   const text = readText(path, 'text file', 'save it as UTF-8, split it, or move it out of the folder');
   countRead(Buffer.byteLength(text));

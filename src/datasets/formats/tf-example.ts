@@ -7,17 +7,17 @@ import type { TfRecord } from './tfrecord.ts';
 // feature.proto): Example { Features features = 1 }, Features { map<string, Feature> feature = 1 }, and a Feature is one
 // of BytesList = 1, FloatList = 2, Int64List = 3, each { repeated value = 1 }.
 
-/** The features of a record that were asked for: lists of bytes or of whole numbers. */
+/** The requested features of a record: lists of bytes or of whole numbers. */
 export interface TfExample {
-  /** The one text of a feature. */
+  /** The only text of a feature. */
   text(name: string): string;
-  /** The bytes of the one value of a feature. */
+  /** The bytes of the only value of a feature. */
   bytes(name: string): Buffer;
-  /** Whole numbers; none where the record lacks the feature, as an empty list may be left out. */
+  /** Whole numbers; none if the record lacks the feature, since an empty list may be left out. */
   integers(name: string): number[];
 }
 
-/** Reads the features `names` of an Example and passes over all others. */
+/** Reads the features `names` of an Example and skips all others. */
 export function readTfExample({ bytes, where }: TfRecord, names: ReadonlySet<string>): TfExample {
   const texts = new Map<string, Buffer[]>();
   const integers = new Map<string, number[]>();
@@ -33,13 +33,13 @@ export function readTfExample({ bytes, where }: TfRecord, names: ReadonlySet<str
       }
     }
   } catch {
-    throw new UserError(`${where}: is no tf.train.Example; see whether the file is what it should be`);
+    throw new UserError(`${where}: is not a tf.train.Example; check that the path is right`);
   }
   const one = (name: string): Buffer => {
     const values = texts.get(name) ?? [];
     if (values.length === 1) return values[0];
     throw new UserError(
-      `${where}: holds ${values.length} texts under "${name}", not one; see whether the file is what it should be`,
+      `${where}: holds ${values.length} texts under "${name}", not one; check that the path is right`,
     );
   };
   return {
@@ -65,7 +65,7 @@ function messages(bytes: Uint8Array, number: number): Uint8Array[] {
   return found;
 }
 
-/** Values may be packed into one field or come one by one. */
+/** Values may be packed into one field or be in fields of their own. */
 function int64List(bytes: Uint8Array): number[] {
   const reader = new BinaryReader(bytes);
   const values: number[] = [];

@@ -4,20 +4,20 @@ import { UserError } from '../../system/errors.ts';
 import { gunzip, readPieces } from '../bytes.ts';
 import { explainRead, LINE_LIMIT } from '../jsonl.ts';
 
-/** One record: its bytes and how errors name it, `FILE: record N`, counted from 0. */
+/** One record: its bytes, and its name in errors, `FILE: record N`, counted from 0. */
 export interface TfRecord {
   bytes: Buffer;
   where: string;
 }
 
-/** The length (u64) and its checksum before a record's bytes, and the checksum behind them. */
+/** Before a record's bytes: their length (u64) and its checksum. After them: their checksum. */
 const HEAD = 12;
 const TAIL = 4;
 
 /**
  * The records of a TFRecord file, each compared with its checksums (tensorflow/tensorflow, tensorflow/core/lib/io/
  * record_writer.h): u64 length, masked CRC32C of the length, the bytes, masked CRC32C of the bytes, little-endian.
- * REALM's shards are gzip files that no ending tells, so the first bytes do.
+ * REALM's shards are gzip files without the ending .gz; they are recognised by their first bytes.
  */
 export async function* readTfRecords(path: string): AsyncGenerator<TfRecord> {
   const what = 'a TFRecord file';
@@ -43,7 +43,7 @@ export async function* readTfRecords(path: string): AsyncGenerator<TfRecord> {
     throw explainRead(path, what, error);
   }
   if (held.length > 0) {
-    throw new UserError(`${path}: record ${number}: the file ends within it; fetch it again`);
+    throw new UserError(`${path}: record ${number}: the file ends within it; download it again`);
   }
 }
 
@@ -51,14 +51,14 @@ function recordLength(held: Buffer, at: number, where: string): number {
   if (!isHead(held, at)) throw damaged(where);
   const length = held.readBigUInt64LE(at);
   if (length > LINE_LIMIT) {
-    throw new UserError(`${where}: is longer than ${LINE_LIMIT >> 20} MiB; split what it holds`);
+    throw new UserError(`${where}: is longer than ${LINE_LIMIT >> 20} MiB; split it into several records`);
   }
   return Number(length);
 }
 
 function damaged(where: string): UserError {
   return new UserError(
-    `${where}: its checksum is not that of its bytes; the file is damaged or no TFRecord, fetch it again`,
+    `${where}: the checksum does not match; the file is damaged or not a TFRecord file, download it again`,
   );
 }
 
@@ -66,12 +66,12 @@ function isHead(bytes: Buffer, at = 0): boolean {
   return bytes.readUInt32LE(at + 8) === maskedCrc(bytes.subarray(at, at + 8));
 }
 
-/** CRC32C as TensorFlow stores it, so that the checksum of bytes that hold checksums is none of these. */
+/** CRC32C in the form that TensorFlow stores (see `masked`). */
 export function maskedCrc(bytes: Buffer): number {
   return masked(crc32c(bytes));
 }
 
-/** The bytes as they are, or unpacked where they are no record's head and begin as gzip does. */
+/** The bytes as they are, or decompressed if they start like gzip and not like a record. */
 async function* unpacked(pieces: AsyncGenerator<Buffer>): AsyncGenerator<Buffer> {
   let first: Buffer = Buffer.alloc(0);
   while (first.length < HEAD) {

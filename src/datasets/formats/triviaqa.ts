@@ -2,8 +2,8 @@ import { type JsonLine, objectsField, questionId, stringField, stringsField } fr
 import type { Question } from '../types.ts';
 
 /**
- * TriviaQA's `{"Question", "Answer": {"Value", "Aliases", …}}`, with every alias a right answer, as its own evaluation
- * counts them (mandarjoshi90/triviaqa, README.md). The test sets come without "Answer".
+ * TriviaQA's `{"Question", "Answer": {"Value", "Aliases", …}}`. Every alias is a right answer, as in its own evaluation
+ * (mandarjoshi90/triviaqa, README.md). The test sets have no "Answer".
  */
 export function triviaQuestion(line: JsonLine): Question[] {
   const [answer] =

@@ -6,12 +6,12 @@ import type { Document } from '../types.ts';
 import { refuseUnreadable } from '../unreadable.ts';
 
 // The output of WikiExtractor with --json (attardi/wikiextractor, README.md and wikiextractor/WikiExtractor.py,
-// commit 8f1b434): folders AA, AB, … of files wiki_00, wiki_01, …, one {"id", "revid", "url", "title", "text"} a line.
+// commit 8f1b434): folders AA, AB, … of files wiki_00, wiki_01, …, with one {"id", "revid", "url", "title", "text"} per line.
 
 const FOLDER = /^[A-Z]{2}$/;
 const FILE = /^wiki_\d+(\.gz|\.zst|\.bz2)?$/;
 
-/** The pages of a folder of WikiExtractor's. HTML entities that it left are decoded, as ORQA and DrQA decode them. */
+/** The documents of a folder of WikiExtractor's. HTML entities that it left are decoded, as in ORQA and DrQA. */
 export async function* readWikiExtractor(path: string): AsyncGenerator<Document> {
   for (const folder of wikiExtractorFolders(path)) {
     const names = readdirSync(join(path, folder)).filter((name) => FILE.test(name));

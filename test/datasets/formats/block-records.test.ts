@@ -11,7 +11,7 @@ after(() => rmSync(dir, { recursive: true, force: true }));
 
 const TEXTS = ['The bridge was finished in 1882.', '', 'Zürich – naïve café', '', 'x'.repeat(300)];
 
-test('records of every protocol that NumPy has written, in order, as documents', () => {
+test('records of every protocol that NumPy has used become documents, in order', () => {
   for (const name of ['block_records.npy', 'block_records-2.npy', 'block_records-3.npy']) {
     assert.deepEqual(
       [...readBlockRecords(weightsPath(name))],
@@ -21,14 +21,14 @@ test('records of every protocol that NumPy has written, in order, as documents',
   }
 });
 
-test('arrays of anything else are refused, and so is any damage', () => {
+test('other arrays and damaged files are refused', () => {
   const read = (path: string) => [...readBlockRecords(path)];
   assert.throws(
     () => read(weightsPath('numbers.npy')),
-    userError(/no list of records, but \{'descr': '<f8'/),
+    userError(/not a list of records, but \{'descr': '<f8'/),
   );
-  assert.throws(() => read(weightsPath('objects.npy')), userError(/its record 1 is no text in bytes/));
-  assert.throws(() => read(weightsPath('dtypes.bin')), userError(/does not begin as NumPy files do/));
+  assert.throws(() => read(weightsPath('objects.npy')), userError(/record 1 is not text in bytes/));
+  assert.throws(() => read(weightsPath('dtypes.bin')), userError(/does not start like a NumPy file/));
   const copy = join(dir, 'torn.npy');
   for (const name of ['block_records.npy', 'block_records-2.npy'])
     damage(weightsPath(name), copy, () => read(copy));
