@@ -9,6 +9,7 @@ import { pathToFileURL } from 'node:url';
 const REALM = join(import.meta.dirname, '../../bin/realm');
 const FIXTURES = join(import.meta.dirname, '../fixtures/stop');
 const AT_LOAD = pathToFileURL(join(FIXTURES, 'at-load.mjs')).href;
+const AT_SYNC = pathToFileURL(join(FIXTURES, 'at-sync.mjs')).href;
 const TYPESCRIPT = pathToFileURL(join(import.meta.dirname, '../../src/typescript.mjs')).href;
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
@@ -118,19 +119,52 @@ for (const [i, [module, sentence]] of (
   });
 }
 
-test('a signal at any moment of a training stage ends it with 130 and a sentence, or before it runs at all', async () => {
-  for (let i = 0; i < 12; i++) {
-    const { child, end } = realm(['ict-warmup', '--run', prepared, ...ENGINE]);
-    await new Promise((resolve) => setTimeout(resolve, i * i * 15));
-    child.kill(SIGNALS[i % 3]);
-    const ended = await end;
-    const { code, signal, out, err } = ended;
-    // Before Node runs the first line of a program, a signal has its usual effect.
-    if (signal !== null) assert.deepEqual([signal, out, err], [SIGNALS[i % 3], '', '']);
-    else if (/^stopped and saved/.test(out)) stoppedPlainly(ended, prepared, /./);
-    else stoppedPlainly(ended, prepared, /^realm(?: ict-warmup)?: stopped.*; .+$/);
-    assert.ok(code === null || code === 130);
-  }
+for (const [i, sync] of [1, 2, 5, 10].entries()) {
+  const name = SIGNALS[i % 3];
+  test(`${name} when a training stage syncs file ${sync} to the disk ends it with 130 and a sentence`, async () => {
+    const args = [
+      'ict-warmup',
+      '--run',
+      prepared,
+      ...ENGINE,
+      '--resume',
+      'none',
+      '--set',
+      'train.saveEvery=2',
+    ];
+    const ended = await start(['--import', AT_SYNC, REALM, ...args], {
+      SIGNAL_AT_SYNC: String(sync),
+      SIGNAL_NAME: name,
+    }).end;
+    if (/^stopped and saved; /.test(ended.out)) stoppedPlainly(ended, prepared, /./);
+    else stoppedPlainly(ended, prepared, /^realm ict-warmup: stopped; .+$/);
+  });
+}
+
+for (const [i, [module, args]] of (
+  [
+    ['src/pipeline/import.ts', ['import', ...ENGINE]],
+    ['src/pipeline/export.ts', ['export', '--to', join(root, 'made'), ...ENGINE]],
+    ['src/commands/ask.ts', ['ask', 'who?', ...ENGINE]],
+    ['src/pipeline/evaluate.ts', ['eval', 'recall', '--to', join(root, 'made'), ...ENGINE]],
+  ] as [string, string[]][]
+).entries()) {
+  const name = SIGNALS[i % 3];
+  test(`${name} while ${module} is loaded ends ${args[0]} with one sentence and 130, and nothing is made`, async () => {
+    const command = ['--import', AT_LOAD, REALM, ...args, '--run', prepared];
+    const end = await start(command, { SIGNAL_AT: module, SIGNAL_NAME: name }).end;
+    stoppedPlainly(end, prepared, /^realm [a-z]+(?: [a-z]+)?: stopped; .+$/);
+    assert.equal(end.out, '');
+    assert.equal(existsSync(join(root, 'made')), false);
+  });
+}
+
+test('SIGTERM while src/pipeline/data.ts is loaded ends data get with one sentence and 130, and nothing is made', async () => {
+  const to = join(root, 'data');
+  const command = ['--import', AT_LOAD, REALM, 'data', 'get', 'nq-open', '--to', to, '--from', root];
+  const end = await start(command, { SIGNAL_AT: 'src/pipeline/data.ts', SIGNAL_NAME: 'SIGTERM' }).end;
+  stoppedPlainly(end, to, /^realm data(?: get)?: stopped; .+$/);
+  assert.equal(existsSync(to), false);
 });
 
 test('a second signal leaves at once and says from which step the same command resumes', async () => {
