@@ -42,6 +42,7 @@ export const LAYERS = [
   'serve',
   'pipeline',
   'index.ts',
+  'library.mjs',
   'commands',
   'cli.ts',
 ];

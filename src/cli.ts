@@ -333,7 +333,7 @@ export async function main(argv: readonly string[]): Promise<number> {
         print(options, { stopped: true }, ['stopped and saved; the same command resumes from here']);
         return;
       }
-      const { report } = await import('./commands/report.ts');
+      const { report } = await import('./pipeline/report.ts');
       const { file } = report([options.run]); // the figure
       print(options, table, [...ablationLines(table), '', `figure: ${file}`]);
     });
@@ -412,7 +412,7 @@ export async function main(argv: readonly string[]): Promise<number> {
     .option('--to <file>', 'where the page goes (default: report.html in the first run)')
     .option('--json', 'print one JSON document on stdout', false)
     .action(async (runs: string[], options: { run: string; to?: string; json: boolean }) => {
-      const { report } = await import('./commands/report.ts');
+      const { report } = await import('./pipeline/report.ts');
       const written = report(runs.length > 0 ? runs : [options.run], options.to);
       print(options, written, [`${written.file} (${(written.bytes / 1024).toFixed(0)} KiB)`]);
     });

@@ -95,7 +95,7 @@ interface Layer {
  * The configuration of a file or preset (or the defaults) with `--set path.to.key=value` overrides, checked. Its paths are
  * absolute: those in the file are relative to the file's folder, those of `--set` to the current folder.
  */
-export function loadConfig(given: string | undefined, overrides: readonly string[]): Config {
+export function loadConfig(given?: string, overrides: readonly string[] = []): Config {
   const layers = given === undefined ? [] : readLayers(configFile(given));
   const tree = layers.reduceRight((below, { tree }) => merged(below, tree), {});
   for (const override of overrides) setByPath(tree, override);

@@ -5,7 +5,8 @@ import { dirname, join } from 'node:path';
 import { before, test } from 'node:test';
 import { shrinkwrap } from '../scripts/shrinkwrap.mjs';
 import { presets } from '../src/presets.ts';
-import { temporaryFolder } from './support/tiny.ts';
+import { generateWorld, writeWorld } from '../src/world/world.ts';
+import { temporaryFolder, tinyConfig } from './support/tiny.ts';
 
 const root = join(import.meta.dirname, '..');
 const folder = temporaryFolder('a package');
@@ -17,6 +18,7 @@ const ALLOWED = [
   /^(package\.json|LICENSE|(README|SECURITY|CHANGELOG|CONTRIBUTING)\.md|CITATION\.cff)$/,
   /^bin\/realm$/,
   /^src\/[\w/-]+\.(ts|mjs|js|css|cc|h)$/,
+  /^types\/[\w/-]+\.d\.m?ts$/,
   /^configs\/[\w-]+\.yaml$/,
   /^assets\/world-encoder\/(config\.json|model\.safetensors|vocab\.txt)$/,
   /^docs\/[\w/.-]+\.(md|png|svg)$/,
@@ -25,9 +27,11 @@ const ALLOWED = [
 
 let packed: { filename: string; files: { path: string }[] };
 
-// The file that `npm publish` sends, but for the npm-shrinkwrap.json that its scripts write, unpacked beside links to the
+// The file that `npm publish` sends, with the types that its scripts make, but for the npm-shrinkwrap.json that its scripts write, unpacked beside links to the
 // packages that this pins.
 before(() => {
+  const types = spawnSync('npm', ['run', 'types'], { cwd: root, encoding: 'utf8' });
+  assert.equal(types.status, 0, types.stdout + types.stderr);
   const args = ['pack', '--ignore-scripts', '--json', '--offline', '--pack-destination', folder];
   const { status, stdout, stderr } = spawnSync('npm', args, { cwd: root, encoding: 'utf8' });
   assert.equal(status, 0, stderr);
@@ -144,4 +148,130 @@ test('it prepares documents by a preset, from a folder with a tsconfig.json that
     readFileSync(join(cwd, 'demo', 'config.yaml'), 'utf8'),
     /initial: realm:assets\/world-encoder/,
   );
+});
+
+/** A folder that has the package in its node_modules, and a generated world's documents and questions. */
+function project(name: string): string {
+  const dir = join(folder, name);
+  mkdirSync(join(dir, 'node_modules'), { recursive: true });
+  symlinkSync(home, join(dir, 'node_modules', 'realm-lm'));
+  writeFileSync(join(dir, 'package.json'), '{ "type": "module" }');
+  return dir;
+}
+
+/** Runs a program; what it wrote. */
+function runProgram(cwd: string, ...args: string[]): { stdout: string; stderr: string } {
+  const env = { ...process.env, HF_HUB_OFFLINE: '1' };
+  const { status, stdout, stderr } = spawnSync(process.execPath, args, { cwd, env, encoding: 'utf8' });
+  assert.equal(status, 0, `${stdout}${stderr}`);
+  return { stdout, stderr };
+}
+
+const LIBRARY = `
+import assert from 'node:assert/strict';
+import { existsSync } from 'node:fs';
+import * as realm from 'realm-lm';
+
+const steps = { ict: 2, pretrain: 2, qa: 2 };
+const run = await realm.openRun('run', {
+  config: 'settings.yaml',
+  set: Object.entries(steps).map(([stage, n]) => stage + '.steps=' + n),
+  engine: 'wasm',
+});
+assert.equal(run.engine, 'wasm');
+assert.equal((await realm.prepare(run)).documents, 40);
+assert.equal((await realm.ictWarmup(run)).step, steps.ict);
+const { rows } = await realm.buildIndex(run);
+assert.ok(rows >= 40);
+assert.equal((await realm.pretrain(run)).step, steps.pretrain);
+assert.equal((await realm.finetuneQa(run)).step, steps.qa);
+const { questions, exactMatch } = await realm.evaluateAnswers(run);
+assert.ok(questions > 0 && exactMatch >= 0 && exactMatch <= 1);
+const recall = await realm.evaluateRecall(run, { stage: 'pretrain' });
+assert.equal(recall.questions, questions);
+const masked = await realm.evaluateMasked(run, 'perplexity');
+assert.ok(masked.figures.perplexity.value > 1);
+const session = await realm.openSession(run);
+const [answered] = await session.ask(['Where was the painter born?']);
+await session.close();
+await assert.rejects(realm.openRun('run', { engine: 'wasm' }), (error) => {
+  assert.ok(error instanceof realm.UserError);
+  assert.match(error.message, /is already running in this run folder/);
+  return true;
+});
+run.close();
+const again = await realm.openRun('run', { engine: 'wasm', set: ['qa.readerBlocks=1'] });
+assert.equal(again.config.qa.readerBlocks, 1);
+// All steps are done.
+assert.equal((await realm.pretrain(again)).seconds, 0);
+again.close();
+assert.deepEqual(realm.runStatus('run').stages.filter(({ state }) => state === 'finished').length, 3);
+assert.ok(realm.writeReport(['run']).bytes > 10_000 && existsSync('run/report.html'));
+await assert.rejects(realm.openRun('nothing'), realm.UserError);
+assert.ok(!existsSync('nothing'));
+console.log(JSON.stringify({ answered, exports: Object.keys(realm) }));
+`;
+
+const TYPED = `
+import { type AnsweredQuestion, type Config, loadConfig, openRun, openSession } from 'realm-lm';
+
+const run = await openRun('run', { readOnly: true, engine: 'wasm', set: ['qa.readerBlocks=2'] });
+const session = await openSession(run);
+const [answered]: AnsweredQuestion[] = await session.ask(['Where was the painter born?']);
+await session.close();
+run.close();
+const config: Config = loadConfig('world');
+const steps: number = config.qa.steps;
+// @ts-expect-error: a number
+const wrong: string = config.qa.steps;
+// @ts-expect-error: the first argument is a folder
+const never = () => openRun(3);
+console.log(JSON.stringify({ steps, wrong, never: typeof never, answers: answered.answers.length }));
+`;
+
+test('a program imports it by name, trains a run and answers a question; in TypeScript with types', async () => {
+  const dir = project('a program');
+  writeWorld(generateWorld({ seed: 1, documents: 40, heldOut: 0.2 }), dir);
+  const settings = tinyConfig(
+    'ict={batch: 4, microBatch: 4}',
+    'pretrain={batch: 2, microBatch: 2, candidates: 3}',
+    'refresh.mode=off',
+    'qa={batch: 2, retrieverBlocks: 10, readerBlocks: 3, devQuestions: 0, readerTokens: 104}',
+  );
+  const { documents: _, train: __, test: ___, ...data } = settings.data;
+  const files = {
+    documents: 'documents.jsonl',
+    train: 'questions.train.jsonl',
+    test: 'questions.test.jsonl',
+  };
+  writeFileSync(join(dir, 'settings.yaml'), JSON.stringify({ ...settings, data: { ...data, ...files } }));
+  writeFileSync(join(dir, 'program.mjs'), LIBRARY);
+  // stdout is the program's own.
+  const { answered, exports } = JSON.parse(runProgram(dir, 'program.mjs').stdout);
+  assert.ok(answered.answers.length > 0 && answered.answers[0].answer.length > 0);
+  assert.deepEqual(exports, Object.keys(await import('../src/index.ts')));
+
+  writeFileSync(join(dir, 'program.ts'), TYPED);
+  for (const [module, moduleResolution] of [
+    ['nodenext', 'nodenext'],
+    ['esnext', 'bundler'],
+  ]) {
+    const options = { module, moduleResolution, target: 'es2023', strict: true, skipLibCheck: true };
+    writeFileSync(
+      join(dir, 'tsconfig.json'),
+      JSON.stringify({
+        compilerOptions: {
+          ...options,
+          noEmit: true,
+          types: ['node'],
+          typeRoots: [join(root, 'node_modules/@types')],
+        },
+        files: ['program.ts'],
+      }),
+    );
+    runProgram(dir, join(root, 'node_modules/typescript/bin/tsc'), '-p', '.');
+  }
+  // A process that loads TypeScript already.
+  const typed = runProgram(dir, '--import', import.meta.resolve('tsx'), 'program.ts');
+  assert.deepEqual(JSON.parse(typed.stdout), { steps: 520, wrong: 520, never: 'function', answers: 2 });
 });

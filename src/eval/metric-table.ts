@@ -4,6 +4,7 @@ import { type Comparison, type Interval, meanInterval } from './statistics.ts';
 
 // Metrics of an evaluation by name, and the table for a person to read.
 
+/** Metrics by their names, such as exactMatch: a number, or a mean with its interval of confidence. */
 export type MetricValues = Record<string, number | Interval>;
 
 /** Exact match, F1 and the oracles with their intervals. @param strings false if the answers are regular expressions, for which there is no F1 */

@@ -44,6 +44,7 @@ const ICT_LIMIT = 10_000;
 /** Of the bootstrap where no run gives one. */
 const SEED = 1;
 
+/** What is evaluated, and how. */
 export interface EvalOptions {
   /** File of the questions; data.test, else data.dev, where it is not given. */
   questions?: string;
@@ -54,6 +55,7 @@ export interface EvalOptions {
   format?: RankingFormat;
 }
 
+/** The same for answers. */
 export interface AnswerEvalOptions extends EvalOptions {
   /** A run folder or a file of predictions to compare with. */
   against?: string;
@@ -62,6 +64,7 @@ export interface AnswerEvalOptions extends EvalOptions {
 /** The metrics of answers, of which either command gives both; they differ in the one that `against` compares. */
 export type AnswerMetric = 'exact-match' | 'f1';
 
+/** Metrics of the answers to a file of questions. */
 export interface AnswerEvaluation {
   metric: AnswerMetric;
   stage?: string;
@@ -214,6 +217,7 @@ export async function scorePredictions(
   };
 }
 
+/** How often a block with an answer is among the first k, for several k. */
 export interface RecallEvaluation {
   stage?: string;
   file: string;

@@ -43,6 +43,7 @@ export function textInputs(run: Run, config: Config): { documents: string; sente
  */
 export async function openNewRun(
   options: Pick<CommonOptions, 'run' | 'config' | 'set' | 'seed'>,
+  lock: (run: Run) => void = (run) => void lockRun(run, 'prepare'),
 ): Promise<{ run: Run; config: Config }> {
   const run = runFolder(options.run);
   refuseOldRun(run);
@@ -56,7 +57,7 @@ export async function openNewRun(
   const set = withEncoderHead(run, { ...given, set: fetched });
   const config = runConfig(run, { ...given, set }, (config) => {
     prepareInputs(run, config);
-    lockRun(run, 'prepare');
+    lock(run);
   });
   return { run, config };
 }

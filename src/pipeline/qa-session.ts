@@ -35,6 +35,7 @@ export interface AskAnswer {
   openBook?: true;
 }
 
+/** A question with its answers. */
 export interface AnsweredQuestion {
   question: string;
   /** One a block read, best first. */

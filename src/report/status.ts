@@ -46,6 +46,7 @@ export interface IndexState {
   stepsBehind: number;
 }
 
+/** What a run folder holds, and what is running in it. */
 export interface RunStatus {
   run: string;
   corpus: { documents: number; blocks: number } | null;

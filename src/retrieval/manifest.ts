@@ -15,6 +15,7 @@ export interface NamedDigest extends FileDigest {
   name: string;
 }
 
+/** What an index was made of, and its files. */
 export interface IndexManifest {
   format: 4;
   dimensions: number;

@@ -46,6 +46,7 @@ export type Stage = (typeof STAGES)[number];
 
 /** The stages that can leave a document tower, and so an index. */
 export const RETRIEVER_STAGES = ['ict-warmup', 'pretrain', 'finetune-qa'] as const satisfies readonly Stage[];
+/** A stage that can leave a document tower, and so an index. */
 export type RetrieverStage = (typeof RETRIEVER_STAGES)[number];
 
 /** The section of the settings that each stage trains by. */

@@ -56,6 +56,7 @@ export interface LoopOptions {
 /** What a checkpoint was trained on and with. */
 export type Origin = Pick<State, 'vocabularySha256' | 'corpusSha256' | 'settings' | 'retriever'>;
 
+/** What a training stage returns. */
 export interface LoopResult {
   /** Metrics at the last step, averaged over the last `logEvery` steps. */
   metrics: Record<string, number>;

@@ -4,7 +4,7 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
 import { parseHTML } from 'linkedom';
-import { report } from '../../src/commands/report.ts';
+import { report } from '../../src/pipeline/report.ts';
 import { reportBody, reportPage, SCRIPT, STYLE } from '../../src/report/page.ts';
 import { runFolder } from '../../src/run/folder.ts';
 import { commandLine } from '../support/command-line.ts';
