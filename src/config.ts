@@ -53,14 +53,14 @@ export function isGroup(value: unknown): value is Record<string, unknown> {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** realm's own folder, and how a file in it is written: a run then works with realm installed anywhere. */
+/** The folder of the package, and the prefix of a path in it: such a path works wherever realm is installed. */
 const PACKAGE = fileURLToPath(new URL('../', import.meta.url));
 const PACKAGED = 'realm:';
 
-/** Standard input, and a model on the Hugging Face Hub (hf:owner/name): no files of this machine. */
+/** True of standard input and of a model on the Hugging Face Hub (hf:owner/name): they are not files of this machine. */
 const isNoFile = (path: string) => path === '-' || isHubName(path);
 
-/** The absolute path of one that is relative to `folder`; a `realm:` one is inside realm's own folder. */
+/** Makes a path absolute: it is relative to `folder`, or to the package if it starts with `realm:`. */
 function absolutePath(path: string, folder: string): string {
   if (isNoFile(path)) return path;
   if (path.startsWith(PACKAGED)) return join(PACKAGE, path.slice(PACKAGED.length));
@@ -133,7 +133,7 @@ function merged(below: Record<string, unknown>, above: Record<string, unknown>):
   return result;
 }
 
-/** Writes a run's configuration file, its paths as `portablePath` has them. */
+/** Writes a run's configuration file, with the paths that `portablePath` gives. */
 export function saveConfig(path: string, config: Config): void {
   makeFolder(dirname(path));
   const folder = folderOf(path);
@@ -156,14 +156,15 @@ function readYaml(path: string, remedy: string): Record<string, unknown> {
   try {
     tree = parse(text, { maxAliasCount: 0, logLevel: 'error' }) ?? {};
   } catch (error) {
-    // The first line ends with a colon, since the lines after it show the place.
+    // The first line ends with a colon, because the next lines show the position.
     const why = (error as Error).message.split('\n')[0].replace(/:$/, '');
-    // The parser calls itself for each level, and reports the stack's end as any other mistake.
+    // The parser is recursive, and reports a stack overflow like any other mistake.
     throw new UserError(
       `${path}: not valid YAML: ${/call stack/.test(why) ? 'it is nested too deep' : why}; correct the file`,
     );
   }
-  if (deeperThan(tree, DEEPEST)) throw new UserError(`${path}: is nested deeper than any setting`);
+  if (deeperThan(tree, DEEPEST))
+    throw new UserError(`${path}: is nested deeper than any setting; correct the file`);
   if (typeof tree !== 'object' || Array.isArray(tree))
     throw new UserError(`${path}: expected settings as "name: value" lines`);
   const folder = folderOf(path);
@@ -254,7 +255,7 @@ function complaintsOf(issue: z.core.$ZodIssue, tree: unknown): [string, string][
   return [[name, `${name || 'the file'}: ${what}, got ${got}`]];
 }
 
-/** Settings that are right alone and wrong together, in words. */
+/** Settings that are valid alone and contradict each other: one message for each contradiction. */
 function contradictions(config: Config): string[] {
   const { model, text, qa } = config;
   const found: string[] = [];

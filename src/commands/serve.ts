@@ -1,7 +1,7 @@
 import { existsSync } from 'node:fs';
 import type { FastifyInstance } from 'fastify';
 import { loadConfig } from '../config.ts';
-import { announceEngine, type CommonOptions } from '../pipeline/context.ts';
+import { announceEngine, type RunOptions } from '../pipeline/context.ts';
 import { openQaSession } from '../pipeline/qa-session.ts';
 import { reportBody, reportPage, SCRIPT, STYLE } from '../report/page.ts';
 import { recordsFingerprint } from '../run/fingerprints.ts';
@@ -16,7 +16,7 @@ import { errorCode, UserError } from '../system/errors.ts';
 import { say } from '../system/progress.ts';
 import { leave, onStop } from '../system/stop.ts';
 
-export interface ServeOptions extends Pick<CommonOptions, 'run' | 'engine' | 'threads'> {
+export interface ServeOptions extends Pick<RunOptions, 'run' | 'engine' | 'threads'> {
   host: string;
   port: number;
   /** What every request must carry; undefined: the variable REALM_TOKEN, or a new one where others can reach the server. */

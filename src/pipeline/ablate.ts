@@ -17,9 +17,9 @@ import { generateWorld, worldFiles, writeWorld } from '../world/world.ts';
 import { matchingIndex, retrieverBeforeQa } from './build-index.ts';
 import {
   announceEngine,
-  type CommonOptions,
   type Context,
   emptyModel,
+  type RunOptions,
   runCorpus,
   stageWeights,
 } from './context.ts';
@@ -32,7 +32,7 @@ import { prepareCorpus } from './prepare.ts';
 import { pretrain } from './pretrain.ts';
 import { testQuestions } from './questions.ts';
 
-export interface AblateOptions extends CommonOptions {
+export interface AblateOptions extends RunOptions {
   /** How many: that of the settings, and those that follow it. */
   seeds: number;
   /** Names of rows with commas between; all where it is not given. */

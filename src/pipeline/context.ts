@@ -37,15 +37,24 @@ import { loadWeights } from '../weights/checkpoint.ts';
 import { type ImportConfig, importBert } from '../weights/import-bert.ts';
 import { inputPath } from './inputs.ts';
 
-/** Options that every command takes. */
-export interface CommonOptions {
+/** How a run is opened. */
+export interface RunOptions {
+  /** A settings file, or the name of one that comes with realm. */
   config?: string;
-  set: string[];
+  /** Settings as `name=value`. */
+  set: readonly string[];
+  /** Folder of the run. */
   run: string;
   seed?: number;
   engine: 'auto' | EngineName;
-  /** Processor threads; all where it is not given. */
+  /** Processor threads; all by default. */
   threads?: number;
+}
+
+/** The options of a command that works in a run. */
+export interface CommonOptions extends RunOptions {
+  set: string[];
+  /** Print one JSON document on stdout. */
   json: boolean;
 }
 
@@ -63,7 +72,7 @@ export interface Context {
  * this command alone.
  * @param work what the command writes in the run folder, kept to itself meanwhile; undefined where it only reads
  */
-export async function openRun(options: CommonOptions, work?: string): Promise<Context> {
+export async function openRun(options: RunOptions, work?: string): Promise<Context> {
   const run = preparedRun(options);
   const config = runConfig(run, settingsOf(options), () => {}, false);
   if (work !== undefined) lockRun(run, work);
@@ -76,7 +85,7 @@ export async function openRun(options: CommonOptions, work?: string): Promise<Co
  * @param checks throw where the stage cannot work with the settings: then none is saved
  */
 export async function openRunForWork(
-  options: CommonOptions,
+  options: RunOptions,
   work: string,
   checks: WorkChecks = {},
 ): Promise<Context> {
@@ -101,7 +110,7 @@ export interface WorkChecks {
 }
 
 /** The run folder, which must be prepared: a folder named by mistake is not to get a configuration. */
-function preparedRun({ run: dir, config }: CommonOptions): Run {
+function preparedRun({ run: dir, config }: RunOptions): Run {
   const run = runFolder(dir);
   refuseOldRun(run);
   needCorpus(run);
@@ -114,7 +123,7 @@ function preparedRun({ run: dir, config }: CommonOptions): Run {
 export async function announceEngine({
   engine: choice,
   threads,
-}: Pick<CommonOptions, 'engine' | 'threads'>): Promise<EngineName> {
+}: Pick<RunOptions, 'engine' | 'threads'>): Promise<EngineName> {
   if (choice === 'auto' || choice === 'tensorflow') await installOnFirstUse();
   const engine = await startEngine(choice, { threads });
   obeySignals();

@@ -12,7 +12,7 @@ import { duration, say } from '../system/progress.ts';
 import type { LoopResult } from '../train/loop.ts';
 import { generateWorld, worldFiles, writeWorld } from '../world/world.ts';
 import { closedBook } from './closed-book.ts';
-import { announceEngine, type CommonOptions, type Context } from './context.ts';
+import { announceEngine, type Context, type RunOptions } from './context.ts';
 import { evalExactMatch, evalRecall } from './evaluate.ts';
 import { finetuneQa } from './finetune-qa.ts';
 import { checkNeeds, GATED_STAGES } from './gate.ts';
@@ -40,7 +40,7 @@ export interface DemoSummary {
 const inPackage = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
 
 /** Generates a world and takes it through every stage; undefined when a signal stopped one. A second call goes on from there. */
-export async function demo(options: CommonOptions & { yes?: boolean }): Promise<DemoSummary | undefined> {
+export async function demo(options: RunOptions & { yes?: boolean }): Promise<DemoSummary | undefined> {
   const { context, saveSettings } = await makeWorld(options);
   const { run, config } = context;
   const check = async () => {
@@ -189,7 +189,7 @@ function records(path: string): Record<string, unknown>[] {
  */
 export function worldSettings(
   run: Run,
-  { config, seed, set }: Pick<CommonOptions, 'config' | 'seed' | 'set'>,
+  { config, seed, set }: Pick<RunOptions, 'config' | 'seed' | 'set'>,
   packagedConfig: string,
   data: readonly string[] = [],
 ): { config?: string; set: string[] } {
@@ -201,7 +201,7 @@ export function worldSettings(
 }
 
 /** The run folder's configuration, not saved yet, with the generated data's place in it, and the engine. */
-async function makeWorld(options: CommonOptions): Promise<{ context: Context; saveSettings: () => void }> {
+async function makeWorld(options: RunOptions): Promise<{ context: Context; saveSettings: () => void }> {
   const run = runFolder(options.run);
   refuseOldRun(run);
   const data = Object.entries(worldFiles(join(run.dir, 'data'))).map(

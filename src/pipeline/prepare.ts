@@ -20,7 +20,7 @@ import { vocabularyIn } from '../tokenizer/tokenizer-json.ts';
 import { trainVocabulary } from '../tokenizer/train-vocabulary.ts';
 import { loadWordPiece } from '../tokenizer/wordpiece.ts';
 import { bertFolder } from '../weights/sentence-encoder.ts';
-import type { CommonOptions } from './context.ts';
+import type { RunOptions } from './context.ts';
 import { withEncoderHead } from './encoder-head.ts';
 import { withHubModels } from './hub-models.ts';
 import { checkInitial, vocabularyWarning } from './initial-weights.ts';
@@ -42,7 +42,7 @@ export function textInputs(run: Run, config: Config): { documents: string; sente
  * was checked: a first call that fails leaves nothing that refuses its correction.
  */
 export async function openNewRun(
-  options: Pick<CommonOptions, 'run' | 'config' | 'set' | 'seed'>,
+  options: Pick<RunOptions, 'run' | 'config' | 'set' | 'seed'>,
   lock: (run: Run) => void = (run) => void lockRun(run, 'prepare'),
 ): Promise<{ run: Run; config: Config }> {
   const run = runFolder(options.run);

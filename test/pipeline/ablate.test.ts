@@ -40,7 +40,7 @@ const SMALL = [
 
 async function measure(only: string | undefined, more: Partial<AblateOptions> = {}) {
   try {
-    return await ablate({ run: dir, set: SMALL, engine, json: false, seeds: 1, only, ...more });
+    return await ablate({ run: dir, set: SMALL, engine, seeds: 1, only, ...more });
   } finally {
     releaseLocks();
   }

@@ -14,7 +14,7 @@ test('a demo that would take months is refused, and neither its settings nor its
   const dir = temporaryFolder('demo-refused');
   const refused = async (set: string[], message: RegExp) => {
     const all = [...TINY, 'model.initial=null', 'world.documents=40', ...set];
-    await assert.rejects(demo({ run: dir, set: all, engine, json: false }), (error: Error) => {
+    await assert.rejects(demo({ run: dir, set: all, engine }), (error: Error) => {
       assert.match(error.message, message);
       return error instanceof UserError;
     });
