@@ -1,13 +1,13 @@
 import { LINE_END, LINE_START, WORD } from './python-regex.ts';
 
 // The tokens of DrQA's retriever evaluation (facebookresearch/DrQA at 6d7c1b7, drqa/tokenizers/regexp_tokenizer.py), close to
-// the Penn Treebank's: numbers, abbreviations and hyphenated words are one token, quotes and dashes are made alike.
+// the Penn Treebank's: numbers, abbreviations and hyphenated words are one token, quotes and dashes are unified.
 
 const LETTERS = '[\\p{L}\\p{N}\\p{M}]';
 const OPENING = `(?<=[\\p{Z}([{<]|${LINE_START})`;
 const WORD_END = `(?:(?<=${WORD.regex})(?!${WORD.regex})|(?<!${WORD.regex})(?=${WORD.regex}))`;
 
-/** In the order in which they are tried at each place; named where the token is replaced. */
+/** In the order in which they are tried at each position; named if the token is replaced. */
 const KINDS = [
   '\\p{Nd}+(?:[:.,]\\p{Nd}+)*',
   '(?:dr|esq|hon|jr|mr|mrs|ms|prof|rev|sr|st|rt|messrs|mmes|msgr)\\.(?=\\p{Z})',

@@ -2,13 +2,13 @@ import type { Accepted } from '../datasets/types.ts';
 import { drqaTokens } from './drqa-tokens.ts';
 import { type Protocol, regexSearch } from './metrics.ts';
 
-// Where answers stand in a text: by words for evaluation and the retriever's gold, by word pieces for the reader's.
+// Finds answers in a text: by words for evaluation and the retriever's gold blocks, by word pieces for the reader's.
 
 /** A run of letters, digits and marks is one token, any other visible character one more (DPR, dpr/utils/tokenizers.py). */
 const TOKEN = /[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]/gu;
 const WORD_START = /^[\p{L}\p{N}\p{M}]/u;
 const VISIBLE = /[^\p{Z}\p{C}]/u;
-// Looked for at one place, `lastIndex`.
+// Matched only at one position, `lastIndex`.
 const WORD_HERE = /[\p{L}\p{N}\p{M}]/uy;
 const WORD_BEFORE = /(?<=[\p{L}\p{N}\p{M}])/uy;
 const GAP_HERE = /[\p{Z}\p{C}]*/uy;
@@ -16,7 +16,7 @@ const GAP_HERE = /[\p{Z}\p{C}]*/uy;
 /** An answer by its tokens. */
 interface Wanted {
   tokens: string[];
-  /** The longest that is a word or so: a text without it cannot hold the answer, and finding that out is cheap. */
+  /** The longest token: a text without it cannot contain the answer, which is cheap to find out. */
   rarest: string;
 }
 
@@ -26,14 +26,15 @@ const byDrqa = new WeakMap<readonly string[], Wanted[]>();
 /**
  * Whether any answer occurs in the text, as the scripts behind the protocols judge a retrieved passage:
  *   dpr    DPR at a31212d, dpr/data/qa_validation.py, has_answer: both in NFD and lower case, the answer's tokens in the text's
- *          tokens as a contiguous run; an expression matches anywhere in the text
- *   drqa   DrQA at 6d7c1b7, scripts/retriever/eval.py, has_answer: the same with tokens of its own; of a question's
- *          expressions only the first is read
- *   orqa   google-research/language, language/orqa/ops/orqa_ops.cc, HasAnswerOp: the answer's characters stand in the
- *          text, case and all, also within words. It knows no expressions: they match anywhere in the text as it is
- *   hf     SQuAD's script judges no passage: as dpr
+ *          tokens as a contiguous run; a regular expression matches anywhere in the text
+ *   drqa   DrQA at 6d7c1b7, scripts/retriever/eval.py, has_answer: the same with other tokens; only the first of a
+ *          question's regular expressions is used
+ *   orqa   google-research/language, language/orqa/ops/orqa_ops.cc, HasAnswerOp: the text contains the answer's
+ *          characters in the same case, also within words. It has no regular expressions: here they match anywhere in
+ *          the text as it is
+ *   hf     SQuAD's script judges no passages: as dpr
  * An answer without a token is in every text, as in all of them.
- * The list of answers must not change between calls: its patterns are kept as long as the list.
+ * The list of answers must not change between calls: its patterns are cached as long as the list exists.
  */
 export function hasAnswer(
   text: string,
@@ -52,7 +53,7 @@ function drqaHasAnswer(text: string, answers: readonly string[]): boolean {
   if (!wanted) {
     wanted = answers.map((answer) => {
       const tokens = drqaTokens(answer.normalize('NFD'));
-      // Words come out of a text as they are, quotes and dashes do not.
+      // Tokens of words are the words themselves; quotes and dashes are replaced.
       return { tokens, rarest: oneSigma(longest(tokens.filter((token) => WORD_START.test(token)))) };
     });
     byDrqa.set(answers, wanted);
@@ -72,8 +73,8 @@ function oneSigma(text: string): string {
 }
 
 /**
- * `hasAnswer` by `dpr` for answers that are texts; one without a token is in no text here, as it would teach nothing.
- * @param folded by `foldText`, which takes most of the time
+ * `hasAnswer` by `dpr` for answers that are texts. Here an answer without a token is in no text: it would teach nothing.
+ * @param folded text from `foldText`, which takes most of the time
  */
 export function foldedHasAnswer(folded: string, answers: readonly string[]): boolean {
   let wanted = byWords.get(answers);
@@ -87,17 +88,17 @@ export function foldedHasAnswer(folded: string, answers: readonly string[]): boo
   for (const { tokens, rarest } of wanted) {
     if (!folded.includes(rarest)) continue;
     for (let at = folded.indexOf(tokens[0]); at >= 0; at = folded.indexOf(tokens[0], at + 1)) {
-      if (standsAt(folded, at, tokens)) return true;
+      if (tokensAt(folded, at, tokens)) return true;
     }
   }
   return false;
 }
 
 /**
- * Whether the tokens stand side by side from `at` on, so that texts need no tokenising: between two words there must be
- * a gap, beside other characters there may be one, and a word at either end must be whole.
+ * Whether the tokens follow one another from `at`, so that texts need not be tokenised. There must be a gap between two
+ * words and there may be one next to other characters; a word at either end must be whole.
  */
-function standsAt(folded: string, at: number, tokens: readonly string[]): boolean {
+function tokensAt(folded: string, at: number, tokens: readonly string[]): boolean {
   if (WORD_START.test(tokens[0]) && looking(WORD_BEFORE, folded, at)) return false;
   let here = at;
   for (const [i, token] of tokens.entries()) {
@@ -115,7 +116,7 @@ function looking(sticky: RegExp, text: string, at: number): boolean {
   return sticky.test(text);
 }
 
-/** A text in NFD and lower case, token by token: whether Σ becomes ς or σ hangs on what stands beside it. */
+/** A text in NFD and lower case, token by token: whether Σ becomes ς or σ depends on the characters around it. */
 export function foldText(text: string): string {
   const unified = text.normalize('NFD');
   return unified.includes('Σ')
@@ -128,8 +129,8 @@ function longest(tokens: readonly string[]): string {
 }
 
 /**
- * Every place where the word pieces of an answer stand in a block: pairs [start, end) of token positions, each pair once,
- * by start and then end.
+ * Every occurrence of the word pieces of an answer in a block: pairs [start, end) of token positions, each pair once,
+ * ordered by start and then end.
  */
 export function answerSpans(tokenIds: Int32Array, answerIds: readonly Int32Array[]): Int32Array {
   const found: [number, number][] = [];

@@ -2,21 +2,21 @@ import type { Accepted } from '../datasets/types.ts';
 import { UserError } from '../system/errors.ts';
 import { type Flavour, pythonRegex, SPACE, WORD } from './python-regex.ts';
 
-// Scores of a predicted answer by four published evaluations, which differ in small ways that move figures by points:
+// Scores of a predicted answer by four published evaluations, which differ in small ways that change metrics by points:
 //   orqa   google-research/language at 208f852, language/orqa/utils/eval_utils.py (ORQA and REALM)
 //   dpr    facebookresearch/DPR at a31212d, dpr/data/qa_validation.py (DPR, FiD, Atlas)
 //   drqa   facebookresearch/DrQA at 6d7c1b7, scripts/pipeline/eval.py with drqa/reader/utils.py
 //   hf     huggingface/evaluate at b6e7c3b, metrics/squad/compute_score.py (SQuAD v1.1's own script)
-// They equal those scripts, prediction for prediction (test/eval/protocols.test.ts), but for characters that are newer than
-// their Python, for expressions that JavaScript cannot write (python-regex.ts), and for a question without any answer,
-// which is wrong here and stops them.
+// They equal those scripts for every prediction (test/eval/protocols.test.ts), except for characters that are newer than
+// their Python, for regular expressions that JavaScript does not support (python-regex.ts), and for a question without any
+// answer, which counts as wrong here and is an error there.
 
 export const PROTOCOLS = ['orqa', 'dpr', 'drqa', 'hf'] as const;
 export type Protocol = (typeof PROTOCOLS)[number];
 
 /**
- * What texts are made of before they are compared: brought to NFD or left as they are, and the Python module that looks
- * for articles and reads expressions.
+ * How texts are normalised before they are compared: whether to NFD, and the Python module that finds articles and compiles
+ * regular expressions.
  */
 const RULES: Record<Protocol, { nfd: boolean; flavour: Flavour }> = {
   orqa: { nfd: true, flavour: 're' },
@@ -25,10 +25,10 @@ const RULES: Record<Protocol, { nfd: boolean; flavour: Flavour }> = {
   hf: { nfd: false, flavour: 're' },
 };
 
-/** Python's string.punctuation: no punctuation outside ASCII goes. */
+/** Python's string.punctuation, which has only ASCII. */
 const PUNCTUATION = /[!-/:-@[-`{-~]/g;
 
-/** Whole words: where a combining mark or ² stands beside one, the modules part over what a word is. */
+/** Whole words. The two modules differ in what a word is next to a combining mark or ². */
 const ARTICLE: Record<Flavour, RegExp> = { re: article('re'), regex: article('regex') };
 
 function article(flavour: Flavour): RegExp {
@@ -37,7 +37,7 @@ function article(flavour: Flavour): RegExp {
 
 const SPACES = new RegExp(`${SPACE}+`);
 
-/** Lower case, without ASCII punctuation, articles and extra white space; `orqa` and `drqa` take the text to NFD first (marks stay). */
+/** Lower case, without ASCII punctuation, articles and extra white space. `orqa` and `drqa` convert to NFD first (marks stay). */
 export function normalizeAnswer(text: string, protocol: Protocol): string {
   const { nfd, flavour } = RULES[protocol];
   return (nfd ? text.normalize('NFD') : text)
@@ -56,9 +56,9 @@ export function exactMatch(prediction: string, answers: readonly string[], proto
 }
 
 /**
- * SQuAD's word F1 with the best answer, 0 to 1; 0 where either side has no word left, as in both scripts that have an F1:
- * `hf`, and `drqa` (f1_score; over texts in NFD, as DrQA's pipeline compares them, where its reader's training compares
- * them as they are). For `orqa` and `dpr` it is the same F1 over their normalised words.
+ * SQuAD's word F1 with the best answer, 0 to 1; 0 if either side has no words left, as in both scripts that have an F1:
+ * `hf`, and `drqa` (f1_score; over texts in NFD, as in DrQA's pipeline; its reader's training compares them without NFD).
+ * For `orqa` and `dpr` it is the same F1 over their normalised words.
  */
 export function f1(prediction: string, answers: readonly string[], protocol: Protocol): number {
   const predicted = words(prediction, protocol);
@@ -87,7 +87,7 @@ function wordF1(predicted: readonly string[], answer: readonly string[]): number
   return (2 * precision * recall) / (precision + recall);
 }
 
-/** Whether the prediction is right: it equals an answer, or an expression matches it (orqa/utils/eval_utils.py, is_correct). */
+/** Whether the prediction is right: it equals an answer, or a regular expression matches it (orqa/utils/eval_utils.py, is_correct). */
 export function isCorrect(
   prediction: string,
   { answers, answerKind }: Accepted,
@@ -100,11 +100,11 @@ export function isCorrect(
 
 /**
  * Whether any pattern matches a prediction, for data whose answers are regular expressions (CuratedTREC): `orqa` and `drqa`
- * at its start, `dpr` anywhere in it; `orqa` as both are, `dpr` and `drqa` with both in NFD (where a pattern's `\é` is a
- * bad escape, as in Python). Case is ignored; a pattern that cannot be compiled never matches.
- * DPR's reader has no rule for expressions: it is given that of DPR's passages.
+ * at its start, `dpr` anywhere in it; `orqa` without normalisation, `dpr` and `drqa` with both in NFD (where a pattern's
+ * `\é` is a bad escape, as in Python). Case is ignored; a pattern that cannot be compiled never matches.
+ * DPR's reader has no rule for regular expressions: the rule for DPR's passages is used.
  * The list of patterns must not change between calls: it is compiled once.
- * @throws UserError for `hf`: SQuAD's script would compare the expressions as texts
+ * @throws UserError for `hf`: SQuAD's script would compare the regular expressions as texts
  */
 export function regexMatch(prediction: string, patterns: readonly string[], protocol: Protocol): boolean {
   if (protocol === 'hf') {
@@ -117,20 +117,20 @@ export function regexMatch(prediction: string, patterns: readonly string[], prot
 }
 
 /**
- * Whether any pattern matches anywhere in a retrieved text; as `regexMatch` in all else, with `hf` as `dpr`. `drqa` reads
- * the first pattern alone (scripts/retriever/eval.py).
+ * Whether any pattern matches anywhere in a retrieved text; otherwise like `regexMatch`, with `hf` as `dpr`. `drqa` uses
+ * only the first pattern (scripts/retriever/eval.py).
  */
 export function regexSearch(text: string, patterns: readonly string[], protocol: Protocol): boolean {
   return anyMatches(text, patterns, protocol === 'orqa' || protocol === 'drqa' ? protocol : 'dpr');
 }
 
-/** The texts that the patterns match, each once: the answers that a text holds. */
+/** The texts that the patterns match, each once: the answers in a text. */
 export function regexMatches(text: string, patterns: readonly string[]): string[] {
   const found = compiled(patterns, 'all').flatMap((regex) => text.match(regex) ?? []);
   return [...new Set(found.map((match) => match.trim()))].filter((match) => match !== '');
 }
 
-/** Ways to use a list of patterns: `first` of it alone. */
+/** Ways to use a list of patterns; `first`: only the first one. */
 const USES = {
   orqa: { nfd: false, flavour: 're', flags: '', first: false },
   dpr: { nfd: true, flavour: 'regex', flags: '', first: false },
@@ -145,7 +145,7 @@ const kept = new WeakMap<readonly string[], Partial<Record<Use, RegExp[]>>>();
 function anyMatches(text: string, patterns: readonly string[], use: Use): boolean {
   const read = USES[use].nfd ? text.normalize('NFD') : text;
   return compiled(patterns, use).some((regex) => {
-    regex.lastIndex = 0; // a sticky expression goes on where its last match ended
+    regex.lastIndex = 0; // a sticky regular expression continues where its last match ended
     return regex.test(read);
   });
 }

@@ -3,19 +3,19 @@ import type { OpenFile } from './file.ts';
 
 const SUMS = { crc32, crc32c };
 
-/** Bytes whose sum is taken at a time. */
-const AT_ONCE = 1 << 26;
+/** Bytes read at a time. */
+const PIECE_BYTES = 1 << 26;
 
-/** The checksum of bytes `begin` to `end` of a file, a stretch at a time. */
+/** The checksum of bytes `begin` to `end` of a file. */
 export function checksum(file: OpenFile, kind: keyof typeof SUMS, begin: number, end: number): number {
   let sum = 0;
-  for (let at = begin; at < end; at += AT_ONCE) {
-    sum = SUMS[kind](new Uint8Array(file.read(at, Math.min(AT_ONCE, end - at))), sum);
+  for (let at = begin; at < end; at += PIECE_BYTES) {
+    sum = SUMS[kind](new Uint8Array(file.read(at, Math.min(PIECE_BYTES, end - at))), sum);
   }
   return sum;
 }
 
-/** How LevelDB and TensorFlow store a CRC-32C (leveldb, util/crc32c.h, Mask): turned, so that no sum is taken of a plain sum. */
+/** A CRC-32C as LevelDB and TensorFlow store it (leveldb, util/crc32c.h, Mask): changed, so that data with checksums in it is safe to checksum. */
 export function masked(crc: number): number {
   return (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0;
 }

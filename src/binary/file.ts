@@ -5,7 +5,7 @@ import { explainRead } from '../system/files.ts';
 /** A file open for reading by position: it may be larger than memory, and larger than one read of Node.js. */
 export interface OpenFile {
   path: string;
-  /** Length when it was opened. */
+  /** Length at the time it was opened. */
   bytes: number;
   /** The bytes at `position`; the caller has checked that they lie within the file. */
   read(position: number, length: number): ArrayBuffer;
@@ -16,7 +16,7 @@ export interface OpenFile {
 const READ_AT_ONCE = 1 << 30;
 
 /**
- * Opens a file. `UserError` where there is none.
+ * Opens a file. `UserError` if it does not exist.
  * @param what what the path should name, such as `the safetensors file itself`
  */
 export function openFile(path: string, what: string): OpenFile {
@@ -53,7 +53,7 @@ export function openFile(path: string, what: string): OpenFile {
   };
 }
 
-/** Runs `work` on a file just opened, and closes the file when it throws. */
+/** Runs `work` on a file that was just opened, and closes the file if it throws. */
 export function orClose<T>(file: OpenFile, work: (file: OpenFile) => T): T {
   try {
     return work(file);

@@ -1,16 +1,16 @@
 import { shown, UserError } from '../system/errors.ts';
 import type { OpenFile } from './file.ts';
 
-// Python's pickle (cpython, Lib/pickletools.py) is a program for a machine with a stack, and may name any function of
-// Python to be called. Here nothing of the kind happens: the operations below build plain values, a name stands for a
-// value or a function of ours that the caller lists, and every other operation and name is refused.
+// Python's pickle (cpython, Lib/pickletools.py) is a program for a stack machine, and may call any function of Python. This
+// reader runs no such code: the operations below build plain values, a name can only be a value or function of ours that the
+// caller lists, and every other operation and name is refused.
 //
 //   None, True, 1, 1.5, 'text'   null, true, 1, 1.5, 'text'
 //   b'bytes'                     Uint8Array
 //   list, tuple                  array
 //   dict                         Map
 
-/** What a name of Python stands for, by `module name`: a function of ours that may be called, or a plain value. */
+/** By a Python name, `module name`: a function of ours that may be called, or a plain value. */
 export type Names = Readonly<Record<string, unknown>>;
 
 /** A value that takes the state which Python gives an object after making it (`__setstate__`). */
@@ -20,23 +20,23 @@ export interface Stateful {
 
 export interface PickleOptions {
   names: Names;
-  /** The object behind an id that stands in the pickle in place of it. */
+  /** Returns the object for an id that the pickle has in its place. */
   persistent?: (id: unknown) => unknown;
-  /** Items of lists are yielded as they come and not kept: the list itself stays empty. */
+  /** Yield the items of lists as they come, and keep the list itself empty. */
   streamLists?: boolean;
 }
 
-/** Numbers of Python that are longer than this are none of ours: 8 bytes hold every size. */
-const LONGEST_NUMBER = 8;
-/** Arguments of any function that may be called; JavaScript itself breaks on a hundred thousand. */
-const MOST_ARGUMENTS = 16;
-/** Characters of a module's or function's name. */
-const LONGEST_NAME = 1000;
+/** Maximum bytes of a whole number: 8 are enough for every size. */
+const MAX_NUMBER_BYTES = 8;
+/** Maximum arguments of a function call; JavaScript itself fails with a hundred thousand. */
+const MAX_ARGUMENTS = 16;
+/** Maximum characters of a module's or function's name. */
+const MAX_NAME_LENGTH = 1000;
 
 /**
  * Reads the pickle in bytes `begin` to `end` of a file, without running anything.
- * With `streamLists` the items of its lists are yielded one by one, else nothing is; the generator's result is the object.
- * `UserError` for anything that is no pickle, or that is not in `names`.
+ * With `streamLists` it yields the items of the lists one by one, else nothing; the generator's result is the object.
+ * `UserError` if the bytes are not a pickle, or use a name that is not in `names`.
  */
 export function* readPickle(
   file: OpenFile,
@@ -47,35 +47,36 @@ export function* readPickle(
   const source = byteSource(file, begin, end);
   const fail: (what: string) => never = (what) => {
     throw new UserError(
-      `${file.path}: its pickle ${what} (byte ${source.position()}); nothing of it was run, take the file from a source you trust`,
+      `${file.path}: its pickle ${what} (byte ${source.position()}); no code of it was run, get the file from a source that you trust`,
     );
   };
   let stack: unknown[] = [];
   const marked: unknown[][] = [];
   const memo = memory();
 
-  const pop = (): unknown => (stack.length > 0 ? stack.pop() : fail('takes more than it has'));
-  const top = (): unknown => (stack.length > 0 ? stack[stack.length - 1] : fail('takes more than it has'));
+  const pop = (): unknown => (stack.length > 0 ? stack.pop() : fail('takes a value from an empty stack'));
+  const top = (): unknown =>
+    stack.length > 0 ? stack[stack.length - 1] : fail('takes a value from an empty stack');
   /** What was pushed since the last mark. */
   const popMark = (): unknown[] => {
     const items = stack;
-    stack = marked.pop() ?? fail('ends a group that it never began');
+    stack = marked.pop() ?? fail('ends a group that it never started');
     return items;
   };
   const named = (module: unknown, name: unknown): unknown => {
-    if (typeof module !== 'string' || typeof name !== 'string') return fail('names what is no name');
+    if (typeof module !== 'string' || typeof name !== 'string') return fail('has a name that is not text');
     const full = `${module} ${name}`;
     if (Object.hasOwn(names, full)) return names[full];
     return fail(`names ${shown(`${module}.${name}`, 80)}, which is not read`);
   };
   const setItems = (items: unknown[]): void => {
     const map = top();
-    if (!(map instanceof Map) || items.length % 2) fail('sets items of what is no dict');
+    if (!(map instanceof Map) || items.length % 2) fail('sets items of a value that is not a dict');
     for (let i = 0; i < items.length; i += 2) map.set(items[i], items[i + 1]);
   };
   const list = (): unknown[] => {
     const value = top();
-    return Array.isArray(value) ? value : fail('appends to what is no list');
+    return Array.isArray(value) ? value : fail('appends to a value that is not a list');
   };
   const bytes = (length: number): void => {
     const position = source.position();
@@ -93,7 +94,7 @@ export function* readPickle(
   };
   const recall = (index: number): void => {
     const found = memo.get(index);
-    if (found === undefined) fail(`takes value ${index}, which it never kept`);
+    if (found === undefined) fail(`uses value ${index}, which it never stored`);
     const { value, position, length } = found;
     stack.push(position === undefined ? value : new Uint8Array(file.read(position, length)));
   };
@@ -102,7 +103,7 @@ export function* readPickle(
     const op = source.take(1)[0];
     switch (op) {
       case 0x80: // PROTO
-        if (source.number(1) > 5) fail('is of a later protocol than 5');
+        if (source.number(1) > 5) fail('has a later protocol than 5');
         break;
       case 0x95: // FRAME: how much may be read ahead
         source.number(8);
@@ -134,7 +135,7 @@ export function* readPickle(
       case 0x8a: {
         // LONG1: two's complement of any length
         const length = source.number(1);
-        if (length > LONGEST_NUMBER) fail(`holds a number of ${length} bytes`);
+        if (length > MAX_NUMBER_BYTES) fail(`holds a number of ${length} bytes`);
         stack.push(signed(source.take(length)));
         break;
       }
@@ -229,15 +230,15 @@ export function* readPickle(
         break;
       }
       case 0x51: // BINPERSID
-        if (!persistent) return fail('refers to an object outside of it');
+        if (!persistent) return fail('refers to an object outside of the pickle');
         stack.push(persistent(pop()));
         break;
       case 0x52: {
         // REDUCE
         const args = pop();
         const callee = pop();
-        if (typeof callee !== 'function' || !Array.isArray(args) || args.length > MOST_ARGUMENTS) {
-          return fail('calls what is no function');
+        if (typeof callee !== 'function' || !Array.isArray(args) || args.length > MAX_ARGUMENTS) {
+          return fail('calls a value that is not a function');
         }
         stack.push(callee(...args));
         break;
@@ -248,7 +249,7 @@ export function* readPickle(
         const target = top();
         // Attributes of a dict, such as the versions that PyTorch keeps of its modules.
         if (target instanceof Map) break;
-        if (!isStateful(target)) return fail('sets attributes of what has none');
+        if (!isStateful(target)) return fail('sets attributes of a value without attributes');
         target.setState(state);
         break;
       }
@@ -258,7 +259,7 @@ export function* readPickle(
   }
 }
 
-/** The object of a pickle that is read at once. */
+/** Reads a whole pickle at once and returns its object. */
 export function readWholePickle(
   file: OpenFile,
   begin: number,
@@ -283,7 +284,7 @@ function signed(bytes: Uint8Array): number {
 /** Bytes read ahead. */
 const WINDOW = 1 << 20;
 
-/** The bytes of a stretch of a file one after the other, checked against its end before anything is allocated. */
+/** Reads bytes `begin` to `end` of a file in order. Checks the length before it allocates anything. */
 function byteSource(file: OpenFile, begin: number, end: number) {
   let window = new Uint8Array(0);
   let start = begin; // of the window in the file
@@ -316,7 +317,7 @@ function byteSource(file: OpenFile, begin: number, end: number) {
     },
     line(): string {
       let text = '';
-      for (let c = take(1)[0]; c !== 0x0a && text.length < LONGEST_NAME; c = take(1)[0]) {
+      for (let c = take(1)[0]; c !== 0x0a && text.length < MAX_NAME_LENGTH; c = take(1)[0]) {
         text += String.fromCharCode(c);
       }
       return text;
@@ -324,7 +325,7 @@ function byteSource(file: OpenFile, begin: number, end: number) {
   };
 }
 
-/** Something kept: the value, or where its bytes lie in the file. */
+/** A stored value, or where its bytes are in the file. */
 interface Kept {
   value?: unknown;
   position?: number;
@@ -332,13 +333,13 @@ interface Kept {
 }
 
 /**
- * What a pickle keeps to refer to later. A pickle of millions of texts keeps them all and refers to next to none: of
- * bytes only their place in the file is kept, and they are read again.
+ * The values that a pickle stores in order to refer to them later. A pickle of millions of texts stores them all and refers
+ * to almost none. So for bytes only the position in the file is stored, and they are read again when needed.
  */
 function memory() {
   const values = new Map<number, unknown>();
-  let places = new Float64Array(64); // position and length of entry i at 2i; length 0 and position 0 where it has none
-  let inOrder = 0; // entries that were numbered one after the other
+  let places = new Float64Array(64); // position and length of entry i at 2i; both 0 if it has none
+  let inOrder = 0; // number of entries that were numbered in order
   let count = 0;
   let last: { value: Uint8Array; position: number } | undefined;
   return {

@@ -1,5 +1,5 @@
 /**
- * BERT's BasicTokenizer: cleans a text, lower-cases it and strips its accents if so asked, and cuts it into
+ * BERT's BasicTokenizer: cleans a text, optionally lower-cases it and strips its accents, and splits it into
  * words at white space, around punctuation and around CJK ideographs. Follows google-research/bert
  * `tokenization.py`; where Hugging Face's `BertNormalizer` differs, it follows that, because published
  * checkpoints are used through it (private-use characters are dropped; no context rule for the final sigma).
@@ -18,10 +18,10 @@ export interface Words {
   stops: Int32Array;
 }
 
-/** Cuts characters [from, to) of a text into words. */
+/** Splits characters [from, to) of a text into words. */
 export type BasicTokenizer = (text: string, from: number, to: number) => Words;
 
-// What becomes of a character. UNKNOWN is 0, so that the table fills itself as characters are met.
+// What happens to a character. UNKNOWN is 0, so that the table is filled as characters occur.
 const UNKNOWN = 0;
 const KEPT = 1;
 const SPACE = 2;
@@ -30,7 +30,7 @@ const DROPPED = 3;
 const ALONE = 4;
 /** Replaced by one UTF-16 unit. */
 const MAPPED = 5;
-/** Replaced by several units, or by one that stands alone. */
+/** Replaced by several units, or by one that is a word by itself. */
 const EXPANDED = 6;
 
 export function basicTokenizer(lowercase: boolean): BasicTokenizer {

@@ -1,9 +1,9 @@
 /**
- * The pieces of a vocabulary as one trie over UTF-16 units, with a root for pieces that begin a word and one for
- * `##` continuations. Edges lie in one open-addressing hash table, so a step costs a probe and makes no string.
+ * The pieces of a vocabulary as one trie over UTF-16 units, with a root for pieces that start a word and one for
+ * `##` continuations. All edges are in one open-addressing hash table, so a step costs a probe and makes no string.
  */
 export interface PieceTrie {
-  /** Id of the longest piece that units [from, to) begin with, or -1; `end()` then tells where it stops. */
+  /** Id of the longest piece at the start of units [from, to), or -1; `end()` is then where it stops. */
   longest(units: Uint16Array, from: number, to: number, continuation: boolean): number;
   end(): number;
 }
@@ -19,7 +19,7 @@ export function pieceTrie(vocabulary: readonly string[]): PieceTrie {
   const idAt = new Int32Array(most).fill(-1);
   const slots = 2 ** Math.ceil(Math.log2(most * 2));
   const wrap = slots - 1;
-  const table = new Int32Array(slots); // the child node of an edge; 0, the word root, is nobody's child
+  const table = new Int32Array(slots); // the child node of an edge; 0 is the word root, which is never a child
   let nodes = 2;
 
   /** The slot that holds the edge from `node` by `u`, or the empty one where it belongs. */

@@ -1,22 +1,22 @@
 import { pauses } from '../system/stop.ts';
 import { type BasicTokenizer, basicTokenizer } from './basic.ts';
-import { LONGEST_WORD, SPECIAL_TOKENS } from './wordpiece.ts';
+import { MAX_WORD_LENGTH, SPECIAL_TOKENS } from './wordpiece.ts';
 
-/** Characters kept in the alphabet at most, the most frequent ones: Hugging Face's `limit_alphabet` for BERT. */
-const ALPHABET = 1000;
-/** A pair seen less often makes no piece: Hugging Face's `min_frequency` for BERT. */
-const FEWEST = 2;
-/** Distinct words held at a time; beyond, those seen once are forgotten. */
-const MOST_WORDS = 4_000_000;
+/** Maximum size of the alphabet, which keeps the most frequent characters: Hugging Face's `limit_alphabet` for BERT. */
+const MAX_ALPHABET = 1000;
+/** A less frequent pair makes no piece: Hugging Face's `min_frequency` for BERT. */
+const MIN_PAIR_COUNT = 2;
+/** Distinct words in memory; if there are more, those seen once are forgotten. */
+const MAX_WORDS = 4_000_000;
 /** Pair (a, b) has the key a * PAIR + b: exact for vocabularies of up to 2^26 pieces. */
 const PAIR = 2 ** 26;
 
 /**
  * Learns a WordPiece vocabulary of at most `size` pieces as Hugging Face's `WordPieceTrainer` does: the special
  * tokens ([PAD] is 0), the alphabet, its `##` forms, and then, one by one, the most frequent pair of neighbouring
- * pieces within words, as a piece of its own. Of pairs equally frequent that of the older pieces comes first, so
- * that the vocabulary depends on the counts of the words alone, not on their order.
- * @param onPieces told now and then how many pieces there are
+ * pieces within words, as a new piece. Of equally frequent pairs the one with the older pieces comes first, so
+ * that the vocabulary depends only on the counts of the words, not on their order.
+ * @param onPieces called now and then with the number of pieces
  */
 export async function trainVocabulary(
   texts: AsyncIterable<string> | Iterable<string>,
@@ -34,8 +34,8 @@ export async function trainVocabulary(
     return vocabulary.push(piece) - 1;
   };
 
-  const room = Math.floor((size - vocabulary.length) / 2); // a character may need a form of either kind
-  const alphabet = alphabetOf(words, Math.min(ALPHABET, room));
+  const room = Math.floor((size - vocabulary.length) / 2); // a character may need both forms
+  const alphabet = alphabetOf(words, Math.min(MAX_ALPHABET, room));
   for (const { character } of alphabet) add(character);
   for (const { character, continues } of alphabet) if (continues) add(`##${character}`);
 
@@ -52,13 +52,13 @@ async function countWords(
   for await (const text of texts) {
     const { count, ends, units } = split(text, 0, text.length);
     for (let w = 0, first = 0; w < count; first = ends[w++]) {
-      if (ends[w] - first > LONGEST_WORD) continue; // never encoded but as [UNK]
+      if (ends[w] - first > MAX_WORD_LENGTH) continue; // always encoded as [UNK]
       const word = String.fromCharCode.apply(null, units.subarray(first, ends[w]) as unknown as number[]);
       counts.set(word, (counts.get(word) ?? 0) + 1);
     }
     const turn = rest();
     if (turn) await turn;
-    if (counts.size > MOST_WORDS) for (const [word, n] of counts) if (n === 1) counts.delete(word);
+    if (counts.size > MAX_WORDS) for (const [word, n] of counts) if (n === 1) counts.delete(word);
   }
   return counts;
 }
@@ -66,7 +66,7 @@ async function countWords(
 interface Letter {
   character: string;
   count: number;
-  /** Whether it occurs after the first place of a word. */
+  /** Whether it occurs after the first position of a word. */
   continues: boolean;
 }
 
@@ -98,7 +98,7 @@ interface SpelledWords {
   counts: Float64Array;
 }
 
-/** The words in single characters. A character outside the alphabet is passed over, as Hugging Face does. */
+/** The words in single characters. Skips characters outside the alphabet, as Hugging Face does. */
 function spell(words: Map<string, number>, idOf: Map<string, number>): SpelledWords {
   let units = 0;
   for (const word of words.keys()) units += word.length;
@@ -123,7 +123,7 @@ function spell(words: Map<string, number>, idOf: Map<string, number>): SpelledWo
   return { pieces, starts, lengths, counts };
 }
 
-/** Two neighbouring pieces: how often they meet now, and the words in which they have met. */
+/** Two neighbouring pieces: how often they are neighbours now, and the words where they have been. */
 interface Pair {
   key: number;
   count: number;
@@ -170,10 +170,10 @@ async function mergePairs(
       await turn;
     }
     const top = queue.pop();
-    if (top === undefined || top.count < FEWEST) return;
+    if (top === undefined || top.count < MIN_PAIR_COUNT) return;
     const a = Math.floor(top.key / PAIR);
     const b = top.key % PAIR;
-    const joined = add(vocabulary[a] + vocabulary[b].slice(2)); // b continues a word, so it begins with ##
+    const joined = add(vocabulary[a] + vocabulary[b].slice(2)); // b continues a word, so it starts with ##
     const grown = new Set<Pair>();
     for (const w of top.words) {
       const end = starts[w] + lengths[w];
@@ -206,13 +206,13 @@ async function mergePairs(
   }
 }
 
-/** The pair that is most frequent, ties to the smallest key. Counts may change after `push`: one that grew is pushed again. */
+/** Gives the most frequent pair; of equal ones that with the smallest key. A pair whose count grew is pushed again. */
 interface PairQueue {
   push(pair: Pair): void;
   pop(): Pair | undefined;
 }
 
-/** A binary heap of pairs by their counts when pushed; an entry whose pair has shrunk since is put back where it belongs. */
+/** A binary heap of pairs by their counts when pushed. An entry whose pair has a smaller count now moves down when popped. */
 function pairQueue(): PairQueue {
   const heap: Pair[] = [];
   const ranks: number[] = []; // the counts by which the heap is ordered
@@ -261,7 +261,7 @@ function pairQueue(): PairQueue {
           ranks[0] = pair.count;
           sink(0);
         } else {
-          removeTop(); // a pair joined, or one that grew and stands in the heap again
+          removeTop(); // a pair that was joined, or one that grew and is in the heap a second time
         }
       }
       return undefined;

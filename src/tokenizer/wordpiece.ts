@@ -5,14 +5,14 @@ import { basicTokenizer } from './basic.ts';
 import { pieceTrie } from './piece-trie.ts';
 import { isTokenizerJson, readTokenizerJson } from './tokenizer-json.ts';
 
-/** Token ids of a text, and where each token lies in it: UTF-16 code units [starts[i], ends[i]) of the text as given. */
+/** Token ids of a text, and the position of each token: UTF-16 code units [starts[i], ends[i]) of the original text. */
 export interface Encoding {
   ids: Int32Array;
   starts: Int32Array;
   ends: Int32Array;
 }
 
-/** BERT's tokenizer: the same ids as `BertTokenizerFast` of Hugging Face gives. */
+/** BERT's tokenizer, with the same ids as `BertTokenizerFast` of Hugging Face. */
 export interface WordPiece {
   vocabulary: readonly string[];
   size: number;
@@ -26,20 +26,20 @@ export interface WordPiece {
   cls: number;
   sep: number;
   mask: number;
-  /** Adds no special tokens; those spelt out in the text ("[MASK]") are taken for what they say. */
+  /** Adds no special tokens; special tokens that are written in the text ("[MASK]") are encoded as such. */
   encode(text: string): Encoding;
-  /** Pieces joined: a space between words, `##` continuations put to their word. Special tokens are kept. */
+  /** Joins pieces: a space between words, none before `##` continuations. Special tokens are kept. */
   decode(ids: ArrayLike<number>): string;
 }
 
 /** Every vocabulary must have these. */
 export const SPECIAL_TOKENS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]'] as const;
 
-/** Longer words, in characters, become one [UNK]. As Hugging Face does; google-research/bert reads up to 200. */
-export const LONGEST_WORD = 100;
+/** Words with more characters become one [UNK], as in Hugging Face; google-research/bert reads up to 200. */
+export const MAX_WORD_LENGTH = 100;
 
-/** UTF-16 units of a line of a vocabulary; a longer one is no word piece, and a search tree over it would fill the memory. */
-const LONGEST_PIECE = 1000;
+/** Maximum UTF-16 units of a line of a vocabulary; a trie of longer lines could fill the memory. */
+const MAX_PIECE_LENGTH = 1000;
 
 /**
  * Reads a BERT `vocab.txt`: one piece a line, the line number less one is the id; or the `tokenizer.json` of such a model,
@@ -68,15 +68,15 @@ function checkVocabulary(vocabulary: readonly string[], path: string): void {
     const piece = vocabulary[i];
     if (piece === '')
       throw new UserError(`${path}: line ${i + 1} is empty; every line must hold a word piece`);
-    if (piece.length > LONGEST_PIECE) {
+    if (piece.length > MAX_PIECE_LENGTH) {
       throw new UserError(
-        `${path}: line ${i + 1} is ${piece.length} characters long; a word piece has at most ${LONGEST_PIECE}, give a vocab.txt of BERT's form`,
+        `${path}: line ${i + 1} is ${piece.length} characters long, but a word piece has at most ${MAX_PIECE_LENGTH}; give a vocab.txt of BERT's form`,
       );
     }
     const earlier = lineOf.get(piece);
     if (earlier !== undefined) {
       throw new UserError(
-        `${path}: line ${i + 1} repeats ${shown(piece)} of line ${earlier}; every piece must be there once`,
+        `${path}: line ${i + 1} repeats ${shown(piece)} of line ${earlier}; every piece must occur once`,
       );
     }
     lineOf.set(piece, i + 1);
@@ -90,7 +90,7 @@ function checkVocabulary(vocabulary: readonly string[], path: string): void {
   }
 }
 
-/** A tokenizer over a vocabulary at hand, which holds the five special tokens and no piece twice. */
+/** A tokenizer for a vocabulary, which must have the five special tokens and no piece twice. */
 export function wordPiece(vocabulary: readonly string[], lowercase: boolean): WordPiece {
   const [pad, unk, cls, sep, mask] = SPECIAL_TOKENS.map((token) => {
     const id = vocabulary.indexOf(token);
@@ -117,7 +117,7 @@ export function wordPiece(vocabulary: readonly string[], lowercase: boolean): Wo
     ends[n++] = end;
   }
 
-  /** Encodes characters [from, to), which hold no special token. */
+  /** Encodes characters [from, to), which contain no special token. */
   function encodePlain(text: string, from: number, to: number): void {
     const words = split(text, from, to);
     let first = 0;
@@ -125,7 +125,7 @@ export function wordPiece(vocabulary: readonly string[], lowercase: boolean): Wo
       const end = words.ends[w];
       const before = n;
       let at = first;
-      if (end - first <= LONGEST_WORD || characters(words.units, first, end) <= LONGEST_WORD) {
+      if (end - first <= MAX_WORD_LENGTH || characters(words.units, first, end) <= MAX_WORD_LENGTH) {
         while (at < end) {
           const id = trie.longest(words.units, at, end, at > first);
           if (id < 0) break;

@@ -10,7 +10,7 @@ import { readSafetensors, writeSafetensors } from './safetensors.ts';
 /** Name of the weights in a checkpoint or snapshot folder. */
 export const WEIGHTS = 'model.safetensors';
 
-/** Writes the parameters of `shapes` to `dir`, aside and renamed; returns what `writeSafetensors` does. */
+/** Writes the parameters of `shapes` to `dir` atomically. Returns the digest of `writeSafetensors`. */
 export async function saveWeights(
   dir: string,
   params: Params,
@@ -28,7 +28,7 @@ export async function saveWeights(
 
 /**
  * Reads the parameters of `shapes` from the weights in `dir`.
- * @param remedy what to do when the file is missing or made with other sizes
+ * @param remedy what to do if the file is missing or has other sizes
  */
 export function loadWeights(dir: string, model: Model, shapes: readonly Shape[], remedy: string): void {
   const path = join(dir, WEIGHTS);
@@ -40,7 +40,7 @@ export function loadWeights(dir: string, model: Model, shapes: readonly Shape[],
       if (!stored) throw new UserError(`${path}: has no tensor ${name}; ${remedy}`);
       if (stored.shape.join() !== shape.join()) {
         throw new UserError(
-          `${path}: ${name} is [${stored.shape}], the configuration makes it [${shape}]; ${remedy}`,
+          `${path}: ${name} is [${stored.shape}], but the configuration needs [${shape}]; ${remedy}`,
         );
       }
       const values = stored.read();

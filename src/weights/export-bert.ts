@@ -29,7 +29,7 @@ export async function exportBert(
   writeFileAtomic(join(folder, 'config.json'), `${JSON.stringify(description, null, 2)}\n`);
 }
 
-/** An encoder's sizes and choices as config.json tells them. */
+/** An encoder's sizes and choices in the form of config.json. */
 export function hubSizes(config: BertConfig) {
   return {
     vocab_size: config.vocabulary,
@@ -50,9 +50,9 @@ export function hubSizes(config: BertConfig) {
 }
 
 /**
- * Parameters under their names: dense kernels [in, out] become weights [out, in], fused ones are taken apart. Values are
- * asked for when they are written.
- * @param prefix what stands before the encoder's names
+ * Parameters under Hugging Face's names: dense kernels [in, out] become weights [out, in], and fused ones are split. Values
+ * are requested only when they are written.
+ * @param prefix of the encoder's names
  * @param values of one of `shapes`
  */
 export function hubTensors(

@@ -13,23 +13,23 @@ import { hubSizes, hubTensors } from './export-bert.ts';
 import { type LargeTensor, type TensorToWrite, writeSafetensors } from './safetensors.ts';
 
 // Folders that the REALM classes of Hugging Face load (transformers 4.57, realm/modeling_realm.py): config.json,
-// model.safetensors and the vocabulary. What a class has and we have not (masked-LM heads that it never uses) is
-// written as zeros, lest transformers draw random numbers and warn.
+// model.safetensors and the vocabulary. Tensors that a class has and we do not (masked-LM heads that it never uses) are
+// written as zeros; otherwise transformers would initialise them randomly and warn.
 
-/** What a model was trained with: its vocabulary, and the settings that transformers keeps beside the sizes. */
+/** What a model was trained with: its vocabulary, and the settings that transformers stores in addition to the sizes. */
 export interface ExportedRun {
   vocab: WordPiece;
   config: Config;
 }
 
-/** The blocks that a model answers from: their texts, and their vectors [n, P] of rows `from` to `to`. */
+/** The blocks that a model answers from: their texts, and their vectors [to - from, P]. */
 export interface Blocks {
   count: number;
   text(row: number): string;
   vectors(from: number, to: number): Float32Array;
 }
 
-/** Blocks whose vectors are held at a time while they are written. */
+/** Number of blocks whose vectors are in memory at a time while they are written. */
 const PIECE = 4096;
 
 /** `RealmEmbedder`: one tower of the retriever. */
@@ -38,8 +38,8 @@ export function exportEmbedder(folder: string, model: Model, tower: string, run:
 }
 
 /**
- * `RealmScorer`: both towers. Where they are one, it stands there once, as transformers itself saves it; where they are
- * two, `RealmScorer.from_pretrained(folder, query_embedder=RealmEmbedder(config))` loads them.
+ * `RealmScorer`: both towers. A shared tower is written once, as transformers itself saves it. Two towers are loaded by
+ * `RealmScorer.from_pretrained(folder, query_embedder=RealmEmbedder(config))`.
  */
 export function exportScorer(folder: string, model: Model, run: ExportedRun): Promise<void> {
   const { queryTower, documentTower } = model;
@@ -48,7 +48,7 @@ export function exportScorer(folder: string, model: Model, run: ExportedRun): Pr
   return write(folder, 'RealmScorer', model, run, towers.flat());
 }
 
-/** `RealmKnowledgeAugEncoder`: the reader with its masked-LM head, whose decoder transformers ties to the word embeddings. */
+/** `RealmKnowledgeAugEncoder`: the reader with its masked-LM head; transformers ties its decoder to the word embeddings. */
 export function exportEncoder(folder: string, model: Model, run: ExportedRun): Promise<void> {
   const shapes = bertShapes('', model.reader, true);
   const tensors = hubTensors(shapes, 'realm.', valuesOf(model.params, model.readerTower));
@@ -61,8 +61,8 @@ export function exportReader(folder: string, model: Model, run: ExportedRun): Pr
 }
 
 /**
- * `RealmForOpenQA` with the query tower, the reader and the blocks: `block_emb` beside the weights, and their texts in
- * block_records.npy, which `RealmRetriever` loads.
+ * `RealmForOpenQA` with the query tower, the reader and the blocks: their vectors are the tensor `block_emb`, their texts
+ * are in block_records.npy, which `RealmRetriever` loads.
  */
 export async function exportOpenQa(
   folder: string,
@@ -86,7 +86,7 @@ export async function exportOpenQa(
   await writeBlockRecords(join(folder, 'block_records.npy'), count, blocks.text);
 }
 
-/** The retriever's scores are inner products there, without our temperature: each vector takes half of it. */
+/** In transformers the retriever's scores are inner products without our temperature: each vector is divided by its root. */
 function embedderTensors(model: Model, tower: string): TensorToWrite[] {
   const stored = valuesOf(model.params, tower);
   const scale = Math.sqrt(model.temperature);
@@ -123,7 +123,7 @@ function unusedHead({ reader }: Model): TensorToWrite[] {
   ];
 }
 
-/** Values of our parameters; a pooler that fine-tuning has not kept, and the reader never uses, is zeros. */
+/** Values of our parameters. A pooler, which fine-tuning does not save and the reader never uses, may be missing: zeros. */
 function valuesOf(params: Params, tower: string): (shape: Shape) => Promise<Float32Array> {
   return async ({ name, shape }) => {
     const tensor = params.get(tower + name);

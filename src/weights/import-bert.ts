@@ -12,7 +12,7 @@ import { bertFolder, denseFolders } from './sentence-encoder.ts';
 import type { StoredTensor } from './tensors.ts';
 import { checkpointOf, openWeights, type Weights } from './weight-folder.ts';
 
-/** Sizes of a model to import; the heads of retriever and reader are looked for where their size is given. */
+/** Sizes of a model to import. The heads of retriever and reader are imported only if their size is given. */
 export type ImportConfig = BertConfig &
   Partial<
     Pick<EmbedderConfig, 'projection' | 'projectionLayerNormEps' | 'dense'> &
@@ -20,11 +20,11 @@ export type ImportConfig = BertConfig &
   >;
 
 /**
- * Reads one tower from a model, a folder or a name on the Hub (hf:…) whose files the cache has, as Hugging Face or Google publishes it, the weights as `openWeights` finds them:
- * a BERT, or a REALM (`RealmEmbedder`, `RealmScorer`, `RealmKnowledgeAugEncoder`, `RealmReader`, `RealmForOpenQA`).
- * Where the folder holds both retriever and reader, each of our towers gets its own; else the one encoder starts any.
- * The encoder must be whole; pooler, masked-LM head, projection and span scorer come along where the file has them.
- * `UserError` when sizes or choices differ from `config`, or a part is incomplete.
+ * Reads one tower from a model of Hugging Face or Google: a folder, or a name on the Hub (hf:…) that is in the cache. It may
+ * be a BERT, or a REALM (`RealmEmbedder`, `RealmScorer`, `RealmKnowledgeAugEncoder`, `RealmReader`, `RealmForOpenQA`).
+ * If the folder has both retriever and reader, each of our towers gets its own; else the only encoder is used for any.
+ * The encoder must be complete; pooler, masked-LM head, projection and span scorer are imported if the file has them.
+ * `UserError` if sizes or choices differ from `config`, or a part is incomplete.
  */
 export function importBert(model: string, config: ImportConfig, tower: Tower = 'both'): ImportedBert {
   const whole = modelFolder(model);
@@ -70,14 +70,14 @@ function importDense(folders: readonly string[], config: ImportConfig, params: I
   }
 }
 
-/** What stands before a tower's names in a file of several; nothing where there is one. */
+/** The prefix of a tower's names in a file of several towers; empty if there is only one. */
 function baseOf({ path, tensors }: Weights, tower: Tower): string {
   const has = (base: string) => prefixOf(tensors, base) !== undefined;
   if (tower === 'reader') return ['reader.', '', 'embedder.'].find(has) ?? '';
   if (tower === 'query' && has('query_embedder.')) return 'query_embedder.';
   if (tower === 'both' && has('query_embedder.') && !sameTensors(tensors, 'query_embedder.', 'embedder.')) {
     throw new UserError(
-      `${path}: embeds queries and documents by two towers that differ; set model.sharedTowers to false`,
+      `${path}: has two different towers for queries and documents; set model.sharedTowers to false`,
     );
   }
   return ['embedder.', '', 'reader.'].find(has) ?? '';
@@ -91,13 +91,13 @@ function sameTensors(tensors: Map<string, StoredTensor>, a: string, b: string): 
   });
 }
 
-/** A model's description, and the file that it stands in. */
+/** A model's description, and its file. */
 interface Description {
   file: string;
   config: ImportConfig;
 }
 
-/** The folder's description; none in a module of TensorFlow Hub, whose shapes tell all but the number of heads. */
+/** The folder's description. A module of TensorFlow Hub has none: its shapes show everything but the number of heads. */
 export function describeFolder(model: string): Description | undefined {
   const folder = bertFolder(model);
   const names = ['config.json', 'bert_config.json'].map((name) => join(folder, name));
@@ -106,7 +106,7 @@ export function describeFolder(model: string): Description | undefined {
   return { file: file ?? names[0], config: readHubConfig(folder) };
 }
 
-/** Sizes that must agree, ours and the fields of config.json; what else differs shows in the tensors' shapes. */
+/** Sizes that must agree: our names and the fields of config.json. Other differences show in the tensors' shapes. */
 const SIZES = [
   ['layers', 'num_hidden_layers'],
   ['hidden', 'hidden_size'],
@@ -118,7 +118,7 @@ const SIZES = [
 function checkSizes({ file, config: theirs }: Description, config: ImportConfig): void {
   if (config.vocabulary !== theirs.vocabulary) {
     throw new UserError(
-      `${file}: vocab_size is ${theirs.vocabulary}, your vocabulary has ${config.vocabulary} word pieces; ` +
+      `${file}: vocab_size is ${theirs.vocabulary}, but your vocabulary has ${config.vocabulary} word pieces; ` +
         'use the vocab.txt that belongs to this model',
     );
   }
@@ -135,7 +135,7 @@ function sizeMisfits(theirs: Sizes, ours: Sizes): string[] {
   );
 }
 
-/** What differs between an encoder's description and the settings under model, each with the value to set. */
+/** The differences between an encoder's description and the settings under model, each with the value to set. */
 export function misfits(
   theirs: ImportConfig,
   ours: Sizes & Pick<BertConfig, 'gelu' | 'layerNormEps'>,
@@ -152,7 +152,7 @@ export function misfits(
   ];
 }
 
-/** Choices that no shape shows, where the imported parts depend on them. */
+/** Choices that no shape shows, and the part that depends on each. */
 const CHOICES = [
   ['gelu', 'hidden_act', ''],
   ['layerNormEps', 'layer_norm_eps', ''],
@@ -251,13 +251,13 @@ export function importTensors(file: string, config: ImportConfig): ImportedBert 
   }
 }
 
-/** @param base what stands before all names of the tower */
+/** @param base prefix of all names of the tower */
 function importTower({ path: file, tensors }: Weights, base: string, config: ImportConfig): ImportedBert {
   const prefix = prefixOf(tensors, base);
   if (prefix === undefined) {
     const first = [...tensors.keys()].slice(0, 3).join(', ');
     throw new UserError(
-      `${file}: has no BERT embeddings under Hugging Face's names (it begins with ${first || 'nothing'}); choose a BERT model`,
+      `${file}: has no BERT embeddings under Hugging Face's names (its first names: ${first || 'none'}); choose a BERT model`,
     );
   }
   const unused = new Set(tensors.keys());
@@ -269,7 +269,7 @@ function importTower({ path: file, tensors }: Weights, base: string, config: Imp
     if (missing.length === sources.flat().length && !part.needed) continue;
     if (missing.length > 0) {
       throw new UserError(
-        `${file}: its ${part.name} lacks ${missing.length} tensors, the first ${missing[0]}; download it again or choose a whole model`,
+        `${file}: its ${part.name} lacks ${missing.length} tensors, the first ${missing[0]}; download it again or choose a complete model`,
       );
     }
     part.shapes.forEach((shape, i) => {
@@ -281,14 +281,14 @@ function importTower({ path: file, tensors }: Weights, base: string, config: Imp
   return { params, unused: [...unused] };
 }
 
-/** What stands before the encoder's names: nothing in a bare BertModel. */
+/** Possible prefixes of the encoder's names; a bare BertModel has none. */
 const PREFIXES = ['bert.', 'realm.', ''];
 
 function prefixOf(tensors: Map<string, StoredTensor>, base: string): string | undefined {
   return PREFIXES.find((prefix) => tensors.has(`${base}${prefix}embeddings.word_embeddings.weight`));
 }
 
-/** The masked-LM decoder; in BERT the same tensor as the word embeddings, and its bias that of the head. */
+/** The masked-LM decoder. In BERT it is the same tensor as the word embeddings, and its bias is that of the head. */
 const DECODER = ['cls.predictions.decoder.weight', 'cls.predictions.decoder.bias'];
 
 interface Part {
@@ -317,7 +317,7 @@ function partsOf(config: ImportConfig): Part[] {
   return parts;
 }
 
-/** Our module names and theirs; those of the encoder stand behind its prefix. */
+/** Our module names and theirs; those of the encoder follow its prefix. */
 const ENCODER_MODULES: Record<string, string[]> = {
   'embeddings.norm': ['embeddings.LayerNorm'],
   'attention.qkv': ['attention.self.query', 'attention.self.key', 'attention.self.value'],
@@ -353,7 +353,7 @@ export function hubNames(ours: string, prefix = 'bert.'): string[] {
   return theirs.map((m) => `${m}.${leaf === 'bias' ? 'bias' : 'weight'}`);
 }
 
-/** The names that this file has; those made from the TensorFlow checkpoints call a norm's gain and bias gamma and beta. */
+/** The names in this file. Files converted from TensorFlow checkpoints call a norm's gain and bias gamma and beta. */
 function sourcesOf(tensors: Map<string, StoredTensor>, base: string, prefix: string, ours: string): string[] {
   return hubNames(ours, prefix).map((plain) => {
     const name = base + plain;
@@ -363,8 +363,8 @@ function sourcesOf(tensors: Map<string, StoredTensor>, base: string, prefix: str
 }
 
 /**
- * Whether the decoder is the word embeddings. In REALM's embedder and reader it is another tensor, left from
- * initialisation and used by nothing; a masked-LM head of that kind is not imported.
+ * Whether the decoder is the word embeddings. In REALM's embedder and reader it is another tensor, which nothing uses and
+ * which still has its initial values; such a masked-LM head is not imported.
  */
 function decoderIsTied(tensors: Map<string, StoredTensor>, base: string, prefix: string): boolean {
   const decoder = tensors.get(base + DECODER[0]);
@@ -375,11 +375,11 @@ function decoderIsTied(tensors: Map<string, StoredTensor>, base: string, prefix:
   return words.read().every((value, i) => value === a[i]);
 }
 
-/** The values of a tensor, which must be floats and finite: one that is not would spread through every step of training. */
+/** The values of a tensor, which must be finite floats: any other value would spread through every step of training. */
 function readWeights(file: string, name: string, tensor: StoredTensor): Float32Array {
   if (!/^(F64|F32|F16|BF16)$/.test(tensor.dtype)) {
     throw new UserError(
-      `${file}: ${name} is of ${tensor.dtype}, weights are floats; download the model again or choose another`,
+      `${file}: ${name} is of ${tensor.dtype}, but weights must be floats; download the model again or choose another`,
     );
   }
   const values = tensor.read();
@@ -389,7 +389,7 @@ function readWeights(file: string, name: string, tensor: StoredTensor): Float32A
   );
 }
 
-/** One parameter of ours from its sources: linear weights [out, in] are transposed, several laid side by side. */
+/** One of our parameters from its sources: linear weights [out, in] are transposed, and several are concatenated. */
 function convert(
   file: string,
   tensors: Map<string, StoredTensor>,
@@ -403,8 +403,8 @@ function convert(
     const tensor = tensors.get(name)!;
     if (tensor.shape.join() === expected.join()) return readWeights(file, name, tensor);
     throw new UserError(
-      `${file}: ${name} has the shape [${tensor.shape}], the configuration needs [${expected}]; ` +
-        'take config.json and weights of one and the same model, and its sizes',
+      `${file}: ${name} has the shape [${tensor.shape}], but the configuration needs [${expected}]; ` +
+        'use config.json and weights of the same model, and its sizes in the settings',
     );
   };
   if (!dense && sources.length === 1) return read(sources[0]);

@@ -7,9 +7,9 @@ import { ELEMENT_BYTES, elements, readFloats, type StoredTensor, type TensorFile
 // The safetensors format (github.com/huggingface/safetensors, "Format"): the header's length as a 64-bit
 // little-endian integer, the header as JSON, then the bytes of all tensors without a gap:
 //   {"__metadata__": {string: string}, NAME: {"dtype": "F32", "shape": [2, 3], "data_offsets": [begin, end]}, …}
-// Numbers lie in little-endian order, which is also that of every machine Node.js is built for but s390x.
+// Numbers are little-endian, like every machine that Node.js supports except s390x.
 
-/** Bytes; the format's own limit, so that a damaged length cannot ask for all memory. */
+/** Maximum bytes of a header, the format's own limit, so that a damaged length cannot use up all memory. */
 const HEADER_LIMIT = 100_000_000;
 
 export interface Safetensors extends TensorFile {
@@ -17,7 +17,7 @@ export interface Safetensors extends TensorFile {
 }
 
 /**
- * Opens a safetensors file. The header alone is read now, and checked against the file's length before anything
+ * Opens a safetensors file. Only the header is read now, and checked against the file's length before anything
  * is allocated; the tensors are read by position, so the file may be larger than memory.
  * A file that breaks the format is a `UserError`.
  */
@@ -44,8 +44,10 @@ function readHeader(file: OpenFile): Omit<Safetensors, 'close'> {
   const places: Place[] = [];
   for (const [name, entry] of Object.entries(header)) {
     if (name === '__metadata__') {
-      for (const [key, value] of Object.entries(record(entry) ?? fail(path, 'its metadata is no object'))) {
-        if (typeof value !== 'string') fail(path, `its metadata "${key}" is no string`);
+      for (const [key, value] of Object.entries(
+        record(entry) ?? fail(path, 'its metadata is not an object'),
+      )) {
+        if (typeof value !== 'string') fail(path, `its metadata "${key}" is not a string`);
         // A plain assignment would lose a key named __proto__.
         Object.defineProperty(metadata, key, { value, enumerable: true });
       }
@@ -71,7 +73,7 @@ function readHeader(file: OpenFile): Omit<Safetensors, 'close'> {
 }
 
 function parseHeader(path: string, bytes: ArrayBuffer): Record<string, unknown> {
-  if (new Uint8Array(bytes)[0] !== '{'.charCodeAt(0)) fail(path, 'its header does not begin with "{"');
+  if (new Uint8Array(bytes)[0] !== '{'.charCodeAt(0)) fail(path, 'its header does not start with "{"');
   let text: string;
   let header: unknown;
   try {
@@ -85,7 +87,7 @@ function parseHeader(path: string, bytes: ArrayBuffer): Record<string, unknown> 
   return header as Record<string, unknown>;
 }
 
-/** The first key, in quotes, that stands twice in one object of a valid JSON text: `JSON.parse` would keep the last in silence. */
+/** The first key, in quotes, that is twice in one object of a valid JSON text: `JSON.parse` would silently keep the last. */
 function repeatedKey(json: string): string | undefined {
   const open: Set<string>[] = [];
   for (let i = 0; i < json.length; i++) {
@@ -107,7 +109,7 @@ function repeatedKey(json: string): string | undefined {
   }
 }
 
-/** Where one tensor lies: bytes counted from the end of the header, `end` exclusive. */
+/** The position of a tensor: bytes counted from the end of the header, `end` exclusive. */
 interface Place {
   name: string;
   dtype: string;
@@ -118,7 +120,7 @@ interface Place {
 
 function placeOf(path: string, name: string, entry: unknown): Place {
   const bad = (what: string): never => fail(path, `tensor "${name}" ${what}`);
-  const { dtype, shape, data_offsets: offsets } = record(entry) ?? bad('is no object');
+  const { dtype, shape, data_offsets: offsets } = record(entry) ?? bad('is not an object');
   if (typeof dtype !== 'string' || !Object.hasOwn(ELEMENT_BYTES, dtype)) {
     return bad(`has the unknown dtype ${shown(dtype)}`);
   }
@@ -135,12 +137,12 @@ function placeOf(path: string, name: string, entry: unknown): Place {
   return { name, dtype, shape, begin, end };
 }
 
-/** The tensors must fill the rest of the file: none over another, no hole, nothing outside. */
+/** The tensors must fill the rest of the file: without overlaps, without gaps, and nothing outside. */
 function checkPlaces(path: string, places: Place[], bytes: number): void {
   places.sort((a, b) => a.begin - b.begin || a.end - b.end);
   let at = 0;
   for (const { name, begin, end } of places) {
-    if (begin < at) fail(path, `tensor "${name}" begins at byte ${begin}, over the one that ends at ${at}`);
+    if (begin < at) fail(path, `tensor "${name}" starts at byte ${begin}, but the one before ends at ${at}`);
     if (begin > at) fail(path, `bytes ${at} to ${begin}, before tensor "${name}", belong to no tensor`);
     if (end > bytes) fail(path, `tensor "${name}" ends at byte ${end}, the data at ${bytes}`);
     at = end;
@@ -148,14 +150,14 @@ function checkPlaces(path: string, places: Place[], bytes: number): void {
   if (at < bytes) fail(path, `its last ${bytes - at} bytes belong to no tensor`);
 }
 
-/** One tensor to write; where `data` is a function it is called once, in its turn, so that few values are held at a time. */
+/** A tensor to write. If `data` is a function, it is called once, when its turn comes, so that few values are in memory. */
 export interface TensorToWrite {
   name: string;
   shape: readonly number[];
   data: Float32Array | (() => Promise<Float32Array>);
 }
 
-/** One that is too large to hold: its values come in pieces. */
+/** A tensor that is too large for memory: its values come in pieces. */
 export interface LargeTensor {
   name: string;
   shape: readonly number[];
@@ -163,8 +165,8 @@ export interface LargeTensor {
 }
 
 /**
- * Writes tensors as F32 in the order given. The file is written aside and takes its name when it is whole.
- * @returns length and SHA-256 of the bytes handed to the system
+ * Writes tensors as F32 in the given order, atomically.
+ * @returns length and SHA-256 of the written bytes
  */
 export async function writeSafetensors(
   path: string,
@@ -229,5 +231,5 @@ function record(value: unknown): Record<string, unknown> | undefined {
 }
 
 function fail(path: string, what: string): never {
-  throw new UserError(`${path}: not a whole safetensors file: ${what}; copy or download it again`);
+  throw new UserError(`${path}: not a complete safetensors file: ${what}; copy or download it again`);
 }

@@ -6,7 +6,7 @@ import { shown, UserError } from '../system/errors.ts';
 import { ELEMENT_BYTES, elements, readFloats, type StoredTensor, type TensorFile } from './tensors.ts';
 
 // A checkpoint of TensorFlow (tensorflow, core/protobuf/tensor_bundle.proto): NAME.index is a table from the names of
-// variables to their kind, shape and place, NAME.data-00000-of-00002 and so on hold the numbers.
+// variables to their kind, shape and position; NAME.data-00000-of-00002 and so on have the numbers.
 
 /** Kinds of numbers (tensorflow, core/framework/types.proto), as safetensors names them. */
 const KINDS: Record<number, string> = {
@@ -25,7 +25,7 @@ const KINDS: Record<number, string> = {
   23: 'U64',
 };
 
-/** Dimensions of a variable; TensorFlow's own limit. */
+/** Maximum dimensions of a variable; TensorFlow's own limit. */
 const MOST_AXES = 254;
 
 /** A variable's entry, BundleEntryProto. */
@@ -41,7 +41,7 @@ interface Entry {
 
 /**
  * Opens a checkpoint of TensorFlow. The names are read now, and checked against the lengths of the data files; the
- * numbers are read by position, their sum is checked where a whole variable is read. Variables of text are passed over.
+ * numbers are read by position, and their checksum is verified when a whole variable is read. Variables of text are skipped.
  * @param path of the file that ends in `.index`
  */
 export function readTensorBundle(path: string): TensorFile {
@@ -67,7 +67,7 @@ export function readTensorBundle(path: string): TensorFile {
     };
     const tensors = new Map<string, StoredTensor>();
     for (const { key, value } of table) {
-      // The empty name is the header's; names that begin with 0 are of parts of variables.
+      // The empty name is the header's; names that start with a 0 byte are parts of variables.
       if (key === '' || key.startsWith('\0')) continue;
       const entry = parse(path, key, value, readEntry);
       const dtype = KINDS[entry.kind];
@@ -126,7 +126,7 @@ function readHeader(reader: BinaryReader): { shards: number; bigEndian: boolean 
   return header;
 }
 
-/** BundleEntryProto; what it leaves out is 0. */
+/** BundleEntryProto; missing fields are 0. */
 function readEntry(reader: BinaryReader): Entry {
   const entry: Entry = { kind: 0, shape: [], shard: 0, offset: 0, size: 0, crc: 0, sliced: false };
   eachField(reader, (field) => {
@@ -163,7 +163,7 @@ function readShape(reader: BinaryReader): number[] {
   return shape;
 }
 
-/** Calls `take` for each field of a message; one that it does not take is passed over. */
+/** Calls `take` for each field of a message, and skips the field if that returns false. */
 function eachField(reader: BinaryReader, take: (field: number) => boolean): void {
   while (reader.pos < reader.len) {
     const [field, type] = reader.tag();
@@ -173,11 +173,11 @@ function eachField(reader: BinaryReader, take: (field: number) => boolean): void
 
 function count(reader: BinaryReader): number {
   const value = Number(reader.int64());
-  if (!Number.isSafeInteger(value) || value < 0) throw new Error(`${value} is no size`);
+  if (!Number.isSafeInteger(value) || value < 0) throw new Error(`${value} is not a size`);
   return value;
 }
 
-/** Runs a reader of one message; what is cut short or no message at all is an error of the reader. */
+/** Runs a reader of one message. The reader throws if the message is incomplete or invalid. */
 function parse<T>(path: string, key: string, bytes: Uint8Array, read: (reader: BinaryReader) => T): T {
   try {
     return read(new BinaryReader(bytes));

@@ -4,10 +4,10 @@ import type { StoredTensor } from './tensors.ts';
 // REALM and ORQA, and the names that Hugging Face gives the same tensors (transformers, realm/modeling_realm.py,
 // load_tf_weights_in_realm).
 
-/** The encoder's variables, behind what stands before them: nothing in BERT, `module/` so many times in REALM. */
+/** The encoder's variables with their prefix: none in BERT, `module/` several times in REALM. */
 const ENCODER = /^(.*?)bert\/embeddings\/word_embeddings$/;
 
-/** Modules that Hugging Face calls otherwise than by its path. */
+/** Modules with a name at Hugging Face that does not follow from their path. */
 const READER: Record<string, string> = {
   'reader/module/bert/': 'reader.realm.',
   'reader/module/cls/': 'reader.cls.',
@@ -17,8 +17,8 @@ const READER: Record<string, string> = {
 };
 
 /**
- * The tensors of a checkpoint under Hugging Face's names, kernels turned into weights [out, in]. Where a reader stands
- * beside it, the retriever's tensors begin with `embedder.`. What has no such name (an optimizer's variables) is left out.
+ * The tensors of a checkpoint under Hugging Face's names, with kernels as weights [out, in]. If there is also a reader, the
+ * retriever's tensors start with `embedder.`. Variables without such a name (those of an optimizer) are left out.
  */
 export function hubTensors(tensors: Map<string, StoredTensor>): Map<string, StoredTensor> {
   const modules = modulesOf([...tensors.keys()]);
@@ -33,7 +33,7 @@ export function hubTensors(tensors: Map<string, StoredTensor>): Map<string, Stor
   return found;
 }
 
-/** What stands before the variables of each module, and before Hugging Face's. */
+/** The prefix of each module's variables, with Hugging Face's prefix. */
 function modulesOf(names: string[]): Record<string, string> {
   const before = names
     .map((name) => ENCODER.exec(name)?.[1])
@@ -48,7 +48,7 @@ function modulesOf(names: string[]): Record<string, string> {
   modules[`${encoder}bert/`] = `${hub}${encoder === '' ? 'bert.' : 'realm.'}`;
   modules[`${encoder}cls/`] = `${hub}cls.`;
   if (encoder !== '') {
-    // The projection stands beside the module of the encoder.
+    // The projection is next to the module of the encoder.
     const outer = encoder.replace(/module\/$/, '');
     modules[`${outer}dense/`] = `${hub}cls.dense.`;
     modules[`${outer}LayerNorm/`] = `${hub}cls.LayerNorm.`;

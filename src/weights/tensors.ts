@@ -1,15 +1,15 @@
 import type { OpenFile } from '../binary/file.ts';
 import { UserError } from '../system/errors.ts';
 
-// What all formats of weights have in common: tensors by name, whose numbers stay in the file until they are asked for.
+// What all formats of weights have in common: tensors by name. Their numbers stay in the file until they are requested.
 
 export interface StoredTensor {
   shape: number[];
   /** As safetensors names it: F32, BF16, … */
   dtype: string;
   /**
-   * The values as floats, row-major, read from the file now; of a tensor too large to hold, a stretch of them.
-   * `UserError` for a kind of element that has no float.
+   * The values as floats, row-major, read from the file now; `begin` and `end` select a part of a large tensor.
+   * `UserError` for a kind of element that cannot become floats.
    * @param begin first value, in elements
    * @param end exclusive
    */
@@ -21,7 +21,7 @@ export interface TensorFile {
   close(): void;
 }
 
-/** Bytes of one element. All may stand in a file; those with a conversion below can be read. */
+/** Bytes of one element. All kinds may be in a file; those with a conversion below can be read. */
 export const ELEMENT_BYTES: Record<string, number> = {
   F64: 8,
   F32: 4,
@@ -54,12 +54,12 @@ const CONVERSIONS: Record<string, (bytes: ArrayBuffer) => Float32Array> = {
   I32: (bytes) => Float32Array.from(new Int32Array(bytes)),
 };
 
-/** Elements converted at a time, so that a conversion needs little memory beside its result. */
+/** Elements converted at a time, so that a conversion needs little memory in addition to its result. */
 const CONVERTED_AT_ONCE = 1 << 20;
 
 /**
  * `count` little-endian elements at `position` of a file, as floats.
- * @param name of the tensor, for the `UserError` where this kind of element has no float
+ * @param name of the tensor, for the `UserError` if this kind of element cannot become floats
  */
 export function readFloats(
   file: OpenFile,

@@ -6,7 +6,7 @@ import { shown, UserError } from '../system/errors.ts';
 import { ELEMENT_BYTES, elements, readFloats, type StoredTensor, type TensorFile } from './tensors.ts';
 
 // What torch.save writes (pytorch, torch/serialization.py): a zip archive of stored files, NAME/data.pkl with a pickle
-// of the tensors' names, shapes and places, NAME/data/KEY with the numbers of one storage each.
+// of the tensors' names, shapes and positions, and NAME/data/KEY with the numbers of one storage each.
 
 /** Kinds of storage by their class, as safetensors names them. */
 const STORAGES: Record<string, string> = {
@@ -22,7 +22,7 @@ const STORAGES: Record<string, string> = {
   BoolStorage: 'BOOL',
 };
 
-/** The numbers that tensors lie in. */
+/** Numbers that one or more tensors are views of. */
 class Storage {
   constructor(
     readonly dtype: string,
@@ -31,7 +31,7 @@ class Storage {
   ) {}
 }
 
-/** A tensor's places in its storage. */
+/** A tensor as a view of its storage. */
 class View {
   constructor(
     readonly storage: Storage,
@@ -41,22 +41,22 @@ class View {
   ) {}
 }
 
-/** A class named in a pickle where a storage is meant. */
+/** A class that a pickle names for a storage. */
 class StorageKind {
   constructor(readonly dtype: string) {}
 }
 
 /**
- * Opens what `torch.save` wrote of a state_dict. Its pickle is read now, and nothing of it is run; the tensors are read
- * by position, so the file may be larger than memory, and the sum of a storage's bytes is checked when a whole tensor is
- * first read from it. A file that breaks the format, or names anything but tensors, is a `UserError`.
+ * Opens a state_dict that `torch.save` wrote. Its pickle is read now, without running any code. The tensors are read by
+ * position, so the file may be larger than memory. The checksum of a storage is verified when a whole tensor is first read
+ * from it. A file that breaks the format, or names anything but tensors, is a `UserError`.
  */
 export function readTorchFile(path: string): TensorFile {
   return orClose(openFile(path, 'the .bin or .pt file itself'), (file) => {
     if (!isZip(file)) refuseOther(file);
     const entries = readZip(file);
     const [main, ...more] = [...entries.keys()].filter((name) => /^[^/]+\/data\.pkl$/.test(name));
-    if (main === undefined || more.length > 0) bad(file, 'holds no data.pkl of torch.save');
+    if (main === undefined || more.length > 0) bad(file, 'has no data.pkl of torch.save');
     const folder = main.slice(0, -'data.pkl'.length);
     const order = entries.get(`${folder}byteorder`);
     if (order && asText(file, order) === 'big') bad(file, 'was written on a machine with big-endian numbers');
@@ -65,7 +65,7 @@ export function readTorchFile(path: string): TensorFile {
     const persistent = (id: unknown): Storage => {
       const [tag, kind, key, , size] = Array.isArray(id) ? id : [];
       if (tag !== 'storage' || !(kind instanceof StorageKind) || typeof key !== 'string' || !isCount(size)) {
-        return bad(file, 'refers to something that is no storage of numbers');
+        return bad(file, 'refers to something that is not a storage of numbers');
       }
       const known = storages.get(key);
       if (known) return known;
@@ -92,22 +92,22 @@ export function readTorchFile(path: string): TensorFile {
       if (typeof name === 'string' && value instanceof View)
         tensors.set(name, stored(file, name, value, sums));
     }
-    if (tensors.size === 0) bad(file, 'is no state_dict: it holds no tensors by name');
+    if (tensors.size === 0) bad(file, 'is not a state_dict: it has no tensors by name');
     return { tensors, close: file.close };
   });
 }
 
-/** All that a pickle of tensors may name (pytorch, torch/_utils.py). */
+/** All names that a pickle of tensors may use (pytorch, torch/_utils.py). */
 function namesFor(file: OpenFile): Names {
   const view = (storage: unknown, offset: unknown, shape: unknown, strides: unknown): View => {
     if (!(storage instanceof Storage) || !isCount(offset) || !isCounts(shape) || !isCounts(strides)) {
-      return bad(file, 'describes a tensor that is none');
+      return bad(file, 'describes an invalid tensor');
     }
-    // No view may reach beyond its storage, nor repeat it: a few bytes must not ask for all memory.
+    // No view may go beyond its storage, or repeat it: otherwise a few bytes could use up all memory.
     const size = elements(shape);
     const last = shape.reduce((sum, n, i) => sum + Math.max(0, n - 1) * (strides[i] ?? 0), offset);
     if (strides.length !== shape.length || size > storage.size || (size > 0 && last >= storage.size)) {
-      return bad(file, `describes a tensor [${shape}] that lies outside of its ${storage.size} numbers`);
+      return bad(file, `describes a tensor [${shape}] that is outside of its ${storage.size} numbers`);
     }
     return new View(storage, offset, shape, strides);
   };
@@ -137,7 +137,7 @@ function stored(file: OpenFile, name: string, view: View, sums: Map<Storage, Zip
       if (whole) checkSum(file, name, storage, sums);
       const [from, to] = [begin ?? 0, end ?? elements(shape)];
       if (isDense(shape, strides)) return read(offset + from, to - from);
-      // A transposed tensor, such as one converted from TensorFlow: its numbers are put in order.
+      // The numbers of a transposed tensor, such as one converted from TensorFlow, are put in order.
       const values = read(0, storage.size);
       const out = new Float32Array(to - from);
       for (let i = from; i < to; i++) {
@@ -153,7 +153,7 @@ function stored(file: OpenFile, name: string, view: View, sums: Map<Storage, Zip
   };
 }
 
-/** True where the numbers lie one after the other in the order of the shape. */
+/** True if the numbers follow one another in the order of the shape. */
 function isDense(shape: number[], strides: number[]): boolean {
   let wanted = 1;
   for (let axis = shape.length - 1; axis >= 0; axis--) {
@@ -163,7 +163,7 @@ function isDense(shape: number[], strides: number[]): boolean {
   return true;
 }
 
-/** Compares the sum of a storage's bytes with the archive's, once. */
+/** Compares the checksum of a storage with the archive's, once. */
 function checkSum(file: OpenFile, name: string, storage: Storage, sums: Map<Storage, ZipEntry>): void {
   const entry = sums.get(storage);
   if (!entry) return;
@@ -172,7 +172,7 @@ function checkSum(file: OpenFile, name: string, storage: Storage, sums: Map<Stor
     bad(file, `has other bytes in tensor ${shown(name)} than were saved (CRC-32)`);
 }
 
-/** Axes of a tensor; PyTorch's own limit. */
+/** Maximum axes of a tensor; PyTorch's own limit. */
 const MOST_AXES = 64;
 
 /** The first bytes of torch.save before PyTorch 1.6: the magic number 0x1950a86a20f9469cfc6c as a pickle. */
@@ -183,8 +183,8 @@ function refuseOther(file: OpenFile): never {
   throw new UserError(
     head === LEGACY
       ? `${file.path}: is in the format of PyTorch before 1.6, which is not read; ` +
-          'load it with torch.load and save it again with torch.save, or take model.safetensors'
-      : `${file.path}: is no file of torch.save; download it again, or take model.safetensors`,
+          'load it with torch.load and save it again with torch.save, or use model.safetensors'
+      : `${file.path}: is not a file of torch.save; download it again, or use model.safetensors`,
   );
 }
 

@@ -13,7 +13,7 @@ export interface Weights extends TensorFile {
   path: string;
 }
 
-/** How files of weights are opened, by what their names end in. */
+/** The reader for each ending of a file of weights. */
 const READERS: [string, (path: string) => TensorFile][] = [
   ['.safetensors', readSafetensors],
   ['.bin', readTorchFile],
@@ -22,7 +22,7 @@ const READERS: [string, (path: string) => TensorFile][] = [
 /**
  * Opens the weights in a model folder: those of Hugging Face in one file or several (model.safetensors,
  * pytorch_model.bin), or a checkpoint of TensorFlow (bert_model.ckpt, a module of TensorFlow Hub).
- * `UserError` where there are none.
+ * `UserError` if there are none.
  */
 export function openWeights(folder: string): Weights {
   for (const name of ['model.safetensors', 'pytorch_model.bin']) {
@@ -37,12 +37,12 @@ export function openWeights(folder: string): Weights {
     return { path, tensors: hubTensors(tensors), close };
   }
   throw new UserError(
-    `${join(folder, 'model.safetensors')}: no such file; download it beside config.json, ` +
+    `${join(folder, 'model.safetensors')}: no such file; download it to the folder of config.json, ` +
       'or pytorch_model.bin, or the checkpoint of TensorFlow with its .index and .data files',
   );
 }
 
-/** The `.index` file of a folder's checkpoint of TensorFlow; undefined where there is none. */
+/** The `.index` file of a folder's checkpoint of TensorFlow; undefined if there is none. */
 export function checkpointOf(folder: string): string | undefined {
   const hub = join(folder, 'variables', 'variables.index');
   if (existsSync(hub)) return hub;
@@ -59,7 +59,7 @@ function open(path: string): TensorFile {
   return READERS.find(([end]) => path.endsWith(end))![1](path);
 }
 
-/** A model in several files: the index says which tensor lies in which. */
+/** A model in several files: the index has the file of each tensor. */
 function openParts(folder: string, index: string): TensorFile {
   const again = 'download it again with all the files that it names';
   const json = readJson(index, 'list of weight files', again) as { weight_map?: unknown } | null;
@@ -73,7 +73,9 @@ function openParts(folder: string, index: string): TensorFile {
     const tensors = new Map<string, StoredTensor>();
     for (const [name, part] of Object.entries(map)) {
       if (typeof part !== 'string' || !READERS.some(([end]) => part.endsWith(end))) {
-        throw new UserError(`${index}: names ${shown(part)} for ${name}, no file of weights; ${again}`);
+        throw new UserError(
+          `${index}: names ${shown(part)} for ${name}, which is not a file of weights; ${again}`,
+        );
       }
       const file = files.get(part) ?? open(inside(folder, part));
       files.set(part, file);

@@ -184,13 +184,13 @@ test('a bad vocabulary file is told with its line', () => {
   assert.throws(() => loadWordPiece(folder, true), /is a folder/);
 });
 
-test('a byte order mark is no part of a vocabulary, a line without end no piece of it', () => {
+test('a byte order mark is not part of a vocabulary, and an endless line is refused', () => {
   const path = join(folder, 'marked.txt');
   writeFileSync(path, `\uFEFF${small.join('\n')}\n`);
   assert.deepEqual(loadWordPiece(path, true).vocabulary, small);
   writeFileSync(path, `${small.join('\n')}\n${'a'.repeat(5000)}\n`);
   assert.throws(
     () => loadWordPiece(path, true),
-    /marked\.txt: line 14 is 5000 characters long; a word piece has at most 1000/,
+    /marked\.txt: line 14 is 5000 characters long, but a word piece has at most 1000/,
   );
 });

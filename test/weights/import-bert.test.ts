@@ -130,21 +130,21 @@ describe('a folder that does not fit is refused with the reason', () => {
 
   test('another vocabulary', () => {
     config = { ...config, vocabulary: 51 };
-    refused(/vocab_size is 50, your vocabulary has 51 word pieces; use the vocab\.txt/);
+    refused(/vocab_size is 50, but your vocabulary has 51 word pieces; use the vocab\.txt/);
   });
 
   test('another projection', () => {
     rmSync(folder, { recursive: true });
     cpSync(fixturePath('embedder'), folder, { recursive: true });
     config = { ...readHubConfig(folder), projection: 7 };
-    refused(/cls\.dense\.weight has the shape \[6,16\], the configuration needs \[7,16\]/);
+    refused(/cls\.dense\.weight has the shape \[6,16\], but the configuration needs \[7,16\]/);
   });
 
   test('weights of another model than config.json', async () => {
     await editTensors((name, shape) =>
       name.endsWith('intermediate.dense.bias') ? { shape: [...shape, 1] } : {},
     );
-    refused(/intermediate\.dense\.bias has the shape \[32,1\], the configuration needs \[32\]/);
+    refused(/intermediate\.dense\.bias has the shape \[32,1\], but the configuration needs \[32\]/);
   });
 
   test('a layer missing', async () => {
@@ -159,7 +159,7 @@ describe('a folder that does not fit is refused with the reason', () => {
 
   test('no BERT', async () => {
     await editTensors((name) => ({ name: `gpt.${name}` }));
-    refused(/has no BERT embeddings under Hugging Face's names \(it begins with gpt\./);
+    refused(/has no BERT embeddings under Hugging Face's names \(its first names: gpt\./);
   });
 
   test('weights that are not finite, or no floats', () => {
@@ -174,7 +174,7 @@ describe('a folder that does not fit is refused with the reason', () => {
       refused(/model\.safetensors: \S+ holds values that are not finite/);
     }
     writeFileSync(path, Buffer.from(whole.toString('latin1').replaceAll('"F32"', '"I32"'), 'latin1'));
-    refused(/model\.safetensors: \S+ is of I32, weights are floats/);
+    refused(/model\.safetensors: \S+ is of I32, but weights must be floats/);
   });
 
   test('fields of any depth', () => {
@@ -212,7 +212,7 @@ describe('a folder that does not fit is refused with the reason', () => {
     rmSync(join(folder, 'model.safetensors'));
     refused(/model\.safetensors: no such file; download/);
     writeFileSync(join(folder, 'pytorch_model.bin'), '');
-    refused(/pytorch_model\.bin: is no file of torch\.save/);
+    refused(/pytorch_model\.bin: is not a file of torch\.save/);
   });
 
   test('without pooler and head the encoder alone is imported', async () => {

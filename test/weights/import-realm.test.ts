@@ -80,7 +80,10 @@ test('the blocks of a folder for questions, a stretch at a time', () => {
 describe('refused with the reason', () => {
   test('two towers that differ, for one of ours', () => {
     const one = () => started('scorer', fixture('scorer'), 'model.sharedTowers=true');
-    assert.throws(one, userError(/two towers that differ; set model\.sharedTowers to false/));
+    assert.throws(
+      one,
+      userError(/two different towers for queries and documents; set model\.sharedTowers to false/),
+    );
     started('shared-scorer', fixture('shared-scorer'), 'model.sharedTowers=false');
   });
 
@@ -109,7 +112,7 @@ describe('refused with the reason', () => {
     list('../secret.safetensors');
     assert.throws(read, userError(/names "\.\.\/secret\.safetensors", which is not a plain file name/));
     list(7);
-    assert.throws(read, userError(/names 7 for .*, no file of weights/));
+    assert.throws(read, userError(/names 7 for .*, which is not a file of weights/));
     writeFileSync(index, '{}');
     assert.throws(read, userError(/has no weight_map/));
 

@@ -117,9 +117,14 @@ describe('a file that breaks the format is refused with its name and what is wro
       'overlap',
       { a: tensor(0, 8), b: tensor(4, 12) },
       12,
-      /"b" begins at byte 4, over the one that ends at 8/,
+      /"b" starts at byte 4, but the one before ends at 8/,
     ],
-    ['the same bytes twice', { a: tensor(0, 8), b: tensor(0, 8) }, 8, /begins at byte 0, over/],
+    [
+      'the same bytes twice',
+      { a: tensor(0, 8), b: tensor(0, 8) },
+      8,
+      /starts at byte 0, but the one before ends at/,
+    ],
     [
       'hole',
       { a: tensor(0, 4), b: tensor(8, 12) },
@@ -137,8 +142,8 @@ describe('a file that breaks the format is refused with its name and what is wro
     ['fraction of a size', { a: tensor(0, 4, { shape: [0.5] }) }, 4, /the shape \[0\.5\]/],
     ['offsets reversed', { a: tensor(0, 4, { data_offsets: [4, 0] }) }, 4, /the data offsets \[4,0\]/],
     ['three offsets', { a: tensor(0, 4, { data_offsets: [0, 4, 8] }) }, 4, /the data offsets/],
-    ['no entry', { a: 7 }, 0, /"a" is no object/],
-    ['metadata of numbers', { __metadata__: { a: 7 } }, 0, /metadata "a" is no string/],
+    ['no entry', { a: 7 }, 0, /"a" is not an object/],
+    ['metadata of numbers', { __metadata__: { a: 7 } }, 0, /metadata "a" is not a string/],
     [
       'duplicate',
       `{"a":${JSON.stringify(tensor(0, 4))},"\\u0061":${JSON.stringify(tensor(0, 4))}}`,
@@ -152,7 +157,7 @@ describe('a file that breaks the format is refused with its name and what is wro
       /"dtype" twice/,
     ],
     ['not JSON', '{"a":', 0, /header is not JSON/],
-    ['a list', '[]', 0, /does not begin with "\{"/],
+    ['a list', '[]', 0, /does not start with "\{"/],
   ];
   for (const [name, header, bytes, message] of wrong) {
     test(name, () => {
@@ -199,7 +204,7 @@ describe('a file that breaks the format is refused with its name and what is wro
       writeFileSync(path, whole.subarray(0, length));
       assert.throws(
         () => readSafetensors(path),
-        userError(/not a whole safetensors file/),
+        userError(/not a complete safetensors file/),
         `${length} bytes`,
       );
     }

@@ -16,7 +16,7 @@ describe('a checkpoint of TensorFlow', () => {
   after(close);
   const values = (name: string) => [...tensors.get(name)!.read()];
 
-  test('names and shapes; texts are passed over', () => {
+  test('names and shapes; texts are skipped', () => {
     assert.equal(tensors.size, 68);
     assert.ok(!tensors.has('kinds/text'));
     assert.deepEqual(tensors.get('kinds/float32')!.shape, [2, 3]);
@@ -71,12 +71,12 @@ describe('refused with the reason', () => {
     const index = changed('index', (bytes) => {
       bytes[100] ^= 1;
     });
-    assert.throws(() => readAll(index), userError(/the block at byte 0 has another sum/));
+    assert.throws(() => readAll(index), userError(/the checksum of the block at byte 0 does not match/));
   });
 
   test('a variable in parts, another file, no data', () => {
     assert.throws(() => readAll(weightsPath('bundle-parts.index')), userError(/"split" in several parts/));
-    assert.throws(() => readAll(weightsPath('dtypes.bin')), userError(/not a whole table of tensors/));
+    assert.throws(() => readAll(weightsPath('dtypes.bin')), userError(/not a complete table of tensors/));
     const path = changed('index', () => {});
     rmSync(join(dir, `torn.${DATA}`));
     assert.throws(() => readAll(path), userError(/torn\.data-00000-of-00001: no such file/));

@@ -17,7 +17,7 @@ describe('a file of torch.save', () => {
   after(close);
   const values = (name: string) => [...tensors.get(name)!.read()];
 
-  test('names and shapes; what is no tensor is passed over', () => {
+  test('names and shapes; values that are not tensors are skipped', () => {
     const shapes = Object.fromEntries([...tensors].map(([name, { shape }]) => [name, shape]));
     assert.deepEqual(shapes, {
       f32: [2, 3],
@@ -67,11 +67,11 @@ describe('refused with the reason', () => {
   const refused = (name: string, message: RegExp) =>
     test(name, () => assert.throws(() => readTorchFile(weightsPath(name)), userError(message)));
   // Nothing was executed: the test would print a line, and the name is the message.
-  refused('hostile.bin', /its pickle names "(posix|nt)\.system", which is not read .*nothing of it was run/);
+  refused('hostile.bin', /its pickle names "(posix|nt)\.system", which is not read .*no code of it was run/);
   refused('legacy.bin', /format of PyTorch before 1\.6, .*torch\.load and save it again with torch\.save/);
-  refused('compressed.bin', /data\.pkl" is compressed, PyTorch only stores/);
+  refused('compressed.bin', /data\.pkl" is compressed, which PyTorch never does/);
   refused('big-endian.bin', /big-endian/);
-  refused('numbers.npy', /is no file of torch\.save/);
+  refused('numbers.npy', /is not a file of torch\.save/);
 
   test('numbers that are not those saved', () => {
     const path = join(dir, 'changed.bin');
