@@ -10,12 +10,13 @@ import { indexName, isQaIndex } from '../retrieval/ensure-index.ts';
 import type { Found } from '../retrieval/graph.ts';
 import { overlapAt } from '../retrieval/overlap.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
-import { jsonLines, type RefreshedStage, type RetrieverStage } from '../run/folder.ts';
+import { type JsonLines, jsonLines, type RefreshedStage, type RetrieverStage } from '../run/folder.ts';
 import { dueAt, type Schedule } from '../schedule.ts';
 import { UserError } from '../system/errors.ts';
 import { inside } from '../system/files.ts';
 import { warn } from '../system/progress.ts';
 import { latestState, openCheckpoint, stepsDone } from '../train/checkpoints.ts';
+import type { LoopOptions } from '../train/loop.ts';
 import { eventFile } from '../train/tensorboard.ts';
 import { loadWeights } from '../weights/checkpoint.ts';
 import { forgetIndexes, matchingIndex, openRunIndex } from './build-index.ts';
@@ -26,18 +27,18 @@ export interface Refreshed {
   stage: RefreshedStage;
   /** Length of the whole schedule. */
   steps: number;
-  /** When a new index is asked for. */
+  /** When a refresh is requested. */
   every: Schedule;
-  /** Asked of the old and the new index. */
+  /** Queries whose best blocks are recorded for every index. */
   probes: Probes;
-  /** Questions by which the recall of every index is told. */
+  /** Questions on which the recall of every index is measured. */
   dev: readonly EncodedQuestion[];
 }
 
 /**
- * The index that a stage begins with: that of the retriever of the stage `before`. A resumed one goes on with the index
- * that its checkpoint was trained with, so that nothing differs from a run that was never stopped; where that one is gone,
- * it is made again from the checkpoint's weights.
+ * The index that a stage starts with: that of the retriever of the stage `before`. A resumed stage uses the index that its
+ * checkpoint was trained with, so that the result is the same as without the stop. If that index is gone, it is rebuilt
+ * from the checkpoint's weights.
  */
 export async function firstIndex(
   context: Context,
@@ -52,7 +53,7 @@ export async function firstIndex(
   if (!state || state.index === null) return matchingIndex(context, before, model, corpus);
   const dir = inside(run.index, state.index);
   if (existsSync(dir)) return openRunIndex(context, corpus, dir);
-  warn(`${stage}: the index of step ${state.step} is gone and made again from the checkpoint's weights`);
+  warn(`${stage}: the index of step ${state.step} is missing; rebuilding it from the checkpoint's weights`);
   loadWeights(
     openCheckpoint(root, 'latest').dir,
     model,
@@ -62,177 +63,256 @@ export async function firstIndex(
   return matchingIndex(context, stage, model, corpus, 'latest');
 }
 
-/** The trainer's side of the refresh: hands out snapshots, takes up indexes, and tells how old the one in use is. */
+/** What the training loop calls to keep the index fresh, and how to end the refresher. */
+export interface LiveRefresh {
+  hooks: Required<Pick<LoopOptions, 'index' | 'begin' | 'between'>>;
+  /** Stops the child process and removes all snapshots. */
+  stop(): Promise<void>;
+}
+
+/** The trainer's side of the refresh: writes snapshots, swaps indexes in, and logs the age of the current one. */
 export function liveRefresh(
   context: Context,
   model: Model,
   corpus: Corpus,
   index: SearchIndex,
-  { stage, steps, every, probes, dev }: Refreshed,
-) {
-  const { run, config, engine } = context;
-  const { mode, onLate, onFailure, maxFailures, nice, threads } = config.refresh;
-  const due = dueAt(every);
-  const before = stepsDone(run.checkpoint(stage)) ?? 0;
-  const log = jsonLines(run.refreshes(stage), before);
-  const probeLog = jsonLines(run.probes(stage), before);
-  // A folder of its own: TensorBoard reads one file of a folder at a time, and the loop writes the stage's.
-  const events = eventFile(join(run.events(stage), 'probes'), before);
-  const asked = new Map<number, number>(); // when the snapshot of each step was written
-  const times = { during: stepTimes(), outside: stepTimes() };
-  /** Step of this stage whose weights made the index in use; 0 where an earlier stage's did. */
-  let indexStep = isQaIndex(basename(index.dir)) === (stage === 'finetune-qa') ? index.manifest.step : 0;
-  let published: Published | undefined;
-  let givenUp: string | undefined;
-  let snapshotAt = performance.now();
-  let child: Refresher | undefined;
-  // What an earlier process handed out, no child of this one will read.
-  rmSync(run.snapshots, { recursive: true, force: true });
-  // Each is as large as the tower: those up to the one that made the index in use are of no use any more.
-  const forgetSnapshot = (step: number) => {
-    rmSync(join(run.snapshots, indexName(step, stage)), { recursive: true, force: true });
-    asked.delete(step);
-  };
-  const forgetSnapshots = (step: number) => {
-    for (const older of [...asked.keys()]) if (older <= step) forgetSnapshot(older);
-  };
-  const start = () =>
-    startRefresher(run.dir, {
-      engine: config.refresh.engine ?? engine,
-      nice,
-      threads,
-      maxFailures,
-      rows: index.manifest.rows,
-      dimensions: index.manifest.dimensions,
-      onPublished: (p) => {
-        published = p;
-      },
-      onFailure: (message) => warn(`refresher: ${message}; training goes on with the index at hand`),
-      onGivenUp: (message) => {
-        givenUp = message;
-      },
-    });
-
-  const request = async (done: number) => {
-    child ??= start();
-    const snapshot = join(run.snapshots, indexName(done, stage));
-    await writeSnapshot(snapshot, model, {
-      step: done,
-      configSha256: configSha256(config),
-      corpusSha256: corpus.sha256,
-    });
-    asked.set(done, performance.now());
-    const idle = child.request({ snapshot, step: done });
-    if (idle) forgetSnapshot(idle.step);
-  };
-
-  const settle = async (stop: AbortSignal) => {
-    while (child?.busy && !stop.aborted) await new Promise((resolve) => setTimeout(resolve, 20));
-  };
-
-  /** Logs what the index in use finds. @param found for the probes */
-  const logProbes = async (done: number, found: Found) => {
-    const recall = await probeRecall(model, corpus, index, dev, config);
-    probeLog.write({
-      step: indexStep,
-      inUseAt: done,
-      questions: dev.length,
-      recall,
-      probes: probeRecords(corpus, probes, found),
-    });
-    if (!recall) return;
-    const scalars = Object.entries(recall).map(([k, share]) => [`recall@${k}`, share]);
-    events.write({ step: done, ...Object.fromEntries(scalars) });
-  };
-
-  /** Takes up what the child has made, if there is anything. */
-  const takeUp = async (done: number) => {
-    if (!published) return;
-    const { name, step, seconds, rows } = published;
-    published = undefined;
-    const queries = await probes.vectors();
-    const old = index.search(queries, BLOCKS_PER_PROBE);
-    try {
-      index.swap(join(run.index, name), { hash: false });
-    } catch (error) {
-      if (!(error instanceof UserError) || mode === 'sync') throw error;
-      warn(`refresher: ${error.message}; training goes on with the index at hand`);
-      return;
-    }
-    indexStep = step;
-    snapshotAt = asked.get(step) ?? snapshotAt;
-    forgetSnapshots(step);
-    const found = index.search(queries, BLOCKS_PER_PROBE);
-    log.write({
-      name,
-      step,
-      seconds,
-      rows,
-      inUseAt: done,
-      [`overlap${BLOCKS_PER_PROBE}`]: overlapAt(old, found, BLOCKS_PER_PROBE),
-      stepSeconds: { during: times.during.take(), outside: times.outside.take() },
-    });
-    forgetIndexes(context);
-    await logProbes(done, found);
-  };
-
-  const refresh = async (done: number, stop: AbortSignal) => {
-    if (onLate === 'wait' && child?.busy) {
-      await settle(stop);
-      await takeUp(done);
-    }
-    await request(done);
-    if (mode !== 'sync') return;
-    await settle(stop);
-    if (!published && !stop.aborted) {
-      throw new UserError(
-        "no new index, and refresh.mode sync cannot go on without: see the refresher's message above",
-      );
-    }
-    await takeUp(done);
-  };
-
-  /** What the training loop is to call. */
-  const hooks = {
-    /** Folder of the index in use. */
-    index: () => basename(index.dir),
-    /** A refresh that was due before the checkpoint, and whose index is not there, is asked for now. */
-    async begin(done: number, stop: AbortSignal): Promise<void> {
-      if (done === 0) await logProbes(done, index.search(await probes.vectors(), BLOCKS_PER_PROBE));
-      if (mode === 'off') return;
-      let last = done;
-      while (last > 0 && !due(last)) last--;
-      if (last > indexStep && done < steps) await refresh(done, stop);
-      else child ??= start();
-    },
-    async between(step: number, seconds: number, stop: AbortSignal): Promise<Record<string, number>> {
-      const done = step + 1;
-      const refreshing = child?.busy ?? false;
-      (refreshing ? times.during : times.outside).add(seconds);
-      if (givenUp !== undefined && onFailure === 'stop') {
-        throw new UserError(`refresher: ${givenUp}; refresh.onFailure continue trains on without`);
-      }
-      // Of the index that the step was taken with: a signal that ends the wait for the next one changes nothing in it.
-      const figures = {
-        indexAgeSteps: step - indexStep,
-        indexAgeSeconds: (performance.now() - snapshotAt) / 1000,
-        refreshing: refreshing ? 1 : 0,
-      };
-      await takeUp(done);
-      if (mode !== 'off' && due(done)) await refresh(done, stop);
-      return figures;
-    },
-  };
+  refreshed: Refreshed,
+): LiveRefresh {
+  const live = liveIndex(context, model, corpus, index, refreshed);
+  // The child of an earlier process wrote for nobody: no child of this one reads its snapshots.
+  rmSync(context.run.snapshots, { recursive: true, force: true });
   return {
-    hooks,
+    hooks: {
+      index: () => basename(index.dir),
+      begin: (done, stop) => beforeFirstStep(live, done, stop),
+      between: (step, seconds, stop) => betweenSteps(live, step, seconds, stop),
+    },
     async stop() {
-      await child?.stop();
-      forgetSnapshots(Infinity);
+      await live.refresher?.stop();
+      removeSnapshots(live, Infinity);
     },
   };
 }
 
-/** Seconds of steps, and their percentiles since the last time they were asked for. */
+/** The index that a stage trains with, its refresher, and the logs of both. */
+interface LiveIndex extends Refreshed {
+  readonly context: Context;
+  readonly model: Model;
+  readonly corpus: Corpus;
+  readonly index: SearchIndex;
+  readonly due: (step: number) => boolean;
+  readonly log: JsonLines;
+  readonly probeLog: JsonLines;
+  readonly events: JsonLines;
+  /** Durations of the steps taken while the refresher worked, and of the others, since the last swap. */
+  readonly stepTimes: { during: StepTimes; outside: StepTimes };
+  /** Step of this stage whose weights made the current index; 0 if an earlier stage's did. */
+  indexStep: number;
+  /** When the snapshot of the current index was written, in milliseconds of `performance.now()`. */
+  snapshotAt: number;
+  /** Snapshots on disk: step of each, and when it was written. */
+  readonly snapshots: Map<number, number>;
+  /** The child process, once it has started. */
+  refresher: Refresher | undefined;
+  /** The index that it has published and that is not swapped in yet. */
+  published: Published | undefined;
+  /** Why it will not be started again. */
+  givenUp: string | undefined;
+}
+
+function liveIndex(
+  context: Context,
+  model: Model,
+  corpus: Corpus,
+  index: SearchIndex,
+  refreshed: Refreshed,
+): LiveIndex {
+  const { run } = context;
+  const { stage, every } = refreshed;
+  const before = stepsDone(run.checkpoint(stage)) ?? 0;
+  return {
+    ...refreshed,
+    context,
+    model,
+    corpus,
+    index,
+    due: dueAt(every),
+    log: jsonLines(run.refreshes(stage), before),
+    probeLog: jsonLines(run.probes(stage), before),
+    // A folder of its own: TensorBoard reads one file of a folder at a time, and the loop writes the stage's.
+    events: eventFile(join(run.events(stage), 'probes'), before),
+    stepTimes: { during: stepTimes(), outside: stepTimes() },
+    indexStep: isQaIndex(basename(index.dir)) === (stage === 'finetune-qa') ? index.manifest.step : 0,
+    snapshotAt: performance.now(),
+    snapshots: new Map(),
+    refresher: undefined,
+    published: undefined,
+    givenUp: undefined,
+  };
+}
+
+// ---------------------------------------------------------------------------------------------- hooks
+
+/** Requests the last refresh that was due before the checkpoint, if its index was never swapped in. */
+async function beforeFirstStep(live: LiveIndex, done: number, stop: AbortSignal): Promise<void> {
+  if (done === 0)
+    await logProbes(live, done, live.index.search(await live.probes.vectors(), BLOCKS_PER_PROBE));
+  if (live.context.config.refresh.mode === 'off') return;
+  let last = done;
+  while (last > 0 && !live.due(last)) last--;
+  if (last > live.indexStep && done < live.steps) await refresh(live, done, stop);
+  else live.refresher ??= startChild(live);
+}
+
+/** Swaps in what the refresher has published, and requests a refresh where one is due. */
+async function betweenSteps(
+  live: LiveIndex,
+  step: number,
+  seconds: number,
+  stop: AbortSignal,
+): Promise<Record<string, number>> {
+  const { mode, onFailure } = live.context.config.refresh;
+  const done = step + 1;
+  const refreshing = live.refresher?.busy ?? false;
+  (refreshing ? live.stepTimes.during : live.stepTimes.outside).add(seconds);
+  if (live.givenUp !== undefined && onFailure === 'stop') {
+    throw new UserError(
+      `refresher: ${live.givenUp}; set refresh.onFailure=continue to train without refreshes`,
+    );
+  }
+  // Of the index that the step was taken with: a signal that ends the wait for the next one does not change them.
+  const metrics = {
+    indexAgeSteps: step - live.indexStep,
+    indexAgeSeconds: (performance.now() - live.snapshotAt) / 1000,
+    refreshing: refreshing ? 1 : 0,
+  };
+  await swapIn(live, done);
+  if (mode !== 'off' && live.due(done)) await refresh(live, done, stop);
+  return metrics;
+}
+
+// ---------------------------------------------------------------------------------------------- refresh
+
+/** Requests a new index; with `refresh.mode` sync it also waits for it and swaps it in. */
+async function refresh(live: LiveIndex, done: number, stop: AbortSignal): Promise<void> {
+  const { mode, onLate } = live.context.config.refresh;
+  if (onLate === 'wait' && live.refresher?.busy) {
+    await untilIdle(live, stop);
+    await swapIn(live, done);
+  }
+  await request(live, done);
+  if (mode !== 'sync') return;
+  await untilIdle(live, stop);
+  if (!live.published && !stop.aborted) {
+    throw new UserError(
+      "no new index was built, and refresh.mode sync cannot continue without one: see the refresher's message above",
+    );
+  }
+  await swapIn(live, done);
+}
+
+/** Writes a snapshot of the document tower and passes it to the child. */
+async function request(live: LiveIndex, done: number): Promise<void> {
+  const { context, model, corpus, stage } = live;
+  live.refresher ??= startChild(live);
+  const snapshot = join(context.run.snapshots, indexName(done, stage));
+  await writeSnapshot(snapshot, model, {
+    step: done,
+    configSha256: configSha256(context.config),
+    corpusSha256: corpus.sha256,
+  });
+  live.snapshots.set(done, performance.now());
+  const dropped = live.refresher.request({ snapshot, step: done });
+  if (dropped) removeSnapshot(live, dropped.step);
+}
+
+async function untilIdle({ refresher }: LiveIndex, stop: AbortSignal): Promise<void> {
+  while (refresher?.busy && !stop.aborted) await new Promise((resolve) => setTimeout(resolve, 20));
+}
+
+/** Swaps in the index that the child has published, if there is one, and logs how it differs from the one before. */
+async function swapIn(live: LiveIndex, done: number): Promise<void> {
+  if (!live.published) return;
+  const { context, index, probes } = live;
+  const { name, step, seconds, rows } = live.published;
+  live.published = undefined;
+  const queries = await probes.vectors();
+  const old = index.search(queries, BLOCKS_PER_PROBE);
+  try {
+    index.swap(join(context.run.index, name), { hash: false });
+  } catch (error) {
+    if (!(error instanceof UserError) || context.config.refresh.mode === 'sync') throw error;
+    warn(`refresher: ${error.message}; training continues with the current index`);
+    return;
+  }
+  live.indexStep = step;
+  live.snapshotAt = live.snapshots.get(step) ?? live.snapshotAt;
+  removeSnapshots(live, step);
+  const found = index.search(queries, BLOCKS_PER_PROBE);
+  const { during, outside } = live.stepTimes;
+  live.log.write({
+    name,
+    step,
+    seconds,
+    rows,
+    inUseAt: done,
+    [`overlap${BLOCKS_PER_PROBE}`]: overlapAt(old, found, BLOCKS_PER_PROBE),
+    stepSeconds: { during: during.take(), outside: outside.take() },
+  });
+  forgetIndexes(context);
+  await logProbes(live, done, found);
+}
+
+/** Logs what the current index finds. @param found for the probes */
+async function logProbes(live: LiveIndex, done: number, found: Found): Promise<void> {
+  const { context, model, corpus, index, dev, probes } = live;
+  const recall = await probeRecall(model, corpus, index, dev, context.config);
+  live.probeLog.write({
+    step: live.indexStep,
+    inUseAt: done,
+    questions: dev.length,
+    recall,
+    probes: probeRecords(corpus, probes, found),
+  });
+  if (!recall) return;
+  const scalars = Object.entries(recall).map(([k, share]) => [`recall@${k}`, share]);
+  live.events.write({ step: done, ...Object.fromEntries(scalars) });
+}
+
+function startChild(live: LiveIndex): Refresher {
+  const { context, index } = live;
+  const { run, config, engine } = context;
+  const { nice, threads, maxFailures } = config.refresh;
+  return startRefresher(run.dir, {
+    engine: config.refresh.engine ?? engine,
+    nice,
+    threads,
+    maxFailures,
+    rows: index.manifest.rows,
+    dimensions: index.manifest.dimensions,
+    onPublished: (published) => {
+      live.published = published;
+    },
+    onFailure: (message) => warn(`refresher: ${message}; training continues with the current index`),
+    onGivenUp: (message) => {
+      live.givenUp = message;
+    },
+  });
+}
+
+/** Each snapshot is as large as the tower. Those up to the step of the current index are not needed any more. */
+function removeSnapshots(live: LiveIndex, upToStep: number): void {
+  for (const step of [...live.snapshots.keys()]) if (step <= upToStep) removeSnapshot(live, step);
+}
+
+function removeSnapshot({ context, stage, snapshots }: LiveIndex, step: number): void {
+  rmSync(join(context.run.snapshots, indexName(step, stage)), { recursive: true, force: true });
+  snapshots.delete(step);
+}
+
+type StepTimes = ReturnType<typeof stepTimes>;
+
+/** Collects the seconds of steps; `take` gives their number and percentiles and starts over. */
 function stepTimes() {
   let seconds: number[] = [];
   return {
