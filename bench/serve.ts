@@ -9,7 +9,7 @@ import { parseArgs } from 'node:util';
 import { loadConfig } from '../src/config.ts';
 import { readQuestions } from '../src/datasets/questions.ts';
 import { runFolder } from '../src/run/folder.ts';
-import { difference } from '../test/support/asked.ts';
+import { difference } from '../test/support/answer-difference.ts';
 
 const { values: options } = parseArgs({
   options: {

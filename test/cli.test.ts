@@ -214,7 +214,7 @@ test('--refresh-every of finetune-qa is qa.refreshEvery, a number of steps or a 
   assert.equal(saved(), null, 'a stage that cannot start saves nothing');
   writeFileSync(join(root, 'train.jsonl'), '{"question": "who", "answer": ["Osk"]}\n');
   const train = ['--set', 'data.train=train.jsonl'];
-  assert.match((await tune('0-40:20,40-:10', ...train)).err, /no retriever in this run yet/);
+  assert.match((await tune('0-40:20,40-:10', ...train)).err, /this run has no retriever yet/);
   assert.equal(saved(), '0-40:20,40-:10');
 });
 

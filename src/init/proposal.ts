@@ -1,6 +1,6 @@
 import type { Head } from '../model/head.ts';
 
-// Settings for a user's own data: sizes of the data and of the machine in, settings with a reason each out. Nothing here
+// Proposes settings for a user's own data, each with its reason, from the sizes of the data and of the machine. Nothing here
 // reads a file or measures anything.
 
 /** What the settings are proposed for. */
@@ -8,16 +8,16 @@ export interface Survey {
   documents: number;
   /** Word pieces of all documents, estimated. */
   tokens: number;
-  /** Questions to train on, and held out from them. */
+  /** Questions to train on, and questions held out for measuring. */
   trainQuestions: number;
   devQuestions: number;
   /** True when most questions name the document that answers them. */
   questionsNameDocuments: boolean;
-  /** True when the engine computes on a graphics card. */
+  /** True when the engine computes on a GPU. */
   gpu: boolean;
   /** The encoder to start from; undefined: random weights. */
   encoder?: Encoder;
-  /** True when the model of this size would get too few steps, by `isTooSlow`: then it is the smallest. */
+  /** True when a model of this size would get too few steps (`isTooSlow`); the smallest one is proposed then. */
   slow?: boolean;
 }
 
@@ -31,14 +31,14 @@ export interface Encoder {
   intermediate: number;
   positions: number;
   gelu: 'exact' | 'tanh';
-  /** Length of its retrieval vectors, if it is a REALM's. */
+  /** Length of its retrieval vectors, if it is a REALM embedder. */
   projection?: number;
   /** How it makes one vector of a text, if it is a sentence encoder. */
   head?: Head;
   lowercase: boolean;
 }
 
-/** Where the user's files are; null where there is none. */
+/** Paths of the user's files; null if there is none. */
 export interface Files {
   documents: string;
   train: string | null;
@@ -57,14 +57,14 @@ export type Size = 'tiny' | 'small' | 'medium' | 'large';
 
 export interface Proposal {
   size: Size;
-  /** Hours that all stages together should take at most. */
+  /** Most hours that all stages together should take. */
   hours: number;
   settings: Setting[];
 }
 
 /**
- * Sizes by documents, of about 1,000 word pieces each: long ones count for several. `vocabulary`: word pieces trained on
- * the documents. `hours`: what training is worth, since a larger corpus has more to learn.
+ * Sizes by number of documents of about 1,000 word pieces each; longer ones count as several. `vocabulary`: word pieces
+ * trained on the documents. `hours`: training time, more for a larger corpus because there is more to learn.
  */
 const SIZES: {
   size: Size;
@@ -79,19 +79,19 @@ const SIZES: {
   { size: 'medium', below: 100_000, hours: 12, layers: 4, hidden: 256, vocabulary: 30_522 },
   { size: 'large', below: Infinity, hours: 48, layers: 4, hidden: 256, vocabulary: 30_522 },
 ];
-/** What a graphics card computes as fast as two cores do the sizes above. */
+/** A GPU computes this size about as fast as two cores compute the sizes above. */
 const GPU_SIZE = { layers: 6, hidden: 384, vocabulary: 30_522 };
 
-/** Numbers of a head: BERT's. */
-const HEAD = 64;
-/** Word pieces of a block, a masked sentence and a question, where the encoder takes so long texts. */
-const BLOCK = 192;
-const SENTENCE = 64;
-const QUESTION = 40;
-/** Word pieces of a block besides its title, about. */
-const BODY = 150;
+/** BERT's. */
+const HEAD_WIDTH = 64;
+/** Longest block, masked sentence and question, if the encoder takes texts of this length. */
+const BLOCK_TOKENS = 192;
+const SENTENCE_TOKENS = 64;
+const QUESTION_TOKENS = 40;
+/** Of an average block without its title. */
+const BODY_TOKENS = 150;
 
-/** Layers and width of a model from random weights. */
+/** Layers and width of a model with random weights. */
 function modelOf({ documents, tokens, gpu, slow }: Survey): { layers: number; hidden: number } {
   if (slow) return SIZES[0];
   return gpu ? GPU_SIZE : sized(documents, tokens);
@@ -106,7 +106,7 @@ function sized(documents: number, tokens: number) {
   return SIZES.find(({ below }) => units < below)!;
 }
 
-/** @param hours that all stages together should take at most; undefined: by the size of the corpus */
+/** @param hours most hours that all stages together should take; undefined: by the size of the corpus */
 export function propose(survey: Survey, files: Files, hours?: number): Proposal {
   const { documents, tokens, encoder } = survey;
   const preset = sized(documents, tokens);
@@ -132,26 +132,26 @@ function dataSettings({ documents, train, dev, test }: Files): Setting[] {
           {
             path: 'data.dev',
             value: dev,
-            why: 'questions that training does not see; they choose the best checkpoint',
+            why: 'questions that training does not see; used to choose the best checkpoint',
           },
         ]),
     ...(test === null
       ? []
-      : [{ path: 'data.test', value: test, why: 'questions for the final measurement alone' }]),
+      : [{ path: 'data.test', value: test, why: 'questions used only for the final measurement' }]),
   ];
 }
 
-/** Longest texts, word pieces, that an encoder of so many positions can take. */
+/** Longest texts, in word pieces, that fit into the encoder's positions. */
 function lengths(encoder: Encoder | undefined) {
-  const positions = encoder?.positions ?? BLOCK + SENTENCE;
+  const positions = encoder?.positions ?? BLOCK_TOKENS + SENTENCE_TOKENS;
   const longest = encoder?.head?.sequenceTokens ?? positions;
-  const sentence = Math.min(SENTENCE, Math.floor(positions / 4));
-  const block = Math.min(BLOCK, positions - sentence, longest);
+  const sentence = Math.min(SENTENCE_TOKENS, Math.floor(positions / 4));
+  const block = Math.min(BLOCK_TOKENS, positions - sentence, longest);
   return {
     sentence,
     block,
-    question: Math.min(QUESTION, Math.floor(positions / 4)),
-    // ORQA leaves 32 word pieces beside a whole block for the question; of a longer one the block's end is not read.
+    question: Math.min(QUESTION_TOKENS, Math.floor(positions / 4)),
+    // As in ORQA, a whole block leaves 32 word pieces for the question; with a longer question the block is truncated.
     reader: Math.min(block + 32, positions),
   };
 }
@@ -160,24 +160,24 @@ function textSettings({ gpu, encoder }: Survey, vocabulary: number): Setting[] {
   const { sentence, block, question } = lengths(encoder);
   return [
     ...(encoder
-      ? [{ path: 'text.lowercase', value: encoder.lowercase, why: "as the encoder's vocabulary was made" }]
+      ? [{ path: 'text.lowercase', value: encoder.lowercase, why: "as in the encoder's vocabulary" }]
       : [
           {
             path: 'text.vocabularySize',
             value: gpu ? GPU_SIZE.vocabulary : vocabulary,
-            why: 'word pieces of the vocabulary made from your documents; rarer words are split',
+            why: 'size of the vocabulary made from your documents, in word pieces; rarer words are split',
           },
         ]),
     {
       path: 'text.blockTokens',
       value: block,
-      why: 'documents are split into blocks of this many word pieces at most',
+      why: 'documents are split into blocks of at most this many word pieces',
     },
-    { path: 'text.sentenceTokens', value: sentence, why: 'longest sentence of pretraining, word pieces' },
+    { path: 'text.sentenceTokens', value: sentence, why: 'longest sentence of pretraining, in word pieces' },
     {
       path: 'text.questionTokens',
       value: question,
-      why: 'longest question, word pieces; the rest is not read',
+      why: 'longest question, in word pieces; longer ones are truncated',
     },
   ];
 }
@@ -187,12 +187,12 @@ const PROJECTION = 128;
 const TEMPERATURE: Setting = {
   path: 'model.temperature',
   value: 11.3,
-  why: 'square root of 128, the length of a vector: without it the best block takes all of the probability',
+  why: 'square root of 128, the length of a vector: without it the best block gets all of the probability',
 };
 const VECTOR_NORM: Setting = {
   path: 'model.projectionLayerNormEps',
   value: 1e-12,
-  why: 'vectors of a new projection differ little; a larger value would level them',
+  why: 'vectors of a new projection differ little; a larger value would make them equal',
 };
 
 function encoderSettings({
@@ -206,23 +206,23 @@ function encoderSettings({
   projection,
   head,
 }: Encoder): Setting[] {
-  const its = "the encoder's own";
+  const fixed = 'as in the encoder';
   return [
     { path: 'model.initial', value: name, why: 'the pretrained encoder to start from' },
-    { path: 'model.layers', value: layers, why: its },
-    { path: 'model.hidden', value: hidden, why: its },
-    { path: 'model.heads', value: heads, why: its },
-    { path: 'model.intermediate', value: intermediate, why: its },
-    { path: 'model.positions', value: positions, why: `${its}: its longest text` },
-    { path: 'model.gelu', value: gelu, why: its },
+    { path: 'model.layers', value: layers, why: fixed },
+    { path: 'model.hidden', value: hidden, why: fixed },
+    { path: 'model.heads', value: heads, why: fixed },
+    { path: 'model.intermediate', value: intermediate, why: fixed },
+    { path: 'model.positions', value: positions, why: `${fixed}: its longest text` },
+    { path: 'model.gelu', value: gelu, why: fixed },
     ...(head ? headSettings(head) : []),
     ...(projection === undefined
       ? head
         ? []
         : [TEMPERATURE, VECTOR_NORM]
       : [
-          { path: 'model.projection', value: projection, why: `${its}: length of a retrieval vector` },
-          { path: 'model.projectionLayerNormEps', value: 1e-12, why: its },
+          { path: 'model.projection', value: projection, why: `${fixed}: length of a retrieval vector` },
+          { path: 'model.projectionLayerNormEps', value: 1e-12, why: fixed },
         ]),
   ];
 }
@@ -239,19 +239,19 @@ function headSettings({ normalize }: Head): Setting[] {
 
 function randomSettings({ layers, hidden }: { layers: number; hidden: number }): Setting[] {
   return [
-    { path: 'model.layers', value: layers, why: 'small, since it starts from random weights' },
-    { path: 'model.hidden', value: hidden, why: 'numbers of a word piece within the model' },
-    { path: 'model.heads', value: Math.max(4, hidden / HEAD), why: 'of attention' },
-    { path: 'model.intermediate', value: 4 * hidden, why: "four times model.hidden, BERT's rule" },
+    { path: 'model.layers', value: layers, why: 'few, because the model starts from random weights' },
+    { path: 'model.hidden', value: hidden, why: 'numbers for each word piece inside the model' },
+    { path: 'model.heads', value: Math.max(4, hidden / HEAD_WIDTH), why: 'attention heads' },
+    { path: 'model.intermediate', value: 4 * hidden, why: 'four times model.hidden, as in BERT' },
     {
       path: 'model.positions',
-      value: BLOCK + SENTENCE,
+      value: BLOCK_TOKENS + SENTENCE_TOKENS,
       why: 'the longest text: text.blockTokens and text.sentenceTokens',
     },
     {
       path: 'model.dropout',
       value: 0,
-      why: 'vectors of random weights differ so little that dropout would hide it, and nothing would be learned',
+      why: 'with random weights vectors differ so little that dropout would hide the differences, and nothing would be learned',
     },
     { path: 'model.spanHidden', value: PROJECTION, why: 'size of the part that scores answers' },
     TEMPERATURE,
@@ -259,18 +259,18 @@ function randomSettings({ layers, hidden }: { layers: number; hidden: number }):
   ];
 }
 
-/** Blocks below which searching all of them is fast enough. */
-const EXACT = 50_000;
+/** With fewer blocks an exact search is fast enough. */
+const MAX_EXACT_BLOCKS = 50_000;
 
 function trainingSettings(survey: Survey): Setting[] {
   const { tokens, documents, trainQuestions, devQuestions, encoder, questionsNameDocuments } = survey;
-  const blocks = Math.max(documents, tokens / BODY);
+  const blocks = Math.max(documents, tokens / BODY_TOKENS);
   const passes = encoder ? PASSES.encoder : PASSES.random;
-  const rates = encoder ? RATES.encoder : RATES.random;
+  const learningRates = encoder ? LEARNING_RATES.encoder : LEARNING_RATES.random;
   const batch = blocks < 5000 ? 64 : 128;
   const small = encoder !== undefined || blocks < 5000;
   const pretrainBatch = small ? 8 : 16;
-  const steps = (examples: number, of: number) => Math.max(1, Math.round(examples / of));
+  const steps = (examples: number, batch: number) => Math.max(1, Math.round(examples / batch));
   const ict = steps(within(passes.blocks * blocks, passes.ict), batch);
   const pretrain = steps(within((passes.blocks * blocks) / 4, passes.pretrain), pretrainBatch);
   const qa = steps(within(passes.questions * trainQuestions, passes.qa), 8);
@@ -280,11 +280,11 @@ function trainingSettings(survey: Survey): Setting[] {
       value: ict,
       why: 'inverse cloze task: the retriever learns to find the block of a sentence',
     },
-    { path: 'ict.batch', value: batch, why: 'each sentence is told apart from this many blocks' },
+    { path: 'ict.batch', value: batch, why: 'the block of each sentence is chosen among this many' },
     {
       path: 'ict.microBatch',
       value: encoder ? 16 : 64,
-      why: 'of the batch at once; less takes less memory, and the result is the same',
+      why: 'examples computed at once; fewer need less memory, and the result is the same',
     },
     ...(encoder
       ? []
@@ -292,68 +292,77 @@ function trainingSettings(survey: Survey): Setting[] {
           {
             path: 'ict.keepSentence',
             value: 0.5,
-            why: 'how often the sentence stays in its block: a model without knowledge learns names only from words that both have',
+            why: 'how often the sentence stays in its block: a model with random weights learns names only from words that sentence and block share',
           },
         ]),
-    { path: 'ict.optimizer.learningRate', value: rates.ict, why: rates.why },
+    { path: 'ict.optimizer.learningRate', value: learningRates.ict, why: learningRates.why },
     {
       path: 'index.kind',
-      value: blocks < EXACT ? 'exact' : 'graph',
+      value: blocks < MAX_EXACT_BLOCKS ? 'exact' : 'graph',
       why:
-        blocks < EXACT
-          ? 'so few blocks are all compared, without a graph'
-          : 'a graph finds the best of many blocks fast',
+        blocks < MAX_EXACT_BLOCKS
+          ? 'with so few blocks, each query is compared with all of them'
+          : 'a graph quickly finds the best of many blocks',
     },
     {
       path: 'pretrain.steps',
       value: pretrain,
-      why: 'masked names and dates are predicted with the help of retrieved blocks',
+      why: 'the model learns to predict masked names and dates with the help of retrieved blocks',
     },
-    { path: 'pretrain.batch', value: pretrainBatch, why: 'sentences of a step' },
-    { path: 'pretrain.microBatch', value: pretrainBatch, why: 'of them at once; less takes less memory' },
+    { path: 'pretrain.batch', value: pretrainBatch, why: 'sentences in each step' },
+    {
+      path: 'pretrain.microBatch',
+      value: pretrainBatch,
+      why: 'of them computed at once; fewer need less memory',
+    },
     {
       path: 'pretrain.candidates',
       value: 5,
-      why: 'blocks read for a sentence, the empty one counted; the paper has 8',
+      why: 'blocks read for each sentence, including the empty one; the paper has 8',
     },
-    { path: 'pretrain.optimizer.learningRate', value: rates.pretrain, why: rates.why },
+    { path: 'pretrain.optimizer.learningRate', value: learningRates.pretrain, why: learningRates.why },
     { path: 'qa.steps', value: qa, why: 'the model learns to answer your questions' },
-    { path: 'qa.batch', value: 8, why: 'questions of a step' },
-    { path: 'qa.microBatch', value: 8, why: 'of them at once; less takes less memory' },
+    { path: 'qa.batch', value: 8, why: 'questions in each step' },
+    { path: 'qa.microBatch', value: 8, why: 'of them computed at once; fewer need less memory' },
     {
       path: 'qa.readerTokens',
       value: lengths(encoder).reader,
-      why: 'a question and a block together, word pieces',
+      why: 'longest question and block together, in word pieces',
     },
-    { path: 'qa.retrieverBlocks', value: 100, why: "best blocks that are compared in the retriever's loss" },
-    { path: 'qa.readerBlocks', value: 3, why: 'best blocks that are read for an answer; more are slower' },
+    { path: 'qa.retrieverBlocks', value: 100, why: "best blocks that the retriever's loss compares" },
+    { path: 'qa.readerBlocks', value: 3, why: 'best blocks that are read for an answer; more take longer' },
     ...(questionsNameDocuments
       ? [
           {
             path: 'qa.gold',
             value: true,
-            why: 'your questions name their documents, which are read in training too',
+            why: 'your questions name their documents, so training also reads those',
           },
         ]
       : []),
     {
       path: 'qa.devQuestions',
       value: Math.min(devQuestions, 100),
-      why: 'of data.dev, answered at each checkpoint to find the best one',
+      why: 'questions of data.dev that each checkpoint answers, to find the best one',
     },
-    { path: 'qa.optimizer.learningRate', value: rates.qa, why: rates.why },
+    { path: 'qa.optimizer.learningRate', value: learningRates.qa, why: learningRates.why },
   ];
 }
 
-/** How often blocks (inverse cloze task; a fourth of it in pretraining) and questions are seen, and examples at the least and at the most. */
+/** How often each block (a fourth as often in pretraining) and each question is seen, and the least and most examples of a stage. */
 const PASSES = {
   random: { blocks: 100, questions: 40, ict: [150_000, 6e6], pretrain: [20_000, 1.5e6], qa: [16_000, 1e6] },
   encoder: { blocks: 4, questions: 10, ict: [6400, 2e6], pretrain: [1200, 5e5], qa: [2400, 1e6] },
 } as const;
 
-/** Highest learning rates: those of configs/squad-open.yaml and world.yaml, and of configs/squad-encoder.yaml. */
-const RATES = {
-  random: { ict: 3e-4, pretrain: 2e-4, qa: 3e-4, why: 'for random weights; much higher and training fails' },
+/** Peak learning rates, from configs/squad-open.yaml and world.yaml, and from configs/squad-encoder.yaml. */
+const LEARNING_RATES = {
+  random: {
+    ict: 3e-4,
+    pretrain: 2e-4,
+    qa: 3e-4,
+    why: 'for random weights; training fails if it is much higher',
+  },
   encoder: { ict: 5e-5, pretrain: 1e-5, qa: 1e-4, why: "low, to keep the encoder's knowledge" },
 } as const;
 
@@ -361,7 +370,7 @@ function within(value: number, [least, most]: readonly [number, number]): number
   return Math.min(most, Math.max(least, value));
 }
 
-/** Seconds of one step of each stage, and of making an index. */
+/** Seconds of one step of each stage, and of building an index. */
 export interface Pace {
   ict: number;
   pretrain: number;
@@ -369,28 +378,28 @@ export interface Pace {
   index: number;
 }
 
-/** What the hours are spent on. */
-const SHARES = { ict: 0.45, pretrain: 0.3, qa: 0.25 };
-/** Steps below which a stage does nothing of use. */
-const LEAST_STEPS = 20;
-/** How much longer an index takes beside a trainer that never rests: Linux gives it about a fourth. */
-const BESIDE = 4;
+/** Shares of the hours. */
+const TIME_SHARES = { ict: 0.45, pretrain: 0.3, qa: 0.25 };
+/** With fewer steps a stage does nothing useful. */
+const MIN_STEPS = 20;
+/** How much longer an index takes while the trainer runs all the time: Linux gives the refresher about a fourth of the cores. */
+const REFRESHER_SLOWDOWN = 4;
 
 /**
- * The proposal with no more steps than its hours allow at this pace, and the settings that follow from the steps: how
- * often the index is made and how often weights are saved.
+ * The proposal with no more steps than its hours allow at this pace, and the settings that depend on the steps: how often
+ * the index is refreshed and how often weights are saved.
  * @param questions false leaves the hours of fine-tuning to the other stages
  */
 export function fitToHours({ size, hours, settings }: Proposal, pace: Pace, questions: boolean): Proposal {
-  const all = questions ? 1 : SHARES.ict + SHARES.pretrain;
+  const all = questions ? 1 : TIME_SHARES.ict + TIME_SHARES.pretrain;
   const fitted = (stage: 'ict' | 'pretrain' | 'qa') => {
     const wanted = settings.find(({ path }) => path === `${stage}.steps`)!.value as number;
-    const seconds = (3600 * hours * SHARES[stage]) / all;
-    return Math.max(LEAST_STEPS, round(Math.min(wanted, seconds / pace[stage])));
+    const seconds = (3600 * hours * TIME_SHARES[stage]) / all;
+    return Math.max(MIN_STEPS, round(Math.min(wanted, seconds / pace[stage])));
   };
   const steps = { ict: fitted('ict'), pretrain: fitted('pretrain'), qa: fitted('qa') };
-  // Four new indexes are as many as the short demo has; none where even one would take most of the stage.
-  const least = (BESIDE * pace.index) / pace.pretrain;
+  // Four new indexes, as in the short demo, or none if even one would take most of the stage.
+  const least = (REFRESHER_SLOWDOWN * pace.index) / pace.pretrain;
   const every = round(Math.max(steps.pretrain / 5, least));
   const refresh: Setting[] =
     every > steps.pretrain / 2
@@ -398,14 +407,14 @@ export function fitToHours({ size, hours, settings }: Proposal, pace: Pace, ques
           {
             path: 'refresh.mode',
             value: 'off',
-            why: 'a new index takes as long as half of pretraining; the first one stays',
+            why: 'a new index would take as long as half of pretraining, so the first one is kept',
           },
         ]
       : [
           {
             path: 'refresh.every',
             value: every,
-            why: 'steps after which the index is made again from the newest weights',
+            why: 'steps after which the index is rebuilt from the newest weights',
           },
         ];
   return {
@@ -420,17 +429,17 @@ export function fitToHours({ size, hours, settings }: Proposal, pace: Pace, ques
       { path: 'train.logEvery', value: 10, why: 'steps between two lines of metrics' },
       {
         path: 'train.saveEvery',
-        value: Math.max(LEAST_STEPS, round(Math.max(...Object.values(steps)) / 8)),
+        value: Math.max(MIN_STEPS, round(Math.max(...Object.values(steps)) / 8)),
         why: 'steps between two checkpoints, from which a stopped stage resumes',
       },
     ],
   };
 }
 
-/** Steps of the inverse cloze task below which a model from random weights has learned next to nothing. */
+/** With fewer steps of the inverse cloze task a model with random weights has learned almost nothing. */
 const USEFUL_STEPS = 2000;
 
-/** Whether the hours allow a model from random weights so few steps that a smaller one learns more. */
+/** True if a model with random weights gets so few steps in its hours that a smaller one would learn more. */
 export function isTooSlow(fitted: Proposal): boolean {
   const value = (path: string) => fitted.settings.find((setting) => setting.path === path)?.value;
   return (
@@ -440,7 +449,7 @@ export function isTooSlow(fitted: Proposal): boolean {
   );
 }
 
-/** A number of steps with two digits. */
+/** A number of steps, rounded down to two digits. */
 function round(steps: number): number {
   const n = Math.max(1, Math.floor(steps));
   const unit = 10 ** Math.max(0, Math.floor(Math.log10(n)) - 1);

@@ -1,8 +1,8 @@
 import { Document, isMap, type Scalar, YAMLMap } from 'yaml';
 import type { Setting } from './proposal.ts';
 
-/** Characters of a line, beyond which its comment goes above it. */
-const LINE = 110;
+/** If a line were longer, its comment goes above it. */
+const MAX_LINE_CHARACTERS = 110;
 
 /**
  * A configuration file with a comment for each setting, sections in the order of the settings.
@@ -15,14 +15,14 @@ export function settingsText(settings: readonly Setting[], head: readonly string
     const name = keys.pop()!;
     let map = document.contents as unknown as YAMLMap<Scalar, unknown>;
     for (const key of keys) {
-      const held = map.get(key, true);
-      const inner = isMap(held) ? (held as YAMLMap<Scalar, unknown>) : new YAMLMap<Scalar, unknown>();
-      if (!isMap(held)) map.set(document.createNode(key) as Scalar, inner);
+      const existing = map.get(key, true);
+      const inner = isMap(existing) ? (existing as YAMLMap<Scalar, unknown>) : new YAMLMap<Scalar, unknown>();
+      if (!isMap(existing)) map.set(document.createNode(key) as Scalar, inner);
       map = inner;
     }
     const node = document.createNode(value) as Scalar;
     const key = document.createNode(name) as Scalar;
-    if (2 * keys.length + name.length + String(value).length + why.length + 5 > LINE)
+    if (2 * keys.length + name.length + String(value).length + why.length + 5 > MAX_LINE_CHARACTERS)
       key.commentBefore = ` ${why}`;
     else node.comment = ` ${why}`;
     map.set(key, node);

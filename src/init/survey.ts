@@ -16,7 +16,7 @@ export interface DocumentSurvey {
   documents: number;
   characters: number;
   words: number;
-  /** Word pieces, estimated by the bytes. */
+  /** Word pieces, estimated from the bytes. */
   tokens: number;
   /** True when only a part was read, and the numbers are estimates. */
   estimated: boolean;
@@ -24,21 +24,23 @@ export interface DocumentSurvey {
   texts: string[];
 }
 
-/** Counts the documents of a path; of a large one a few MiB are read. A `UserError` for what `realm prepare` cannot read. */
+/** Counts the documents of a path; only a few MiB of a large one are read. Throws a `UserError` for what `realm prepare` cannot read. */
 export async function surveyDocuments(
   path: string,
   { format: given, fields }: Pick<Config['data'], 'format' | 'fields'>,
 ): Promise<DocumentSurvey> {
   if (path === '-')
-    throw new UserError('-: standard input can be read once only; save the documents to a file and name it');
+    throw new UserError(
+      '-: standard input can be read only once; save the documents to a file and pass its path',
+    );
   if (!existsSync(path))
-    throw new UserError(`${path}: no such file or folder; name the one that holds your documents`);
+    throw new UserError(`${path}: no such file or folder; pass the path of your documents`);
   const format = given === 'auto' ? formatOf(path) : given;
   const { lines, scale } = await sampleStream(readDocuments(path, format, fields), path);
   const texts = lines.map(({ text }) => String(text));
   if (texts.every((text) => text.trim() === ''))
     throw new UserError(
-      `${path}: holds no document with text; name a file or folder of documents in a format that realm reads (docs/data.md)`,
+      `${path}: holds no document with text; pass a file or folder of documents in a format that realm reads (docs/data.md)`,
     );
   let [characters, words, bytes] = [0, 0, 0];
   for (const text of texts) {
@@ -65,11 +67,11 @@ export interface QuestionSurvey {
   path: string;
   role: Role;
   questions: Question[];
-  /** Left out, since no answer is given. */
+  /** Left out, because they have no answer. */
   unanswerable: number;
 }
 
-/** Reads files of questions. One file alone is for training; of several each must have its role in its name. */
+/** Reads files of questions. A single file is for training; several must have their roles in their names. */
 export async function surveyQuestions(paths: readonly string[]): Promise<QuestionSurvey[]> {
   const found: QuestionSurvey[] = [];
   for (const path of paths) {
@@ -77,7 +79,7 @@ export async function surveyQuestions(paths: readonly string[]): Promise<Questio
     const other = found.find((one) => one.role === role);
     if (other)
       throw new UserError(
-        `${path}: is for ${role} by its name, and so is ${other.path}; name one file of each of train, dev and test`,
+        `${path}: has "${role}" in its name, and so has ${other.path}; pass at most one file each for train, dev and test`,
       );
     const { questions, unanswerable } = await readQuestionFile(path);
     if (questions.length === 0)
@@ -88,7 +90,7 @@ export async function surveyQuestions(paths: readonly string[]): Promise<Questio
   }
   if (found.length > 0 && !found.some(({ role }) => role === 'train'))
     throw new UserError(
-      `${paths.join(', ')}: none of these is for training by its name; add a file whose name has "train" in it`,
+      `${paths.join(', ')}: none of these names has "train" in it; add the file of training questions, named so`,
     );
   return found;
 }
@@ -100,18 +102,18 @@ function roleOf(path: string): Role {
   );
   if (roles.length === 1) return roles[0];
   throw new UserError(
-    `${path}: its name does not say what the questions are for; rename the file so that it has one of train, dev and test in it`,
+    `${path}: its name does not say what the questions are for; rename the file so that its name contains exactly one of train, dev and test`,
   );
 }
 
-/** Questions whose answers are looked for in the documents. */
-const LOOKED_FOR = 200;
+/** Evenly spaced questions whose answers are looked for in the documents. */
+const SAMPLED_QUESTIONS = 200;
 
-/** The share of questions, of some at even distances, of which an answer is in the texts. */
+/** The share of questions with an answer in the texts, from a sample of the questions. */
 export function answersFound(questions: readonly Question[], texts: readonly string[]): number {
-  const step = Math.max(1, questions.length / LOOKED_FOR);
+  const step = Math.max(1, questions.length / SAMPLED_QUESTIONS);
   const some = Array.from(
-    { length: Math.min(questions.length, LOOKED_FOR) },
+    { length: Math.min(questions.length, SAMPLED_QUESTIONS) },
     (_, i) => questions[Math.floor(i * step)],
   );
   const folded = texts.map(foldText);

@@ -33,25 +33,25 @@ import { pretrain } from './pretrain.ts';
 import { testQuestions } from './questions.ts';
 
 export interface AblateOptions extends RunOptions {
-  /** How many: that of the settings, and those that follow it. */
+  /** Number of seeds, counting up from the configured one. */
   seeds: number;
-  /** Names of rows with commas between; all where it is not given. */
+  /** Names of rows, separated by commas; undefined: all rows. */
   only?: string;
   /** Starts also what takes days, or more memory than there is. */
   yes?: boolean;
 }
 
-/** Folder of what the rows of a seed share. */
-const SHARED = 'shared';
+/** Name of the folder with what the rows of a seed share. */
+const SHARED_FOLDER = 'shared';
 
-/** Blocks that may hold the answer. */
+/** Best blocks that may contain the answer. */
 const RECALL_AT = 5;
 
 /**
- * Measures rows of the paper's Table 2, each in a run folder of its own, `seed-N/ROW`; what rows share is made once and
- * linked: the data and the inverse cloze warm-up of a seed (`seed-N/shared`), and the pretraining of the row realm. A row
- * measured stays so, and a later call goes on from what is there.
- * @returns the table of all rows measured with every seed, also by earlier calls; undefined when a signal stopped it
+ * Measures rows of the paper's Table 2, each in a run folder of its own, `seed-N/ROW`. What rows share is made once and
+ * linked: the data and the inverse cloze warm-up of a seed (`seed-N/shared`), and the pretraining of the row realm.
+ * Finished rows are kept, and a later call resumes from them.
+ * @returns the table of all rows measured with every seed, also by earlier calls; undefined if a signal stopped it
  */
 export async function ablate(options: AblateOptions): Promise<AblationTable | undefined> {
   const rows = rowsOf(options.only);
@@ -63,8 +63,8 @@ export async function ablate(options: AblateOptions): Promise<AblationTable | un
   const opened = new Map<string, { context: Context; release: () => void }>();
   const open = (seed: number, name: string): Context => {
     const run = runFolder(join(top.dir, `seed-${seed}`, name));
-    const held = opened.get(run.dir);
-    if (held) return held.context;
+    const before = opened.get(run.dir);
+    if (before) return before.context;
     const release = lockRun(run, 'ablate');
     saveConfig(run.config, configOf(top, settings, seed, name));
     const context = { run, config: loadConfig(run.config, []), engine };
@@ -76,15 +76,15 @@ export async function ablate(options: AblateOptions): Promise<AblationTable | un
   const left = work.filter(({ seed, row }) => !existsSync(outcomeFile(top, seed, row.name)));
   if (left.length > 0 && !options.yes) {
     const [{ seed }] = left;
-    const shared = runFolder(join(top.dir, `seed-${seed}`, SHARED));
+    const shared = runFolder(join(top.dir, `seed-${seed}`, SHARED_FOLDER));
     const release = lockRun(shared, 'ablate');
-    await makeCorpus({ run: shared, config: configOf(top, settings, seed, SHARED), engine }, shared);
+    await makeCorpus({ run: shared, config: configOf(top, settings, seed, SHARED_FOLDER), engine }, shared);
     // A row's folder has its checkpoints, and gets the corpus later.
     const check = (name: string, stage: GatedStage) => {
       const run = { ...runFolder(join(top.dir, `seed-${seed}`, name)), corpus: shared.corpus };
       return checkNeeds({ run, config: configOf(top, settings, seed, name), engine }, stage);
     };
-    await check(SHARED, 'ict-warmup');
+    await check(SHARED_FOLDER, 'ict-warmup');
     for (const { row } of left) {
       if (row.pretraining !== 'none') await check(row.pretraining === 'own' ? row.name : 'realm', 'pretrain');
       await check(row.name, 'build-index');
@@ -99,7 +99,7 @@ export async function ablate(options: AblateOptions): Promise<AblationTable | un
       `\nrow ${work.length - left.length + i + 1} of ${work.length}  seed ${seed}, ${row.name}: ${row.label}${times.left(left.slice(i).map((l) => l.row))}`,
     );
     const started = performance.now();
-    const shared = await sharedStart(open(seed, SHARED), open(seeds[0], SHARED).run);
+    const shared = await sharedStart(open(seed, SHARED_FOLDER), open(seeds[0], SHARED_FOLDER).run);
     if (!shared) return undefined;
     const measured = await measureRow(row, open(seed, row.name), shared, () => open(seed, 'realm'));
     if (!measured) return undefined;
@@ -123,14 +123,14 @@ export async function ablate(options: AblateOptions): Promise<AblationTable | un
 /** The rows named, in the table's order. */
 function rowsOf(only: string | undefined): Row[] {
   if (only === undefined) return [...ROWS];
-  const asked = only.split(',').map((name) => name.trim());
-  for (const name of asked) {
+  const wanted = only.split(',').map((name) => name.trim());
+  for (const name of wanted) {
     if (ROWS.some((row) => row.name === name)) continue;
     throw new UserError(
       `--only ${only}: no row "${name}"; there are ${ROWS.map((row) => row.name).join(', ')}`,
     );
   }
-  return ROWS.filter((row) => asked.includes(row.name));
+  return ROWS.filter((row) => wanted.includes(row.name));
 }
 
 /** The settings that rows differ from, not saved yet. Refuses those that differ from the settings a row started with. */
@@ -140,18 +140,16 @@ function topSettings(top: Run, options: AblateOptions): { settings: Config; save
     const { documents, train, dev, test } = settings.data;
     if (documents !== null && (train === null || (test ?? dev) === null)) {
       throw new UserError(
-        `${top.config}: data.documents names documents of your own; name their questions too, with data.train, and data.test or data.dev`,
+        `${top.config}: data.documents names your own documents; name their questions too, with data.train, and with data.test or data.dev`,
       );
     }
-    for (const name of [SHARED, ...ROWS.map((row) => row.name)]) {
+    for (const name of [SHARED_FOLDER, ...ROWS.map((row) => row.name)]) {
       for (let seed = settings.seed; seed < settings.seed + options.seeds; seed++) {
         const { config, dir } = runFolder(join(top.dir, `seed-${seed}`, name));
         if (!existsSync(config)) continue;
         const planned = JSON.stringify(configOf(top, settings, seed, name));
         if (JSON.stringify(loadConfig(config, [])) === planned) continue;
-        throw new UserError(
-          `${dir}: was begun with other settings than asked for now; choose another folder with --run`,
-        );
+        throw new UserError(`${dir}: was started with other settings; choose another folder with --run`);
       }
     }
     lockRun(top, 'ablate');
@@ -159,7 +157,7 @@ function topSettings(top: Run, options: AblateOptions): { settings: Config; save
   return { settings: runConfig(top, given, check, false), save: () => runConfig(top, given) };
 }
 
-/** Settings of a row, or of what the rows of a seed share. */
+/** Settings of a row, or of the part that the rows of a seed share. */
 function configOf(top: Run, settings: Config, seed: number, name: string): Config {
   const row = ROWS.find((row) => row.name === name);
   const config: Config = {
@@ -168,17 +166,18 @@ function configOf(top: Run, settings: Config, seed: number, name: string): Confi
     data:
       settings.data.documents !== null
         ? settings.data
-        : { ...settings.data, ...worldFiles(join(top.dir, `seed-${seed}`, SHARED, 'data')) },
-    // Training waits for its index, else a busy machine would make another table: about 4 s of a row's 2 minutes.
+        : { ...settings.data, ...worldFiles(join(top.dir, `seed-${seed}`, SHARED_FOLDER, 'data')) },
+    // Training waits for each index (about 4 s of a row's 2 minutes), so that the table does not depend on how busy the
+    // machine is.
     refresh: { ...settings.refresh, mode: 'sync' },
   };
   return row ? row.change(config) : config;
 }
 
 /**
- * What every row of a seed starts from: a corpus, of a world generated with the seed where the settings name no documents,
- * and the inverse cloze warm-up. Documents of the user's own are prepared once for all seeds.
- * @param first the run folder of the first seed's
+ * What every row of a seed starts from: a corpus and the inverse cloze warm-up. If the settings name no documents, the
+ * corpus is of a world generated with the seed. The user's own documents are prepared once for all seeds.
+ * @param first the shared run folder of the first seed
  */
 async function sharedStart(context: Context, first: Run): Promise<Run | undefined> {
   const { run, config } = context;
@@ -197,7 +196,7 @@ async function makeCorpus({ run, config }: Context, first: Run): Promise<void> {
   if (!isPrepared()) await prepareCorpus(run, config);
 }
 
-/** Whether a stage has all its steps behind it; it is run where it has not. */
+/** Runs a stage unless it is finished. False if a signal stopped it. */
 async function done(
   context: Context,
   stage: Stage,
@@ -206,11 +205,11 @@ async function done(
 ): Promise<boolean> {
   if ((stepsDone(context.run.checkpoint(stage)) ?? 0) >= steps) return true;
   const { stopped } = await train(context);
-  tf.disposeVariables(); // a command leaves its model to the end of the process, which here goes on to other rows
+  tf.disposeVariables(); // commands keep their model until the process ends, but here other rows follow
   return !stopped;
 }
 
-/** Takes a row through the stages that it has not got behind it; undefined when a signal stopped one. */
+/** Runs the unfinished stages of a row and measures it; undefined if a signal stopped a stage. */
 async function measureRow(
   row: Row,
   context: Context,
@@ -239,16 +238,16 @@ async function measureRow(
 const corpusOf = (run: Run) => run.corpus;
 const checkpointOf = (stage: Stage) => (run: Run) => run.checkpoint(stage);
 
-/** Gives a run folder what another one has made, in the same place. */
-function share(from: Run, to: Run, place: (run: Run) => string): void {
-  const link = place(to);
+/** Links what one run folder has made into another, under the same path. */
+function share(from: Run, to: Run, pathOf: (run: Run) => string): void {
+  const link = pathOf(to);
   if (existsSync(link)) return;
   makeFolder(dirname(link));
-  // Relative, so that the whole folder can be moved; Windows has such links as junctions alone.
-  symlinkSync(relative(dirname(link), place(from)), link, 'junction');
+  // Relative, so that the whole folder can be moved. On Windows such links must be junctions.
+  symlinkSync(relative(dirname(link), pathOf(from)), link, 'junction');
 }
 
-/** Which questions the retriever finds an answer to in its best five blocks, not yet tuned on any question, as in the paper. */
+/** For which questions the retriever finds an answer in its best five blocks, before any fine-tuning, as in the paper. */
 async function recalledBefore(context: Context): Promise<boolean[]> {
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
@@ -276,12 +275,12 @@ function correctOf({ predictions }: Run): boolean[] {
     .map((line) => PREDICTION.parse(JSON.parse(line)).correct);
 }
 
-/** What is kept of a row and seed. */
+/** The stored result of a row with one seed. */
 const outcomeSchema = z.object({
-  /** Of each question: see `Outcomes`. */
+  /** For each question: see `Outcomes`. */
   correct: z.array(z.boolean()).min(1),
   recalled: z.array(z.boolean()).min(1),
-  /** Wall time of the row in the process that ended it, and whether pretraining was in it. */
+  /** Wall time of the row in the process that finished it, and whether that includes pretraining. */
   seconds: z.number().nonnegative(),
   pretrained: z.boolean(),
 });
@@ -291,17 +290,17 @@ function outcomeFile(top: Run, seed: number, name: string): string {
   return join(top.dir, `seed-${seed}`, name, 'outcome.json');
 }
 
-/** Undefined where the row is not measured yet. */
+/** Undefined if the row is not measured yet. */
 function readOutcome(top: Run, seed: number, { name }: Row): Outcome | undefined {
   const path = outcomeFile(top, seed, name);
   if (!existsSync(path)) return undefined;
   const remedy = 'remove it and start the command again';
   const read = outcomeSchema.safeParse(readJson(path, 'outcome of a row', remedy));
   if (read.success && read.data.correct.length === read.data.recalled.length) return read.data;
-  throw new UserError(`${path}: does not keep the outcome of a row; ${remedy}`);
+  throw new UserError(`${path}: is not a valid outcome of a row; ${remedy}`);
 }
 
-/** Undefined where a seed is missing. */
+/** Undefined if a seed is missing. */
 function outcomesOf(top: Run, seeds: readonly number[], row: Row): Outcomes | undefined {
   const { name, label, paper } = row;
   const measured = seeds.flatMap((seed) => readOutcome(top, seed, row) ?? []);
@@ -315,11 +314,11 @@ function outcomesOf(top: Run, seeds: readonly number[], row: Row): Outcomes | un
   };
 }
 
-/** Tells how long rows will take by those measured, which pretrain or do not. */
+/** Estimates the time of rows from the rows measured, separately for those with and without pretraining of their own. */
 function rowTimes(measured: Outcome[]) {
   const expected = (row: Row) => {
-    const like = measured.filter(({ pretrained }) => pretrained === (row.pretraining === 'own'));
-    return mean((like.length > 0 ? like : measured).map(({ seconds }) => seconds));
+    const similar = measured.filter(({ pretrained }) => pretrained === (row.pretraining === 'own'));
+    return mean((similar.length > 0 ? similar : measured).map(({ seconds }) => seconds));
   };
   return {
     add: (outcome: Outcome) => measured.push(outcome),

@@ -14,28 +14,28 @@ import { stopMeans } from '../system/stop.ts';
 import { latestState, stepsDone, type Which } from '../train/checkpoints.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 
-/** The furthest stage that has left a tower to embed documents with; pretraining is passed over where `qa.retriever` does so. */
+/** The latest stage that has trained a document tower. Pretraining is skipped if `qa.retriever` says so. */
 export function newestRetriever(context: Context): RetrieverStage {
   const tuned = latestState(context.run.checkpoint('finetune-qa'), !context.readOnly);
   return tuned?.index != null ? 'finetune-qa' : retrieverBeforeQa(context);
 }
 
-/** The stage whose retriever fine-tuning begins with, or began with: what is pretrained later does not change a model tuned before. */
+/** The stage whose retriever fine-tuning starts or has started with: later pretraining does not change a fine-tuned model. */
 export function retrieverBeforeQa(context: Context): 'ict-warmup' | 'pretrain' {
-  const begun = latestState(context.run.checkpoint('finetune-qa'), !context.readOnly)?.retriever;
-  if (begun) return begun;
+  const used = latestState(context.run.checkpoint('finetune-qa'), !context.readOnly)?.retriever;
+  if (used) return used;
   const { retriever } = context.config.qa;
   const stage = (['pretrain', 'ict-warmup'] as const).find(
     (s) => (s === retriever || s === 'ict-warmup') && hasWeights(context, s),
   );
   if (!stage)
     throw new UserError(
-      `${context.run.dir}: no retriever in this run yet; train one with "realm ict-warmup --run ${context.run.dir}"`,
+      `${context.run.dir}: this run has no retriever yet; train one with "realm ict-warmup --run ${context.run.dir}"`,
     );
   return stage;
 }
 
-/** Embeds all documents with the newest retriever (or the one of `from`) and makes that the run's index. */
+/** Embeds all documents with the newest retriever (or that of the stage `from`) and makes that the run's index. */
 export async function buildRunIndex(context: Context, from?: RetrieverStage): Promise<IndexManifest> {
   const stage = from ?? newestRetriever(context);
   const corpus = runCorpus(context);
@@ -48,7 +48,7 @@ export async function buildRunIndex(context: Context, from?: RetrieverStage): Pr
   }
 }
 
-/** Makes the index of a stage's retriever the run's, unless it is already. */
+/** Makes the index of a stage's retriever the run's current one, if it is not already. */
 export async function matchingRunIndex(context: Context, stage: RetrieverStage): Promise<void> {
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
@@ -62,9 +62,9 @@ export async function matchingRunIndex(context: Context, stage: RetrieverStage):
 }
 
 /**
- * The index of the model's document tower: the run's current one when the same weights made it of this corpus, with graphs
- * or without as asked for, else a new one, so that a stage never searches with vectors that another retriever left.
- * @param which checkpoint of the stage the weights are from
+ * The index of the model's document tower: the run's current one if it was made with the same weights from this corpus, with
+ * or without graphs as in the settings; otherwise a new one. So a stage never searches vectors of another retriever.
+ * @param which the checkpoint of the stage that the weights are from
  */
 export async function matchingIndex(
   context: Context,
@@ -80,8 +80,8 @@ export async function matchingIndex(
   return openRunIndex(context, corpus, currentIndex(run.index)!);
 }
 
-/** Folder of an index of the model's document tower, the current one before others; none is made where there is none. */
-export async function standingIndex(context: Context, model: Model, corpus: Corpus): Promise<string> {
+/** Folder of an existing index of the model's document tower, preferably the current one. Throws a `UserError` if there is none. */
+export async function existingIndex(context: Context, model: Model, corpus: Corpus): Promise<string> {
   const { run } = context;
   const current = currentIndex(run.index);
   const folders = existsSync(run.index) ? indexFolders(run.index) : [];
@@ -89,11 +89,11 @@ export async function standingIndex(context: Context, model: Model, corpus: Corp
   const found = dirs.find(await madeBy(context, model, corpus));
   if (found !== undefined) return found;
   throw new UserError(
-    `${run.index}: holds no index that these settings and the weights in use make of this corpus; make it with "realm build-index --run ${run.dir}"`,
+    `${run.index}: has no index for the current corpus, settings and weights; build it with "realm build-index --run ${run.dir}"`,
   );
 }
 
-/** Whether the model's document tower made an index of this corpus, with graphs or without as the settings ask for. */
+/** Checks whether an index was made by the model's document tower from this corpus, with or without graphs as in the settings. */
 async function madeBy({ config }: Context, model: Model, corpus: Corpus): Promise<(dir: string) => boolean> {
   const weightsSha256 = await towerFingerprint(model);
   return (dir) => {
@@ -111,7 +111,7 @@ export function openRunIndex({ config }: Context, corpus: Corpus, dir: string): 
   return openIndex(dir, { corpusSha256: corpus.sha256, efSearch: config.index.efSearch });
 }
 
-/** Keeps the newest indexes, and those that a stage goes on with when it is taken up again. */
+/** Removes old indexes. Keeps the newest ones, and those that a stage needs to resume. */
 export function forgetIndexes({ run, config }: Context): void {
   const inUse = REFRESHED_STAGES.map((stage) => latestState(run.checkpoint(stage))?.index);
   pruneIndexes(

@@ -8,8 +8,8 @@ import { type Context, emptyModel, firstWeights, loopSettings, runCorpus, stageW
 import { readTrainQuestions, testQuestions } from './questions.ts';
 
 /**
- * Tunes the pretrained reader to answer without documents, on the training questions, and measures it on
- * the test questions; undefined when a signal stopped the tuning.
+ * Fine-tunes the pretrained reader on the training questions to answer without documents, and measures it on the test
+ * questions; undefined if a signal stopped the training.
  */
 export async function closedBook(
   context: Context,
@@ -37,9 +37,9 @@ export async function closedBook(
       step: stage.step,
     });
     if (stopped) return undefined;
-    const asked = await testQuestions(context, corpus);
-    const exactMatch = mean(await closedBookMatches(model, corpus, asked, config));
-    return { questions: asked.length, exactMatch };
+    const test = await testQuestions(context, corpus);
+    const exactMatch = mean(await closedBookMatches(model, corpus, test, config));
+    return { questions: test.length, exactMatch };
   } finally {
     stage.dispose();
     corpus.close();

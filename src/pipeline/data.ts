@@ -2,7 +2,6 @@ import { statSync } from 'node:fs';
 import { basename, extname, join } from 'node:path';
 import { closest } from 'fastest-levenshtein';
 import { CATALOGUE, type DataFile } from '../datasets/catalogue.ts';
-
 import { fetchFile, type Placed, placeFile } from '../datasets/download.ts';
 import { readQuestions } from '../datasets/questions.ts';
 import { isDevQuestion } from '../datasets/resplit.ts';
@@ -12,15 +11,15 @@ import { say } from '../system/progress.ts';
 import { stopMeans } from '../system/stop.ts';
 
 export interface GetOptions {
-  /** Folder in which the data set gets a folder of its own. */
+  /** Folder in which the data set gets its own folder. */
   to: string;
-  /** Address of a folder that holds the files under their names. */
+  /** Address of a folder that has the files under their own names. */
   mirror?: string;
-  /** A file, or a folder with files, that are here already. */
+  /** A file, or a folder with files, on this machine. */
   from?: string;
 }
 
-/** Says where a data set comes from and under which licence, then fetches it or copies it into its place. */
+/** Prints the source and licence of a data set, then downloads it or copies it to its place. */
 export async function getData(name: string, { to, mirror, from }: GetOptions): Promise<Placed[]> {
   if (!Object.hasOwn(CATALOGUE, name)) {
     throw new UserError(
@@ -46,16 +45,16 @@ export async function getData(name: string, { to, mirror, from }: GetOptions): P
   }
   if (placed.length === 0) {
     throw new UserError(
-      `${from}: holds none of ${files.map((file) => file.name).join(', ')}; give the file or the folder that does`,
+      `${from}: has none of ${files.map((file) => file.name).join(', ')}; pass such a file, or a folder with them`,
     );
   }
   return placed;
 }
 
-/** The file itself, whatever its name, where one is wanted; else that of its name. */
+/** The local copy of a file: `from` itself, whatever its name, if only one file is wanted; otherwise the file of that name. */
 function localFile(from: string, { name }: DataFile, wanted: number): string | undefined {
   const found = statSync(from, { throwIfNoEntry: false });
-  if (!found) throw new UserError(`${from}: no such file; give the file or the folder that holds the data`);
+  if (!found) throw new UserError(`${from}: no such file; pass the file or the folder with the data`);
   if (!found.isDirectory()) return wanted === 1 || basename(from) === name ? from : undefined;
   const path = join(from, name);
   return statSync(path, { throwIfNoEntry: false }) ? path : undefined;
@@ -71,7 +70,7 @@ export interface Resplit {
 
 /**
  * Splits training questions of any format into a training and a dev set, two files of JSONL in the folder `to`.
- * @param parts of which the dev set is one; with 10 they are ORQA's sets
+ * @param parts the dev set is one of so many parts; with 10 the sets are ORQA's
  */
 export async function resplitQuestions(file: string, to: string, parts = 10): Promise<Resplit> {
   const questions = await readQuestions(file);
@@ -93,7 +92,7 @@ export function size(files: readonly DataFile[]): string {
   return bytes < 1e9 ? `${(bytes / 1e6).toFixed(1)} MB` : `${(bytes / 1e9).toFixed(2)} GB`;
 }
 
-/** The two files that the questions of a file are split into, in the folder `to`. */
+/** The paths, in the folder `to`, of the two files that a file of questions is split into. */
 export function resplitFiles(file: string, to: string): { train: string; dev: string } {
   const stem = basename(file).replace(/\.(gz|zst)$/, '');
   const name = basename(stem, extname(stem));

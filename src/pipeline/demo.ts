@@ -20,15 +20,15 @@ import { ictWarmup } from './ict-warmup.ts';
 import { prepareCorpus } from './prepare.ts';
 import { pretrain } from './pretrain.ts';
 
-/** What the demo reached, as in its `summary.json`. */
+/** The demo's results, as in its `summary.json`. */
 export interface DemoSummary {
   engine: string;
   seed: number;
   /** Wall time of the whole demo. */
   seconds: number;
-  /** Indexes taken up while pretraining. */
+  /** Indexes swapped in during pretraining. */
   refreshes: number;
-  /** Recall@5 on the held-out questions before any question was trained on. */
+  /** Recall@5 on the held-out questions before training on any question. */
   recall5: { 'ict-warmup': number; pretrain: number; bm25: number };
   /** Retrieval utility over the first and the last logged steps of pretraining, nats a masked word piece. */
   retrievalUtility: { first: number; last: number };
@@ -39,14 +39,14 @@ export interface DemoSummary {
 
 const inPackage = (path: string) => fileURLToPath(new URL(`../../${path}`, import.meta.url));
 
-/** Generates a world and takes it through every stage; undefined when a signal stopped one. A second call goes on from there. */
+/** Generates a world and runs every stage on it; undefined if a signal stopped one. A second call resumes there. */
 export async function demo(options: RunOptions & { yes?: boolean }): Promise<DemoSummary | undefined> {
   const { context, saveSettings } = await makeWorld(options);
   const { run, config } = context;
   const check = async () => {
     if (!options.yes) for (const name of GATED_STAGES) await checkNeeds(context, name);
   };
-  const stage = stages(join(run.dir, 'demo.json'), shares(config));
+  const stage = stages(join(run.dir, 'demo.json'), expectedSeconds(config));
   const unlessStopped = async (training: Promise<LoopResult>) => ((await training).stopped ? undefined : {});
 
   const made = await stage('\n1 of 7  a world of invented people, towns, firms and books', DONE, async () => {
@@ -95,22 +95,23 @@ export async function demo(options: RunOptions & { yes?: boolean }): Promise<Dem
 
 const share = z.number().min(0).max(1);
 const at5 = z.looseObject({ 5: share });
-/** What is taken from the results of a stage, where they are kept from an earlier call. */
+/** What the demo needs of a stage's result when an earlier call has stored it. */
 const DONE = z.looseObject({});
 const RECALL = z.looseObject({ recall: at5, bm25: at5 });
 const ANSWERS = z.looseObject({ exactMatch: share, questions: z.int().positive() });
 const KEPT = z.record(z.string(), z.object({ seconds: z.number().nonnegative(), result: z.unknown() }));
 
 /**
- * Runs each stage once: what it found, and how long it took, is kept in `file`, and a later call takes it from there.
- * A stage that gives undefined is not done. `seconds` is the time of all stages done, in this process and earlier ones.
+ * Runs each stage once. Its result and its seconds are stored in `file`, and a later call reads them there. A stage that
+ * returns undefined is not finished. `seconds` is the time of all finished stages, in this process and earlier ones.
  */
 function stages(file: string, expected: readonly number[]) {
   const remedy = `remove ${file}`;
   const kept: Record<string, { seconds: number; result: unknown }> = {};
   if (existsSync(file)) {
     const read = KEPT.safeParse(readJson(file, "the demo's results so far", remedy));
-    if (!read.success) throw new UserError(`${file}: does not keep the demo's results so far; ${remedy}`);
+    if (!read.success)
+      throw new UserError(`${file}: is not a valid record of the demo's results so far; ${remedy}`);
     Object.assign(kept, read.data);
   }
   const stage = async <T>(
@@ -121,10 +122,10 @@ function stages(file: string, expected: readonly number[]) {
     if (Object.hasOwn(kept, title)) {
       const { result } = kept[title];
       if (shape.safeParse(result).success) return result as T;
-      throw new UserError(`${file}: keeps no result of "${title.trim()}"; ${remedy}`);
+      throw new UserError(`${file}: has no valid result of "${title.trim()}"; ${remedy}`);
     }
     say(title);
-    const left = wholeLeft(
+    const left = secondsLeft(
       expected,
       Object.values(kept).map(({ seconds }) => seconds),
     );
@@ -139,24 +140,24 @@ function stages(file: string, expected: readonly number[]) {
   return Object.assign(stage, { seconds: () => Object.values(kept).reduce((sum, s) => sum + s.seconds, 0) });
 }
 
-/** Seconds of each stage, in their order, as two idle cores take them (docs/training.md; src/preflight/work.ts). */
-function shares({ ict, pretrain, qa, closedBook }: Config): number[] {
+/** Expected seconds of each stage on two idle cores (docs/training.md, docs/engines.md), in the order of the stages. */
+function expectedSeconds({ ict, pretrain, qa, closedBook }: Config): number[] {
   const training = { ict: 0.11 * ict.steps, pretrain: 0.1 * pretrain.steps, qa: 0.14 * qa.steps };
   return [1, training.ict, 2, training.pretrain, 2, training.qa, 2, 1 + 0.03 * closedBook.steps];
 }
 
 /**
- * Seconds that the rest takes, by how long the stages that are done took; undefined before the first that trains.
- * @param expected of all stages, on some machine
- * @param taken of those that are done, on this one
+ * Estimated seconds of the remaining stages, from the seconds of the finished ones; undefined before the first training.
+ * @param expected seconds of all stages on some machine
+ * @param taken seconds of the finished stages on this one
  */
-export function wholeLeft(expected: readonly number[], taken: readonly number[]): number | undefined {
+export function secondsLeft(expected: readonly number[], taken: readonly number[]): number | undefined {
   if (taken.length < 2) return undefined;
   const sum = (values: readonly number[]) => values.reduce((a, b) => a + b, 0);
   return (sum(taken) / sum(expected.slice(0, taken.length))) * sum(expected.slice(taken.length));
 }
 
-/** Retrieval utility over the first and the last tenth of pretraining. */
+/** Mean retrieval utility in the first and in the last tenth of pretraining. */
 function utility(run: Run): { first: number; last: number } {
   const log = run.metrics('pretrain');
   const values = records(log).flatMap(({ retrievalUtility }) =>
@@ -164,13 +165,13 @@ function utility(run: Run): { first: number; last: number } {
   );
   if (values.length === 0)
     throw new UserError(
-      `${log}: holds no figures of pretraining to sum the demo up by; remove ${run.dir} to run it again`,
+      `${log}: has no metrics of pretraining, which the demo's summary needs; remove ${run.dir} to run it again`,
     );
   const n = Math.max(1, Math.floor(values.length / 10));
   return { first: mean(values.slice(0, n)), last: mean(values.slice(-n)) };
 }
 
-/** The records of a log; a line that a kill cut short is left out. */
+/** The records of a log, without a line that a kill has cut short. */
 function records(path: string): Record<string, unknown>[] {
   const lines = existsSync(path) ? readText(path, 'log of this run', `remove ${path}`).split('\n') : [];
   return lines.flatMap((line) => {
@@ -184,8 +185,8 @@ function records(path: string): Record<string, unknown>[] {
 }
 
 /**
- * What a run on generated worlds is given: the packaged settings, where it is new and no others are named.
- * @param data settings of the data's place, which the user's own go before
+ * The settings of a run on generated worlds: the packaged file if the run is new and no other file is named.
+ * @param data settings with the paths of the data; the user's own settings come after them
  */
 export function worldSettings(
   run: Run,

@@ -15,19 +15,19 @@ import { newestRetriever } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { fineTuned } from './fine-tuned.ts';
 
-/** A folder written, and the class of transformers that loads it. */
+/** A folder that was written, and the class of transformers that loads it. */
 export interface ExportedPart {
   folder: string;
   loadedBy: string;
 }
 
 /**
- * Writes what a run has trained as folders that Hugging Face's REALM classes load: of the newest retriever `embedder` and
- * `scorer`, of pretraining `encoder`, of fine-tuning `reader` and `openqa`, which answers from the corpus.
+ * Writes a run's weights as folders that Hugging Face's REALM classes load: `embedder` and `scorer` from the newest
+ * retriever, `encoder` from pretraining, `reader` and `openqa` (which answers from the corpus) from fine-tuning.
  */
 export async function exportRealm(context: Context, to: string): Promise<ExportedPart[]> {
   if (existsSync(to) && readdirSync(to).length > 0 && !existsSync(join(to, 'embedder', 'config.json'))) {
-    throw new UserError(`${to}: holds other files; name an empty or new folder with --to`);
+    throw new UserError(`${to}: has other files; choose an empty or new folder with --to`);
   }
   needWritable(join(to, 'embedder'));
   const corpus = runCorpus(context);
@@ -43,7 +43,7 @@ export async function exportRealm(context: Context, to: string): Promise<Exporte
   if (layerNormEps !== projectionLayerNormEps) {
     say(
       `export: transformers normalises the projection with the encoder's epsilon, ${layerNormEps}; this run has ` +
-        `model.projectionLayerNormEps ${projectionLayerNormEps}, so vectors computed there differ from ours; set both alike in a run that is to be exported`,
+        `model.projectionLayerNormEps ${projectionLayerNormEps}, so vectors computed there differ from ours; give both the same value in a run that will be exported`,
     );
   }
   const { queryTower, documentTower } = model;

@@ -7,17 +7,17 @@ import { qaShapes } from '../train/finetune-qa.ts';
 import { matchingIndex, newestRetriever } from './build-index.ts';
 import { type Context, emptyModel, stageWeights } from './context.ts';
 
-/** What a fine-tuned run answers with, and the stage whose document tower it searches with. */
+/** The models of a fine-tuned run, and the stage whose document tower it searches with. */
 export interface FineTuned {
   /** Query tower and reader. */
   model: Model;
-  /** Its document tower makes the index; `model` itself where fine-tuning trained that. */
+  /** Its document tower makes the index; `model` itself if fine-tuning trained that tower. */
   embedder: Model;
   stage: RetrieverStage;
 }
 
 /**
- * The fine-tuned model, and its own document tower, where that was trained, else the one that it was tuned on: that of
+ * The fine-tuned model with the document tower that it searches with: its own if fine-tuning trained it, otherwise that of
  * the newest retriever.
  */
 export function fineTunedModels(context: Context, corpus: Corpus): FineTuned {

@@ -23,12 +23,12 @@ import { encodeAll, readDevQuestions, readTrainQuestions, spread } from './quest
 
 /**
  * Fine-tunes the pretrained model to answer questions with spans of retrieved blocks. With `qa.refreshEvery` the document
- * tower is trained too, and the index follows it as in pretraining; when the stage is done it is that of the last weights.
+ * tower is trained too, and the index is refreshed as in pretraining; at the end it is rebuilt from the last weights.
  */
 export async function finetuneQa(context: Context): Promise<LoopResult> {
   const { config } = context;
   sameDocumentTower(context);
-  // What is wrong with a file is found before anything is embedded.
+  // Read before anything is embedded, so that errors in a file are found first.
   const trainQuestions = await readTrainQuestions(context);
   const every = config.qa.refreshEvery;
   const allDev = config.qa.devQuestions > 0 || every !== null ? await readDevQuestions(context) : [];
@@ -36,7 +36,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   const done = finished(context, 'finetune-qa', corpus);
   if (done) {
     corpus.close();
-    // A kill may have come between the last step and the index of its weights.
+    // A kill may have come after the last step, before the index of its weights was built.
     if (every !== null) await matchingRunIndex(context, 'finetune-qa');
     return done;
   }
@@ -47,7 +47,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   if (!hasWeights(context, 'pretrain')) {
     if (config.qa.retriever === 'pretrain' || config.qa.reader === 'pretrain')
       warn(
-        "finetune-qa: this run has not been pretrained; the retriever is the inverse cloze task's, the reader starts afresh",
+        'finetune-qa: this run has not been pretrained; the retriever is from the inverse cloze task, and the reader starts without pretraining',
       );
   } else if (config.qa.reader === 'pretrain') {
     // All but the span scorer, which is new in this stage.
@@ -95,14 +95,14 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   return result;
 }
 
-/** A stage begun with the document tower at rest has its index's vectors from another stage: it cannot go on otherwise, nor the other way round. */
+/** A stage started with a frozen document tower searches vectors of another stage, so it cannot resume with a trained one, and the other way round. */
 function sameDocumentTower({ run, config }: Context): void {
   const root = run.checkpoint('finetune-qa');
   const state = latestState(root);
   const trains = config.qa.refreshEvery !== null;
   if (!state || (state.index !== null) === trains) return;
   throw new UserError(
-    `${root}: was begun ${trains ? 'without qa.refreshEvery, which makes the document tower train' : 'with qa.refreshEvery, and its document tower trained'}; ` +
-      `${trains ? 'leave qa.refreshEvery null' : 'set it again'}, or begin anew with --resume none`,
+    `${root}: was started ${trains ? 'without qa.refreshEvery, with a frozen document tower' : 'with qa.refreshEvery, which trains the document tower'}; ` +
+      `${trains ? 'leave qa.refreshEvery null' : 'set it again'}, or restart with --resume none`,
   );
 }

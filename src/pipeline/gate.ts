@@ -11,24 +11,24 @@ import { memoryLimit } from '../system/memory.ts';
 import { latestState } from '../train/checkpoints.ts';
 import type { Context } from './context.ts';
 
-/** Seconds that a stage may take without `--yes`: 3 days. */
-const LONGEST = 3 * 86_400;
+/** Longer stages need `--yes`: 3 days. */
+const MAX_STAGE_SECONDS = 3 * 86_400;
 
-/** Estimates are right within a factor of 2 (see docs/training.md): a stage is refused where half of one is too much. */
+/** Estimates are right within a factor of 2 (see docs/training.md): a stage is refused if half of its estimate is too much. */
 const MARGIN = 2;
 
-/** Rates below those of any machine: what is short by them needs no measurement. */
-const SLOW = { dense: 2e9, attention: 1e9, elementwise: 1e9, kernel: 1e-4 };
+/** Slower than any machine: a stage that is short at these rates needs no measurement. */
+const SLOWEST_RATES = { dense: 2e9, attention: 1e9, elementwise: 1e9, kernel: 1e-4 };
 
-/** The stages that are looked at before they start, by their names in the estimate. */
+/** The stages that are checked before they start, by their names in the estimate. */
 export const GATED_STAGES = ['ict-warmup', 'build-index', 'pretrain', 'finetune-qa'] as const;
 export type GatedStage = (typeof GATED_STAGES)[number];
 
 /**
- * A `UserError` where a stage would clearly need more memory than the machine has, or more than three days. It costs a look
- * at the corpus; only what may be long is measured, in about a second, by the fastest round: other work on the machine makes
- * rounds slower, and it may be over soon.
- * @param options.again the stage is trained from its beginning, whatever checkpoint there is
+ * Throws a `UserError` if a stage would clearly need more memory than the machine has, or more than three days. It reads
+ * statistics of the corpus. Speed is measured, in about a second, only for a stage that may be long. The fastest round
+ * counts, because other work on the machine makes rounds slower and may end soon.
+ * @param options.again the stage is trained from scratch, even if there is a checkpoint
  */
 export async function checkNeeds(context: Context, stage: GatedStage, { again = false } = {}): Promise<void> {
   const { run, config } = context;
@@ -39,36 +39,36 @@ export async function checkNeeds(context: Context, stage: GatedStage, { again = 
   const left = again ? 1 : shareLeft(context, stage);
   if (left <= 0) return;
   const memory = memoryLimit();
-  const needs = (rates: typeof SLOW): StageNeeds => {
+  const needs = (rates: typeof SLOWEST_RATES): StageNeeds => {
     const machine: Machine = { memory, diskFree: Number.POSITIVE_INFINITY, fused: hasFused(), ...rates };
     return preflight(config, counts, machine).stages.find((s) => s.stage === stage)!;
   };
   const start = 'add --yes to start it anyway';
-  const slow = needs(SLOW);
+  const slow = needs(SLOWEST_RATES);
   const onGpu =
     (tf.backend() as { isUsingGpuDevice?: boolean }).isUsingGpuDevice === true || context.engine === 'webgpu';
-  // A graphics card has memory of its own, in which the tensors are.
+  // A GPU has its own memory for the tensors.
   if (!onGpu && slow.memory > MARGIN * memory)
     throw new UserError(
-      `${stage}: needs about ${gib(slow.memory)} of memory, this machine has ${gib(memory)}; ${slow.memoryRemedy}, or ${start}`,
+      `${stage}: needs about ${gib(slow.memory)} of memory, but this machine has ${gib(memory)}; ${slow.memoryRemedy}, or ${start}`,
     );
-  if (left * slow.seconds <= LONGEST) return;
+  if (left * slow.seconds <= MAX_STAGE_SECONDS) return;
   const measured = needs(await measureRates(context, counts.body.mean));
   const seconds = left * measured.seconds;
-  if (seconds > MARGIN * LONGEST)
+  if (seconds > MARGIN * MAX_STAGE_SECONDS)
     throw new UserError(
-      `${stage}: would take about ${about(seconds)} on this machine, more than ${LONGEST / 86_400} days; ${measured.timeRemedy}, or ${start}`,
+      `${stage}: would take about ${about(seconds)} on this machine, more than ${MAX_STAGE_SECONDS / 86_400} days; ${measured.timeRemedy}, or ${start}`,
     );
 }
 
-/** The share of a stage that is still to be done. */
+/** The share of a stage that remains. */
 function shareLeft({ run, config }: Context, stage: GatedStage): number {
   if (stage === 'build-index') return 1;
   return 1 - (latestState(run.checkpoint(stage))?.step ?? 0) / stepsOf(config, stage);
 }
 
-/** Rates of products of the model's own sizes. */
-async function measureRates({ config }: Context, body: number): Promise<typeof SLOW> {
+/** Speeds measured with matrices of the model's own sizes. */
+async function measureRates({ config }: Context, body: number): Promise<typeof SLOWEST_RATES> {
   const { hidden, heads, intermediate } = config.model;
   const tokens = Math.min(config.text.blockTokens, Math.max(8, Math.round(body)));
   const width = hidden / heads;

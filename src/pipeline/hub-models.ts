@@ -2,7 +2,7 @@ import type { Config } from '../config.ts';
 import { isHubName } from '../hub/name.ts';
 import { type Run, runConfig } from '../run/folder.ts';
 
-/** The settings that may name a model on the Hub, and what it is for. */
+/** The settings that may name a model on the Hub, and the purpose of that model. */
 const MODELS = [
   ['model.initial', 'encoder', ({ model }: Config) => model.initial],
   ['model.initialReader', 'encoder', ({ model }: Config) => model.initialReader],
@@ -10,9 +10,9 @@ const MODELS = [
 ] as const;
 
 /**
- * Fetches the models that the settings of a command name on the Hub, before the run is changed.
- * @param check throws where the command cannot work with the settings: then nothing is fetched
- * @returns `set` with each model's commit: a run keeps it, and later commands read the cache by it
+ * Downloads the models that the settings of a command name on the Hub, before the run is changed.
+ * @param check throws if the command cannot work with the settings; then nothing is downloaded
+ * @returns `set` with the commit of each model: the run saves it, and later commands find the model in the cache by it
  */
 export async function withHubModels(
   run: Run,

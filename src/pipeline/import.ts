@@ -19,14 +19,14 @@ import { type Context, emptyModel, firstWeights, loopSettings, runCorpus } from 
 
 export interface Imported {
   stage: RetrieverStage;
-  /** Parameters taken. */
+  /** Parameters imported. */
   parameters: number;
-  /** Blocks whose vectors came along; 0: `build-index` or the next stage embeds them. */
+  /** Blocks whose vectors were imported; 0: `build-index` or the next stage embeds them. */
   blocks: number;
 }
 
-/** What each stage leaves that the weights of a published model can stand for. */
-const SHAPES: Record<RetrieverStage, (model: Model) => Shape[]> = {
+/** The tensors of each stage, which the weights of a published model can replace. */
+const STAGE_SHAPES: Record<RetrieverStage, (model: Model) => Shape[]> = {
   'ict-warmup': retrieverShapes,
   pretrain: pretrainedShapes,
   'finetune-qa': qaShapes,
@@ -39,43 +39,47 @@ const PARTS: [RegExp, string][] = [
 ];
 
 /**
- * Takes the weights in `model.initial` and `model.initialReader` for what a stage of this run has trained, as a checkpoint
- * of no step: later stages start from it, the stage itself trains on from it. Of a `RealmForOpenQA` the vectors
- * `block_emb` become the run's index where the corpus has as many blocks (that of its block_records.npy, packed as it is).
- * A `UserError` where the folders lack a part that the stage would have trained.
+ * Imports the weights in `model.initial` and `model.initialReader` as a stage's checkpoint at step 0: later stages start
+ * from it, and the stage itself continues from it. The vectors `block_emb` of a `RealmForOpenQA` become the run's index if
+ * the corpus has as many blocks (its block_records.npy, prepared with text.splitting as-is). Throws a `UserError` if the
+ * folders lack a part that the stage would have trained.
  */
 export async function importStage(context: Context, stage: RetrieverStage): Promise<Imported> {
   const { run, config } = context;
   const { initial, initialReader, temperature } = config.model;
   if (initial === null) {
-    throw new UserError(`${run.config}: model.initial names no folder; give the model's with --set`);
+    throw new UserError(
+      `${run.config}: model.initial names no folder; pass the model's folder with --set model.initial=PATH`,
+    );
   }
   if (temperature !== 1) {
     throw new UserError(
-      `${run.config}: model.temperature is ${temperature}, published retrievers were trained without; set it to 1`,
+      `${run.config}: model.temperature is ${temperature}, but published retrievers were trained without it; set it to 1`,
     );
   }
-  // Fine-tuning has no document tower; the one that made the vectors is, as released, the query tower before it.
+  // A fine-tuned model has no document tower. In the released models, the query tower before fine-tuning made the vectors.
   const stages: RetrieverStage[] = stage === 'finetune-qa' ? ['ict-warmup', 'finetune-qa'] : [stage];
   for (const root of stages.map((s) => run.checkpoint(s))) {
     if (hasCheckpoint(root)) {
-      throw new UserError(`${root}: has weights already; remove it to import others, or name a new --run`);
+      throw new UserError(
+        `${root}: already has weights; remove it to import others, or choose a new folder with --run`,
+      );
     }
   }
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
   try {
-    const shapes = SHAPES[stage](model);
-    const wanted = new Map(stages.flatMap((s) => SHAPES[s](model)).map((shape) => [shape.name, shape]));
-    const lacking = firstWeights(context, model, [...wanted.values()]);
+    const shapes = STAGE_SHAPES[stage](model);
+    const wanted = new Map(stages.flatMap((s) => STAGE_SHAPES[s](model)).map((shape) => [shape.name, shape]));
+    const missing = firstWeights(context, model, [...wanted.values()]);
     for (const [pattern, part] of PARTS) {
-      if (!lacking.some((name) => pattern.test(name))) continue;
+      if (!missing.some((name) => pattern.test(name))) continue;
       throw new UserError(
         `${pattern.source.startsWith('projection') ? initial : (initialReader ?? initial)}: has no ${part}, which ` +
           `stage ${stage} has; import it as an earlier stage, or start that one from it`,
       );
     }
-    for (const s of stages) await save(context, s, corpus, model, SHAPES[s](model));
+    for (const s of stages) await save(context, s, corpus, model, STAGE_SHAPES[s](model));
     const blocks = await publishedIndex(context, stages[0], initial, model, corpus);
     return { stage, parameters: countParameters(shapes), blocks };
   } finally {
@@ -106,8 +110,8 @@ async function save(
   await saveCheckpoint(checkpoint, { model, shapes, moments: [], state }, context.config.train.keep);
 }
 
-/** Blocks whose vectors are held at a time. */
-const PIECE = 4096;
+/** Blocks whose vectors are in memory at a time. */
+const BLOCKS_AT_A_TIME = 4096;
 
 async function publishedIndex(
   context: Context,
@@ -124,12 +128,13 @@ async function publishedIndex(
     if (rows !== corpus.blocks || P !== model.embedder.projection || vectors.shape.length !== 2) {
       say(
         `import: block_emb in ${path} is [${vectors.shape}], not the corpus's ${corpus.blocks} blocks of ${model.embedder.projection}: ` +
-          'its vectors are left; prepare the block_records.npy that belongs to it with text.splitting as-is to use them',
+          'its vectors are not imported; to use them, prepare the block_records.npy that belongs to it with text.splitting as-is',
       );
       return 0;
     }
     await build(context, stage, model, corpus, 'latest', function* (first) {
-      for (let at = first; at < rows; at += PIECE) yield vectors.read(at * P, Math.min(rows, at + PIECE) * P);
+      for (let at = first; at < rows; at += BLOCKS_AT_A_TIME)
+        yield vectors.read(at * P, Math.min(rows, at + BLOCKS_AT_A_TIME) * P);
     });
     return rows;
   } finally {

@@ -43,11 +43,11 @@ export interface InitOptions {
   to: string;
   /** An encoder's folder, or its name on the Hub; undefined: random weights. */
   initial?: string;
-  /** Hours that all stages together should take at most; undefined: by the size of the corpus. */
+  /** Most hours that all stages together should take; undefined: by the size of the corpus. */
   hours?: number;
-  /** Settings of the user's own, `path=value` as everywhere; they take the place of proposed ones. */
+  /** The user's own settings, as `path=value`; they replace proposed ones. */
   set: readonly string[];
-  /** Replaces files that are there already. */
+  /** Replaces existing files. */
   force: boolean;
 }
 
@@ -57,27 +57,27 @@ export interface Initialised {
   questions: { path: string; role: string; count: number; unanswerable: number }[];
   /** The two files that one file of questions was split into. */
   split?: { train: string; dev: string; trainQuestions: number; devQuestions: number };
-  /** Share of training questions whose answer is in the documents; undefined where these were not read whole. */
+  /** Share of training questions with an answer in the documents; undefined if the documents were not read completely. */
   answersFound?: number;
   machine: Machine & { cores: number; engine: string };
   size: Size;
   hours: number;
-  /** What starts the model: the encoder, or null for random weights. */
+  /** The encoder that the model starts from, or null for random weights. */
   initial: string | null;
   settings: Record<string, Setting['value']>;
   estimate: Preflight;
-  /** The next commands, with the seconds that each is expected to take at the least and at the most. */
+  /** The next commands, with the fewest and the most seconds that each is expected to take. */
   next: { command: string; secondsRange?: [number, number] }[];
   notes: string[];
 }
 
-/** Questions below which a fifth is held out and not a tenth: of few, a tenth would measure nothing. */
+/** With fewer questions a fifth is held out, not a tenth, because a tenth of few questions measures nothing. */
 const FEW_QUESTIONS = 1000;
 
 /**
- * Looks at the user's files and at the machine, proposes settings, and writes them as a commented configuration file.
+ * Examines the user's files and the machine, proposes settings, and writes them as a commented configuration file.
  * @param documents file or folder of documents
- * @param questionFiles files of questions; one alone is split into training and held-out questions
+ * @param questionFiles files of questions; a single one is split into training and held-out questions
  */
 export async function init(
   documents: string | undefined,
@@ -86,7 +86,7 @@ export async function init(
 ): Promise<Initialised> {
   if (documents === undefined)
     throw new UserError(
-      'init: no documents are named; give the file or folder of your documents, and your questions after it if you have any: realm init DOCUMENTS [QUESTIONS]',
+      'init: no documents are named; pass the file or folder of your documents, then your questions if you have any: realm init DOCUMENTS [QUESTIONS]',
     );
   refuseExisting([options.to], options.force);
   const encoder = options.initial === undefined ? undefined : await encoderOf(options.initial);
@@ -96,13 +96,13 @@ export async function init(
   const { files, split } = splitOf(resolve(documents), questions, options);
   if (split) refuseExisting([split.train, split.dev], options.force);
   const train = questions.find(({ role }) => role === 'train')?.questions ?? [];
-  const held = questions.find(({ role }) => role === 'dev')?.questions.length ?? 0;
+  const namedDev = questions.find(({ role }) => role === 'dev')?.questions.length ?? 0;
   const found = train.length > 0 && !surveyed.estimated ? answersFound(train, texts) : undefined;
 
   say('measuring this machine');
   const diagnosis = await doctor(dirname(resolve(options.to)));
   const trainQuestions = split?.trainQuestions ?? train.length;
-  const devQuestions = split?.devQuestions ?? held;
+  const devQuestions = split?.devQuestions ?? namedDev;
   const survey: Survey = {
     documents: surveyed.documents,
     tokens: surveyed.tokens,
@@ -114,7 +114,7 @@ export async function init(
     encoder,
   };
   const testQuestions = questions.find(({ role }) => role === 'test')?.questions.length ?? devQuestions;
-  /** Proposes, measures the pace of it, and cuts it to the hours. */
+  /** Proposes settings, measures their pace, and limits the steps to the hours. */
   const fitted = async (survey: Survey) => {
     const first = withOwn(propose(survey, files, options.hours), options.set);
     // The split files are not written yet; their questions are counted above.
@@ -176,7 +176,7 @@ export async function init(
   };
 }
 
-/** The proposal with the user's own settings in the place of those proposed. */
+/** The proposal, with the user's own settings instead of those proposed. */
 function withOwn(proposal: Proposal, set: readonly string[]): Proposal {
   const config = loadConfig(undefined, set); // its paths are absolute
   const own = set.map((override): Setting => {
@@ -203,15 +203,15 @@ function overrides({ settings }: Proposal): string[] {
 function refuseExisting(paths: readonly string[], force: boolean): void {
   for (const path of paths) {
     if (statSync(path, { throwIfNoEntry: false })?.isDirectory())
-      throw new UserError(`${path}: is a folder; name the file to write with --to`);
+      throw new UserError(`${path}: is a folder; pass the file to write with --to`);
     if (!force && existsSync(path))
       throw new UserError(
-        `${path}: is there already; replace it with --force, or name another file with --to`,
+        `${path}: already exists; replace it with --force, or choose another file with --to`,
       );
   }
 }
 
-/** The sizes of the encoder in a folder, or of one on the Hub, which is fetched into its cache. */
+/** The sizes of an encoder in a folder or on the Hub; one on the Hub is downloaded into its cache. */
 async function encoderOf(initial: string): Promise<Encoder> {
   const { fetchModel } = await import('../hub/fetch.ts');
   const name = isHubName(initial) ? await fetchModel(initial, 'encoder') : resolve(initial);
@@ -232,7 +232,7 @@ async function encoderOf(initial: string): Promise<Encoder> {
   };
 }
 
-/** The files of the settings, and what one file of questions is going to be split into. */
+/** The files of the settings, and how a single file of questions will be split. */
 function splitOf(documents: string, questions: readonly QuestionSurvey[], { to }: InitOptions) {
   const path = (role: string) => {
     const one = questions.find((survey) => survey.role === role);
@@ -252,8 +252,8 @@ function splitOf(documents: string, questions: readonly QuestionSurvey[], { to }
 }
 
 const HEAD = [
-  'Settings for your own data, proposed by "realm init". Change them as you like: each has its reason beside it.',
-  "Paths are relative to this file's folder. Whatever is not named here has its default.",
+  'Settings for your own data, proposed by "realm init". Change them as you like; a comment gives the reason of each.',
+  "Paths are relative to this file's folder. All other settings have their defaults.",
 ];
 
 const IS_PATH = /^data\.(documents|train|dev|test)$|^model\.initial$/;
@@ -291,23 +291,23 @@ function nextCommands(
   ];
 }
 
-/** A path as a shell takes it. */
+/** A path quoted for a shell. */
 function quoted(path: string): string {
   return /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
 }
 
 /** A small BERT that two cores can train: 4 layers of 256, 11 million parameters. */
-const SUGGESTED = 'hf:google/bert_uncased_L-4_H-256_A-4 (4 layers of 256, about 45 MB)';
+const SUGGESTED_ENCODER = 'hf:google/bert_uncased_L-4_H-256_A-4 (4 layers of 256, about 45 MB)';
 
-/** Share of questions without an answer in the documents that is worth a note. */
-const MANY = 0.2;
+/** A larger share of questions without an answer in the documents gets a note. */
+const MAX_SHARE_WITHOUT_ANSWER = 0.2;
 
 /** What a user should know about the proposal before running it. */
 function notesOn(input: {
   proposal: Proposal;
   encoder: Encoder | undefined;
   trainQuestions: number;
-  /** Share of the training questions with an answer in the documents, where it was looked for. */
+  /** Share of the training questions with an answer in the documents; undefined if it was not measured. */
   found: number | undefined;
   estimate: Preflight;
   documents: string;
@@ -322,19 +322,19 @@ function notesOn(input: {
       ? []
       : [
           `Random weights know no language, and ${size === 'tiny' || size === 'small' ? 'a corpus of this size teaches very little of it: expect few right answers' : 'learning it takes days or more'}. ` +
-            `Use this to see every stage work. A pretrained encoder is much better. Name one on the Hugging Face Hub, such as ${SUGGESTED}, or a folder with a BERT (config.json, model.safetensors, vocab.txt): ${again} --initial ${SUGGESTED.split(' ')[0]}`,
+            `Use this to see every stage work. A pretrained encoder is much better. Choose one on the Hugging Face Hub, such as ${SUGGESTED_ENCODER}, or a folder with a BERT (config.json, model.safetensors, vocab.txt): ${again} --initial ${SUGGESTED_ENCODER.split(' ')[0]}`,
         ]),
     ...(trainQuestions === 0
       ? [
-          `Without questions the model cannot be fine-tuned to answer: write some with their answers, one a line: {"question": "…", "answer": ["…"]}, and run: ${again.replace(' --force', '')} QUESTIONS --force`,
+          `Without questions the model cannot be fine-tuned to answer. Write some with their answers, one a line: {"question": "…", "answer": ["…"]}, and run: ${again.replace(' --force', '')} QUESTIONS --force`,
         ]
       : []),
     ...(trainQuestions > 0 && trainQuestions < 1000
       ? [`${trainQuestions} questions are few for training; each further hundred helps.`]
       : []),
-    ...(found !== undefined && 1 - found > MANY
+    ...(found !== undefined && 1 - found > MAX_SHARE_WITHOUT_ANSWER
       ? [
-          `${((1 - found) * 100).toFixed(0)} % of the training questions have no answer in the documents, word for word: the model only finds answers that are there. Check that documents and questions belong together.`,
+          `${((1 - found) * 100).toFixed(0)} % of the training questions have no answer in the documents, word for word: the model can only find answers that are there. Check that documents and questions belong together.`,
         ]
       : []),
     ...warnings,
@@ -355,19 +355,19 @@ export function initLines(result: Initialised): string[] {
     `Documents  ${roughly}${number(d.documents)} in ${d.path} (format ${d.format}): ${roughly}${number(d.words)} words, ${number(d.characters)} characters, about ${number(d.tokens)} word pieces`,
     ...questions.map(
       ({ path, role, count, unanswerable }) =>
-        `Questions  ${number(count)} with answers in ${path} (${split ? 'split' : role})${unanswerable > 0 ? `; ${number(unanswerable)} without an answer are left out` : ''}`,
+        `Questions  ${number(count)} with answers in ${path} (${split ? 'split' : role})${unanswerable > 0 ? `; ${number(unanswerable)} without an answer left out` : ''}`,
     ),
     ...(questions.length === 0 ? ['Questions  none'] : []),
     ...(split
       ? [
           `  ${number(split.trainQuestions)} to train on: ${split.train}`,
-          `  ${number(split.devQuestions)} held out to measure with, chosen by the hash of each question: ${split.dev}`,
+          `  ${number(split.devQuestions)} held out for measuring, chosen by the hash of each question: ${split.dev}`,
         ]
       : []),
     ...(result.answersFound === undefined
       ? []
       : [
-          `Answers    of ${(100 * result.answersFound).toFixed(0)} % of the training questions, one is in the documents word for word`,
+          `Answers    ${(100 * result.answersFound).toFixed(0)} % of the training questions have an answer in the documents, word for word`,
         ]),
     `Machine    ${machine.cores} cores, ${(machine.memory / 2 ** 30).toFixed(1)} GiB of memory, ${machine.engine}`,
     `Preset     a ${result.size} corpus, ${result.initial === null ? 'random weights' : `from ${result.initial}`}, at most ${about(3600 * result.hours)} by the estimate (--hours changes it)`,

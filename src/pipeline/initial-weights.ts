@@ -9,21 +9,21 @@ import { describeFolder, misfits } from '../weights/import-bert.ts';
 import { bertFolder } from '../weights/sentence-encoder.ts';
 
 /**
- * A `UserError` that names every setting which does not fit the encoder in model.initial or model.initialReader, each with
- * the value that does: known from the encoder's description alone, before anything is prepared.
+ * Throws a `UserError` that names every setting which does not fit the encoder in model.initial or model.initialReader, each
+ * with the value that fits. It reads only the encoder's description, so it runs before anything is prepared.
  */
 export function checkInitial(config: Config): void {
   for (const setting of ['initial', 'initialReader'] as const) {
     const named = config.model[setting];
     const folder = named === null ? undefined : cachedFolder(named);
-    if (folder === undefined) continue; // none, or one on the Hub that is not fetched yet
+    if (folder === undefined) continue; // none, or a model on the Hub that is not downloaded yet
     if (!existsSync(folder))
       throw new UserError(
         `${folder}: no such folder, which model.${setting} names (a path in a configuration file is relative to that file's folder); ` +
-          `name the folder of an encoder with --set model.${setting}=PATH`,
+          `pass the folder of an encoder with --set model.${setting}=PATH`,
       );
     const described = describeFolder(folder);
-    if (!described) continue; // its shapes are all that is known
+    if (!described) continue; // only its shapes are known
     const { file, config: theirs } = described;
     const found = [
       ...misfits(theirs, config.model),
@@ -58,19 +58,20 @@ function hasCapitals(path: string): boolean {
   return loadWordPiece(path, true).vocabulary.some((piece) => /^(?:##)?[A-Z]/.test(piece));
 }
 
-/** Blocks that are looked at, at even distances. */
-const LOOKED_AT = 2000;
+/** Evenly spaced blocks whose words are counted. */
+const SAMPLED_BLOCKS = 2000;
 /**
- * Word pieces of a word between spaces, and the share that are [UNK], above which a vocabulary does not suit a text. BERT's
- * has 1.30 and 0.03 % on SQuAD's passages, 1.45 and 0 on the demo's world; the demo's own has 2.56 and 1.2 % on SQuAD's.
+ * A vocabulary does not suit a text if it needs more word pieces for each word between spaces, or if a larger share of them
+ * is [UNK]. BERT's has 1.30 and 0.03 % on SQuAD's passages, 1.45 and 0 on the demo's world; the demo's own has 2.56 and
+ * 1.2 % on SQuAD's passages.
  */
-const MOST_PIECES = 2;
-const MOST_UNKNOWN = 0.01;
+const MAX_PIECES_PER_WORD = 2;
+const MAX_UNKNOWN_SHARE = 0.01;
 
-/** A warning where words of the corpus fall to pieces in its vocabulary; undefined where they do not. */
+/** A warning if the vocabulary splits words of the corpus into too many pieces; undefined if it does not. */
 export function vocabularyWarning(corpus: Corpus): string | undefined {
   const unknown = corpus.tokenizer.vocabulary.indexOf('[UNK]');
-  const blocks = Math.min(corpus.blocks, LOOKED_AT);
+  const blocks = Math.min(corpus.blocks, SAMPLED_BLOCKS);
   let [words, pieces, unknowns] = [0, 0, 0];
   for (let i = 0; i < blocks; i++) {
     const block = Math.floor((i * corpus.blocks) / blocks);
@@ -80,7 +81,7 @@ export function vocabularyWarning(corpus: Corpus): string | undefined {
     for (const id of ids) if (id === unknown) unknowns++;
   }
   if (words === 0 || pieces === 0) return undefined;
-  if (pieces / words <= MOST_PIECES && unknowns / pieces <= MOST_UNKNOWN) return undefined;
+  if (pieces / words <= MAX_PIECES_PER_WORD && unknowns / pieces <= MAX_UNKNOWN_SHARE) return undefined;
   return (
     `the vocabulary does not suit these documents: ${(pieces / words).toFixed(2)} word pieces a word (about 1.3 is usual) and ` +
     `${((100 * unknowns) / pieces).toFixed(1)} % unknown ones; choose an encoder for this language and kind of text, ` +

@@ -4,7 +4,7 @@ import type { Run } from '../run/folder.ts';
 /** What was just done in a run. */
 export type Done = 'prepare' | 'ict-warmup' | 'build-index' | 'pretrain' | 'finetune-qa' | 'demo';
 
-/** The command that comes after what was just done, with the options that it needs; several where there is a choice. */
+/** The next command after what was just done, with the options that it needs; several if there is a choice. */
 export function nextCommands({ dir }: Run, { data }: Config, done: Done): string[] {
   const command = (words: string, ...more: string[]) =>
     ['realm', words, ...(dir === 'runs/default' ? [] : ['--run', quoted(dir)]), ...more].join(' ');
@@ -29,7 +29,7 @@ export function nextCommands({ dir }: Run, { data }: Config, done: Done): string
   }
 }
 
-/** A folder as a shell takes it for one word. */
+/** A folder, quoted so that a shell reads it as one word. */
 function quoted(dir: string): string {
   return /^[\w./@:+-]+$/.test(dir) ? dir : `'${dir.replaceAll("'", `'\\''`)}'`;
 }

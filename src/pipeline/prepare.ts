@@ -26,10 +26,10 @@ import { withHubModels } from './hub-models.ts';
 import { checkInitial, vocabularyWarning } from './initial-weights.ts';
 import { inputPath } from './inputs.ts';
 
-/** Milliseconds between two lines of progress: how much is to come is not known of a stream. */
-const SAY_EVERY = 10_000;
+/** Between two lines of progress for a stream, whose length is not known. */
+const PROGRESS_MILLISECONDS = 10_000;
 
-/** Paths of Z and X; a `UserError` where one is missing. */
+/** Paths of Z and X. Throws a `UserError` if one is missing. */
 export function textInputs(run: Run, config: Config): { documents: string; sentences: string | undefined } {
   return {
     documents: inputPath(run, config, 'data.documents'),
@@ -38,8 +38,8 @@ export function textInputs(run: Run, config: Config): { documents: string; sente
 }
 
 /**
- * Opens the folder of a run that is to be prepared, new or not, and saves its configuration once everything that it names
- * was checked: a first call that fails leaves nothing that refuses its correction.
+ * Opens the folder of a run to prepare, new or not, and saves its configuration once everything that it names was checked.
+ * So a first call that fails leaves nothing behind that would refuse the corrected call.
  */
 export async function openNewRun(
   options: Pick<RunOptions, 'run' | 'config' | 'set' | 'seed'>,
@@ -49,8 +49,8 @@ export async function openNewRun(
   refuseOldRun(run);
   if (!existsSync(run.config) && options.config === undefined)
     throw new UserError(
-      `${run.dir}: a new run needs settings; write a file for your documents with "realm init" and name it with --config, ` +
-        `or name one that comes with realm: ${presets().join(', ')}`,
+      `${run.dir}: a new run needs settings; write a file for your documents with "realm init" and pass it with --config, ` +
+        `or pass one that comes with realm: ${presets().join(', ')}`,
     );
   const given = settingsOf(options);
   const fetched = await withHubModels(run, given, (config) => void textInputs(run, config));
@@ -62,7 +62,7 @@ export async function openNewRun(
   return { run, config };
 }
 
-/** The files that preparation reads, each checked; a `UserError` says what is wrong with one before any work is done. */
+/** The files that preparation reads, each checked before any work is done. Throws a `UserError` for the first that is wrong. */
 export function prepareInputs(
   run: Run,
   config: Config,
@@ -76,18 +76,18 @@ export function prepareInputs(
   if (vocabulary !== undefined) loadWordPiece(vocabulary, text.lowercase);
   else if (documents === '-' && !existsSync(ownVocabulary(run)))
     throw new UserError(
-      '-: standard input can be read once only, and a vocabulary is to be trained on it first; save it to a file, or name one with text.vocabulary',
+      '-: standard input can be read only once, and a vocabulary must be trained on it first; save the documents to a file, or pass a vocabulary with text.vocabulary',
     );
   return { documents, sentences, ner };
 }
 
-/** The vocabulary that is there before the run: the one named, or the initial encoder's. */
+/** The vocabulary that exists before the run: the one named, or the initial encoder's. */
 export function namedVocabulary({ text, model }: Config): string | undefined {
   if (text.vocabulary !== null) return text.vocabulary;
   return model.initial === null ? undefined : vocabularyIn(bertFolder(modelFolder(model.initial)));
 }
 
-/** The vocabulary that was trained for the run, and beside it what it was trained on. */
+/** The vocabulary that was trained for the run, and a note on what it was trained on. */
 const ownVocabulary = (run: Run) => join(run.dir, 'vocab.txt');
 const vocabularyOrigin = (run: Run) => join(run.dir, 'vocab.json');
 
@@ -102,7 +102,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<Prepared>
   const { documents, sentences, ner } = prepareInputs(run, config);
   const vocabulary = await vocabularyFile(run, config, documents);
   hearSignalsWhileComputing();
-  stopMeans('the same command resumes from what was saved last, or starts again where nothing was');
+  stopMeans('the same command resumes from what was saved last, or starts again if nothing was saved');
   let said = performance.now();
   const bar = readingBar('prepare', [documents, ...(sentences === undefined ? [] : [sentences])]);
   const counts = await prepare({
@@ -122,7 +122,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<Prepared>
       const done = `${documents} documents, ${blocks} blocks, ${sentences} sentences`;
       if (bar) return bar.at(done);
       const now = performance.now();
-      if (now - said < SAY_EVERY) return;
+      if (now - said < PROGRESS_MILLISECONDS) return;
       said = now;
       say(`prepare: ${done}`);
     },
@@ -154,7 +154,7 @@ async function vocabularyFile(run: Run, config: Config, documents: string): Prom
     vocabularySize: text.vocabularySize,
     lowercase: text.lowercase,
   });
-  // Of a prepared run it stays, whatever is added to the documents. Before, it may be of settings that were wrong.
+  // A prepared run keeps its vocabulary, even if documents are added. Before that, its settings may have been wrong.
   const before = originOf(run) ?? origin;
   const isKept = before === origin || existsSync(run.corpusManifest) || documents === '-';
   if (existsSync(path) && isKept) return path;
@@ -165,13 +165,13 @@ async function vocabularyFile(run: Run, config: Config, documents: string): Prom
   async function* counted() {
     for await (const { title, text } of readDocuments(documents, data.format, data.fields)) {
       if (!data.articlesOnly || isArticle(title)) yield `${title} ${text}`;
-      if (++texts % DOCUMENTS === 0) reading?.at(`${texts} documents`);
+      if (++texts % UPDATE_DOCUMENTS === 0) reading?.at(`${texts} documents`);
     }
     reading?.at(`${texts} documents`, true);
     reading?.end();
   }
   hearSignalsWhileComputing();
-  let bar: Progress | undefined; // from when all words are counted
+  let bar: Progress | undefined; // starts when all words are counted
   const pieces = await trainVocabulary(counted(), text.vocabularySize, text.lowercase, (n) => {
     bar ??= progress('word pieces', text.vocabularySize, { from: n, unit: 'pieces' });
     bar.at(n);
@@ -182,17 +182,17 @@ async function vocabularyFile(run: Run, config: Config, documents: string): Prom
   return path;
 }
 
-/** What the run's own vocabulary was trained on; undefined where that is not known. */
+/** What the run's own vocabulary was trained on; undefined if that is not known. */
 function originOf(run: Run): string | undefined {
   const path = vocabularyOrigin(run);
   if (!existsSync(path)) return undefined;
   return readText(path, 'note on the vocabulary', `remove ${path} and ${ownVocabulary(run)}`).trim();
 }
 
-/** Documents between two looks at the clock. */
-const DOCUMENTS = 64;
+/** Documents between two updates of the progress. */
+const UPDATE_DOCUMENTS = 64;
 
-/** Progress by bytes read of all in `paths`; undefined where their size cannot be known. */
+/** Progress by the bytes read of all `paths`; undefined if their size is not known. */
 function readingBar(name: string, paths: readonly string[]) {
   const sizes = paths.map(sizeOf);
   if (sizes.includes(undefined)) return undefined;
@@ -206,7 +206,7 @@ function readingBar(name: string, paths: readonly string[]) {
   };
 }
 
-/** Bytes of a file, or of all files in a folder; undefined for standard input and what is not read from its start to its end. */
+/** Bytes of a file, or of all files in a folder; undefined for standard input and for files that are not read in order. */
 function sizeOf(path: string): number | undefined {
   if (path === '-' || path.endsWith('.npy')) return undefined;
   const found = statSync(path, { throwIfNoEntry: false });

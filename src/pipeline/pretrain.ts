@@ -20,7 +20,7 @@ import { readDevQuestions, spread } from './questions.ts';
 
 /**
  * Trains retriever and reader together through retrieval. Every `refresh.every` steps a snapshot of the document tower
- * goes to the child process, which embeds and indexes everything anew; the trainer takes the new index up between two
+ * goes to the child process, which embeds all documents again and builds a new index. The trainer swaps it in between two
  * steps and, in `async` mode, never waits for it.
  */
 export async function pretrain(context: Context): Promise<LoopResult> {
@@ -61,13 +61,13 @@ export async function pretrain(context: Context): Promise<LoopResult> {
   }
 }
 
-/** Pretraining needs no questions: a file of them that cannot be read ends nothing. */
+/** Pretraining needs no questions, so it does not fail if their file cannot be read. */
 async function recallQuestions(context: Context, corpus: Corpus): Promise<EncodedQuestion[]> {
   try {
     return encodeQuestions(corpus, spread(await readDevQuestions(context), RECALL_QUESTIONS));
   } catch (error) {
     if (!(error instanceof UserError)) throw error;
-    warn(`pretrain: recall is not logged, since data.dev cannot be read: ${error.message}`);
+    warn(`pretrain: recall is not logged, because data.dev cannot be read: ${error.message}`);
     return [];
   }
 }

@@ -14,11 +14,11 @@ import { modelFingerprint } from '../run/fingerprints.ts';
 import { UserError } from '../system/errors.ts';
 import { say } from '../system/progress.ts';
 import { closedBookLogLikelihoods, closedBookShapes } from '../train/closed-book.ts';
-import { openRunIndex, retrieverBeforeQa, standingIndex } from './build-index.ts';
+import { existingIndex, openRunIndex, retrieverBeforeQa } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { type FineTuned, fineTunedModels } from './fine-tuned.ts';
 
-/** One answer with the passage it stands in. */
+/** One answer with its passage. */
 export interface AskAnswer {
   answer: string;
   /** Probability of this span among all spans of all blocks read. */
@@ -31,73 +31,78 @@ export interface AskAnswer {
   /** The passage's text around the answer. */
   before: string;
   after: string;
-  /** Its passage came with the question, and is not of the corpus. */
+  /** Its passage is from the documents given with the question, not from the corpus. */
   openBook?: true;
 }
 
 /** A question with its answers. */
 export interface AnsweredQuestion {
   question: string;
-  /** One a block read, best first. */
+  /** One for each block read, best first. */
   answers: AskAnswer[];
-  /** See `nullProbabilityOf`; undefined where the retriever was not pretrained with the null document. */
+  /** See `nullProbabilityOf`; undefined if the retriever was not pretrained with the null document. */
   nullProbability?: number;
   /** See `utilities`; undefined in a run without a closed-book reader. */
   retrievalUtility?: number;
-  /** The question is longer than `text.questionTokens`: its end was not read, as in training. */
+  /** The question is longer than `text.questionTokens` and was truncated, as in training. */
   cut?: true;
 }
 
-/** A fine-tuned run, opened to be asked. */
+/** A fine-tuned run, opened to answer questions. */
 export interface QaSession {
   /**
-   * Answers questions, each as if it were asked alone. Calls wait for each other.
-   * @param options.openBook documents to look in besides the corpus; prepared once as long as the same array is given
+   * Answers questions, each independently of the others. Calls wait for each other.
+   * @param options.openBook documents to search in addition to the corpus; prepared once while the same array is passed
    */
   ask(
     questions: readonly string[],
     options?: { openBook?: readonly GivenDocument[] },
   ): Promise<AnsweredQuestion[]>;
-  /** Waits for what is being asked; asking afterwards throws. */
+  /** Waits for questions in progress. Asking afterwards throws. */
   close(): Promise<void>;
 }
 
-/** What is in memory of a run that is asked. */
+/** The parts of a run that a session has in memory. */
 interface Parts extends Omit<FineTuned, 'stage'> {
   corpus: Corpus;
   index: SearchIndex;
-  /** [P] vector of the null document, where the retriever was pretrained with it. */
+  /** [P] vector of the null document, if the retriever was pretrained with it. */
   nullDocument?: Float32Array;
   /** The reader that was tuned to answer from the null document alone. */
   closedBook?: Model;
 }
 
 /**
- * Opens the fine-tuned model of a run with the index of its document tower. Nothing in the run is changed or locked: a
- * process may be training there.
+ * Opens the fine-tuned model of a run with the index of its document tower. The run is neither changed nor locked, so a
+ * process may train in it at the same time.
  */
 export async function openQaSession(context: Context): Promise<QaSession> {
   const parts = await openSettled({ ...context, readOnly: true });
-  const books = new WeakMap<readonly GivenDocument[], Promise<ExtraDocuments>>();
-  const bookOf = (documents: readonly GivenDocument[]) => {
-    let book = books.get(documents);
-    if (!book) {
-      book = makeExtraDocuments(documents, parts.corpus, parts.embedder, parts.index, context.config);
-      books.set(documents, book);
+  const prepared = new WeakMap<readonly GivenDocument[], Promise<ExtraDocuments>>();
+  const extraDocumentsOf = (documents: readonly GivenDocument[]) => {
+    let extra = prepared.get(documents);
+    if (!extra) {
+      extra = makeExtraDocuments(documents, parts.corpus, parts.embedder, parts.index, context.config);
+      prepared.set(documents, extra);
     }
-    return book;
+    return extra;
   };
   let last: Promise<unknown> = Promise.resolve();
   let closed = false;
   return {
     async ask(questions, { openBook } = {}) {
       if (closed) throw new Error('the run is closed');
-      const asked = last.then(async () => {
+      const answers = last.then(async () => {
         const encoded = encode(parts.corpus, questions);
-        return answer(context, parts, encoded, openBook?.length ? await bookOf(openBook) : undefined);
+        return answer(
+          context,
+          parts,
+          encoded,
+          openBook?.length ? await extraDocumentsOf(openBook) : undefined,
+        );
       });
-      last = asked.catch(() => {});
-      return asked;
+      last = answers.catch(() => {});
+      return answers;
     },
     async close() {
       closed = true;
@@ -107,11 +112,11 @@ export async function openQaSession(context: Context): Promise<QaSession> {
   };
 }
 
-/** Openings that a training process may spoil by putting a newer checkpoint or index in the place of what is being read. */
-const SPOILT = 5;
+/** Opening a run can fail because a training process replaces a checkpoint or index that is being read. */
+const MAX_RETRIES = 5;
 
 async function openSettled(context: Context): Promise<Parts> {
-  for (let left = SPOILT; ; left--) {
+  for (let left = MAX_RETRIES; ; left--) {
     const before = modelFingerprint(context.run);
     try {
       return await openParts(context);
@@ -133,7 +138,7 @@ async function openParts(context: Context): Promise<Parts> {
     }
     const { model, embedder } = fineTunedModels(context, corpus);
     Object.assign(parts, { model, embedder });
-    parts.index = openRunIndex(context, corpus, await standingIndex(context, embedder, corpus));
+    parts.index = openRunIndex(context, corpus, await existingIndex(context, embedder, corpus));
     if (retrieverBeforeQa(context) === 'pretrain' && config.pretrain.nullDocument) {
       parts.nullDocument = await nullVector(context, corpus, embedder);
     }
@@ -168,7 +173,7 @@ function nullVector({ config }: Context, corpus: Corpus, embedder: Model): Promi
   );
 }
 
-/** The closed-book baseline where the run has one; what is wrong with it keeps nobody from asking. */
+/** The closed-book baseline, if the run has one. If it cannot be read, questions are still answered. */
 function closedBookReader(context: Context, corpus: Corpus): Model | undefined {
   if (!hasWeights(context, 'closed-book')) return undefined;
   const model = emptyModel(context, corpus);
@@ -189,7 +194,7 @@ function encode(corpus: Corpus, questions: readonly string[]): EncodedQuestion[]
     questions.map((question) => ({ question, answers: [] })),
   );
   if (encoded.some(({ ids }) => ids.length === 0)) {
-    throw new UserError('a question is empty; ask it in words, as in: realm ask "who wrote it?"');
+    throw new UserError('a question is empty; write it as text, for example: realm ask "who wrote it?"');
   }
   return encoded;
 }
@@ -198,19 +203,19 @@ async function answer(
   { config }: Context,
   parts: Parts,
   questions: readonly EncodedQuestion[],
-  book: ExtraDocuments | undefined,
+  extra: ExtraDocuments | undefined,
 ): Promise<AnsweredQuestion[]> {
   const { model } = parts;
-  const { corpus, index } = book ? withExtraDocuments(parts.corpus, parts.index, book) : parts;
+  const { corpus, index } = extra ? withExtraDocuments(parts.corpus, parts.index, extra) : parts;
   const atOnce = questionsAtOnce(config);
-  const asked: AnsweredQuestion[] = [];
+  const results: AnsweredQuestion[] = [];
   for (let at = 0; at < questions.length; at += atOnce) {
     const part = questions.slice(at, at + atOnce);
     const answered = await answerQuestions({ model, corpus, index, config }, part, 1);
-    const worth = await utilities(parts, part, answered, config);
+    const utility = await utilities(parts, part, answered, config);
     answered.forEach((one, b) => {
       const nullProbability = nullProbabilityOf(one, parts.nullDocument, model.temperature);
-      asked.push({
+      results.push({
         question: part[b].question,
         answers: one.answers.map(({ text, block, start, end, probability, prior, likelihood }) => ({
           answer: text,
@@ -224,19 +229,19 @@ async function answer(
           ...(block >= parts.corpus.blocks && { openBook: true as const }),
         })),
         ...(nullProbability !== undefined && { nullProbability }),
-        ...(worth[b] !== undefined && { retrievalUtility: worth[b] }),
+        ...(utility[b] !== undefined && { retrievalUtility: utility[b] }),
         ...(part[b].ids.length > config.text.questionTokens - 2 && { cut: true as const }),
       });
     });
   }
-  return asked;
+  return results;
 }
 
 /**
- * The share that the null document ∅ would have of p(z|x) beside the blocks read: exp f(x, ∅) / (exp f(x, ∅) + Σ exp f(x, z)),
- * as in pretraining's softmax (paper, section 3.4), by the query tower in use and the document tower that made the index.
- * Fine-tuning and answering know no ∅ (orqa_model.py), so it takes nothing from the answers' own p(z|x); it tells how
- * little the retriever thinks of what it found.
+ * Null document probability: the share that the null document ∅ would have of p(z|x) among the blocks read,
+ * exp f(x, ∅) / (exp f(x, ∅) + Σ exp f(x, z)), as in pretraining's softmax (paper, section 3.4), with the current query
+ * tower and the document tower that made the index. Fine-tuning and answering have no ∅ (orqa_model.py), so this does not
+ * lower the answers' own p(z|x). A high value means that the retriever found nothing relevant.
  */
 function nullProbabilityOf(
   { vector, scores }: Answered,
@@ -251,7 +256,7 @@ function nullProbabilityOf(
 /**
  * Retrieval utility of the best answer's block, log p(y|z,x) − log p(y|∅,x), in nats (paper, equation 2), for each question
  * with an answer. p(y|z,x) is the share of the span among the spans of its block; p(y|∅,x) comes from another reader, the closed-book
- * baseline, which finds the answer's word pieces in the whole vocabulary and is told how many they are. The paper has the
+ * baseline, which predicts the answer's word pieces from the whole vocabulary and is given their number. The paper uses the
  * masked-language-model head for both, on masked sentences.
  */
 async function utilities(
@@ -262,13 +267,13 @@ async function utilities(
 ): Promise<(number | undefined)[]> {
   const values: (number | undefined)[] = questions.map(() => undefined);
   if (!closedBook) return values;
-  const given = questions.flatMap(({ ids }, b) => {
+  const withAnswer = questions.flatMap(({ ids }, b) => {
     const best = answered[b].answers[0];
     const answer = best ? corpus.tokenizer.encode(best.text).ids : new Int32Array(0);
     return answer.length > 0 ? [{ b, ids, answer, reading: Math.log(best.likelihood) }] : [];
   });
-  const without = await closedBookLogLikelihoods(closedBook, corpus.tokenizer, given, config);
-  given.forEach(({ b, reading }, i) => {
+  const without = await closedBookLogLikelihoods(closedBook, corpus.tokenizer, withAnswer, config);
+  withAnswer.forEach(({ b, reading }, i) => {
     values[b] = reading - without[i];
   });
   return values;

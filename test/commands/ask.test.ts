@@ -91,7 +91,7 @@ test('at a prompt a mistake is told and the next question answered', async () =>
   const expected = [first, second].map((asked) => `${askedLines(asked, paint).join('\n')}\n\n`);
   assert.equal(await out, expected.join(''));
   assert.match(said, /\? /);
-  assert.match(said, /realm: a question is empty; ask it in words/);
+  assert.match(said, /realm: a question is empty; write it as text/);
 });
 
 test('a line that is no question is told by its number, and those before it are answered', async () => {
@@ -101,7 +101,7 @@ test('a line that is no question is told by its number, and those before it are 
   await assert.rejects(
     answered,
     (error) =>
-      error instanceof UserError && /^-: line 4: a question is empty; ask it in words/.test(error.message),
+      error instanceof UserError && /^-: line 4: a question is empty; write it as text/.test(error.message),
   );
   const asked: AnsweredQuestion[] = (await out)
     .trimEnd()

@@ -13,7 +13,7 @@ import { type AnsweredQuestion, openQaSession } from '../../src/pipeline/qa-sess
 import { lockRun, runConfig, runFolder } from '../../src/run/folder.ts';
 import { releaseLocks } from '../../src/system/lock.ts';
 import { generateWorld, writeWorld } from '../../src/world/world.ts';
-import { difference } from '../support/asked.ts';
+import { difference } from '../support/answer-difference.ts';
 import { commandLine } from '../support/command-line.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { TINY, temporaryFolder } from '../support/tiny.ts';

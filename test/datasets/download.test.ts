@@ -225,13 +225,13 @@ test('data get: a mirror, local files, and names that do not exist', async () =>
   mkdirSync(local);
   await refuses(
     getData('squad', { to: dir, from: local }),
-    /local: holds none of train-v1\.1\.json, dev-v1\.1/,
+    /local: has none of train-v1\.1\.json, dev-v1\.1/,
   );
   writeFileSync(join(local, 'dev-v1.1.json'), '{}');
   await refuses(getData('squad', { to: dir, from: local }), /dev-v1\.1\.json: is 2 bytes long, not 4854279/);
   await refuses(
     getData('squad', { to: dir, from: join(folder, 'no') }),
-    /no: no such file; give the file or/,
+    /no: no such file; pass the file or/,
   );
   writeFileSync(join(local, 'nq-test.qa.csv'), "q\t['a']\n");
   const placed = await getData('dpr-nq', { to: dir, from: local });

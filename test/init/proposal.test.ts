@@ -45,7 +45,7 @@ const configOf = (settings: readonly Setting[]) =>
     settings.map(({ path, value }) => `${path}=${JSON.stringify(value)}`),
   );
 
-test('the size follows from the documents, of which a long one counts for several', () => {
+test('the size depends on the documents, and a long one counts as several', () => {
   assert.deepEqual(
     [300, 3000, 30_000, 300_000, 30_000_000].map((documents) =>
       sizeOf({ documents, tokens: 150 * documents }),
@@ -56,7 +56,7 @@ test('the size follows from the documents, of which a long one counts for severa
   assert.equal(sizeOf({ documents: 300, tokens: 300 * 130_000 }), 'medium');
 });
 
-test('every proposal is a whole configuration without a setting named twice, each with its reason', () => {
+test('every proposal is a valid configuration, names no setting twice, and has a reason for each', () => {
   for (const documents of [1, 300, 3000, 30_000, 300_000, 21_000_000])
     for (const encoder of [
       undefined,
@@ -77,7 +77,7 @@ test('every proposal is a whole configuration without a setting named twice, eac
         }
 });
 
-test('a larger corpus gets a larger model, vocabulary and time, and a graphics card a larger model', () => {
+test('a larger corpus gets a larger model, vocabulary and more time; a GPU gets a larger model', () => {
   const of = (documents: number, more?: Partial<Survey>) => {
     const { settings, hours } = propose(survey(documents, more), FILES);
     return ['model.hidden', 'text.vocabularySize', 'index.kind']
@@ -91,7 +91,7 @@ test('a larger corpus gets a larger model, vocabulary and time, and a graphics c
   assert.deepEqual(of(300, { gpu: true }), [384, 30_522, 'exact', 0.75]);
 });
 
-test("an encoder's sizes are taken over and its learning rates are low", () => {
+test("an encoder's sizes are used and its learning rates are low", () => {
   const { model, text, ict, qa } = configOf(propose(survey(300, { encoder: ENCODER }), FILES).settings);
   assert.deepEqual(
     [model.layers, model.hidden, model.heads, model.intermediate, model.positions, model.gelu],
@@ -106,13 +106,13 @@ test("an encoder's sizes are taken over and its learning rates are low", () => {
   );
 });
 
-test('gold blocks are read where the questions name their documents', () => {
+test('gold blocks are read if the questions name their documents', () => {
   const gold = (questionsNameDocuments: boolean) =>
     configOf(propose(survey(300, { questionsNameDocuments }), FILES).settings).qa.gold;
   assert.deepEqual([gold(true), gold(false)], [true, false]);
 });
 
-test('steps are cut to what the hours allow, in fixed shares, and never below 20', () => {
+test('steps are limited to what the hours allow, in fixed shares, and never below 20', () => {
   const proposal = propose(survey(300), FILES, 1);
   const steps = (pace: Partial<typeof FAST>, questions = true) => {
     const { ict, pretrain, qa } = configOf(fitToHours(proposal, { ...FAST, ...pace }, questions).settings);
@@ -130,7 +130,7 @@ test('steps are cut to what the hours allow, in fixed shares, and never below 20
   assert.deepEqual(steps({ ict: 1e4, pretrain: 1e4, qa: 1e4 }), [20, 20, 20]);
 });
 
-test('the index is refreshed five times, more seldom where it takes long, and not at all where it takes too long', () => {
+test('the index is refreshed five times, less often if a refresh is slow, and never if it is too slow', () => {
   const proposal = propose(survey(300), FILES, 1);
   const refresh = (index: number) => {
     const { refresh, pretrain } = configOf(
@@ -144,7 +144,7 @@ test('the index is refreshed five times, more seldom where it takes long, and no
   assert.equal(refresh(200), 'off');
 });
 
-test('where the machine is too slow for the model of the size, the smallest one is proposed', () => {
+test('if the machine is too slow for the model, the smallest one is proposed', () => {
   const slow = { ict: 10, pretrain: 10, qa: 10, index: 1 };
   const fitted = (more: Partial<Survey>, pace: typeof slow) =>
     fitToHours(propose(survey(30_000, more), FILES), pace, true);

@@ -33,7 +33,7 @@ const SMALL = [
   'ict={steps: 2, batch: 8, optimizer: {warmupSteps: 0, learningRate: 1e-2}}',
   'pretrain={steps: 2, batch: 2, candidates: 3, optimizer: {warmupSteps: 0, learningRate: 1e-2}}',
   'refresh.every=1',
-  // Changes nothing that single precision can hold: what fine-tuning leaves is what it began with.
+  // Too small to change a single-precision number: fine-tuning ends with the weights that it started with.
   'qa={steps: 1, retrieverBlocks: 10, readerBlocks: 2, readerTokens: 104, devQuestions: 4, optimizer: {warmupSteps: 0, learningRate: 1e-30}}',
   'model.initial=null',
 ];
@@ -56,7 +56,7 @@ function weights(name: string, stage: Stage): Map<string, Buffer> {
   file.close();
   return new Map(values);
 }
-/** Whether the tensors that both have and whose names begin so are the same to the bit. */
+/** Whether all tensors that both have, with names that start with a prefix, are identical to the bit. */
 function same(a: Map<string, Buffer>, b: Map<string, Buffer>, prefix: string): boolean {
   const names = [...a.keys()].filter((name) => name.startsWith(prefix) && b.has(name));
   assert.ok(names.length > 3, prefix);
@@ -86,7 +86,7 @@ test('a grid that would take months is refused before any settings are saved, an
   }
 });
 
-test('rows are measured one by one, and what is measured stays', async () => {
+test('rows are measured one by one, and finished rows are kept', async () => {
   const table = await measure('baseline');
   assert.deepEqual(
     table!.rows.map(({ name }) => name),
@@ -105,7 +105,7 @@ test('rows are measured one by one, and what is measured stays', async () => {
   assert.ok(all!.questions > 10);
 });
 
-test('each row starts from the weights that it is named after', () => {
+test('each row starts from the weights that its name says', () => {
   const initial = (() => {
     const run = rowRun('baseline');
     const context: Context = { run, config: loadConfig(run.config, []), engine };
@@ -154,7 +154,7 @@ test('each row searches with the index of its own retriever, and recall is that 
   }
 });
 
-test('rows of a seed have its seed, wait for their indexes and differ in nothing else', () => {
+test('rows of a seed have its seed, wait for their indexes and are otherwise equal', () => {
   const settings = (name: string, seed = 1) => loadConfig(rowRun(name, seed).config, []);
   const realm = settings('realm');
   assert.deepEqual([realm.seed, realm.refresh.mode], [1, 'sync']);
@@ -179,7 +179,7 @@ test('what rows share is made once', () => {
   assert.ok(!existsSync(rowRun('baseline').checkpoint('pretrain')));
 });
 
-test('a row that is stopped goes on where it was, and ends as one that never was', async () => {
+test('a stopped row resumes, and ends like one that was never stopped', async () => {
   const whole = await measure('tokens');
   const outcome = () => {
     const { seconds: _, ...rest } = JSON.parse(
@@ -200,7 +200,7 @@ test('a row that is stopped goes on where it was, and ends as one that never was
   assert.ok(same(weights('tokens', 'finetune-qa'), tuned, 'reader.'));
 });
 
-test('another seed has another world; the table has the rows that all seeds have', async () => {
+test('another seed has another world; the table has the rows that are measured with all seeds', async () => {
   const table = await measure('baseline', { seeds: 2 });
   assert.deepEqual([table!.seeds, table!.rows.map(({ name }) => name)], [2, ['baseline']]);
   assert.equal(table!.rows[0].exactMatch.bySeed.length, 2);
@@ -209,20 +209,20 @@ test('another seed has another world; the table has the rows that all seeds have
   assert.notEqual(text(1), text(2));
 });
 
-test('a mistake is told, and nothing is measured', async () => {
+test('a mistake is reported, and nothing is measured', async () => {
   await assert.rejects(measure('realm,stail'), /--only realm,stail: no row "stail"; there are realm, /);
   const before = readFileSync(join(dir, 'config.yaml'), 'utf8');
   await assert.rejects(
     measure('realm', { set: [...SMALL, 'pretrain.steps=3'] }),
-    /seed-1\/\w+: was begun with other settings than asked for now; choose another folder with --run/,
+    /seed-1\/\w+: was started with other settings; choose another folder with --run/,
   );
   assert.equal(readFileSync(join(dir, 'config.yaml'), 'utf8'), before);
   const own = join(folder, 'documents.jsonl');
   writeFileSync(own, '{"title": "A", "text": "B."}\n');
   await assert.rejects(
     measure('realm', { run: join(folder, 'own'), set: [`data.documents=${own}`] }),
-    /data\.documents names documents of your own; name their questions too/,
+    /data\.documents names your own documents; name their questions too/,
   );
   writeFileSync(join(rowRun('realm').dir, 'outcome.json'), '{"correct": [true]}');
-  await assert.rejects(measure('realm'), /outcome\.json: does not keep the outcome of a row; remove it/);
+  await assert.rejects(measure('realm'), /outcome\.json: is not a valid outcome of a row; remove it/);
 });

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { existsSync } from 'node:fs';
 import { test } from 'node:test';
 import { openCorpus } from '../../src/corpus/store/reader.ts';
-import { demo, wholeLeft } from '../../src/pipeline/demo.ts';
+import { demo, secondsLeft } from '../../src/pipeline/demo.ts';
 import { runFolder } from '../../src/run/folder.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { releaseLocks } from '../../src/system/lock.ts';
@@ -32,8 +32,8 @@ test('a demo that would take months is refused, and neither its settings nor its
   corpus.close();
 });
 
-test('the time left of a demo follows from the stages that are done', () => {
-  assert.equal(wholeLeft([1, 9, 20, 30], [2]), undefined, 'too little is known');
-  assert.equal(wholeLeft([1, 9, 20, 30], [2, 18]), 100); // twice as slow as expected
-  assert.equal(wholeLeft([1, 9, 20, 30], [1, 9, 20, 30]), 0);
+test('the remaining time of a demo is estimated from the finished stages', () => {
+  assert.equal(secondsLeft([1, 9, 20, 30], [2]), undefined, 'too little is known');
+  assert.equal(secondsLeft([1, 9, 20, 30], [2, 18]), 100); // twice as slow as expected
+  assert.equal(secondsLeft([1, 9, 20, 30], [1, 9, 20, 30]), 0);
 });

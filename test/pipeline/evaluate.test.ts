@@ -22,7 +22,7 @@ before(async () => {
 const refuses = (promise: Promise<unknown>, message: RegExp) =>
   assert.rejects(promise, (error) => error instanceof UserError && message.test(error.message));
 
-test('where rankings cannot go is told before anything is evaluated, and leaves all as it was', async () => {
+test('a place where rankings cannot be written is reported before anything is evaluated, and nothing changes', async () => {
   const { run, config } = context;
   await evalExactMatch(context);
   const files = [run.predictions, run.evaluations, config.data.test!];
@@ -42,7 +42,7 @@ test('where rankings cannot go is told before anything is evaluated, and leaves 
   );
 });
 
-test('questions that a TREC run leaves out are told; one of no question at all is refused', async () => {
+test('questions that a TREC run lacks are reported; a run without any of the questions is refused', async () => {
   const { run, config } = context;
   const to = join(folder, 'all.trec');
   await evalRecall(context, 'pretrain', { to, format: 'trec' });

@@ -75,7 +75,7 @@ function lines(path: string): Record<string, number>[] {
   return text === '' ? [] : text.split('\n').map((line) => JSON.parse(line));
 }
 
-/** What the stage leaves, but for what depends on the clock. */
+/** What the stage writes, without values that depend on the clock. */
 function outcome({ run }: Context) {
   const withoutClock = (path: string) =>
     lines(path).map((line) => Object.entries(line).filter(([name]) => !/second/i.test(name)));
@@ -89,7 +89,7 @@ function outcome({ run }: Context) {
 
 const current = ({ index }: Run) => readManifest(currentIndex(index)!);
 
-/** `towerFingerprint` of the document tower that fine-tuning has left. */
+/** `towerFingerprint` of the document tower after fine-tuning. */
 async function tunedTower(context: Context): Promise<string> {
   const corpus = openCorpus(context.run.corpus);
   const model = emptyModel(context, corpus);
@@ -113,7 +113,7 @@ async function towerOf(initial: string, context: Context): Promise<string> {
 }
 
 for (const sharedTowers of [true, false]) {
-  test(`the index follows the document tower, ${sharedTowers ? 'shared' : 'a tower of its own'}`, async () => {
+  test(`the index follows the document tower, ${sharedTowers ? 'shared' : 'separate'}`, async () => {
     const main = await pretrained(`main-${sharedTowers}`, `model.sharedTowers=${sharedTowers}`);
     const again = copy(main, `again-${sharedTowers}`);
     const { run } = main;
@@ -130,7 +130,7 @@ for (const sharedTowers of [true, false]) {
     assert.deepEqual(readdirSync(run.snapshots), []);
     assert.ok(existsSync(join(run.index, latestState(run.checkpoint('pretrain'))!.index!)));
 
-    // Done, the index is that of the weights left, and evaluations use it whatever is current.
+    // At the end the index is of the last weights, and evaluations use it whichever index is current.
     const tower = await tunedTower(main);
     assert.notEqual(tower, before);
     assert.deepEqual(
@@ -146,12 +146,12 @@ for (const sharedTowers of [true, false]) {
     assert.deepEqual(await ask(main, 'Who wrote it?'), answers);
     assert.deepEqual(await evalExactMatch(main), figures);
     assert.equal(current(run).weightsSha256, tower);
-    // The tower exported is the one that made the vectors exported beside it.
+    // The exported tower is the one that made the exported vectors.
     const to = join(folder, `exported-${sharedTowers}`);
     await exportRealm(main, to);
     assert.equal(await towerOf(join(to, 'embedder'), main), tower);
 
-    // Stopped and gone on with, it comes to the same end.
+    // Stopped and resumed, it ends with the same result.
     await stoppedAfter(3, again.run.metrics('finetune-qa'), () => finetuneQa(again));
     const { step, index } = latestState(again.run.checkpoint('finetune-qa'))!;
     assert.ok(step >= 3 && step < STEPS);
@@ -162,7 +162,7 @@ for (const sharedTowers of [true, false]) {
   });
 }
 
-test('the stage goes on as it was begun: with the document tower trained, or at rest', async () => {
+test('the stage resumes only as it was started: with the document tower trained, or frozen', async () => {
   const main = await pretrained('rest', 'qa.refreshEvery=null');
   const trained = { ...main, config: { ...main.config, qa: { ...main.config.qa, refreshEvery: 2 } } };
   const other = copy(main, 'rest-trained');
@@ -175,14 +175,14 @@ test('the stage goes on as it was begun: with the document tower trained, or at 
     before.weightsSha256,
     'the query tower, which is shared, has moved on',
   );
-  const refused = (told: RegExp) => (error: unknown) =>
-    error instanceof UserError && told.test(error.message);
-  await assert.rejects(finetuneQa(trained), refused(/begun without qa\.refreshEvery.*--resume none/));
+  const refused = (message: RegExp) => (error: unknown) =>
+    error instanceof UserError && message.test(error.message);
+  await assert.rejects(finetuneQa(trained), refused(/started without qa\.refreshEvery.*--resume none/));
   await finetuneQa({ ...trained, run: other.run });
-  await assert.rejects(finetuneQa(other), refused(/begun with qa\.refreshEvery.*--resume none/));
+  await assert.rejects(finetuneQa(other), refused(/started with qa\.refreshEvery.*--resume none/));
 });
 
-test('an index that is gone is made again from the weights of the checkpoint', async () => {
+test('a missing index is rebuilt from the weights of the checkpoint', async () => {
   const main = await pretrained('gone', 'refresh.mode=off');
   await stoppedAfter(1, main.run.metrics('finetune-qa'), () => finetuneQa(main));
   const { step } = latestState(main.run.checkpoint('finetune-qa'))!;

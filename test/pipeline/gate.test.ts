@@ -28,24 +28,24 @@ const withConfig = (change: (config: Config) => Partial<Config>) => ({
 const refused = (message: RegExp) => (error: unknown) =>
   error instanceof UserError && message.test(error.message);
 
-test('a stage of minutes starts, also where a file of questions is missing', async () => {
+test('a stage of minutes starts, even if a file of questions is missing', async () => {
   for (const stage of STAGES) await checkNeeds(context, stage);
 });
 
-test('a stage that needs a multiple of the memory is refused, with what to lower', async () => {
+test('a stage that needs a multiple of the memory is refused with the setting to lower', async () => {
   const large = withConfig(({ model }) => ({ model: { ...model, layers: 1000, hidden: 100_000 } }));
   for (const stage of STAGES)
     await assert.rejects(
       checkNeeds(large, stage),
       refused(
         new RegExp(
-          `^${stage}: needs about [\\d.]+ GiB of memory, this machine has .*; lower .*, or add --yes to start it anyway$`,
+          `^${stage}: needs about [\\d.]+ GiB of memory, but this machine has .*; lower .*, or add --yes to start it anyway$`,
         ),
       ),
     );
 });
 
-test('a stage of months is refused, a finished one is not', async () => {
+test('a stage of months is refused, but not a finished one', async () => {
   // A billion steps of 42 passes each: fifty days at a tenth of a millisecond a pass.
   const long = (steps: number) => withConfig(({ ict }) => ({ ict: { ...ict, steps } }));
   await assert.rejects(
@@ -54,6 +54,6 @@ test('a stage of months is refused, a finished one is not', async () => {
       /^ict-warmup: would take about .* (days|years) on this machine, more than 3 days; lower ict\.steps or ict\.batch, or add --yes/,
     ),
   );
-  // The checkpoint of this run is that of the last of its one step.
+  // The checkpoint of this run is of its only step.
   await checkNeeds(long(1), 'ict-warmup');
 });

@@ -40,7 +40,7 @@ const dir = join(folder, 'run');
 const run = runFolder(dir);
 const prepare = ['prepare', '--run', dir, '--config', settings, '--set', `data.documents=${documents}`];
 
-/** Runs a command line; its exit code and what it wrote on stderr. */
+/** Runs a command line and returns its exit code and stderr. */
 async function realm(...args: string[]): Promise<{ code: number; said: string }> {
   const write = process.stderr.write;
   let said = '';
@@ -55,7 +55,7 @@ async function realm(...args: string[]): Promise<{ code: number; said: string }>
   }
 }
 
-test('documents that are missing are noticed before anything is fetched', async () => {
+test('missing documents are noticed before anything is downloaded', async () => {
   const args = ['prepare', '--run', dir, '--config', settings];
   const { code } = await realm(...args, '--set', 'data.documents=nowhere.jsonl');
   assert.equal(code, 2);
@@ -70,7 +70,7 @@ test('a model that the Hub does not have leaves no run behind', async () => {
   assert.ok(!existsSync(run.config));
 });
 
-test('prepare fetches the model, says its size and licence first, and the run keeps its commit', async () => {
+test('prepare downloads the model, prints its size and licence first, and the run keeps its commit', async () => {
   const { code, said } = await realm(...prepare);
   assert.equal(code, 0, said);
   assert.match(said, /^hf:owner\/tiny@main: 2\.8 MB in 3 files, licence apache-2\.0, commit 1a2b/);
@@ -78,7 +78,7 @@ test('prepare fetches the model, says its size and licence first, and the run ke
   assert.ok(existsSync(run.corpusManifest));
 });
 
-test('the same command keeps the commit and asks the Hub for nothing, even where the branch has moved', async () => {
+test('the same command keeps the commit and sends no request to the Hub, even if the branch has moved', async () => {
   hub.forget();
   hub.revisions = { main: 'b'.repeat(40) };
   for (const args of [prepare, ['prepare', '--run', dir, '--set', 'model.initial=hf:owner/tiny']]) {
@@ -90,7 +90,7 @@ test('the same command keeps the commit and asks the Hub for nothing, even where
   hub.forget();
 });
 
-test('another revision is another model: the same run is refused with it in --config', () => {
+test('another revision is another model: the run refuses a --config with it', () => {
   const other = join(folder, 'other.yaml');
   writeFileSync(other, readFileSync(settings, 'utf8').replace('hf:owner/tiny', 'hf:owner/tiny@v2'));
   const set = [`data.documents=${documents}`];

@@ -68,7 +68,7 @@ async function prepared(name: string, ...more: string[]): Promise<Context> {
   return { run, config, engine };
 }
 
-test('a published model answers its questions with nothing trained', async () => {
+test('a published model answers questions without training', async () => {
   const context = await prepared('answers');
   const imported = await importStage(context, 'finetune-qa');
   assert.equal(imported.blocks, records.length);
@@ -89,11 +89,11 @@ test('a published model answers its questions with nothing trained', async () =>
   disposeModel(model);
   await assert.rejects(
     importStage(context, 'finetune-qa'),
-    /has weights already; remove it to import others/,
+    /already has weights; remove it to import others/,
   );
 });
 
-test('fine-tuning goes on from it', async () => {
+test('fine-tuning continues from it', async () => {
   const train = join(root, 'train.jsonl');
   writeFileSync(train, `${JSON.stringify({ question: 'word1 word2', answer: ['word38', 'word32'] })}\n`);
   const context = await prepared(
@@ -110,7 +110,7 @@ test('fine-tuning goes on from it', async () => {
   assert.equal(openCheckpoint(context.run.checkpoint('finetune-qa'), 'latest').state.step, 2);
 });
 
-test('vectors of other blocks are left, and a part that is missing is named', async () => {
+test('vectors of other blocks are not imported, and a missing part is named', async () => {
   said = '';
   const context = await prepared('other');
   const documents = join(root, 'few.jsonl');
@@ -119,7 +119,10 @@ test('vectors of other blocks are left, and a part that is missing is named', as
   const other = { ...context, run: runFolder(join(root, 'few')), config };
   await prepareCorpus(other.run, config);
   assert.equal((await importStage(other, 'ict-warmup')).blocks, 0);
-  assert.match(said, /block_emb in .* is \[7,6\], not the corpus's 1 blocks of 6: its vectors are left/);
+  assert.match(
+    said,
+    /block_emb in .* is \[7,6\], not the corpus's 1 blocks of 6: its vectors are not imported/,
+  );
 
   const set = (path: 'initial' | 'initialReader' | 'temperature', value: string | number): Context => ({
     ...context,
@@ -133,5 +136,5 @@ test('vectors of other blocks are left, and a part that is missing is named', as
     importStage(set('initial', join(fixtures, 'reader')), 'ict-warmup'),
     /reader: has no projection/,
   );
-  await assert.rejects(importStage(set('temperature', 2), 'ict-warmup'), /trained without; set it to 1/);
+  await assert.rejects(importStage(set('temperature', 2), 'ict-warmup'), /trained without it; set it to 1/);
 });

@@ -52,9 +52,9 @@ before(async () => {
 
 const current = ({ index }: Run) => readManifest(currentIndex(index)!);
 
-test('snapshots and indexes do not pile up while pretraining refreshes', async () => {
+test('snapshots and indexes do not accumulate while pretraining refreshes', async () => {
   const { run, config } = main;
-  // What a process that was killed has left.
+  // Files of a process that was killed.
   mkdirSync(join(run.snapshots, 'step-0000099'), { recursive: true });
   const most = { snapshots: 0, indexes: 0 };
   const count = (dir: string) =>
@@ -67,7 +67,7 @@ test('snapshots and indexes do not pile up while pretraining refreshes', async (
   clearInterval(watch);
   assert.equal(readFileSync(run.refreshes('pretrain'), 'utf8').trimEnd().split('\n').length, STEPS);
   assert.equal(most.snapshots, 1);
-  // Beside those kept: the one being made, and the one that the checkpoint was trained with.
+  // In addition to those kept: the one being built, and the one that the checkpoint was trained with.
   assert.ok(most.indexes <= config.refresh.keepIndexes + 2, `${most.indexes}`);
   assert.equal(count(run.snapshots), 0);
   assert.equal(current(run).step, STEPS);
@@ -91,7 +91,7 @@ test("measuring an earlier stage's retriever does not change what the fine-tuned
   assert.equal(current(run).weightsSha256, weightsSha256);
 });
 
-test('a model fine-tuned before pretraining goes on with the retriever that it was tuned on', async () => {
+test('a model fine-tuned before pretraining keeps the retriever that it was tuned with', async () => {
   const dir = join(folder, 'tuned-first');
   cpSync(main.run.corpus, join(dir, 'corpus'), { recursive: true });
   cpSync(main.run.checkpoint('ict-warmup'), join(dir, 'checkpoints', 'ict-warmup'), { recursive: true });
@@ -116,7 +116,7 @@ test('a model fine-tuned before pretraining goes on with the retriever that it w
   assert.equal(latestState(run.checkpoint('finetune-qa'))!.retriever, 'pretrain');
 });
 
-test('a run asked for exact search gets an index without a graph, from the vectors it has, and back', async () => {
+test('a run switched to exact search gets an index without a graph from its vectors, and back', async () => {
   const { run } = main;
   const question = 'Who wrote it?';
   const answers = await ask(open('index.kind=graph'), question);
@@ -125,7 +125,7 @@ test('a run asked for exact search gets an index without a graph, from the vecto
   const exact = open('index.kind=exact');
   await assert.rejects(
     ask(exact, question),
-    /holds no index that these settings .* "realm build-index --run/,
+    /has no index for the current corpus, settings and weights; .* "realm build-index --run/,
   );
   await evalExactMatch(exact);
   assert.deepEqual(await ask(exact, question), answers);
@@ -136,7 +136,7 @@ test('a run asked for exact search gets an index without a graph, from the vecto
   assert.equal(current(run).graphs.length, 1);
 });
 
-test('pretraining that is taken up again without its index makes one from the weights of its checkpoint', async () => {
+test('pretraining that resumes without its index builds one from the weights of its checkpoint', async () => {
   const { run } = main;
   rmSync(run.checkpoint('pretrain'), { recursive: true });
   const off = open('refresh.mode=off', 'pretrain.steps=12');
@@ -148,7 +148,7 @@ test('pretraining that is taken up again without its index makes one from the we
   assert.equal(current(run).step, step);
 });
 
-test('a corpus with one more document keeps the vectors of all others, and an unfinished stage is not taken up with it', async () => {
+test('a corpus with one more document keeps the vectors of all others, and an unfinished stage does not resume with it', async () => {
   const { run, config } = main;
   const before = (await buildRunIndex(main, 'ict-warmup')).rows;
   const text = 'Orla Venn was born in Quenfell in 1912. She founded the mill of Drost in 1940.';
@@ -157,12 +157,12 @@ test('a corpus with one more document keeps the vectors of all others, and an un
   const { rows, reused } = await buildRunIndex(main, 'ict-warmup');
   assert.deepEqual([rows, reused], [before + 1, before]);
   await assert.rejects(ictWarmup(open('ict.steps=9')), /was trained on a different corpus/);
-  // Evaluations find the index of the corpus as it is now.
+  // Evaluations find the index of the current corpus.
   assert.equal((await evalRecall(main, 'ict-warmup')).questions > 0, true);
   assert.equal(current(run).rows, before + 1);
 });
 
-test('a model larger than the memory of the machine is refused before it is made', async () => {
+test('a model larger than the memory of the machine is refused before it is created', async () => {
   await assert.rejects(
     ictWarmup(open('model={hidden: 999999, heads: 1, intermediate: 1000000, layers: 100}')),
     /config\.yaml: the settings under model make weights of .* GiB, this machine has .* GiB of memory; lower model\.hidden/,

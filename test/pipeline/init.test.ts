@@ -40,7 +40,7 @@ async function realm(cwd: string, ...args: string[]) {
   return { code, out, err };
 }
 
-test('from a folder of Markdown and questions to a prepared corpus by the file that init writes', async () => {
+test('the file that init writes prepares a corpus from a folder of Markdown and questions', async () => {
   const dir = own('whole');
   const made = await realm(dir, 'init', 'my notes', 'questions.jsonl', '--json');
   assert.equal(made.code, 0, made.err);
@@ -53,7 +53,7 @@ test('from a folder of Markdown and questions to a prepared corpus by the file t
   assert.ok(result.documents.words >= words && result.documents.words < 1.3 * words);
   assert.equal(result.answersFound, 1);
 
-  // The questions are split by their hashes, none lost.
+  // The questions are split by their hashes, and none is lost.
   const { split } = result;
   assert.ok(split && split.devQuestions >= 5 && split.trainQuestions >= 60);
   const all = [split.train, split.dev].map(async (file) => readQuestions(join(dir, file)));
@@ -67,7 +67,7 @@ test('from a folder of Markdown and questions to a prepared corpus by the file t
       .sort(),
   );
 
-  // The file says what the result says, has a reason for each setting, and its paths go with its folder.
+  // The file has the settings of the result, a reason for each, and paths relative to its folder.
   const file = join(dir, 'realm.yaml');
   const text = readFileSync(file, 'utf8');
   assert.doesNotMatch(text, new RegExp(folder));
@@ -95,11 +95,11 @@ test('from a folder of Markdown and questions to a prepared corpus by the file t
   assert.equal(again.code, 2);
   assert.match(
     again.err,
-    /^realm: realm\.yaml: is there already; replace it with --force, or name another file with --to/m,
+    /^realm: realm\.yaml: already exists; replace it with --force, or choose another file with --to/m,
   );
   const elsewhere = await realm(dir, 'init', 'my notes', 'questions.jsonl', '--to', 'other.yaml');
   assert.equal(elsewhere.code, 2);
-  assert.match(elsewhere.err, /questions\.resplit\.train\.jsonl: is there already/);
+  assert.match(elsewhere.err, /questions\.resplit\.train\.jsonl: already exists/);
   assert.ok(!existsSync(join(dir, 'other.yaml')));
   const forced = await realm(dir, 'init', 'my notes', '--to', 'sub/other.yaml', '--hours', '0.1');
   assert.equal(forced.code, 0, forced.err);
@@ -113,7 +113,7 @@ test('from a folder of Markdown and questions to a prepared corpus by the file t
   assert.equal(loadConfig(join(dir, 'sub/other.yaml'), []).data.documents, join(dir, 'my notes'));
 });
 
-test('an encoder gives its sizes; files of questions have their roles by name; documents of JSON lines are counted', async () => {
+test('an encoder gives its sizes; files of questions get their roles from their names; documents of JSON lines are counted', async () => {
   const dir = own('encoder');
   const lines = world.documents.map((document) => `${JSON.stringify(document)}\n`).join('');
   writeFileSync(join(dir, 'documents.jsonl.gz'), gzipSync(lines));
@@ -140,7 +140,7 @@ test('an encoder gives its sizes; files of questions have their roles by name; d
   );
 });
 
-test('what cannot be used is refused in a sentence, and nothing is written', async () => {
+test('unusable input is refused in one sentence, and nothing is written', async () => {
   const dir = own('bad');
   mkdirSync(join(dir, 'empty'));
   writeFileSync(join(dir, 'blank.jsonl'), '{"title": "a", "text": " "}\n');
@@ -151,8 +151,8 @@ test('what cannot be used is refused in a sentence, and nothing is written', asy
   process.chdir(dir);
   after(() => process.chdir(import.meta.dirname));
   for (const [paths, options, why] of [
-    [[], {}, /init: no documents are named; give the file or folder of your documents/],
-    [['nowhere'], {}, /nowhere: no such file or folder; name the one that holds your documents/],
+    [[], {}, /init: no documents are named; pass the file or folder of your documents/],
+    [['nowhere'], {}, /nowhere: no such file or folder; pass the path of your documents/],
     [['empty'], {}, /empty: /],
     [['blank.jsonl'], {}, /blank\.jsonl: holds no document with text/],
     [['some.jsonl'], {}, /some\.jsonl: line 1: has no "text"/],
@@ -166,12 +166,12 @@ test('what cannot be used is refused in a sentence, and nothing is written', asy
     [
       ['my notes', 'some-test.jsonl', 'test-too.jsonl'],
       {},
-      /test-too\.jsonl: is for test by its name, and so is some-test/,
+      /test-too\.jsonl: has "test" in its name, and so has some-test/,
     ],
-    [['my notes'], { to: 'empty' }, /empty: is a folder; name the file to write with --to/],
+    [['my notes'], { to: 'empty' }, /empty: is a folder; pass the file to write with --to/],
     [['my notes'], { initial: 'empty' }, /empty\/config\.json: no such model description/],
     [['my notes'], { initial: 'hf:no name' }, /hf:no name: is not the name of a model on the Hub/],
-    [['-'], {}, /-: standard input can be read once only/],
+    [['-'], {}, /-: standard input can be read only once/],
   ] as const) {
     await assert.rejects(
       init(paths[0], paths.slice(1), { to: 'realm.yaml', force: false, set: [], ...options }),
@@ -191,14 +191,14 @@ test('answers that are not in the documents are noted', async () => {
   writeFileSync(join(dir, 'other.jsonl'), asked.map(questionLine).join(''));
   const made = await realm(dir, 'init', 'my notes', 'other.jsonl');
   assert.equal(made.code, 0, made.err);
-  assert.match(made.out, /^Answers {4}of 0 % of the training questions/m);
+  assert.match(made.out, /^Answers {4}0 % of the training questions have/m);
   assert.match(
     made.out,
     /^Note: 100 % of the training questions have no answer in the documents, word for word/m,
   );
 });
 
-test('an encoder on the Hub is fetched, and its name is kept with its commit', async () => {
+test('an encoder on the Hub is downloaded, and its name is kept with its commit', async () => {
   const dir = own('hub');
   const hub = await fakeHub();
   hub.files = readdirSync(ENCODER).map((name) => ({
@@ -233,7 +233,7 @@ test('an encoder on the Hub is fetched, and its name is kept with its commit', a
   }
 });
 
-test("settings of one's own are used while reading, and are written in the place of proposed ones", async () => {
+test("the user's own settings are used for reading, and are written instead of proposed ones", async () => {
   const dir = own('set');
   const lines = world.documents.map(
     ({ title, text }) => `${JSON.stringify({ subject: title, words: text })}\n`,

@@ -63,7 +63,7 @@ before(async () => {
 });
 after(() => mock.restoreAll());
 
-/** An encoder to start from, as BERT is: one from random weights would need many steps to tell texts apart. */
+/** An encoder to start from, like BERT: random weights would need many steps to distinguish texts. */
 async function writeEncoder(documents: World['documents']): Promise<void> {
   async function* texts() {
     for (const { title, text } of documents) yield `${title} ${text}`;
@@ -76,7 +76,7 @@ async function writeEncoder(documents: World['documents']): Promise<void> {
   disposeModel(model);
 }
 
-/** A new run on the world's texts, with an index refreshed every second step while the trainer waits. */
+/** A new run on the world's texts. Its index is refreshed every second step while the trainer waits. */
 function begin(name: string, ...more: string[]): Context {
   const run = runFolder(join(root, name));
   const set = [
@@ -107,7 +107,7 @@ function lines(path: string) {
     .map((line) => JSON.parse(line));
 }
 
-/** What pretraining logged, without what depends on the clock. */
+/** The log of pretraining, without values that depend on the clock. */
 function figures(run: Run) {
   return lines(run.metrics('pretrain')).map(
     ({ seconds: _, stepSeconds: _s, indexAgeSeconds: _i, ...rest }) => rest,
@@ -160,7 +160,7 @@ async function recallByHand(context: Context): Promise<Recall> {
 }
 
 let main: Context;
-/** Figures of retrieval. */
+/** Metrics of retrieval. */
 const KEPT = ['recall@1', 'recall@5', 'recall@20', 'recall@100', 'mrr'];
 
 test('texts become a corpus, a retriever and an index', async () => {
@@ -183,7 +183,7 @@ test('texts become a corpus, a retriever and an index', async () => {
   assert.deepEqual(readManifest(currentIndex(run.index)!), manifest);
 });
 
-test('recall is measured with the index at hand, beside BM25', async () => {
+test('recall is measured with the current index, and with BM25', async () => {
   const { run } = main;
   const { createdAt } = readManifest(currentIndex(run.index)!);
   const { questions, recall, bm25 } = await evalRecall(main, 'ict-warmup');
@@ -202,7 +202,7 @@ test('recall is measured with the index at hand, beside BM25', async () => {
   );
 });
 
-test('pretraining takes up a new index every second step', async () => {
+test('pretraining swaps in a new index every second step', async () => {
   const { run, config } = main;
   const { stopped, metrics: last } = await pretrain(main);
   assert.equal(stopped, false);
@@ -220,7 +220,7 @@ test('pretraining takes up a new index every second step', async () => {
       rows: readManifest(currentIndex(run.index)!).rows,
     })),
   );
-  // The index of the last refresh is that of the weights left: nothing is embedded again.
+  // The index of the last refresh is of the last weights: nothing is embedded again.
   const { createdAt, step } = readManifest(currentIndex(run.index)!);
   assert.equal(step, STEPS);
   const { baselines } = await evalRecall(main, 'pretrain');
@@ -231,7 +231,7 @@ test('pretraining takes up a new index every second step', async () => {
   assert.equal(indexes.length, config.refresh.keepIndexes);
 });
 
-test('fine-tuning leaves a model that answers, and its predictions are counted right', async () => {
+test('fine-tuning makes a model that answers, and its predictions are counted correctly', async () => {
   const { run } = main;
   assert.equal((await finetuneQa(main)).stopped, false);
   const result = await evalExactMatch(main);
@@ -291,7 +291,7 @@ test('the run is exported for transformers, the blocks in the order of the corpu
     Array.from({ length: corpus.blocks }, (_, b) => corpus.text(b)),
   );
   corpus.close();
-  await assert.rejects(exportRealm(main, root), /holds other files; name an empty or new folder/);
+  await assert.rejects(exportRealm(main, root), /has other files; choose an empty or new folder/);
 });
 
 test('the closed-book baseline trains and answers without documents', async () => {
@@ -304,7 +304,7 @@ test('the closed-book baseline trains and answers without documents', async () =
   assert.equal((figures.closedBook as Interval).value, result.exactMatch);
 });
 
-test('what was predicted and retrieved is scored again from the files, and compared', async () => {
+test('predictions and rankings are scored again from their files, and compared', async () => {
   const { run } = main;
   const to = join(root, 'retrieved.trec');
   const { exactMatch, recall, against, seen } = await evalExactMatch(main, {
@@ -354,7 +354,7 @@ test('what was predicted and retrieved is scored again from the files, and compa
   assert.equal(dpr.questions, all.length);
 });
 
-test('perplexity through retrieval, of sentences that pretraining has not come to', async () => {
+test('perplexity through retrieval, of sentences that pretraining has not seen', async () => {
   const { run, config } = main;
   const corpus = openCorpus(run.corpus);
   const left = corpus.sentences.count - STEPS * config.pretrain.batch;
@@ -374,7 +374,7 @@ test('perplexity through retrieval, of sentences that pretraining has not come t
   );
 });
 
-test('the run folder holds what each stage leaves, and nothing half made', () => {
+test('the run folder has the results of each stage, and nothing unfinished', () => {
   const { run } = main;
   const all = readdirSync(run.dir, { recursive: true }) as string[];
   for (const path of [
@@ -400,7 +400,7 @@ test('the run folder holds what each stage leaves, and nothing half made', () =>
   );
 });
 
-test('one seed gives the same pretraining to the bit, stopped and gone on with or not; another seed another', async () => {
+test('one seed gives the same pretraining to the bit, even if it is stopped and resumed; another seed gives another', async () => {
   const again = begin('again');
   await prepareCorpus(again.run, again.config);
   await ictWarmup(again);
@@ -424,7 +424,7 @@ test('one seed gives the same pretraining to the bit, stopped and gone on with o
   assert.notDeepEqual(losses(other.run), losses(main.run));
 });
 
-/** Processes of the refresher that this one started. */
+/** Refresher processes that this process started. */
 function refreshers(): number[] {
   return execFileSync('ps', ['-A', '-o', 'pid=,ppid=,args='], { encoding: 'utf8' })
     .split('\n')
@@ -435,7 +435,9 @@ function refreshers(): number[] {
 
 const noPs = process.platform === 'win32' && 'no ps here';
 
-test('training in async mode outlives its refresher, and leaves none behind', { skip: noPs }, async () => {
+test('training in async mode survives the death of its refresher, and leaves none running', {
+  skip: noPs,
+}, async () => {
   const context = begin(
     'async',
     'refresh={mode: async, every: 12}',

@@ -86,7 +86,7 @@ function lines<T = Line>(path: string): T[] {
     .map((line) => JSON.parse(line));
 }
 
-/** What a stage leaves beside the probes, but for what depends on the clock. */
+/** What a stage writes, without the probes and values that depend on the clock. */
 function outcome({ run }: Context, stage: 'pretrain' | 'finetune-qa') {
   const withoutClock = (path: string) =>
     lines<object>(path).map((line) => Object.entries(line).filter(([name]) => !/second/i.test(name)));
@@ -97,10 +97,10 @@ function outcome({ run }: Context, stage: 'pretrain' | 'finetune-qa') {
   };
 }
 
-/** What the log has of an evaluation. */
+/** The record of an evaluation in the log. */
 const logged = (recall: Recall) => ({ 1: recall[1], 5: recall[5], 20: recall[20] });
 
-test('pretraining logs of every index what masked sentences find, and recall, and is the same without questions', async () => {
+test('for every index pretraining logs what masked sentences find, and recall; without questions it trains the same', async () => {
   const plain = copy(begun, 'plain');
   const main = copy(begun, 'main', `data.dev=${dev}`);
   const cut = copy(main, 'cut');
@@ -114,7 +114,7 @@ test('pretraining logs of every index what masked sentences find, and recall, an
     log.map(({ step, inUseAt }) => [step, inUseAt]),
     [0, 2, 4].map((step) => [step, step]),
   );
-  // The index of the last step is of the weights that the stage leaves.
+  // The index of the last step is of the stage's last weights.
   const trained = await evalRecall(main, 'pretrain', { questions: dev });
   assert.deepEqual([log[0].recall, log[2].recall], [ict.recall, trained.recall].map(logged));
   assert.ok(log.every(({ questions }) => questions === ict.questions));
@@ -133,7 +133,7 @@ test('pretraining logs of every index what masked sentences find, and recall, an
     log.map(({ probes }) => probes),
   );
 
-  // By hand: inner products with every block, trivial sources dropped.
+  // By hand: inner products with every block, without trivial candidates.
   const corpus = openCorpus(main.run.corpus);
   const model = emptyModel(main, corpus);
   stageWeights(main, 'pretrain', corpus, model, retrieverShapes(model));
@@ -215,12 +215,15 @@ test('fine-tuning with a refreshed index logs what training questions find', asy
   );
 });
 
-test('where the questions cannot be read pretraining says so and logs no recall', async () => {
+test('if the questions cannot be read, pretraining says so and logs no recall', async () => {
   const bad = join(folder, 'bad.jsonl');
   writeFileSync(bad, '{"question": 1}\n');
   const main = copy(begun, 'bad', `data.dev=${bad}`, 'refresh.mode=off', 'pretrain.steps=1');
   said = '';
   await pretrain(main);
-  assert.match(said, /pretrain: recall is not logged, since data\.dev cannot be read: .*bad\.jsonl: line 1/);
+  assert.match(
+    said,
+    /pretrain: recall is not logged, because data\.dev cannot be read: .*bad\.jsonl: line 1/,
+  );
   assert.ok(existsSync(main.run.probes('pretrain')));
 });

@@ -51,7 +51,7 @@ async function asking<T>(work: (asking: QaSession) => Promise<T>, context = main
   }
 }
 
-/** Equal but for the rounding of numbers: `tolerance` is relative to 1 or the number. */
+/** Equal except for rounding: `tolerance` is relative to the number, or to 1 if that is larger. */
 function assertSame(actual: unknown, expected: unknown, tolerance = 1e-4, where = 'it'): void {
   if (typeof expected === 'number' && typeof actual === 'number') {
     const off = Math.abs(actual - expected);
@@ -63,7 +63,7 @@ function assertSame(actual: unknown, expected: unknown, tolerance = 1e-4, where 
   } else assert.equal(actual, expected, where);
 }
 
-test('many questions are answered as each alone, in their order', async () => {
+test('many questions get the same answers as each one alone, in their order', async () => {
   const many = [...questions, ...questions].slice(0, 30); // more than are read at once
   await asking(async ({ ask }) => {
     const together = await ask(many);
@@ -82,7 +82,7 @@ test('many questions are answered as each alone, in their order', async () => {
   });
 });
 
-/** Weights that a stage has left. */
+/** Weights after a stage. */
 function weights(stage: 'pretrain' | 'finetune-qa' | 'closed-book'): Model {
   const corpus = openCorpus(main.run.corpus);
   const model = emptyModel(main, corpus);
@@ -97,7 +97,7 @@ function weights(stage: 'pretrain' | 'finetune-qa' | 'closed-book'): Model {
   return model;
 }
 
-test("the null document's share is that of [CLS] [SEP] [SEP] beside the blocks read", async () => {
+test('the null document probability is that of [CLS] [SEP] [SEP] among the blocks read', async () => {
   const corpus = openCorpus(main.run.corpus);
   const { cls, sep } = corpus.tokenizer;
   const tuned = weights('finetune-qa');
@@ -168,7 +168,7 @@ test('retrieval utility is log p(y|z,x) less the closed-book log p(y|∅,x) of t
   corpus.close();
 });
 
-/** Of two documents, one is cut into several blocks. */
+/** Two documents, one of which is split into several blocks. */
 const openBook = [
   { title: 'Orla Venn', text: 'Quonlip. '.repeat(3).trim() },
   {
@@ -184,7 +184,7 @@ for (const [kind, set] of [
   ['a graph in half precision', ['index.dtype=f16']],
   ['exact search', ['index.kind=exact']],
 ] as [string, string[]][]) {
-  test(`an open book is read as if it were in the corpus: ${kind}`, async () => {
+  test(`extra documents are read as if they were in the corpus: ${kind}`, async () => {
     const copy = (name: string) => {
       const run = runFolder(join(folder, `${name}-${kind}`));
       cpSync(main.run.dir, run.dir, { recursive: true });
@@ -208,7 +208,7 @@ for (const [kind, set] of [
       [blocks, set[0] === 'index.dtype=f16' ? 'f16' : 'f32', kind === 'exact search' ? 0 : 1],
     );
 
-    // Asked about the open book, so that some of its blocks are among the best.
+    // The question is about the extra documents, so that some of their blocks are among the best.
     const about = [
       'Quonlip?',
       'How many wheels had the mill of Drost in 1815?',
@@ -234,11 +234,11 @@ for (const [kind, set] of [
   });
 }
 
-test('a fact of no document of the corpus is answered from the open book, and without it not', async () => {
+test('a fact that is not in the corpus is answered from the extra documents, and not without them', async () => {
   const corpus = openCorpus(main.run.corpus);
   for (let b = 0; b < corpus.blocks; b++) assert.doesNotMatch(corpus.text(b), /quonlip/i);
   corpus.close();
-  // A model of so few steps finds nothing by meaning: of many titles one is near each question by chance.
+  // A model trained for so few steps finds nothing by meaning; among many titles, one is near each question by chance.
   const text = 'Quonlip quonlip quonlip quonlip quonlip quonlip';
   const facts = world.documents.map(({ title }) => ({ title, text }));
   await asking(async ({ ask }) => {
@@ -257,7 +257,7 @@ test('a fact of no document of the corpus is answered from the open book, and wi
   });
 });
 
-/** Every file and folder with its length and time, but for the notes of what was found whole. */
+/** Every file and folder with its length and time, without the notes on verified files. */
 function contents(dir: string): string[] {
   return (readdirSync(dir, { recursive: true }) as string[])
     .filter((name) => !name.endsWith('verified.json'))
@@ -268,10 +268,10 @@ function contents(dir: string): string[] {
     .sort();
 }
 
-test('asking neither takes the lock of the run nor changes anything in it', async () => {
+test('asking neither locks the run nor changes anything in it', async () => {
   const { run } = main;
   lockRun(run, 'pretrain');
-  // What a process on another host has under way: no process here has that number.
+  // The lock of a process on another host: no process here has that number.
   const aside = [run.checkpoint('finetune-qa'), run.checkpoint('pretrain'), run.index].map((dir) =>
     join(dir, 'step-9.4194305.tmp'),
   );
@@ -284,25 +284,25 @@ test('asking neither takes the lock of the run nor changes anything in it', asyn
   for (const dir of aside) rmSync(dir, { recursive: true });
 });
 
-test('what is opened while training replaces it is opened anew', async () => {
-  // The pointer names a checkpoint that is gone; by the time of the second try training has set it again.
+test('opening is tried again if training replaces a file at the same time', async () => {
+  // The pointer names a missing checkpoint; before the second try training has set it again.
   const root = main.run.checkpoint('finetune-qa');
   const [name] = readdirSync(root).filter((entry) => entry.startsWith('step-'));
   writeFileSync(join(root, 'latest'), 'step-0000099\n');
   const opening = openQaSession(main);
   writeFileSync(join(root, 'latest'), `${name}\n`);
   const opened = await opening.catch((error) => error as Error);
-  // Opening starts at once, so that it met the pointer as it was.
+  // Opening starts at once, so the first try used the wrong pointer.
   assert.ok(!(opened instanceof Error), `${opened}`);
   await opened.close();
 });
 
-test('what cannot be asked is told', async () => {
-  const refused = (told: RegExp) => (error: unknown) =>
-    error instanceof UserError && told.test(error.message);
+test('invalid questions are refused with a reason', async () => {
+  const refused = (message: RegExp) => (error: unknown) =>
+    error instanceof UserError && message.test(error.message);
   await asking(async ({ ask }) => {
     for (const empty of ['', ' \t'])
-      await assert.rejects(ask(['Who?', empty]), refused(/^a question is empty; ask it in words/));
+      await assert.rejects(ask(['Who?', empty]), refused(/^a question is empty; write it as text/));
     await assert.rejects(
       ask(['Who?'], { openBook: [{ title: '', text: 'x'.repeat(EXTRA_DOCUMENTS_LIMIT + 1) }] }),
       refused(/^the extra documents: more than 1048576 characters/),
@@ -334,7 +334,7 @@ test('what cannot be asked is told', async () => {
   );
 });
 
-test('a run without pretraining or closed-book reader is asked without their figures', async () => {
+test('a run without pretraining or closed-book reader answers without their metrics', async () => {
   const run = runFolder(join(folder, 'few'));
   cpSync(main.run.dir, run.dir, { recursive: true });
   rmSync(run.checkpoint('closed-book'), { recursive: true });
@@ -347,7 +347,7 @@ test('a run without pretraining or closed-book reader is asked without their fig
   assert.ok(existsSync(run.checkpoint('ict-warmup')));
 });
 
-test('a retriever that was not pretrained with the null document gives it no share', async () => {
+test('a retriever that was not pretrained with the null document gives no probability for it', async () => {
   const run = runFolder(join(folder, 'unshared'));
   cpSync(main.run.dir, run.dir, { recursive: true });
   const { config } = main;
@@ -362,7 +362,7 @@ test('a retriever that was not pretrained with the null document gives it no sha
   }
 });
 
-test('asking leaves no tensor behind', async () => {
+test('asking leaks no tensor', async () => {
   const before = tf.memory().numTensors;
   await asking(({ ask }) => ask(questions.slice(0, 3), { openBook }));
   assert.equal(tf.memory().numTensors, before);

@@ -38,13 +38,13 @@ async function realm(...args: string[]): Promise<{ code: number; err: string }> 
   }
 }
 
-/** As `realm`, with the run's folder, the engine that is tested, and JSON on stdout. */
+/** Like `realm`, with the run's folder, the tested engine, and JSON on stdout. */
 const inRun = (...args: string[]) =>
   realm(...args, '--run', run.dir, '--engine', process.env.REALM_ENGINE ?? 'auto', '--json');
 
 const saved = () => readFileSync(run.config, 'utf8');
 
-test('what --set and --seed change for an evaluation, a question or an export is not saved', async () => {
+test('--set and --seed of an evaluation, a question or an export are not saved', async () => {
   const before = saved();
   const set = ['--set', 'qa.readerBlocks=2', '--set', 'train.keep=9', '--seed', '7'];
   for (const args of [
@@ -107,7 +107,7 @@ test('a stage that would take months is refused before its settings are saved an
   assert.equal(loadConfig(run.config, []).train.keep, 8);
 });
 
-test('a wrong input is found before an index is made', async () => {
+test('a wrong input is found before an index is built', async () => {
   const none = join(folder, 'none.jsonl');
   const broken = join(folder, 'broken.jsonl');
   writeFileSync(broken, '{"question": "who"}\n');
@@ -134,7 +134,7 @@ test('a wrong input is found before an index is made', async () => {
   assert.ok(latestState(run.checkpoint('finetune-qa')), '--resume none has removed nothing');
 });
 
-test('a finished stage says so, and needs no index; fewer steps or other settings are refused', async () => {
+test('a finished stage says so and needs no index; fewer steps or other settings are refused', async () => {
   rmSync(run.index, { recursive: true, force: true });
   const done = await inRun('finetune-qa');
   assert.equal(done.code, 0, done.err);
@@ -195,7 +195,7 @@ test('prepare counts what it leaves out of a folder by its kind, also in JSON', 
   assert.match(err, /^prepare: left out 4 files or folders: 2 \.pdf, 1 \.docx, 1 hidden file /m);
 });
 
-test('a first prepare that fails leaves nothing that refuses its correction', async () => {
+test('a first prepare that fails leaves nothing that refuses the corrected command', async () => {
   const dir = join(folder, 'first');
   const config = join(folder, 'first.yaml');
   const prepare = () => realm('prepare', '--run', dir, '--config', config, '--json');
@@ -219,7 +219,7 @@ test('a first prepare that fails leaves nothing that refuses its correction', as
     assert.match(err, message);
     assert.equal(existsSync(dir), false, String(settings));
   }
-  // Found only while the documents are read: the configuration is there, and another one may take its place.
+  // Found only while the documents are read: the configuration is saved by then, and another one may replace it.
   const broken = join(folder, 'broken-documents.jsonl');
   writeFileSync(broken, `${readFileSync(join(folder, 'documents.jsonl'), 'utf8')}{"text": 3}\n`);
   write(`data.documents=${broken}`, 'text.vocabularySize=200');
@@ -231,7 +231,7 @@ test('a first prepare that fails leaves nothing that refuses its correction', as
   assert.equal(corrected.code, 0, corrected.err);
   const { text, data } = loadConfig(runFolder(dir).config, []);
   assert.deepEqual([text.vocabularySize, data.documents], [250, join(folder, 'documents.jsonl')]);
-  // The vocabulary is that of the correction; a prepared run keeps both.
+  // The vocabulary is of the corrected command; a prepared run keeps both.
   const pieces = () => readFileSync(join(dir, 'vocab.txt'), 'utf8').trimEnd().split('\n').length;
   assert.ok(pieces() > 200 && pieces() <= 250, String(pieces()));
   write(documents, 'text.vocabularySize=300');
@@ -242,7 +242,7 @@ test('a first prepare that fails leaves nothing that refuses its correction', as
   assert.ok(pieces() <= 250);
 });
 
-test('a new run needs --config; the message names what there is', async () => {
+test('a new run needs --config; the message lists the presets', async () => {
   const dir = join(folder, 'new');
   const { code, err } = await realm('prepare', '--run', dir, '--set', `data.documents=${folder}`);
   assert.equal(code, 2);
@@ -250,7 +250,7 @@ test('a new run needs --config; the message names what there is', async () => {
   assert.equal(existsSync(dir), false);
 });
 
-test('a run folder that cannot be made is named at once', async () => {
+test('a run folder that cannot be created is named at once', async () => {
   for (const dir of ['/proc/none/run', join(folder, 'documents.jsonl', 'run')]) {
     const { code, err } = await realm('demo', '--run', dir);
     assert.equal(code, 2);
@@ -258,7 +258,7 @@ test('a run folder that cannot be made is named at once', async () => {
   }
 });
 
-/** Documents of ordinary English, whose words are not those of the demo's worlds. */
+/** Documents in ordinary English, with words that the demo's worlds do not have. */
 const english = () => {
   const path = join(folder, 'english.jsonl');
   const text =
@@ -267,7 +267,7 @@ const english = () => {
   return path;
 };
 
-test('an encoder that the settings do not fit is refused with all of them, by prepare and doctor', async () => {
+test('prepare and doctor refuse an encoder that does not fit, and name all settings to change', async () => {
   const dir = join(folder, 'unfit');
   const args = ['--run', dir, '--config', 'squad-open', '--set', `data.documents=${english()}`];
   const encoder = join(folder, 'world-encoder');
@@ -299,7 +299,7 @@ test('an encoder that the settings do not fit is refused with all of them, by pr
   assert.match(gone.err, /gone: no such folder, which model\.initial names .*--set model\.initial=PATH\n$/);
 });
 
-test('prepare warns where words fall to pieces in the vocabulary of the encoder, and names the next command', async () => {
+test("prepare warns if the encoder's vocabulary splits words into too many pieces, and names the next command", async () => {
   const prepare = (name: string, documents: string) =>
     realm(
       'prepare',
@@ -323,7 +323,7 @@ test('prepare warns where words fall to pieces in the vocabulary of the encoder,
   assert.doesNotMatch(own.err, /does not suit/);
 });
 
-test('recall of a run that is not pretrained is that of the inverse cloze task; a new folder cannot be estimated', async () => {
+test('without pretraining, recall is of the inverse cloze task; a new folder cannot be estimated', async () => {
   const away = `${run.checkpoint('pretrain')}-away`;
   renameSync(run.checkpoint('pretrain'), away);
   rmSync(run.evaluations, { force: true });
@@ -342,7 +342,7 @@ test('recall of a run that is not pretrained is that of the inverse cloze task; 
   assert.match(doctor.err, /nowhere: is not a run yet, so it has no settings; .*--config.*squad-open/);
 });
 
-test('a report takes the run as --run too', async () => {
+test('report accepts the run as --run too', async () => {
   const { code, err } = await realm('report', '--run', run.dir, '--json');
   assert.equal(code, 0, err);
   assert.ok(existsSync(join(run.dir, 'report.html')));

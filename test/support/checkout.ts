@@ -3,10 +3,10 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { LAYOUT } from '../../src/engine/installed.mjs';
 
-/** A copy of realm with the packages of this one and no native engine, and a temporary folder around it. */
+/** A copy of realm with this checkout's packages and no native engine, in a temporary folder. */
 export interface Checkout {
   folder: string;
-  /** Of realm. */
+  /** The folder of that realm. */
   root: string;
   remove(): void;
 }
@@ -24,8 +24,8 @@ export function checkout(): Checkout {
 }
 
 /**
- * A native engine of nothing but JavaScript: TensorFlow.js's own backend under another name. FAKE_GPU=1 says that it is
- * on a GPU; FAKE_TROUBLE is thrown by its kernel FAKE_KERNEL.
+ * A fake native engine in JavaScript: TensorFlow.js's own backend under another name. With FAKE_GPU=1 it claims to be on a
+ * GPU; its kernel FAKE_KERNEL throws FAKE_TROUBLE.
  */
 export function fakeEngine({ root }: Checkout): void {
   const engine = join(root, 'node_modules', '.realm-engine');

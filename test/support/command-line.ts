@@ -10,8 +10,8 @@ export interface End {
 }
 
 /**
- * Runs command lines of `realm` to their ends, one after another in one process that is kept for the next: most of what
- * a command takes is loading its code.
+ * Runs command lines of `realm` to their end, one after another in the same process, because loading the code takes most
+ * of a command's time.
  * @param cwd folder in which the first call starts that process
  */
 export function commandLine(cwd?: string): (...args: string[]) => Promise<End> {

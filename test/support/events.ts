@@ -5,8 +5,8 @@ import { join } from 'node:path';
 export type Scalars = Record<string, [step: number, value: number][]>;
 
 /**
- * What TensorBoard shows of a folder of event files: all files in the order of their names, a SessionLog.START voiding what
- * came before it of its step and later ones (tensorboard 2.21.0, event_accumulator.py, _Purge). Decoded by hand.
+ * What TensorBoard shows of a folder of event files, decoded by hand: all files in the order of their names, where a
+ * SessionLog.START discards earlier events of its step and later ones (tensorboard 2.21.0, event_accumulator.py, _Purge).
  */
 export function readEvents(dir: string): Scalars {
   const scalars: Scalars = {};
@@ -44,7 +44,7 @@ function scalar(value: Buffer): { tag: string; number: number } {
   };
 }
 
-/** The records up to the first that is not whole; what the checksums are is compared with another writer's file. */
+/** The records up to the first incomplete one. Another test compares the checksums with another writer's file. */
 function* records(file: Buffer): Generator<Buffer> {
   for (let at = 0; at + 12 <= file.length; ) {
     const end = at + 12 + Number(file.readBigUInt64LE(at));
@@ -54,7 +54,7 @@ function* records(file: Buffer): Generator<Buffer> {
   }
 }
 
-/** Fields of a message by their numbers: varints as they are, all else as its bytes. */
+/** Fields of a message by number: varints as numbers, other fields as bytes. */
 function fieldsOf(message: Buffer): Map<number, (bigint | Buffer)[]> {
   const fields = new Map<number, (bigint | Buffer)[]>();
   let at = 0;

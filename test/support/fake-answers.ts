@@ -5,7 +5,7 @@ import { createServer, LIMITS, type Limits, type Served } from '../../src/serve/
 export const SCRIPT = 'document.title += "!"';
 export const STYLE = 'p { margin: 0 }';
 
-/** An answer in which the question can be told. */
+/** An answer that contains its question. */
 export function answerTo(question: string) {
   return {
     question,

@@ -8,8 +8,9 @@ function largest(values: ArrayLike<number>): number {
 }
 
 /**
- * Checks one step's gradients and figures against another's.
- * @param tolerance relative to the largest value of each gradient, and a little of all: some are nothing but rounding
+ * Checks the gradients and metrics of one step against another's.
+ * @param tolerance relative to the largest value of each gradient, plus a small share of the largest of all, because some
+ *   gradients are only rounding noise
  */
 export function assertSameStep(actual: StepResult, expected: StepResult, tolerance: number): void {
   assert.deepEqual(Object.keys(actual.gradients).sort(), Object.keys(expected.gradients).sort());
@@ -30,7 +31,7 @@ export function assertSameStep(actual: StepResult, expected: StepResult, toleran
   }
 }
 
-/** Checks that the loss rises along its gradient as steeply as the gradient is long; the weights end as they were. */
+/** Checks that the slope of the loss along its gradient is the gradient's length; the weights end unchanged. */
 export async function assertSlope(
   model: Model,
   gradients: tf.NamedTensorMap,
@@ -53,7 +54,7 @@ export async function assertSlope(
   assert.ok(Math.abs(slope / square - 1) < 0.02, `slope ${slope}, squared gradient ${square}`);
 }
 
-/** Goes down the gradient of the same step again and again; the losses on the way. */
+/** Descends the gradient of the same step repeatedly; returns the losses. */
 export async function descend(
   model: Model,
   step: () => Promise<StepResult>,

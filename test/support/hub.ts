@@ -7,13 +7,13 @@ import { after } from 'node:test';
 export interface HubFile {
   path: string;
   content: Buffer;
-  /** Kept with Git LFS: its checksum is a SHA-256, and its bytes come from another server. */
+  /** Stored with Git LFS: its checksum is a SHA-256, and another server delivers its bytes. */
   lfs: boolean;
 }
 
 export const COMMIT = '1a2b3c4d5e6f7a8b9c0d1a2b3c4d5e6f7a8b9c0d';
 
-/** What the Hub calls a file's content. */
+/** The Hub's identifier of a file's content. */
 export function checksumOf({ content, lfs }: HubFile): string {
   if (lfs) return createHash('sha256').update(content).digest('hex');
   return createHash('sha1').update(`blob ${content.length}\0`).update(content).digest('hex');
@@ -21,25 +21,25 @@ export function checksumOf({ content, lfs }: HubFile): string {
 
 export interface FakeHub {
   url: string;
-  /** Paths of the requests so far, those to the server of large files with `cdn:` before them. */
+  /** Paths of the requests so far; those to the server of large files start with `cdn:`. */
   requests: string[];
-  /** Authorization that each request had, in the same order. */
+  /** Authorization header of each request, in the same order. */
   authorizations: (string | undefined)[];
-  /** Ranges asked of the server of large files. */
+  /** Ranges requested from the server of large files. */
   ranges: (string | undefined)[];
   files: HubFile[];
-  /** Answers a request in place of the Hub where it returns true. */
+  /** Answers a request instead of the Hub if it returns true. */
   intercept: (request: IncomingMessage, response: ServerResponse) => boolean;
-  /** Where the server of large files breaks the connection: after so many bytes, once the reader has `kept` them. */
+  /** The server of large files breaks the connection after so many bytes, once the reader has `kept` them. */
   cut?: { bytes: number; kept: () => boolean };
-  /** Revisions that the model has, and their commits. */
+  /** Revisions of the model, and their commits. */
   revisions: Record<string, string>;
   forget(): void;
 }
 
 /**
- * A server of the test's own that answers as the Hub does for one model, `owner/tiny`: what it says of it, the list of its
- * files, and their content, the large ones by way of a second server.
+ * A test server that answers like the Hub for one model, `owner/tiny`: its description, the list of its files, and their
+ * content; a second server delivers the large files.
  */
 export async function fakeHub(): Promise<FakeHub> {
   const hub: FakeHub = {
@@ -131,7 +131,7 @@ function sendJson(response: ServerResponse, value: unknown): void {
   response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(value));
 }
 
-/** Sends what a Range asks for, up to the cut. */
+/** Sends the requested range, up to the point where the connection breaks. */
 function sendRange(
   request: IncomingMessage,
   response: ServerResponse,

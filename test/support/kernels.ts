@@ -9,7 +9,7 @@ const mm = (a: tf.Tensor, b: tf.Tensor, ta = false, tb = false) => tf.matMul(a, 
 const fused = (a: tf.Tensor, b: tf.Tensor, bias?: tf.Tensor, ta = false, tb = false) =>
   tf.fused.matMul({ a: a as tf.Tensor2D, b: b as tf.Tensor2D, bias, transposeA: ta, transposeB: tb });
 
-/** What an engine's kernels are tried on: each is computed on plain JavaScript too, with its gradient for every argument. */
+/** Cases for an engine's kernels: each is also computed in plain JavaScript, with its gradient for every argument. */
 export const cases: Record<string, Case> = {
   'matMul 2-D': {
     shapes: [

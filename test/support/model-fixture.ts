@@ -12,9 +12,9 @@ import {
 } from '../../src/weights/import-bert.ts';
 import { writeSafetensors } from '../../src/weights/safetensors.ts';
 
-// The fixtures of scripts/fixtures/model.py: tiny models and what PyTorch computes from them.
+// The fixtures of scripts/fixtures/model.py: tiny models and PyTorch's results for them.
 
-/** Numbers nested as deep as a tensor's shape. */
+/** Numbers in nested arrays of a tensor's shape. */
 export type Nested = number | Nested[];
 
 export function fixturePath(name: string): string {
@@ -46,13 +46,13 @@ export function rows(expected: { ids: number[][]; lengths: number[] }): Int32Arr
   return expected.ids.map((row, r) => Int32Array.from(row.slice(0, expected.lengths[r])));
 }
 
-/** The tokens of an encoder's output, padding left out: [tokens, H]. */
+/** The tokens of an encoder's output without padding: [tokens, H]. */
 export function tokenRows(outputs: tf.Tensor, input: EncoderInput, lengths: readonly number[]): tf.Tensor2D {
   const at = lengths.flatMap((n, b) => Array.from({ length: n }, (_, t) => input.starts[b] + t));
   return tf.gather(outputs, tf.tensor1d(at, 'int32')) as tf.Tensor2D;
 }
 
-/** The same of values laid out as [B][T]. */
+/** The same for values in the layout [B][T]. */
 export function tokenValues<T>(values: T[][], lengths: readonly number[]): T[] {
   return values.flatMap((row, b) => row.slice(0, lengths[b]));
 }
@@ -75,7 +75,7 @@ export function relativeError(actual: ArrayLike<number>, expected: Nested): numb
   return difference / largest;
 }
 
-/** Tensors whose values are all below this are compared as if their largest were this: their float32 sums are rounding noise. */
+/** If all values of a tensor are below this, it counts as the largest value, because their float32 sums are rounding noise. */
 const SMALL = 1e-2;
 
 /** Float32 against float64 through a whole network. */
@@ -107,7 +107,7 @@ export function assertGradients(
   tf.dispose([value, gradients]);
 }
 
-/** The file that scripts/fixtures/check_safetensors.py has read with Python's package. */
+/** The file that scripts/fixtures/check_safetensors.py reads with Python's package. */
 export async function writeSample(path: string): Promise<void> {
   const values = Float32Array.of(9, 1, 2, 3, 4, 5, 6, 9);
   await writeSafetensors(
@@ -122,7 +122,7 @@ export async function writeSample(path: string): Promise<void> {
   );
 }
 
-/** Checks that `work` leaves as many tensors as it found, its result not counted, and returns the result. */
+/** Checks that `work` leaks no tensors, apart from its result, and returns the result. */
 export function withoutLeak<T extends tf.TensorContainer>(work: () => T): T {
   const before = tf.memory().numTensors;
   const result = work();
@@ -134,6 +134,6 @@ export function withoutLeak<T extends tf.TensorContainer>(work: () => T): T {
     }
     return value;
   });
-  assert.equal(tf.memory().numTensors - before, own, 'tensors left behind');
+  assert.equal(tf.memory().numTensors - before, own, 'leaked tensors');
   return result;
 }

@@ -25,7 +25,7 @@ import {
 } from '../../src/weights/export-realm.ts';
 import { readHubConfig } from '../../src/weights/import-bert.ts';
 
-// The models of scripts/parity/realm.py: the same questions put to our towers as were put to transformers' classes.
+// The models of scripts/parity/realm.py: our towers get the same questions as the classes of transformers.
 
 export const KINDS = ['embedder', 'scorer', 'shared-scorer', 'encoder', 'reader', 'openqa'] as const;
 export type Kind = (typeof KINDS)[number];
@@ -56,7 +56,7 @@ export function startedModel(config: Config, vocabulary: number): Model {
   return model;
 }
 
-/** Our outputs of what was put to a model in `folder`: each beside theirs. */
+/** Our outputs for the inputs of a model in `folder`, each next to theirs. */
 export function bothOutputs(kind: Kind, model: Model, folder: string): [string, Float32Array, number[]][] {
   const expected = expectedOf(folder);
   const found: [string, Float32Array, number[]][] = [];
@@ -108,7 +108,7 @@ function inputOf({ ids, firstSegment }: { ids: number[][]; firstSegment: number[
   );
 }
 
-/** Our scores of the spans that they list. */
+/** Our scores of their spans. */
 // biome-ignore lint/suspicious/noExplicitAny: see expectedOf.
 function spansOf(model: Model, { joint, lengths, blockStarts, spans }: any): Float32Array {
   const input = inputOf(joint);
@@ -121,7 +121,7 @@ function spansOf(model: Model, { joint, lengths, blockStarts, spans }: any): Flo
   return Float32Array.from(spans, ([r, start, end]: number[]) => all[(r * W + end - start) * T + start]);
 }
 
-/** Words for as many ids as the model has, and a few texts of them. */
+/** A word for each id of the model, and a few texts of these words. */
 export function vocabularyOf(size: number) {
   const words = Array.from({ length: size - 5 }, (_, i) => `word${i}`);
   return wordPiece(['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]', ...words], true);

@@ -12,7 +12,7 @@ import { trainVocabulary } from '../../src/tokenizer/train-vocabulary.ts';
 import { wordPiece } from '../../src/tokenizer/wordpiece.ts';
 import { generateWorld, type World, writeWorld } from '../../src/world/world.ts';
 
-/** Settings of a model and of texts small enough for a step in milliseconds. */
+/** Settings of a model and of texts so small that a step takes milliseconds. */
 export const TINY = [
   'text.vocabularySize=300',
   'text.blockTokens=64',
@@ -35,7 +35,7 @@ export function tinyConfig(...overrides: string[]): Config {
   return loadConfig(undefined, [...TINY, ...overrides]);
 }
 
-/** A folder that is gone when the tests of the file are over. */
+/** A folder that is removed when the tests of the file are over. */
 export function temporaryFolder(name: string): string {
   const folder = mkdtempSync(join(tmpdir(), `realm-${name}-`));
   after(() => rmSync(folder, { recursive: true, force: true }));

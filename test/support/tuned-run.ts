@@ -25,8 +25,8 @@ const LEFT: [Stage, (model: Model) => Shape[]][] = [
 ];
 
 /**
- * A run in `folder`/run with weights of every stage and the index of pretraining's, and its world. No stage is trained: each
- * has large random weights of its own, by which what is computed differs much from text to text.
+ * A run in `folder`/run with weights of every stage, the index of pretraining's weights, and its world. No stage is trained:
+ * each has its own large random weights, with which results differ much from text to text.
  */
 export async function tunedRun(
   folder: string,

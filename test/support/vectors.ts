@@ -13,7 +13,7 @@ export const OPTIONS: BuildOptions = {
 };
 export const CORPUS = 'c'.repeat(64);
 
-/** Rows around 40 centres with unlike norms, as embeddings are; [rows, P]. */
+/** Rows around 40 centres with different norms, like embeddings; [rows, P]. */
 export function clustered(rows: number, seed: number): Float32Array {
   const rng = random(seed);
   const normal = () => Math.sqrt(-2 * Math.log(1 - rng.float())) * Math.cos(2 * Math.PI * rng.float());
@@ -31,7 +31,7 @@ export function* pieces(floats: Float32Array, rowsAPiece: number): Generator<Flo
   for (let at = 0; at < floats.length; at += rowsAPiece * P) yield floats.subarray(at, at + rowsAPiece * P);
 }
 
-/** What builds an index of these rows. */
+/** The input of an index build with these rows. */
 export function input(floats: Float32Array, more: Partial<BuildInput> = {}): BuildInput {
   return {
     embeddings: (first) => pieces(floats.subarray(first * P), 100),

@@ -2,7 +2,7 @@ import type { TestContext } from 'node:test';
 import { startEngine } from '../../src/engine.ts';
 import { UserError } from '../../src/system/errors.ts';
 
-/** Starts WebGPU; without an adapter here it skips the test, saying why, and returns false. */
+/** Starts WebGPU; without an adapter it skips the test with a reason and returns false. */
 export async function webgpuOrSkip(t: TestContext): Promise<boolean> {
   try {
     await startEngine('webgpu');

@@ -17,10 +17,10 @@ export function userError(message: RegExp): (error: unknown) => true {
   };
 }
 
-/** Bytes between two damages: all of them were tried once, and take minutes. */
+/** Bytes between two damaged positions. All positions were tried once; that takes minutes. */
 const STRIDE = 7;
 
-/** Runs `read` on copies of a file that are cut short and whose bytes are changed: it may succeed or refuse, no more. */
+/** Runs `read` on copies of a file that are truncated or have changed bytes: it may succeed or refuse, nothing else. */
 export function damage(source: string, copy: string, read: () => void): void {
   const bytes = readFileSync(source);
   const survives = (what: string, torn: Uint8Array) => {

@@ -16,7 +16,7 @@ import {
 } from './mutations.ts';
 import type { State } from './runs.ts';
 
-/** Files of one kind, the commands that read them, and what may be accepted of them. */
+/** Files of one kind, the commands that read them, and which changes may be accepted. */
 export interface Target {
   name: string;
   state: State;
@@ -28,13 +28,13 @@ export interface Target {
   judge: harmless.Judge;
   /** Cases of each file. */
   cases: number;
-  /** What else a refusal may name, where the file that is spoilt contradicts another and nobody can tell which is wrong. */
+  /** What else a refusal may name, if the corrupted file contradicts another and it is unknown which one is wrong. */
   naming?: RegExp;
-  /** Why the file may be missing, where it may. */
+  /** Why the file may be missing, if it may. */
   mayBeMissing?: string;
-  /** Why any acceptance is right, of a whole file or a spoilt one. */
+  /** Why any change may be accepted. */
   accepted?: string;
-  /** Of seconds a case: the short form has one. */
+  /** Each case takes seconds: the short form has only one. */
   slow?: true;
 }
 
@@ -78,21 +78,21 @@ function corpus(state: State, ...commands: string[][]): Target[] {
       files: /^run\/corpus\/manifest\.json$/,
       mutations: json,
       judge: harmless.sameJson(),
-      // What the manifest says of a file is not true of it: either may be the one that is spoilt.
+      // The manifest contradicts the file: either may be the corrupted one.
       naming: /run\/corpus\b|run\/index\b/,
       cases: 30,
     },
   ];
 }
 
-/** What of a state may differ where another stage takes the weights alone, and what may where the stage goes on. */
+/** Fields of a state that may differ if another stage reads only the weights, and those that may if the stage resumes. */
 const INFORMS = ['settings', 'score', 'averages', 'sinceSave', 'firstLoss', 'skipped', 'index'];
 const OF_THE_STAGE = [...INFORMS, 'steps', 'corpusSha256'];
 
 /** The weights, the state and the pointer of one stage's latest checkpoint. */
 function checkpoint(stage: string, state: State, ...commands: string[][]): Target[] {
-  const goesOn = state.endsWith('-midway');
-  const common = { state, commands, naming: new RegExp(`checkpoints/${stage}|no retriever in this run`) };
+  const resumes = state.endsWith('-midway');
+  const common = { state, commands, naming: new RegExp(`checkpoints/${stage}|this run has no retriever`) };
   return [
     {
       ...common,
@@ -107,7 +107,7 @@ function checkpoint(stage: string, state: State, ...commands: string[][]): Targe
       name: `state-${stage}-${state}`,
       files: new RegExp(`^run/checkpoints/${stage}/.*state\\.json$`),
       mutations: json,
-      judge: harmless.sameJson(...(goesOn ? INFORMS : OF_THE_STAGE)),
+      judge: harmless.sameJson(...(resumes ? INFORMS : OF_THE_STAGE)),
       cases: 30,
     },
     {
@@ -122,7 +122,7 @@ function checkpoint(stage: string, state: State, ...commands: string[][]): Targe
   ];
 }
 
-/** The moments of a stage's optimizer are read when the stage goes on. */
+/** The moments of a stage's optimizer are read when the stage resumes. */
 function moments(stage: string, state: State, command: string[]): Target {
   return {
     name: `moments-${stage}`,
@@ -144,7 +144,7 @@ export const TARGETS: Target[] = [
     commands: [prepare],
     mutations: { ...text, ...YAML },
     judge: harmless.settings,
-    // The settings that a new run would have are called by the name that they would get.
+    // The settings of a new run are reported under the file name that they would get.
     naming: /data\/|encoder|run\/config\.yaml/,
     cases: 110,
   },
@@ -155,7 +155,7 @@ export const TARGETS: Target[] = [
     commands: [recall, ask],
     mutations: { ...text, ...YAML },
     judge: harmless.settings,
-    // Settings that a stage was not trained with do not fit what it left.
+    // A stage's checkpoint does not fit other settings.
     naming: /checkpoints\/|run\/corpus|data\/|encoder/,
     cases: 110,
   },
@@ -415,7 +415,7 @@ function gzipped(judge: harmless.Judge): harmless.Judge {
   };
 }
 
-/** Paths of the target's files in a state that lies at `root`. */
+/** Paths of the target's files in a state at `root`. */
 export function filesOf({ files, state }: Target, root: string): string[] {
   return (
     readdirSync(join(root, state), { recursive: true, withFileTypes: true }) as {
@@ -436,10 +436,10 @@ export function filesOf({ files, state }: Target, root: string): string[] {
     .sort();
 }
 
-/** Where it was noted which files were compared with their hashes. */
+/** The record of files that were compared with their hashes. */
 export const NOTE = 'verified.json';
 
-/** False of a checkpoint that is not the latest of its stage: nobody reads it. */
+/** False of a checkpoint that is not the latest of its stage: nothing reads it. */
 function isLatest(dir: string, path: string): boolean {
   const [, stage, name] = /^(run\/checkpoints\/[^/]+)\/(step-\d+)\//.exec(path) ?? [];
   return stage === undefined || readFileSync(join(dir, stage, 'latest'), 'utf8').trim() === name;

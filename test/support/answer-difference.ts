@@ -1,7 +1,7 @@
 /**
- * The largest difference between two answers' numbers, where all else is the same; Infinity where it is not. A product of
- * matrices is summed in another order for another number of rows, so that a question asked among others gets the same
- * answers with shares that differ in the last bits of a float.
+ * The largest difference between the numbers of two answers; Infinity if anything else differs. A matrix product is summed
+ * in another order for another number of rows, so a question asked together with others gets the same answers, with
+ * probabilities that differ in the last bits of a float.
  */
 export function difference(a: unknown, b: unknown): number {
   if (typeof a === 'number' && typeof b === 'number') return Math.abs(a - b);
