@@ -4,7 +4,7 @@
 #   docker run --rm realm doctor
 #   docker run --rm -v "$PWD:/work" realm demo
 #
-# docs/install.md says more.
+# See docs/install.md.
 
 ARG NODE=24.22.3-bookworm-slim
 
@@ -17,11 +17,11 @@ RUN apt-get update \
 WORKDIR /opt/realm
 ENV XDG_CACHE_HOME=/opt/cache
 COPY . .
-# npm installs the engine where it can; the second command fails the build where it could not.
+# npm installs the engine if it can; the second command fails the build if it could not.
 RUN npm ci --omit=dev && node bin/realm engine install && npm cache clean --force
 
 FROM node:${NODE}
-# tini passes signals on: Ctrl-C and "docker stop" end a stage as they do outside a container.
+# tini forwards signals, so Ctrl-C and "docker stop" end a stage as they do outside a container.
 # hadolint ignore=DL3008
 RUN apt-get update \
   && apt-get install -y --no-install-recommends ca-certificates tini \
@@ -33,7 +33,7 @@ COPY --from=build /opt/realm /opt/realm
 ENV NODE_ENV=production \
     XDG_CACHE_HOME=/opt/cache \
     HF_HOME=/work/.cache/huggingface
-# The user node of the base image, by number so that a host can check that it is not root.
+# The user node of the base image, as a number so that a host can check that it is not root.
 USER 1000:1000
 WORKDIR /work
 VOLUME /work

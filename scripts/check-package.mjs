@@ -1,11 +1,11 @@
 /**
- * Installs realm as its users do and says what that takes, on the Node that runs this script:
+ * Installs realm as users do, and prints how long that takes and how much disk, on the Node that runs this script:
  *
- *   node scripts/check-package.mjs     needs the registry, some minutes and about 1 GB; leaves nothing
+ *   node scripts/check-package.mjs     needs the registry, some minutes and about 1 GB; removes everything at the end
  *
  * It packs the checkout, installs the file with `npm install --global` under a prefix with a space in its name, then with
- * npx, and starts the command from an empty folder each time: version, doctor, a preset, the shortest demo. npm's cache
- * and the engine's are the user's own, so that a second run takes less. Exit code 1 where anything fails.
+ * npx. Each time it starts the command from an empty folder: version, doctor, a preset, the shortest demo. It uses the
+ * user's own caches of npm and the engine, so a second run is faster. Exit code 1 if anything fails.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, lstatSync, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
@@ -17,7 +17,7 @@ const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const work = mkdtempSync(join(tmpdir(), 'realm package '));
 const env = { ...process.env, PATH: `${dirname(process.execPath)}${delimiter}${process.env.PATH}` };
 
-/** The whole demo in seconds: it shows that every stage runs, not that anything is learned. */
+/** Settings of a demo of a few seconds: it shows that every stage runs, not that anything is learned. */
 const SHORTEST_DEMO = [
   'demo',
   ...['world.documents=60', 'ict.steps=2', 'ict.batch=8', 'pretrain.steps=2', 'refresh.every=1'].flatMap(set),
@@ -55,7 +55,7 @@ try {
   rmSync(work, { recursive: true, force: true });
 }
 
-/** Starts the command by `realm` in an empty folder and checks what it says. */
+/** Runs commands with `realm` in an empty folder and checks their output. */
 function tryOut(how, realm) {
   const cwd = join(work, `empty ${how}`);
   mkdirSync(cwd);
@@ -97,7 +97,7 @@ function expect(holds, otherwise) {
   if (!holds) throw new Error(otherwise);
 }
 
-/** What npm warned of. */
+/** npm's warnings, as text. */
 function notes(stderr) {
   const engines = [
     ...stderr.matchAll(/package: '([^']+)',\s+npm warn EBADENGINE\s+required: \{ node: '([^']+)'/g),

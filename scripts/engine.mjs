@@ -1,20 +1,20 @@
 /**
- * The native TensorFlow engine where the official binary cannot be had: the same Node binding, compiled against
- * the TensorFlow that the Python wheel carries. No Python code runs in it; Python's pip only downloads the wheel.
+ * Builds the native TensorFlow engine where the official binary is not available: the same Node binding, compiled
+ * against the TensorFlow in the Python wheel. It runs no Python code; Python's pip only downloads the wheel.
  *
- *   realm engine install [--cuda | --cpu]   builds it unless there is one (--cuda: the one that computes on an NVIDIA GPU,
- *                                           kept by later installs; --cpu: back from that)
- *   realm engine status                     what is there, its checksums, whether it computes and on what
+ *   realm engine install [--cuda | --cpu]   builds it if there is none (--cuda: the one that computes on an NVIDIA GPU, which
+ *                                           later installs keep; --cpu: switches back)
+ *   realm engine status                     shows the engine, checks its checksums, and whether and on what it computes
  *   realm engine remove                     deletes all of it
  *
- * `realm engine` runs this script. npm runs it after an installation with --optional (failure is exit code 0), and a
- * command that computes where neither has happened, with --first-use (the command reports the failure).
+ * `realm engine` runs this script. npm runs it after an installation with --optional (a failure then gives exit code 0).
+ * A command that computes runs it with --first-use if neither has happened (the command reports the failure).
  *
- * What it leaves: CACHE/engine-KEY (TensorFlow's libraries and headers, for --cuda NVIDIA's libraries, OpenBLAS, the
+ * It writes CACHE/engine-KEY (TensorFlow's libraries and headers, for --cuda NVIDIA's libraries, OpenBLAS, the
  * binding, the package's tarball, stamp.json), shared by every checkout, and one of the two folders of
  * src/engine/installed.mjs (the package's JavaScript, the kernels of src/engine/native compiled for this processor, the
  * addon that counts signals, and engine.json, which src/engine.ts reads; or failure.json, the reason of a failure).
- * It may use nothing outside Node itself, because npm runs it while it installs.
+ * It may use only Node itself, because npm runs it during the installation.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
@@ -60,15 +60,15 @@ import {
 const TENSORFLOW = '2.21.0';
 const PACKAGE = '@tensorflow/tfjs-node-gpu';
 const PACKAGE_VERSION = '4.22.0';
-/** As in package-lock.json, which is not at hand where realm is itself a dependency. */
+/** As in package-lock.json, which does not exist where realm is itself a dependency. */
 const PACKAGE_INTEGRITY =
   'sha512-p//NN6DGiN4hInUmIkRffaFVMcdTREUMjPyjW04J7OXvB2zBlQimj61eFKSgRrH3f5TnOfKzb0n56he/B6a4bw==';
-/** Counts changes to how a variant is built; a build made by an older recipe is not used. */
+/** Increased when a variant is built differently; a build made by an older recipe is not used. */
 const RECIPES = { cpu: 2, cuda: 3 };
 
 /**
- * One wheel a machine, whatever Python runs pip: the libraries in it know nothing of the Python version.
- * No `tensorflow-cpu` is published for ARM; `tensorflow` is the CPU build there.
+ * One wheel for each kind of machine, whatever Python runs pip: its libraries do not depend on the Python version.
+ * `tensorflow-cpu` is not published for ARM; there `tensorflow` is the CPU build.
  */
 const WHEELS = {
   'x64-cpu': {
@@ -89,10 +89,10 @@ const WHEELS = {
 };
 
 /**
- * NVIDIA's libraries that the `x64-cuda` wheel opens when it finds a GPU: of each wheel that `tensorflow[and-cuda]`
- * asks for the newest of CUDA 12. Two of those are left out: no library here names cuRAND, and the compiler of
- * cuda-nvcc serves XLA's compiled functions and a few kernels (FloorMod, trigonometry of complex numbers), none of
- * which realm runs; the other kernels come compiled in TensorFlow.
+ * NVIDIA's libraries that the `x64-cuda` wheel opens when it finds a GPU: for each wheel that `tensorflow[and-cuda]`
+ * requires, the newest for CUDA 12. Two are left out: no library here needs cuRAND, and the compiler of cuda-nvcc is
+ * only for XLA's compiled functions and a few kernels (FloorMod, trigonometry of complex numbers), none of which realm
+ * runs; TensorFlow contains the other kernels in compiled form.
  */
 const NVIDIA = [
   {
@@ -157,7 +157,7 @@ const NVIDIA = [
   },
 ];
 
-/** OpenBLAS multiplies in our kernels: it is twice as fast as TensorFlow's own products on the small matrices of attention. */
+/** Our kernels multiply with OpenBLAS: on the small matrices of attention it is twice as fast as TensorFlow's own products. */
 const OPENBLAS = {
   name: 'scipy-openblas32',
   version: '0.3.34.481.3',
@@ -176,12 +176,12 @@ const KERNELS = 'realm_kernels.node';
 const SIGNALS = 'realm_signals.node';
 const BINDING = 'tfjs_binding.node';
 const TARBALL = 'tfjs-node-gpu.tgz';
-/** What a build downloads, and the disk it takes: what it unpacks, the largest wheel beside that, and some room. */
+/** Bytes that a build downloads, and disk that it needs: for the unpacked files, the largest wheel, and some reserve. */
 const SIZES = { cpu: { download: 280e6, disk: 2.5e9 }, cuda: { download: 3280e6, disk: 6e9 } };
 
 /**
- * TensorFlow's libraries look for NVIDIA's at $ORIGIN/../nvidia/NAME/lib: one folder down, they find them in the
- * engine's own folder and LD_LIBRARY_PATH is not needed.
+ * TensorFlow's libraries look for NVIDIA's at $ORIGIN/../nvidia/NAME/lib. In a subfolder they find them in the
+ * engine's own folder, and LD_LIBRARY_PATH is not needed.
  */
 const libraries = (variant) =>
   ['libtensorflow_cc.so.2', 'libtensorflow_framework.so.2'].map((name) =>
@@ -192,8 +192,8 @@ const require = createRequire(import.meta.url);
 const cache = cacheFolder();
 
 /**
- * The package's JavaScript calls functions of Node's `util` that Node 23 removed, and that print a warning before that.
- * Its newest release still does. These two files use nothing else of `util`: they get the functions from here.
+ * The package's JavaScript, even in its newest release, calls functions of Node's `util` that Node 23 removed and that
+ * print a warning on older versions. These two files use nothing else of `util`: they get the functions from here.
  */
 const UTIL = 'var util_1 = require("util");';
 const OUR_UTIL =
@@ -203,10 +203,10 @@ const PATCHED = {
   'dist/kernels/TopK.js': '3955927f2c96bb5d61f1efd348b58e22394635f3150702fe103fd13f75826c5e',
 };
 
-/** Something the reader of the message can put right, in one line. */
+/** An error that the user can fix, in one line. */
 class Missing extends Error {}
 
-/** The finished engine does not compute: nothing of it is worth keeping. */
+/** The finished engine does not compute: none of it is kept. */
 class Useless extends Missing {}
 
 // ---------------------------------------------------------------------------------------------------- commands
@@ -241,19 +241,19 @@ async function install({ optional, cuda, cpu }) {
   await link(dir, variant);
 }
 
-/** Whether NVIDIA's driver is there, of Linux or of Windows below it: a home folder may be shared with machines without. */
+/** Whether NVIDIA's driver is installed, of Linux or of Windows below it: a home folder may be shared with machines without one. */
 const hasCard = () => existsSync('/dev/nvidiactl') || existsSync('/dev/dxg');
 
 async function status() {
   const current = readCurrent();
-  if (!current) throw new Missing('native engine: none; build it with: realm engine install');
+  if (!current) throw new Missing('native engine: not installed; build it with: realm engine install');
   say(`native engine: TensorFlow ${current.tensorflow} (${current.variant}), ${current.binding}`);
   if (current.variant !== 'official') {
     const dir = dirname(current.binding);
-    for (const [name, seal] of Object.entries(stamped(dir).files)) {
-      const same = (await digest(join(dir, name), 'sha256', 'hex')) === seal.sha256;
+    for (const [name, expected] of Object.entries(stamped(dir).files)) {
+      const same = (await digest(join(dir, name), 'sha256', 'hex')) === expected.sha256;
       if (!same) throw new Missing(`native engine: ${join(dir, name)} is damaged; ${REBUILD}`);
-      say(`  ${name}  ${megabytes(seal.bytes)}  checksum agrees`);
+      say(`  ${name}  ${megabytes(expected.bytes)}  checksum is right`);
     }
   }
   say(`  computes: yes, on the ${await compute(current.package, current.binding)}`);
@@ -286,9 +286,9 @@ async function remove() {
   say('native engine: removed');
 }
 
-// ---------------------------------------------------------------------------------------------- what is there
+// ---------------------------------------------------------------------------------------------- installed engine
 
-/** The engine that src/engine.ts would load, if it is of this recipe and complete; it may lie in another user's cache. */
+/** The engine that src/engine.ts would load, if it is of this recipe and complete; it may be in another user's cache. */
 function readCurrent() {
   const found = findInstalled();
   if (!found || found.variant === 'official') return found;
@@ -300,18 +300,18 @@ function engineDir(variant) {
   return join(cache, `engine-${TENSORFLOW}-${variant}-${process.arch}-${RECIPES[variant]}`);
 }
 
-/** The stamp of a finished build whose files all have their stamped length; `status` also compares the checksums. */
+/** The stamp of a finished build, if all files have the length in the stamp; `status` also compares the checksums. */
 function stamped(dir) {
   try {
     const stamp = JSON.parse(readFileSync(join(dir, 'stamp.json'), 'utf8'));
-    for (const [name, seal] of Object.entries(stamp.files)) {
-      if (statSync(join(dir, name)).size !== seal.bytes) return;
+    for (const [name, expected] of Object.entries(stamp.files)) {
+      if (statSync(join(dir, name)).size !== expected.bytes) return;
     }
     return stamp;
   } catch {}
 }
 
-/** Takes the official package where its own install script could fetch its binary and that binary works. */
+/** Uses the official package if its own install script could download its binary and that binary works. */
 async function useOfficial() {
   let home;
   try {
@@ -367,8 +367,8 @@ function compiledBefore(dir) {
 }
 
 /**
- * Fills the first folder of `installFolders` that can be written: `fill` gets one aside and returns what engine.json says.
- * Several processes may do so at once: each one's is complete, the last one's stays.
+ * Fills the first folder of `installFolders` that can be written: `fill` gets a temporary folder and returns the content of
+ * engine.json. Several processes may do this at once: each result is complete, and the last one stays.
  */
 async function place(fill) {
   const refusals = [];
@@ -383,7 +383,7 @@ async function place(fill) {
     const drop = () => rmSync(aside, { recursive: true, force: true });
     cleanups.add(drop);
     try {
-      // In the cache there are no packages above the folder that the JavaScript could find.
+      // In the cache the JavaScript would find no packages in the folders above.
       if (dirname(folder) === cache) symlinkSync(packages(), join(aside, 'node_modules'));
       const filled = { layout: LAYOUT, package: 'package', ...(await fill(aside)) };
       writeFileSync(join(aside, 'engine.json'), `${JSON.stringify(filled, null, 2)}\n`);
@@ -407,10 +407,10 @@ async function place(fill) {
 
 const ELSEWHERE = 'set XDG_CACHE_HOME to a folder that you can write to';
 
-/** The node_modules folder that holds the one tfjs of this installation. */
+/** The node_modules folder with the only tfjs of this installation. */
 const packages = () => dirname(dirname(dirname(require.resolve('@tensorflow/tfjs/package.json'))));
 
-/** Keeps the reason of a failure for `realm doctor`, and so that no command tries again by itself. */
+/** Records the reason of a failure for `realm doctor`; with it no command tries again by itself. */
 function remember(reason) {
   for (const folder of installFolders()) {
     try {
@@ -422,7 +422,7 @@ function remember(reason) {
   return false;
 }
 
-/** A failure that is over, as an attempt to build for a GPU where the engine for the processor stays. */
+/** Removes a recorded failure that no longer matters, such as a failed GPU build while the CPU engine stays. */
 function forget() {
   for (const folder of installFolders()) {
     try {
@@ -433,7 +433,7 @@ function forget() {
 
 /**
  * Compiles the addon that counts signals, or copies it from an older installation.
- * @returns its entry in engine.json; undefined where it cannot be compiled: realm works without it
+ * @returns its entry in engine.json; undefined if it cannot be compiled: realm works without it
  */
 async function addSignals(folder) {
   const source = signalsDigest();
@@ -448,7 +448,7 @@ async function addSignals(folder) {
   } catch (error) {
     if (!(error instanceof Missing)) throw error;
     if (works(compiler(), ['--version']))
-      say(`native engine: a long computation will not hear signals: ${error.message}`);
+      say(`native engine: a long computation will not react to signals: ${error.message}`);
   }
 }
 
@@ -474,14 +474,14 @@ async function unpackJavaScript(dir, into) {
   await prepareJavaScript(join(into, 'package'));
 }
 
-/** Changes the package's JavaScript so that realm can load it, on every Node. */
+/** Patches the package's JavaScript so that realm can load it on every Node. */
 async function prepareJavaScript(folder) {
-  // Only TensorBoard's histograms use the protocol buffers, whose package npm drops together with the official one.
+  // Only TensorBoard's histograms use protocol buffers; npm drops their package together with the official one.
   writeFileSync(join(folder, 'dist', 'proto', 'api_pb.js'), 'module.exports = {};\n');
   for (const [name, sha256] of Object.entries(PATCHED)) {
     const path = join(folder, name);
     if ((await digest(path, 'sha256', 'hex')) !== sha256)
-      throw new Missing(`${name} of ${PACKAGE} is not that of version ${PACKAGE_VERSION}; ${REBUILD}`);
+      throw new Missing(`${name} of ${PACKAGE} is not the file of version ${PACKAGE_VERSION}; ${REBUILD}`);
     writeFileSync(path, readFileSync(path, 'utf8').replace(UTIL, OUR_UTIL));
   }
 }
@@ -489,8 +489,8 @@ async function prepareJavaScript(folder) {
 // ------------------------------------------------------------------------------------------------------- build
 
 /**
- * Builds in DIR.work/engine and renames that when it has computed the right results. A build that is interrupted or
- * fails keeps what its finished steps have made, and the next one resumes there; one that does not compute keeps nothing.
+ * Builds in DIR.work/engine and renames that folder once it has computed correct results. An interrupted or failed build
+ * keeps the results of its finished steps, and the next one resumes there; an engine that does not compute is deleted.
  */
 async function build(dir, variant) {
   const work = `${dir}.work`;
@@ -515,7 +515,7 @@ async function buildIn(work, dir, variant) {
   const started = performance.now();
   const download = megabytes(SIZES[variant].download);
   say(
-    `native engine: building it once, a minute or more and ${download} of download; after Ctrl-C the next attempt resumes`,
+    `native engine: building it once; this takes a minute or more and downloads ${download}; after Ctrl-C the next attempt resumes`,
   );
 
   await step(`${PACKAGE} ${PACKAGE_VERSION} from npm`, join(out, TARBALL), () => fetchPackage(work, out));
@@ -562,10 +562,10 @@ async function buildIn(work, dir, variant) {
   rmSync(work, { recursive: true, force: true });
   say(`native engine: ready after ${seconds(started)}, ${megabytes(sizeOf(dir))} in ${dir}`);
   if (variant === 'cuda' && device === 'CPU')
-    say('native engine: TensorFlow finds no GPU here now; realm says what is missing when it starts');
+    say('native engine: TensorFlow finds no GPU now; realm reports what is missing when it starts');
 }
 
-/** The two libraries, and of the headers those that the binding and our kernels include. */
+/** The two libraries, and the headers that the binding and our kernels include. */
 const TENSORFLOW_FILES = [
   'tensorflow/libtensorflow_(cc|framework)[.]so[.]2',
   'tensorflow/include/(tensorflow/c|tensorflow/core/platform|tensorflow/core/common_runtime/next_pluggable_device/c' +
@@ -573,10 +573,10 @@ const TENSORFLOW_FILES = [
 ].join('|');
 
 /**
- * NVIDIA's libraries into OUT/nvidia, in the wheels' own folders, by which they find one another. All that open them
- * sit in libtensorflow_framework, whose list of folders lacks cuSOLVER's: a link in the runtime's makes up for it.
- * Last TensorFlow's own function must find them all, which needs no GPU; on a machine that has one, it would
- * otherwise leave the GPU alone.
+ * Unpacks NVIDIA's libraries into OUT/nvidia, in the wheels' own folders, by which they find each other. They are opened
+ * by libtensorflow_framework, whose list of folders lacks cuSOLVER's; a link in the runtime's folder makes up for that.
+ * Finally TensorFlow's own function must find them all, which needs no GPU. Otherwise TensorFlow would silently not use
+ * a GPU.
  */
 async function fetchNvidia(python, work, out) {
   const nvidia = join(out, 'nvidia');
@@ -603,7 +603,7 @@ sys.exit(0 if status[0] == 1 else "error: TensorFlow cannot load NVIDIA's librar
   await step("NVIDIA's libraries load", undefined, () => command(python, ['-c', program, framework]));
 }
 
-/** Everything that could be missing, checked before the first byte is downloaded. Returns the Python to call. */
+/** Checks for everything that could be missing before the first byte is downloaded. Returns the Python to call. */
 async function requirements(variant, needed) {
   if (process.platform !== 'linux' || !WHEELS[`${process.arch}-${variant}`]) {
     const there =
@@ -664,15 +664,13 @@ async function fetchPackage(work, out) {
   await download('npm', npm[0], [...npm.slice(1), ...args], { cwd: root });
   const file = join(into, readdirSync(into)[0]);
   if (`sha512-${await digest(file, 'sha512', 'base64')}` !== PACKAGE_INTEGRITY) {
-    throw new Missing(
-      `${PACKAGE} ${PACKAGE_VERSION}: what npm delivered has another checksum than the pinned one`,
-    );
+    throw new Missing(`${PACKAGE} ${PACKAGE_VERSION}: the file from npm does not have the pinned checksum`);
   }
   renameSync(file, join(out, TARBALL));
   rmSync(into, { recursive: true });
 }
 
-/** Downloads the wheel with pip, which compares the pinned hash and takes a whole wheel that is there already. */
+/** Downloads the wheel with pip, which checks the pinned hash and reuses a complete wheel that exists already. */
 async function fetchWheel(python, wheel, work) {
   const into = join(work, 'wheel', wheel.name);
   const temporary = join(work, 'tmp');
@@ -711,7 +709,7 @@ async function fetchWheel(python, wheel, work) {
   return join(into, readdirSync(into)[0]);
 }
 
-/** Downloads a wheel and unpacks the files whose whole name matches; Python's zipfile checks each one's CRC. */
+/** Downloads a wheel and unpacks the files with matching full names; Python's zipfile checks each CRC. */
 async function fetchUnpacked(python, wheel, work, files) {
   const file = await fetchWheel(python, wheel, work);
   const into = join(work, 'unpacked');
@@ -741,7 +739,7 @@ async function compile(work, out, variant) {
   );
 }
 
-/** An addon for Node out of C++. */
+/** Compiles an addon for Node from C++. */
 async function compileShared(flags, includes, sources, libraries, linking, out) {
   const headers = await import('node-api-headers').catch(() => {
     throw new Missing('the package node-api-headers is not installed; run npm ci');
@@ -758,7 +756,7 @@ async function compileShared(flags, includes, sources, libraries, linking, out) 
   ]);
 }
 
-/** Computes with the finished folder. Returns on what. */
+/** Computes with the finished folder. Returns the device. */
 async function tryOut(work, out) {
   const js = join(work, 'try');
   rmSync(js, { recursive: true, force: true });
@@ -772,8 +770,8 @@ async function tryOut(work, out) {
 }
 
 /**
- * Computes a little in a child process: a library that does not fit this machine may kill the process.
- * Returns on what: GPU or CPU.
+ * Computes a little in a child process, because a library that does not fit this machine may kill the process.
+ * Returns the device: GPU or CPU.
  */
 async function compute(packageDir, binding) {
   const program = `
@@ -805,11 +803,11 @@ import(installed).then(({ computesRight }) => {
   return /^on the (GPU|CPU)$/m.exec(said)[1];
 }
 
-// ------------------------------------------------------------------------------------------------- small things
+// ------------------------------------------------------------------------------------------------- helpers
 
 const children = new Set();
 
-/** Runs a program quietly to its end and returns what it printed; a failure quotes the last line that looks like the reason. */
+/** Runs a program quietly and returns its output; a failure quotes the last line that looks like the reason. */
 function command(name, args, options = {}) {
   return new Promise((done, fail) => {
     const child = spawn(name, args, { stdio: ['ignore', 'pipe', 'pipe'], ...options });
@@ -837,11 +835,11 @@ function command(name, args, options = {}) {
   });
 }
 
-/** How npm and pip (its urllib3) say that they reach no server. */
+/** Messages of npm and pip (its urllib3) when they reach no server. */
 const OFFLINE =
   /\b(ENOTFOUND|EAI_AGAIN|ECONNREFUSED|ECONNRESET|ETIMEDOUT|ENETUNREACH|EHOSTUNREACH|ENOTCACHED)\b|name resolution|Name or service not known|Network is unreachable|No route to host|Connection refused|Connection reset|timed out|Cannot connect to proxy|Failed to establish a new connection/;
 
-/** Runs npm or pip for a download: their own last line does not say so where the network is missing. */
+/** Runs npm or pip for a download. Without a network their own last line does not say so; this message does. */
 async function download(tool, name, args, options) {
   try {
     await command(name, args, options);
@@ -861,7 +859,7 @@ async function step(name, made, run) {
   say(`  ${name}: ${seconds(started)}`);
 }
 
-/** Prints now and then how much a folder holds, until the returned function is called. */
+/** Regularly prints the size of a folder, until the returned function is called. */
 function watch(folder, name) {
   const every = terminal.live ? 500 : 10000;
   const timer = setInterval(() => {
@@ -885,7 +883,7 @@ function sizeOf(folder) {
   return bytes;
 }
 
-/** Node's own way with `recursive` never returns where a folder cannot be made for ENOENT, as in /proc. */
+/** Node's own `recursive` option never returns if a folder cannot be created because of ENOENT, as in /proc. */
 function makeFolder(path) {
   if (existsSync(path)) return;
   makeFolder(dirname(path));
@@ -898,7 +896,7 @@ function makeFolder(path) {
 
 const LOCK = 'engine-lock';
 
-/** Waits until no other process builds, and returns what gives the lock back. The lock of a process that is gone does not count. */
+/** Waits until no other process builds, takes the lock, and returns a function that releases it. The lock of a dead process does not count. */
 async function lock() {
   const file = join(cache, LOCK);
   try {
@@ -929,7 +927,7 @@ async function lock() {
   return unlock;
 }
 
-/** What is left to do when a signal ends the script. */
+/** Clean-up for when a signal ends the script. */
 const cleanups = new Set();
 
 function holderLives(file) {
@@ -951,7 +949,7 @@ function digest(path, algorithm, encoding) {
   });
 }
 
-/** Where progress goes: stderr, or the terminal itself while npm keeps stderr to itself. */
+/** Where progress is printed: stderr, or the terminal itself while npm captures stderr. */
 const terminal = (() => {
   if (process.stderr.isTTY) return { fd: 2, live: true };
   if (process.env.npm_lifecycle_event === 'postinstall') {
@@ -997,7 +995,7 @@ try {
     const instead = findInstalled()
       ? 'the one that is installed stays'
       : 'realm computes with WebAssembly (slower)';
-    // At the first use the command that follows reads the reason and reports it.
+    // At the first use, the command that follows reads the reason and reports it.
     if (!remember(reason) || !firstUse) say(`native engine: not built, ${instead}: ${reason}`);
   }
   process.exitCode = optional ? 0 : 1;

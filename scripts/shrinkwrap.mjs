@@ -1,9 +1,9 @@
 /**
- * The versions that a published package pins: npm publishes no package-lock.json, and obeys an npm-shrinkwrap.json. The
- * packages only needed to work on realm are left out, because npm would install those for every user too.
+ * Pins the versions of a published package: npm does not publish package-lock.json, but it publishes and follows
+ * npm-shrinkwrap.json. Packages that only developers need are left out, because npm would install them for every user.
  *
  *   node scripts/shrinkwrap.mjs write     before npm packs (package.json, "prepack")
- *   node scripts/shrinkwrap.mjs remove    after it: in a checkout npm would prefer this file to package-lock.json
+ *   node scripts/shrinkwrap.mjs remove    afterwards: in a checkout npm would use this file instead of package-lock.json
  */
 import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';

@@ -1,10 +1,10 @@
 import { relative, resolve } from 'node:path';
 
-/** A reporter of node:test beside another one: the ten test files that took longest, once all are done. */
+/** An additional reporter of node:test: prints the ten slowest test files at the end. */
 export default async function* slowest(events) {
   const seconds = {};
   for await (const { type, data } of events) {
-    // Each file is a test of its own in the process that runs them all, named by its path.
+    // The process that runs all files reports each file as a test named by its path.
     if (type === 'test:complete' && data.nesting === 0 && resolve(data.name) === data.file)
       seconds[relative(process.cwd(), data.file)] = data.details.duration_ms / 1000;
   }

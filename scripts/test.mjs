@@ -1,7 +1,7 @@
 /**
- * npm test: every test file on the best engine, then those that compute (they import test/support/engine.ts)
- * once more on WebAssembly. `npm test -- FILE...` runs these files alone; --engine NAME, or REALM_ENGINE, runs that
- * engine alone; --watch runs the files again on the best engine as they change.
+ * npm test: runs every test file on the best engine, then those that compute (they import test/support/engine.ts)
+ * again on WebAssembly. `npm test -- FILE...` runs only these files; --engine NAME, or REALM_ENGINE, uses only that
+ * engine; --watch runs the files on the best engine again when they change.
  */
 import { spawnSync } from 'node:child_process';
 import { existsSync, readdirSync, readFileSync } from 'node:fs';
@@ -43,7 +43,7 @@ function run(engine, names) {
     'tsx',
     '--test',
     `--test-concurrency=${Math.max(2, availableParallelism())}`,
-    // A test or a file that hangs fails after half an hour. On two cores with four busy loops none takes ten minutes.
+    // A test or a file that hangs fails after half an hour. None takes ten minutes, even on two cores with four busy loops.
     '--test-timeout=1800000',
     '--test-reporter=spec',
     '--test-reporter-destination=stdout',

@@ -13,7 +13,7 @@ const folder = temporaryFolder('a package');
 const home = join(folder, 'package');
 const empty = join(folder, 'empty folder');
 
-/** What may be in the package: everything else in the checkout is for those who work on realm. */
+/** The files that the package may contain; the rest of the checkout is for developers. */
 const ALLOWED = [
   /^(package\.json|LICENSE|(README|SECURITY|CHANGELOG|CONTRIBUTING)\.md|CITATION\.cff)$/,
   /^bin\/realm$/,
@@ -27,8 +27,8 @@ const ALLOWED = [
 
 let packed: { filename: string; files: { path: string }[] };
 
-// The file that `npm publish` sends, with the types that its scripts make, but for the npm-shrinkwrap.json that its scripts write, unpacked beside links to the
-// packages that this pins.
+// The file that `npm publish` sends, with the types that its scripts make but without the npm-shrinkwrap.json that they
+// write, unpacked next to links to the packages that it pins.
 before(() => {
   const types = spawnSync('npm', ['run', 'types'], { cwd: root, encoding: 'utf8' });
   assert.equal(types.status, 0, types.stdout + types.stderr);
@@ -48,7 +48,7 @@ before(() => {
   mkdirSync(empty);
 });
 
-/** Runs the packed realm in a folder; what it wrote, where it ended as expected. */
+/** Runs the packed realm in a folder, checks its exit code, and returns its output. */
 function realm(args: string[], cwd = empty, code = 0): { stdout: string; stderr: string } {
   const env = { ...process.env, XDG_CACHE_HOME: join(folder, 'cache'), HF_HUB_OFFLINE: '1' };
   const command = [join(home, 'bin', 'realm'), ...args];
@@ -57,7 +57,7 @@ function realm(args: string[], cwd = empty, code = 0): { stdout: string; stderr:
   return { stdout, stderr };
 }
 
-test('the package holds what runs, its documents, and nothing else', () => {
+test('the package has its code and documents, and nothing else', () => {
   const names = packed.files.map(({ path }) => path);
   assert.deepEqual(
     names.filter((name) => !ALLOWED.some((pattern) => pattern.test(name))),
@@ -83,12 +83,12 @@ test('the package holds what runs, its documents, and nothing else', () => {
   }
 });
 
-test('the package names every version that it needs, and may be published', () => {
+test('the package pins every version that it needs, and can be published', () => {
   const json = JSON.parse(readFileSync(join(home, 'package.json'), 'utf8'));
   assert.equal(json.private, undefined);
-  assert.notEqual(json.name, 'realm', 'that package is a database');
+  assert.notEqual(json.name, 'realm', 'this name belongs to a database package');
   assert.deepEqual(json.bin, { realm: 'bin/realm', [json.name]: 'bin/realm' });
-  assert.equal(json.overrides, undefined, 'npm heeds those of the folder it installs in alone');
+  assert.equal(json.overrides, undefined, 'npm uses only the overrides of the folder that it installs into');
   for (const [name, version] of Object.entries({ ...json.dependencies, ...json.optionalDependencies })) {
     assert.match(version as string, /^\d+\.\d+\.\d+$/, name);
   }
@@ -103,7 +103,7 @@ test('the package names every version that it needs, and may be published', () =
   assert.ok(json.files.includes('npm-shrinkwrap.json'));
 });
 
-test('from an empty folder it says its version and what the machine has', () => {
+test('from an empty folder it prints its version and what the machine has', () => {
   const { version } = JSON.parse(readFileSync(join(home, 'package.json'), 'utf8'));
   assert.equal(realm(['--version']).stdout, `${version}\n`);
   const { engine, node } = JSON.parse(realm(['doctor', '--json']).stdout);
@@ -112,13 +112,13 @@ test('from an empty folder it says its version and what the machine has', () => 
   assert.deepEqual(readdirSync(empty), []);
 });
 
-test('a wrong --config lists the presets that come with it', () => {
+test('the message for a wrong --config lists the presets in the package', () => {
   const { stderr } = realm(['prepare', '--config', 'squad'], empty, 2);
   assert.match(stderr, new RegExp(`squad: no such configuration file; .*: ${presets().join(', ')}\n$`));
   assert.deepEqual(readdirSync(empty), []);
 });
 
-test('it prepares documents by a preset, from a folder with a tsconfig.json that would mislead it', () => {
+test('it prepares documents with a preset, from a folder with a tsconfig.json that would mislead it', () => {
   const cwd = join(folder, 'a project');
   mkdirSync(cwd);
   const paths = { zod: ['./trap.ts'], '*': ['./trap.ts'] };
@@ -130,7 +130,7 @@ test('it prepares documents by a preset, from a folder with a tsconfig.json that
   const counts = JSON.parse(realm([...args, '--set', 'data.documents=docs.jsonl'], cwd).stdout);
   assert.equal(counts.documents, 1);
 
-  // The shortest demo: its encoder is the package's own, and its refresher another process.
+  // The shortest demo: it uses the package's own encoder, and a refresher in another process.
   const settings = [
     'world.documents=40',
     'ict.steps=1',

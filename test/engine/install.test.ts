@@ -459,7 +459,7 @@ test('realm engine runs the script and returns its exit code', () => {
   const realm = (...args: string[]) => run([join(copy.root, 'bin', 'realm'), ...args]);
   const { status, stderr } = realm('engine');
   assert.equal(status, 1);
-  assert.equal(stderr, 'native engine: none; build it with: realm engine install\n');
+  assert.equal(stderr, 'native engine: not installed; build it with: realm engine install\n');
   assert.equal(realm('engine', 'remove').stderr, 'native engine: removed\n');
   assert.match(
     realm('engine', 'status', '--cuda').stderr,

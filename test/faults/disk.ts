@@ -10,20 +10,20 @@ import { type FaultOptions, type Report, type Tally, tally } from './report.ts';
 import { badRefusal, lastLines } from './sentence.ts';
 import { newFolder, startStage } from './world.ts';
 
-// A disk of a few MiB in memory (tmpfs) on which room is left for so many KiB more, or for so many more files, at points
-// spread over what each command needs: wherever it runs out, the command ends with exit code 2 and a sentence, nothing is
-// damaged, and once there is room the same command ends as undisturbed. Then a disk that cannot be written at all.
+// A disk of a few MiB in memory (tmpfs) with room for only so many more KiB or files, at points spread over what each
+// command needs. Wherever the room runs out, the command ends with exit code 2 and a sentence, and nothing is damaged. Once
+// there is room, the same command ends with the result of an undisturbed run. Then a disk that cannot be written at all.
 
 const MIB = 64;
 const FULL = /the disk is full/;
 const UNWRITABLE = /cannot be written \(EROFS\)/;
 
-/** A command on the disk; pretraining also with a refresher that works beside it. */
+/** A command on the disk; pretraining also with an asynchronous refresher. */
 interface Case {
   name: string;
   command: Command;
   more: string[];
-  /** Whether it ends the same to the bit. */
+  /** Whether its result is the same to the bit. */
   exact: boolean;
 }
 const CASES: Case[] = [
@@ -31,7 +31,7 @@ const CASES: Case[] = [
   { name: 'pretrain, async', command: 'pretrain', more: ['--set', 'refresh.mode=async'], exact: false },
 ];
 
-/** Those of the short form, one for each way of writing: a corpus; checkpoints, and an index in a child. */
+/** The cases of the short form, one for each way of writing: a corpus; checkpoints, and an index in a child. */
 const SHORT: Command[] = ['prepare', 'pretrain'];
 
 export async function disk(options: FaultOptions): Promise<Report> {
@@ -71,7 +71,7 @@ function refused(t: Tally, why: string): Report {
   return t.report();
 }
 
-/** Not root, but perhaps allowed a namespace of one's own in which to mount. */
+/** Without root, a new namespace may still allow mounting. */
 function inNamespace({ short, seed }: FaultOptions): Report | undefined {
   if (process.env.REALM_FAULTS_NAMESPACE || spawnSync('unshare', ['-rm', 'true']).status !== 0)
     return undefined;
@@ -89,7 +89,7 @@ function inNamespace({ short, seed }: FaultOptions): Report | undefined {
   return { lines: stdout.split('\n').filter((line) => line.startsWith('  ')), failed: status !== 0 };
 }
 
-/** Runs one case with less room than it needs, at points spread over what it needs. */
+/** Runs one case with less room than it needs, at evenly spaced amounts. */
 async function fillUp(
   t: Tally,
   c: Case,
@@ -115,7 +115,7 @@ function start(c: Case, dir: string, { set }: Reference): Started {
   return startStage(c.command, dir, set, c.more);
 }
 
-/** Puts the run on the disk as the command finds it, with all the room there is. */
+/** Puts the run on the disk in its state before the command, with all the room there is. */
 function fresh(c: Case, disk: string, { before }: Reference): string {
   const dir = join(disk, 'run');
   makeRoom(disk);
@@ -124,7 +124,7 @@ function fresh(c: Case, disk: string, { before }: Reference): string {
   return dir;
 }
 
-/** The most room and files that the command takes on its way, beyond what was there. */
+/** The most room and files that the command needs at any moment, beyond those at its start. */
 async function measure(t: Tally, c: Case, disk: string, undisturbed: Reference) {
   const dir = fresh(c, disk, undisturbed);
   const used = () => {
@@ -145,7 +145,7 @@ async function measure(t: Tally, c: Case, disk: string, undisturbed: Reference) 
     1,
   );
   const { code } = await started.ended;
-  if (!t.check(code === 0, `${c.name}: fails with room enough: ${lastLines(started.stderr())}`))
+  if (!t.check(code === 0, `${c.name}: fails with enough room: ${lastLines(started.stderr())}`))
     return undefined;
   return peak;
 }
@@ -164,17 +164,17 @@ async function trial(
   const started = start(c, dir, undisturbed);
   const end = await started.ended;
   if (end.code === 0) {
-    t.count(FULL.test(started.stderr()) ? 'trained on with the old index' : 'had just room enough');
+    t.count(FULL.test(started.stderr()) ? 'continued with the old index' : 'had just enough room');
     makeRoom(disk);
     return;
   }
-  t.count(`full disks met in ${c.name}`);
-  t.count('full disks met');
+  t.count(`full disks in ${c.name}`);
+  t.count('full disks');
   for (const bad of badRefusal(end, started, FULL)) t.fail(`${what}: ${bad}`);
   await endsAsUndisturbed(t, c, disk, dir, undisturbed, what);
 }
 
-/** After a failure: nothing is damaged, and with room again the same command succeeds. */
+/** Checks after a failure that nothing is damaged, and that the same command succeeds once there is room. */
 async function endsAsUndisturbed(
   t: Tally,
   c: Case,
@@ -191,10 +191,10 @@ async function endsAsUndisturbed(
   const { code } = await again.ended;
   if (!t.check(code === 0, `${what}, then with room: exit code ${code}: ${lastLines(again.stderr())}`))
     return;
-  t.count('commands that went on once there was room');
+  t.count('commands that resumed once there was room');
   if (!c.exact) return;
   const different = differences(undisturbed.outcome[c.command], outcome(dir, c.command));
-  t.check(different.length === 0, `${what}: ends otherwise than undisturbed: ${different}`);
+  t.check(different.length === 0, `${what}: differs from an undisturbed run: ${different}`);
 }
 
 /** Leaves room for so many KiB. */
@@ -233,21 +233,21 @@ async function readOnly(t: Tally, c: Case, disk: string, undisturbed: Reference)
   makeRoom(disk);
 }
 
-/** A disk that becomes read-only under a trainer, as one does after an error of the hardware. */
+/** A disk that becomes read-only under a trainer, as after a hardware error. */
 async function turnsReadOnly(t: Tally, disk: string, undisturbed: Reference, names: string[]): Promise<void> {
   for (const c of CASES.filter(({ name }) => names.includes(name))) {
     const dir = fresh(c, disk, undisturbed);
     const started = start(c, dir, undisturbed);
     const metrics = runFolder(dir).metrics(c.command as RetrieverStage);
     await until(() => jsonLines(metrics).length > 3 || !started.running());
-    // Refused as long as a file is open for writing, which it is not for long.
+    // Refused while a file is open for writing, which is never for long.
     const turned = await until(() => !started.running() || mount('-o', 'remount,ro', disk).status === 0, 10);
     if (!started.running() && !isReadOnly(disk)) {
       t.count('trainers that ended before the disk became read-only');
       continue;
     }
     if (!turned) {
-      t.note(`left out: the disk under ${c.name} is never without an open file`, '');
+      t.note(`left out: the disk under ${c.name} always has an open file`, '');
       signal(started.pid, 'SIGKILL');
     }
     const end = await started.ended;

@@ -1,5 +1,5 @@
 // npm run test:faults: kills, full disks, stuck children and damaged files, through real processes of bin/realm. Each
-// part counts what it did and fails on whatever ended otherwise than it should. Linux only: it reads /proc.
+// part counts what it did and fails if anything ended in the wrong way. Linux only: it reads /proc.
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -9,9 +9,9 @@ const PARTS = ['kills', 'signals', 'surroundings', 'disk', 'refresh', 'hostile']
 
 const { values } = parseArgs({
   options: {
-    /** About two minutes, for every change. */
+    /** About two minutes, to run on every change. */
     short: { type: 'boolean', default: false },
-    /** One part alone; repeatable. */
+    /** Only this part; repeatable. */
     only: { type: 'string', multiple: true, default: [] },
     seed: { type: 'string', default: String(Date.now() % 1_000_000) },
   },

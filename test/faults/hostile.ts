@@ -1,7 +1,7 @@
 /**
- * Hostile input: every file that realm reads is spoilt in many ways, each command that reads it is run, and the end is
- * judged. A sentence that names the file and exit code 2, with nothing half made; or the file is harmless, and a judge
- * says why; never a stack, a crash, a hang or more memory than the file warrants.
+ * Hostile input: every file that realm reads is corrupted in many ways, each command that reads it is run, and its end is
+ * judged. Right is exit code 2 with a sentence that names the file and nothing half done, or success if a judge explains
+ * why the file is harmless. Wrong is a stack, a crash, a hang, or more memory than the file justifies.
  *
  *   tsx test/faults/hostile.ts [--short] [--only TARGET [--case N]]     TARGET: a name, or a pattern of names
  */
@@ -19,22 +19,22 @@ import type { FromWorker, ToWorker } from './hostile/worker.ts';
 const WORKERS = 2;
 /** Milliseconds without an answer that count as a hang. */
 const PATIENCE = 300_000;
-/** Bytes that one command may need beyond what the process holds: a file of a few KiB, or one that claims to be more. */
+/** Bytes that one command may need in addition: files have a few KiB, even if they claim to be larger. */
 const MEMORY = 200 * 2 ** 20;
-/** Cases of one worker: what a refused command leaves to the garbage collector is then gone. */
+/** Cases of one worker, so that memory left to the garbage collector does not add up. */
 const CASES_OF_A_WORKER = 150;
-/** Cases of the short form, spread over all targets; and those of either form run by the real program as well. */
+/** Cases of the short form, spread over all targets; and cases that the real program runs too, in both forms. */
 const SHORT = 60;
 const REAL = { full: 34, short: 6 };
-/** Characters of a sentence. */
+/** In characters. */
 const LONGEST_SENTENCE = 700;
 
 const REALM = fileURLToPath(new URL('../../bin/realm', import.meta.url));
 const WORKER = fileURLToPath(new URL('./hostile/worker.ts', import.meta.url));
 
-/** What a refused command may have done by then: whole steps of its work, which the next call takes up. */
+/** What a refused command may have finished before: complete steps of its work, from which the next call resumes. */
 const PROGRESS: Record<string, RegExp> = {
-  // The settings and the vocabulary are settled before the corpus is read.
+  // Settings and vocabulary are saved before the corpus is read.
   prepare: /^run(\/config\.yaml|\/vocab\.txt)?$/,
   'build-index': /^run\/index(\/|$)/,
   pretrain: /^run\/index(\/|$)/,
@@ -55,7 +55,7 @@ interface Ended {
   code: number | undefined;
   said: string;
   grown: number;
-  /** Of a process that did not live to tell. */
+  /** If the process died. */
   died?: { kind: 'crash' | 'hang'; why: string };
 }
 
@@ -140,13 +140,13 @@ async function runAll(
   worker.end();
 }
 
-/** A worker that has answered a question of a sound run: what the engine itself takes is no part of any case. */
+/** A worker that has answered a question of a valid run, so that the engine's own memory does not count in any case. */
 async function warmWorker(root: string, dir: string) {
   const worker = startWorker();
   rmSync(dir, { recursive: true, force: true });
   cpSync(join(root, 'tuned'), dir, { recursive: true });
-  const sound = await worker.ask({ type: 'run', dir, argv: ['ask', 'Who wrote it?', '--run', 'run'] });
-  if (sound?.code !== 0) throw new Error(`a sound run was refused: ${sound?.said}`);
+  const valid = await worker.ask({ type: 'run', dir, argv: ['ask', 'Who wrote it?', '--run', 'run'] });
+  if (valid?.code !== 0) throw new Error(`a valid run was refused: ${valid?.said}`);
   return worker;
 }
 
@@ -211,7 +211,7 @@ function startWorker() {
 
 // ---------------------------------------------------------------------------------------------------- judging
 
-/** A file's hash by its path, and folders. */
+/** The hash of each file by its path, and the folders. */
 type Contents = Map<string, string>;
 
 function contents(dir: string): Contents {
@@ -271,7 +271,7 @@ function judge(
 
 // ---------------------------------------------------------------------------------------------------- the real program
 
-/** Some cases once more through bin/realm: what a shell sees is what `main` gave. Returns what differs. */
+/** Runs some cases again through bin/realm: a shell must see the result of `main`. Returns the differences. */
 function runReal(cases: Case[], outcomes: Map<Case, Outcome>, root: string, short: boolean) {
   const wanted = Math.min(short ? REAL.short : REAL.full, cases.length);
   const dir = join(root, 'real');
@@ -297,7 +297,7 @@ function runReal(cases: Case[], outcomes: Map<Case, Outcome>, root: string, shor
   return { ran: wanted, failures };
 }
 
-// ---------------------------------------------------------------------------------------------------- telling
+// ---------------------------------------------------------------------------------------------------- printing
 
 function rerun({ target, number, seed }: Case): string {
   return `--only ${target.name} --case ${number} (seed ${seed})`;
@@ -326,7 +326,7 @@ function summary(
     columns(name, [of.length, ...KINDS.map((kind) => count(kind, of)), took.toFixed(0)]);
   const failures = [...outcomes].filter(([, o]) => isFailure(o));
   const lines = [
-    `hostile input: ${outcomes.size} files spoilt in ${Math.round(seconds)} s`,
+    `hostile input: ${outcomes.size} files corrupted in ${Math.round(seconds)} s`,
     columns('target', ['files', ...KINDS, 'seconds']),
     ...TARGETS.flatMap((target) => {
       const of = [...outcomes].filter(([one]) => one.target === target).map(([, o]) => o);
@@ -336,7 +336,10 @@ function summary(
     'accepted as harmless, since the file',
     ...[...reasons].sort((a, b) => b[1] - a[1]).map(([why, n]) => `  ${String(n).padStart(5)}  ${why}`),
     ...(real
-      ? [`through bin/realm: ${real.ran} of them, ${real.failures.length} with another end`, ...real.failures]
+      ? [
+          `through bin/realm: ${real.ran} of them, ${real.failures.length} with another result`,
+          ...real.failures,
+        ]
       : []),
     ...failures.map(([one, o]) => told(one, o)),
   ];

@@ -10,11 +10,11 @@ import { copyRun, type Reference, reference } from './reference.ts';
 import { type FaultOptions, type Report, type Tally, tally } from './report.ts';
 import { newFolder, STAGES, type StageCommand, settings, startStage } from './world.ts';
 
-// Whole runs, each command killed again and again at random moments and at moments when something is being written,
-// the trainer, its refresher or both; gone on with until it ends by itself. In sync mode it must then have made the very
-// losses and weights of a run that nobody cut; in async mode, where a new index comes when it comes, finite ones.
+// Whole runs in which each command is killed again and again, at random moments and while something is being written: the
+// trainer, its refresher or both. It is resumed until it ends by itself. In sync mode the losses and weights must then be
+// exactly those of an undisturbed run; in async mode, where the moment of a new index varies, they must be finite.
 
-/** Kills of one command of one run, after which it may finish. */
+/** After so many kills a command of a run may finish. */
 const MOST: Record<StageCommand, number> = {
   prepare: 3,
   'ict-warmup': 8,
@@ -57,12 +57,12 @@ interface Campaign {
   mode: 'sync' | 'async' | 'long';
   source: Random;
   undisturbed: Reference;
-  /** Kills in all. */
+  /** Total kills. */
   wanted: number;
   most: Record<StageCommand, number>;
 }
 
-/** One run with all its commands; returns the longest that a refresher outlived its trainer, in seconds. */
+/** One run with all its commands; returns the longest time that a refresher outlived its trainer, in seconds. */
 async function campaign(all: Campaign): Promise<number> {
   const { t, mode, undisturbed } = all;
   const dir = newFolder(`kills-${mode}`);
@@ -75,8 +75,8 @@ async function campaign(all: Campaign): Promise<number> {
     if (mode === 'sync' || command !== 'pretrain') {
       if (mode === 'async' && command === 'finetune-qa') continue; // tunes other weights
       const different = differences(undisturbed.outcome[command], outcome(dir, command));
-      t.check(different.length === 0, `${command} (${mode}): ends otherwise than undisturbed: ${different}`);
-      t.count('commands with the outcome of an undisturbed run');
+      t.check(different.length === 0, `${command} (${mode}): differs from an undisturbed run: ${different}`);
+      t.count('commands with the result of an undisturbed run');
     }
   }
   for (const stage of RETRIEVER_STAGES) {
@@ -89,10 +89,10 @@ async function campaign(all: Campaign): Promise<number> {
   return longest;
 }
 
-/** Blocks enough for two whole shards of vectors and a rest. */
+/** Enough blocks for two complete segments of vectors and a part of one. */
 const LONG = 9000;
 
-/** An index that is built long enough to leave whole shards when it is killed, from which the next build goes on. */
+/** Builds an index that takes long enough to leave complete segments when it is killed; the next build resumes from them. */
 async function longBuild(t: Tally, source: Random): Promise<number> {
   const set = settings({ documents: LONG, more: ['ict.steps=2', 'index.tokensPerBatch=8192'] });
   const dir = newFolder('kills-long');
@@ -121,7 +121,7 @@ async function longBuild(t: Tally, source: Random): Promise<number> {
     set,
     command: 'build-index',
     moment: async (started) => {
-      // Not before there is a shard to lose and this process builds.
+      // Not before there is a segment to lose and this process builds.
       const builds = () => existsSync(part) && lockedBy(join(index, 'lock')) === started.pid;
       await until(() => builds() || !started.running(), NET, 1);
       await Promise.race([sleep(200 * seconds['build-index'] * source.float() ** 2), started.ended]);
@@ -130,10 +130,10 @@ async function longBuild(t: Tally, source: Random): Promise<number> {
       if (existsSync(part)) gone++;
     },
   });
-  t.count('kills of a long build that left whole shards', gone);
+  t.count('kills of a long build that left complete segments', gone);
   if (done.whole) {
     const different = differences(expected, outcome(dir, 'build-index'));
-    t.check(different.length === 0, `a long build, killed: ends otherwise than undisturbed: ${different}`);
+    t.check(different.length === 0, `a long build, killed: differs from an undisturbed run: ${different}`);
     t.count('long builds killed and finished');
   }
   return done.longest;
@@ -151,7 +151,7 @@ interface Stage extends Campaign {
   dir: string;
   set: string[];
   command: StageCommand;
-  /** When to kill, where that is not left to chance alone. */
+  /** When to kill, if not only by chance. */
   moment?(started: Started): Promise<void>;
   afterKill?(): void;
 }
@@ -163,7 +163,7 @@ async function killStage(stage: Stage): Promise<{ whole: boolean; longest: numbe
   let killed = 0;
   for (;;) {
     const started = startStage(command, dir, set);
-    // Kills of the refresher leave the trainer alive: there may be some in one life.
+    // A kill of the refresher leaves the trainer alive, so one process may see several.
     for (
       let child = 0;
       started.running() && killed < stage.most[command] && t.counted('kills') < stage.wanted;
@@ -196,7 +196,7 @@ async function killStage(stage: Stage): Promise<{ whole: boolean; longest: numbe
   }
 }
 
-/** Waits for a random moment of the command's life; every second time then for the next write in its folder. */
+/** Waits for a random moment of the command; every second time also for the next write in its folder. */
 async function moment(started: Started, dir: string, seconds: number, source: Random): Promise<void> {
   const delay = (0.05 + 0.7 * source.float() * seconds) * 1000;
   const aimed = source.float() < 0.5;
@@ -226,7 +226,7 @@ function nextWrite(dir: string): Promise<void> {
   });
 }
 
-/** Kills; tells whom, or undefined where there was nobody (any more). */
+/** Kills and returns which process; undefined if there was none (any more). */
 function strike(started: Started, target: Target): Target | undefined {
   const children = target === 'trainer' ? [] : started.refreshers();
   if (target !== 'trainer' && children.length === 0) return undefined;

@@ -10,10 +10,10 @@ import { isAside, sha256File } from '../../src/system/files.ts';
 import { type Checkpoint, hasCheckpoint, openCheckpoint, type Which } from '../../src/train/checkpoints.ts';
 import { readSafetensors } from '../../src/weights/safetensors.ts';
 
-// What a run folder holds: whether it is whole, as the library's own functions see it, and what of it must come out the
-// same in a run that was cut as in one that was not.
+// The content of a run folder: whether it is complete, checked with the library's own functions, and which parts must be the
+// same in an interrupted run and in an undisturbed one.
 
-/** Complaints about what stands in a run folder, after whatever happened to the process that worked there; none is right. */
+/** Problems in a run folder after any interruption of the process that worked there; there should be none. */
 export function complaints(dir: string): string[] {
   const run = runFolder(dir);
   const found: string[] = [];
@@ -34,7 +34,7 @@ export function complaints(dir: string): string[] {
     if (!existsSync(root) || !hasCheckpoint(root)) continue;
     const standing = readdirSync(root).filter((name) => /^step-\d+$/.test(name));
     for (const which of ['latest', 'best', ...standing.map((name) => Number(name.slice(5)))] as Which[]) {
-      // A kill right after the first checkpoint leaves it without its pointers.
+      // A kill right after the first checkpoint leaves no pointers to it.
       if (which === 'best' && !existsSync(join(root, which))) continue;
       look(`checkpoint ${which} of ${stage}`, () => readAll(openCheckpoint(root, which)));
     }
@@ -53,7 +53,7 @@ function readAll({ weights, optimizer }: Checkpoint): void {
   }
 }
 
-/** Names in the run folder of what is not whole or on its way out; a command that ended by itself leaves none. */
+/** Names of incomplete files and of files being removed in the run folder; a command that ended by itself leaves none. */
 export function leftAside(dir: string): string[] {
   if (!existsSync(dir)) return [];
   return (readdirSync(dir, { recursive: true }) as string[]).filter((path) =>
@@ -61,7 +61,7 @@ export function leftAside(dir: string): string[] {
   );
 }
 
-/** JSON lines of a file; a last line that a kill cut short is left out. */
+/** JSON lines of a file, without a last line that a kill has cut short. */
 export function jsonLines(path: string): Record<string, number>[] {
   if (!existsSync(path)) return [];
   const lines = readFileSync(path, 'utf8').split('\n');
@@ -69,7 +69,7 @@ export function jsonLines(path: string): Record<string, number>[] {
   return whole.map((line) => JSON.parse(line));
 }
 
-/** Figures of a stage that do not depend on the clock or the machine. */
+/** Metrics of a stage that do not depend on the clock or the machine. */
 export function figures(dir: string, stage: RetrieverStage): string {
   return withoutClock(runFolder(dir).metrics(stage));
 }
@@ -82,7 +82,7 @@ function withoutClock(path: string): string {
     .join('\n');
 }
 
-/** What a command has made, in a form to compare with another run's: name → digest or text. */
+/** The results of a command, to compare with another run's: name → digest or text. */
 export function outcome(dir: string, command: string): Record<string, string> {
   const run = runFolder(dir);
   if (command === 'prepare') return { corpus: sha256File(join(run.corpus, 'manifest.json')) };

@@ -2,8 +2,8 @@ import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 
-// Real bin/realm processes and what Linux tells of them. A mark in the environment, which children inherit, finds all
-// processes of one command, also those whose parent is gone.
+// Real bin/realm processes and what Linux reports about them. Children inherit a mark in the environment, which finds all
+// processes of one command, even those without their parent.
 
 const ROOT = join(import.meta.dirname, '..', '..');
 const BIN = join(ROOT, 'bin', 'realm');
@@ -17,14 +17,14 @@ export interface End {
 
 export interface Started {
   pid: number;
-  /** Resolves when the command's own process has ended, whatever became of its child. */
+  /** Resolves when the command's own process has ended, even if its child has not. */
   ended: Promise<End>;
   running(): boolean;
   stdout(): string;
   stderr(): string;
-  /** The refresher children that live, with or without their trainer. */
+  /** The running refresher children, with or without their trainer. */
   refreshers(): number[];
-  /** As Ctrl-C in a terminal: to the command and its children. */
+  /** Like Ctrl-C in a terminal: to the command and its children. */
   signalGroup(signal: NodeJS.Signals): void;
 }
 
@@ -57,7 +57,7 @@ export function startRealm(args: readonly string[], env: NodeJS.ProcessEnv = {})
   });
   let running = true;
   let seconds = 0;
-  // The refresher holds the trainer's stderr open as well: `exit` tells of the trainer alone.
+  // The refresher also holds the trainer's stderr open, so `exit` is for the trainer only.
   const ended = new Promise<End>((resolve, reject) => {
     child.on('error', reject);
     child.on('exit', (code, signal) => {
@@ -118,7 +118,7 @@ function isRefresher(pid: number): boolean {
   return /refresher\/child\.ts/.test(procFile(pid, 'cmdline'));
 }
 
-/** A file of /proc/PID; empty when the process is gone, or has ended and waits to be asked for its exit code. */
+/** A file of /proc/PID; empty when the process is gone, or is a zombie. */
 function procFile(pid: number, name: string): string {
   try {
     return readFileSync(`/proc/${pid}/${name}`, 'utf8');
@@ -132,7 +132,7 @@ export function residentMiB(pid: number): number {
   return Number(/VmRSS:\s+(\d+) kB/.exec(procFile(pid, 'status'))?.[1] ?? NaN) / 1024;
 }
 
-/** Processor time that a process has taken, in seconds; 0 when it is gone. */
+/** Processor time of a process so far, in seconds; 0 when it is gone. */
 function processorSeconds(pid: number): number {
   const stat = procFile(pid, 'stat');
   const [user, system] = stat
@@ -142,13 +142,13 @@ function processorSeconds(pid: number): number {
   return (Number(user ?? 0) + Number(system ?? 0)) / 100; // ticks of 10 ms
 }
 
-/** Processor time, and the time that passes, that a child may take to see that its trainer is gone, in seconds. */
+/** Processor time, and wall time, in which a child must notice that its trainer is gone, in seconds. */
 const OUTLIVES = { processor: 3, all: 300 };
 
 /**
- * Waits until no refresher of a command that has ended is left, and ends those that stay. A busy machine lets a nice
- * process wait for long: what counts is the processor time it takes meanwhile.
- * @returns seconds it took, and a complaint when it took too long
+ * Waits until no refresher of an ended command is left, and ends those that stay. A busy machine lets a nice process wait
+ * for long, so its processor time counts.
+ * @returns seconds that it took, and a complaint if it took too long
  */
 export async function nobodyLeft(started: Started): Promise<{ seconds: number; complaint?: string }> {
   const began = performance.now();
@@ -172,7 +172,7 @@ export function virtualBytes(pid: number): number {
   return Number(/VmSize:\s+(\d+) kB/.exec(procFile(pid, 'status'))?.[1] ?? NaN) * 1024;
 }
 
-/** What a process has open: a path, a pipe or a socket a handle. */
+/** The open handles of a process: paths, pipes and sockets. */
 export function openFiles(pid: number): string[] {
   const dir = `/proc/${pid}/fd`;
   try {
@@ -192,10 +192,10 @@ export function sleep(milliseconds: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, milliseconds));
 }
 
-/** Seconds in which whatever is waited for has happened on any machine, however busy, unless something hangs. */
+/** On any machine, however busy, an awaited event happens within this time unless something hangs. */
 export const NET = 600;
 
-/** Waits until `happened`, asking every few milliseconds; false when the time is over first. */
+/** Waits until `happened`, checking every few milliseconds; false if the time is over first. */
 export async function until(happened: () => boolean, seconds = NET, every = 5): Promise<boolean> {
   const deadline = performance.now() + seconds * 1000;
   while (!happened()) {

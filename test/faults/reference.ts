@@ -6,19 +6,19 @@ import { newFolder, STAGES, type StageCommand, settings, startStage } from './wo
 export const COMMANDS = [...STAGES, 'eval exact-match'] as const;
 export type Command = StageCommand | 'eval exact-match';
 
-/** A run that nothing disturbed. */
+/** An undisturbed run. */
 export interface Reference {
   set: string[];
-  /** Copies of the run folder as each command found it. */
+  /** Copies of the run folder before each command. */
   before: Record<Command, string>;
   outcome: Record<Command, Record<string, string>>;
-  /** Of each command, with the start of the process. */
+  /** Seconds of each command, including the start of the process. */
   seconds: Record<Command, number>;
 }
 
 const held = new Map<string, Promise<Reference>>();
 
-/** All commands one after the other with the usual settings and `more`; once for each `more`. */
+/** Runs all commands one after the other with the usual settings and `more`; once for each `more`. */
 export function reference(more: readonly string[] = []): Promise<Reference> {
   const key = more.join(' ');
   const made = held.get(key) ?? make(more);
@@ -44,7 +44,7 @@ async function make(more: readonly string[]): Promise<Reference> {
   return result;
 }
 
-/** Copies a run folder; its lock is a matter of the process that holds it. */
+/** Copies a run folder without its lock, which belongs to the process that holds it. */
 export function copyRun(from: string, to: string): void {
   cpSync(from, to, {
     recursive: true,

@@ -19,8 +19,8 @@ import { type FaultOptions, type Report, type Tally, tally } from './report.ts';
 import { lastLines } from './sentence.ts';
 import { newFolder, settings, startStage } from './world.ts';
 
-// The refresher child, stuck, slow, talking rubbish, and at work for long: it never stops the trainer, takes no more
-// with every index, and slows the trainer's steps by little.
+// The refresher child when it hangs, is slow, sends invalid messages, or runs for long: it never stops the trainer, does not
+// use more memory with every index, and slows the trainer's steps only a little.
 
 export async function refresh({ short }: FaultOptions): Promise<Report> {
   const t = tally('refresh');
@@ -39,10 +39,10 @@ export async function refresh({ short }: FaultOptions): Promise<Report> {
   return t.report();
 }
 
-/** Silence that counts as hanging, and the other times; in milliseconds. A real child needs a second or two to start, on a busy machine ten. */
+/** Silence that counts as hanging, and the other times, in milliseconds. A real child needs a second or two to start, on a busy machine ten. */
 const TIMES = { silence: 25_000, secondLook: 200, backOff: 100, grace: 2000 };
 
-/** The real child, stopped in its work: it is ended, another one makes the index, and this process never waits. */
+/** The real child, stopped during its work: it is ended, another one builds the index, and this process never waits. */
 async function hung(t: Tally, times: number): Promise<void> {
   const undisturbed = await reference();
   const dir = newFolder('refresh-hung');
@@ -77,32 +77,32 @@ async function hung(t: Tally, times: number): Promise<void> {
     await until(() => working);
     for (const pid of refreshersOf(process.pid)) signal(pid, 'SIGSTOP');
     if (!(await until(() => published.length === i))) {
-      t.fail(`a hung refresher: no new index after ${NET} s; ${failures.join(' | ') || 'nothing was said'}`);
+      t.fail(`a hung refresher: no new index after ${NET} s; ${failures.join(' | ') || 'no message'}`);
       break;
     }
-    // It may have published in the very moment in which it was stopped: then the next request finds it stuck.
+    // It may have published at the moment when it was stopped: then the next request finds it hanging.
     if (failures.length === 0) await until(() => failures.length > 0, 1);
     if (failures.length > 0) {
       t.check(
         /no heartbeat for [\d.]+ s/.test(failures.join()),
-        `a hung refresher is said to: ${failures.join(' | ')}`,
+        `a hung refresher is reported as: ${failures.join(' | ')}`,
       );
       t.count('hung refreshers ended and replaced');
     }
   }
-  // Stopped, and never told to go on: the polite message cannot reach it.
+  // Stopped for good: it cannot receive the polite message.
   for (const pid of refreshersOf(process.pid)) signal(pid, 'SIGSTOP');
   const began = performance.now();
   await refresher.stop();
   const seconds = (performance.now() - began) / 1000;
   t.check(seconds < 60, `a hung refresher took ${seconds.toFixed(1)} s to be stopped at the end`);
   t.check(refreshersOf(process.pid).length === 0, 'a hung refresher is left behind');
-  // Waiting for the child would take its silence at the least.
-  t.check(beat.longest() < TIMES.silence, `the trainer's process stood still for ${beat.longest()} ms`);
+  // Waiting for the child would take at least its silence.
+  t.check(beat.longest() < TIMES.silence, `the trainer's process was blocked for ${beat.longest()} ms`);
   beat.stop();
 }
 
-/** Snapshots of a run for the refreshes 1 to `times`, each of other weights: an index that stands already would not be made again. */
+/** Snapshots of a run for the refreshes 1 to `times`, each with other weights, because an existing index is not built again. */
 async function snapshots(dir: string, times: number) {
   await startEngine('cpu');
   const run = runFolder(dir);
@@ -119,7 +119,7 @@ async function snapshots(dir: string, times: number) {
   return { snapshot, rows: corpus.blocks, dimensions: vectorLength(config.model) };
 }
 
-/** The longest that the event loop did not come round, in milliseconds. */
+/** The longest time without a turn of the event loop, in milliseconds. */
 function heartbeat() {
   let last = performance.now();
   let longest = 0;
@@ -130,7 +130,7 @@ function heartbeat() {
   return { longest: () => Math.round(longest), stop: () => clearInterval(timer) };
 }
 
-/** A real trainer whose refresher is stopped: after the two minutes that a silence may take, training goes on all the while, another one makes indexes. */
+/** A real trainer whose refresher is stopped: training continues, and after two minutes of silence another refresher builds indexes. */
 async function hungFor120(t: Tally): Promise<void> {
   const undisturbed = await reference();
   const dir = newFolder('refresh-hung-long');
@@ -164,7 +164,7 @@ async function hungFor120(t: Tally): Promise<void> {
     )
   ) {
     const said = /no heartbeat for 120 s/.test(started.stderr());
-    t.check(said, `a refresher hung for 120 s: nothing is said of it: ${lastLines(started.stderr())}`);
+    t.check(said, `a refresher hung for 120 s: no message about it: ${lastLines(started.stderr())}`);
     t.note(
       'steps trained while a refresher hung for 120 s',
       20 * (jsonLines(metrics('pretrain')).length - steps),
@@ -175,7 +175,7 @@ async function hungFor120(t: Tally): Promise<void> {
   t.check(code === 130, `stopped after a hung refresher: exit code ${code}: ${lastLines(started.stderr())}`);
 }
 
-/** A refresh due at every step, each of which takes many: requests give way to newer ones and snapshots do not pile up. Trains until the indexes have come, however long a busy machine lets the niced refresher wait. */
+/** A refresh is due at every step and takes many steps: newer requests replace older ones, and snapshots do not accumulate. Trains until the indexes are there, however long a busy machine lets the nice refresher wait. */
 async function slow(t: Tally, indexes: number): Promise<void> {
   const undisturbed = await reference();
   const dir = newFolder('refresh-slow');
@@ -208,19 +208,19 @@ async function slow(t: Tally, indexes: number): Promise<void> {
   );
   t.check(
     taken.length >= indexes && ascending,
-    `a slow refresher: took up ${taken.length} indexes: ${JSON.stringify(taken.slice(0, 3))}`,
+    `a slow refresher: ${taken.length} indexes swapped in: ${JSON.stringify(taken.slice(0, 3))}`,
   );
   const steps = taken.at(-1)?.inUseAt ?? 0;
-  t.note('a refresh due at each step: indexes taken up', `${taken.length} of ${steps}`);
+  t.note('a refresh due at each step: indexes swapped in', `${taken.length} of ${steps}`);
   t.check(taken.length < steps, `a slow refresher: an index at each of ${steps} steps`);
-  t.note('the most snapshots that stood at once', most);
-  t.check(most <= 4, `a slow refresher: ${most} snapshots stood at once`);
+  t.note('most snapshots at one time', most);
+  t.check(most <= 4, `a slow refresher: ${most} snapshots at one time`);
 }
 
 /** Kinds of rubbish that test/fixtures/refresher/babble.mjs knows. */
 const RUBBISH = 19;
 
-/** A child that says what it should not is ended or not listened to, and a later index arrives all the same. */
+/** A child that sends invalid messages is ended or ignored, and a later index still arrives. */
 async function babbling(t: Tally): Promise<void> {
   const undisturbed = await reference();
   const lane = async (first: number) => {
@@ -230,7 +230,7 @@ async function babbling(t: Tally): Promise<void> {
 }
 
 async function babble(t: Tally, which: number, from: string): Promise<void> {
-  // The script says that the index which stands in the run is the new one.
+  // The script reports the run's existing index as the new one.
   const dir = join(newFolder('refresh-babbling'), String(which));
   copyRun(from, dir);
   const current = currentIndex(runFolder(dir).index)!;
@@ -253,7 +253,7 @@ async function babble(t: Tally, which: number, from: string): Promise<void> {
     { ...TIMES, silence: 60_000 },
   );
   const good = (p: Published) => p.name === basename(current) && p.step === step && p.rows === rows;
-  // A trainer asks again at the next refresh; what failed is not asked for a second time by itself.
+  // A trainer makes a new request at the next refresh; a failed one is not repeated.
   const arrived = await until(
     () => {
       if (!refresher.busy) refresher.request({ snapshot: dir, step });
@@ -263,24 +263,27 @@ async function babble(t: Tally, which: number, from: string): Promise<void> {
     250,
   );
   await refresher.stop();
-  t.check(arrived, `rubbish ${which}: no index after it; ${failures.join(' | ') || 'nothing was said'}`);
+  t.check(arrived, `invalid messages ${which}: no index afterwards; ${failures.join(' | ') || 'no message'}`);
   const bad = published.filter((p) => !good(p));
-  t.check(bad.length === 0, `rubbish ${which} was taken for an index: ${JSON.stringify(bad[0])}`);
+  t.check(bad.length === 0, `invalid messages ${which} were accepted as an index: ${JSON.stringify(bad[0])}`);
   const said = failures.join(' | ');
   const sentences = failures.every((f) => typeof f === 'string' && f.length > 0) && !/\n\s+at /.test(said);
-  t.check(sentences && said.length < 5000, `rubbish ${which} makes the trainer say: ${said.slice(0, 500)}`);
-  t.count('kinds of rubbish that a refresher said');
+  t.check(
+    sentences && said.length < 5000,
+    `invalid messages ${which} make the trainer print: ${said.slice(0, 500)}`,
+  );
+  t.count('kinds of invalid messages from a refresher');
 }
 
-/** A model and a corpus large enough that an index or a model kept by mistake would show. */
+/** A model and a corpus so large that an index or a model kept by mistake would be noticed. */
 const LARGE = [
   'text.vocabularySize=4000',
   'model={layers: 1, hidden: 256, heads: 4, intermediate: 512, positions: 112, dropout: 0.1, projection: 64, spanHidden: 8, maxSpanWidth: 6}',
 ];
 
-/** MiB by which a process may grow over twenty refreshes: each holds some 5 MiB of weights and 1 of an index; kept, they would be over 100. */
+/** MiB by which a process may grow over twenty refreshes. Each needs about 5 MiB of weights and 1 MiB of index; if kept, that would be over 100. */
 const GROWTH = 40;
-/** Handles by which it may grow: one forgotten at each refresh would be 20. */
+/** Handles by which it may grow: one leaked at each refresh would be 20. */
 const HANDLES = 3;
 
 /** Memory and handles of trainer and refresher after 4 refreshes and after 24. */
@@ -331,7 +334,7 @@ async function many(t: Tally): Promise<void> {
 /** How much slower the slowest hundredth of steps may be while a refresh runs, with a core for each of the two. */
 const SLOWER = 1.3;
 
-/** p99 of a step, with its share of writing snapshots and taking up indexes, during refreshes and outside them. */
+/** p99 of a step, including writing snapshots and swapping in indexes, during refreshes and outside them. */
 async function stepTimes(t: Tally, short: boolean): Promise<void> {
   const { dir } = await largeRun();
   const [steps, every] = short ? [100, 40] : [600, 100];
@@ -361,7 +364,7 @@ async function stepTimes(t: Tally, short: boolean): Promise<void> {
   if (!short) t.check(best <= SLOWER, `p99 of a step is ${best.toFixed(2)} times as long during a refresh`);
 }
 
-/** Steps at the start, when code is compiled and the child starts. */
+/** Steps at the start that do not count: code is compiled and the child starts. */
 const WARM_UP = 20;
 
 function ratio(t: Tally, lines: Record<string, number>[], refreshes: Record<string, number>[]): number {

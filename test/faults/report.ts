@@ -1,21 +1,21 @@
-/** What a part was asked for. */
+/** Options of a part. */
 export interface FaultOptions {
-  /** A few minutes' worth, for every change; else the whole campaign. */
+  /** A few minutes, to run on every change; otherwise the whole campaign. */
   short: boolean;
-  /** Of whatever a part draws by chance. */
+  /** Of all random choices of a part. */
   seed: number;
 }
 
-/** What a part has to tell. */
+/** The result of a part. */
 export interface Report {
   lines: string[];
   failed: boolean;
 }
 
-/** Characters told of one failure. */
-const LONGEST = 1200;
+/** Characters printed of one failure. */
+const MAX_FAILURE_CHARACTERS = 1200;
 
-/** Counts and failures of one part, told as they come (stderr) and at the end (lines). */
+/** Counts and failures of one part, printed as they happen (stderr) and at the end (lines). */
 export function tally(part: string) {
   const counts = new Map<string, number>();
   const notes: string[] = [];
@@ -25,23 +25,23 @@ export function tally(part: string) {
       counts.set(what, (counts.get(what) ?? 0) + n);
     },
     counted: (what: string) => counts.get(what) ?? 0,
-    /** A figure or a part left out, for the table. */
+    /** A value, or a part that was left out, for the table. */
     note(what: string, value: string | number): void {
       notes.push(row(what, value));
-      tell(`${part}: ${what}: ${value}`);
+      print(`${part}: ${what}: ${value}`);
     },
     fail(what: string): void {
-      const failure = what.slice(0, LONGEST);
+      const failure = what.slice(0, MAX_FAILURE_CHARACTERS);
       const before = failures.get(failure) ?? 0;
       failures.set(failure, before + 1);
-      if (before === 0) tell(`${part}: FAILED: ${failure}`);
+      if (before === 0) print(`${part}: FAILED: ${failure}`);
     },
-    /** Fails unless `right`; tells whether it was. */
+    /** Fails unless `right`; returns `right`. */
     check(right: boolean, what: string): boolean {
       if (!right) this.fail(what);
       return right;
     },
-    say: (line: string) => tell(`${part}: ${line}`),
+    say: (line: string) => print(`${part}: ${line}`),
     report(): Report {
       return {
         lines: [
@@ -61,6 +61,6 @@ function row(what: string, value: string | number): string {
   return `  ${what.padEnd(58)} ${String(value).padStart(8)}`;
 }
 
-function tell(line: string): void {
+function print(line: string): void {
   process.stderr.write(`${line}\n`);
 }

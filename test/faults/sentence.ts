@@ -1,7 +1,7 @@
 import type { End, Started } from './processes.ts';
 
 /**
- * Complaints about how a command refused: it must end with exit code 2 and one sentence that matches, and with no stack.
+ * Problems with the way a command refused: it must end with exit code 2 and one matching sentence, without a stack.
  * Lines of progress and of the refresher may come before it.
  */
 export function badRefusal(end: End, started: Started, sentence: RegExp): string[] {

@@ -8,11 +8,11 @@ import { type FaultOptions, type Report, type Tally, tally } from './report.ts';
 import { newFolder, startStage } from './world.ts';
 
 // SIGINT comes from Ctrl-C and reaches trainer and refresher, SIGTERM from another process and reaches the trainer. Once:
-// the step is finished, everything saved, the exit code 130, and the same command goes on to the end of an undisturbed
-// run. Twice: the process leaves at once, as after a kill.
+// the step is finished, everything saved, the exit code 130, and the same command resumes and ends with the result of an
+// undisturbed run. Twice: the process ends at once, as after a kill.
 
 const STOPPING = /stopping after this step/;
-/** Seconds that a stop may take, a step, a checkpoint and in sync mode an index, on a machine however busy. */
+/** A stop may take a step, a checkpoint and in sync mode an index, even on a very busy machine. */
 const STOP = 300;
 
 export async function signals({ short, seed }: FaultOptions): Promise<Report> {
@@ -57,8 +57,8 @@ async function once(t: Tally, undisturbed: Reference, trial: Trial): Promise<voi
   await Promise.race([sleep(delay * 1000), started.ended]);
   send(name);
   if (times === 2) {
-    // At once, within the same step, or when it has said that it stops. Two of a kind would come as one to a process
-    // that had no turn in between.
+    // At once, within the same step, or after it has printed that it stops. The signals differ, because two equal ones can
+    // arrive as one.
     if (round < 6) send(name === 'SIGINT' ? 'SIGTERM' : 'SIGINT');
     else {
       await until(() => STOPPING.test(started.stderr()) || !started.running(), STOP, 1);
@@ -69,16 +69,16 @@ async function once(t: Tally, undisturbed: Reference, trial: Trial): Promise<voi
   if (!t.check(inTime, `${what}: still runs`)) started.signalGroup('SIGKILL');
   const end = await started.ended;
   if (end.code === 0) {
-    t.count('signals that came after the last step');
+    t.count('signals that arrived after the last step');
   } else if (times === 1 || /stopped and saved/.test(started.stdout())) {
     t.check(end.code === 130, `${what}: exit code ${end.code}, signal ${end.signal}: ${started.stderr()}`);
     t.check(/stopped and saved/.test(started.stdout()), `${what}: does not say that it saved`);
     t.check(leftAside(dir).length === 0, `${what}: leaves ${leftAside(dir)}`);
-    t.count(times === 1 ? `stopped by one ${name}` : 'stopped and saved before the second signal came');
+    t.count(times === 1 ? `stopped by one ${name}` : 'stopped and saved before the second signal arrived');
   } else {
     const left = end.code === 130 || end.code === 143;
     t.check(left, `${what}: exit code ${end.code}, signal ${end.signal}: ${started.stderr()}`);
-    t.count('left at once by the second signal');
+    t.count('ended at once by the second signal');
   }
   const { complaint } = await nobodyLeft(started);
   if (complaint) t.fail(`${what}: ${complaint}`);
@@ -87,10 +87,10 @@ async function once(t: Tally, undisturbed: Reference, trial: Trial): Promise<voi
 
   const again = startStage(command, dir, undisturbed.set);
   const { code } = await again.ended;
-  if (t.check(code === 0, `${what}: does not go on (exit code ${code}): ${again.stderr()}`)) {
+  if (t.check(code === 0, `${what}: does not resume (exit code ${code}): ${again.stderr()}`)) {
     const different = differences(undisturbed.outcome[command], outcome(dir, command));
-    t.check(different.length === 0, `${what}: ends otherwise than undisturbed: ${different}`);
-    t.count('commands gone on with to the outcome of an undisturbed run');
+    t.check(different.length === 0, `${what}: differs from an undisturbed run: ${different}`);
+    t.count('commands resumed to the result of an undisturbed run');
   }
   rmSync(dir, { recursive: true, force: true });
 }

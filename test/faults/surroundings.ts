@@ -10,8 +10,8 @@ import { type FaultOptions, type Report, type Tally, tally } from './report.ts';
 import { badRefusal, lastLines } from './sentence.ts';
 import { newFolder, type StageCommand, startStage } from './world.ts';
 
-// What else may befall a trainer: the corpus or the whole run folder is moved away, a second trainer is started on the
-// same folder, memory runs out in the refresher or in the trainer itself.
+// Other accidents: the corpus or the whole run folder is moved away, a second trainer is started on the same folder, memory
+// runs out in the refresher or in the trainer itself.
 
 interface Place {
   t: Tally;
@@ -44,7 +44,7 @@ export async function surroundings({ short, seed }: FaultOptions): Promise<Repor
   return t.report();
 }
 
-/** A command in a copy of the run as it finds it, at work: it has logged a step. */
+/** A command that runs in a copy of the run and has logged a step. */
 async function atWork({ undisturbed }: Place, command: RetrieverStage, more: readonly string[] = []) {
   const dir = newFolder(`surroundings-${command}`);
   copyRun(undisturbed.before[command], dir);
@@ -58,7 +58,7 @@ const ASYNC = ['--set', 'refresh.mode=async'];
 /** Long enough for a refresher to start, and to look for the corpus. */
 const LONG = [...ASYNC, '--set', 'pretrain.steps=600'];
 
-/** The trainer has the corpus open; the refresher opens it anew for each index. */
+/** The trainer has the corpus open; the refresher opens it again for each index. */
 async function corpusGone(place: Place, mode: 'sync' | 'async'): Promise<void> {
   const { t, undisturbed } = place;
   const what = `corpus moved away, ${mode}`;
@@ -70,17 +70,17 @@ async function corpusGone(place: Place, mode: 'sync' | 'async'): Promise<void> {
     t.check(end.code === 0, `${what}: exit code ${end.code}: ${lastLines(started.stderr())}`);
     t.check(!/\n\s+at /.test(started.stderr()), `${what}: a stack: ${lastLines(started.stderr())}`);
     const said = /corpus/.test(started.stderr());
-    t.check(said, `${what}: does not say that the refresher misses it`);
+    t.check(said, `${what}: does not report that the refresher does not find it`);
   } else for (const bad of badRefusal(end, started, /corpus/)) t.fail(`${what}: ${bad}`);
   const without = startStage('pretrain', dir, undisturbed.set);
   for (const bad of badRefusal(await without.ended, without, /no prepared corpus/))
     t.fail(`${what}, started without: ${bad}`);
   renameSync(`${corpus}-elsewhere`, corpus);
-  await goesOn(place, 'pretrain', dir, what, mode === 'sync');
+  await resumes(place, 'pretrain', dir, what, mode === 'sync');
   t.count('corpora moved away');
 }
 
-/** A corpus, checkpoints and all. */
+/** The whole folder, with corpus and checkpoints. */
 async function folderGone(place: Place, commands: RetrieverStage[]): Promise<void> {
   const { t } = place;
   for (const command of commands) {
@@ -91,7 +91,7 @@ async function folderGone(place: Place, commands: RetrieverStage[]): Promise<voi
       t.fail(`run folder moved away under ${command}: ${bad}`);
     rmSync(dir, { recursive: true, force: true });
     renameSync(`${dir}-elsewhere`, dir);
-    await goesOn(place, command, dir, `run folder moved away under ${command}`);
+    await resumes(place, command, dir, `run folder moved away under ${command}`);
     t.count('run folders moved away');
   }
 }
@@ -103,11 +103,11 @@ async function documentsGone({ t, undisturbed }: Place): Promise<void> {
   const started = startStage('prepare', dir, undisturbed.set, gone);
   for (const bad of badRefusal(await started.ended, started, /no such file/))
     t.fail(`documents not there: ${bad}`);
-  await goesOn({ t, undisturbed }, 'prepare', dir, 'documents not there');
+  await resumes({ t, undisturbed }, 'prepare', dir, 'documents not there');
   t.count('documents not there');
 }
 
-/** Every command that writes refuses while another one is at work. */
+/** Every command that writes refuses while another one runs. */
 async function twoTrainers(place: Place): Promise<void> {
   const { t, undisturbed } = place;
   const { dir, started } = await atWork(place, 'pretrain');
@@ -117,16 +117,16 @@ async function twoTrainers(place: Place): Promise<void> {
     const end = await second.ended;
     if (!started.running()) break; // it may have ended before the second one looked
     for (const bad of badRefusal(end, second, /"realm pretrain" is already running in this run folder/))
-      t.fail(`${command} beside a trainer: ${bad}`);
-    t.count('commands refused beside a trainer');
+      t.fail(`${command} during training: ${bad}`);
+    t.count('commands refused during training');
   }
   const { code } = await started.ended;
-  t.check(code === 0, `a trainer beside which others were started: ${lastLines(started.stderr())}`);
+  t.check(code === 0, `a trainer during which others were started: ${lastLines(started.stderr())}`);
   const different = differences(undisturbed.outcome.pretrain, outcome(dir, 'pretrain'));
-  t.check(different.length === 0, `a trainer beside which others were started: other ${different}`);
+  t.check(different.length === 0, `a trainer during which others were started: different ${different}`);
 }
 
-/** It fails or dies, and the trainer goes on. */
+/** It fails or dies, and the trainer continues. */
 async function refresherWithoutMemory(place: Place, delay: number): Promise<void> {
   const { t } = place;
   const what = 'a refresher without memory';
@@ -143,7 +143,7 @@ async function refresherWithoutMemory(place: Place, delay: number): Promise<void
   rmSync(dir, { recursive: true, force: true });
 }
 
-/** The trainer dies of it, in whatever way, and the same command goes on. */
+/** The trainer dies in any way, and the same command resumes. */
 async function trainerWithoutMemory(place: Place, delay: number): Promise<void> {
   const { t } = place;
   const what = 'a trainer without memory';
@@ -151,20 +151,20 @@ async function trainerWithoutMemory(place: Place, delay: number): Promise<void> 
   await sleep(1000 * delay);
   if (!takeNoMore(started.pid)) t.note('left out: no prlimit here', '');
   const end = await started.ended;
-  t.count(end.code === 0 ? 'trainers with memory enough as they were' : 'trainers that died without memory');
+  t.count(end.code === 0 ? 'trainers that had enough memory' : 'trainers that died without memory');
   const { complaint } = await nobodyLeft(started);
   if (complaint) t.fail(`${what}: ${complaint}`);
-  await goesOn(place, 'pretrain', dir, what);
+  await resumes(place, 'pretrain', dir, what);
 }
 
-/** From now on nothing can be had of the system that the process does not have yet. */
+/** From now on the process gets no more memory from the system. */
 function takeNoMore(pid: number): boolean {
   const bytes = Math.round(virtualBytes(pid) / 2);
   return spawnSync('prlimit', ['--pid', String(pid), `--as=${bytes}`]).status === 0;
 }
 
-/** The same command again, with everything in its place: to the end, and as undisturbed where it can be. */
-async function goesOn(
+/** Runs the same command again with everything in place: it must finish, with the result of an undisturbed run where that is possible. */
+async function resumes(
   { t, undisturbed }: Place,
   command: Command,
   dir: string,
@@ -175,12 +175,12 @@ async function goesOn(
   t.check(found.length === 0, `${what}: ${found.join('; ')}`);
   const again = startStage(command, dir, undisturbed.set);
   const { code } = await again.ended;
-  if (!t.check(code === 0, `${what}, then mended: exit code ${code}: ${lastLines(again.stderr())}`)) return;
-  t.count('commands that went on once all was mended');
+  if (!t.check(code === 0, `${what}, then repaired: exit code ${code}: ${lastLines(again.stderr())}`)) return;
+  t.count('commands that resumed after the repair');
   t.check(leftAside(dir).length === 0, `${what}: leaves ${leftAside(dir)}`);
   if (exact) {
     const different = differences(undisturbed.outcome[command], outcome(dir, command));
-    t.check(different.length === 0, `${what}: ends otherwise than undisturbed: ${different}`);
+    t.check(different.length === 0, `${what}: differs from an undisturbed run: ${different}`);
   }
   rmSync(dir, { recursive: true, force: true });
 }

@@ -14,7 +14,7 @@ process.on('exit', () => rmSync(root, { recursive: true, force: true }));
 
 let folders = 0;
 
-/** A new path for a folder that is gone when the campaign is over. */
+/** A new path for a folder that is removed at the end of the campaign. */
 export function newFolder(name: string): string {
   return join(root, `${++folders}-${name}`);
 }

@@ -1,5 +1,5 @@
-// npm run test:web [-- --run RUN]: a run's report, written to a file and served, in an installed Chromium: narrow and
-// wide, light and dark. Without --run the demo's stages are shortened to make one.
+// npm run test:web [-- --run RUN]: opens a run's report, as a file and served, in an installed Chromium: narrow and wide,
+// light and dark. Without --run it makes a run with a shortened demo.
 import { spawn } from 'node:child_process';
 import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -16,7 +16,7 @@ const { values: options } = parseArgs({
   options: {
     /** A fine-tuned run. */
     run: { type: 'string' },
-    /** Where the pictures go. */
+    /** Folder for the screenshots. */
     to: { type: 'string' },
   },
 });
@@ -48,12 +48,12 @@ const check = (good: boolean, what: string) => {
 };
 
 if (CHROMIUM === undefined) {
-  console.error('no Chromium found; install one, or name its program in the environment variable CHROMIUM');
+  console.error('no Chromium found; install one, or set the environment variable CHROMIUM to its program');
   process.exitCode = 1;
 } else {
   const work = mkdtempSync(join(tmpdir(), 'realm-web-'));
   const pictures = options.to ?? mkdtempSync(join(tmpdir(), 'realm-web-pictures-'));
-  // Its sandbox needs what root and many containers do not have; the pages are the run's own.
+  // The sandbox does not work for root and in many containers; the pages are the run's own.
   const browser = await chromium.launch({ executablePath: CHROMIUM, args: ['--no-sandbox'] });
   try {
     await tryOut(browser, work, pictures);
@@ -62,7 +62,7 @@ if (CHROMIUM === undefined) {
     rmSync(work, { recursive: true });
   }
   console.log(`pictures in ${pictures}`);
-  console.log(failures.length === 0 ? 'all well' : `${failures.length} failed`);
+  console.log(failures.length === 0 ? 'all passed' : `${failures.length} failed`);
   if (failures.length > 0) process.exitCode = 1;
 }
 
@@ -109,7 +109,7 @@ async function tryOut(browser: Browser, work: string, pictures: string): Promise
   }
 }
 
-/** Looks at one page as a reader and as axe do. */
+/** Checks one page as a reader sees it, and with axe. */
 async function inspect(
   page: Page,
   url: string,
@@ -136,9 +136,9 @@ async function inspect(
   check(troubles.length === 0, `${name}: no error, no failed request ${troubles.join('; ')}`);
   const own = new URL('.', url).href;
   const foreign = asked.filter((one) => !one.startsWith(own));
-  check(foreign.length === 0, `${name}: nothing from elsewhere ${foreign.join(' ')}`);
+  check(foreign.length === 0, `${name}: no request to another site ${foreign.join(' ')}`);
 
-  // Evaluated by the browser's tools and not put into the page, whose content security policy would refuse it.
+  // Evaluated by the browser's tools: the page's content security policy would refuse a script in the page.
   const [wide, violations, cut] = (await page.evaluate(`(async () => {
     ${AXE}
     const { violations } = await axe.run();

@@ -2,8 +2,8 @@ import { gunzipSync } from 'node:zlib';
 import { parse } from 'yaml';
 
 /**
- * Why a spoilt file may be accepted: a judge of a file's kind, which reads it by its own means, says why the file is as
- * good as the one before, or undefined where it is not and must be refused.
+ * Why a corrupted file may be accepted: the judge of each kind of file reads it in its own way and says why it is as good
+ * as the original, or returns undefined if it must be refused.
  */
 export type Judge = (before: Buffer, after: Buffer) => string | undefined;
 
@@ -95,7 +95,7 @@ function sorted(value: unknown): unknown {
   return keys.map((key) => [key, sorted((value as Line)[key])]);
 }
 
-/** JSON that says the same but for keys that only inform. */
+/** JSON with the same content, except for keys that only inform. */
 export const sameJson =
   (...informing: string[]): Judge =>
   (before, after) => {
@@ -109,14 +109,14 @@ export const sameJson =
     return 'says the same in other JSON, or differs in what only informs';
   };
 
-/** The manifest of an index, which is read on only where it names the weights at hand. */
+/** The manifest of an index, which is read completely only if it names the current weights. */
 export const indexManifest: Judge = (before, after) => {
   const [old, now] = [json(before), json(after)] as ({ weightsSha256?: unknown } | undefined)[];
   if (now && now.weightsSha256 !== old?.weightsSha256) return 'is of other weights: the index is made anew';
   return sameJson('createdAt', 'recall10', 'step', 'efConstruction', 'm')(before, after);
 };
 
-/** JSON whose named fields are the same; others are passed over. */
+/** JSON with the same values in the named fields; others are ignored. */
 export const sameFields =
   (...fields: string[]): Judge =>
   (before, after) => {
@@ -126,7 +126,7 @@ export const sameFields =
     return 'says the same in the fields that are read';
   };
 
-/** A settings file that is valid YAML in UTF-8: which settings there are, and of which values, has tests of its own. */
+/** A settings file that is valid YAML in UTF-8; other tests check names and values of settings. */
 export const settings: Judge = (_, after) => {
   const whole = text(after);
   if (whole === undefined || after.length > 64 << 10) return undefined;
@@ -197,19 +197,19 @@ export const weights =
     return 'holds other finite numbers in the same shapes, and no sum of the whole is published with it';
   };
 
-/** Lines of figures for people; a line that a kill cut short is passed over. */
+/** Lines of metrics for people; a line that a kill has cut short is skipped. */
 export const log: Judge = () =>
   'is a log of figures: lines that are broken are left out, training does not rest on them';
 
-/** The index in use: any that is there. One that other weights made is made anew. */
+/** The current index: any existing one. One made by other weights is rebuilt. */
 export const pointer: Judge = (_, after) =>
   /^step-\d{7}$/.test(after.toString().trim()) ? 'names an index that is there' : undefined;
 
-/** The latest checkpoint: any that is there, with its hashes. */
+/** The latest checkpoint: any existing one, with its hashes. */
 export const checkpointPointer: Judge = (_, after) =>
   /^step-\d{7}$/.test(after.toString().trim()) ? 'names a checkpoint that is there' : undefined;
 
-/** What a gzip file holds, up to what any file here may hold; undefined where it is none. */
+/** The content of a gzip file, up to the size of any file here; undefined if it is not a gzip file. */
 export function unpacked(bytes: Buffer): Buffer | undefined {
   try {
     return gunzipSync(bytes, { maxOutputLength: 300 << 20 });
@@ -218,7 +218,7 @@ export function unpacked(bytes: Buffer): Buffer | undefined {
   }
 }
 
-/** What the demo keeps of each stage: its time and an object. A figure in it that is of the right kind is taken as it is. */
+/** The demo's record of each stage: its time and an object. A number of the right kind in it is accepted unchecked. */
 export const results: Judge = (_, after) => {
   const value = json(after);
   if (typeof value !== 'object' || value === null || Array.isArray(value)) return undefined;

@@ -1,7 +1,7 @@
 import { gunzipSync, gzipSync } from 'node:zlib';
 import type { Random } from '../../../src/random.ts';
 
-/** What becomes of a file's bytes; undefined where this way of spoiling has nothing to take hold of. */
+/** Changes a file's bytes; undefined if this mutation finds nothing to change. */
 export type Mutation = (bytes: Buffer, random: Random) => Buffer | undefined;
 export type Mutations = Record<string, Mutation>;
 
@@ -111,7 +111,7 @@ export const TEXT: Mutations = {
 
 const deep = (depth: number) => `${'['.repeat(depth)}${']'.repeat(depth)}`;
 
-/** Values that a reader may not expect, as they are written in JSON. */
+/** Values that a reader may not expect, as JSON text. */
 const VALUES = [
   'null',
   'true',
@@ -153,7 +153,7 @@ const VALUES = [
   deep(100_000),
 ];
 
-/** Places of a JSON tree, as the keys that lead there. */
+/** Positions in a JSON tree, each as the keys that lead there. */
 function placesOf(value: unknown, path: string[] = []): string[][] {
   if (typeof value !== 'object' || value === null) return [path];
   return [path, ...Object.entries(value).flatMap(([key, held]) => placesOf(held, [...path, key]))];
@@ -178,7 +178,7 @@ function parsed(bytes: Buffer): unknown {
   }
 }
 
-/** Spoils the tree that is written in a file. */
+/** Corrupts the JSON tree in a file. */
 function onTree(change: (tree: object, random: Random, places: string[][]) => string | undefined): Mutation {
   return (bytes, random) => {
     const tree = parsed(bytes);
@@ -276,7 +276,7 @@ export const JSON_FILE: Mutations = {
   'a comma too many': (bytes) => Buffer.from(bytes.toString().replace(/\}\s*$/, ',}')),
 };
 
-/** The same to one line of a JSONL file, and what only lines can be. */
+/** The same for one line of a JSONL file, and mutations only for lines. */
 export const JSON_LINES: Mutations = {
   ...Object.fromEntries(Object.entries(TREE).map(([name, mutation]) => [name, onLine(mutation)])),
   'a line that is no object': onLine((_, random) => Buffer.from(random.pick(VALUES))),

@@ -10,8 +10,8 @@ import { generateWorld, writeWorld } from '../../../src/world/world.ts';
 import { TINY, tinyConfig, tinyModel } from '../../support/tiny.ts';
 
 /**
- * What a run folder looks like between the stages, each with its data beside it: the files that a case spoils are those
- * of one state. All paths in them are relative, so that a copy works wherever it lies.
+ * The states of a run folder between the stages, each together with its data. A case corrupts a file of one state. All paths
+ * in them are relative, so that a copy works anywhere.
  */
 export const STATES = [
   'fresh', // data, an encoder to start from, settings.yaml; no run yet
@@ -67,7 +67,7 @@ async function makeLife(dir: string, keep: (state: State) => void, seed: number)
   await writeEncoder(join(dir, 'encoder'), world.documents);
   process.chdir(dir);
   await realm('prepare', '--config', 'paper', ...SETTINGS.flatMap((setting) => ['--set', setting]));
-  // A settings file as users write one is what the run keeps of it.
+  // The run's own configuration serves as the user's settings file.
   cpSync('run/config.yaml', 'settings.yaml');
   cpSync('run', 'aside', { recursive: true });
   rmSync('run', { recursive: true });

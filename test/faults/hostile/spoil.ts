@@ -14,7 +14,7 @@ import { type Random, random } from '../../../src/random.ts';
 import type { Mutation } from './mutations.ts';
 import { filesOf, type Target } from './targets.ts';
 
-/** One file to be spoilt in one way, and the command that reads it then. */
+/** One file, the mutation of it, and the command that then reads it. */
 export interface Case {
   target: Target;
   number: number;
@@ -25,7 +25,7 @@ export interface Case {
   argv: string[];
 }
 
-/** What can happen to a file as a whole. `other` is the folder of another run. */
+/** Mutations of a file as a whole. `other` is the folder of another run. */
 const WHOLE: Record<string, (path: string, file: string, other: string) => void> = {
   'a folder in its place': (path) => {
     rmSync(path);
@@ -33,7 +33,7 @@ const WHOLE: Record<string, (path: string, file: string, other: string) => void>
   },
   missing: (path) => rmSync(path),
   'that of another run': (path, file, other) => {
-    // The other may have kept other checkpoints.
+    // The other run may have other checkpoints.
     if (existsSync(join(other, file))) cpSync(join(other, file), path);
     else appendFileSync(path, 'another');
   },
@@ -57,7 +57,7 @@ export function caseOf(target: Target, number: number, root: string): Case {
   const file = files[number % files.length];
   const round = Math.floor(number / files.length);
   const ways = waysOf(target, file);
-  // The ways go round; so do the commands, at another pace.
+  // Cycles through the mutations, and through the commands at another pace.
   const mutation = ways[(round + (number % files.length) * 7) % ways.length];
   const command =
     target.commands[(round + Math.floor(round / target.commands.length)) % target.commands.length];
@@ -71,14 +71,14 @@ function waysOf({ mutations, state }: Target, file: string): string[] {
   const whole = Object.keys(WHOLE).filter(
     (way) =>
       (way !== 'a file in place of its folder' || file.includes('/')) &&
-      // Zeros behind a gzip file are padding.
+      // Zeros after a gzip file are padding.
       (way !== '3 GiB of holes behind it' || !file.endsWith('.gz')) &&
       (way !== 'that of another run' || (file.includes('run/') && state !== 'demo')),
   );
   return [...whole, ...Object.keys(mutations)];
 }
 
-/** Spoils the case's file in `dir`, a copy of its state. Returns the bytes before and after; none where no file is left. */
+/** Corrupts the case's file in `dir`, a copy of its state. Returns the bytes before and after; none if no file is left. */
 export function spoil(
   { target, file, mutation, seed }: Case,
   dir: string,
@@ -95,7 +95,7 @@ export function spoil(
   return { before, after };
 }
 
-/** What the mutation makes of the bytes; another bit flipped where it finds nothing to change. */
+/** The bytes after the mutation; if it finds nothing to change, a bit is flipped. */
 function changed(mutation: Mutation, before: Buffer, random: Random): Buffer {
   for (let tries = 0; tries < 20; tries++) {
     const after = mutation(before, random);

@@ -2,13 +2,13 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { main } from '../../../src/cli.ts';
 import { makeStates } from './runs.ts';
 
-// CHILD-PROCESS ENTRY. Runs one command line after another, as the parent asks, and tells how each ended: a process of
-// its own, because a spoilt file may bring it down.
+// CHILD-PROCESS ENTRY. Runs command lines for the parent, one after another, and reports how each ended. It is a separate
+// process because a corrupted file may crash it.
 
 export type ToWorker = { type: 'make'; root: string } | { type: 'run'; dir: string; argv: string[] };
 export type FromWorker =
   | { type: 'made' }
-  /** Bytes of memory beyond those held before, at the worst moment. */
+  /** Peak bytes of memory beyond those held before. */
   | { type: 'ended'; code: number; said: string; grown: number };
 
 let said = '';
@@ -23,7 +23,7 @@ function listen(on: boolean): void {
     : write;
 }
 
-/** Memory of this process in bytes, now or at the worst since `forgetPeak`. */
+/** Memory of this process in bytes, now or at the peak since `forgetPeak`. */
 function memory(line: 'VmRSS' | 'VmHWM'): number {
   if (process.platform !== 'linux') return process.memoryUsage.rss();
   const status = readFileSync('/proc/self/status', 'utf8');
