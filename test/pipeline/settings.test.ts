@@ -97,7 +97,7 @@ test('a stage that would take months is refused before its settings are saved an
     assert.equal(code, 2, err);
     assert.match(
       err,
-      /^realm: build-index: needs about .* of memory, this machine has 0\.0 GiB; .*, or add --yes/m,
+      /^realm: build-index: needs about .* of memory, but this machine has 0\.0 GiB; .*, or add --yes/m,
     );
     assert.equal(saved(), before);
   } finally {
