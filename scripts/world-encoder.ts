@@ -1,7 +1,7 @@
-// Trains the small encoder that the demo starts from, as REALM starts from BERT: masked language modelling on generated
+// Trains the small encoder that the demo starts from, like REALM from BERT: masked language modelling on generated
 // worlds that share no name with the demo's. Run: npx tsx scripts/world-encoder.ts --threads 1 (about an hour, on one core).
-// It made the weights in assets/: at the end 0.57 nats a hidden piece beside the right document, 4.16 beside another,
-// 3.84 without one, and 4.18 a piece that [CLS] names.
+// It made the weights in assets/: final loss in nats per hidden piece 0.57 with the right document, 4.16 with another
+// document, 3.84 without one, and 4.18 per piece predicted from [CLS].
 import { copyFileSync, existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -39,40 +39,41 @@ const { values: options } = parseArgs({
 });
 const STEPS = Number(options.steps);
 const BATCH = Number(options.batch);
-/** Documents of one world, and steps after which the next world comes: none is seen for long enough to be learnt by heart. */
+/** Documents in a world, and steps before the next world: too few to memorise a world. */
 const DOCUMENTS = 1500;
-const STEPS_A_WORLD = 200;
-/** Worlds are numbered away from any seed a user gives; their names come from the half that no demo uses in any case. */
+const STEPS_PER_WORLD = 200;
+/** Far from seeds that users choose; in any case the names come from the half that no demo uses. */
 const FIRST_SEED = 1_000_000;
 const WORLDS_FOR_VOCABULARY = 20;
 /**
- * The curriculum. Copying from a document of forty pieces is not found in this time when it is asked at once; from the one
- * sentence that states the answer it is, within a thousand steps, and it carries over as whole documents come in.
+ * The curriculum. Copying from a document of forty pieces is not learned in this time if training starts with it. Copying
+ * from the one sentence that states the answer is learned within a thousand steps, and carries over to whole documents.
+ * Up to the first step below all examples have that one sentence, from the second on all have whole documents.
  */
-const STATED_ALONE = 1500;
-const STATED_GONE = 4000;
+const SENTENCES_UNTIL_STEP = 1500;
+const DOCUMENTS_FROM_STEP = 4000;
 /**
- * From then on: shares of sentences beside no document, and beside a document of another thing of the same kind; at the
- * end many more. A reader that copies from any document punishes every candidate but the right one, and a young
- * retriever has few right ones: it learns to prefer the null document to all. This one must know by the names whether
- * there is something to copy.
+ * From then on: shares of sentences without a document, and with a document about another entity of the same kind; the
+ * latter share rises at the end. If a reader copied from any document, every candidate but the right one would lower the
+ * likelihood, and an untrained retriever, which finds few right ones, would learn to prefer the null document. So this
+ * reader must recognise by the names whether there is something to copy.
  */
-const ALONE = 0.06;
-const BESIDE_ANOTHER = 0.06;
-const AT_THE_END = 6500;
-const BESIDE_ANOTHER_AT_THE_END = 0.28;
-/** Documents drawn, of which the one that shares most pieces with the right one is the other: nearly always of its kind. */
+const WITHOUT_DOCUMENT = 0.06;
+const WITH_OTHER_DOCUMENT = 0.06;
+const FINAL_PHASE_FROM_STEP = 6500;
+const WITH_OTHER_DOCUMENT_FINALLY = 0.28;
+/** Documents drawn to choose the other document: the one that shares most pieces with the right one, nearly always of the same kind. */
 const OTHERS_DRAWN = 12;
-/** And share of spans other than the answer, such as the name of the one that the sentence is about. */
+/** Share of hidden spans other than the answer, such as the name of the entity that the sentence is about. */
 const OTHER_SPANS = 0.4;
-/** And share of the document's pieces hidden with the span. */
+/** Share of the document's pieces that are hidden in addition to the span. */
 const BODY_MASKED = 0.05;
 /**
- * Share of texts whose pieces [CLS] alone must name. BERT's [CLS] learns from next-sentence prediction; this is the
- * stronger task of encoders made for retrieval (bag-of-words prediction, as in Ma et al. 2024, arXiv 2401.11248).
+ * Share of texts with pieces that must be predicted from [CLS] only. BERT's [CLS] learns from next-sentence prediction;
+ * this is the stronger task of encoders made for retrieval (bag-of-words prediction, as in Ma et al. 2024, arXiv 2401.11248).
  */
-const BAGS = 0.25;
-/** Pieces of one text that are asked for. */
+const BAG_SHARE = 0.25;
+/** Pieces to predict per text. */
 const BAG_PIECES = 12;
 const NOTHING = new Int32Array(0);
 
@@ -122,7 +123,7 @@ const result = await train({
   maxSkipped: 10,
   origin: { vocabularySha256: tokenizer.sha256, corpusSha256: '', settings: {} },
   step(step) {
-    const number = Math.floor(step / STEPS_A_WORLD);
+    const number = Math.floor(step / STEPS_PER_WORLD);
     if (current.number !== number) current = { number, world: encodeWorld(makeWorld(number), tokenizer) };
     return maskedGradients(current.world!, step);
   },
@@ -137,7 +138,10 @@ function makeWorld(number: number) {
   return generateWorld({ seed: FIRST_SEED + number, documents: DOCUMENTS, heldOut: 0, names: 'pretraining' });
 }
 
-/** Position vectors start as sinusoids (Vaswani et al. 2017), of the other weights' size: heads that look one token back, which all copying rests on, are found in hundreds of steps rather than thousands. */
+/**
+ * Position vectors start as sinusoids (Vaswani et al. 2017), with the magnitude of the other weights: heads that attend
+ * to the previous token, which copying needs, are then learned in hundreds of steps instead of thousands.
+ */
 function setSinusoids({ params, reader, readerTower }: Model): void {
   const { positions, hidden } = reader;
   const values = new Float32Array(positions * hidden);
@@ -167,24 +171,24 @@ function encodeWorld({ documents, sentences }: ReturnType<typeof makeWorld>, tok
           encoding,
           spans.map(([start, end]) => ({ start, end })).sort((a, b) => a.start - b.start),
         ),
-        answer: sortedPlace(spans, answer),
+        answer: sortedIndex(spans, answer),
         document: row.get(document)!,
       };
     }),
   };
 }
 
-/** One sequence `[CLS] a [SEP] b [SEP]` with the places and hidden pieces of its masks. */
+/** One sequence `[CLS] a [SEP] b [SEP]` with the positions of its masks. */
 interface Example {
   kind: 'stated' | 'document' | 'another' | 'without';
   a: Int32Array;
   b: Int32Array;
-  /** Places in a, then in b. */
+  /** Positions in a, and in b. */
   inA: number[];
   inB: number[];
 }
 
-/** A text whose distinct pieces [CLS] alone must name: a sentence as a query is embedded, or a title and its document. */
+/** A text with pieces to predict from [CLS] only: a sentence, encoded like a query, or a title and its document. */
 interface Bag {
   ids: Int32Array;
   firstSegment: number;
@@ -193,30 +197,33 @@ interface Bag {
 
 type EncodedWorld = ReturnType<typeof encodeWorld>;
 
-/** A sentence of X with one span hidden, beside the document's sentence that states the answer, its whole document, or another's. */
+/** A sentence of X with one hidden span, and with it the sentence of its document that states the answer, its whole document, another document, or nothing. */
 function drawExample({ sentences, documents }: EncodedWorld, step: number, random: Random): Example {
   const { ids, spans, document, answer } = random.pick(sentences);
   const { body, sentences: statements } = documents[document];
   const piecesOf = (span: number) => ids.subarray(spans[2 * span], spans[2 * span + 1]);
-  const stands = (span: number, text: Int32Array) => answerSpans(text, [piecesOf(span)]).length > 0;
+  const occurs = (span: number, text: Int32Array) => answerSpans(text, [piecesOf(span)]).length > 0;
   const hide = (span: number) => range(spans[2 * span], spans[2 * span + 1]);
-  const stating = statements.find((s) => stands(answer, s));
-  const share = (step - STATED_ALONE) / (STATED_GONE - STATED_ALONE); // of whole documents
+  const stating = statements.find((s) => occurs(answer, s));
+  const share = (step - SENTENCES_UNTIL_STEP) / (DOCUMENTS_FROM_STEP - SENTENCES_UNTIL_STEP); // share of whole documents
   if (stating && random.float() >= share) {
     return { kind: 'stated', a: ids, b: stating, inA: hide(answer), inB: [] };
   }
   const other = random.int(spans.length / 2);
   const span = random.float() < OTHER_SPANS ? other : answer;
   const draw = random.float();
-  if (draw < ALONE) return { kind: 'without', a: ids, b: NOTHING, inA: hide(span), inB: [] };
-  if (draw < ALONE + (step < AT_THE_END ? BESIDE_ANOTHER : BESIDE_ANOTHER_AT_THE_END)) {
+  if (draw < WITHOUT_DOCUMENT) return { kind: 'without', a: ids, b: NOTHING, inA: hide(span), inB: [] };
+  if (
+    draw <
+    WITHOUT_DOCUMENT + (step < FINAL_PHASE_FROM_STEP ? WITH_OTHER_DOCUMENT : WITH_OTHER_DOCUMENT_FINALLY)
+  ) {
     return { kind: 'another', a: ids, b: similar(documents, document, random), inA: hide(span), inB: [] };
   }
   const inB = range(0, body.length).filter(() => random.float() < BODY_MASKED);
-  return { kind: 'document', a: ids, b: body, inA: hide(stands(span, body) ? span : answer), inB };
+  return { kind: 'document', a: ids, b: body, inA: hide(occurs(span, body) ? span : answer), inB };
 }
 
-/** Of some documents drawn, the one most like document `right` by the pieces they share. */
+/** The most similar of some random documents to document `right`, by shared pieces. */
 function similar(documents: EncodedWorld['documents'], right: number, random: Random): Int32Array {
   const pieces = new Set(documents[right].body);
   let best: Int32Array = NOTHING;
@@ -254,7 +261,7 @@ async function maskedGradients(world: ReturnType<typeof encodeWorld>, step: numb
   const targets: number[][] = [];
   const kinds: (Example['kind'] | 'bag')[] = [];
   for (let i = 0; i < BATCH; i++) {
-    if (random.float() < BAGS) {
+    if (random.float() < BAG_SHARE) {
       const { ids, firstSegment, pieces } = drawBag(world, random);
       kinds.push('bag');
       sequences.push(ids);
@@ -287,7 +294,7 @@ async function maskedGradients(world: ReturnType<typeof encodeWorld>, step: numb
   });
   const [[loss], values] = await fetchValues(value, logs);
   const metrics: { loss: number; [name: string]: number } = { loss };
-  // By kind, the sentence's masks alone: what the reader will be asked.
+  // Metrics by kind, only for the sentence's masks: the task of the reader.
   const sums: Record<string, number[]> = { bag: [], stated: [], document: [], another: [], without: [] };
   let at = 0;
   kinds.forEach((kind, b) => {
@@ -305,9 +312,9 @@ async function maskedGradients(world: ReturnType<typeof encodeWorld>, step: numb
   return { gradients, metrics };
 }
 
-/** Which of the spans in their order is the one that was at `place`. */
-function sortedPlace(spans: readonly [number, number][], place: number): number {
-  return spans.filter(([start]) => start < spans[place][0]).length;
+/** The index, after sorting by start, of the span that is at `index` now. */
+function sortedIndex(spans: readonly [number, number][], index: number): number {
+  return spans.filter(([start]) => start < spans[index][0]).length;
 }
 
 function range(start: number, end: number): number[] {

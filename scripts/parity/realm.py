@@ -1,11 +1,11 @@
 """Compares realm with Hugging Face's REALM classes, both ways. Where a Python has transformers 4.57:
 
-    python scripts/parity/realm.py make DIR tiny|base   # random models, saved in every form, and their outputs
-    npx tsx scripts/parity/realm.ts DIR                 # our outputs from them, and our models in DIR/ours
-    python scripts/parity/realm.py check DIR            # transformers' outputs from ours
-    python scripts/parity/realm.py answers DIR          # what the whole class of DIR/openqa-parts answers, and from which texts
+    python scripts/parity/realm.py make DIR tiny|base   # random models, saved in every format, and their outputs
+    npx tsx scripts/parity/realm.ts DIR                 # our outputs for them, and our models in DIR/ours
+    python scripts/parity/realm.py check DIR            # transformers' outputs for ours
+    python scripts/parity/realm.py answers DIR          # the answers of the whole class in DIR/openqa-parts, and their texts
 
-TensorFlow's forms of the same weights come from scripts/parity/realm_tensorflow.py, which reads DIR/ours. The folders in
+The same weights in TensorFlow's formats come from scripts/parity/realm_tensorflow.py, which reads DIR/ours. The folders in
 test/fixtures/realm are those of `tiny`, without `ours` and without the one large file of `openqa`; openqa-answers.json
 there is what `answers` prints.
 """
@@ -52,7 +52,7 @@ def config(sizes):
 
 
 def randomise(model, seed):
-    """Biases and gains as initialised hide errors; all get noise."""
+    """Freshly initialised biases and gains hide errors, so all get noise."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, p in sorted(dict(model.named_parameters()).items()):
@@ -173,7 +173,7 @@ def make(out, size):
     for kind in KINDS:
         model = build(kind, sizes)
         folder = out / kind
-        # As published in 2022; the class for questions is one that transformers cannot save in any other form.
+        # As published in 2022; transformers cannot save the class for questions in any other format.
         model.save_pretrained(folder, safe_serialization=False)
         parts = "12KB" if size == "tiny" else "300MB"
         if kind == "openqa":
@@ -194,7 +194,7 @@ def load(kind, folder):
     if kind == "scorer":
         more = {"query_embedder": RealmEmbedder(RealmConfig.from_pretrained(folder))}
     model, report = classes.get(kind, RealmScorer).from_pretrained(folder, output_loading_info=True, **more)
-    # The one class without a key of its own for a tower that stands there twice.
+    # The one class that has no key for the second use of a shared tower.
     missing = [k for k in report["missing_keys"] if not (kind == "shared-scorer" and k.startswith("query_embedder."))]
     problems = missing, report["unexpected_keys"], report["mismatched_keys"]
     assert not any(problems), (kind, problems)
@@ -224,7 +224,7 @@ def check(out):
 
 
 def answer(folder):
-    """The whole class asked a question, with the records and the vocabulary that we wrote."""
+    """Asks the whole class a question, with the records and the vocabulary that we wrote."""
     os.environ["TRUST_REMOTE_CODE"] = "True"
     retriever = RealmRetriever.from_pretrained(folder)
     assert isinstance(retriever.tokenizer.vocab_size, int) and len(retriever.block_records) == BLOCKS

@@ -21,7 +21,7 @@ const folder = process.argv[2];
 const { description } = await startEngine('auto');
 console.log(`engine: ${description}`);
 
-/** The forms in which the kinds lie in the folder. */
+/** The formats in the folder, with the kind of model in each. */
 const FORMS: [string, Kind][] = [
   ...KINDS.map((kind): [string, Kind] => [kind, kind]),
   ['encoder-parts', 'encoder'],

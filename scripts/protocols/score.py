@@ -8,13 +8,13 @@
     python3 -m venv venv && venv/bin/pip install regex==2026.5.9
     venv/bin/python scripts/protocols/score.py --repositories . --run run1 --run run2
 
-Cases are the finished runs' predictions (each with the passage it stands in and the one that the question was made
-from), the hard ones of hard.jsonl beside the result, and random strings of awkward characters. --cases FILE scores
-other cases instead, in hard.jsonl's form, --random N makes that many random ones, and --out FILE says where to;
-REALM_PROTOCOL_SCORES=FILE npx tsx --test test/eval/protocols.test.ts then compares those.
+Cases are the predictions of finished runs (each with the passage that contains it and the passage that the question was
+made from), the hard cases of hard.jsonl, next to the result, and random strings of awkward characters. --cases FILE
+scores other cases instead, in the format of hard.jsonl, --random N makes N random cases, and --out FILE names the result;
+REALM_PROTOCOL_SCORES=FILE npx tsx --test test/eval/protocols.test.ts then compares with that file.
 
-Only what the scores do not touch is put aside: TensorFlow, spaCy, PyTorch and SciPy are empty modules, and DrQA's and DPR's
-packages are entered without their __init__. A script's rule is null where it has none. ORQA judges passages in C++
+Only parts that do not affect the scores are replaced: TensorFlow, spaCy, PyTorch and SciPy are empty modules, and DrQA's
+and DPR's packages are imported without their __init__. A script's rule is null if it has none. ORQA judges passages in C++
 (language/orqa/ops/orqa_ops.cc: std::string::find), which is bytes.find here.
 """
 
@@ -83,7 +83,7 @@ class Scripts:
         self.drqa_normalize = importlib.import_module("drqa.retriever.utils").normalize
         self.drqa_pipeline = module_of("drqa_pipeline", repositories / "DrQA/scripts/pipeline/eval.py")
         self.drqa_retriever = module_of("drqa_retriever", repositories / "DrQA/scripts/retriever/eval.py")
-        # The tokeniser that scripts/retriever/eval.py takes when none is named.
+        # The default tokeniser of scripts/retriever/eval.py.
         self.drqa_retriever.PROCESS_TOK = importlib.import_module("drqa.tokenizers.regexp_tokenizer").RegexpTokenizer()
 
     def drqa_has_answer(self, answers, text, kind):
@@ -91,7 +91,7 @@ class Scripts:
         return self.drqa_retriever.has_answer(answers, 0, kind)
 
     def drqa_run(self, case, is_regex):
-        """scripts/pipeline/eval.py as it is run, on one prediction."""
+        """The scores of scripts/pipeline/eval.py for one prediction."""
         files = {"d": json.dumps({"answer": case["answers"]}), "p": json.dumps([{"span": case["prediction"]}])}
         self.drqa_pipeline.args = types.SimpleNamespace(dataset="d")
         printed = io.StringIO()
@@ -100,7 +100,7 @@ class Scripts:
         return json.loads(printed.getvalue().splitlines()[-1].replace("'", '"'))["exact_match"] == 100
 
     def hf_run(self, case):
-        """compute_score, which the metric calls, on one prediction."""
+        """compute_score, which the metric calls, for one prediction."""
         answers = [{"text": answer} for answer in case["answers"]]
         data = [{"paragraphs": [{"qas": [{"id": "q", "answers": answers}]}]}]
         return self.hf.compute_score(data, {"q": case["prediction"]})
@@ -143,9 +143,9 @@ def run_cases(run):
         return [json.loads(line) for line in (run / name).read_text().splitlines()]
 
     texts = {document["id"]: document["text"] for document in lines("data/documents.jsonl")}
-    asked = {question["question"]: question["passage_id"] for question in lines("data/questions.test.jsonl")}
+    passages = {question["question"]: question["passage_id"] for question in lines("data/questions.test.jsonl")}
     for line in lines("predictions.jsonl"):
-        documents = dict.fromkeys([line["document"], asked[line["question"]]])
+        documents = dict.fromkeys([line["document"], passages[line["question"]]])
         yield {
             "prediction": line["prediction"],
             "answers": line["answers"],

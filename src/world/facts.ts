@@ -27,7 +27,7 @@ export type FactKind =
 
 export interface Fact {
   kind: FactKind;
-  /** As it stands in the document, without an article. */
+  /** As written in the document, without an article. */
   answer: string;
 }
 
@@ -35,15 +35,15 @@ export interface Entity {
   kind: EntityKind;
   /** Unique in its world. */
   name: string;
-  /** A person's family name, else the name. */
+  /** A person's family name; for other kinds the name. */
   shortName: string;
-  /** Matters for people only. */
+  /** Used for people only. */
   female: boolean;
-  /** Three or four, in the order in which the document tells them. */
+  /** Three or four, in the order of the document. */
   facts: Fact[];
 }
 
-/** What the relations between entities need to know of them before their facts exist. */
+/** The part of an entity that relations between entities need before its facts exist. */
 interface Draft extends Omit<Entity, 'facts'> {
   /** Birth, foundation or publication. */
   year: number;
@@ -82,7 +82,7 @@ export function entities(random: Random, count: number, half: NameHalf): Entity[
     return made;
   }
 
-  /** Usually a new word, at times the name of the founder's family or of another. */
+  /** Usually a new word, sometimes the family name of the founder or of another person. */
   function firmName(founder: Draft): string {
     for (let tries = 0; ; tries++) {
       const chance = tries > 20 ? 1 : random.float();
@@ -95,7 +95,7 @@ export function entities(random: Random, count: number, half: NameHalf): Entity[
     }
   }
 
-  /** "The Orchard of …" with the name of a town or a family; the town is not the book's setting, but for chance. */
+  /** "The Orchard of …" with the name of a town or a family; the town is the book's setting only by chance. */
   function bookTitle(): string {
     for (let tries = 0; ; tries++) {
       const noun = random.pick(titleNouns);
@@ -115,7 +115,7 @@ export function entities(random: Random, count: number, half: NameHalf): Entity[
     return person.year + 22 + random.int(38);
   }
 
-  /** One of `from` that is `fit`, after a few tries any other than `not`. */
+  /** A member of `from` for which `fit` is true; after a few tries, any except `not`. */
   function suitable(from: readonly Draft[], not: Draft, fit: (draft: Draft) => boolean): Draft {
     let chosen = random.pick(from);
     for (let tries = 0; tries < 30 && (chosen === not || !fit(chosen)); tries++) chosen = random.pick(from);

@@ -3,7 +3,7 @@ import type { Entity, EntityKind, Fact, FactKind } from './facts.ts';
 import { fill, type Phrase, plain, salient } from './phrase.ts';
 import { wordings } from './wordings.ts';
 
-/** Facts whose answers are ordinary words, neither names nor years. */
+/** Facts with ordinary words as answers, neither names nor years. */
 const ordinary: ReadonlySet<FactKind> = new Set<FactKind>([
   'person.occupation',
   'person.instrument',
@@ -12,7 +12,7 @@ const ordinary: ReadonlySet<FactKind> = new Set<FactKind>([
   'book.theme',
 ]);
 
-/** The family name {S} told apart by another fact {A} of the person. */
+/** The family name {S}, made unique by another fact {A} about the person. */
 const shortForms: Partial<Record<FactKind, string>> = {
   'person.birthplace': '{S} of {A}',
   'person.occupation': 'the {A} {S}',
@@ -28,19 +28,19 @@ const heads: Record<EntityKind, string> = {
   book: 'the book that',
 };
 
-/** Ways to mention an entity outside its document, each of which fits no other entity of the world. */
+/** Ways to mention an entity outside its document; each is unique in the world. */
 export interface Mentions {
   full(entity: Entity): Phrase;
-  /** A person's family name with a hint from `hints`: "the potter Vorben"; undefined where none is unique. */
+  /** A person's family name with a hint from `hints`: "the potter Vorben"; undefined if none is unique. */
   short(entity: Entity, hints: readonly Fact[]): Phrase | undefined;
-  /** No name, one or two of `hints` instead: "the potter who was born in Quenfell"; undefined where none is unique. */
+  /** One or two of `hints` instead of a name: "the potter who was born in Quenfell"; undefined if none is unique. */
   described(entity: Entity, hints: readonly Fact[]): Phrase | undefined;
 }
 
 export function mentions(random: Random, entities: readonly Entity[]): Mentions {
-  const number = numbering(); // of every different fact and short name
+  const number = numbering(); // for every different fact and short name
   const numbers = new Map<Fact, number>();
-  // How many entities share each fact, pair of facts, and fact with short name, by the key of its numbers.
+  // How many entities share each fact, each pair of facts, and each fact with a short name, by the key of their numbers.
   const holders = new Map<number, number>();
   const count = (key: number) => holders.set(key, (holders.get(key) ?? 0) + 1);
   for (const { shortName, facts } of entities) {
@@ -77,14 +77,14 @@ export function mentions(random: Random, entities: readonly Entity[]): Mentions 
   };
 }
 
-/** A phrase for an answer: a span where it is a name or a year. */
+/** A phrase for an answer: with a span if it is a name or a year. */
 export const value = (fact: Fact): Phrase =>
   ordinary.has(fact.kind) ? plain(fact.answer) : salient(fact.answer);
 
-/** One number for two, whichever comes first; exact below 2^26 different facts. */
+/** One number for two numbers in either order; unique below 2^26 different facts. */
 const pairKey = (a: number, b: number) => Math.min(a, b) * 2 ** 26 + Math.max(a, b);
 
-/** Numbers strings from 0 in the order in which they come. */
+/** Numbers different strings from 0, in order of first use. */
 function numbering(): (text: string) => number {
   const seen = new Map<string, number>();
   return (text) => {

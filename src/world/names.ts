@@ -1,12 +1,12 @@
 import type { Random } from '../random.ts';
 
 /**
- * Which half of all invented words a world draws from. Every invented word belongs to exactly one half, so two
- * worlds of different halves share no entity's name, nor any invented word of one, whatever their seeds.
+ * The half of all invented words that a world uses. Every invented word belongs to exactly one half, so two
+ * worlds of different halves share no invented word, and so no entity's name, whatever their seeds.
  */
 export type NameHalf = 'demo' | 'pretraining';
 
-/** Names are built of these, so that a small vocabulary learned on one world covers the names of every other. */
+/** Names consist of these syllables, so that a small vocabulary learned on one world covers the names of every other. */
 const syllables =
   `bal bar bel ben ber bir bol bor bram bren cal car cas cor cul dal dar del den dor dul dun fal fan fell fen fir fol
   gal gar gel gor gran hal har hel hes hol hul jar jel jor jun kar kel ken kes kir kol lan lar len lin lor lum lun
@@ -48,7 +48,7 @@ const maleEndings = [
 ];
 const townEndings = ['by', 'bury', 'dale', 'ford', 'ham', 'holm', 'mouth', 'stead', 'ton', 'wick'];
 
-/** Makers of invented words, each word new in this world and of its half. */
+/** Functions that invent words; each word is new in this world and belongs to its half. */
 export interface Names {
   /** A female or male first name, such as "Talina" or "Benric". */
   first(female: boolean): string;
@@ -68,7 +68,7 @@ export function names(random: Random, half: NameHalf): Names {
     return first + second;
   };
 
-  /** Tries `make` until it gives a new word of our half; after some failures words grow by a syllable, so that a world of any size has names enough. */
+  /** Calls `make` until it returns a new word of our half; after some failures a syllable is added, so that a world of any size has enough names. */
   function fresh(make: () => string): string {
     for (let tries = 0; ; tries++) {
       const word = (tries > 15 ? syllable() : '') + (tries > 60 ? syllable() : '') + make();

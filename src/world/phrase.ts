@@ -9,12 +9,12 @@ export const salient = (text: string): Phrase => ({ text, spans: [[0, text.lengt
 
 export const plain = (text: string): Phrase => ({ text, spans: [] });
 
-/** What stands for each {slot} of a template. */
+/** The value of each {slot} of a template. */
 export type Slots = Record<string, Phrase>;
 
 /**
  * Fills a template's {slots}. Spans keep pointing at the same words; a slot {a A} is
- * {A} after its article. `answer` is the index in `spans` of the first span of {A}, -1 without one. With `capital` the first letter is made a capital.
+ * {A} after its article. `answer` is the index in `spans` of the first span of {A}, or -1. With `capital` the first letter is made a capital.
  */
 export function fill(template: string, slots: Slots, capital = true): Phrase & { answer: number } {
   const parts = parse(template); // literal, slot, literal, slot, …, literal

@@ -1,4 +1,4 @@
-/** The ordinary words that a world's facts are made of, beside its invented names. */
+/** The ordinary words in a world's facts, in addition to its invented names. */
 
 const list = (text: string) => text.trim().split(/\s+/);
 
@@ -14,7 +14,7 @@ export const occupations = list(`
   papermaker pilot poet potter printer ropemaker saddler sailmaker sailor sculptor shepherd shipwright shoemaker
   shopkeeper silversmith singer surgeon surveyor tailor tanner thatcher tinsmith toymaker translator weaver wheelwright`);
 
-/** What towns and firms make; plural. */
+/** Goods that towns and firms make; plural. */
 export const products = [
   ...pairs(
     'brass bronze copper iron pewter silver tin',
@@ -37,7 +37,7 @@ export const instruments = pairs(
   'banjo bassoon cello clarinet drum dulcimer fiddle flute guitar harp horn lute lyre mandolin oboe organ trumpet viola zither',
 );
 
-/** What books are about; singular, without its article. */
+/** Subjects of books; singular, without article. */
 export const themes = pairs(
   'borrowed broken burnt cursed forged forgotten golden hidden lost nameless painted secret stolen sunken',
   'bell cello clock coin crown diary garden harp key lantern letter map mirror necklace portrait ring ship sword throne treasure trunk will',

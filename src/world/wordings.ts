@@ -7,10 +7,10 @@ import type { FactKind } from './facts.ts';
 export interface Wordings {
   /** In documents (Z). Later sentences of a document have a pronoun or short form for {S}, {S's} and {O}. */
   passage: readonly string[];
-  /** In the pretraining sentences (X): other content words than the passages', as far as the matter allows. */
+  /** In the pretraining sentences (X): other content words than the passages', as far as the subject allows. */
   sentence: readonly string[];
   question: readonly string[];
-  /** Completes "the town that …", to tell an entity without its name. */
+  /** Completes "the town that …", to identify an entity without its name. */
   relative: string;
 }
 

@@ -12,9 +12,9 @@ export interface WorldOptions {
   seed: number;
   /** One document for each entity, at least 20. */
   documents: number;
-  /** Share of the facts that are asked in test questions only, in [0, 0.9]. */
+  /** Share of the facts that only test questions ask about, in [0, 0.9]. */
   heldOut: number;
-  /** Which half of the invented words names come from; worlds of different halves share no name. Default 'demo'. */
+  /** The half of the invented words for names; worlds of different halves share no name. Default 'demo'. */
   names?: NameHalf;
 }
 
@@ -28,7 +28,7 @@ export interface WorldDocument {
 export interface WorldSentence {
   id: string;
   text: string;
-  /** Character ranges, ends exclusive, of all names and years, and of the answer whatever it is. */
+  /** Character ranges, ends exclusive, of all names and years, and of the answer in any case. */
   spans: [number, number][];
   /** Which of `spans` is the fact's answer. */
   answer: number;
@@ -41,7 +41,7 @@ export interface WorldQuestion {
   answers: string[];
   /** The id of the document that states the answer. */
   passageId: string;
-  /** The relation asked for. */
+  /** The relation in question. */
   kind: FactKind;
 }
 
@@ -55,7 +55,7 @@ export interface World {
 
 type Split = 'train' | 'dev' | 'test';
 
-/** Share of the facts asked in dev questions only. */
+/** Share of the facts that only dev questions ask about. */
 const devShare = 0.05;
 
 /**
@@ -65,10 +65,14 @@ const devShare = 0.05;
  */
 export function generateWorld({ seed, documents, heldOut, names = 'demo' }: WorldOptions): World {
   if (!Number.isInteger(documents) || documents < 20) {
-    throw new UserError(`a world needs at least 20 documents, not ${documents}; set documents to 20 or more`);
+    throw new UserError(
+      `a world needs at least 20 documents, not ${documents}; set documents to at least 20`,
+    );
   }
   if (!(heldOut >= 0 && heldOut <= 0.9)) {
-    throw new UserError(`heldOut is a share of the facts from 0 to 0.9, not ${heldOut}; 0.15 is usual`);
+    throw new UserError(
+      `heldOut must be a share of the facts from 0 to 0.9, not ${heldOut}; a usual value is 0.15`,
+    );
   }
   const source = random(seed);
   const all = entities(source, documents, names);
@@ -90,7 +94,7 @@ export function generateWorld({ seed, documents, heldOut, names = 'demo' }: Worl
         world.sentences.push({ id: `x${world.sentences.length}`, text, spans, answer, document });
       }
       const split = splits.get(fact)!;
-      // A training question tells its entity by facts of the training split only: it gives no test answer away.
+      // A training question identifies its entity by facts of the training split only, so it reveals no test answer.
       const hints = entity.facts.filter(
         (hint) => hint !== fact && (split !== 'train' || splits.get(hint) === 'train'),
       );
@@ -102,7 +106,7 @@ export function generateWorld({ seed, documents, heldOut, names = 'demo' }: Worl
   return world;
 }
 
-/** The files of a world in `dir`, by the settings under `data` that name them. */
+/** The files of a world in `dir`, by their settings under `data`. */
 export function worldFiles(dir: string) {
   return {
     documents: join(dir, 'documents.jsonl'),
@@ -132,7 +136,7 @@ export function writeWorld(world: World, dir: string): void {
   }
 }
 
-/** The facts in order, by name first and by pronoun or short form after; at times two sentences become one. */
+/** The facts in order: the first with the name, later ones with a pronoun or short form; sometimes two sentences are joined. */
 function documentText(random: Random, entity: Entity): string {
   const used = new Set<string>();
   let text = '';
@@ -145,7 +149,7 @@ function documentText(random: Random, entity: Entity): string {
       used,
       i === 0 && entity.kind === 'book',
     );
-    // Only a sentence that opens with the entity itself reads well after "and".
+    // Only a sentence that starts with the entity itself reads well after "and".
     const join = i > 0 && !joined && template.startsWith('{S') && random.float() < 0.3;
     pronoun = i > 0 && (join || !pronoun || random.float() < 0.5);
     const slots = i === 0 ? slotsOf(entity, entity.name) : laterSlots(entity, pronoun);
@@ -157,8 +161,8 @@ function documentText(random: Random, entity: Entity): string {
 }
 
 /**
- * A wording that repeats no longer word of `used`, if a few tries find one, so that a document does not say "was
- * born" twice. `noPossessive` spares us "The Judge in Culbar's subject". Adds its words to `used`.
+ * A wording without the longer words in `used`, if a few tries find one, so that a document does not say "was
+ * born" twice. `noPossessive` avoids "The Judge in Culbar's subject". Adds the wording's words to `used`.
  */
 function freshWording(
   random: Random,
@@ -208,7 +212,7 @@ function pronouns(entity: Entity): { she: Phrase; her: Phrase } {
   return entity.female ? { she: plain('she'), her: plain('her') } : { she: plain('he'), her: plain('his') };
 }
 
-/** Two sentences of different wording: the first with the full name, the second with a vaguer mention where one fits. */
+/** Two sentences of different wording: the first with the full name, the second with a vaguer mention if one is unique. */
 function sentencesOf(random: Random, mention: Mentions, entity: Entity, fact: Fact) {
   const hints = entity.facts.filter((hint) => hint !== fact);
   return someOf(random, wordings[fact.kind].sentence, 2).map((template, i) => {

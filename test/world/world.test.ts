@@ -14,12 +14,12 @@ const world = generateWorld(options);
 const byId = new Map(world.documents.map((document) => [document.id, document]));
 const factOf = (q: WorldQuestion) => `${q.passageId}|${q.kind}`;
 
-test('the same options give the same world, another seed another one', () => {
+test('the same options give the same world, another seed gives another world', () => {
   assert.deepEqual(generateWorld(options), world);
   assert.notDeepEqual(generateWorld({ ...options, seed: 2 }).documents, world.documents);
 });
 
-test('one document an entity, with an id, a name and a length of its own', () => {
+test('one document per entity, with a unique id and name and a plausible length', () => {
   for (const documents of [20, 203, 1500]) {
     assert.equal(generateWorld({ ...options, documents }).documents.length, documents);
   }
@@ -35,13 +35,13 @@ test('one document an entity, with an id, a name and a length of its own', () =>
   assert.ok(Math.max(...world.documents.map(({ text }) => words(text).length)) <= 50);
 });
 
-test('a world grows past the number of two-syllable names', () => {
+test('a world can have more entities than there are two-syllable names', () => {
   const documents = 30_000;
   const names = entities(random(3), documents, 'demo').map(({ name }) => name);
   assert.equal(new Set(names).size, documents);
 });
 
-test('every answer stands in its passage, and every question is asked once', () => {
+test('every answer occurs in its passage, and no question occurs twice', () => {
   const seen = new Set<string>();
   for (const { question, answers, passageId } of questions(world)) {
     for (const answer of answers)
@@ -53,8 +53,8 @@ test('every answer stands in its passage, and every question is asked once', () 
   }
 });
 
-test('all facts are asked, each in one split only', () => {
-  const splits = [world.train, world.dev, world.test].map((asked) => new Set(asked.map(factOf)));
+test('every fact has a question, in one split only', () => {
+  const splits = [world.train, world.dev, world.test].map((questions) => new Set(questions.map(factOf)));
   const facts = entities(random(options.seed), options.documents, 'demo').flatMap(({ facts }) => facts);
   assert.equal(new Set(splits.flatMap((split) => [...split])).size, facts.length);
   assert.equal(splits[0].size + splits[1].size + splits[2].size, facts.length);
@@ -62,7 +62,7 @@ test('all facts are asked, each in one split only', () => {
   assert.ok(Math.abs(splits[1].size / facts.length - 0.05) < 0.02);
 });
 
-test('a training question does not tell its entity by a test answer', () => {
+test('a training question does not identify its entity by a test answer', () => {
   const held = new Map<string, string[]>();
   for (const { passageId, answers } of [...world.test, ...world.dev]) {
     held.set(passageId, [...(held.get(passageId) ?? []), answers[0]]);
@@ -70,13 +70,13 @@ test('a training question does not tell its entity by a test answer', () => {
   for (const { question, passageId } of world.train) {
     for (const answer of held.get(passageId) ?? []) {
       // A title may hold an answer by chance: "The Judge in Culbar" may be set in Culbar.
-      const told = question.replaceAll(byId.get(passageId)!.title, '');
-      assert.ok(!new RegExp(`\\b${answer}\\b`).test(told), `${question} tells ${answer}`);
+      const rest = question.replaceAll(byId.get(passageId)!.title, '');
+      assert.ok(!new RegExp(`\\b${answer}\\b`).test(rest), `${question} reveals ${answer}`);
     }
   }
 });
 
-test('sentences state every fact in two wordings, and spans cut the names, years and answers', () => {
+test('sentences state every fact in two wordings, and spans mark the names, years and answers', () => {
   const wordingsOf = new Map<string, number>();
   const titles = new Set(world.documents.map(({ title }) => title));
   for (const { text, spans, answer, document } of world.sentences) {
@@ -88,7 +88,7 @@ test('sentences state every fact in two wordings, and spans cut the names, years
     const { text: passage, title } = byId.get(document)!;
     assert.ok(passage.includes(target), `${text}: ${target}`);
     wordingsOf.set(`${document}|${target}`, (wordingsOf.get(`${document}|${target}`) ?? 0) + 1);
-    // Spans follow one another, lose no year and no known name, and begin and end at words.
+    // Spans are in order, miss no year and no known name, and start and end at word boundaries.
     const outside = text.replace(/./g, (letter, i) =>
       spans.some(([a, b]) => a <= i && i < b) ? ' ' : letter,
     );
@@ -128,7 +128,7 @@ test('worlds of the two halves share no name, whatever their seeds', () => {
   }
 });
 
-test('every relation has wordings enough, and X and questions are worded unlike the passages', () => {
+test('every relation has enough wordings, and X and questions are worded differently from the passages', () => {
   for (const [kind, { passage, sentence, question }] of Object.entries(wordings)) {
     for (const [list, least] of [
       [passage, 8],
@@ -140,7 +140,7 @@ test('every relation has wordings enough, and X and questions are worded unlike 
       for (const template of list) assert.match(template, /\{(S|S's|O)\}/);
     }
     for (const template of [...passage, ...sentence]) assert.match(template, /\{(a )?A\}/);
-    // A passage and a sentence of X share a content word now and then; questions may use a relation's own word.
+    // A passage and a sentence of X sometimes share a content word; questions may use a relation's own word.
     assert.ok(meanOverlap(passage, sentence) < 0.02, `${kind}: ${meanOverlap(passage, sentence)}`);
     assert.ok(meanOverlap(passage, question) < 0.3, `${kind}: ${meanOverlap(passage, question)}`);
     // Descriptions such as "the potter who …" have no possessive.
@@ -148,7 +148,7 @@ test('every relation has wordings enough, and X and questions are worded unlike 
   }
 });
 
-test('string matching finds too few passages, and guessing too few answers', () => {
+test('string matching finds few passages, and guessing few answers', () => {
   const share = stringMatching(world);
   assert.ok(share < 0.6, `string matching finds ${share}`);
   assert.ok(share > 0.1, `names are of no use: ${share}`);
@@ -182,7 +182,7 @@ test('the files hold one JSON object a line', () => {
   }
 });
 
-test('too small a world and a wrong share are refused', () => {
+test('a world that is too small and a wrong share are refused', () => {
   assert.throws(() => generateWorld({ ...options, documents: 4 }), UserError);
   assert.throws(() => generateWorld({ ...options, heldOut: 15 }), UserError);
 });
@@ -202,7 +202,7 @@ function contentWords(text: string): Set<string> {
   return new Set(words(text.toLowerCase()).filter((word) => !stops.has(word)));
 }
 
-/** Mean over all pairs of the shared share (Jaccard) of content words. */
+/** Mean Jaccard similarity of content words over all pairs. */
 function meanOverlap(a: readonly string[], b: readonly string[]): number {
   let sum = 0;
   for (const x of a) {
@@ -215,7 +215,7 @@ function meanOverlap(a: readonly string[], b: readonly string[]): number {
   return sum / (a.length * b.length);
 }
 
-/** Share of the test questions whose passage (with its title) shares more content words than any other; k tied passages count 1/k. */
+/** Share of the test questions that share more content words with their own passage (and its title) than with any other; k tied passages count 1/k. */
 function stringMatching(w: World): number {
   const holders = new Map<string, number[]>();
   w.documents.forEach(({ title, text }, i) => {
@@ -238,7 +238,7 @@ function stringMatching(w: World): number {
   return found / w.test.length;
 }
 
-/** Share of the test questions that the commonest training answer of their relation answers. */
+/** Share of the test questions with the most frequent training answer of their relation as the answer. */
 function bestConstant(w: World): number {
   const counts = new Map<string, Map<string, number>>();
   for (const { kind, answers } of w.train) {
@@ -249,7 +249,7 @@ function bestConstant(w: World): number {
   return w.test.filter(({ kind, answers }) => best.get(kind) === answers[0]).length / w.test.length;
 }
 
-/** Words that stand with a capital in any wording or title for other reasons than being invented. */
+/** Words with a capital letter in a wording or title that are not invented. */
 function capitalisedOrdinaryWords(): Set<string> {
   const texts = Object.values(wordings).flatMap((w: Wordings) => [...w.passage, ...w.sentence]);
   const first = 'He She It Its Her His The';
