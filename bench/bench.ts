@@ -77,9 +77,9 @@ async function benchSize(size: Size): Promise<Row[]> {
     };
     const times: number[] = [];
     for (let round = -1; round < ROUNDS; round++) {
-      const began = performance.now();
+      const startTime = performance.now();
       await our.steps[step]();
-      const seconds = (performance.now() - began) / 1000;
+      const seconds = (performance.now() - startTime) / 1000;
       const padded = await peer?.ask({ step, packed: false });
       const packed = await peer?.ask({ step, packed: true });
       if (round < 0) continue; // the first round is a warm-up
@@ -161,10 +161,10 @@ async function measurePeak(): Promise<number> {
   const zero = tf.zeros([n]);
   let best = Infinity;
   for (let i = 0; i < 6; i++) {
-    const began = performance.now();
+    const startTime = performance.now();
     const c = hasFused() ? fusedDense(a, a, zero) : tf.matMul(a, a);
     await c.slice([0, 0], [1, 1]).data();
-    best = Math.min(best, performance.now() - began);
+    best = Math.min(best, performance.now() - startTime);
     c.dispose();
   }
   tf.dispose([a, zero]);

@@ -25,7 +25,7 @@ const config = loadConfig(
 );
 const model = describeModel(config.model, corpus.tokenizer.vocabulary.length);
 initialise(model, retrieverShapes(model), random(1));
-const began = performance.now();
+const startTime = performance.now();
 let blocks = 0;
 const { blockTokens } = config.text;
 const { tokensPerBatch } = config.index;
@@ -34,7 +34,7 @@ for await (const vectors of encodeBlocks(model, corpus, { blockTokens, tokensPer
 }
 const embedded: Embedded = {
   blocks,
-  seconds: (performance.now() - began) / 1000,
+  seconds: (performance.now() - startTime) / 1000,
   peak: process.resourceUsage().maxRSS * 1024,
 };
 console.log(JSON.stringify(embedded));

@@ -30,7 +30,7 @@ const [rows, subIndexes] = process.argv.slice(2, 4).map(Number);
 const [dtype, dir] = process.argv.slice(4);
 const centres = rng(CENTRES, 1);
 
-const began = performance.now();
+const startTime = performance.now();
 const manifest = await buildIndex(
   dir,
   {
@@ -53,7 +53,7 @@ const manifest = await buildIndex(
     threads: 0,
   },
 );
-const seconds = (performance.now() - began) / 1000;
+const seconds = (performance.now() - startTime) / 1000;
 const peak = process.resourceUsage().maxRSS * 1024;
 
 const index = openIndex(dir, { efSearch: 128 });

@@ -90,8 +90,8 @@ function ourSteps(
       return apply('ict', retriever, step.gradients);
     },
     async pretrain() {
-      const feed = realmBatch(model, batches, input);
-      const step = await realmGradients(model, all, feed, pretrain, masks, undefined);
+      const batch = realmBatch(model, batches, input);
+      const step = await realmGradients(model, all, batch, pretrain, masks, undefined);
       return apply('pretrain', all, step.gradients);
     },
     async qa() {

@@ -18,7 +18,7 @@ def layout(batch, packed):
     """Index tensors of one batch of sequences: S rows, or B*T rows with padding."""
     lengths = [len(s) for s in batch["ids"]]
     B, T = len(lengths), max(lengths)
-    ids, segments, places, cells = [], [], [], []
+    ids, segments, positions, cells = [], [], [], []
     bias = torch.zeros(B, 1, 1, T)
     starts = []
     for b, (row, first) in enumerate(zip(batch["ids"], batch["firstSegment"])):
@@ -26,11 +26,11 @@ def layout(batch, packed):
         starts.append(len(ids))
         ids += row + [0] * pad
         segments += [0] * first + [1] * (len(row) - first) + [0] * pad
-        places += list(range(len(row) + pad))
+        positions += list(range(len(row) + pad))
         cells += [b * T + t for t in range(len(row) + pad)]
         bias[b, :, :, len(row):] = -10000.0
     tensor = torch.tensor
-    return dict(ids=tensor(ids), segments=tensor(segments), places=tensor(places), cells=tensor(cells),
+    return dict(ids=tensor(ids), segments=tensor(segments), positions=tensor(positions), cells=tensor(cells),
                 starts=tensor(starts), bias=bias, B=B, T=T, packed=packed)
 
 
@@ -73,7 +73,7 @@ class Bert(nn.Module):
                 nn.init.normal_(p, std=0.02)
 
     def forward(self, at):
-        x = self.norm(self.word(at["ids"]) + self.position(at["places"]) + self.segment(at["segments"]))
+        x = self.norm(self.word(at["ids"]) + self.position(at["positions"]) + self.segment(at["segments"]))
         for layer in self.layers:
             x = layer(x, at)
         return x
@@ -201,9 +201,9 @@ def peak():
     a = torch.randn(2048, 2048)
     times = []
     for _ in range(6):
-        began = time.perf_counter()
+        start_time = time.perf_counter()
         a @ a
-        times.append(time.perf_counter() - began)
+        times.append(time.perf_counter() - start_time)
     return 2 * 2048**3 / min(times) / 1e9
 
 
@@ -217,8 +217,8 @@ def main():
         elif "memory" in request:
             before = status("VmRSS")
             one = Steps(request["size"], request["batches"], request["packed"])
-            with open("/proc/self/clear_refs", "w") as anew:
-                anew.write("5")
+            with open("/proc/self/clear_refs", "w") as reset:
+                reset.write("5")
             for _ in range(3):
                 getattr(one, request["memory"])()
             answer = {"bytes": status("VmHWM") - before}
@@ -226,9 +226,9 @@ def main():
             steps = {packed: Steps(request["size"], request["batches"], packed) for packed in (False, True)}
             answer = {}
         else:
-            began = time.perf_counter()
+            start_time = time.perf_counter()
             loss = getattr(steps[request["packed"]], request["step"])()
-            answer = {"seconds": time.perf_counter() - began, "loss": loss}
+            answer = {"seconds": time.perf_counter() - start_time, "loss": loss}
         print(json.dumps(answer), flush=True)
 
 

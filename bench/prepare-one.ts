@@ -12,14 +12,14 @@ export interface Prepared {
 }
 
 const [documents, vocabulary, dir] = process.argv.slice(2);
-const began = performance.now();
+const startTime = performance.now();
 const before = process.cpuUsage();
 const vocab = loadWordPiece(vocabulary, true);
 const { tokens } = await prepare({ documents, vocab, blockTokens: 288, queryTokens: 64, dir });
 const { user, system } = process.cpuUsage(before);
 const prepared: Prepared = {
   tokens,
-  seconds: (performance.now() - began) / 1000,
+  seconds: (performance.now() - startTime) / 1000,
   cpuSeconds: (user + system) / 1e6,
   peak: process.resourceUsage().maxRSS * 1024,
 };

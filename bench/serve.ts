@@ -1,5 +1,5 @@
 // npm run bench:serve -- --run RUN: serves a fine-tuned run in a separate process and sends it its test questions,
-// repeatedly, over 32 connections at once on loopback; every answer is compared with the answer to the question alone.
+// repeatedly, over 32 connections at once on loopback; every answer is compared with the answer to the question expected.
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { Agent, request } from 'node:http';
@@ -26,7 +26,7 @@ const concurrency = Number(options.concurrency);
 
 const { data } = loadConfig(runFolder(options.run).config, []);
 const file = data.test ?? data.dev;
-if (file === null) throw new Error(`${options.run}: its settings name no file of test questions`);
+if (file === null) throw new Error(`${options.run}: the settings have no file of test questions`);
 const questions = (await readQuestions(file, data.answers)).map(({ question }) => question);
 
 const server = spawn(
@@ -42,16 +42,16 @@ try {
   });
   const agent = new Agent({ keepAlive: true, maxSockets: concurrency });
 
-  const alone: unknown[] = [];
-  for (const question of questions) alone.push(JSON.parse((await ask(url, agent, question)).body));
+  const expected: unknown[] = [];
+  for (const question of questions) expected.push(JSON.parse((await ask(url, agent, question)).body));
   console.log(`${questions.length} questions on ${availableParallelism()} cores`);
 
   const milliseconds: number[] = [];
   const failures: string[] = [];
-  let differ = 0;
+  let largestDistance = 0;
   let next = 0;
-  const began = performance.now();
-  const asker = async () => {
+  const startTime = performance.now();
+  const askRepeatedly = async () => {
     while (next < total) {
       const n = next++ % questions.length;
       const sent = performance.now();
@@ -60,22 +60,24 @@ try {
         body: `${error}`,
       }));
       milliseconds.push(performance.now() - sent);
-      const apart = status === 200 ? difference(JSON.parse(body), alone[n]) : Number.POSITIVE_INFINITY;
-      if (apart > ROUNDING) failures.push(`"${questions[n]}" gave ${status} ${body}`);
-      else differ = Math.max(differ, apart);
+      const distance = status === 200 ? difference(JSON.parse(body), expected[n]) : Number.POSITIVE_INFINITY;
+      if (distance > ROUNDING) failures.push(`"${questions[n]}" gave ${status} ${body}`);
+      else largestDistance = Math.max(largestDistance, distance);
     }
   };
-  await Promise.all(Array.from({ length: concurrency }, asker));
-  const seconds = (performance.now() - began) / 1000;
+  await Promise.all(Array.from({ length: concurrency }, askRepeatedly));
+  const seconds = (performance.now() - startTime) / 1000;
 
   milliseconds.sort((a, b) => a - b);
   const at = (share: number) => `${milliseconds[Math.ceil(share * milliseconds.length) - 1].toFixed(1)} ms`;
-  console.log(`answered    ${milliseconds.length} by ${concurrency} at once in ${seconds.toFixed(1)} s`);
-  console.log(`a second    ${(milliseconds.length / seconds).toFixed(0)}`);
-  console.log(`took        p50 ${at(0.5)}, p95 ${at(0.95)}, p99 ${at(0.99)}, longest ${at(1)}`);
+  console.log(
+    `answered    ${milliseconds.length} over ${concurrency} connections in ${seconds.toFixed(1)} s`,
+  );
+  console.log(`per second  ${(milliseconds.length / seconds).toFixed(0)}`);
+  console.log(`latency     p50 ${at(0.5)}, p95 ${at(0.95)}, p99 ${at(0.99)}, longest ${at(1)}`);
   console.log(`peak RSS    ${peakMemory(server.pid!)}`);
   console.log(
-    `answers as asked alone but ${failures.length}; their shares differ by ${differ.toExponential(1)} at most`,
+    `${failures.length} answers largestDistance from those asked one at a time; probabilities of the others largestDistance by at most ${largestDistance.toExponential(1)}`,
   );
   for (const failure of failures.slice(0, 5)) console.log(`  ${failure.slice(0, 300)}`);
   if (failures.length > 0) process.exitCode = 1;
@@ -104,7 +106,7 @@ function ask(url: string, agent: Agent, question: string): Promise<{ status: num
   });
 }
 
-/** Of a process that is still there, where Linux tells it. */
+/** Peak memory of a running process, on Linux. */
 function peakMemory(pid: number): string {
   try {
     const [, kilobytes] = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];

@@ -190,7 +190,7 @@ function findNative(): Installed {
       ? `is not built: ${failure}; \`${INSTALL}\` tries again`
       : installFolders().some(readInstalled)
         ? `was installed by another version of realm; \`${INSTALL}\` updates it`
-        : installFolders().some((place) => existsSync(join(place, 'engine.json')))
+        : installFolders().some((folder) => existsSync(join(folder, 'engine.json')))
           ? `is incomplete, some of its files are missing; \`${INSTALL}\` builds it again`
           : `is not built yet; \`${INSTALL}\` builds it (several times faster than WebAssembly)`;
   throw new UserError(`engine tensorflow: ${trouble}`);

@@ -574,7 +574,7 @@ export interface DropoutRng {
   dispose(): void;
 }
 
-/** Numbers in the pool from which dropout masks are cut. */
+/** Numbers in the pool of which dropout masks are slices. */
 const POOL_NUMBERS = 1 << 22;
 
 /**

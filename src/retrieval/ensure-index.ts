@@ -147,8 +147,8 @@ async function wholeIndex(
     const has = { ...made.manifest, graphs: made.manifest.graphs.length };
     if (!(Object.keys(wanted) as (keyof Wanted)[]).every((key) => has[key] === wanted[key])) continue;
     let whole = true;
-    for (const seal of digestsOf(made.manifest)) {
-      whole &&= await isWhole(join(root, made.name), seal, control);
+    for (const digest of digestsOf(made.manifest)) {
+      whole &&= await isWhole(join(root, made.name), digest, control);
     }
     if (whole) return made;
   }

@@ -41,7 +41,7 @@ export interface BuildInput extends TaskControl {
   blockHash(block: number): bigint;
   /** SHA-256 of the embeddings that some rows are copied from, and how many. */
   reuse?: { sha256: string; rows: number };
-  /** Queries [n, P] to measure recall with; by default 64 of the blocks themselves (whose own row is easy to find). */
+  /** Queries [n, P] to measure recall with; by default 64 of the blocks themselves (which are easy to find). */
   probes?: Float32Array;
   /** Called about every `ADD_ROWS` rows. */
   onProgress?(done: number, total: number): void;

@@ -58,7 +58,7 @@ function drawExamples(corpus: Corpus, config: Config, step: number, random: Rand
   const format = textFormat(corpus.tokenizer, config.model);
   const queries: Int32Array[] = [];
   const blocks: { title: Int32Array; body: Int32Array }[] = [];
-  // A batch lies within one epoch; last blocks that do not fill a batch are left out. A block that occurs twice would be its own negative.
+  // A batch belongs to one epoch; last blocks that do not fill a batch are left out. A block that occurs twice would be its own negative.
   const size = Math.min(batch, corpus.blocks);
   const perEpoch = Math.floor(corpus.blocks / size);
   const start = Math.floor(step / perEpoch) * corpus.blocks + (step % perEpoch) * size;

@@ -97,7 +97,7 @@ function numbering(): (text: string) => number {
   };
 }
 
-/** "the town that lies on the river Tolven and is known for oak chairs"; an occupation becomes the noun. */
+/** "the town that lies on the river Tolven and is known for oak chairs"; an occupation is used as the noun. */
 function describe(entity: Entity, hints: readonly Fact[]): Phrase {
   const trade = hints.length > 1 ? hints.find((hint) => hint.kind === 'person.occupation') : undefined;
   const [first, second] = hints.filter((hint) => hint !== trade);

@@ -70,9 +70,9 @@ async function losses(start: (typeof stages)[keyof typeof stages]) {
   const found: number[] = [];
   const held: { tensors: number; bytes: number; allocated: number }[] = [];
   for (let step = 0; step < STEPS; step++) {
-    const { metrics: figures, gradients } = await stage.step(step);
+    const { metrics, gradients } = await stage.step(step);
     await optimizer.apply(gradients, step);
-    found.push(figures.loss);
+    found.push(metrics.loss);
     const { numTensors, numBytes, ...gpu } = tf.memory();
     const { numBytesAllocatedInGPU = 0 } = gpu as { numBytesAllocatedInGPU?: number };
     held.push({ tensors: numTensors, bytes: numBytes, allocated: numBytesAllocatedInGPU });

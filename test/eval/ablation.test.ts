@@ -49,7 +49,7 @@ test('the difference of two rows is computed question by question', () => {
 
 test("the order is compared over the pairs that differ in the paper, and Kendall's tau counts them", () => {
   // Paper, exact match: realm 38.2, realm-reader and spans 35.3 (a tie), tokens 32.3; recall@5: 38.5, 13.9, 26.1, 24.2.
-  const figures: [string, number, number][] = [
+  const results: [string, number, number][] = [
     ['realm', 90, 90],
     ['realm-reader', 50, 10],
     ['tokens', 70, 50],
@@ -57,7 +57,7 @@ test("the order is compared over the pairs that differ in the paper, and Kendall
     ['no-null', 95, 95],
   ];
   const table = ablationTable(
-    figures.map(([name, correct, recalled]) => row(name, [first(correct, 100)], [first(recalled, 100)])),
+    results.map(([name, correct, recalled]) => row(name, [first(correct, 100)], [first(recalled, 100)])),
   );
   const { exactMatch, recall5 } = table.order;
   assert.deepEqual(
@@ -112,8 +112,8 @@ test('each row changes only the settings that it tests', () => {
   assert.deepEqual(changed, {
     realm: '',
     'realm-retriever': 'qa.reader=initial',
-    'realm-reader': 'qa.retriever=ict',
-    baseline: 'qa.retriever=ict qa.reader=initial',
+    'realm-reader': 'qa.retriever=ict-warmup',
+    baseline: 'qa.retriever=ict-warmup qa.reader=initial',
     tokens: 'pretrain.masking=tokens',
     spans: 'pretrain.masking=spans',
     stale: 'refresh.every=0-100:300,100-:600',

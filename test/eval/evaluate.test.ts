@@ -116,13 +116,13 @@ test('a retriever without an index finds the same as with its index', async () =
 test('perplexity and retrieval utility equal those of a step of pretraining', async () => {
   const examples = drawMasked(corpus, config, 0, 8, stepRandom(1, 1));
   const { candidates } = await retrieveCandidates(model, corpus, index, examples, config);
-  const feed = makeRealmBatch(model, examples, candidates, corpus, config.text);
+  const batch = makeRealmBatch(model, examples, candidates, corpus, config.text);
   const pieces = examples.reduce((n, { targets }) => n + targets.length, 0);
   const settings = { ...config.pretrain, batch: 8 };
   const { metrics, gradients } = await realmGradients(
     model,
     pretrainedShapes(model),
-    feed,
+    batch,
     settings,
     pieces,
     undefined,

@@ -3,8 +3,8 @@ import { test } from 'node:test';
 import { answerMetrics, comparisonLines, metricTable, rankingMetrics } from '../../src/eval/metric-table.ts';
 import type { Interval } from '../../src/eval/statistics.ts';
 
-const values = (figures: Record<string, unknown>) =>
-  Object.fromEntries(Object.entries(figures).map(([name, figure]) => [name, (figure as Interval).value]));
+const values = (metrics: Record<string, unknown>) =>
+  Object.fromEntries(Object.entries(metrics).map(([name, metric]) => [name, (metric as Interval).value]));
 
 test('recall@k and the mean reciprocal rank of four questions, by hand', () => {
   // First, second and sixth rank, and none.
@@ -25,8 +25,8 @@ test('each metric of answers has its own scores, and regular expressions have no
     readerOracle: [1, 0, 1, 0, 1],
     spanOracle: [1, 1, 1, 0, 1],
   };
-  const figures = values(answerMetrics(scores, true, 1));
-  assert.deepEqual(figures, {
+  const metrics = values(answerMetrics(scores, true, 1));
+  assert.deepEqual(metrics, {
     exactMatch: 0.2,
     tokenExactMatch: 0.4,
     f1: 0.1,

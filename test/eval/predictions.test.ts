@@ -39,7 +39,7 @@ before(() => {
   kilt = write('kilt.jsonl', lines(WHO.map((input, i) => ({ id: `k${i}`, input, output: output(i) }))));
 });
 
-const value = (figure: unknown) => (figure as Interval).value;
+const value = (metric: unknown) => (metric as Interval).value;
 
 for (const [form, name, content, asked] of [
   [

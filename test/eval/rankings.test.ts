@@ -100,12 +100,12 @@ test("DPR's format, written and read", async () => {
     ...rest,
     ctxs: ctxs.map(({ text: _, ...ctx }) => ctx),
   }));
-  const told = await dprRanks(
+  const found = await dprRanks(
     write('bare.jsonl', bare.map((b: object) => JSON.stringify(b)).join('\n')),
     questions,
     'dpr',
   );
-  assert.deepEqual(told.ranks, [1, 0, Infinity]);
+  assert.deepEqual(found.ranks, [1, 0, Infinity]);
 });
 
 test('a question that occurs twice is judged by its own answers each time', async () => {
@@ -195,8 +195,8 @@ test('files in another format, or for other questions and documents, are refused
 });
 
 test('recall and mean reciprocal rank by hand', () => {
-  const figures = rankingMetrics([0, 3, Infinity, 9], [1, 5, 20], 1);
-  const value = (name: string) => (figures[name] as Interval).value;
+  const metrics = rankingMetrics([0, 3, Infinity, 9], [1, 5, 20], 1);
+  const value = (name: string) => (metrics[name] as Interval).value;
   assert.deepEqual([value('recall@1'), value('recall@5'), value('recall@20')], [0.25, 0.5, 0.75]);
   assert.ok(Math.abs(value('mrr') - (1 + 1 / 4 + 0 + 1 / 10) / 4) < 1e-12);
 });

@@ -45,7 +45,7 @@ test('two systems on the same questions', () => {
   near(difference.value, 3 / 8);
   near(pValue!, (2 * (1 + 5)) / 32);
   assert.ok(difference.low <= 3 / 8 && difference.high >= 3 / 8);
-  assert.equal(compare([0.5, 1], [0, 1], 1).pValue, undefined, 'F1 is no matter of right and wrong');
+  assert.equal(compare([0.5, 1], [0, 1], 1).pValue, undefined, 'F1 is not just right or wrong');
   assert.deepEqual(compare(first, first, 1).difference, { value: 0, low: 0, high: 0 });
 });
 
@@ -58,8 +58,8 @@ test('a paired interval is narrower than two unpaired ones, with the theoretical
   const variance = differences.reduce((s, d) => s + (d - difference.value) ** 2, 0) / 500;
   const half = 1.96 * Math.sqrt(variance / 500);
   assert.ok(Math.abs((difference.high - difference.low) / 2 - half) < 0.15 * half);
-  const alone = meanInterval(first, 2);
-  assert.ok(alone.high - alone.low > 1.4 * (difference.high - difference.low));
+  const unpaired = meanInterval(first, 2);
+  assert.ok(unpaired.high - unpaired.low > 1.4 * (difference.high - difference.low));
 });
 
 test('a ratio of sums: by hand, and its theoretical interval', () => {

@@ -69,7 +69,7 @@ for (const name of ['bert-gelu', 'bert-gelu-new']) {
       const { config, params, expected, input } = load();
       const positions = [[0, 9], [5], [3, 3, 1]];
       const some = encode(params, 'reader.', config, input, undefined, gatherRows(input, positions));
-      const wanted = positions.flatMap((places, b) => places.map((t) => expected.sequence[b][t]));
+      const wanted = positions.flatMap((own, b) => own.map((t) => expected.sequence[b][t]));
       assertClose(some, wanted, 'outputs at positions');
     });
   });

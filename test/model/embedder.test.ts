@@ -63,7 +63,7 @@ test('lengthBatches covers every row once within the token budget', () => {
   const lengths = [3, 9, 1, 4, 9, 0, 2, 30].map((length) => ({ length }));
   const batches = lengthBatches(lengths, 18);
   assert.deepEqual(batches.flat().sort(), [0, 1, 2, 3, 4, 5, 6, 7]);
-  assert.deepEqual(batches[0], [7], 'a row over the budget stands alone');
+  assert.deepEqual(batches[0], [7], 'a row over the budget is a batch of its own');
   for (const batch of batches.slice(1)) {
     assert.ok(batch.length * Math.max(...batch.map((r) => lengths[r].length)) <= 18);
   }

@@ -50,33 +50,33 @@ after(() => {
 });
 
 /** A refresher that is ready, and the messages it sends. */
-async function begin(more: Partial<RefresherStart> = {}) {
+async function startChild(more: Partial<RefresherStart> = {}) {
   const child = fork(join(import.meta.dirname, '../../src/refresher/child.ts'), [], {
     execArgv: ['--import', import.meta.resolve('tsx')],
   });
   children.push(child);
-  const heard: FromRefresher[] = [];
-  child.on('message', (message) => heard.push(message as FromRefresher));
-  const tell = (message: ToRefresher) => child.send(message);
+  const received: FromRefresher[] = [];
+  child.on('message', (message) => received.push(message as FromRefresher));
+  const send = (message: ToRefresher) => child.send(message);
   const answer = async () => {
-    const from = heard.length;
-    while (heard.slice(from).every(({ type }) => type === 'progress' || type === 'alive'))
+    const from = received.length;
+    while (received.slice(from).every(({ type }) => type === 'progress' || type === 'alive'))
       await once(child, 'message');
-    return heard.at(-1)!;
+    return received.at(-1)!;
   };
-  tell({ type: 'start', runDir: folder, engine, nice: 0, threads: 1, ...more });
+  send({ type: 'start', runDir: folder, engine, nice: 0, threads: 1, ...more });
   assert.deepEqual(await answer(), { type: 'ready' });
-  return { child, heard, tell, answer };
+  return { child, received, send, answer };
 }
 
 test('new weights become the index in use, identical to one made in this process', async () => {
-  const { child, heard, tell, answer } = await begin({ threads: 0 }); // all
-  tell({ type: 'refresh', snapshot: snapshot(20), step: 20 });
+  const { child, received, send, answer } = await startChild({ threads: 0 }); // all
+  send({ type: 'refresh', snapshot: snapshot(20), step: 20 });
   const published = await answer();
   assert.ok(published.type === 'published', JSON.stringify(published));
   assert.deepEqual([published.name, published.step, published.rows], ['step-0000020', 20, corpus.blocks]);
-  assert.ok(heard.some((m) => m.type === 'alive' && m.quiet >= 0));
-  assert.ok(heard.some((m) => m.type === 'progress' && m.done === m.total && m.total === corpus.blocks));
+  assert.ok(received.some((m) => m.type === 'alive' && m.quiet >= 0));
+  assert.ok(received.some((m) => m.type === 'progress' && m.done === m.total && m.total === corpus.blocks));
 
   assert.equal(currentIndex(run.index), join(run.index, published.name));
   const [theirs, ours] = [run.index, here].map((root) => openIndex(currentIndex(root)!, { efSearch: 64 }));
@@ -90,42 +90,42 @@ test('new weights become the index in use, identical to one made in this process
   ours.close();
 
   // When asked to stop, it exits without an error.
-  tell({ type: 'stop' });
+  send({ type: 'stop' });
   assert.deepEqual(await once(child, 'exit'), [0, null]);
 });
 
 /** One refresher, shared by the tests of refused requests. */
-let patient: ReturnType<typeof begin>;
+let patient: ReturnType<typeof startChild>;
 
 test('a refresh that cannot be done is reported without a stack, and the next one succeeds', async () => {
-  patient = begin();
-  const { tell, answer } = await patient;
-  tell({ type: 'refresh', snapshot: join(folder, 'none'), step: 30 });
+  patient = startChild();
+  const { send, answer } = await patient;
+  send({ type: 'refresh', snapshot: join(folder, 'none'), step: 30 });
   const failed = await answer();
   assert.ok(failed.type === 'failed', JSON.stringify(failed));
   assert.match(failed.message, /none.*no such snapshot manifest; the trainer writes a new one/);
   assert.equal(failed.stack, undefined);
-  tell({ type: 'refresh', snapshot: snapshot(40), step: 40 });
+  send({ type: 'refresh', snapshot: snapshot(40), step: 40 });
   assert.equal((await answer()).type, 'published');
 });
 
 test('it runs at the requested nice value, but never at a lower one than the trainer', async () => {
   const own = getPriority();
-  const { child } = await begin({ nice: 19 });
+  const { child } = await startChild({ nice: 19 });
   assert.equal(getPriority(child.pid!), 19);
   if (own === 0) setPriority(3);
-  const other = await begin({ nice: 0 });
+  const other = await startChild({ nice: 0 });
   assert.equal(getPriority(other.child.pid!), Math.max(own, 3));
 });
 
 test('weights for other settings or another corpus than the run has are refused', async () => {
-  const { tell, answer } = await patient;
+  const { send, answer } = await patient;
   const before = currentIndex(run.index);
   for (const [step, message] of [
     [50, /other settings of model, text or index.*stop and restart the trainer/],
     [60, /another corpus.*stop and restart the trainer/],
   ] as const) {
-    tell({ type: 'refresh', snapshot: snapshot(step), step });
+    send({ type: 'refresh', snapshot: snapshot(step), step });
     const failed = await answer();
     assert.ok(failed.type === 'failed', JSON.stringify(failed));
     assert.match(failed.message, message);
@@ -152,11 +152,11 @@ test('it exits at once, even while embedding, when the trainer has ended', async
   await writeSnapshot(path, model, of);
   disposeModel(model);
   large.close();
-  const { child, tell } = await begin({ runDir: long.dir });
-  tell({ type: 'refresh', snapshot: path, step: 1 });
+  const { child, send } = await startChild({ runDir: long.dir });
+  send({ type: 'refresh', snapshot: path, step: 1 });
   const embeddings = join(long.index, `long${PART}`, EMBEDDINGS);
   while (!existsSync(embeddings)) await sleep(5);
   child.disconnect();
   assert.deepEqual(await once(child, 'exit'), [0, null]);
-  assert.deepEqual(readdirSync(long.index), [], 'it stopped before its first piece was whole');
+  assert.deepEqual(readdirSync(long.index), [], 'it stopped before its first piece was complete');
 });

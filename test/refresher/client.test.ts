@@ -46,7 +46,7 @@ async function turns(): Promise<void> {
 const LIMITS = { rows: 7, dimensions: 4, maxFailures: 5 };
 
 /** Starts the fake child in its own run folder, and records what is reported to the trainer. */
-function begin(name: string, times: Partial<RefresherTimes> = {}, more: Partial<RefresherOptions> = {}) {
+function startFake(name: string, times: Partial<RefresherTimes> = {}, more: Partial<RefresherOptions> = {}) {
   const run = join(mkdtempSync(join(root, 'run-')), name);
   mkdirSync(run);
   const published: Published[] = [];
@@ -72,7 +72,7 @@ function begin(name: string, times: Partial<RefresherTimes> = {}, more: Partial<
     { ...TIMES, ...times },
   );
   const lines = () => {
-    const path = join(run, 'heard.jsonl');
+    const path = join(run, 'received.jsonl');
     if (!existsSync(path)) return [];
     return readFileSync(path, 'utf8')
       .split('\n')
@@ -84,10 +84,10 @@ function begin(name: string, times: Partial<RefresherTimes> = {}, more: Partial<
     published,
     progress,
     failures,
-    heard: lines,
+    received: lines,
     starts: () => lines().filter((line) => line.type === 'start'),
     /** Steps requested from a child, in order. */
-    asked: () => lines().flatMap((line) => (line.type === 'refresh' ? [line.step] : [])),
+    requested: () => lines().flatMap((line) => (line.type === 'refresh' ? [line.step] : [])),
     go: () => writeFileSync(join(run, 'go'), ''),
     /** Whether the child has recorded that it sent a message. */
     sent: () => existsSync(join(run, 'sent')),
@@ -115,7 +115,7 @@ function children(): number {
 }
 
 test('a request is published, with progress reports in between', async () => {
-  const { run, published, progress, failures, heard } = begin('published');
+  const { run, published, progress, failures, received } = startFake('published');
   assert.equal(refresher.busy, false);
   refresher.request({ snapshot: 'good', step: 500 }); // before the child is up
   assert.equal(refresher.busy, true);
@@ -125,7 +125,7 @@ test('a request is published, with progress reports in between', async () => {
   assert.deepEqual(progress, [[3, 7]]);
   refresher.request({ snapshot: 'good', step: 600 });
   await until(() => published.length === 2);
-  const [{ pid: _, ...start }, ...requests] = heard();
+  const [{ pid: _, ...start }, ...requests] = received();
   assert.deepEqual(start, {
     type: 'start',
     runDir: run,
@@ -141,9 +141,9 @@ test('a request is published, with progress reports in between', async () => {
 });
 
 test('a newer request replaces a waiting one, not the one in progress', async () => {
-  const { published, asked, go } = begin('newer');
+  const { published, requested, go } = startFake('newer');
   refresher.request({ snapshot: 'slow', step: 1 });
-  await until(() => asked().length === 1);
+  await until(() => requested().length === 1);
   refresher.request({ snapshot: 'good', step: 2 });
   refresher.request({ snapshot: 'good', step: 3 });
   go();
@@ -152,16 +152,16 @@ test('a newer request replaces a waiting one, not the one in progress', async ()
     published.map((p) => p.step),
     [1, 3],
   );
-  assert.deepEqual(asked(), [1, 3]);
+  assert.deepEqual(requested(), [1, 3]);
 });
 
 test('a child that dies is reported and restarted, and gets the same request again', async () => {
-  const { published, failures, starts, asked } = begin('died');
+  const { published, failures, starts, requested } = startFake('died');
   refresher.request({ snapshot: 'deadly once', step: 1 });
   await until(() => published.length === 1);
   assert.deepEqual(failures, ['the refresher died (exit code 3); it restarts in 0.004 s']);
   assert.equal(new Set(starts().map(({ pid }) => pid)).size, 2);
-  assert.deepEqual(asked(), [1, 1]);
+  assert.deepEqual(requested(), [1, 1]);
   // An index was published in between: the wait starts again at its first length.
   refresher.request({ snapshot: 'deadly once', step: 2 });
   await until(() => published.length === 2);
@@ -169,18 +169,18 @@ test('a child that dies is reported and restarted, and gets the same request aga
 });
 
 test('a restarted child gets the newest request, not the one at which its predecessor died', async () => {
-  const { published, failures, asked, go } = begin('newest');
+  const { published, failures, requested, go } = startFake('newest');
   refresher.request({ snapshot: 'deadly', step: 1 });
-  await until(() => asked().length === 1);
+  await until(() => requested().length === 1);
   refresher.request({ snapshot: 'good', step: 2 });
   go();
   await until(() => published.length === 1);
-  assert.deepEqual(asked(), [1, 2]);
+  assert.deepEqual(requested(), [1, 2]);
   assert.equal(failures.length, 1);
 });
 
 test('a child killed from outside is restarted', async () => {
-  const { published, failures, starts } = begin('killed');
+  const { published, failures, starts } = startFake('killed');
   refresher.request({ snapshot: 'good', step: 1 });
   await until(() => published.length === 1);
   process.kill(starts()[0].pid, 'SIGKILL');
@@ -191,7 +191,7 @@ test('a child killed from outside is restarted', async () => {
 });
 
 test('a child that dies every time is not restarted after the maximum of deaths; each wait is twice the one before', async () => {
-  const { failures, starts } = begin('dead');
+  const { failures, starts } = startFake('dead');
   refresher.request({ snapshot: 'good', step: 1 });
   await until(() => !refresher.busy);
   assert.deepEqual(failures, [
@@ -208,20 +208,24 @@ test('a child that dies every time is not restarted after the maximum of deaths;
 
 test('giving up the child is reported separately, and the wait before a restart is at most a minute', async () => {
   const givenUp: string[] = [];
-  const { failures } = begin('dead', {}, { maxFailures: 2, onGivenUp: (message) => givenUp.push(message) });
+  const { failures } = startFake(
+    'dead',
+    {},
+    { maxFailures: 2, onGivenUp: (message) => givenUp.push(message) },
+  );
   await until(() => givenUp.length === 1);
   assert.deepEqual(failures, ['the refresher died (exit code 9); it restarts in 0.004 s']);
   assert.deepEqual(givenUp, [
     'the refresher died 2 times without a new index (exit code 9); it is not restarted',
   ]);
-  const late = begin('dead', { backOff: 1e6 });
+  const late = startFake('dead', { backOff: 1e6 });
   await until(() => late.failures.length === 1);
   assert.match(late.failures[0], /restarts in 60 s$/);
 });
 
 for (const signal of ['SIGKILL', 'SIGABRT']) {
   test(`a child killed by ${signal}, as when memory runs out, is reported with advice`, async () => {
-    const { published, failures } = begin(signal);
+    const { published, failures } = startFake(signal);
     refresher.request({ snapshot: signal === 'SIGKILL' ? 'killed once' : 'aborted once', step: 1 });
     await until(() => published.length === 1);
     assert.deepEqual(failures, [
@@ -248,9 +252,9 @@ const NONSENSE = [
 
 for (const messages of NONSENSE) {
   test(`a child that sends invalid messages is killed and restarted: ${JSON.stringify(messages)}`, async () => {
-    process.env.BABBLE = JSON.stringify(messages);
-    const { published, progress, failures } = begin('babble', { backOff: 60_000 });
-    refresher.request({ snapshot: 'babble', step: 1 });
+    process.env.MESSAGES = JSON.stringify(messages);
+    const { published, progress, failures } = startFake('invalid', { backOff: 60_000 });
+    refresher.request({ snapshot: 'invalid', step: 1 });
     await until(() => failures.length === 1);
     assert.deepEqual(failures, ['the refresher died (3 invalid messages); it restarts in 60 s']);
     assert.deepEqual([published, progress, children()], [[], [], 0]);
@@ -259,10 +263,10 @@ for (const messages of NONSENSE) {
 }
 
 test('two invalid messages are tolerated', async () => {
-  process.env.BABBLE = JSON.stringify([{ type: 'hello' }, PUBLISHED]);
-  const { run, published, failures, go, asked } = begin('few');
-  refresher.request({ snapshot: 'babble', step: 1 });
-  await until(() => asked().length === 1);
+  process.env.MESSAGES = JSON.stringify([{ type: 'hello' }, PUBLISHED]);
+  const { run, published, failures, go, requested } = startFake('few');
+  refresher.request({ snapshot: 'invalid', step: 1 });
+  await until(() => requested().length === 1);
   await new Promise((resolve) => setTimeout(resolve, 100));
   assert.ok(!existsSync(join(run, 'index')));
   go();
@@ -273,7 +277,7 @@ test('two invalid messages are tolerated', async () => {
 
 test('a child that announced it may be silent for longer', async () => {
   stopClock();
-  const { published, failures, starts, sent, go } = begin('quiet', { silence: SILENCE });
+  const { published, failures, starts, sent, go } = startFake('quiet', { silence: SILENCE });
   refresher.request({ snapshot: 'quiet', step: 1 });
   await until(sent);
   await turns();
@@ -292,16 +296,16 @@ test('the child is killed if the trainer exits without stopping it', async () =>
     startRefresher(${JSON.stringify(run)}, { ...options, onPublished() {}, onFailure() {} }, ${JSON.stringify(CHILD)})
       .request({ snapshot: 'endless', step: 1 });
     const { existsSync, readFileSync } = await import('node:fs');
-    const heard = ${JSON.stringify(join(run, 'heard.jsonl'))};
+    const received = ${JSON.stringify(join(run, 'received.jsonl'))};
     setInterval(() => {
-      if (existsSync(heard) && readFileSync(heard, 'utf8').includes('endless')) process.exit(7);
+      if (existsSync(received) && readFileSync(received, 'utf8').includes('endless')) process.exit(7);
     }, 5);`;
   const trainer = spawn(process.execPath, ['--import', 'tsx', '--input-type=module', '-e', script], {
     cwd: join(import.meta.dirname, '../..'),
     stdio: ['ignore', 'inherit', 'inherit'],
   });
   assert.deepEqual(await once(trainer, 'exit'), [7, null]);
-  const [{ pid }] = readFileSync(join(run, 'heard.jsonl'), 'utf8')
+  const [{ pid }] = readFileSync(join(run, 'received.jsonl'), 'utf8')
     .split('\n', 1)
     .map((line) => JSON.parse(line));
   await until(() => !isAlive(pid));
@@ -309,12 +313,12 @@ test('the child is killed if the trainer exits without stopping it', async () =>
 
 test('a child that hangs during a refresh is killed and restarted', async () => {
   stopClock();
-  const { published, failures, starts, asked, whenFailing } = begin('hung', { silence: SILENCE });
+  const { published, failures, starts, requested, whenFailing } = startFake('hung', { silence: SILENCE });
   await until(() => starts().length === 1);
   const [{ pid }] = starts();
   whenFailing(() => refresher.request({ snapshot: 'good', step: 2 }));
   refresher.request({ snapshot: 'endless', step: 1 });
-  await until(() => asked().length === 1);
+  await until(() => requested().length === 1);
   pass(SILENCE - 1);
   assert.ok(isAlive(pid));
   pass(1);
@@ -323,15 +327,15 @@ test('a child that hangs during a refresh is killed and restarted', async () => 
   mock.timers.tick(TIMES.backOff);
   await until(() => published.length === 1);
   assert.match(failures[0], /died \(no heartbeat for 4 s\)/);
-  assert.equal(asked().at(-1), 2);
+  assert.equal(requested().at(-1), 2);
 });
 
 test('a hanging child is detected even if new requests keep coming', async () => {
   stopClock();
-  const { published, failures, starts, asked } = begin('hung', { silence: SILENCE });
+  const { published, failures, starts, requested } = startFake('hung', { silence: SILENCE });
   await until(() => starts().length === 1);
   refresher.request({ snapshot: 'endless', step: 1 });
-  await until(() => asked().length === 1);
+  await until(() => requested().length === 1);
   for (let step = 2; step < 32; step++) {
     refresher.request({ snapshot: 'good', step });
     mock.timers.tick(SILENCE / 20);
@@ -340,12 +344,12 @@ test('a hanging child is detected even if new requests keep coming', async () =>
   mock.timers.tick(TIMES.backOff);
   await until(() => published.length > 0);
   assert.match(failures[0], /no heartbeat/);
-  assert.deepEqual(asked(), [1, 31]);
+  assert.deepEqual(requested(), [1, 31]);
 });
 
 test('a child that hangs before it is ready is killed and restarted', async () => {
   stopClock();
-  const { published, failures, starts } = begin('stuck', { silence: SILENCE });
+  const { published, failures, starts } = startFake('stuck', { silence: SILENCE });
   refresher.request({ snapshot: 'good', step: 1 });
   await until(() => starts().length === 1);
   pass(SILENCE);
@@ -358,7 +362,7 @@ test('a child that hangs before it is ready is killed and restarted', async () =
 
 test('a child that keeps reporting progress may take longer than the allowed silence', async () => {
   stopClock();
-  const { published, progress, failures, starts, asked, go } = begin('long', { silence: SILENCE });
+  const { published, progress, failures, starts, requested, go } = startFake('long', { silence: SILENCE });
   refresher.request({ snapshot: 'long', step: 1 });
   for (let i = 0; i < 4; i++) {
     const { length } = progress;
@@ -367,14 +371,14 @@ test('a child that keeps reporting progress may take longer than the allowed sil
   }
   go();
   await until(() => published.length === 1 || failures.length > 0);
-  assert.deepEqual([starts().length, asked(), failures], [1, [1], []]);
+  assert.deepEqual([starts().length, requested(), failures], [1, [1], []]);
 });
 
 test('a child that sent a message while the trainer was blocked does not count as hanging', async () => {
   stopClock();
-  const { published, failures, starts, asked, sent, go } = begin('blocked', { silence: SILENCE });
+  const { published, failures, starts, requested, sent, go } = startFake('blocked', { silence: SILENCE });
   refresher.request({ snapshot: 'slow', step: 1 });
-  await until(() => asked().length > 0);
+  await until(() => requested().length > 0);
   go();
   const block = new Int32Array(new SharedArrayBuffer(4));
   while (!sent()) Atomics.wait(block, 0, 0, 5); // a long training step: no message is read
@@ -389,7 +393,7 @@ test('a child that sent a message while the trainer was blocked does not count a
 
 test('an idle child may be silent for any length of time', async () => {
   stopClock();
-  const { published, failures, starts } = begin('idle', { silence: SILENCE });
+  const { published, failures, starts } = startFake('idle', { silence: SILENCE });
   refresher.request({ snapshot: 'good', step: 1 });
   await until(() => published.length === 1);
   pass(SILENCE + 200);
@@ -400,34 +404,34 @@ test('an idle child may be silent for any length of time', async () => {
 });
 
 test('a failed refresh is reported, not repeated, and does not restart the child', async () => {
-  const { published, failures, starts, asked } = begin('failed');
+  const { published, failures, starts, requested } = startFake('failed');
   refresher.request({ snapshot: 'bad', step: 1 });
   await until(() => failures.length === 1);
   assert.deepEqual(failures, ['no such weights']);
   assert.equal(refresher.busy, false);
   refresher.request({ snapshot: 'good', step: 2 });
   await until(() => published.length === 1);
-  assert.deepEqual(asked(), [1, 2]);
+  assert.deepEqual(requested(), [1, 2]);
   assert.equal(starts().length, 1);
 });
 
 test('stop resolves when the child has ended, and nothing happens afterwards', async () => {
-  const { published, failures, heard, starts, asked } = begin('stopped');
+  const { published, failures, received, starts, requested } = startFake('stopped');
   refresher.request({ snapshot: 'slow', step: 1 });
-  await until(() => asked().length === 1);
+  await until(() => requested().length === 1);
   refresher.request({ snapshot: 'good', step: 2 });
   await Promise.all([refresher.stop(), refresher.stop()]);
   assert.ok(!isAlive(starts()[0].pid));
-  assert.equal(heard().at(-1).type, 'stop');
+  assert.equal(received().at(-1).type, 'stop');
   refresher.request({ snapshot: 'good', step: 3 });
   assert.equal(refresher.busy, false);
   await refresher.stop();
-  assert.deepEqual([starts().length, asked(), published, failures], [1, [1], [], []]);
+  assert.deepEqual([starts().length, requested(), published, failures], [1, [1], [], []]);
 });
 
 test('a child that does not stop is killed after the grace period, and its last messages are ignored', async () => {
   stopClock();
-  const { published, failures, heard, starts, sent } = begin('stubborn', { grace: 1500 });
+  const { published, failures, received, starts, sent } = startFake('stubborn', { grace: 1500 });
   await until(() => starts().length === 1);
   const stopped = refresher.stop();
   await until(sent);
@@ -437,13 +441,13 @@ test('a child that does not stop is killed after the grace period, and its last 
   mock.timers.tick(1);
   await stopped;
   assert.ok(!isAlive(starts()[0].pid));
-  assert.equal(heard().at(-1).type, 'stop');
+  assert.equal(received().at(-1).type, 'stop');
   assert.deepEqual([published, failures], [[], []]);
 });
 
 test('a dead child that waits for its restart is not restarted after stop', async () => {
   stopClock();
-  const { failures, starts } = begin('dead', { backOff: 100 });
+  const { failures, starts } = startFake('dead', { backOff: 100 });
   await until(() => failures.length === 1);
   assert.equal(children(), 0);
   await refresher.stop();

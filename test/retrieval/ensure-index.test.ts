@@ -90,9 +90,9 @@ test('for another corpus only new blocks are embedded, the vectors of the others
   assert.ok(copied.length > 20 && copied.length < grown.blocks, `${copied.length} of ${grown.blocks}`);
   assert.equal(next.manifest.reused, copied.length);
   for (const [block, from] of copied) assert.deepEqual(rowOf(next.vectors, block), rowOf(old.vectors, from));
-  const anew = await made(newRoot(), 'step-1', grown);
-  assert.equal(anew.manifest.reused, 0);
-  assertClose(next.vectors, anew.vectors);
+  const scratch = await made(newRoot(), 'step-1', grown);
+  assert.equal(scratch.manifest.reused, 0);
+  assertClose(next.vectors, scratch.vectors);
 });
 
 test('copied blocks are not embedded: a vector changed in the old index is found in the new one', async () => {
@@ -193,8 +193,8 @@ test('an index with other graphs, or without graphs, is a new index of the same 
   const root = newRoot();
   const first = await made(root, 'step-0', corpus);
   assert.equal(first.manifest.graphs.length, 1);
-  const shards = await made(root, 'step-1', corpus, model, tinyConfig('index.subIndexes=3'));
-  assert.deepEqual([shards.manifest.graphs.length, shards.manifest.reused], [3, corpus.blocks]);
+  const several = await made(root, 'step-1', corpus, model, tinyConfig('index.subIndexes=3'));
+  assert.deepEqual([several.manifest.graphs.length, several.manifest.reused], [3, corpus.blocks]);
   const exact = tinyConfig('index.kind=exact', 'index.dtype=f16');
   const none = await made(root, 'step-2', corpus, model, exact);
   assert.deepEqual([none.manifest.graphs.length, none.manifest.reused], [0, corpus.blocks]);
@@ -234,19 +234,22 @@ test('if documents are removed and replaced, the blocks of the others keep bit-i
   const blocks = Array.from({ length: corpus.blocks }, (_, b) => b);
   const before = new Map(blocks.map((b) => [corpus.hash(b), b]));
   let same = 0;
-  let anew = 0;
+  let embedded = 0;
   for (let b = 0; b < fewer.blocks; b++) {
     assert.notEqual(fewer.documentId(b), gone);
     const held = before.get(fewer.hash(b));
     if (held === undefined) {
       assert.equal(fewer.documentId(b), replaced.id);
-      anew++;
+      embedded++;
     } else {
       assert.deepEqual(rowOf(next.vectors, b), rowOf(old.vectors, held));
       same++;
     }
   }
-  assert.ok(anew > 0 && next.manifest.reused === same, `${anew} anew, ${same} of ${next.manifest.reused}`);
+  assert.ok(
+    embedded > 0 && next.manifest.reused === same,
+    `${embedded} embedded, ${same} of ${next.manifest.reused}`,
+  );
   const changed = blocks.filter((b) => [gone, replaced.id].includes(corpus.documentId(b))).length;
   assert.ok(same >= corpus.blocks - changed);
   fewer.close();
@@ -263,7 +266,7 @@ test('unfinished builds of other indexes are removed, and an index of an older v
     parts = readdirSync(root).filter((name) => name.endsWith('.part'));
   };
   await makeIndex(root, 'step-0', { model, corpus, config, step: 0 }, { onProgress });
-  assert.deepEqual(parts, ['step-0.part'], 'before room is needed for the new one');
+  assert.deepEqual(parts, ['step-0.part'], 'before the new one needs space');
   assert.deepEqual(readdirSync(root).sort(), ['current', 'step-0']);
 });
 

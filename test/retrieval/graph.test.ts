@@ -28,7 +28,10 @@ test('a saved graph is viewed, and gives the same results', () => {
   const before = searchGraph(made, queries, 5, 3, 1);
   saveGraph(made, join(folder, 'saved'), ROWS, P);
   assert.deepEqual(searchGraph(made, queries, 5, 3, 1), before);
-  assert.throws(() => made.add(BigUint64Array.of(5000n), vectors.subarray(0, P), 1), 'it lies in the file');
+  assert.throws(
+    () => made.add(BigUint64Array.of(5000n), vectors.subarray(0, P), 1),
+    'the vectors are in the file',
+  );
 });
 
 test('a graph that was truncated by a full disk is refused, although usearch reports nothing', (t) => {
@@ -38,15 +41,16 @@ test('a graph that was truncated by a full disk is refused, although usearch rep
   const disk = smallDisk(folder, size - (size % 4096));
   if (!disk) return t.skip('no permission to mount a file system');
   try {
-    const cut = join(disk.dir, 'cut');
-    graph().save(cut);
-    assert.ok(statSync(cut).size < size, 'this is what usearch does');
+    const truncated = join(disk.dir, 'truncated');
+    graph().save(truncated);
+    assert.ok(statSync(truncated).size < size, 'usearch truncates the file');
     assert.throws(
-      () => saveGraph(graph(), cut, ROWS, P),
+      () => saveGraph(graph(), truncated, ROWS, P),
       (error) =>
-        error instanceof UserError && error.message.startsWith(`${cut}: the disk is full; free some space`),
+        error instanceof UserError &&
+        error.message.startsWith(`${truncated}: the disk is full; free some space`),
     );
-    assert.ok(!existsSync(cut), 'and makes room');
+    assert.ok(!existsSync(truncated), 'the file is removed');
   } finally {
     disk.unmount();
   }

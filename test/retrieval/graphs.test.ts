@@ -21,14 +21,14 @@ const vectors = clustered(ROWS, 1);
 const QUICK = { ...OPTIONS, m: 4, efConstruction: 8, efSearch: 16 };
 const dirOf = (name: string) => join(root, name, 'index');
 /** Copies of the files that a kill would leave, one at each heartbeat of the build of three graphs. */
-const cuts: string[] = [];
+const interrupted: string[] = [];
 before(async () => {
   await buildIndex(dirOf('one'), input(vectors), QUICK);
   const dir = dirOf('three');
   const keep = () => {
-    const copy = join(root, `cut-${cuts.length}`);
+    const copy = join(root, `interrupted-${interrupted.length}`);
     cpSync(`${dir}.part`, copy, { recursive: true });
-    cuts.push(copy);
+    interrupted.push(copy);
   };
   let heartbeats = 0;
   await buildIndex(dir, input(vectors, { onHeartbeat: () => heartbeats++ % 5 === 0 && keep() }), {
@@ -135,12 +135,12 @@ test('an interrupted build of several graphs resumes with the complete graphs, a
     return reported[0] ?? ROWS;
   };
   const starts = new Set<number>();
-  for (const part of cuts) starts.add(await build(part));
+  for (const part of interrupted) starts.add(await build(part));
   // From the first row, and from the first row of the second and the third graph: up to the end of a piece.
   const size = 6667;
   const starting = [1024, size + 1024 - (size % 1024), 2 * size + 1024 - ((2 * size) % 1024)];
   for (const row of starting) assert.ok(starts.has(row), `${row} of ${[...starts]}`);
-  const last = cuts.at(-1)!;
+  const last = interrupted.at(-1)!;
   const flip = (name: string) => (part: string) => {
     const path = join(part, name);
     const bytes = readFileSync(path);
@@ -148,7 +148,7 @@ test('an interrupted build of several graphs resumes with the complete graphs, a
     writeFileSync(path, bytes);
   };
   assert.equal(await build(last, flip('graph-2.usearch')), starting[1], 'a damaged graph is made again');
-  assert.equal(await build(last, flip('embeddings.f32')), starting[1], 'and one of rows that are');
+  assert.equal(await build(last, flip('embeddings.f32')), starting[1], 'and so is a graph of damaged rows');
   assert.equal(await build(last, (part) => rmSync(join(part, 'graph-1.usearch'))), 1024);
 });
 

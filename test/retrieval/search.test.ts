@@ -240,7 +240,7 @@ for (const format of [2, 3])
 
 test('refused: an index of another corpus, opened or swapped in', async () => {
   assert.throws(() => openIndex(main, { corpusSha256: 'd'.repeat(64), efSearch: 16 }), /another corpus/);
-  const dir = join(root, 'foreign');
+  const dir = join(root, 'other-corpus');
   await buildIndex(dir, input(vectors.subarray(0, 50 * P), { corpusSha256: 'd'.repeat(64) }), OPTIONS);
   const index = openIndex(main, { efSearch: 16 });
   assert.throws(() => index.swap(dir), /another corpus/);
@@ -356,6 +356,6 @@ test('publish moves the pointer; the newest indexes, the current one, those in u
 
   assert.throws(() => publish(runs, 'step-2'), /step-2.*no such index manifest/);
   assert.throws(() => publish(runs, '../published'), UserError);
-  assert.equal(currentIndex(runs), join(runs, 'step-3'), 'a refused publish leaves the pointer');
+  assert.equal(currentIndex(runs), join(runs, 'step-3'), 'a refused publish does not change the pointer');
   assert.ok(existsSync(join(runs, 'step-3', 'graph.usearch')));
 });

@@ -128,7 +128,7 @@ test('given probes measure the recall of those queries', async () => {
   }
   assert.equal(manifest.recall10?.probes, 30);
   assert.ok(Math.abs(manifest.recall10.value - hits / 300) < 1e-9);
-  assert.ok(manifest.recall10.value < 0.9, 'so poor a graph must show in the figure');
+  assert.ok(manifest.recall10.value < 0.9, 'the poor graph must show in the recall');
   index.close();
 });
 
@@ -140,14 +140,14 @@ const QUICK = { ...OPTIONS, m: 4, efConstruction: 8, efSearch: 16 };
 const large = clustered(LARGE, 20);
 const whole = join(root, 'whole', 'index');
 /** Copies of the files that a kill would leave, one at each heartbeat of the build, with the rows reported by then. */
-const cuts: { part: string; rows: number }[] = [];
+const interrupted: { part: string; rows: number }[] = [];
 before(async () => {
   const part = `${whole}.part`;
   let rows = 0;
   const keep = () => {
-    const copy = join(root, `cut-${cuts.length}`);
+    const copy = join(root, `interrupted-${interrupted.length}`);
     cpSync(part, copy, { recursive: true });
-    cuts.push({ part: copy, rows });
+    interrupted.push({ part: copy, rows });
   };
   const onProgress = (done: number) => {
     rows = done;
@@ -189,7 +189,7 @@ function assertWhole(dir: string): void {
 
 test('a killed build resumes from its last complete segment, and the files are byte-identical', async () => {
   const seen = new Set<number>();
-  for (const { part, rows } of cuts) {
+  for (const { part, rows } of interrupted) {
     const { dir, from } = await resumeBuild(part);
     const reported = rows === LARGE ? LARGE : rows - (rows % SEGMENT_ROWS);
     // The last segment is on the disk before the graph is written, and reported only afterwards.
@@ -206,7 +206,7 @@ test('a killed build resumes from its last complete segment, and the files are b
 });
 
 /** What a kill leaves after everything is embedded. */
-const finished = () => cuts.at(-1)!.part;
+const finished = () => interrupted.at(-1)!.part;
 
 /** Changes a setting of the identity, or a field of a segment. */
 function resume(part: string, change: (json: Resume) => object): void {

@@ -53,7 +53,7 @@ describe('one example', () => {
     // Five standard deviations: 129 of 1000 and 125 of 900.
     for (const count of counts) assert.ok(Math.abs(count - 1000) < 129, String(counts));
     assert.ok(Math.abs(stayed - 900) < 125, String(stayed));
-    assert.deepEqual([...body], [10, 11, 12, 20, 21, 30, 31, 32, 33], 'the block itself is left alone');
+    assert.deepEqual([...body], [10, 11, 12, 20, 21, 30, 31, 32, 33], 'the block itself is not changed');
   });
 });
 
@@ -85,12 +85,12 @@ describe('the gradients of a batch', () => {
       loss -= Math.log(Math.exp(scores[i]) / scores.reduce((sum, s) => sum + Math.exp(s), 0)) / q.length;
       if (scores[i] === Math.max(...scores)) right++;
     });
-    for (const chunk of [64, 3]) {
+    for (const size of [64, 3]) {
       const { metrics, gradients } = await batchGradients(
         model,
         retrieverShapes(model),
         batch,
-        chunk,
+        size,
         undefined,
       );
       tf.dispose(gradients);
@@ -105,8 +105,8 @@ describe('the gradients of a batch', () => {
       const shapes = retrieverShapes(model);
       const whole = await batchGradients(model, shapes, examples(), 7, undefined);
       assert.equal(Object.keys(whole.gradients).length, shapes.length);
-      for (const chunk of [1, 3, 6]) {
-        const parts = await batchGradients(model, shapes, examples(), chunk, undefined);
+      for (const size of [1, 3, 6]) {
+        const parts = await batchGradients(model, shapes, examples(), size, undefined);
         assertSameStep(parts, whole, 1e-5);
         tf.dispose(parts.gradients);
       }
@@ -126,7 +126,7 @@ describe('the gradients of a batch', () => {
     assertSameStep(await pass(), one, 0);
     rng.random = random(12);
     const other = await batchGradients(model, shapes, batch, 3, rng);
-    assert.ok(Math.abs(other.metrics.loss - one.metrics.loss) > 1e-4, 'other masks, another loss');
+    assert.ok(Math.abs(other.metrics.loss - one.metrics.loss) > 1e-4, 'other masks give another loss');
 
     // If the two embeddings had different masks, the gradient would not match the slope of the loss.
     await assertSlope(model, one.gradients, async () => {

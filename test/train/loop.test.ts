@@ -128,10 +128,10 @@ test('a run stopped by SIGTERM finishes its step; once resumed, its result is bi
   assert.equal(stopped, false);
 
   const listeners = process.listenerCount('SIGTERM');
-  const cut = options();
-  const step = cut.step;
+  const interrupted = options();
+  const step = interrupted.step;
   const first = await train({
-    ...cut,
+    ...interrupted,
     step(n) {
       if (n === 3) process.emit('SIGTERM');
       return step(n);
@@ -139,11 +139,11 @@ test('a run stopped by SIGTERM finishes its step; once resumed, its result is bi
   });
   assert.equal(first.stopped, true);
   assert.equal(process.listenerCount('SIGTERM'), listeners);
-  assert.equal(latestState(cut.checkpoint)!.step, 4);
-  assert.notDeepEqual(weights(cut.model), weights(whole.model));
+  assert.equal(latestState(interrupted.checkpoint)!.step, 4);
+  assert.notDeepEqual(weights(interrupted.model), weights(whole.model));
 
   const seen: number[] = [];
-  const resumed = again(cut);
+  const resumed = again(interrupted);
   const rest = await train({
     ...resumed,
     step(n) {
@@ -156,17 +156,17 @@ test('a run stopped by SIGTERM finishes its step; once resumed, its result is bi
   assert.deepEqual(weights(resumed.model), weights(whole.model));
   for (const name of ['model.safetensors', 'optimizer.safetensors'])
     assert.deepEqual(
-      readFileSync(join(cut.checkpoint, 'step-0000008', name)),
+      readFileSync(join(interrupted.checkpoint, 'step-0000008', name)),
       readFileSync(join(whole.checkpoint, 'step-0000008', name)),
       name,
     );
   assert.deepEqual(
-    lines(cut.metrics).map((line) => line.step),
+    lines(interrupted.metrics).map((line) => line.step),
     [3, 6, 8],
   );
   // A line averages over the steps of both processes.
-  assert.deepEqual(withoutTimes(cut), withoutTimes(whole));
-  assert.equal(latestState(cut.checkpoint)!.score, latestState(whole.checkpoint)!.score);
+  assert.deepEqual(withoutTimes(interrupted), withoutTimes(whole));
+  assert.equal(latestState(interrupted.checkpoint)!.score, latestState(whole.checkpoint)!.score);
 });
 
 test('a killed run resumes from its last checkpoint, and its result is bit-identical', async () => {
@@ -356,7 +356,7 @@ test('a finished stage returns at once with its weights', async () => {
   const { stopped } = await train(next);
   assert.equal(stopped, false);
   assert.deepEqual(weights(next.model), weights(run.model));
-  assert.equal(readFileSync(run.metrics, 'utf8'), log, 'the metrics stay');
+  assert.equal(readFileSync(run.metrics, 'utf8'), log, 'the metrics are not changed');
 });
 
 test('a checkpoint exists only once training has started', async () => {
@@ -386,8 +386,8 @@ test('a damaged checkpoint is a user error that says to remove it', async () => 
     const path = join(dir, inside('state.json'));
     writeFileSync(path, JSON.stringify(change(JSON.parse(readFileSync(path, 'utf8')))));
   };
-  const cut = (dir: string) => writeFileSync(join(dir, inside('state.json')), '{"format":2,"st');
-  await harmed(cut, /state\.json: this training state is not valid JSON; remove /);
+  const truncate = (dir: string) => writeFileSync(join(dir, inside('state.json')), '{"format":2,"st');
+  await harmed(truncate, /state\.json: this training state is not valid JSON; remove /);
   const version = /state\.json: is not a training state of this version .*; remove /;
   await harmed(
     state(() => null),
@@ -501,22 +501,22 @@ test('training goes back to an earlier checkpoint, and repeats exactly the same 
 test('a long step interrupted by a signal is discarded, changes nothing, and is repeated by the same command', async () => {
   const whole = options();
   await train(whole);
-  const cut = options();
+  const interrupted = options();
   const before = tf.memory().numTensors;
   const first = await train({
-    ...cut,
+    ...interrupted,
     step(n) {
       if (n === 3) {
         process.emit('SIGTERM');
         for (;;) tf.tidy(() => obey());
       }
-      return cut.step(n);
+      return interrupted.step(n);
     },
   });
   assert.deepEqual([first.stopped, first.step], [true, 3]);
   assert.equal(tf.memory().numTensors, before);
-  assert.equal(latestState(cut.checkpoint)!.step, 3);
-  const resumed = again(cut);
+  assert.equal(latestState(interrupted.checkpoint)!.step, 3);
+  const resumed = again(interrupted);
   await train(resumed);
   assert.deepEqual(weights(resumed.model), weights(whole.model));
   assert.deepEqual(withoutTimes(resumed), withoutTimes(whole));
@@ -599,9 +599,9 @@ test('a whole run leaks no tensor', async () => {
   const before = tf.memory().numTensors;
   await train(run);
   assert.equal(tf.memory().numTensors, before);
-  const cut = options();
-  await train({ ...cut, between: stopAfter(1) });
-  await train({ ...cut });
+  const interrupted = options();
+  await train({ ...interrupted, between: stopAfter(1) });
+  await train({ ...interrupted });
   assert.equal(tf.memory().numTensors - before, SHAPES.length, "the second model's own");
 });
 

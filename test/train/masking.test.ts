@@ -21,7 +21,7 @@ describe('a salient span', () => {
     });
     assert.deepEqual(mask(0, 10).masked, Int32Array.of(4, 12, 13, 14, 15, 16));
     assert.deepEqual(mask(0, 10).positions, [1]);
-    assert.deepEqual([...sentence], [11, 12, 13, 14, 15, 16], 'the sentence itself is left alone');
+    assert.deepEqual([...sentence], [11, 12, 13, 14, 15, 16], 'the sentence itself is not changed');
   });
 
   test('a span longer than allowed is masked whole, but only its first pieces are predicted', () => {
@@ -65,21 +65,21 @@ for (const [name, mask] of [
         const sentence = sentenceOf(length);
         for (let seed = 0; seed < 20; seed++) {
           const example = mask(sentence, most, seed);
-          const places = [...sentence.keys()].filter((t) => example.masked[t] === MASK);
-          assert.equal(places.length, wanted);
+          const hidden = [...sentence.keys()].filter((t) => example.masked[t] === MASK);
+          assert.equal(hidden.length, wanted);
           assert.deepEqual(
             example.positions,
-            places.map((t) => t + 1),
+            hidden.map((t) => t + 1),
           );
           assert.deepEqual(
             example.targets,
-            places.map((t) => sentence[t]),
+            hidden.map((t) => sentence[t]),
           );
           assert.ok(
-            [...sentence.keys()].every((t) => places.includes(t) || example.masked[t] === sentence[t]),
+            [...sentence.keys()].every((t) => hidden.includes(t) || example.masked[t] === sentence[t]),
           );
           assert.equal(example.source, 3);
-          assert.deepEqual(sentence, sentenceOf(length), 'the sentence itself is left alone');
+          assert.deepEqual(sentence, sentenceOf(length), 'the sentence itself is not changed');
         }
       }
     });
@@ -91,7 +91,7 @@ test('single pieces are masked with the same probability at every position', () 
   const rng = random(3);
   const times = new Array(length).fill(0);
   for (let i = 0; i < rounds; i++)
-    for (const place of maskTokens(sentenceOf(length), 0, 10, MASK, rng).positions) times[place - 1]++;
+    for (const position of maskTokens(sentenceOf(length), 0, 10, MASK, rng).positions) times[position - 1]++;
   // 3 of 20 each time: each position is masked with p = 0.15, a binomial count; five standard deviations.
   const wanted = 0.15 * rounds;
   for (const n of times) assert.ok(Math.abs(n - wanted) < 5 * Math.sqrt(wanted * 0.85), `${times}`);
@@ -139,16 +139,16 @@ test('spans start and end at word boundaries, except when the number of masks is
   const rng = random(7);
   const runs = new Array(11).fill(0);
   for (let i = 0; i < 500; i++) {
-    const places = maskSpans(sentence, 0, 10, { mask: MASK, vocabulary }, rng).positions.map((p) => p - 1);
-    const starts = places.filter((t) => !places.includes(t - 1));
-    assert.ok(starts.every(isWordStart), `${places}`);
-    const cut = places.filter(
-      (t) => !places.includes(t + 1) && t + 1 < sentence.length && !isWordStart(t + 1),
+    const hidden = maskSpans(sentence, 0, 10, { mask: MASK, vocabulary }, rng).positions.map((p) => p - 1);
+    const starts = hidden.filter((t) => !hidden.includes(t - 1));
+    assert.ok(starts.every(isWordStart), `${hidden}`);
+    const unfinished = hidden.filter(
+      (t) => !hidden.includes(t + 1) && t + 1 < sentence.length && !isWordStart(t + 1),
     );
-    assert.ok(cut.length <= 1, `${places}`);
+    assert.ok(unfinished.length <= 1, `${hidden}`);
     for (const start of starts) {
       let end = start;
-      while (places.includes(end)) end++;
+      while (hidden.includes(end)) end++;
       runs[end - start]++;
     }
   }

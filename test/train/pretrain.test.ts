@@ -136,8 +136,8 @@ describe('steps on a corpus', () => {
   });
 
   test('if only the null document is left it is read, even if it is switched off', async () => {
-    const alone = vary({ candidates: 1, nullDocument: false });
-    const { metrics, gradients } = await step(alone);
+    const single = vary({ candidates: 1, nullDocument: false });
+    const { metrics, gradients } = await step(single);
     tf.dispose(gradients);
     const wanted = await step(vary({ candidates: 1 }));
     tf.dispose(wanted.gradients);
@@ -166,8 +166,8 @@ describe('steps on a corpus', () => {
 
   test('the null document is the first candidate of every example', async () => {
     const { examples, candidates } = await drawn();
-    const feed = makeRealmBatch(model, examples, candidates, corpus, config.text);
-    const rows = feed.candidates.arraySync();
+    const input = makeRealmBatch(model, examples, candidates, corpus, config.text);
+    const rows = input.candidates.arraySync();
     assert.deepEqual(
       rows.map((row) => row[0]),
       [0, 0, 0, 0],
@@ -175,11 +175,11 @@ describe('steps on a corpus', () => {
     assert.ok(rows.every((row) => row.slice(1).every((r) => r > 0)));
     const { cls, sep } = corpus.tokenizer;
     // The documents come last, in a separate batch or after the queries.
-    const batch = feed.retriever.batches.at(-1)!;
+    const batch = input.retriever.batches.at(-1)!;
     const ids = [...batch.ids.dataSync()];
-    const [first, second] = batch.starts.slice(feed.retriever.batches.length === 1 ? 4 : 0);
+    const [first, second] = batch.starts.slice(input.retriever.batches.length === 1 ? 4 : 0);
     assert.deepEqual([ids.slice(first, first + 3), ids[second]], [[cls, sep, sep], cls]);
-    disposeRealmBatch(feed);
+    disposeRealmBatch(input);
   });
 
   for (const { marginalize, nullDocument } of [

@@ -22,7 +22,7 @@ test('candidates by hand: retrieved blocks come first, then gold and negatives, 
   assert.deepEqual(joinCandidates(retrieved, [3, 5], [9, 8], 3), [7, 3, 9, 1, 4, 5, 8], 'gold is read');
   assert.deepEqual(joinCandidates(retrieved, [6, 5], [8], 3), [7, 3, 6, 9, 1, 4, 5, 8], 'not retrieved');
   assert.deepEqual(joinCandidates(retrieved, [4], [], 3), [7, 3, 4, 9, 1], 'retrieved, but not read');
-  assert.deepEqual(joinCandidates([7], [6], [8], 3), [7, 6, 8], 'places are free');
+  assert.deepEqual(joinCandidates([7], [6], [8], 3), [7, 6, 8], 'the reader has free slots');
   assert.deepEqual(joinCandidates(retrieved, [6], [], 1), [6, 7, 3, 9, 1, 4]);
 });
 
@@ -44,8 +44,8 @@ test('gold blocks are the blocks of the question’s own document that hold an a
   assert.ok(want.includes(blocks[0]));
   assert.deepEqual(gold(question), want);
   assert.deepEqual([gold(other), gold(unknown)], [[], []]);
-  const refused = (told: RegExp) => (error: unknown) =>
-    error instanceof UserError && told.test(error.message);
+  const refused = (message: RegExp) => (error: unknown) =>
+    error instanceof UserError && message.test(error.message);
   assert.throws(() => goldBlocks(corpus, [other], has), refused(/no training question names its document/));
   assert.throws(() => goldBlocks(corpus, [unknown], has), refused(/none of the documents/));
   // By the settings.

@@ -33,11 +33,12 @@ test('each epoch and each seed has a different order', () => {
 test('an example occurs at every position of an epoch about equally often', () => {
   const n = 10;
   const epochs = 4000;
-  for (const place of [0, 4, 9]) {
+  for (const position of [0, 4, 9]) {
     const counts = new Array<number>(n).fill(0);
-    for (let number = 0; number < epochs; number++) counts[exampleAt(3, n, number * n + place)]++;
+    for (let number = 0; number < epochs; number++) counts[exampleAt(3, n, number * n + position)]++;
     // 400 each; five standard deviations of the binomial distribution are 95.
-    for (const count of counts) assert.ok(Math.abs(count - epochs / n) < 95, `place ${place}: ${counts}`);
+    for (const count of counts)
+      assert.ok(Math.abs(count - epochs / n) < 95, `position ${position}: ${counts}`);
   }
 });
 

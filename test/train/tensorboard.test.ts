@@ -72,7 +72,7 @@ test('a resumed process writes a new file, read after the others, which invalida
 });
 
 test('a stage that starts from scratch removes the earlier event files, and nothing else', () => {
-  const dir = join(folder, 'anew');
+  const dir = join(folder, 'scratch');
   eventFile(dir, 0).write({ step: 1, loss: 1 });
   writeFileSync(join(dir, 'notes.txt'), 'mine');
   const events = eventFile(dir, 0);

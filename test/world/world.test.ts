@@ -82,9 +82,9 @@ test('sentences state every fact in two wordings, and spans mark the names, year
   for (const { text, spans, answer, document } of world.sentences) {
     assert.match(text, /^[A-Z0-9].*[.]$/);
     assert.doesNotMatch(text, /[{}]|undefined/);
-    const cut = spans.map(([start, end]) => text.slice(start, end));
-    for (const piece of cut) assert.match(piece, /^(\d{4}|[A-Z][A-Za-z ]+|[a-z]+( [a-z]+)?)$/);
-    const target = cut[answer];
+    const marked = spans.map(([start, end]) => text.slice(start, end));
+    for (const piece of marked) assert.match(piece, /^(\d{4}|[A-Z][A-Za-z ]+|[a-z]+( [a-z]+)?)$/);
+    const target = marked[answer];
     const { text: passage, title } = byId.get(document)!;
     assert.ok(passage.includes(target), `${text}: ${target}`);
     wordingsOf.set(`${document}|${target}`, (wordingsOf.get(`${document}|${target}`) ?? 0) + 1);
@@ -98,7 +98,7 @@ test('sentences state every fact in two wordings, and spans mark the names, year
       assert.doesNotMatch(text.slice(Math.max(0, start - 1), start), /\w/);
       assert.doesNotMatch(text[end], /\w/);
     }
-    if (text.includes(title)) assert.ok(cut.includes(title), text);
+    if (text.includes(title)) assert.ok(marked.includes(title), text);
   }
   for (const q of questions(world)) assert.ok(wordingsOf.get(`${q.passageId}|${q.answers[0]}`)! >= 2);
 });
