@@ -247,7 +247,7 @@ const NONSENSE = [
     { index: {}, name: 'current' },
   ],
   [{ index: { step: 4 } }, { index: { dimensions: 5 } }, { index: { rows: 6 }, rows: 6 }],
-  [{ index: {}, rows: 6 }, { index: { format: 1 } }, { index: { format: 4 } }],
+  [{ index: {}, rows: 6 }, { index: { format: 1 } }, { index: { format: 9 } }],
 ];
 
 for (const messages of NONSENSE) {
