@@ -192,7 +192,7 @@ interface Peer {
   end(): void;
 }
 
-/** The Python process that times PyTorch; undefined where there is none with torch. */
+/** The Python process that times PyTorch; undefined if no Python has torch. */
 async function startPeer(): Promise<Peer | undefined> {
   const env = { ...process.env, OMP_NUM_THREADS: String(THREADS) };
   const child: ChildProcess = spawn(options.python, ['bench/peer.py'], {

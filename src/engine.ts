@@ -29,7 +29,7 @@ export interface Engine {
   name: EngineName;
   /** One line: which engine it is. */
   description: string;
-  /** One line: how to get a faster one, where there is one to get. */
+  /** One line: how to get a faster engine, if there is one. */
   hint?: string;
 }
 

@@ -44,7 +44,7 @@ export function sourcesDigest() {
   return hash.digest('hex');
 }
 
-/** The addon that counts signals, for src/system/stop.ts. It is compiled apart from the kernels: it needs no TensorFlow. */
+/** The addon that counts signals, for src/system/stop.ts. It is compiled separately from the kernels: it needs no TensorFlow. */
 export const signalsSource = join(root, 'src', 'system', 'signals.cc');
 
 /** Digest of its current source code: an addon compiled from another source is not used. */

@@ -286,7 +286,7 @@ function transposeMatrix(from: Values, r: number, to: Values, w: number, matrix:
   }
 }
 
-/** Leaves out axes of size 1 and joins neighbours that stay neighbours: fewer axes, longer runs. */
+/** Removes axes of size 1 and merges adjacent axes that stay adjacent: fewer axes, longer runs. */
 function collapse(shape: number[], perm: number[]): { sizes: number[]; from: number[] } {
   const kept = perm.filter((d) => shape[d] !== 1);
   const groups: number[][] = [];
@@ -399,7 +399,7 @@ function tanh({ inputs: { x }, backend }: Args): tf.TensorInfo {
   return out;
 }
 
-/** Rows copied whole instead of element by element. 2,048 rows of 128: 18.9 → 0.2. */
+/** Copies whole rows instead of single elements. 2,048 rows of 128: 18.9 → 0.2. */
 function gather({ inputs, attrs, backend }: Args): tf.TensorInfo {
   const { x, indices } = inputs;
   const { axis, batchDims } = attrs as { axis: number; batchDims: number };

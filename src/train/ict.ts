@@ -76,7 +76,7 @@ function drawExamples(corpus: Corpus, config: Config, step: number, random: Rand
 
 /**
  * One sentence of a block, uniformly drawn, as the query; it is removed from the block except with probability `keep`
- * (Lee et al. 2019, section 4). The sentence of a one-sentence block always stays: its block would be empty.
+ * (Lee et al. 2019, section 4). The sentence of a one-sentence block is always kept: otherwise its block would be empty.
  */
 export function inverseCloze(
   body: Int32Array,

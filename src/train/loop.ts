@@ -287,7 +287,7 @@ function stopAfterStep(name: string): Stop {
   return stop;
 }
 
-/** What the next command does with a stage of so many steps. */
+/** What the next command does with a stage that has done so many steps. */
 export function resumes(step: number): string {
   return step > 0 ? `resumes from step ${step}` : 'starts the stage again';
 }

@@ -60,7 +60,7 @@ const devShare = 0.05;
 
 /**
  * Invents a world: people, towns, firms and books with three or four facts each. Every fact is stated once in its
- * entity's document (Z), twice in other words in the sentences (X), and asked in one split only: twice in train, or
+ * entity's document (Z), twice in other words in the sentences (X), and is asked about in one split only: twice in train, or
  * once in dev or test. The same options give the same world.
  */
 export function generateWorld({ seed, documents, heldOut, names = 'demo' }: WorldOptions): World {

@@ -143,7 +143,7 @@ test("the gradient of a document's score is [p(y|z,x) / p(y|x) − 1] p(z|x), as
   assertClose(gradient, wanted, 'gradient of the scores');
 });
 
-test('both marginals agree where a span is one word piece', () => {
+test('both marginals agree for spans of one word piece', () => {
   const prior = tf.logSoftmax(tf.tensor2d([[1, 0, -1]])) as tf.Tensor2D;
   const tokens = tf.tensor3d([[[-1], [-2], [-0.5]]]);
   const [span, token] = (['span', 'token'] as const).map((kind) =>

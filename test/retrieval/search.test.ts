@@ -226,7 +226,7 @@ test('refused: a graph of another shape with a matching digest', async () => {
 });
 
 for (const format of [2, 3])
-  test(`an index of format ${format}, whose manifest has other keys, is opened as it is`, () => {
+  test(`an index of format ${format}, with other keys in its manifest, is opened unchanged`, () => {
     const dir = copy(`format-${format}`);
     const path = join(dir, 'manifest.json');
     const { graphs, dtype, m, efConstruction, ...rest } = JSON.parse(readFileSync(path, 'utf8'));

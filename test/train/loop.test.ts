@@ -435,7 +435,7 @@ test('without its pointer the newest checkpoint counts; one of an older version 
   await refuses(old, /checkpoint: was trained by an older version of realm; remove it /);
 });
 
-test('of the checkpoints the newest stay, and the best', async () => {
+test('the newest checkpoints and the best one are kept', async () => {
   const run = options({ saveEvery: 2, steps: 12 });
   const step = run.step;
   await train({

@@ -57,7 +57,7 @@ struct EmbeddingsGrad {
                    [&](long f, long t) { std::fill(word.data + f * H, word.data + t * H, 0.0f); });
     std::fill(position.data, position.data + positionRows * H, 0.0f);
     std::fill(segment.data, segment.data + 2 * H, 0.0f);
-    // Each thread has columns of its own: tokens share rows.
+    // Each thread adds its own columns: tokens share rows.
     parallelRanges(H, 32, [&](long from, long to) {
       for (int64_t s = 0; s < S; s++) {
         const float* d = dy.data + s * H;
