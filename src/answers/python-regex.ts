@@ -1,5 +1,5 @@
-// Python's regular expressions as JavaScript's, for answers that are regular expressions (CuratedTREC) and for scores
-// that must equal those of Python scripts.
+// Translates Python's regular expressions to JavaScript's, for answers that are regular expressions (CuratedTREC) and for
+// scores that must equal those of Python scripts.
 
 /** `re` is Python's own module, `regex` the package of that name; they differ in words, white space and escapes. */
 export type Flavour = 're' | 'regex';
@@ -72,7 +72,7 @@ const SPECIAL: Record<string, [source: string, isAtom: boolean]> = {
 function translated(pattern: string, flavour: Flavour): string {
   const cursor = cursorOver(pattern);
   let out = '';
-  /** Whether the last part can be repeated: assertions and repeats cannot. */
+  /** Whether the last part can be repeated; assertions and repeats cannot. */
   let atom = false;
   /** For each open group, whether it can be repeated. */
   const open: boolean[] = [];
@@ -128,7 +128,7 @@ function translated(pattern: string, flavour: Flavour): string {
   }
 }
 
-/** A pattern that is read from its start to its end. */
+/** Reads a pattern from its start to its end. */
 interface Cursor {
   /** Undefined at the end. */
   next(): string | undefined;
@@ -164,7 +164,7 @@ function cursorOver(pattern: string): Cursor {
 /** One character of a pattern, or the source of a class. */
 type Item = string | { source: string };
 
-/** What a backslash and the characters after it stand for, in a class or outside. */
+/** The meaning of a backslash and the characters after it, in a class or outside. */
 function escaped(cursor: Cursor, flavour: Flavour): Item {
   const c = cursor.next() ?? cursor.refuse();
   const source = CLASSES[flavour][c.toLowerCase()];

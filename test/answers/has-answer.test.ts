@@ -97,7 +97,7 @@ test('answer spans: every match of every answer once, in order', () => {
   assert.deepEqual([...answerSpans(Int32Array.of(9, 1, 1, 2).subarray(1, 3), [Int32Array.of(1, 2)])], []);
 });
 
-test('each protocol by its own script', () => {
+test('each protocol follows its own script', () => {
   const text = 'Shakespeare wrote \u201cHamlet\u201d by 1,000 candles.';
   const held = (answer: string) => PROTOCOLS.filter((protocol) => hasAnswer(text, strings(answer), protocol));
   assert.deepEqual(held('hamlet'), ['dpr', 'drqa', 'hf']);
@@ -111,7 +111,7 @@ test('each protocol by its own script', () => {
   );
 });
 
-test('an expression matches anywhere in the text, both in NFD, whatever their case', () => {
+test('a regular expression matches anywhere in the text, both in NFD, in any case', () => {
   const regex = (...answers: string[]) => ({ answers, answerKind: 'regex' as const });
   const text = 'Lindbergh took off from Roosevelt Field in New York; it was caf\u00e9 weather.';
   assert.equal(hasAnswer(text, regex('Long Island|New\\s?York|roosevelt field')), true);

@@ -43,7 +43,7 @@ for (const [text, orqa, dpr] of normalised) {
   });
 }
 
-test('exact match takes the best answer, and the protocols part over accents', () => {
+test('exact match uses the best answer, and the protocols differ in accents', () => {
   assert.equal(exactMatch('the Eiffel Tower!', ['Louvre', 'eiffel tower'], 'orqa'), true);
   assert.equal(exactMatch('Eiffel', ['Louvre', 'eiffel tower'], 'orqa'), false);
   assert.equal(exactMatch('caf\u00e9', ['cafe\u0301'], 'orqa'), true);
@@ -75,7 +75,7 @@ test('regular expressions: orqa and drqa anchor at the start, dpr searches, hf h
   assert.equal(regexMatch('(', ['('], 'orqa'), false);
 });
 
-test('right answers are judged by what they are', () => {
+test('answers are compared as texts or as regular expressions, according to their kind', () => {
   const answers = ['Sept?(ember)?|Feb(ruary)?'];
   assert.equal(isCorrect('September 2004', { answers, answerKind: 'regex' }, 'orqa'), true);
   assert.equal(isCorrect('September 2004', { answers, answerKind: 'regex' }, 'orqa'), true); // a second time as the first
@@ -85,7 +85,7 @@ test('right answers are judged by what they are', () => {
   assert.equal(isCorrect('the Alps', { answers: ['Alps'], answerKind: 'string' }, 'orqa'), true);
 });
 
-test('the texts that expressions match, each once and without white space around it', () => {
+test('the texts that regular expressions match, each once and without white space around it', () => {
   const text = 'In sept 1999 and Sept 2000, not in February.';
   assert.deepEqual(regexMatches(text, ['Sept?(ember)?|Feb(ruary)?', '\\s\\d{4}']), [
     'sept',

@@ -6,7 +6,7 @@ import { type Flavour, pythonRegex } from '../../src/answers/python-regex.ts';
 
 const taken = (pattern: string, flavour: Flavour) => pythonRegex(pattern, flavour) !== undefined;
 
-test('what Python refuses is refused, by the module that refuses it', () => {
+test('patterns that a Python module refuses are refused for that module', () => {
   for (const pattern of [
     '(',
     'a)',
@@ -29,7 +29,7 @@ test('what Python refuses is refused, by the module that refuses it', () => {
   }
 });
 
-test('what JavaScript refuses and Python takes', () => {
+test('patterns that JavaScript refuses and Python accepts', () => {
   for (const pattern of [
     'a]',
     'a}',
@@ -49,7 +49,7 @@ test('what JavaScript refuses and Python takes', () => {
   }
 });
 
-test('the told departures: expressions that Python takes and JavaScript cannot write', () => {
+test('the documented differences: patterns that Python accepts and JavaScript cannot express', () => {
   for (const pattern of ['a++', '(?>a)', '(a)?(?(1)b|c)', '(?=a)*', 'a(?i)', '(?x)a b']) {
     assert.equal(taken(pattern, 'regex'), false, pattern);
   }

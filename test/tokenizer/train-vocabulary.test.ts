@@ -17,7 +17,7 @@ test('joins the most frequent pairs in turn, as by hand', async () => {
   assert.deepEqual(await trainVocabulary(hugs, 100, true), [...SPECIAL_TOKENS, ...alphabet, ...merged]);
 });
 
-test('stops at the size asked for', async () => {
+test('stops at the requested size', async () => {
   const whole = [...SPECIAL_TOKENS, ...alphabet, ...merged];
   for (const size of [19, 20, 22])
     assert.deepEqual(await trainVocabulary(hugs, size, true), whole.slice(0, size));
@@ -42,7 +42,7 @@ test('an overlapping run is joined from the left', async () => {
   assert.deepEqual(vocabulary.slice(5), ['a', '##a', '##aa', 'aaa', 'aaaa']);
 });
 
-test('folds case and accents only when asked to', async () => {
+test('removes case and accents only if requested', async () => {
   assert.deepEqual((await trainVocabulary(['Éé Éé'], 100, true)).slice(5), ['e', '##e', 'ee']);
   assert.deepEqual((await trainVocabulary(['Éé Éé'], 100, false)).slice(5), ['É', 'é', '##é', 'Éé']);
 });

@@ -62,7 +62,7 @@ test('white space, control characters and punctuation, as published', () => {
   for (const mark of ['-', '$', '`', '.']) assert.deepEqual(basicWords(`a${mark}b`, true), ['a', mark, 'b']);
 });
 
-test('offsets lead back to the text as given', () => {
+test('offsets are positions in the original text', () => {
   const text = 'UNwant\u00E9d, \u{1F600} running';
   const { starts, ends } = wordPiece(small, true).encode(text);
   const parts = [...starts].map((start, i) => text.slice(start, ends[i]));
@@ -143,7 +143,7 @@ test('one call does not disturb what another returned', () => {
   assert.deepEqual([...first.ids], [9, 6, 7]);
 });
 
-test('decode puts continuations to their word', () => {
+test('decode joins continuations to their word', () => {
   const tokenizer = wordPiece(small, true);
   assert.equal(tokenizer.decode(tokenizer.encode('unwanted, running').ids), 'unwanted , running');
   assert.equal(tokenizer.decode([tokenizer.cls, 7]), '[CLS]ed');
@@ -166,7 +166,7 @@ test('a vocabulary file with line ends of either kind, and its hash', () => {
   assert.equal(tokenizer.sha256, createHash('sha256').update(text).digest('hex'));
 });
 
-test('a bad vocabulary file is told with its line', () => {
+test('an error in a vocabulary file names its line', () => {
   const path = join(folder, 'bad.txt');
   const refuses = (content: string | Uint8Array, message: RegExp) => {
     writeFileSync(path, content);

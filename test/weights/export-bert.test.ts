@@ -51,7 +51,7 @@ const tensorsOf = (layers: number) => 5 + 16 * layers + 2 + 5;
 
 const bits = (values: Float32Array) => Buffer.from(values.buffer, values.byteOffset, values.byteLength);
 
-test('what is exported comes back by import, bit for bit', async () => {
+test('importing an exported model gives the same values, bit for bit', async () => {
   const folder = join(root, 'random');
   const params = randomTower('reader.', CONFIG);
   await exportBert(folder, params, 'reader.', CONFIG);
@@ -90,7 +90,7 @@ test("names and shapes are those of transformers' BertForMaskedLM", async () => 
   assert.equal(tensors.size, tensorsOf(CONFIG.layers));
 });
 
-test("a model that transformers saved is exported as it was, to each tensor's bits", async () => {
+test('a model that transformers saved is exported unchanged, to the bits of each tensor', async () => {
   const source = fixturePath('masked-lm');
   const config = readHubConfig(source);
   const params: Params = new Map();
@@ -112,7 +112,7 @@ test("a model that transformers saved is exported as it was, to each tensor's bi
   }
 });
 
-test('the description reads back as the configuration it was made of', async () => {
+test('the description reads back as the configuration that it was made from', async () => {
   for (const gelu of ['tanh', 'exact'] as const) {
     const config = { ...CONFIG, gelu };
     const folder = join(root, gelu);

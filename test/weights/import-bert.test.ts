@@ -13,7 +13,7 @@ import { fixturePath } from '../support/model-fixture.ts';
 
 const MODELS = ['bert-gelu', 'masked-lm', 'embedder', 'knowledge', 'reader'];
 
-test('every shape is ours, and what has no place with us is told', () => {
+test('every shape is ours, and tensors that we do not use are reported', () => {
   for (const name of MODELS) {
     const config = readHubConfig(fixturePath(name));
     const { params, unused } = importBert(fixturePath(name), config);
@@ -43,7 +43,7 @@ test('every shape is ours, and what has no place with us is told', () => {
   }
 });
 
-test('linear weights are transposed, and queries, keys and values stand side by side', () => {
+test('linear weights are transposed, and queries, keys and values are concatenated', () => {
   const folder = fixturePath('embedder');
   const { params } = importBert(folder, readHubConfig(folder));
   const file = readSafetensors(join(folder, 'model.safetensors'));
@@ -162,7 +162,7 @@ describe('a folder that does not fit is refused with the reason', () => {
     refused(/has no BERT embeddings under Hugging Face's names \(its first names: gpt\./);
   });
 
-  test('weights that are not finite, or no floats', () => {
+  test('weights that are not finite, or not floats', () => {
     const path = join(folder, 'model.safetensors');
     const whole = readFileSync(path);
     const last = whole.length - 4;
@@ -215,7 +215,7 @@ describe('a folder that does not fit is refused with the reason', () => {
     refused(/pytorch_model\.bin: is not a file of torch\.save/);
   });
 
-  test('without pooler and head the encoder alone is imported', async () => {
+  test('without pooler and head only the encoder is imported', async () => {
     await editTensors((name) => (/pooler|cls\./.test(name) ? null : {}));
     const { params } = importBert(folder, config);
     assert.ok(params.has('layer.0.output.kernel'));

@@ -57,7 +57,7 @@ describe("outputs are those of transformers' classes", () => {
   });
 });
 
-test('all that a folder of both holds has its place, but for heads that no class uses', () => {
+test('everything in a folder of both is used, except for heads that no class uses', () => {
   const config = readHubConfig(fixture('openqa'));
   const of = (tower: 'both' | 'reader') => importBert(fixture('openqa-parts'), config, tower);
   const left = of('both').unused.filter((name) => of('reader').unused.includes(name));
@@ -68,7 +68,7 @@ test('all that a folder of both holds has its place, but for heads that no class
   assert.ok(of('reader').params.has('span.output.kernel') && !of('reader').params.has('projection.kernel'));
 });
 
-test('the blocks of a folder for questions, a stretch at a time', () => {
+test('the blocks of a folder for questions, a part at a time', () => {
   const { tensors, close } = openWeights(fixture('openqa-parts'));
   const blocks = tensors.get('block_emb')!;
   const { blockVectors } = JSON.parse(readFileSync(join(fixture('openqa'), 'expected.json'), 'utf8'));
@@ -78,7 +78,7 @@ test('the blocks of a folder for questions, a stretch at a time', () => {
 });
 
 describe('refused with the reason', () => {
-  test('two towers that differ, for one of ours', () => {
+  test('two different towers for one of ours', () => {
     const one = () => started('scorer', fixture('scorer'), 'model.sharedTowers=true');
     assert.throws(
       one,
@@ -87,7 +87,7 @@ describe('refused with the reason', () => {
     started('shared-scorer', fixture('shared-scorer'), 'model.sharedTowers=false');
   });
 
-  test("other epsilons than the folder's, where the part that has them is read", () => {
+  test("other epsilons than the folder's, if the part that has them is read", () => {
     const other = ['model.projectionLayerNormEps=1e-3', 'model.spanLayerNormEps=1e-12'];
     const embedder = () => started('embedder', fixture('embedder'), other[0]);
     assert.throws(embedder, userError(/trained with model\.projectionLayerNormEps 1e-12/));

@@ -43,14 +43,14 @@ describe("a file of Python's safetensors package", () => {
     assert.deepEqual(values('i32'), [3, -4]);
   });
 
-  test('a kind that holds no numbers of ours can stand in the file but not be read', () => {
+  test('a kind of element that realm cannot convert may be in the file, but cannot be read', () => {
     assert.throws(() => values('u8'), userError(/dtypes\.safetensors: tensor "u8" is of U8/));
     assert.throws(() => values('flags'), userError(/"flags" is of BOOL/));
   });
 });
 
 describe('writing', () => {
-  test('what was written is read back', async () => {
+  test('written tensors are read back', async () => {
     await writeSample(path);
     const { tensors, metadata, close } = readSafetensors(path);
     assert.deepEqual([...tensors.keys()].sort(), ['__proto__', 'empty', 'layer.0.kernel', 'scalar']);
@@ -63,12 +63,12 @@ describe('writing', () => {
     assert.deepEqual(readdirSync(dir), ['x.safetensors'], 'nothing is left beside it');
   });
 
-  test("the bytes are those that Python's package was checked to read", async () => {
+  test("the bytes are those that Python's package reads", async () => {
     await writeSample(path);
     assert.deepEqual(readFileSync(path), readFileSync(fixturePath('written-by-us.safetensors')));
   });
 
-  test('the values of a tensor are fetched in its turn, once', async () => {
+  test('the values of a tensor are requested when its turn comes, once', async () => {
     const log: string[] = [];
     const lazy = (name: string) => ({
       name,
@@ -166,7 +166,7 @@ describe('a file that breaks the format is refused with its name and what is wro
     });
   }
 
-  test('a key that appears in two different tensors is no duplicate', () => {
+  test('a key that appears in two different tensors is not a duplicate', () => {
     file({ dtype: tensor(0, 4), 'a "b": {': tensor(4, 8) }, 8);
     const { tensors, close } = readSafetensors(path);
     assert.deepEqual([...tensors.keys()], ['dtype', 'a "b": {']);
@@ -197,7 +197,7 @@ describe('a file that breaks the format is refused with its name and what is wro
     assert.throws(() => readSafetensors(path), userError(/header would be 9223372036854775808 bytes/));
   });
 
-  test('cut short at any byte', async () => {
+  test('truncated at any byte', async () => {
     await writeSample(path);
     const whole = readFileSync(path);
     for (let length = 0; length < whole.length; length++) {
@@ -210,7 +210,7 @@ describe('a file that breaks the format is refused with its name and what is wro
     }
   });
 
-  test('cut short after it was opened', async () => {
+  test('truncated after it was opened', async () => {
     await writeSample(path);
     const { tensors, close } = readSafetensors(path);
     truncateSync(path, readFileSync(path).length - 24);

@@ -36,7 +36,7 @@ describe('a checkpoint of TensorFlow', () => {
     assert.deepEqual([...tensors.get('kinds/float32')!.read(1, 3)], [-1.5, 65504]);
   });
 
-  test('names that share what stands before them', () => {
+  test('names that share a prefix', () => {
     for (let i = 0; i < 60; i++) {
       assert.deepEqual(values(`bert/encoder/layer_${i}/attention/output/dense/bias`), [i]);
     }
@@ -63,7 +63,7 @@ function readAll(path: string): void {
 }
 
 describe('refused with the reason', () => {
-  test('numbers and names that are not those saved', () => {
+  test('numbers and names that differ from the saved ones', () => {
     const data = changed(DATA, (bytes) => {
       bytes[0] ^= 1;
     });

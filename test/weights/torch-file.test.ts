@@ -50,13 +50,13 @@ describe('a file of torch.save', () => {
     assert.throws(() => values('u8'), userError(/dtypes\.bin: tensor "u8" is of U8/));
   });
 
-  test('tensors that share their numbers, and one whose numbers lie in another order', () => {
+  test('tensors that share their numbers, and one with numbers in another order', () => {
     assert.deepEqual(values('table'), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
     assert.deepEqual(values('shared'), [5, 6, 7, 9, 10, 11]);
     assert.deepEqual(values('transposed'), [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]);
   });
 
-  test('a stretch of a tensor', () => {
+  test('a part of a tensor', () => {
     assert.deepEqual([...tensors.get('table')!.read(4, 7)], [4, 5, 6]);
     assert.deepEqual([...tensors.get('transposed')!.read(3, 5)], [1, 5]);
     assert.deepEqual([...tensors.get('bf16')!.read(1, 2)], [-1.5]);
@@ -73,7 +73,7 @@ describe('refused with the reason', () => {
   refused('big-endian.bin', /big-endian/);
   refused('numbers.npy', /is not a file of torch\.save/);
 
-  test('numbers that are not those saved', () => {
+  test('numbers that differ from the saved ones', () => {
     const path = join(dir, 'changed.bin');
     const bytes = readFileSync(weightsPath('dtypes.bin'));
     const file = openFile(weightsPath('dtypes.bin'), '');
