@@ -320,7 +320,7 @@ export async function scoreRetrieved(
   }
   if (missing === questions.length) {
     throw new UserError(
-      `${path}: is of none of the questions of ${file}; name the file that it was made from`,
+      `${path}: matches none of the questions in ${file}; give the question file that it was generated from`,
     );
   }
   if (missing > 0) say(`${path}: leaves ${missing} questions out, for which nothing counts as found`);

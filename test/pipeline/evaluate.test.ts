@@ -55,5 +55,5 @@ test('questions that a TREC run lacks are reported; a run without any of the que
   assert.ok(said.includes(`some.trec: leaves ${n - 1} questions out`), said);
   const none = join(folder, 'none.trec');
   writeFileSync(none, '');
-  await refuses(scoreRetrieved(none, run.dir, { questions }), /none\.trec: is of none of the questions of/);
+  await refuses(scoreRetrieved(none, run.dir, { questions }), /none\.trec: matches none of the questions in/);
 });
