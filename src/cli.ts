@@ -15,6 +15,13 @@ import { STOPPED, stopMeans, stopNames } from './system/stop.ts';
 import type { Which } from './train/checkpoints.ts';
 import type { LoopResult } from './train/loop.ts';
 
+interface AskOptions extends CommonOptions {
+  openBook?: string;
+  retrieveOnly?: true;
+  /** Passages to print with --retrieve-only. */
+  top: number;
+}
+
 interface TrainingOptions extends CommonOptions {
   resume: Which | 'none';
   refreshEvery?: string;
@@ -112,35 +119,38 @@ export async function main(argv: readonly string[]): Promise<number> {
   command('build-index', 'embed all documents and build the maximum-inner-product index')
     .addOption(
       new Option('--from <stage>', 'whose retriever (default: the newest)').choices([
+        'initial',
         'ict-warmup',
         'pretrain',
       ]),
     )
     .option(...yes)
-    .action(async (options: CommonOptions & { from?: 'ict-warmup' | 'pretrain'; yes: boolean }) => {
-      const { openRunForWork } = await import('./pipeline/context.ts');
-      const { buildRunIndex } = await import('./pipeline/build-index.ts');
-      const { checkNeeds } = await import('./pipeline/gate.ts');
-      const needs = options.yes ? undefined : (context: Context) => checkNeeds(context, 'build-index');
-      const context = await openRunForWork(options, 'build-index', { needs });
-      const manifest = await buildRunIndex(context, options.from);
-      print(options, manifest, [
-        `blocks             ${manifest.rows}${manifest.reused > 0 ? `, ${manifest.reused} with vectors of an earlier index` : ''}`,
-        ...(manifest.recall10
-          ? [
-              `recall@10 of exact ${manifest.recall10.value.toFixed(3)} (${manifest.recall10.probes} probes)`,
-              `${manifest.graphs.length > 1 ? `${manifest.graphs.length} graphs` : 'graph'}`.padEnd(19) +
-                `${manifest.dtype}, ${(manifest.graphs.reduce((sum, { bytes }) => sum + bytes, 0) / 2 ** 20).toFixed(1)} MiB`,
-            ]
-          : ['search             exact, without a graph']),
-      ]);
-      const { latestState } = await import('./train/checkpoints.ts');
-      const begun = (stage: Stage) => latestState(context.run.checkpoint(stage)) !== undefined;
-      await sayNext(
-        context,
-        begun('finetune-qa') ? 'finetune-qa' : begun('pretrain') ? 'pretrain' : 'build-index',
-      );
-    });
+    .action(
+      async (options: CommonOptions & { from?: 'initial' | 'ict-warmup' | 'pretrain'; yes: boolean }) => {
+        const { openRunForWork } = await import('./pipeline/context.ts');
+        const { buildRunIndex } = await import('./pipeline/build-index.ts');
+        const { checkNeeds } = await import('./pipeline/gate.ts');
+        const needs = options.yes ? undefined : (context: Context) => checkNeeds(context, 'build-index');
+        const context = await openRunForWork(options, 'build-index', { needs });
+        const manifest = await buildRunIndex(context, options.from);
+        print(options, manifest, [
+          `blocks             ${manifest.rows}${manifest.reused > 0 ? `, ${manifest.reused} with vectors of an earlier index` : ''}`,
+          ...(manifest.recall10
+            ? [
+                `recall@10 of exact ${manifest.recall10.value.toFixed(3)} (${manifest.recall10.probes} probes)`,
+                `${manifest.graphs.length > 1 ? `${manifest.graphs.length} graphs` : 'graph'}`.padEnd(19) +
+                  `${manifest.dtype}, ${(manifest.graphs.reduce((sum, { bytes }) => sum + bytes, 0) / 2 ** 20).toFixed(1)} MiB`,
+              ]
+            : ['search             exact, without a graph']),
+        ]);
+        const { latestState } = await import('./train/checkpoints.ts');
+        const begun = (stage: Stage) => latestState(context.run.checkpoint(stage)) !== undefined;
+        await sayNext(
+          context,
+          begun('finetune-qa') ? 'finetune-qa' : begun('pretrain') ? 'pretrain' : 'build-index',
+        );
+      },
+    );
 
   training(
     'pretrain',
@@ -206,8 +216,8 @@ export async function main(argv: readonly string[]): Promise<number> {
       .addOption(
         new Option(
           '--stage <stage>',
-          'stage whose retriever (default: pretrain, or ict in a run that is not pretrained)',
-        ).choices(['ict-warmup', 'pretrain']),
+          'stage whose retriever; initial: the encoder as it was published (default: the last of these that the run has)',
+        ).choices(['initial', 'ict-warmup', 'pretrain']),
       )
       .option(...questionsOption)
       .addOption(protocol()),
@@ -220,7 +230,11 @@ export async function main(argv: readonly string[]): Promise<number> {
     )
     .action(
       async (
-        options: CommonOptions & EvalOptions & { stage?: 'ict-warmup' | 'pretrain'; retrieved?: string },
+        options: CommonOptions &
+          EvalOptions & {
+            stage?: 'initial' | 'ict-warmup' | 'pretrain';
+            retrieved?: string;
+          },
       ) => {
         const { evalRecall, scoreRetrieved } = await import('./pipeline/evaluate.ts');
         const { recallLines } = await import('./commands/eval-lines.ts');
@@ -252,11 +266,36 @@ export async function main(argv: readonly string[]): Promise<number> {
         print(options, result, maskedLines(result));
       });
 
+  const retrieveOnly = async (question: string | undefined, options: AskOptions) => {
+    const { openRun } = await import('./pipeline/context.ts');
+    const { passageLines, retrievePassages } = await import('./pipeline/retrieve.ts');
+    const { text } = await import('node:stream/consumers');
+    const context = await openRun(options);
+    const lines = question === undefined ? (await text(process.stdin)).split(/\r?\n/) : [question];
+    const questions = lines
+      .map((line) => line.trim())
+      .filter((line) => line !== '' || question !== undefined);
+    if (questions.length === 0)
+      throw new UserError('-: no question came on standard input; give one a line, or as an argument');
+    // One JSON document a line where several questions come, as with answers.
+    for (const found of await retrievePassages(context, questions, options.top))
+      if (options.json && question === undefined) process.stdout.write(`${JSON.stringify(found)}\n`);
+      else print(options, found, passageLines(found));
+  };
+
   command('ask', 'answer a question from the fine-tuned run, or one a line of standard input')
     .argument('[question]', 'left out: asked for at a prompt, or read from standard input')
     .option('--open-book <file>', 'file or folder of documents to look in besides the corpus')
-    .action(async (question: string | undefined, options: CommonOptions & { openBook?: string }) => {
+    .addOption(
+      new Option(
+        '--retrieve-only',
+        'print the passages that the retriever finds and read no answer; needs an index, not a fine-tuned reader',
+      ).conflicts('openBook'),
+    )
+    .option('--top <n>', 'how many passages to print with --retrieve-only', atLeastOne, 5)
+    .action(async (question: string | undefined, options: AskOptions) => {
       const { openRun } = await import('./pipeline/context.ts');
+      if (options.retrieveOnly) return retrieveOnly(question, options);
       const { ask, askedLines, askLines, painter } = await import('./commands/ask.ts');
       const context = await openRun(options);
       const { stdin: input, stdout: output } = process;

@@ -79,17 +79,42 @@ const WEIGHTS: { first: RegExp; parts?: RegExp }[] = [
   { first: /^[^/]+\.ckpt\.index$/, parts: /^[^/]+\.ckpt\.data-\d+-of-(\d+)$/ },
 ];
 
+/** Where the first versions of sentence-transformers kept the encoder. */
+const OLD_ENCODER = /^0_(?:Transformer|BERT)\//;
+
+/** Descriptions and weights of a sentence encoder's head (src/weights/sentence-encoder.ts), without those of its BERT. */
+const HEAD =
+  /^(?:modules\.json|sentence_bert_config\.json|config_sentence_transformers\.json|\d+_(?!Transformer|BERT)\w+\/(?:config\.json|model\.safetensors|pytorch_model\.bin))$/;
+
 /** The needed files of a model, and the names of those that it lacks. */
 export function choose(names: readonly string[], purpose: Purpose): { chosen: string[]; lacking: string[] } {
+  if (purpose === 'ner' || !names.includes('modules.json')) return chooseBert(names, purpose);
+  const head = names.filter((name) => HEAD.test(name));
+  const folder = names.map((name) => OLD_ENCODER.exec(name)?.[0]).find((found) => found !== undefined) ?? '';
+  const inner = names.filter((name) => name.startsWith(folder)).map((name) => name.slice(folder.length));
+  const { chosen, lacking } = chooseBert(inner, purpose);
+  const settings = folder !== '' && inner.includes('sentence_bert_config.json');
+  return {
+    chosen: [
+      ...chosen.map((name) => folder + name),
+      ...(settings ? [`${folder}sentence_bert_config.json`] : []),
+      ...head,
+    ],
+    lacking,
+  };
+}
+
+function chooseBert(names: readonly string[], purpose: Purpose): { chosen: string[]; lacking: string[] } {
   const has = (name: string) => names.includes(name);
   const description = ['config.json', 'bert_config.json'].find(has);
-  const chosen = [description, 'vocab.txt', 'tokenizer_config.json'].filter(
+  const vocabulary = ['vocab.txt', ...(purpose === 'ner' ? [] : ['tokenizer.json'])].find(has);
+  const chosen = [description, vocabulary, 'tokenizer_config.json'].filter(
     (name): name is string => name !== undefined && has(name),
   );
   const weights = purpose === 'ner' ? networkOf(names) : weightsOf(names);
   const lacking = [
     ...(description ? [] : ['config.json']),
-    ...(has('vocab.txt') ? [] : ['vocab.txt (word pieces of a BERT)']),
+    ...(vocabulary ? [] : ['vocab.txt (word pieces of a BERT)']),
     ...(weights.length > 0
       ? []
       : [purpose === 'ner' ? 'model.onnx' : 'weights (model.safetensors, pytorch_model.bin or a .ckpt)']),

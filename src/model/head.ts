@@ -43,7 +43,7 @@ export function vectorLength(head: Head & { hidden: number }): number {
   return projection === 'none' ? (head.dense?.at(-1)?.size ?? head.hidden) : projection;
 }
 
-/** Whether the head has no weight of its own that only training gives it: what it needs came with the encoder. */
-export function isWholeWithout(head: Head): boolean {
+/** Whether the head has no weights that only training gives: all that it needs comes with the encoder. */
+export function isWholeWithoutTraining(head: Head): boolean {
   return !isPooler(head.pooling) && projectionOf(head) === 'none';
 }

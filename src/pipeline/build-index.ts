@@ -7,36 +7,52 @@ import { type IndexManifest, readManifest } from '../retrieval/manifest.ts';
 import { currentIndex, indexFolders, pruneIndexes } from '../retrieval/publish.ts';
 import { openIndex, type SearchIndex } from '../retrieval/search.ts';
 import type { BuildInput } from '../retrieval/write-index.ts';
-import { REFRESHED_STAGES, type RetrieverStage } from '../run/folder.ts';
+import { REFRESHED_STAGES, type RetrieverSource } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { progress } from '../system/progress.ts';
 import { stopMeans } from '../system/stop.ts';
 import { latestState, stepsDone, type Which } from '../train/checkpoints.ts';
-import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
+import {
+  type Context,
+  emptyModel,
+  hasWeights,
+  retrievesUntrained,
+  runCorpus,
+  stageWeights,
+} from './context.ts';
 
 /** The latest stage that has trained a document tower. Pretraining is skipped if `qa.retriever` says so. */
-export function newestRetriever(context: Context): RetrieverStage {
+export function newestRetriever(context: Context): RetrieverSource {
   const tuned = latestState(context.run.checkpoint('finetune-qa'), !context.readOnly);
   return tuned?.index != null ? 'finetune-qa' : retrieverBeforeQa(context);
 }
 
 /** The stage whose retriever fine-tuning starts or has started with: later pretraining does not change a fine-tuned model. */
-export function retrieverBeforeQa(context: Context): 'ict-warmup' | 'pretrain' {
+export function retrieverBeforeQa(context: Context): 'initial' | 'ict-warmup' | 'pretrain' {
   const used = latestState(context.run.checkpoint('finetune-qa'), !context.readOnly)?.retriever;
   if (used) return used;
   const { retriever } = context.config.qa;
   const stage = (['pretrain', 'ict-warmup'] as const).find(
     (s) => (s === retriever || s === 'ict-warmup') && hasWeights(context, s),
   );
-  if (!stage)
-    throw new UserError(
-      `${context.run.dir}: this run has no retriever yet; train one with "realm ict-warmup --run ${context.run.dir}"`,
-    );
-  return stage;
+  return stage ?? untrainedRetriever(context);
+}
+
+/** The retriever that pretraining starts from: the inverse cloze task's, or the encoder as it was published. */
+export function retrieverBeforePretraining(context: Context): 'initial' | 'ict-warmup' {
+  return hasWeights(context, 'ict-warmup') ? 'ict-warmup' : untrainedRetriever(context);
+}
+
+/** A sentence encoder retrieves without training; a `UserError` where the run has none. */
+function untrainedRetriever({ run, config }: Context): 'initial' {
+  if (retrievesUntrained(config)) return 'initial';
+  throw new UserError(
+    `${run.dir}: this run has no retriever yet; train one with "realm ict-warmup --run ${run.dir}"${config.ict.steps === 0 ? ' and ict.steps above 0' : ''}, or start from a sentence encoder (model.initial)`,
+  );
 }
 
 /** Embeds all documents with the newest retriever (or that of the stage `from`) and makes that the run's index. */
-export async function buildRunIndex(context: Context, from?: RetrieverStage): Promise<IndexManifest> {
+export async function buildRunIndex(context: Context, from?: RetrieverSource): Promise<IndexManifest> {
   const stage = from ?? newestRetriever(context);
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
@@ -49,7 +65,7 @@ export async function buildRunIndex(context: Context, from?: RetrieverStage): Pr
 }
 
 /** Makes the index of a stage's retriever the run's current one, if it is not already. */
-export async function matchingRunIndex(context: Context, stage: RetrieverStage): Promise<void> {
+export async function matchingRunIndex(context: Context, stage: RetrieverSource): Promise<void> {
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
   try {
@@ -68,7 +84,7 @@ export async function matchingRunIndex(context: Context, stage: RetrieverStage):
  */
 export async function matchingIndex(
   context: Context,
-  stage: RetrieverStage,
+  stage: RetrieverSource,
   model: Model,
   corpus: Corpus,
   which: Which = context.config.train.use,
@@ -124,7 +140,7 @@ export function forgetIndexes({ run, config }: Context): void {
 /** Makes the index of the model's document tower the run's current one. @param published see `IndexSource` */
 export async function build(
   context: Context,
-  stage: RetrieverStage,
+  stage: RetrieverSource,
   model: Model,
   corpus: Corpus,
   which: Which,
@@ -134,8 +150,9 @@ export async function build(
   stopMeans('the vectors made so far are kept, and the same command resumes from them');
   const bar = progress('build-index', corpus.blocks, { unit: 'blocks' });
   try {
-    const step = stage === 'ict-warmup' ? 0 : (stepsDone(run.checkpoint(stage), which) ?? 0);
-    const name = indexName(step, stage);
+    const trained = stage === 'initial' || stage === 'ict-warmup' ? undefined : stage;
+    const step = trained === undefined ? 0 : (stepsDone(run.checkpoint(trained), which) ?? 0);
+    const name = indexName(step, trained);
     const source = { model, corpus, config, step, published };
     const made = await makeIndex(run.index, name, source, { onProgress: (blocks) => bar.at(blocks) });
     forgetIndexes(context);

@@ -5,6 +5,7 @@ import { type Corpus, openCorpus } from '../corpus/store/reader.ts';
 import { installOnFirstUse } from '../engine/install.ts';
 import { type EngineName, obeySignals, startEngine } from '../engine.ts';
 import type { Shape } from '../model/bert.ts';
+import { isWholeWithoutTraining } from '../model/head.ts';
 import {
   countParameters,
   describeModel,
@@ -261,14 +262,30 @@ export function goBack({ run }: Context, stage: Stage, to: Which | 'none' | unde
 /** The command that trains a stage. */
 const commandOf = (stage: Stage) => (stage === 'closed-book' ? 'demo' : stage);
 
-/** Weights of `shapes` that a stage has left; a `UserError` names the command that makes them. */
+/** Whether the encoder that a run starts from retrieves as it is: all weights of its head came with it. */
+export function retrievesUntrained({ model }: Config): boolean {
+  return model.initial !== null && isWholeWithoutTraining(model);
+}
+
+/**
+ * Weights of `shapes` that a stage has left, or `initial`, those of the encoder as it was published; a `UserError` names
+ * the command that makes them.
+ */
 export function stageWeights(
-  { run, config, readOnly }: Context,
-  stage: Stage,
+  context: Context,
+  stage: Stage | 'initial',
   corpus: Corpus,
   model: Model,
   shapes: readonly Shape[],
 ): void {
+  const { run, config, readOnly } = context;
+  if (stage === 'initial') {
+    const [missing] = firstWeights(context, model, shapes);
+    if (missing === undefined) return;
+    throw new UserError(
+      `${config.model.initial ?? 'model.initial'}: lacks ${missing}, which a retriever needs; train one with "realm ict-warmup --run ${run.dir}"`,
+    );
+  }
   const remedy = `run "realm ${commandOf(stage)} --run ${run.dir}"`;
   const root = run.checkpoint(stage);
   if (!hasCheckpoint(root, !readOnly)) throw new UserError(`${root}: no such weights; ${remedy}`);

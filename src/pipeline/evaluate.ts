@@ -24,13 +24,13 @@ import { type Comparison, compare, mean, meanInterval } from '../eval/statistics
 import { disposeModel, pretrainedShapes, retrieverShapes } from '../model/model.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
 import { BM25_LIMIT } from '../retrieval/bm25.ts';
-import { appendRecord, type RetrieverStage, type Run, runFolder } from '../run/folder.ts';
+import { appendRecord, type RetrieverSource, type Run, runFolder } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { makeFolder, needWritable, recoverFolders, writeStreamAtomic } from '../system/files.ts';
 import { say } from '../system/progress.ts';
 import { stepsDone } from '../train/checkpoints.ts';
 import { closedBookShapes } from '../train/closed-book.ts';
-import { matchingIndex } from './build-index.ts';
+import { matchingIndex, retrieverBeforePretraining } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { fineTuned } from './fine-tuned.ts';
 import { encodeAll, questionFile } from './questions.ts';
@@ -229,11 +229,11 @@ export interface RecallEvaluation {
 
 /**
  * Recall of a stage's retriever, before any fine-tuning on questions, beside that of others on the same blocks.
- * @param asked the stage; undefined: pretraining, or the inverse cloze task in a run that is not pretrained
+ * @param asked the stage; undefined: pretraining, else the inverse cloze task, else a sentence encoder as it was published
  */
 export async function evalRecall(
   context: Context,
-  asked: RetrieverStage | undefined,
+  asked: RetrieverSource | undefined,
   options: EvalOptions = {},
 ): Promise<
   RecallEvaluation & { stage: string; bm25: Recall | undefined; baselines: Record<string, MetricValues> }
@@ -242,7 +242,7 @@ export async function evalRecall(
   const file = questionFile(context, options.questions);
   const given = await readQuestions(file, config.data.answers);
   needOutput(options.to, [file]);
-  const stage = asked ?? (hasWeights(context, 'pretrain') ? 'pretrain' : 'ict-warmup');
+  const stage = asked ?? (hasWeights(context, 'pretrain') ? 'pretrain' : retrieverBeforePretraining(context));
   const corpus = runCorpus(context);
   const questions = encodeAll(corpus, given, config);
   const model = emptyModel(context, corpus);

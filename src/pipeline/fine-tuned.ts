@@ -2,7 +2,7 @@ import type { Corpus } from '../corpus/store/reader.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import { disposeModel, type Model } from '../model/model.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
-import type { RetrieverStage } from '../run/folder.ts';
+import type { RetrieverSource } from '../run/folder.ts';
 import { qaShapes } from '../train/finetune-qa.ts';
 import { matchingIndex, newestRetriever } from './build-index.ts';
 import { type Context, emptyModel, stageWeights } from './context.ts';
@@ -13,7 +13,7 @@ export interface FineTuned {
   model: Model;
   /** Its document tower makes the index; `model` itself if fine-tuning trained that tower. */
   embedder: Model;
-  stage: RetrieverStage;
+  stage: RetrieverSource;
 }
 
 /**

@@ -1,4 +1,5 @@
 import { retrieverShapes } from '../model/model.ts';
+import { say } from '../system/progress.ts';
 import { ictStep } from '../train/ict.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { type Context, emptyModel, finished, firstWeights, loopSettings, runCorpus } from './context.ts';
@@ -6,6 +7,10 @@ import { type Context, emptyModel, finished, firstWeights, loopSettings, runCorp
 /** Trains the retriever to find the block that a sentence was taken from. */
 export async function ictWarmup(context: Context): Promise<LoopResult> {
   const { config } = context;
+  if (config.ict.steps === 0) {
+    say('ict-warmup: ict.steps is 0; nothing to do');
+    return { metrics: {}, seconds: 0, stopped: false, step: 0 };
+  }
   const corpus = runCorpus(context);
   const done = finished(context, 'ict-warmup', corpus);
   if (done) {

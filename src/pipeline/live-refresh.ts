@@ -10,7 +10,7 @@ import { indexName, isQaIndex } from '../retrieval/ensure-index.ts';
 import type { Found } from '../retrieval/graph.ts';
 import { overlapAt } from '../retrieval/overlap.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
-import { type JsonLines, jsonLines, type RefreshedStage, type RetrieverStage } from '../run/folder.ts';
+import { type JsonLines, jsonLines, type RefreshedStage, type RetrieverSource } from '../run/folder.ts';
 import { dueAt, type Schedule } from '../schedule.ts';
 import { UserError } from '../system/errors.ts';
 import { inside } from '../system/files.ts';
@@ -43,7 +43,7 @@ export interface Refreshed {
 export async function firstIndex(
   context: Context,
   stage: RefreshedStage,
-  before: RetrieverStage,
+  before: RetrieverSource,
   model: Model,
   corpus: Corpus,
 ): Promise<SearchIndex> {

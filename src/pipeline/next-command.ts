@@ -1,16 +1,19 @@
 import type { Config } from '../config.ts';
 import type { Run } from '../run/folder.ts';
+import { retrievesUntrained } from './context.ts';
 
 /** What was just done in a run. */
 export type Done = 'prepare' | 'ict-warmup' | 'build-index' | 'pretrain' | 'finetune-qa' | 'demo';
 
 /** The next command after what was just done, with the options that it needs; several if there is a choice. */
-export function nextCommands({ dir }: Run, { data }: Config, done: Done): string[] {
+export function nextCommands({ dir }: Run, config: Config, done: Done): string[] {
+  const { data } = config;
   const command = (words: string, ...more: string[]) =>
     ['realm', words, ...(dir === 'runs/default' ? [] : ['--run', quoted(dir)]), ...more].join(' ');
   switch (done) {
     case 'prepare':
-      return [command('ict-warmup')];
+      // A sentence encoder retrieves without training.
+      return [command(config.ict.steps === 0 || retrievesUntrained(config) ? 'build-index' : 'ict-warmup')];
     case 'ict-warmup':
       return [command('build-index')];
     case 'build-index':

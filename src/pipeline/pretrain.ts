@@ -6,6 +6,7 @@ import { UserError } from '../system/errors.ts';
 import { warn } from '../system/progress.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { pretrainStep } from '../train/pretrain.ts';
+import { retrieverBeforePretraining } from './build-index.ts';
 import {
   type Context,
   emptyModel,
@@ -34,8 +35,9 @@ export async function pretrain(context: Context): Promise<LoopResult> {
   const model = emptyModel(context, corpus);
   const shapes = pretrainedShapes(model);
   firstWeights(context, model, readerTowerShapes(model));
-  stageWeights(context, 'ict-warmup', corpus, model, retrieverShapes(model));
-  const index = await firstIndex(context, 'pretrain', 'ict-warmup', model, corpus);
+  const before = retrieverBeforePretraining(context);
+  stageWeights(context, before, corpus, model, retrieverShapes(model));
+  const index = await firstIndex(context, 'pretrain', before, model, corpus);
   const stage = pretrainStep(model, corpus, index, config);
   const refresh = liveRefresh(context, model, corpus, index, {
     stage: 'pretrain',

@@ -222,7 +222,7 @@ function next(run: Run, record: RunRecord, stages: readonly StageState[]): strin
   const order = RETRIEVER_STAGES.map((name) => stages.find((s) => s.stage === name)!);
   // If a later stage has started, stages before it were left out on purpose.
   const latest = order.findLastIndex(({ state }) => state !== 'not started');
-  const todo = order.find(({ state }, i) => i >= latest && state !== 'finished');
+  const todo = order.find(({ state, steps }, i) => i >= latest && state !== 'finished' && steps !== 0);
   if (todo) return command(todo.stage);
   if (!record.evaluations.some(({ stage }) => stage === 'finetune-qa')) return command('eval exact-match');
   return command('ask');

@@ -46,6 +46,8 @@ export type Stage = (typeof STAGES)[number];
 
 /** The stages that can leave a document tower, and so an index. */
 export const RETRIEVER_STAGES = ['ict-warmup', 'pretrain', 'finetune-qa'] as const satisfies readonly Stage[];
+/** Where a retriever comes from: a stage, or a sentence encoder in `model.initial` as it was published. */
+export type RetrieverSource = RetrieverStage | 'initial';
 /** A stage that can leave a document tower, and so an index. */
 export type RetrieverStage = (typeof RETRIEVER_STAGES)[number];
 

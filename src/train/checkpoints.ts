@@ -49,7 +49,7 @@ const stateSchema = z.object({
   /** Folder of the index in use, if the stage trains the document tower: in pretraining, and in fine-tuning with refreshes. */
   index: z.string().nullable(),
   /** In fine-tuning: the stage that its retriever comes from, and also its document tower if that is frozen. */
-  retriever: z.enum(['ict-warmup', 'pretrain']).optional(),
+  retriever: z.enum(['initial', 'ict-warmup', 'pretrain']).optional(),
   /** Larger is better; null if it was not measured. */
   score: z.number().nullable(),
   /** Sums and counts of metrics since the last line of metrics, and of the loss since the last checkpoint with a score. */

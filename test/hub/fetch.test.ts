@@ -274,7 +274,7 @@ test('a server that does not answer like the Hub is refused', async () => {
 });
 
 test('a model without the needed files is refused before anything is downloaded', async () => {
-  hub.files = [config, small('tokenizer.json', '{}'), large('tf_model.h5', 100)];
+  hub.files = [config, small('spiece.model', '{}'), large('tf_model.h5', 100)];
   assert.match(
     await refusal(),
     /lacks vocab\.txt \(word pieces of a BERT\) and weights \(model\.safetensors, pytorch_model\.bin or a \.ckpt\)/,
@@ -377,6 +377,26 @@ test('later commands that find no cached model name the command that downloads i
     /is not in the cache .*run "realm prepare" with this model to download it/,
   );
   assert.equal(modelFolder('a/folder'), 'a/folder');
+});
+
+test('of a sentence encoder the head is fetched too, and tokenizer.json where there is no vocab.txt', () => {
+  const unneeded = ['README.md', 'onnx/model.onnx', 'openvino/model.bin', 'data_config.json'];
+  const head = ['1_Pooling/config.json', '2_Dense/config.json', '2_Dense/model.safetensors', 'modules.json'];
+  const bert = ['config.json', 'tokenizer.json', 'tokenizer_config.json', 'model.safetensors'];
+  const settings = ['config_sentence_transformers.json', 'sentence_bert_config.json'];
+  assert.deepEqual(choose([...head, ...bert, ...settings, ...unneeded], 'encoder'), {
+    chosen: [...bert, ...head, ...settings],
+    lacking: [],
+  });
+  const old = ['config.json', 'vocab.txt', 'pytorch_model.bin', 'sentence_bert_config.json'];
+  const inner = old.map((name) => `0_Transformer/${name}`);
+  assert.deepEqual(choose([...inner, '1_Pooling/config.json', 'modules.json', ...unneeded], 'encoder'), {
+    chosen: [...inner, '1_Pooling/config.json', 'modules.json'],
+    lacking: [],
+  });
+  assert.deepEqual(choose(['config.json', 'model.safetensors'], 'encoder').lacking, [
+    'vocab.txt (word pieces of a BERT)',
+  ]);
 });
 
 test('the needed files: safetensors first, parts only together, the network of a NER model', () => {

@@ -13,7 +13,7 @@ import {
   querySequences,
   textFormat,
 } from '../../src/model/embedder.ts';
-import { isWholeWithout, vectorLength } from '../../src/model/head.ts';
+import { isWholeWithoutTraining, vectorLength } from '../../src/model/head.ts';
 import { describeModel, disposeModel, initialise, type Model, setParam } from '../../src/model/model.ts';
 import { headSettings } from '../../src/pipeline/encoder-head.ts';
 import { checkInitial } from '../../src/pipeline/initial-weights.ts';
@@ -100,7 +100,7 @@ for (const name of names) {
   test(`${name}: word pieces and vectors are those of sentence-transformers`, async () => {
     const loaded = load(join(fixtures, name));
     const { model, tokenizer, expected } = loaded;
-    assert.equal(isWholeWithout(model.embedder), true);
+    assert.equal(isWholeWithoutTraining(model.embedder), true);
     for (const text of expected) {
       const value = 'query' in text ? text.query : text.document;
       assert.deepEqual([...tokenizer.encode(value).ids], text.ids, value);

@@ -1,0 +1,171 @@
+import assert from 'node:assert/strict';
+import { existsSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { before, mock, test } from 'node:test';
+import { loadConfig } from '../../src/config.ts';
+import { openCorpus } from '../../src/corpus/store/reader.ts';
+import { blockSequences, embedAll, querySequences, textFormat } from '../../src/model/embedder.ts';
+import { vectorLength } from '../../src/model/head.ts';
+import { disposeModel, retrieverShapes } from '../../src/model/model.ts';
+import { buildRunIndex } from '../../src/pipeline/build-index.ts';
+import { type Context, emptyModel, stageWeights } from '../../src/pipeline/context.ts';
+import { evalRecall } from '../../src/pipeline/evaluate.ts';
+import { finetuneQa } from '../../src/pipeline/finetune-qa.ts';
+import { ictWarmup } from '../../src/pipeline/ict-warmup.ts';
+import { nextCommands } from '../../src/pipeline/next-command.ts';
+import { openNewRun, prepareCorpus } from '../../src/pipeline/prepare.ts';
+import { pretrain } from '../../src/pipeline/pretrain.ts';
+import { retrievePassages } from '../../src/pipeline/retrieve.ts';
+import { runConfig } from '../../src/run/folder.ts';
+import { UserError } from '../../src/system/errors.ts';
+import { startTestEngine } from '../support/engine.ts';
+import { temporaryFolder } from '../support/tiny.ts';
+
+// A sentence encoder as a retriever without any training, and as the start of every stage.
+
+const root = temporaryFolder('sentence-encoder-run');
+const fixtures = join(import.meta.dirname, '../fixtures/sentence-transformers');
+const texts = [
+  'The old bridge was built of stone in May 1990.',
+  'The river in the north. It was built in the 19th.',
+  'A town of stone was built on a river in July 1790.',
+  'Who was the river, who was the bridge.',
+  'An old town. An old river. An old bridge in the north.',
+  'The stone in the river was old in June 1890.',
+];
+
+let engine: Context['engine'];
+before(async () => {
+  ({ name: engine } = await startTestEngine());
+  mock.method(process.stderr, 'write', () => true);
+  const lines = (records: object[]) => records.map((record) => `${JSON.stringify(record)}\n`).join('');
+  writeFileSync(
+    join(root, 'documents.jsonl'),
+    lines(texts.map((text, i) => ({ id: `d${i}`, title: i % 2 === 0 ? 'Town' : '', text }))),
+  );
+  const questions = [
+    { question: 'who built the bridge of stone?', answer: ['stone'], passage_id: 'd0' },
+    { question: 'where was the old town?', answer: ['north'], passage_id: 'd4' },
+  ];
+  writeFileSync(join(root, 'questions.jsonl'), lines(questions));
+});
+
+function settings(encoder: string, ...more: string[]): string[] {
+  return [
+    `data.documents=${join(root, 'documents.jsonl')}`,
+    `data.train=${join(root, 'questions.jsonl')}`,
+    `data.test=${join(root, 'questions.jsonl')}`,
+    `model.initial=${join(fixtures, encoder)}`,
+    'model={layers: 2, hidden: 16, heads: 2, intermediate: 32, positions: 40, gelu: exact, dropout: 0, spanHidden: 8, maxSpanWidth: 3}',
+    `model.initial=${join(fixtures, encoder)}`,
+    'text={blockTokens: 24, sentenceTokens: 16, questionTokens: 16}',
+    'index={kind: exact}',
+    'ict.steps=0',
+    'pretrain={steps: 1, batch: 2, microBatch: 2, candidates: 3}',
+    'refresh.mode=off',
+    'qa={steps: 1, batch: 2, retrieverBlocks: 4, readerBlocks: 2, readerTokens: 40, devQuestions: 0}',
+    ...more,
+  ];
+}
+
+async function prepared(name: string, encoder: string, ...more: string[]): Promise<Context> {
+  const set = settings(encoder, ...more);
+  const opened = await openNewRun({ run: join(root, name), config: 'squad-open', set });
+  await prepareCorpus(opened.run, opened.config);
+  return { ...opened, engine };
+}
+
+/** Blocks by inner products with the question, best first. */
+async function ranking(context: Context, question: string): Promise<{ block: number; score: number }[]> {
+  const corpus = openCorpus(context.run.corpus);
+  const model = emptyModel(context, corpus);
+  stageWeights(context, 'initial', corpus, model, retrieverShapes(model));
+  const format = textFormat(corpus.tokenizer, model.embedder);
+  const blocks = Array.from({ length: corpus.blocks }, (_, b) => ({
+    title: corpus.titleIds(b),
+    body: corpus.bodyIds(b),
+  }));
+  const P = vectorLength(model.embedder);
+  const embed = (sequences: ReturnType<typeof blockSequences>) =>
+    embedAll(model.params, 'embedder.', model.embedder, sequences, 1000);
+  const z = await embed(blockSequences(format, blocks, 24));
+  const q = await embed(querySequences(format, [corpus.tokenizer.encode(question).ids], 16));
+  disposeModel(model);
+  corpus.close();
+  return blocks
+    .map((_, block) => ({ block, score: q.reduce((sum, value, p) => sum + value * z[block * P + p], 0) }))
+    .sort((a, b) => b.score - a.score);
+}
+
+test('the run keeps the head of the folder, and the same settings are not refused later', async () => {
+  const { run, config } = await prepared('kept', 'cls-dense-prompts');
+  const saved = loadConfig(run.config, []).model;
+  assert.equal(saved.pooling, 'cls');
+  assert.deepEqual(saved.dense, [
+    { size: 20, activation: 'tanh' },
+    { size: 12, activation: 'none' },
+  ]);
+  assert.deepEqual(
+    [saved.projection, saved.normalize, saved.queryPrefix, saved.documentPrefix, saved.sequenceTokens],
+    ['none', true, 'query: ', 'passage: ', 40],
+  );
+  assert.deepEqual(config.model, saved);
+  assert.equal(vectorLength(config.model), 12);
+  const again = runConfig(run, { config: 'squad-open', set: settings('cls-dense-prompts') });
+  assert.deepEqual(again.model, saved);
+  const other = settings('cls-dense-prompts', 'model.normalize=false');
+  assert.throws(() => runConfig(run, { config: 'squad-open', set: other }), /differs from/);
+});
+
+for (const encoder of ['mean-normalize', 'cls-dense-prompts'])
+  test(`${encoder}: an index, recall and passages without any training`, async () => {
+    const context = await prepared(`untrained-${encoder}`, encoder);
+    assert.deepEqual(nextCommands(context.run, context.config, 'prepare'), [
+      `realm build-index --run ${context.run.dir}`,
+    ]);
+    const { rows, dimensions } = await buildRunIndex(context);
+    assert.deepEqual([rows, dimensions], [texts.length, encoder === 'mean-normalize' ? 16 : 12]);
+    assert.equal(existsSync(context.run.checkpoint('ict-warmup')), false);
+    const question = 'where was the old town?';
+    const wanted = await ranking(context, question);
+    const [{ passages }] = await retrievePassages(context, [question], 4);
+    assert.deepEqual(
+      passages.map(({ rank, text }) => [rank, text]),
+      wanted.slice(0, 4).map(({ block }, i) => [i + 1, texts[block]]),
+    );
+    passages.forEach(({ score }, i) => {
+      assert.ok(Math.abs(score - wanted[i].score) < 1e-5);
+    });
+    const { stage, recall, bm25 } = await evalRecall(context, undefined);
+    assert.equal(stage, 'initial');
+    assert.deepEqual(Object.keys(recall), ['1', '5', '20', '100']);
+    assert.deepEqual(Object.keys(bm25!), ['1', '5', '20', '100']);
+    assert.equal(recall[20], 1);
+    await assert.rejects(retrievePassages(context, [' '], 1), UserError);
+  });
+
+test('later stages start from the encoder where ict.steps is 0', async () => {
+  const context = await prepared('stages', 'mean-normalize');
+  assert.deepEqual(await ictWarmup(context), { metrics: {}, seconds: 0, stopped: false, step: 0 });
+  assert.equal(existsSync(context.run.checkpoint('ict-warmup')), false);
+  assert.equal((await pretrain(context)).step, 1);
+  assert.equal((await finetuneQa(context)).step, 1);
+  const [{ passages }] = await retrievePassages(context, ['where was the old town?'], 2);
+  assert.equal(passages.length, 2);
+});
+
+test('fine-tuning starts from the encoder in a run that is not pretrained', async () => {
+  const context = await prepared('not-pretrained', 'version-2');
+  assert.equal((await finetuneQa(context)).step, 1);
+});
+
+test('an encoder without a head of its own must be trained first', async () => {
+  const context = await prepared('pooler', 'mean-normalize', 'model.pooling=pooler', 'ict.steps=1');
+  assert.deepEqual(nextCommands(context.run, context.config, 'prepare'), [
+    `realm ict-warmup --run ${context.run.dir}`,
+  ]);
+  await assert.rejects(
+    buildRunIndex(context),
+    /this run has no retriever yet; train one with "realm ict-warmup/,
+  );
+});
