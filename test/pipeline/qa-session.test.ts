@@ -325,7 +325,7 @@ test('invalid questions are refused with a reason', async () => {
   for (const entry of readdirSync(run.index)) rmSync(join(run.index, entry), { recursive: true });
   await assert.rejects(
     openQaSession({ ...main, run }),
-    refused(/holds no index .* "realm build-index --run .*untuned"$/),
+    refused(/has no index for .* "realm build-index --run .*untuned"$/),
   );
   rmSync(run.checkpoint('finetune-qa'), { recursive: true });
   await assert.rejects(
