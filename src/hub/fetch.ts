@@ -107,7 +107,7 @@ export function choose(names: readonly string[], purpose: Purpose): { chosen: st
 function chooseBert(names: readonly string[], purpose: Purpose): { chosen: string[]; lacking: string[] } {
   const has = (name: string) => names.includes(name);
   const description = ['config.json', 'bert_config.json'].find(has);
-  const vocabulary = ['vocab.txt', ...(purpose === 'ner' ? [] : ['tokenizer.json'])].find(has);
+  const vocabulary = ['vocab.txt', 'tokenizer.json'].find(has);
   const chosen = [description, vocabulary, 'tokenizer_config.json'].filter(
     (name): name is string => name !== undefined && has(name),
   );

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { shown, UserError } from '../../system/errors.ts';
 import { readJson } from '../../system/files.ts';
+import { isTokenizerJson, readTokenizerJson, vocabularyIn } from '../../tokenizer/tokenizer-json.ts';
 import { loadWordPiece, type WordPiece } from '../../tokenizer/wordpiece.ts';
 
 /** A model of Hugging Face that labels the word pieces of a text, exported to ONNX, as its folder describes it. */
@@ -52,10 +53,10 @@ export function readNerFolder(dir: string): NerFolder {
       `${path}: model_type is ${shown(config.model_type)}; text.ner needs a model with word pieces (${FAMILIES.join(', ')})`,
     );
   }
-  const vocabulary = join(dir, 'vocab.txt');
+  const vocabulary = vocabularyIn(dir);
   if (!existsSync(vocabulary)) {
     throw new UserError(
-      `${vocabulary}: no such file; text.ner needs a model with word pieces in a vocab.txt, get that file where you got the model`,
+      `${vocabulary}: no such file; text.ner needs a model with word pieces in a vocab.txt or tokenizer.json, get that file where you got the model`,
     );
   }
   const vocab = loadWordPiece(vocabulary, lowercases(dir, vocabulary, config.do_lower_case));
@@ -75,6 +76,7 @@ export function readNerFolder(dir: string): NerFolder {
 
 /** Whether the model reads lower case only. If no file says so, it does if the vocabulary has no capitals. */
 function lowercases(dir: string, vocabulary: string, ofModel: boolean | undefined): boolean {
+  if (isTokenizerJson(vocabulary)) return readTokenizerJson(vocabulary).lowercase;
   const path = join(dir, 'tokenizer_config.json');
   const json = existsSync(path) ? readJson(path, 'description of a tokenizer', REMEDY) : {};
   const { data } = TOKENIZER.safeParse(json);

@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { type PrepareOptions, prepare } from '../../../src/corpus/prepare.ts';
 import { openTagger, taggerIdentity, withDates } from '../../../src/corpus/spans/named-entities.ts';
+import { readNerFolder } from '../../../src/corpus/spans/ner-folder.ts';
 import { openCorpus } from '../../../src/corpus/store/reader.ts';
 import { UserError } from '../../../src/system/errors.ts';
 import { PART, RESUME } from '../../../src/system/files.ts';
@@ -224,4 +225,20 @@ test('a UserError in a split worker reaches the caller as a UserError', async ()
   const dir = copyOf(CASED);
   edit(join(dir, 'config.json'), (config) => ({ ...config, id2label: { 0: 'O', 1: 'PER' } }));
   await assert.rejects(prepare({ ...PREPARE, ner: dir, threads: 2, dir: newPath() }), UserError);
+});
+
+test('the word pieces can be in a tokenizer.json alone, as transformers 5 saves them', () => {
+  const dir = mkdtempSync(join(tmpdir(), 'ner-json-'));
+  cpSync(CASED, dir, { recursive: true });
+  const { vocabulary } = loadWordPiece(join(CASED, 'vocab.txt'), false);
+  const tokenizer = {
+    model: { type: 'WordPiece', vocab: Object.fromEntries(vocabulary.map((piece, id) => [piece, id])) },
+    normalizer: { type: 'BertNormalizer', lowercase: false, strip_accents: null },
+    pre_tokenizer: { type: 'BertPreTokenizer' },
+  };
+  writeFileSync(join(dir, 'tokenizer.json'), JSON.stringify(tokenizer));
+  rmSync(join(dir, 'vocab.txt'));
+  const { vocab } = readNerFolder(dir);
+  rmSync(dir, { recursive: true });
+  assert.deepEqual([vocab.vocabulary, vocab.lowercase], [vocabulary, false]);
 });
