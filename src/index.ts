@@ -19,12 +19,11 @@ import { type Context, goBack, needStage, runCorpus } from './pipeline/context.t
 import {
   type AnswerEvalOptions,
   type AnswerEvaluation,
-  type EvalOptions,
   evalExactMatch,
-  evalMasked,
-  evalRecall,
-  type RecallEvaluation,
-} from './pipeline/evaluate.ts';
+} from './pipeline/evaluate-answers.ts';
+import { evalMasked } from './pipeline/evaluate-masked.ts';
+import { evalRecall, type RecallEvaluation } from './pipeline/evaluate-recall.ts';
+import type { EvalOptions } from './pipeline/evaluation.ts';
 import { finetuneQa as finetune } from './pipeline/finetune-qa.ts';
 import { ictWarmup as warmUp } from './pipeline/ict-warmup.ts';
 import { openNewRun, prepareCorpus } from './pipeline/prepare.ts';
@@ -33,7 +32,8 @@ import { openQaSession, type QaSession } from './pipeline/qa-session.ts';
 import { report } from './pipeline/report.ts';
 import { type RunStatus, statusOf } from './report/status.ts';
 import type { IndexManifest } from './retrieval/manifest.ts';
-import { lockRun, type RetrieverStage, runConfig, runFolder, type Stage, settingsOf } from './run/folder.ts';
+import { lockRun, runConfig, runFolder, settingsOf } from './run/folder.ts';
+import type { RetrieverStage, Stage } from './run/stages.ts';
 import { UserError } from './system/errors.ts';
 import type { Which } from './train/checkpoints.ts';
 import type { LoopResult } from './train/loop.ts';

@@ -61,6 +61,10 @@ test('--help lists every command on stdout and exits 0', async () => {
     'demo',
     'ablate',
     'doctor',
+    'config',
+    'status',
+    'report',
+    'serve',
   ])
     assert.match(out, new RegExp(`^ {2}${command}\\b`, 'm'));
 });
@@ -68,18 +72,9 @@ test('--help lists every command on stdout and exits 0', async () => {
 test("a command's own --help shows its options with their defaults", async () => {
   const { code, out } = await realm('eval', 'recall', '--help');
   assert.equal(code, 0);
-  for (const option of [
-    '--config',
-    '--set',
-    '--run',
-    '--seed',
-    '--engine',
-    '--json',
-    '--stage',
-    '--questions',
-  ])
+  for (const option of ['--set', '--run', '--engine', '--json', '--stage', '--questions'])
     assert.match(out, new RegExp(`^ {2}${option} `, 'm'));
-  assert.match(out, /"runs\/default"/);
+  assert.match(out, /default: runs\/default/);
 });
 
 for (const [what, args, message] of [
@@ -91,7 +86,7 @@ for (const [what, args, message] of [
   [
     'a stage that is none',
     ['eval', 'recall', '--stage', 'closed-book'],
-    /^error: .*Allowed choices are ict-warmup, pretrain/,
+    /^error: .*Allowed choices are initial, ict-warmup, pretrain, finetune-qa/,
   ],
   ['an engine that is none', ['ict-warmup', '--engine', 'torch'], /^error: .*Allowed choices are auto/],
   [
@@ -114,6 +109,37 @@ for (const [what, args, message] of [
     ['data', 'get'],
     /^error: missing required argument 'name'\n\(see realm data get --help\)$/m,
   ],
+  [
+    'an earlier name of a stage',
+    ['eval', 'recall', '--stage', 'qa'],
+    /^realm: --stage qa: has a new name; use --stage finetune-qa$/m,
+  ],
+  [
+    'an earlier name of a stage to import',
+    ['import', '--stage', 'ict'],
+    /^realm: --stage ict: has a new name; use --stage ict-warmup$/m,
+  ],
+  [
+    'an earlier name of an option',
+    ['build-index', '--from', 'pretrain'],
+    /^realm: --from: has a new name; use --stage$/m,
+  ],
+  [
+    'an earlier name of an option, without its value',
+    ['ask', 'who?', '--open-book'],
+    /^realm: --open-book: has a new name; use --documents$/m,
+  ],
+  [
+    'an earlier command',
+    ['eval', 'f1', '--against', 'runs/other'],
+    /^realm: eval f1: is now "realm eval exact-match --metric f1"$/m,
+  ],
+  [
+    'settings of a new run for a question',
+    ['ask', '--config', 'x.yaml', 'who?'],
+    /^error: unknown option '--config'/,
+  ],
+  ['a question without a word', ['ask', ' '], /^realm: a question is empty; write it as text/],
   ['a seed that is no number', ['prepare', '--seed', 'x'], /^error: .*'--seed <n>'.*whole number/],
   ['a seed in hexadecimal', ['prepare', '--seed', '0x10'], /^error: .*'--seed <n>'.*whole number/],
   ['an empty seed', ['prepare', '--seed='], /^error: .*'--seed <n>'.*whole number/],
@@ -142,7 +168,7 @@ for (const [what, args, message] of [
   ],
   [
     'predictions that are not there',
-    ['eval', 'f1', '--predictions', 'none.jsonl'],
+    ['eval', 'exact-match', '--metric', 'f1', '--predictions', 'none.jsonl'],
     /none\.jsonl: no such file; give the path of a JSONL file of predictions/,
   ],
   ['a new run without settings', ['prepare'], /a new run needs settings; .*--config/],

@@ -1,216 +1,72 @@
-import { createInterface } from 'node:readline';
-import { readExtraDocuments } from '../eval/extra-documents.ts';
-import type { Context } from '../pipeline/context.ts';
-import {
-  type AnsweredQuestion,
-  type AskAnswer,
-  openQaSession,
-  type QaSession,
-} from '../pipeline/qa-session.ts';
+import { type Command, Option } from 'commander';
+import type { CommonOptions } from '../pipeline/context.ts';
 import { UserError } from '../system/errors.ts';
-import { say } from '../system/progress.ts';
+import { GROUPS } from './help.ts';
+import { atLeastOne, examples, renamedOption, runOptions } from './options.ts';
+import { print } from './print.ts';
 
-export interface AskOptions {
-  /** File or folder of documents to look in besides the corpus. */
-  openBook?: string;
+interface AskOptions extends CommonOptions {
+  documents?: string;
+  retrieveOnly?: true;
+  /** Passages to print with --retrieve-only. */
+  top: number;
 }
 
-/** Answers one question. */
-export async function ask(
-  context: Context,
-  question: string,
-  options: AskOptions = {},
-): Promise<AnsweredQuestion> {
-  return withRun(context, options, async (answer) => (await answer([question]))[0]);
-}
-
-/** Where questions come from, a line each, and where answers go. */
-export interface Conversation {
-  input: NodeJS.ReadableStream & { isTTY?: boolean };
-  output: NodeJS.WritableStream & { isTTY?: boolean };
-  /** One JSON document a line instead of text. */
-  json: boolean;
-}
-
-/**
- * Answers the lines of `input` in their order, with the run loaded once: on a terminal at a prompt, until Ctrl-D, where a
- * mistake is told and the next question waited for; else as the lines come, those together that are there together.
- * @returns how many questions were answered
- */
-export async function askLines(
-  context: Context,
-  { input, output, json }: Conversation,
-  options: AskOptions = {},
-): Promise<number> {
-  if (options.openBook === '-') {
-    throw new UserError('--open-book -: standard input brings the questions; save the documents to a file');
-  }
-  const paint = painter(output);
-  const write = (all: readonly AnsweredQuestion[]) => {
-    const texts = all.map((asked) =>
-      json ? `${JSON.stringify(asked)}\n` : `${askedLines(asked, paint).join('\n')}\n\n`,
-    );
-    output.write(texts.join(''));
-  };
-  return withRun(context, options, (answer) =>
-    input.isTTY
-      ? // What is typed and asked for is no answer, so not in a file of them.
-        atPrompt(answer, write, input, output.isTTY && !json ? output : process.stderr)
-      : asTheyCome(answer, write, input),
+export function registerAsk(program: Command): void {
+  const command = program
+    .command('ask')
+    .helpGroup(GROUPS.use)
+    .description('Answer a question with the fine-tuned model, or one a line of standard input')
+    .argument('[question]', 'the question (default: asked for at a prompt, or read from standard input)')
+    .option('--documents <file>', 'file or folder of documents to search in addition to the corpus')
+    .addOption(
+      new Option(
+        '--retrieve-only',
+        'print the passages that the retriever finds and read no answer; needs an index, not a fine-tuned reader',
+      ).conflicts('documents'),
+    )
+    .option('--top <n>', 'number of passages to print with --retrieve-only', atLeastOne, 5);
+  renamedOption(command, '--open-book', '--documents');
+  runOptions(command);
+  examples(
+    command,
+    'ask --run runs/mine "who wrote it?"',
+    'ask --run runs/mine --documents notes.txt "who signed it?"',
+    'ask --run runs/mine --retrieve-only --top 3 "who wrote it?"',
+    'ask --run runs/mine --json < questions.txt > answers.jsonl',
   );
-}
-
-type Answer = (questions: readonly string[]) => Promise<AnsweredQuestion[]>;
-
-async function withRun<T>(
-  context: Context,
-  { openBook }: AskOptions,
-  work: (answer: Answer) => Promise<T>,
-): Promise<T> {
-  const documents = openBook === undefined ? undefined : await readExtraDocuments(openBook);
-  const asking: QaSession = await openQaSession(context);
-  try {
-    return await work((questions) => asking.ask(questions, { openBook: documents }));
-  } finally {
-    await asking.close();
-  }
-}
-
-async function atPrompt(
-  answer: Answer,
-  write: (asked: readonly AnsweredQuestion[]) => void,
-  input: Conversation['input'],
-  output: Conversation['output'],
-): Promise<number> {
-  const prompt = createInterface({
-    input,
-    output,
-    prompt: '? ',
-    historySize: 1000,
-    removeHistoryDuplicates: true,
-  });
-  let answered = 0;
-  let ended = false;
-  prompt.on('close', () => {
-    ended = true;
-  });
-  prompt.prompt();
-  for await (const line of prompt) {
-    if (line.trim() !== '') {
-      try {
-        write(await answer([line.trim()]));
-        answered++;
-      } catch (error) {
-        if (!(error instanceof UserError)) throw error;
-        say(`realm: ${error.message}`);
-      }
+  command.action(async (question: string | undefined, options: AskOptions) => {
+    if (question !== undefined) {
+      const { needWords } = await import('../pipeline/questions.ts');
+      needWords(question);
     }
-    if (!ended) prompt.prompt();
-  }
-  output.write('\n');
-  return answered;
-}
-
-/** Lines held while others are answered; beyond them whoever writes has to wait. */
-const HELD = 256;
-
-async function asTheyCome(
-  answer: Answer,
-  write: (asked: readonly AnsweredQuestion[]) => void,
-  input: Conversation['input'],
-): Promise<number> {
-  const lines = createInterface({ input, crlfDelay: Number.POSITIVE_INFINITY });
-  const held: { question: string; number: number }[] = [];
-  let ended = false;
-  let wake = () => {};
-  let number = 0;
-  lines.on('line', (line) => {
-    number++;
-    if (line.trim() !== '') held.push({ question: line.trim(), number });
-    if (held.length >= HELD && !ended) lines.pause();
-    wake();
-  });
-  lines.on('close', () => {
-    ended = true;
-    wake();
-  });
-  let answered = 0;
-  try {
-    while (!ended || held.length > 0) {
-      if (held.length > 0) {
-        const some = held.splice(0);
-        if (!ended) lines.resume();
-        try {
-          write(await answer(some.map(({ question }) => question)));
-        } catch (error) {
-          if (!(error instanceof UserError)) throw error;
-          await oneByOne(answer, write, some);
-        }
-        answered += some.length;
-      } else {
-        await new Promise<void>((resolve) => {
-          wake = resolve;
-        });
-      }
+    if (options.retrieveOnly) return retrieveOnly(question, options);
+    const { openRun } = await import('../pipeline/context.ts');
+    const { ask, askLines, answeredLines, painter } = await import('./ask-lines.ts');
+    const context = await openRun(options);
+    const { stdin: input, stdout: output } = process;
+    if (question === undefined) {
+      const answered = await askLines(context, { input, output, json: options.json }, options);
+      if (answered === 0 && !input.isTTY)
+        throw new UserError('-: no question came on standard input; give one a line, or as an argument');
+    } else {
+      const answered = await ask(context, question, options);
+      print(options, answered, answeredLines(answered, painter(output)));
     }
-  } finally {
-    lines.close();
-  }
-  return answered;
+  });
 }
 
-/** Answers those before the question that cannot be answered, and tells its line. */
-async function oneByOne(
-  answer: Answer,
-  write: (asked: readonly AnsweredQuestion[]) => void,
-  lines: readonly { question: string; number: number }[],
-): Promise<void> {
-  for (const { question, number } of lines) {
-    try {
-      write(await answer([question]));
-    } catch (error) {
-      throw error instanceof UserError ? new UserError(`-: line ${number}: ${error.message}`) : error;
-    }
-  }
-}
-
-/** Makes an answer stand out in its passage. */
-export type Paint = (text: string) => string;
-
-/** Bold and underlined on a terminal with colours (none where NO_COLOR is set), else in brackets. */
-export function painter(stream: NodeJS.WritableStream & { isTTY?: boolean; hasColors?(): boolean }): Paint {
-  return stream.isTTY && stream.hasColors?.()
-    ? (text) => `\u001b[1;4m${text}\u001b[0m`
-    : (text) => `[${text}]`;
-}
-
-/** The best answer with its passage, then the runners-up. */
-export function askedLines(
-  { answers, nullProbability, retrievalUtility, cut }: AnsweredQuestion,
-  paint: Paint,
-): string[] {
-  if (answers.length === 0) return ['no block was retrieved, so there is nothing to read an answer from'];
-  const [best, ...others] = answers;
-  const percent = (p: number) => `${(100 * p).toFixed(1)} %`;
-  const shares = ({ retrieval, reading, probability }: AskAnswer) => [
-    `p(z|x) ${percent(retrieval)}`,
-    `p(y|z,x) ${percent(reading)}`,
-    `in all ${percent(probability)}`,
-  ];
-  const source = ({ title, document, openBook }: AskAnswer) =>
-    `${title || document}${openBook ? ' (open book)' : ''}`;
-  const retrieval = [
-    ...(nullProbability === undefined ? [] : [`null document ${percent(nullProbability)}`]),
-    ...(retrievalUtility === undefined ? [] : [`retrieval utility ${retrievalUtility.toFixed(2)} nats`]),
-  ];
-  return [
-    best.answer,
-    '',
-    `  ${source(best)}: ${best.before}${paint(best.answer)}${best.after}`,
-    `  ${shares(best).join('   ')}`,
-    ...(retrieval.length > 0 ? [`  ${retrieval.join('   ')}`] : []),
-    ...(cut ? ['  the question is longer than text.questionTokens: its end was not read'] : []),
-    ...(others.length > 0 ? ['', 'also read:'] : []),
-    ...others.map((other) => `  ${other.answer} (${source(other)}; ${shares(other).join(', ')})`),
-  ];
+async function retrieveOnly(question: string | undefined, options: AskOptions): Promise<void> {
+  const { openRun } = await import('../pipeline/context.ts');
+  const { passageLines, retrievePassages } = await import('../pipeline/retrieve.ts');
+  const { text } = await import('node:stream/consumers');
+  const context = await openRun(options);
+  const lines = question === undefined ? (await text(process.stdin)).split(/\r?\n/) : [question];
+  const questions = lines.map((line) => line.trim()).filter((line) => line !== '' || question !== undefined);
+  if (questions.length === 0)
+    throw new UserError('-: no question came on standard input; give one a line, or as an argument');
+  // One JSON document a line for several questions, as with answers.
+  for (const found of await retrievePassages(context, questions, options.top))
+    if (options.json && question === undefined) process.stdout.write(`${JSON.stringify(found)}\n`);
+    else print(options, found, passageLines(found));
 }

@@ -1,5 +1,7 @@
 import { comparisonLines, metricTable, partTable } from '../eval/metric-table.ts';
-import type { AnswerEvaluation, evalMasked, evalRecall, RecallEvaluation } from '../pipeline/evaluate.ts';
+import type { AnswerEvaluation } from '../pipeline/evaluate-answers.ts';
+import type { evalMasked } from '../pipeline/evaluate-masked.ts';
+import type { evalRecall, RecallEvaluation } from '../pipeline/evaluate-recall.ts';
 
 // Evaluations as a person reads them.
 

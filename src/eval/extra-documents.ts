@@ -40,7 +40,7 @@ export interface ExtraDocuments {
 /** The documents of a file or folder in any format that `realm prepare` reads, or of one text file. */
 export async function readExtraDocuments(path: string): Promise<Document[]> {
   if (path !== '-' && !existsSync(path)) {
-    throw new UserError(`${path}: no such file; give the file or folder of documents with --open-book FILE`);
+    throw new UserError(`${path}: no such file; give the file or folder of documents with --documents FILE`);
   }
   const documents: Document[] = [];
   let size = 0;
@@ -50,7 +50,7 @@ export async function readExtraDocuments(path: string): Promise<Document[]> {
     documents.push(document);
   }
   if (documents.some(({ text }) => text.trim() !== '')) return documents;
-  throw new UserError(`${path}: holds no document with text; name another with --open-book FILE`);
+  throw new UserError(`${path}: holds no document with text; name another with --documents FILE`);
 }
 
 const sizeOf = ({ title, text }: GivenDocument) => title.length + text.length;

@@ -7,7 +7,8 @@ import { type AblationTable, ablationTable, type Outcomes, ROWS, type Row } from
 import { retrievalRanks } from '../eval/evaluate.ts';
 import { mean } from '../eval/statistics.ts';
 import { retrieverShapes } from '../model/model.ts';
-import { lockRun, type Run, runConfig, runFolder, type Stage } from '../run/folder.ts';
+import { lockRun, type Run, runConfig, runFolder } from '../run/folder.ts';
+import type { Stage } from '../run/stages.ts';
 import { UserError } from '../system/errors.ts';
 import { makeFolder, readJson, readText, writeFileAtomic } from '../system/files.ts';
 import { duration, say } from '../system/progress.ts';
@@ -24,7 +25,7 @@ import {
   stageWeights,
 } from './context.ts';
 import { worldSettings } from './demo.ts';
-import { evalExactMatch } from './evaluate.ts';
+import { evalExactMatch } from './evaluate-answers.ts';
 import { finetuneQa } from './finetune-qa.ts';
 import { checkNeeds, type GatedStage } from './gate.ts';
 import { ictWarmup } from './ict-warmup.ts';

@@ -7,7 +7,7 @@ import { type IndexManifest, readManifest } from '../retrieval/manifest.ts';
 import { currentIndex, indexFolders, pruneIndexes } from '../retrieval/publish.ts';
 import { openIndex, type SearchIndex } from '../retrieval/search.ts';
 import type { BuildInput } from '../retrieval/write-index.ts';
-import { REFRESHED_STAGES, type RetrieverSource } from '../run/folder.ts';
+import { REFRESHED_STAGES, type RetrieverSource } from '../run/stages.ts';
 import { UserError } from '../system/errors.ts';
 import { progress } from '../system/progress.ts';
 import { stopMeans } from '../system/stop.ts';
@@ -51,9 +51,15 @@ function untrainedRetriever({ run, config }: Context): 'initial' {
   );
 }
 
-/** Embeds all documents with the newest retriever (or that of the stage `from`) and makes that the run's index. */
+/**
+ * Embeds all documents with a stage's retriever and makes that the run's index.
+ * @param from undefined: the newest. Fine-tuning that froze the document tower searches with that of the stage before.
+ */
 export async function buildRunIndex(context: Context, from?: RetrieverSource): Promise<IndexManifest> {
-  const stage = from ?? newestRetriever(context);
+  const { run } = context;
+  if (from === 'finetune-qa' && !hasWeights(context, from))
+    throw new UserError(`${run.checkpoint(from)}: no such weights; run "realm finetune-qa --run ${run.dir}"`);
+  const stage = from === undefined || from === 'finetune-qa' ? newestRetriever(context) : from;
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
   try {

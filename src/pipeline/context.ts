@@ -16,17 +16,8 @@ import {
   type Tower,
 } from '../model/model.ts';
 import { random } from '../random.ts';
-import {
-  lockRun,
-  type Run,
-  refuseOldRun,
-  runConfig,
-  runFolder,
-  SECTION,
-  type Stage,
-  settingsOf,
-  stepsOf,
-} from '../run/folder.ts';
+import { lockRun, type Run, refuseOldRun, runConfig, runFolder, settingsOf, stepsOf } from '../run/folder.ts';
+import { SECTION, type Stage } from '../run/stages.ts';
 import { UserError } from '../system/errors.ts';
 import { recoverFolders, removeFolder } from '../system/files.ts';
 import { memoryLimit } from '../system/memory.ts';
@@ -69,7 +60,7 @@ export interface Context {
 }
 
 /**
- * Opens a prepared run for a command that trains nothing, and starts the engine. What `--set` and `--seed` change counts for
+ * Opens a prepared run for a command that trains nothing, and starts the engine. What `--set` changes counts for
  * this command alone.
  * @param work what the command writes in the run folder, kept to itself meanwhile; undefined where it only reads
  */
@@ -90,7 +81,7 @@ export async function openRunForWork(
   work: string,
   checks: WorkChecks = {},
 ): Promise<Context> {
-  const run = preparedRun(options);
+  const run = preparedRun(options, 'put it back, or name the settings with --config');
   const settings = settingsOf(options);
   const lockAndCheck = (config: Config) => {
     lockRun(run, work);
@@ -111,14 +102,12 @@ export interface WorkChecks {
 }
 
 /** The run folder, which must be prepared: a folder named by mistake is not to get a configuration. */
-function preparedRun({ run: dir, config }: RunOptions): Run {
+function preparedRun({ run: dir, config }: RunOptions, remedy = 'put it back'): Run {
   const run = runFolder(dir);
   refuseOldRun(run);
   needCorpus(run);
   if (existsSync(run.config) || config !== undefined) return run;
-  throw new UserError(
-    `${run.config}: is missing, though this run is prepared; put it back, or name the settings with --config`,
-  );
+  throw new UserError(`${run.config}: is missing, though this run is prepared; ${remedy}`);
 }
 
 export async function announceEngine({

@@ -2,7 +2,7 @@ import type { Corpus } from '../corpus/store/reader.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import { disposeModel, type Model } from '../model/model.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
-import type { RetrieverSource } from '../run/folder.ts';
+import type { RetrieverSource } from '../run/stages.ts';
 import { qaShapes } from '../train/finetune-qa.ts';
 import { matchingIndex, newestRetriever } from './build-index.ts';
 import { type Context, emptyModel, stageWeights } from './context.ts';

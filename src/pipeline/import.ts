@@ -8,7 +8,7 @@ import {
   pretrainedShapes,
   retrieverShapes,
 } from '../model/model.ts';
-import type { RetrieverStage, Stage } from '../run/folder.ts';
+import type { RetrieverStage, Stage } from '../run/stages.ts';
 import { UserError } from '../system/errors.ts';
 import { say } from '../system/progress.ts';
 import { hasCheckpoint, saveCheckpoint } from '../train/checkpoints.ts';

@@ -17,6 +17,7 @@ import { closedBookLogLikelihoods, closedBookShapes } from '../train/closed-book
 import { existingIndex, openRunIndex, retrieverBeforeQa } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { type FineTuned, fineTunedModels } from './fine-tuned.ts';
+import { EMPTY_QUESTION } from './questions.ts';
 
 /** One answer with its passage. */
 export interface AskAnswer {
@@ -194,7 +195,7 @@ function encode(corpus: Corpus, questions: readonly string[]): EncodedQuestion[]
     questions.map((question) => ({ question, answers: [] })),
   );
   if (encoded.some(({ ids }) => ids.length === 0)) {
-    throw new UserError('a question is empty; write it as text, for example: realm ask "who wrote it?"');
+    throw new UserError(EMPTY_QUESTION);
   }
   return encoded;
 }

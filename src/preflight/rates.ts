@@ -9,7 +9,7 @@ export const REFRESHER_SHARE = 0.25;
 /** How far a time may be from its estimate, either way: see docs/training.md, "What a run will need". */
 export const TIME_FACTOR = 2;
 
-/** Blocks retrieved for each question by `realm eval` (src/pipeline/evaluate.ts). */
+/** Blocks retrieved for each question by `realm eval` (src/pipeline/evaluation.ts). */
 export const EVAL_RETRIEVED_BLOCKS = 100;
 
 /** How many graphs share the blocks, and the rows of the largest. */

@@ -1,4 +1,4 @@
-import { REFRESHED_STAGES, type RefreshedStage, STAGES, type Stage } from '../run/folder.ts';
+import { REFRESHED_STAGES, type RefreshedStage, STAGES, type Stage } from '../run/stages.ts';
 import { type Chart, chart, type Line, type Mark } from './chart.ts';
 import { figure, percent, seconds, whole } from './format.ts';
 import type { Html } from './html.ts';

@@ -1,4 +1,4 @@
-import { REFRESHED_STAGES } from '../run/folder.ts';
+import { REFRESHED_STAGES } from '../run/stages.ts';
 import { clipped, whole } from './format.ts';
 import { type Html, html } from './html.ts';
 import { type NamedRun, STAGE_NAMES } from './named.ts';

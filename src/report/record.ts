@@ -2,14 +2,8 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import { type Config, loadConfig } from '../config.ts';
-import {
-  REFRESHED_STAGES,
-  type RefreshedStage,
-  type Run,
-  STAGES,
-  type Stage,
-  stepsOf,
-} from '../run/folder.ts';
+import { type Run, stepsOf } from '../run/folder.ts';
+import { REFRESHED_STAGES, type RefreshedStage, STAGES, type Stage } from '../run/stages.ts';
 import { UserError } from '../system/errors.ts';
 import { readJson } from '../system/files.ts';
 import { readLog } from './log.ts';

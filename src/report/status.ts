@@ -1,14 +1,8 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
-import {
-  RETRIEVER_STAGES,
-  type RetrieverStage,
-  type Run,
-  refuseOldRun,
-  runFolder,
-  type Stage,
-} from '../run/folder.ts';
+import { type Run, refuseOldRun, runFolder } from '../run/folder.ts';
+import { RETRIEVER_STAGES, type RetrieverStage, type Stage } from '../run/stages.ts';
 import { errorCode, UserError } from '../system/errors.ts';
 import type { LogLine } from '../system/journal.ts';
 import { logFile } from '../system/journal.ts';

@@ -6,7 +6,7 @@ import { embedderShapes } from '../model/embedder.ts';
 import { isPooler, vectorLength } from '../model/head.ts';
 import { fetchValues } from '../model/host-values.ts';
 import type { Model } from '../model/model.ts';
-import type { Stage } from '../run/folder.ts';
+import type { Stage } from '../run/stages.ts';
 import { UserError } from '../system/errors.ts';
 import { explainWrite, makeFolder, writeFileAtomic } from '../system/files.ts';
 import { takeLock } from '../system/lock.ts';

@@ -1,7 +1,8 @@
 import { readdirSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { errorCode } from '../system/errors.ts';
-import { type Run, STAGES } from './folder.ts';
+import type { Run } from './folder.ts';
+import { STAGES } from './stages.ts';
 
 // A fingerprint shows whether a run folder has changed. It is made from inode, length and time of files, without reading
 // them.

@@ -8,6 +8,7 @@ import { UserError } from '../system/errors.ts';
 import { explainWrite, makeFolder, readText, writeFileAtomic } from '../system/files.ts';
 import { openJournal } from '../system/journal.ts';
 import { takeLock } from '../system/lock.ts';
+import { type RefreshedStage, SECTION, STAGES, type Stage } from './stages.ts';
 
 /** Every path in a run folder. */
 export interface Run {
@@ -36,32 +37,6 @@ export interface Run {
   /** Table of a grid of ablations; the run folders of its rows are in the folder of the grid. */
   ablation: string;
 }
-
-/**
- * The stages that train, in order. Their names are the same in options, folders, results and messages, and all but the last
- * are also the command that runs the stage.
- */
-export const STAGES = ['ict-warmup', 'pretrain', 'finetune-qa', 'closed-book'] as const;
-export type Stage = (typeof STAGES)[number];
-
-/** The stages that can leave a document tower, and so an index. */
-export const RETRIEVER_STAGES = ['ict-warmup', 'pretrain', 'finetune-qa'] as const satisfies readonly Stage[];
-/** Where a retriever comes from: a stage, or a sentence encoder in `model.initial` as it was published. */
-export type RetrieverSource = RetrieverStage | 'initial';
-/** A stage that can leave a document tower, and so an index. */
-export type RetrieverStage = (typeof RETRIEVER_STAGES)[number];
-
-/** The section of the settings that each stage trains by. */
-export const SECTION = {
-  'ict-warmup': 'ict',
-  pretrain: 'pretrain',
-  'finetune-qa': 'qa',
-  'closed-book': 'closedBook',
-} as const satisfies Record<Stage, keyof Config>;
-
-/** Stages that swap in new indexes while they train. */
-export const REFRESHED_STAGES = ['pretrain', 'finetune-qa'] as const satisfies readonly Stage[];
-export type RefreshedStage = (typeof REFRESHED_STAGES)[number];
 
 /** Number of steps of a stage in the settings. */
 export function stepsOf(config: Config, stage: Stage): number {

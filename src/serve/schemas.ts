@@ -1,4 +1,4 @@
-import { STAGES } from '../run/folder.ts';
+import { STAGES } from '../run/stages.ts';
 
 // The server's requests and responses as JSON Schema. Requests are checked with it, responses are written with it, and the
 // document at /openapi.json is made from it.

@@ -2,7 +2,8 @@ import { basename, resolve } from 'node:path';
 import { loadConfig } from '../config.ts';
 import { readStage } from '../report/record.ts';
 import { type UnderWay, underWay } from '../report/under-way.ts';
-import { type Run, STAGES, type Stage, stepsOf } from '../run/folder.ts';
+import { type Run, stepsOf } from '../run/folder.ts';
+import { STAGES, type Stage } from '../run/stages.ts';
 
 /** Progress of a stage, from its log. */
 export interface StageStatus {

@@ -29,15 +29,16 @@ export function writeFileAtomic(path: string, data: string | Uint8Array): void {
   }
 }
 
-/** `writeFileAtomic` for a file too large for memory: `fill` writes its bytes piece by piece. */
-export async function writeStreamAtomic(
+/** `writeFileAtomic` for a file too large for memory: `fill` writes its bytes piece by piece. Returns its result. */
+export async function writeStreamAtomic<T>(
   path: string,
-  fill: (write: (bytes: Uint8Array) => void) => Promise<void>,
-): Promise<void> {
+  fill: (write: (bytes: Uint8Array) => void) => Promise<T>,
+): Promise<T> {
   const file = openAside(path);
   try {
-    await fill(file.write);
+    const result = await fill(file.write);
     file.finish();
+    return result;
   } catch (error) {
     throw file.abandon(error);
   }

@@ -6,7 +6,7 @@ import { PassThrough } from 'node:stream';
 import { text } from 'node:stream/consumers';
 import { after, before, mock, test } from 'node:test';
 import { gzipSync } from 'node:zlib';
-import { ask, askedLines, askLines, painter } from '../../src/commands/ask.ts';
+import { answeredLines, ask, askLines, painter } from '../../src/commands/ask-lines.ts';
 import { EXTRA_DOCUMENTS_LIMIT, readExtraDocuments } from '../../src/eval/extra-documents.ts';
 import type { Context } from '../../src/pipeline/context.ts';
 import type { AnsweredQuestion } from '../../src/pipeline/qa-session.ts';
@@ -88,7 +88,7 @@ test('at a prompt a mistake is told and the next question answered', async () =>
   const paint = painter(output);
   const [first, second] = await Promise.all(questions.slice(0, 2).map((question) => ask(main, question)));
   // No terminal takes the answers: prompts and what is typed are kept out of them.
-  const expected = [first, second].map((asked) => `${askedLines(asked, paint).join('\n')}\n\n`);
+  const expected = [first, second].map((asked) => `${answeredLines(asked, paint).join('\n')}\n\n`);
   assert.equal(await out, expected.join(''));
   assert.match(said, /\? /);
   assert.match(said, /realm: a question is empty; write it as text/);
@@ -145,7 +145,7 @@ const ASKED: AnsweredQuestion = {
 
 test('an answer is shown in its passage, with what led to it', () => {
   assert.deepEqual(
-    askedLines(ASKED, (answer) => `<${answer}>`),
+    answeredLines(ASKED, (answer) => `<${answer}>`),
     [
       'Quenfell',
       '',
@@ -155,13 +155,13 @@ test('an answer is shown in its passage, with what led to it', () => {
       '  the question is longer than text.questionTokens: its end was not read',
       '',
       'also read:',
-      '  1912 (notes.txt (open book); p(z|x) 25.0 %, p(y|z,x) 50.0 %, in all 12.5 %)',
+      '  1912 (notes.txt (extra document); p(z|x) 25.0 %, p(y|z,x) 50.0 %, in all 12.5 %)',
     ],
   );
   const { nullProbability: _, retrievalUtility: _u, cut: _c, ...rest } = ASKED;
-  const few = askedLines({ ...rest, answers: ASKED.answers.slice(0, 1) }, String);
+  const few = answeredLines({ ...rest, answers: ASKED.answers.slice(0, 1) }, String);
   assert.equal(few.length, 4);
-  assert.match(askedLines({ ...rest, answers: [] }, String)[0], /no block was retrieved/);
+  assert.match(answeredLines({ ...rest, answers: [] }, String)[0], /no block was retrieved/);
 });
 
 test('the answer is bold and underlined on a terminal with colours, in brackets elsewhere', () => {
@@ -173,7 +173,7 @@ test('the answer is bold and underlined on a terminal with colours, in brackets 
   assert.equal(painter(new PassThrough())('1912'), '[1912]');
 });
 
-test('an open book is a file of documents in any format, or a text', async () => {
+test('--documents is a file of documents in any format, or a text', async () => {
   const document = { id: 'orla', title: 'Orla Venn', text: 'Orla Venn was born in Quenfell.' };
   const file = (name: string, content: string | Buffer) => {
     writeFileSync(join(folder, name), content);
@@ -194,22 +194,25 @@ test('an open book is a file of documents in any format, or a text', async () =>
   const long = line.replace('Quenfell', 'x'.repeat(EXTRA_DOCUMENTS_LIMIT >> 1));
   await assert.rejects(
     readExtraDocuments(file('long.jsonl', long.repeat(3))),
-    refused(/long\.jsonl: is longer than/),
+    refused(/long\.jsonl: more than/),
   );
   await assert.rejects(
     readExtraDocuments(file('long.txt', 'x'.repeat(EXTRA_DOCUMENTS_LIMIT))),
-    refused(/long\.txt: is longer than/),
+    refused(/long\.txt: more than/),
   );
   for (const name of ['empty.jsonl', 'empty.txt']) {
     await assert.rejects(
-      ask(main, 'Who?', { openBook: file(name, '\n') }),
+      ask(main, 'Who?', { documents: file(name, '\n') }),
       refused(new RegExp(`${name}: holds no document with text`)),
     );
   }
   const streams = { input: new PassThrough(), output: new PassThrough(), json: false };
-  await assert.rejects(askLines(main, streams, { openBook: '-' }), refused(/^--open-book -: standard input/));
+  await assert.rejects(
+    askLines(main, streams, { documents: '-' }),
+    refused(/^--documents -: standard input/),
+  );
 
-  const { answers } = await ask(main, 'Where was Orla Venn born?', { openBook: join(folder, 'book.tsv') });
+  const { answers } = await ask(main, 'Where was Orla Venn born?', { documents: join(folder, 'book.tsv') });
   for (const answer of answers.filter(({ openBook }) => openBook)) assert.equal(answer.document, 'orla');
 });
 

@@ -2,7 +2,12 @@ import assert from 'node:assert/strict';
 import { mkdirSync, realpathSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { describedSettings, runSettingLines, runSettings, settingLines } from '../../src/commands/config.ts';
+import {
+  describedSettings,
+  runSettingLines,
+  runSettings,
+  settingLines,
+} from '../../src/commands/config-lines.ts';
 import { loadConfig } from '../../src/config.ts';
 import { settingsReference } from '../../src/settings.ts';
 import { UserError } from '../../src/system/errors.ts';

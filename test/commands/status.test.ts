@@ -13,7 +13,7 @@ import {
 import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, beforeEach, test } from 'node:test';
-import { status, statusLines } from '../../src/commands/status.ts';
+import { runStates, statusLines } from '../../src/commands/status-lines.ts';
 import { type RunStatus, runsIn, statusOf } from '../../src/report/status.ts';
 import { lockRun, type Run, runFolder } from '../../src/run/folder.ts';
 import { UserError } from '../../src/system/errors.ts';
@@ -221,7 +221,7 @@ test('a folder that is not there or holds no run is one sentence', () => {
   );
   mkdirSync(run.dir);
   assert.throws(
-    () => status(run.dir),
+    () => runStates([run.dir]),
     (error) => error instanceof UserError && /holds no run/.test(error.message),
   );
 });

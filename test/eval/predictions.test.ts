@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { before, mock, test } from 'node:test';
 import { matchPredictions, readPredictions } from '../../src/eval/predictions.ts';
 import type { Interval } from '../../src/eval/statistics.ts';
-import { scorePredictions } from '../../src/pipeline/evaluate.ts';
+import { scorePredictions } from '../../src/pipeline/evaluate-answers.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 

@@ -2,7 +2,8 @@ import { existsSync, type FSWatcher, readFileSync, rmSync, watch } from 'node:fs
 import { join } from 'node:path';
 import { type Random, random } from '../../src/random.ts';
 import { indexName } from '../../src/retrieval/ensure-index.ts';
-import { RETRIEVER_STAGES, runFolder } from '../../src/run/folder.ts';
+import { runFolder } from '../../src/run/folder.ts';
+import { RETRIEVER_STAGES } from '../../src/run/stages.ts';
 import { PART, RESUME } from '../../src/system/files.ts';
 import { complaints, differences, jsonLines, outcome } from './leavings.ts';
 import { NET, nobodyLeft, type Started, signal, sleep, until } from './processes.ts';

@@ -1,6 +1,7 @@
 import { rmSync } from 'node:fs';
 import { random } from '../../src/random.ts';
-import { RETRIEVER_STAGES, type RetrieverStage, runFolder } from '../../src/run/folder.ts';
+import { runFolder } from '../../src/run/folder.ts';
+import { RETRIEVER_STAGES, type RetrieverStage } from '../../src/run/stages.ts';
 import { complaints, differences, jsonLines, leftAside, outcome } from './leavings.ts';
 import { nobodyLeft, signal, sleep, until } from './processes.ts';
 import { copyRun, type Reference, reference } from './reference.ts';

@@ -2,10 +2,11 @@ import assert from 'node:assert/strict';
 import { appendFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
-import { ask } from '../../src/commands/ask.ts';
+import { ask } from '../../src/commands/ask-lines.ts';
 import { buildRunIndex } from '../../src/pipeline/build-index.ts';
 import { type Context, goBack } from '../../src/pipeline/context.ts';
-import { evalExactMatch, evalRecall } from '../../src/pipeline/evaluate.ts';
+import { evalExactMatch } from '../../src/pipeline/evaluate-answers.ts';
+import { evalRecall } from '../../src/pipeline/evaluate-recall.ts';
 import { finetuneQa } from '../../src/pipeline/finetune-qa.ts';
 import { ictWarmup } from '../../src/pipeline/ict-warmup.ts';
 import { prepareCorpus } from '../../src/pipeline/prepare.ts';
@@ -89,6 +90,14 @@ test("measuring an earlier stage's retriever does not change what the fine-tuned
   assert.deepEqual(await evalExactMatch(main), figures);
   assert.equal(readFileSync(run.predictions, 'utf8'), predictions);
   assert.equal(current(run).weightsSha256, weightsSha256);
+
+  // By its own name the stage is measured with the query tower that was tuned and the index that it searches.
+  await evalRecall(main, 'ict-warmup');
+  const tuned = await evalRecall(main, 'finetune-qa');
+  assert.deepEqual([tuned.stage, tuned.recall], ['finetune-qa', figures.recall]);
+  assert.equal(current(run).weightsSha256, weightsSha256);
+  await buildRunIndex(main, 'ict-warmup');
+  assert.equal((await buildRunIndex(main, 'finetune-qa')).weightsSha256, weightsSha256);
 });
 
 test('a model fine-tuned before pretraining keeps the retriever that it was tuned with', async () => {

@@ -5,7 +5,7 @@ import { join, relative } from 'node:path';
 import { after, before, mock, test } from 'node:test';
 import { hasAnswer } from '../../src/answers/has-answer.ts';
 import { exactMatch } from '../../src/answers/metrics.ts';
-import { ask } from '../../src/commands/ask.ts';
+import { ask } from '../../src/commands/ask-lines.ts';
 import { openCorpus } from '../../src/corpus/store/reader.ts';
 import { readBlockRecords } from '../../src/datasets/formats/block-records.ts';
 import type { Recall } from '../../src/eval/evaluate.ts';
@@ -16,13 +16,9 @@ import { describeModel, disposeModel, retrieverShapes } from '../../src/model/mo
 import { buildRunIndex } from '../../src/pipeline/build-index.ts';
 import { closedBook } from '../../src/pipeline/closed-book.ts';
 import { type Context, emptyModel, firstWeights, stageWeights } from '../../src/pipeline/context.ts';
-import {
-  evalExactMatch,
-  evalMasked,
-  evalRecall,
-  scorePredictions,
-  scoreRetrieved,
-} from '../../src/pipeline/evaluate.ts';
+import { evalExactMatch, scorePredictions } from '../../src/pipeline/evaluate-answers.ts';
+import { evalMasked } from '../../src/pipeline/evaluate-masked.ts';
+import { evalRecall, scoreRetrieved } from '../../src/pipeline/evaluate-recall.ts';
 import { exportRealm } from '../../src/pipeline/export.ts';
 import { finetuneQa } from '../../src/pipeline/finetune-qa.ts';
 import { ictWarmup } from '../../src/pipeline/ict-warmup.ts';

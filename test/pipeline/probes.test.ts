@@ -8,7 +8,7 @@ import { blockSequences, embedAll } from '../../src/model/embedder.ts';
 import { vectorLength } from '../../src/model/head.ts';
 import { disposeModel, retrieverShapes } from '../../src/model/model.ts';
 import { type Context, emptyModel, stageWeights } from '../../src/pipeline/context.ts';
-import { evalRecall } from '../../src/pipeline/evaluate.ts';
+import { evalRecall } from '../../src/pipeline/evaluate-recall.ts';
 import { finetuneQa } from '../../src/pipeline/finetune-qa.ts';
 import { ictWarmup } from '../../src/pipeline/ict-warmup.ts';
 import { prepareCorpus } from '../../src/pipeline/prepare.ts';

@@ -9,7 +9,7 @@ import { vectorLength } from '../../src/model/head.ts';
 import { disposeModel, retrieverShapes } from '../../src/model/model.ts';
 import { buildRunIndex } from '../../src/pipeline/build-index.ts';
 import { type Context, emptyModel, stageWeights } from '../../src/pipeline/context.ts';
-import { evalRecall } from '../../src/pipeline/evaluate.ts';
+import { evalRecall } from '../../src/pipeline/evaluate-recall.ts';
 import { finetuneQa } from '../../src/pipeline/finetune-qa.ts';
 import { ictWarmup } from '../../src/pipeline/ict-warmup.ts';
 import { nextCommands } from '../../src/pipeline/next-command.ts';

@@ -44,9 +44,9 @@ const inRun = (...args: string[]) =>
 
 const saved = () => readFileSync(run.config, 'utf8');
 
-test('--set and --seed of an evaluation, a question or an export are not saved', async () => {
+test('what --set changes for an evaluation, a question or an export is not saved', async () => {
   const before = saved();
-  const set = ['--set', 'qa.readerBlocks=2', '--set', 'train.keep=9', '--seed', '7'];
+  const set = ['--set', 'qa.readerBlocks=2', '--set', 'train.keep=9', '--set', 'seed=7'];
   for (const args of [
     ['eval', 'exact-match'],
     ['eval', 'recall', '--stage', 'ict-warmup'],
@@ -114,14 +114,14 @@ test('a wrong input is found before an index is built', async () => {
   mkdirSync(join(folder, 'taken'));
   for (const [args, message] of [
     [['eval', 'exact-match', '--questions', none], /none\.jsonl: no such file/],
-    [['eval', 'f1', '--questions', broken], /broken\.jsonl: line 1: /],
+    [['eval', 'exact-match', '--metric', 'f1', '--questions', broken], /broken\.jsonl: line 1: /],
     [['eval', 'recall', '--stage', 'pretrain', '--questions', none], /none\.jsonl: no such file/],
     [['eval', 'perplexity', '--sentences', none], /none\.jsonl: no such file/],
     [['eval', 'exact-match', '--against', none], /none\.jsonl: no such file/],
     [['eval', 'exact-match', '--to', join(folder, 'taken')], /taken: cannot be written \(EISDIR\)/],
     [['eval', 'recall', '--to', join(broken, 'below.json')], /below\.json: cannot be written \(ENOTDIR\)/],
     [['export', '--to', join(broken, 'below')], /embedder: cannot be written \(ENOTDIR\)/],
-    [['ask', 'who?', '--open-book', none], /none\.jsonl: no such file/],
+    [['ask', 'who?', '--documents', none], /none\.jsonl: no such file/],
     [['finetune-qa', '--resume', 'none', '--set', `data.train=${none}`], /none\.jsonl: no such file/],
     [['finetune-qa', '--resume', 'none', '--set', `data.dev=${none}`], /none\.jsonl: no such file/],
   ] as [string[], RegExp][]) {

@@ -14,7 +14,8 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, test } from 'node:test';
 import { loadConfig } from '../../src/config.ts';
-import { jsonLines, refuseOldRun, runConfig, runFolder, STAGES } from '../../src/run/folder.ts';
+import { jsonLines, refuseOldRun, runConfig, runFolder } from '../../src/run/folder.ts';
+import { STAGES } from '../../src/run/stages.ts';
 import { UserError } from '../../src/system/errors.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'run-'));

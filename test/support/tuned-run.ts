@@ -11,7 +11,8 @@ import {
 import { buildRunIndex } from '../../src/pipeline/build-index.ts';
 import type { Context } from '../../src/pipeline/context.ts';
 import { prepareCorpus } from '../../src/pipeline/prepare.ts';
-import { runConfig, runFolder, type Stage } from '../../src/run/folder.ts';
+import { runConfig, runFolder } from '../../src/run/folder.ts';
+import type { Stage } from '../../src/run/stages.ts';
 import { saveCheckpoint } from '../../src/train/checkpoints.ts';
 import { generateWorld, type World, writeWorld } from '../../src/world/world.ts';
 import { startTestEngine } from './engine.ts';

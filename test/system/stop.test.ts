@@ -145,8 +145,8 @@ for (const [i, [module, args]] of (
   [
     ['src/pipeline/import.ts', ['import', ...ENGINE]],
     ['src/pipeline/export.ts', ['export', '--to', join(root, 'made'), ...ENGINE]],
-    ['src/commands/ask.ts', ['ask', 'who?', ...ENGINE]],
-    ['src/pipeline/evaluate.ts', ['eval', 'recall', '--to', join(root, 'made'), ...ENGINE]],
+    ['src/commands/ask-lines.ts', ['ask', 'who?', ...ENGINE]],
+    ['src/pipeline/evaluate-recall.ts', ['eval', 'recall', '--to', join(root, 'made'), ...ENGINE]],
   ] as [string, string[]][]
 ).entries()) {
   const name = SIGNALS[i % 3];

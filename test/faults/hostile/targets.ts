@@ -281,7 +281,7 @@ export const TARGETS: Target[] = [
   },
   ...corpus('prepared', ['ict-warmup']),
   ...corpus('warm', ['build-index'], ['pretrain']),
-  ...corpus('pretrained', ['finetune-qa'], ['build-index', '--from', 'ict-warmup']),
+  ...corpus('pretrained', ['finetune-qa'], ['build-index', '--stage', 'ict-warmup']),
   ...corpus('tuned', ask, recall, exactMatch),
   {
     name: 'doctor-corpus',

@@ -1,0 +1,165 @@
+import { type Command, Option } from 'commander';
+import { PROTOCOLS, type Protocol } from '../answers/metrics.ts';
+import type { RankingFormat } from '../eval/rankings.ts';
+import type { CommonOptions } from '../pipeline/context.ts';
+import type { AnswerMetric } from '../pipeline/evaluate-answers.ts';
+import { RETRIEVER_SOURCES, type RetrieverSource } from '../run/stages.ts';
+import { UserError } from '../system/errors.ts';
+import { GROUPS } from './help.ts';
+import { examples, runOptions, stageOption } from './options.ts';
+import { print } from './print.ts';
+
+interface QuestionOptions extends CommonOptions {
+  questions?: string;
+  protocol?: Protocol;
+  to?: string;
+  format: RankingFormat;
+}
+
+interface AnswerOptions extends QuestionOptions {
+  metric: AnswerMetric;
+  against?: string;
+  predictions?: string;
+}
+
+interface RecallOptions extends QuestionOptions {
+  stage?: RetrieverSource;
+  retrieved?: string;
+}
+
+export function registerEval(program: Command): void {
+  const evaluation = program
+    .command('eval')
+    .helpGroup(GROUPS.measure)
+    .description('Measure a run, or predictions of another system')
+    .helpCommand(false);
+  examples(evaluation, 'eval exact-match --run runs/mine', 'eval recall --run runs/mine --stage pretrain');
+  registerAnswers(evaluation);
+  registerRecall(evaluation);
+  registerMasked(
+    evaluation,
+    'perplexity',
+    'Measure the perplexity of masked salient spans, with retrieval, by the pretrained model',
+  );
+  registerMasked(
+    evaluation,
+    'utility',
+    'Measure the retrieval utility of the pretrained model, in nats per masked word piece',
+  );
+}
+
+function registerAnswers(evaluation: Command): void {
+  const command = evaluation
+    .command('exact-match')
+    .description('Measure exact match, F1 and recall of the fine-tuned model; writes predictions.jsonl');
+  questionOptions(command)
+    .option('--against <run or file>', 'run or file of predictions to compare with')
+    .addOption(
+      new Option('--metric <name>', 'metric to compare by')
+        .choices(['exact-match', 'f1'])
+        .default('exact-match'),
+    )
+    .addOption(
+      new Option('--predictions <file>', 'score this file of predictions, without a model').conflicts('to'),
+    );
+  runOptions(command);
+  examples(
+    command,
+    'eval exact-match --run runs/mine',
+    'eval exact-match --run runs/mine --against runs/other --metric f1',
+    'eval exact-match --predictions theirs.jsonl --questions questions.jsonl',
+  );
+  command.action(async (options: AnswerOptions) => {
+    const { evalExactMatch, scorePredictions } = await import('../pipeline/evaluate-answers.ts');
+    const { answerLines } = await import('./eval-lines.ts');
+    const { openRun } = await import('../pipeline/context.ts');
+    const { metric, predictions } = options;
+    const result =
+      predictions === undefined
+        ? await evalExactMatch(await openRun(options, 'eval exact-match'), options, metric)
+        : await scorePredictions(predictions, options, metric);
+    print(options, result, answerLines(result));
+  });
+  evaluation
+    .command('f1', { hidden: true })
+    .allowUnknownOption()
+    .allowExcessArguments()
+    .action(() => {
+      throw new UserError('eval f1: is now "realm eval exact-match --metric f1"');
+    });
+}
+
+function registerRecall(evaluation: Command): void {
+  const command = evaluation
+    .command('recall')
+    .description(
+      "Measure the recall of a stage's retriever, with BM25 and the warm-up's retriever as baselines",
+    );
+  stageOption(
+    command,
+    'stage whose retriever to use; initial: the encoder as it was published (default: the last of initial, ict-warmup and pretrain that the run has)',
+    RETRIEVER_SOURCES,
+  );
+  questionOptions(command).addOption(
+    new Option(
+      '--retrieved <file>',
+      "score what this file says was retrieved: DPR's .json, or a TREC run",
+    ).conflicts('to'),
+  );
+  runOptions(command);
+  examples(
+    command,
+    'eval recall --run runs/mine',
+    'eval recall --run runs/mine --stage finetune-qa',
+    'eval recall --run runs/mine --retrieved bm25.trec --questions questions.jsonl',
+  );
+  command.action(async (options: RecallOptions) => {
+    const { evalRecall, scoreRetrieved } = await import('../pipeline/evaluate-recall.ts');
+    const { recallLines } = await import('./eval-lines.ts');
+    const { openRun } = await import('../pipeline/context.ts');
+    const { retrieved, stage, run } = options;
+    const result =
+      retrieved === undefined
+        ? await evalRecall(await openRun(options, 'eval recall'), stage, options)
+        : await scoreRetrieved(retrieved, run, options);
+    print(options, result, recallLines(result));
+  });
+}
+
+function registerMasked(evaluation: Command, metric: 'perplexity' | 'utility', description: string): void {
+  const command = evaluation
+    .command(metric)
+    .description(description)
+    .option(
+      '--sentences <file>',
+      'sentences, in a format of data.sentences (default: those that pretraining has not reached)',
+    );
+  runOptions(command);
+  examples(
+    command,
+    `eval ${metric} --run runs/mine`,
+    `eval ${metric} --run runs/mine --sentences held-out.jsonl`,
+  );
+  command.action(async (options: CommonOptions & { sentences?: string }) => {
+    const { openRun } = await import('../pipeline/context.ts');
+    const { evalMasked } = await import('../pipeline/evaluate-masked.ts');
+    const { maskedLines } = await import('./eval-lines.ts');
+    const result = await evalMasked(await openRun(options, `eval ${metric}`), metric, options.sentences);
+    print(options, result, maskedLines(result));
+  });
+}
+
+/** What is measured on, and by which rules; what was retrieved can be written to a file. */
+function questionOptions(command: Command): Command {
+  return command
+    .option('--questions <file>', 'file of questions (default: data.test, else data.dev)')
+    .addOption(
+      new Option('--protocol <name>', 'scoring protocol (default: orqa for answers, dpr for blocks)').choices(
+        PROTOCOLS,
+      ),
+    )
+    .option('--to <file>', 'file to write the retrieved blocks to')
+    .addOption(
+      new Option('--format <name>', 'format of that file').choices(['dpr', 'trec', 'kilt']).default('dpr'),
+    );
+}

@@ -1,0 +1,179 @@
+import { resolve } from 'node:path';
+import type { Protocol } from '../answers/metrics.ts';
+import { type Corpus, openCorpus } from '../corpus/store/reader.ts';
+import { readQuestions } from '../datasets/questions.ts';
+import {
+  bm25Ranks,
+  firstWithAnswer,
+  freshRanks,
+  type Recall,
+  recallOf,
+  retrievalRanks,
+} from '../eval/evaluate.ts';
+import { type MetricValues, rankingMetrics } from '../eval/metric-table.ts';
+import { dprRanks, readTrecRun } from '../eval/rankings.ts';
+import { disposeModel, type Model, retrieverShapes } from '../model/model.ts';
+import type { EncodedQuestion } from '../model/questions.ts';
+import { BM25_LIMIT } from '../retrieval/bm25.ts';
+import type { SearchIndex } from '../retrieval/search.ts';
+import { runFolder } from '../run/folder.ts';
+import type { RetrieverSource } from '../run/stages.ts';
+import { UserError } from '../system/errors.ts';
+import { say } from '../system/progress.ts';
+import { matchingIndex, retrieverBeforePretraining } from './build-index.ts';
+import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
+import { type EvalOptions, KS, needOutput, record, SEED, withRankings } from './evaluation.ts';
+import { fineTuned } from './fine-tuned.ts';
+import { encodeAll, questionFile } from './questions.ts';
+
+/** The inverse cloze task's retriever embeds this many blocks at most to be a baseline of another stage's. */
+const ICT_LIMIT = 10_000;
+
+/** How often a block with an answer is among the first k, for several k. */
+export interface RecallEvaluation {
+  stage?: string;
+  file: string;
+  questions: number;
+  protocol: Protocol;
+  recall: Recall;
+  figures: MetricValues;
+}
+
+/**
+ * Recall of a stage's retriever, before any fine-tuning on questions, beside that of others on the same blocks.
+ * @param wanted the stage; undefined: pretraining, else the inverse cloze task, else a sentence encoder as it was published
+ */
+export async function evalRecall(
+  context: Context,
+  wanted: RetrieverSource | undefined,
+  options: EvalOptions = {},
+): Promise<
+  RecallEvaluation & { stage: string; bm25: Recall | undefined; baselines: Record<string, MetricValues> }
+> {
+  const { run, config } = context;
+  const file = questionFile(context, options.questions);
+  const given = await readQuestions(file, config.data.answers);
+  needOutput(options.to, [file]);
+  const stage =
+    wanted ?? (hasWeights(context, 'pretrain') ? 'pretrain' : retrieverBeforePretraining(context));
+  const corpus = runCorpus(context);
+  const questions = encodeAll(corpus, given, config);
+  const { model, index } = await retrieverOf(context, stage, corpus);
+  try {
+    const { protocol } = options;
+    const most = Math.max(...KS);
+    const ranks = await withRankings(corpus, options, (each) =>
+      retrievalRanks({ model, corpus, index, config }, questions, most, { protocol, each }),
+    );
+    disposeModel(model);
+    const baselines = {
+      bm25: bm25Ranks(corpus, questions, most, { protocol }),
+      'ict-warmup':
+        stage === 'ict-warmup' ? undefined : await ictRanks(context, corpus, questions, most, protocol),
+    };
+    if (!baselines.bm25) say(`recall: BM25 is left out, beyond ${BM25_LIMIT} blocks`);
+    const figured = (list: number[]) => rankingMetrics(list, KS, config.seed);
+    const result = {
+      metric: 'recall',
+      stage,
+      file,
+      questions: questions.length,
+      protocol: protocol ?? 'dpr',
+      recall: recallOf(ranks, KS),
+      bm25: baselines.bm25 && recallOf(baselines.bm25, KS),
+      figures: figured(ranks),
+      baselines: Object.fromEntries(
+        Object.entries(baselines).flatMap(([name, list]) => (list ? [[name, figured(list)]] : [])),
+      ),
+    };
+    record(run, result);
+    return result;
+  } finally {
+    index.close();
+    corpus.close();
+  }
+}
+
+/** A stage's query tower with the index of its document tower; of fine-tuning, those that it answers with. */
+async function retrieverOf(
+  context: Context,
+  stage: RetrieverSource,
+  corpus: Corpus,
+): Promise<{ model: Model; index: SearchIndex }> {
+  if (stage === 'finetune-qa') return fineTuned(context, corpus);
+  const model = emptyModel(context, corpus);
+  stageWeights(context, stage, corpus, model, retrieverShapes(model));
+  return { model, index: await matchingIndex(context, stage, model, corpus) };
+}
+
+/**
+ * Recall of what a file says was retrieved: DPR's results (`.json`), or a TREC run of the run's corpus.
+ * @param dir run folder, whose corpus tells the texts of a TREC run
+ */
+export async function scoreRetrieved(
+  path: string,
+  dir: string,
+  options: Pick<EvalOptions, 'questions' | 'protocol'> = {},
+): Promise<RecallEvaluation> {
+  const protocol = options.protocol ?? 'dpr';
+  const dpr = /\.jsonl?(\.gz|\.zst)?$/.test(path);
+  if (!dpr && options.questions === undefined) {
+    throw new UserError(`${path}: a TREC run tells no questions; name them with --questions FILE`);
+  }
+  const file = resolve(options.questions ?? path);
+  const questions = await readQuestions(file);
+  let ranks: number[];
+  let depth: number;
+  let missing: number;
+  if (dpr) {
+    const read = await dprRanks(resolve(path), questions, protocol);
+    ({ ranks, depth, missing } = read);
+    if (read.others > 0) say(`${path}: ${read.others} other questions are left out`);
+  } else {
+    const corpus = openCorpus(runFolder(dir).corpus);
+    try {
+      const blocks = await readTrecRun(resolve(path), corpus, questions);
+      depth = blocks.reduce((most, list) => Math.max(most, list.length), 0);
+      missing = blocks.filter((list) => list.length === 0).length;
+      ranks = questions.map((question, i) => firstWithAnswer(corpus, blocks[i], question, protocol));
+    } finally {
+      corpus.close();
+    }
+  }
+  if (missing === questions.length) {
+    throw new UserError(
+      `${path}: matches none of the questions in ${file}; give the question file that it was generated from`,
+    );
+  }
+  if (missing > 0) say(`${path}: leaves ${missing} questions out, for which nothing counts as found`);
+  const ks = KS.filter((k) => k <= depth);
+  return {
+    file,
+    questions: questions.length,
+    protocol,
+    recall: recallOf(ranks, ks),
+    figures: rankingMetrics(ranks, ks, SEED),
+  };
+}
+
+/** Ranks by the retriever as the inverse cloze task left it, where the run has it and the corpus is small enough. */
+async function ictRanks(
+  context: Context,
+  corpus: Corpus,
+  questions: readonly EncodedQuestion[],
+  most: number,
+  protocol?: Protocol,
+): Promise<number[] | undefined> {
+  if (!hasWeights(context, 'ict-warmup')) return undefined;
+  if (corpus.blocks > ICT_LIMIT) {
+    say(
+      `recall: beyond ${ICT_LIMIT} blocks the inverse cloze task's retriever is measured by itself, with "realm eval recall --stage ict-warmup"`,
+    );
+    return undefined;
+  }
+  const model = emptyModel(context, corpus);
+  stageWeights(context, 'ict-warmup', corpus, model, retrieverShapes(model));
+  const ranks = await freshRanks(model, corpus, questions, context.config, most, { protocol });
+  disposeModel(model);
+  return ranks;
+}
