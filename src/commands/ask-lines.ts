@@ -67,10 +67,10 @@ async function withRun<T>(
   { documents }: AskOptions,
   work: (answer: Answer) => Promise<T>,
 ): Promise<T> {
-  const openBook = documents === undefined ? undefined : await readExtraDocuments(documents);
+  const extra = documents === undefined ? undefined : await readExtraDocuments(documents);
   const session: QaSession = await openQaSession(context);
   try {
-    return await work((questions) => session.ask(questions, { openBook }));
+    return await work((questions) => session.ask(questions, { documents: extra }));
   } finally {
     await session.close();
   }
@@ -186,7 +186,7 @@ export function painter(stream: NodeJS.WritableStream & { isTTY?: boolean; hasCo
 
 /** The best answer with its passage, then the runners-up. */
 export function answeredLines(
-  { answers, nullProbability, retrievalUtility, cut }: AnsweredQuestion,
+  { answers, nullProbability, retrievalUtility, truncated }: AnsweredQuestion,
   paint: Paint,
 ): string[] {
   if (answers.length === 0) return ['no block was retrieved, so there is nothing to read an answer from'];
@@ -197,8 +197,8 @@ export function answeredLines(
     `p(y|z,x) ${percent(reading)}`,
     `in all ${percent(probability)}`,
   ];
-  const source = ({ title, document, openBook }: AskAnswer) =>
-    `${title || document}${openBook ? ' (extra document)' : ''}`;
+  const source = ({ title, document, extraDocument }: AskAnswer) =>
+    `${title || document}${extraDocument ? ' (extra document)' : ''}`;
   const retrieval = [
     ...(nullProbability === undefined ? [] : [`null document ${percent(nullProbability)}`]),
     ...(retrievalUtility === undefined ? [] : [`retrieval utility ${retrievalUtility.toFixed(2)} nats`]),
@@ -209,7 +209,7 @@ export function answeredLines(
     `  ${source(best)}: ${best.before}${paint(best.answer)}${best.after}`,
     `  ${shares(best).join('   ')}`,
     ...(retrieval.length > 0 ? [`  ${retrieval.join('   ')}`] : []),
-    ...(cut ? ['  the question is longer than text.questionTokens: its end was not read'] : []),
+    ...(truncated ? ['  the question is longer than text.questionTokens: its end was not read'] : []),
     ...(others.length > 0 ? ['', 'also read:'] : []),
     ...others.map((other) => `  ${other.answer} (${source(other)}; ${shares(other).join(', ')})`),
   ];

@@ -33,7 +33,7 @@ export interface AskAnswer {
   before: string;
   after: string;
   /** Its passage is from the documents given with the question, not from the corpus. */
-  openBook?: true;
+  extraDocument?: true;
 }
 
 /** A question with its answers. */
@@ -46,18 +46,18 @@ export interface AnsweredQuestion {
   /** See `utilities`; undefined in a run without a closed-book reader. */
   retrievalUtility?: number;
   /** The question is longer than `text.questionTokens` and was truncated, as in training. */
-  cut?: true;
+  truncated?: true;
 }
 
 /** A fine-tuned run, opened to answer questions. */
 export interface QaSession {
   /**
    * Answers questions, each independently of the others. Calls wait for each other.
-   * @param options.openBook documents to search in addition to the corpus; prepared once while the same array is passed
+   * @param options.documents documents to search in addition to the corpus; prepared once while the same array is passed
    */
   ask(
     questions: readonly string[],
-    options?: { openBook?: readonly GivenDocument[] },
+    options?: { documents?: readonly GivenDocument[] },
   ): Promise<AnsweredQuestion[]>;
   /** Waits for questions in progress. Asking afterwards throws. */
   close(): Promise<void>;
@@ -91,7 +91,7 @@ export async function openQaSession(context: Context): Promise<QaSession> {
   let last: Promise<unknown> = Promise.resolve();
   let closed = false;
   return {
-    async ask(questions, { openBook } = {}) {
+    async ask(questions, { documents } = {}) {
       if (closed) throw new Error('the run is closed');
       const answers = last.then(async () => {
         const encoded = encode(parts.corpus, questions);
@@ -99,7 +99,7 @@ export async function openQaSession(context: Context): Promise<QaSession> {
           context,
           parts,
           encoded,
-          openBook?.length ? await extraDocumentsOf(openBook) : undefined,
+          documents?.length ? await extraDocumentsOf(documents) : undefined,
         );
       });
       last = answers.catch(() => {});
@@ -227,11 +227,11 @@ async function answer(
           document: corpus.documentId(block),
           before: corpus.text(block).slice(0, start),
           after: corpus.text(block).slice(end),
-          ...(block >= parts.corpus.blocks && { openBook: true as const }),
+          ...(block >= parts.corpus.blocks && { extraDocument: true as const }),
         })),
         ...(nullProbability !== undefined && { nullProbability }),
         ...(utility[b] !== undefined && { retrievalUtility: utility[b] }),
-        ...(part[b].ids.length > config.text.questionTokens - 2 && { cut: true as const }),
+        ...(part[b].ids.length > config.text.questionTokens - 2 && { truncated: true as const }),
       });
     });
   }

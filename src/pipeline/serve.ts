@@ -69,13 +69,13 @@ export async function serve(options: ServeOptions, started: (url: string) => voi
   const questions = inBatches(
     async (batch: Question[]) => {
       const asking = await live.get();
-      const [{ openBook }] = batch;
+      const [{ documents }] = batch;
       return asking.ask(
         batch.map(({ question }) => question),
-        openBook && { openBook },
+        documents && { documents },
       );
     },
-    { most: BATCH, waiting: WAITING, alone: ({ openBook }) => openBook !== undefined },
+    { most: BATCH, waiting: WAITING, alone: ({ documents }) => documents !== undefined },
   );
   const server = await createServer(
     {

@@ -21,7 +21,17 @@ function percent(share) {
   return `${(100 * share).toFixed(1)}\u00a0%`;
 }
 
-function shown({ answer, probability, retrieval, reading, title, document: id, before, after, openBook }) {
+function shown({
+  answer,
+  probability,
+  retrieval,
+  reading,
+  title,
+  document: id,
+  before,
+  after,
+  extraDocument,
+}) {
   const item = element('li');
   const head = element('p');
   head.append(
@@ -36,7 +46,7 @@ function shown({ answer, probability, retrieval, reading, title, document: id, b
     passage,
     element(
       'p',
-      `${title || id}${openBook ? ' (given with the question)' : ''} · p(z|x) ${percent(retrieval)} · p(y|z,x) ${percent(reading)}`,
+      `${title || id}${extraDocument ? ' (given with the question)' : ''} · p(z|x) ${percent(retrieval)} · p(y|z,x) ${percent(reading)}`,
       'source',
     ),
   );
@@ -68,7 +78,7 @@ form.addEventListener('submit', async (event) => {
     const result = await ask(question);
     const list = element('ol');
     list.append(...result.answers.map(shown));
-    const { nullProbability, retrievalUtility, cut } = result;
+    const { nullProbability, retrievalUtility, truncated } = result;
     const notes = [
       list.children.length > 0 &&
         "An answer's probability is among the spans of all blocks read, normalised over all of them at once: it is not the product p(z|x) p(y|z,x).",
@@ -77,7 +87,7 @@ form.addEventListener('submit', async (event) => {
       retrievalUtility !== undefined && `Retrieval utility: ${retrievalUtility.toFixed(2)} nats.`,
       (nullProbability !== undefined || retrievalUtility !== undefined) &&
         'These describe what retrieval did, not whether the answer is right.',
-      cut && 'The question is too long for this run and was truncated.',
+      truncated && 'The question is too long for this run and was truncated.',
     ].filter(Boolean);
     answers.replaceChildren(
       element('p', result.question ?? question, 'question'),

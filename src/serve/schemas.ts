@@ -20,7 +20,7 @@ export function questionSchema(maxLength: number) {
     additionalProperties: false,
     properties: {
       question: { type: 'string', minLength: 1, maxLength },
-      openBook: {
+      documents: {
         type: 'array',
         description: 'documents for this question alone, in addition to those of the corpus',
         maxItems: 100,
@@ -55,7 +55,7 @@ export const ANSWERED_QUESTION = {
           document: { type: 'string', description: 'id of the document' },
           before: { type: 'string', description: 'text of the passage before the answer' },
           after: { type: 'string', description: 'text of the passage after the answer' },
-          openBook: {
+          extraDocument: {
             type: 'boolean',
             description: "true if the answer is from one of the question's documents",
           },
@@ -63,7 +63,7 @@ export const ANSWERED_QUESTION = {
       },
     },
     nullProbability: { ...share, description: 'of the null document' },
-    cut: { type: 'boolean', description: 'true if the question was too long and was truncated' },
+    truncated: { type: 'boolean', description: 'true if the question was too long and was truncated' },
     retrievalUtility: {
       type: 'number',
       description: 'log p(y|z,x) - log p(y|null document,x) of the answer, nats',

@@ -18,7 +18,7 @@ import type { StageStatus } from './status.ts';
 
 export interface Question {
   question: string;
-  openBook?: { title: string; text: string }[];
+  documents?: { title: string; text: string }[];
 }
 
 /** What the server needs from the run. */
@@ -202,10 +202,10 @@ function routes(server: FastifyInstance, served: Served, limits: Limits): void {
         response: json('answers, best first', ANSWERED_QUESTION),
       },
     },
-    async ({ body: { question, openBook } }, reply) => {
+    async ({ body: { question, documents } }, reply) => {
       if (question.trim() === '') return refuse(reply, 400, 'the question is empty');
       if (question.includes('\0')) return refuse(reply, 400, 'the question holds a NUL character');
-      return unlessGivenUp(reply, limits.answer, (signal) => served.ask({ question, openBook }, signal));
+      return unlessGivenUp(reply, limits.answer, (signal) => served.ask({ question, documents }, signal));
     },
   );
   server.get(

@@ -135,12 +135,12 @@ const ASKED: AnsweredQuestion = {
       document: 'notes.txt',
       before: 'In ',
       after: '.',
-      openBook: true,
+      extraDocument: true,
     },
   ],
   nullProbability: 0.031,
   retrievalUtility: 2.345,
-  cut: true,
+  truncated: true,
 };
 
 test('an answer is shown in its passage, with what led to it', () => {
@@ -158,7 +158,7 @@ test('an answer is shown in its passage, with what led to it', () => {
       '  1912 (notes.txt (extra document); p(z|x) 25.0 %, p(y|z,x) 50.0 %, in all 12.5 %)',
     ],
   );
-  const { nullProbability: _, retrievalUtility: _u, cut: _c, ...rest } = ASKED;
+  const { nullProbability: _, retrievalUtility: _u, truncated: _c, ...rest } = ASKED;
   const few = answeredLines({ ...rest, answers: ASKED.answers.slice(0, 1) }, String);
   assert.equal(few.length, 4);
   assert.match(answeredLines({ ...rest, answers: [] }, String)[0], /no block was retrieved/);
@@ -213,7 +213,8 @@ test('--documents is a file of documents in any format, or a text', async () => 
   );
 
   const { answers } = await ask(main, 'Where was Orla Venn born?', { documents: join(folder, 'book.tsv') });
-  for (const answer of answers.filter(({ openBook }) => openBook)) assert.equal(answer.document, 'orla');
+  for (const answer of answers.filter(({ extraDocument }) => extraDocument))
+    assert.equal(answer.document, 'orla');
 });
 
 test('the command answers an argument or its standard input, and says where neither brings a question', async () => {

@@ -169,7 +169,7 @@ test('retrieval utility is log p(y|z,x) less the closed-book log p(y|∅,x) of t
 });
 
 /** Two documents, one of which is split into several blocks. */
-const openBook = [
+const extra = [
   { title: 'Orla Venn', text: 'Quonlip. '.repeat(3).trim() },
   {
     title: 'The Mill of Drost',
@@ -197,7 +197,7 @@ for (const [kind, set] of [
     const run = copy('holding');
     const documents = join(run.dir, 'documents.jsonl');
     cpSync(join(folder, 'documents.jsonl'), documents);
-    for (const [i, document] of openBook.entries())
+    for (const [i, document] of extra.entries())
       appendFileSync(documents, `${JSON.stringify({ ...document, id: `open-${i}` })}\n`);
     const within = { ...main, run, config: runConfig(run, { set: [...set, `data.documents=${documents}`] }) };
     const { blocks } = await prepareCorpus(run, within.config);
@@ -216,11 +216,11 @@ for (const [kind, set] of [
       ...questions.slice(0, 8),
     ];
     const found = await asking(
-      ({ ask }) => ask(about, { openBook: openBook.map((d, i) => ({ ...d, id: `open-${i}` })) }),
+      ({ ask }) => ask(about, { documents: extra.map((d, i) => ({ ...d, id: `open-${i}` })) }),
       beside,
     );
     const expected = await asking(({ ask }) => ask(about), within);
-    const marked = found.map(({ answers }) => answers.map((a) => a.openBook === true));
+    const marked = found.map(({ answers }) => answers.map((a) => a.extraDocument === true));
     assert.deepEqual(
       marked,
       expected.map(({ answers }) => answers.map(({ document }) => document.startsWith('open-'))),
@@ -228,7 +228,7 @@ for (const [kind, set] of [
     assert.ok(marked.flat().includes(true) && marked.flat().includes(false), 'both are found');
     const unmarked = found.map((asked) => ({
       ...asked,
-      answers: asked.answers.map(({ openBook: _, ...a }) => a),
+      answers: asked.answers.map(({ extraDocument: _, ...a }) => a),
     }));
     assertSame(unmarked, expected, 1e-5);
   });
@@ -243,9 +243,9 @@ test('a fact that is not in the corpus is answered from the extra documents, and
   const facts = world.documents.map(({ title }) => ({ title, text }));
   await asking(async ({ ask }) => {
     const before = await ask(questions);
-    const during = await ask(questions, { openBook: facts });
+    const during = await ask(questions, { documents: facts });
     const told = (all: AnsweredQuestion[]) =>
-      all.map(({ answers }) => answers[0]).filter(({ openBook }) => openBook);
+      all.map(({ answers }) => answers[0]).filter(({ extraDocument }) => extraDocument);
     assert.equal(told(before).length, 0);
     assert.ok(told(during).length > 0);
     for (const best of told(during)) {
@@ -277,7 +277,7 @@ test('asking neither locks the run nor changes anything in it', async () => {
   );
   for (const dir of aside) mkdirSync(dir);
   const before = contents(run.dir);
-  const answers = await asking(({ ask }) => ask(questions.slice(0, 2), { openBook }));
+  const answers = await asking(({ ask }) => ask(questions.slice(0, 2), { documents: extra }));
   assert.equal(answers.length, 2);
   assert.deepEqual(contents(run.dir), before);
   releaseLocks();
@@ -304,16 +304,16 @@ test('invalid questions are refused with a reason', async () => {
     for (const empty of ['', ' \t'])
       await assert.rejects(ask(['Who?', empty]), refused(/^a question is empty; write it as text/));
     await assert.rejects(
-      ask(['Who?'], { openBook: [{ title: '', text: 'x'.repeat(EXTRA_DOCUMENTS_LIMIT + 1) }] }),
+      ask(['Who?'], { documents: [{ title: '', text: 'x'.repeat(EXTRA_DOCUMENTS_LIMIT + 1) }] }),
       refused(/^the extra documents: more than 1048576 characters/),
     );
     await assert.rejects(
-      ask(['Who?'], { openBook: [{ title: 'x', text: ' ' }] }),
+      ask(['Who?'], { documents: [{ title: 'x', text: ' ' }] }),
       refused(/no document with text/),
     );
     const long = `Who ${'wrote it '.repeat(60)}?`;
     const [one, other] = await ask(['Who wrote it?', long]);
-    assert.deepEqual([one.cut, other.cut], [undefined, true]);
+    assert.deepEqual([one.truncated, other.truncated], [undefined, true]);
   });
   const opened = await openQaSession(main);
   await opened.close();
@@ -364,6 +364,6 @@ test('a retriever that was not pretrained with the null document gives no probab
 
 test('asking leaks no tensor', async () => {
   const before = tf.memory().numTensors;
-  await asking(({ ask }) => ask(questions.slice(0, 3), { openBook }));
+  await asking(({ ask }) => ask(questions.slice(0, 3), { documents: extra }));
   assert.equal(tf.memory().numTensors, before);
 });

@@ -11,7 +11,7 @@ const SEED = 7;
 
 const GOOD = JSON.stringify({
   question: 'Where is the river Osk?',
-  openBook: [{ title: 'Osk', text: 'A river.' }],
+  documents: [{ title: 'Osk', text: 'A river.' }],
 });
 
 interface Parts {
@@ -68,18 +68,18 @@ const WRONG: ((r: Random) => unknown)[] = [
   (r) => ({ question: r.pick(NO_STRING) }),
   (r) => ({ question: r.pick(['', ' ', '\t\n \u00a0', 'a\0b', '\0', 'x'.repeat(1001 + r.int(3000))]) }),
   (r) => ({ question: 'Where?', [word(r)]: word(r) }),
-  (r) => ({ question: 'Where?', openBook: r.pick([null, 1, 'text', {}, [1], ['text'], [[]], [{}]]) }),
-  (r) => ({ question: 'Where?', openBook: [{ title: 'Osk', text: r.pick(NO_STRING) }] }),
-  (r) => ({ question: 'Where?', openBook: [{ title: r.pick(NO_STRING), text: 'A river.' }] }),
-  (r) => ({ question: 'Where?', openBook: [{ title: 'Osk', text: 'A river.', [word(r)]: 1 }] }),
-  (r) => ({ question: 'Where?', openBook: Array(101 + r.int(50)).fill({ title: 'O', text: 't' }) }),
+  (r) => ({ question: 'Where?', documents: r.pick([null, 1, 'text', {}, [1], ['text'], [[]], [{}]]) }),
+  (r) => ({ question: 'Where?', documents: [{ title: 'Osk', text: r.pick(NO_STRING) }] }),
+  (r) => ({ question: 'Where?', documents: [{ title: r.pick(NO_STRING), text: 'A river.' }] }),
+  (r) => ({ question: 'Where?', documents: [{ title: 'Osk', text: 'A river.', [word(r)]: 1 }] }),
+  (r) => ({ question: 'Where?', documents: Array(101 + r.int(50)).fill({ title: 'O', text: 't' }) }),
 ];
 
 const FORGED = [
   '{"__proto__": {"question": "Where?"}}',
-  '{"question": "Where?", "__proto__": {"openBook": []}}',
+  '{"question": "Where?", "__proto__": {"documents": []}}',
   '{"question": "Where?", "constructor": {"prototype": {"a": 1}}}',
-  '{"question": "Where?", "openBook": [{"title": "a", "text": "b", "__proto__": {}}]}',
+  '{"question": "Where?", "documents": [{"title": "a", "text": "b", "__proto__": {}}]}',
 ];
 
 function tooLarge(r: Random): Buffer {

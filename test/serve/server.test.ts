@@ -62,10 +62,10 @@ test('a question is answered, and its documents are passed on', async () => {
     },
   });
   const question = 'Où est né "Talvora"?  \u2028 \ud800 <b>';
-  const response = await post(url, { question, openBook: [{ title: 'a', text: 'b' }] });
+  const response = await post(url, { question, documents: [{ title: 'a', text: 'b' }] });
   assert.equal(response.status, 200);
   assert.deepEqual(await response.json(), answerTo(question));
-  assert.deepEqual(asked, [{ question, openBook: [{ title: 'a', text: 'b' }] }]);
+  assert.deepEqual(asked, [{ question, documents: [{ title: 'a', text: 'b' }] }]);
 });
 
 test('every response limits the page to its own script and server', async () => {
