@@ -376,14 +376,16 @@ test('the run folder has the results of each stage, and nothing unfinished', () 
   for (const path of [
     'config.yaml',
     'corpus/manifest.json',
-    ...Object.entries({ ict: 4, pretrain: STEPS, qa: 3, 'closed-book': 2 }).flatMap(([stage, steps]) => [
-      `checkpoints/${stage}/latest`,
-      `checkpoints/${stage}/best`,
-      `checkpoints/${stage}/step-000000${steps}/model.safetensors`,
-      `checkpoints/${stage}/step-000000${steps}/optimizer.safetensors`,
-      `checkpoints/${stage}/step-000000${steps}/state.json`,
-      `metrics/${stage}.jsonl`,
-    ]),
+    ...Object.entries({ 'ict-warmup': 4, pretrain: STEPS, 'finetune-qa': 3, 'closed-book': 2 }).flatMap(
+      ([stage, steps]) => [
+        `checkpoints/${stage}/latest`,
+        `checkpoints/${stage}/best`,
+        `checkpoints/${stage}/step-000000${steps}/model.safetensors`,
+        `checkpoints/${stage}/step-000000${steps}/optimizer.safetensors`,
+        `checkpoints/${stage}/step-000000${steps}/state.json`,
+        `metrics/${stage}.jsonl`,
+      ],
+    ),
     'metrics/pretrain-refreshes.jsonl',
     'index/current',
     'predictions.jsonl',

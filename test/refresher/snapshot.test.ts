@@ -46,7 +46,11 @@ for (const [what, harm, message] of [
     () => rmSync(join(dir, 'manifest.json')),
     /manifest\.json: no such snapshot manifest; the trainer/,
   ],
-  ['half a manifest', () => truncateSync(join(dir, 'manifest.json'), 50), /manifest\.json: .*not whole JSON/],
+  [
+    'half a manifest',
+    () => truncateSync(join(dir, 'manifest.json'), 50),
+    /manifest\.json: .*is not valid JSON/,
+  ],
   ['another format', () => edit({ format: 2 }), /manifest\.json: format/],
   ['a field too few', () => edit({ sha256: undefined }), /manifest\.json: sha256/],
   ['another step', () => edit({ step: 40 }), /is of step 40, not of step 30/],
