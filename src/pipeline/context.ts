@@ -22,6 +22,7 @@ import { UserError } from '../system/errors.ts';
 import { recoverFolders, removeFolder } from '../system/files.ts';
 import { memoryLimit } from '../system/memory.ts';
 import { say } from '../system/progress.ts';
+import { pause } from '../system/stop.ts';
 import { goBackTo, hasCheckpoint, openCheckpoint, stateOf, type Which } from '../train/checkpoints.ts';
 import type { LoopResult, Origin } from '../train/loop.ts';
 import { isFinished, needResumable } from '../train/resume.ts';
@@ -117,6 +118,7 @@ export async function announceEngine({
   if (choice === 'auto' || choice === 'tensorflow') await installOnFirstUse();
   const engine = await startEngine(choice, { threads });
   obeySignals();
+  await pause(); // loading modules and the engine may have taken no turn of the event loop: signals come now
   say(`engine: ${engine.description}${engine.hint ? ` (${engine.hint})` : ''}`);
   return engine.name;
 }

@@ -152,15 +152,11 @@ export function isInUse(run: Run): boolean {
 export function lockRun(run: Run, work: string): () => void {
   try {
     makeFolder(run.dir);
-    const lock = takeLock(join(run.dir, 'lock'), work);
+    let closeJournal = () => {};
+    const lock = takeLock(join(run.dir, 'lock'), work, () => closeJournal());
     if (!lock.holder) {
-      const close = openJournal(run.dir, work);
-      process.once('exit', close);
-      return () => {
-        close();
-        process.off('exit', close);
-        lock.release();
-      };
+      closeJournal = openJournal(run.dir, work);
+      return lock.release;
     }
     const { holder } = lock;
     throw new UserError(

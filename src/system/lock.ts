@@ -39,11 +39,13 @@ export function lookAtLock(path: string): (Holder & { lives: boolean | undefined
 
 /**
  * Takes the lock file `path`.
+ * @param released called once when the lock is released, at the end of the process at the latest
  * @returns a function that releases the lock, or the process that holds it
  */
 export function takeLock(
   path: string,
   work: string,
+  released: () => void = () => {},
 ): { release: () => void; holder?: undefined } | { holder: Holder } {
   const mine = thisProcess(work);
   // A complete temporary file is linked: no other process can see an empty lock, and only one link succeeds.
@@ -67,6 +69,7 @@ export function takeLock(
   const release = () => {
     if (!held.delete(release)) return;
     process.off('exit', release);
+    released();
     try {
       if (readHolder(path)?.pid === process.pid) rmSync(path, { force: true });
     } catch {} // on a disk that can no longer be written it stays, and counts as left by a process that has ended

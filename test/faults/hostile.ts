@@ -262,8 +262,9 @@ function judge(
     (target.naming?.test(said) ?? false);
   if (!named) return wrong(`was refused, but neither ${file} nor its folder is named`);
   const may = PROGRESS[argv[0]];
+  const logged = argv[0] !== 'ask'; // asking only reads; whatever works in a run logs why it stopped
   const changes = [...new Set([...files.keys(), ...now.keys()])].filter(
-    (path) => files.get(path) !== now.get(path) && !may?.test(path),
+    (path) => files.get(path) !== now.get(path) && !may?.test(path) && !(logged && path === 'run/log.jsonl'),
   );
   if (changes.length > 0) return wrong(`was refused, but ${changes.join(', ')} changed`);
   return { kind: 'refused' };

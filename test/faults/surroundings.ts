@@ -88,7 +88,7 @@ async function folderGone(place: Place, commands: RetrieverStage[]): Promise<voi
     const { dir, started } = await atWork(place, command);
     renameSync(dir, `${dir}-elsewhere`);
     const end = await started.ended;
-    for (const bad of badRefusal(end, started, /no such|is gone|cannot be written|not there/))
+    for (const bad of badRefusal(end, started, /no such|does not exist|cannot be written/))
       t.fail(`run folder moved away under ${command}: ${bad}`);
     rmSync(dir, { recursive: true, force: true });
     renameSync(`${dir}-elsewhere`, dir);

@@ -1,4 +1,4 @@
-import { mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { generateWorld, writeWorld } from '../../src/world/world.ts';
@@ -59,6 +59,7 @@ export function startStage(
   set: readonly string[],
   more: readonly string[] = [],
 ): Started {
-  const settings = command === 'prepare' ? ['--config', 'paper', ...set.flatMap((s) => ['--set', s])] : [];
+  const first = existsSync(join(dir, 'config.yaml')) ? [] : ['--config', 'paper'];
+  const settings = command === 'prepare' ? [...first, ...set.flatMap((s) => ['--set', s])] : [];
   return startRealm([...command.split(' '), '--run', dir, '--engine', ENGINE, ...settings, ...more]);
 }

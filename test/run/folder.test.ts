@@ -14,9 +14,11 @@ import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { after, test } from 'node:test';
 import { loadConfig } from '../../src/config.ts';
-import { jsonLines, refuseOldRun, runConfig, runFolder } from '../../src/run/folder.ts';
+import { jsonLines, lockRun, refuseOldRun, runConfig, runFolder } from '../../src/run/folder.ts';
 import { STAGES } from '../../src/run/stages.ts';
 import { UserError } from '../../src/system/errors.ts';
+import { logFile, note } from '../../src/system/journal.ts';
+import { releaseLocks } from '../../src/system/lock.ts';
 
 const folder = mkdtempSync(join(tmpdir(), 'run-'));
 after(() => rmSync(folder, { recursive: true }));
@@ -159,4 +161,17 @@ test('a run of an earlier version, whose stages had other names, is refused in o
   const run = newRun();
   for (const stage of STAGES) mkdirSync(run.checkpoint(stage), { recursive: true });
   refuseOldRun(run);
+});
+
+test('the log of a run is closed with its lock, so that what follows in the same process is not in it', () => {
+  for (const end of [(release: () => void) => release(), () => releaseLocks()]) {
+    const run = newRun();
+    const exitListeners = process.listenerCount('exit');
+    const release = lockRun(run, 'prepare');
+    note('of this command', 'note');
+    end(release);
+    note('of a later command', 'trouble');
+    assert.match(readFileSync(logFile(run.dir), 'utf8'), /^[^\n]*of this command[^\n]*\n$/);
+    assert.equal(process.listenerCount('exit'), exitListeners);
+  }
 });
