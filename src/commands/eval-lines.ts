@@ -19,10 +19,10 @@ export function answerLines(result: AnswerEvaluation): string[] {
 export function recallLines(
   result: RecallEvaluation & Partial<Pick<Awaited<ReturnType<typeof evalRecall>>, 'baselines'>>,
 ): string[] {
-  const { stage = 'retrieved', file, questions, protocol, figures, baselines } = result;
+  const { stage, file, questions, protocol, figures, baselines } = result;
   return [
-    `${questions} questions of ${file}, protocol ${protocol}`,
-    ...metricTable({ [stage]: figures, ...baselines }),
+    `${stage === undefined ? '' : `retriever: ${stage}; `}${questions} questions of ${file}, protocol ${protocol}`,
+    ...metricTable({ [stage ?? 'retrieved']: figures, ...baselines }),
   ];
 }
 

@@ -47,7 +47,7 @@ function oneRun(state: RunStatus, now: number): string[] {
           ? 'prepare is unfinished'
           : 'not prepared',
     ),
-    ...stages.map((stage) => row(stage.stage, stageText(stage, now))),
+    ...stages.filter(isListed).map((stage) => row(stage.stage, stageText(stage, now))),
     ...(indexes.length === 0 ? [row('index', 'none')] : []),
     ...indexes.map((index) => row('index', indexText(index, now))),
     ...evaluations.map(({ metric, stage, file, time, figures }) =>
@@ -68,15 +68,18 @@ function oneRun(state: RunStatus, now: number): string[] {
   ];
 }
 
+/** The closed-book baseline is not a step that a user runs: it is listed only where it was started. */
+const isListed = ({ stage, state }: StageState) => stage !== 'closed-book' || state !== 'not started';
+
 function stageText(stage: StageState, now: number): string {
   const { state, step, steps, figures, best, latest, saved } = stage;
   if (state === 'not started') return `not started${steps === null ? '' : `, ${whole(steps)} steps set`}`;
-  const shown = ['loss', 'accuracy', 'retrievalUtility', 'exactMatch', 'devExactMatch'].filter(
-    (name) => figures[name] !== undefined,
-  );
+  const shown = ['loss', 'accuracy', 'retrievalUtility', 'exactMatch']
+    .filter((name) => figures[name] !== undefined)
+    .map((name) => `${name} ${figure(figures[name])}`);
   return [
     `${state}, step ${whole(step)}${steps === null ? '' : ` of ${whole(steps)}`}`,
-    ...shown.map((name) => `${name} ${figure(figures[name])}`),
+    ...(shown.length === 0 ? [] : [`${shown.join(', ')} (on training examples)`]),
     ...(latest === null || saved === null ? [] : [`saved ${latest}${ago(saved, now)}`]),
     ...(best === null ? [] : [`best ${best}`]),
   ].join(', ');

@@ -60,10 +60,19 @@ export function trainingCommand<O extends TrainingOptions>(
       const next = result.step > 0 ? `resumes from step ${result.step}` : 'starts the stage again';
       print(options, result, [`stopped and saved; the same command ${next}`]);
     } else {
-      print(options, result, valueLines({ ...result.metrics, seconds: result.seconds }));
+      print(options, result, resultLines(result));
       await printNext(context, stage);
     }
   });
+}
+
+/** Metrics of the last steps, labelled: they look like an evaluation, but are of examples that the stage trains on. */
+export function resultLines({ metrics, seconds }: LoopResult): string[] {
+  const measured = Object.keys(metrics).length > 0;
+  return [
+    ...(measured ? ['measured on training examples, means over the last steps:'] : []),
+    ...valueLines({ ...metrics, seconds }),
+  ];
 }
 
 function checkpoint(value: string): Which | 'none' {

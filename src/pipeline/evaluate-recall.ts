@@ -87,6 +87,11 @@ export async function evalRecall(
       ),
     };
     record(run, result);
+    if (wanted === undefined && hasWeights(context, 'finetune-qa')) {
+      say(
+        `recall: this is the retriever before fine-tuning (${stage}); --stage finetune-qa measures the model that ask uses`,
+      );
+    }
     return result;
   } finally {
     index.close();

@@ -3,7 +3,7 @@ import { questionProbes, RECALL_QUESTIONS } from '../eval/probes.ts';
 import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
 import { encodeQuestions } from '../model/questions.ts';
 import { UserError } from '../system/errors.ts';
-import { warn } from '../system/progress.ts';
+import { say, warn } from '../system/progress.ts';
 import { latestState } from '../train/checkpoints.ts';
 import { qaShapes, qaStep } from '../train/finetune-qa.ts';
 import { type LoopResult, train } from '../train/loop.ts';
@@ -57,8 +57,11 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   const index = await firstIndex(context, 'finetune-qa', stage, model, corpus);
   const questions = encodeAll(corpus, trainQuestions, config);
   const dev = encodeQuestions(corpus, spread(allDev, config.qa.devQuestions));
-  const evaluate = async () => {
+  const evaluate = async (step: number) => {
     const { exactMatch } = await evaluateAnswers({ model, corpus, index, config }, dev, [1]);
+    say(
+      `finetune-qa: step ${step}: exact match on ${dev.length} dev question${dev.length === 1 ? '' : 's'} ${(100 * exactMatch).toFixed(1)} %`,
+    );
     return { score: exactMatch, devExactMatch: exactMatch };
   };
   const steps = qaStep(model, corpus, index, questions, config);

@@ -29,10 +29,11 @@ ${stages(run)}
 </article>`;
 }
 
-/** Progress of the stages; the folder of a grid of ablations has none of its own. */
+/** Progress of the stages, with the closed-book baseline only where it was started; the folder of a grid of ablations has none of its own. */
 function stages({ stages, ablation }: NamedRun): Html {
   if (ablation && stages.every(({ steps }) => steps === 0)) return html`<p>A grid of ablations.</p>`;
-  return html`<ul class="stages">${stages.map(({ stage, steps, of }) => {
+  const listed = stages.filter(({ stage, steps }) => stage !== 'closed-book' || steps > 0);
+  return html`<ul class="stages">${listed.map(({ stage, steps, of }) => {
     const state = steps === 0 ? 'not started' : of !== undefined && steps >= of ? 'done' : 'unfinished';
     return html`<li><span>${STAGE_NAMES[stage]}</span><progress max="${of || 1}" value="${Math.min(steps, of ?? steps)}" aria-label="${STAGE_NAMES[stage]}"></progress><span class="number">${whole(steps)}${of !== undefined && ` / ${whole(of)}`} <span class="soft">${state}</span></span></li>`;
   })}</ul>`;

@@ -49,8 +49,8 @@ export interface LoopOptions {
   between?(step: number, seconds: number, stop: AbortSignal): Promise<Record<string, number>>;
   /** Folder of the index in use, for the checkpoint. */
   index?(): string;
-  /** Metrics measured at each checkpoint, `score` among them (larger is better); without it the best has the lowest mean loss. */
-  evaluate?(): Promise<{ score: number; [name: string]: number }>;
+  /** Metrics measured at each checkpoint, after `step` steps, `score` among them (larger is better); without it the best has the lowest mean loss. */
+  evaluate?(step: number): Promise<{ score: number; [name: string]: number }>;
 }
 
 /** What a checkpoint was trained on and with. */
@@ -120,7 +120,7 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
   let skippedSince = 0; // the last checkpoint
 
   const save = async (at: number, how?: 'stopped' | 'before-skipping') => {
-    const found = how ? undefined : await options.evaluate?.();
+    const found = how ? undefined : await options.evaluate?.(at);
     const score = how ? null : (found?.score ?? -(sinceSave.means().loss ?? Number.MAX_VALUE));
     if (!how) sinceSave.clear();
     if (found) {

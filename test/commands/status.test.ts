@@ -16,6 +16,7 @@ import { after, beforeEach, test } from 'node:test';
 import { runStates, statusLines } from '../../src/commands/status-lines.ts';
 import { type RunStatus, runsIn, statusOf } from '../../src/report/status.ts';
 import { lockRun, type Run, runFolder } from '../../src/run/folder.ts';
+import type { Stage } from '../../src/run/stages.ts';
 import { UserError } from '../../src/system/errors.ts';
 import {
   logFile,
@@ -55,7 +56,7 @@ function trained(): void {
   write(join(run.index, 'current'), 'step-0000060\n');
 }
 
-function checkpoint(stage: 'ict-warmup' | 'pretrain' | 'finetune-qa', step: number, steps: number): void {
+function checkpoint(stage: Stage, step: number, steps: number): void {
   const name = `step-${String(step).padStart(7, '0')}`;
   write(join(run.checkpoint(stage), name, 'state.json'), { step, steps });
   write(join(run.checkpoint(stage), 'latest'), `${name}\n`);
@@ -102,9 +103,28 @@ test('a run at rest: corpus, stages, indexes, what to run next; nothing is chang
   assert.equal(state.next, `realm pretrain --run ${run.dir}`);
   const lines = statusLines([state]).join('\n');
   assert.match(lines, /^corpus +1,234 documents, 5,678 blocks$/m);
-  assert.match(lines, /^pretrain +unfinished, step 100 of 300, loss 2\.50, retrievalUtility 0\.250, saved/m);
+  assert.match(
+    lines,
+    /^pretrain +unfinished, step 100 of 300, loss 2\.50, retrievalUtility 0\.250 \(on training examples\), saved/m,
+  );
   assert.match(lines, /^index +step-0000060, .*the latest weights are 40 steps newer, in use$/m);
   assert.match(lines, /^now +nothing is running$/m);
+});
+
+test('the closed-book baseline is listed only where it was started, and metrics are labelled as of training', () => {
+  trained();
+  write(run.metrics('finetune-qa'), '{"step":30,"loss":1.5,"exactMatch":0.6125}\n');
+  checkpoint('finetune-qa', 30, 30);
+  const never = statusOf(run);
+  assert.equal(of(never, 'closed-book').state, 'not started');
+  const lines = statusLines([never]).join('\n');
+  assert.doesNotMatch(lines, /closed-book/);
+  assert.match(
+    lines,
+    /^finetune-qa +finished, step 30 of 30, loss 1\.50, exactMatch 0\.613 \(on training examples\), saved/m,
+  );
+  checkpoint('closed-book', 5, 20);
+  assert.match(statusLines([statusOf(run)]).join('\n'), /^closed-book +unfinished, step 5 of 20, saved/m);
 });
 
 test('what comes next follows the stages that are done', () => {

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
-import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, mock, test } from 'node:test';
 import type { Context } from '../../src/pipeline/context.ts';
 import { evalExactMatch } from '../../src/pipeline/evaluate-answers.ts';
 import { evalRecall, scoreRetrieved } from '../../src/pipeline/evaluate-recall.ts';
+import { finetuneQa } from '../../src/pipeline/finetune-qa.ts';
+import { runConfig } from '../../src/run/folder.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 import { tunedRun } from '../support/tuned-run.ts';
@@ -57,4 +59,41 @@ test('questions that a TREC run lacks are reported; a run without any of the que
   const none = join(folder, 'none.trec');
   writeFileSync(none, '');
   await refuses(scoreRetrieved(none, run.dir, { questions }), /none\.trec: matches none of the questions in/);
+});
+
+test('recall without --stage says that another model answers questions; with a stage it does not', async () => {
+  const hint =
+    'recall: this is the retriever before fine-tuning (pretrain); --stage finetune-qa measures the model that ask uses\n';
+  said = '';
+  assert.equal((await evalRecall(context, undefined)).stage, 'pretrain');
+  assert.equal(said.split(hint).length, 2, said);
+  said = '';
+  await evalRecall(context, 'pretrain');
+  assert.doesNotMatch(said, /--stage finetune-qa/);
+});
+
+test('fine-tuning prints the exact match on dev questions at each checkpoint', async () => {
+  const { run, engine } = context;
+  const dev = join(folder, 'dev.jsonl');
+  // Regular expressions: half of them match every answer, the others none.
+  const answers = ['.*', '.*', 'never.+ever', '.*', 'never.+ever', 'never.+ever'];
+  writeFileSync(
+    dev,
+    answers.map((answer) => `${JSON.stringify({ question: 'who?', answer: [answer] })}\n`).join(''),
+  );
+  const set = [
+    `data.dev=${dev}`,
+    'qa.steps=2',
+    'qa.batch=2',
+    'qa.retrieverBlocks=10',
+    'qa.devQuestions=6',
+    'train={saveEvery: 1}',
+  ];
+  rmSync(run.checkpoint('finetune-qa'), { recursive: true });
+  said = '';
+  await finetuneQa({ run, config: runConfig(run, { set }), engine });
+  assert.deepEqual(said.match(/^finetune-qa: step \d+: .*$/gm), [
+    'finetune-qa: step 1: exact match on 6 dev questions 50.0 %',
+    'finetune-qa: step 2: exact match on 6 dev questions 50.0 %',
+  ]);
 });

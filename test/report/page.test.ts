@@ -173,6 +173,13 @@ const full = runOf('full', {
   ],
 });
 
+test('the closed-book baseline is listed where it was started', () => {
+  const { document } = parsed(runOf('closed', { 'metrics/closed-book.jsonl': [{ step: 5, loss: 1 }] }));
+  const stages = [...document.querySelectorAll('.stages li')].map(textOf);
+  assert.equal(stages.length, 4);
+  assert.match(stages[3]!, /^closed book5 .*unfinished$/);
+});
+
 test('the page has the values of the records', () => {
   const { document } = parsed(full);
   assert.equal(document.title, 'full – realm');
@@ -180,6 +187,7 @@ test('the page has the values of the records', () => {
   assert.equal(stages[0], 'inverse cloze warm-up50 / 50 done');
   assert.equal(stages[1], 'pretraining100 / 100 done');
   assert.match(stages[2]!, /^fine-tuning0 .*not started$/);
+  assert.equal(stages.length, 3, 'no closed-book baseline, which was never started');
   assert.match(textOf(document.querySelector('.card'))!, /seed 7 · refresh every 500 steps/);
   const headline = [...document.querySelectorAll('.headline div')].map(textOf);
   assert.deepEqual(headline, [
