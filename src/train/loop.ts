@@ -247,10 +247,14 @@ function resume(options: LoopOptions, optimizer: ReturnType<typeof createOptimiz
     say(`${name}: starts with the weights in ${dir}`);
     return state; // at step 0 the moments are all zero, and imported weights have none
   }
-  if (steps > state.steps) {
+  if (steps !== state.steps) {
     const rate = learningRate(options.optimizer, state.step, steps).toPrecision(3);
+    const change =
+      steps > state.steps
+        ? `extends from step ${state.step} of ${state.steps} to ${steps}`
+        : `resumes from step ${state.step}, with ${steps} steps instead of ${state.steps}`;
     say(
-      `${name}: extends from step ${state.step} of ${state.steps} to ${steps}; from now on the learning rate follows the schedule of ${steps} steps, ${rate} at first`,
+      `${name}: ${change}; from now on the learning rate follows the schedule of ${steps} steps, ${rate} at first`,
     );
   } else say(`${name}: resumes from step ${state.step} of ${steps}`);
   const file = readSafetensors(moments);

@@ -3,9 +3,10 @@ import { UserError } from '../system/errors.ts';
 import type { State } from './checkpoints.ts';
 
 // What a stage does with an existing checkpoint, by the number of steps requested:
-//   fewer than the checkpoint was trained for   refused
-//   as many                                     it resumes; if all are done, there is nothing to do
-//   more                                        it is extended, finished or not
+//   no more than are done, or fewer than a finished stage has   refused
+//   fewer than it was started for, but more than are done       an unfinished stage is shortened
+//   as many                                                     it resumes; if all are done, there is nothing to do
+//   more                                                        it is extended, finished or not
 
 /** Whether all steps of the checkpoint's stage are done; imported weights have no steps. */
 export function isFinished(state: State, steps: number): boolean {
@@ -13,8 +14,8 @@ export function isFinished(state: State, steps: number): boolean {
 }
 
 /**
- * A `UserError` if a stage cannot continue from `state`: the schedule of the learning rate cannot be made shorter, and
- * settings of a finished stage cannot be changed afterwards.
+ * A `UserError` if a stage cannot continue from `state`: steps that are done cannot be undone by fewer steps, and settings
+ * of a finished stage cannot be changed afterwards.
  * @param root folder of the stage's checkpoints
  * @param setting name of the setting for the number of steps
  */
@@ -25,7 +26,12 @@ export function needResumable(
   settings: Record<string, unknown>,
   setting = 'the number of steps',
 ): void {
-  if (steps < state.steps)
+  if (steps <= state.step && state.step < state.steps)
+    throw new UserError(
+      `${root}: ${state.step} of ${state.steps} steps of this stage are done, and ${setting} is ${steps} now; ` +
+        `set ${setting} to at least ${state.step + 1}, or train it again with --resume none`,
+    );
+  if (steps < state.step)
     throw new UserError(
       `${root}: this stage was trained for ${state.steps} steps (${state.step} are done), and ${setting} is ${steps} now; ` +
         `set ${setting} to ${state.steps}, or to more to extend it, or train it again with --resume none`,

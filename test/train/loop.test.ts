@@ -287,17 +287,56 @@ test('the first step of the schedule changes nothing, and the loss falls over th
   assert.ok(logged.at(-1)!.loss < 0.6 * logged[0].loss, `${logged[0].loss} to ${logged.at(-1)!.loss}`);
 });
 
-test('fewer steps than a stage was trained for are refused, finished or not', async () => {
+test('no more steps than are done, and fewer than a finished stage has, are refused', async () => {
   const run = options();
   await train({ ...run, between: stopAfter(3, 'SIGINT') });
-  await refuses(
-    again(run, { steps: 2 }),
-    /was trained for 8 steps \(4 are done\), and the number of steps is 2 now; set the number of steps to 8, .*--resume none/,
-  );
-  await refuses(again(run, { steps: 7 }), /was trained for 8 steps/);
+  for (const steps of [2, 4])
+    await refuses(
+      again(run, { steps }),
+      new RegExp(
+        `: 4 of 8 steps of this stage are done, and the number of steps is ${steps} now; set the number of steps to at least 5, .*--resume none`,
+      ),
+    );
+  assert.equal(latestState(run.checkpoint)!.step, 4);
   assert.equal((await train(again(run))).stopped, false);
   await refuses(again(run, { steps: 7 }), /was trained for 8 steps \(8 are done\)/);
 });
+
+for (const steps of [5, 7])
+  test(`an unfinished stage is shortened to ${steps} steps, with the learning rate of the shorter schedule`, async () => {
+    const run = options({ logEvery: 1 });
+    await train({ ...run, between: stopAfter(3) });
+    let said = '';
+    mock.method(process.stderr, 'write', (text: string) => {
+      said += text;
+      return true;
+    });
+    const result = await train(again(run, { steps }));
+    mock.restoreAll();
+    assert.deepEqual([result.stopped, result.step], [false, steps]);
+    const rate = 0.1 * (1 - 4 / steps);
+    assert.ok(
+      said.includes(
+        `test: resumes from step 4, with ${steps} steps instead of 8; from now on the learning rate follows the schedule of ${steps} steps, ${rate.toPrecision(3)} at first\n`,
+      ),
+      said,
+    );
+    const rates = lines(run.metrics).filter(({ step }) => step > 4);
+    assert.deepEqual(
+      rates.map(({ step }) => step),
+      Array.from({ length: steps - 4 }, (_, i) => 5 + i),
+    );
+    for (const { step, learningRate } of rates)
+      assert.ok(
+        Math.abs(learningRate - 0.1 * (1 - (step - 1) / steps)) < 1e-9,
+        `step ${step}: ${learningRate}`,
+      );
+    const state = latestState(run.checkpoint)!;
+    assert.deepEqual([state.step, state.steps], [steps, steps]);
+    // Now it is finished.
+    const step = () => assert.fail('nothing is left to do');
+    assert.equal((await train(again(run, { steps, step }))).step, steps);
+  });
 
 for (const [what, stop] of [
   ['finished', undefined],
