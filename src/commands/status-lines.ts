@@ -86,16 +86,19 @@ function stageText(stage: StageState, now: number): string {
 }
 
 function indexText(
-  { name, rows, stage, step, createdAt, bytes, inUse, stepsBehind }: IndexState,
+  { name, rows, stage, step, createdAt, bytes, inUse, stepsBehind, ofThisCorpus }: IndexState,
   now: number,
 ) {
   return [
     `${name}, ${whole(rows)} rows, ${mebibytes(bytes)}`,
     `by ${stage}${stage === 'ict-warmup' ? '' : ` at step ${whole(step)}`}${ago(createdAt, now)}`,
-    stepsBehind === 0
-      ? 'matches the latest weights'
-      : `the latest weights are ${whole(stepsBehind)} steps newer`,
+    ...(stepsBehind > 0
+      ? [`the latest weights are ${whole(stepsBehind)} steps newer`]
+      : ofThisCorpus
+        ? ['matches the latest weights']
+        : []),
     ...(inUse ? ['in use'] : []),
+    ...(ofThisCorpus ? [] : [inUse ? 'of another corpus; run realm build-index' : 'of another corpus']),
   ].join(', ');
 }
 

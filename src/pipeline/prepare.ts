@@ -4,7 +4,7 @@ import type { Config } from '../config.ts';
 import { type PrepareCounts, summaryOf } from '../corpus/counts.ts';
 import { prepare } from '../corpus/prepare.ts';
 import { readNerFolder } from '../corpus/spans/ner-folder.ts';
-import { openCorpus } from '../corpus/store/reader.ts';
+import { corpusSummary, openCorpus } from '../corpus/store/reader.ts';
 import { bytesRead } from '../datasets/bytes.ts';
 import { isArticle, readDocuments } from '../datasets/documents.ts';
 import { leftOutFiles, leftOutWords } from '../datasets/formats/text-folder.ts';
@@ -12,6 +12,7 @@ import { hearSignalsWhileComputing } from '../engine/signals.ts';
 import { modelFolder } from '../hub/cache.ts';
 import { presets } from '../presets.ts';
 import { lockRun, type Run, refuseOldRun, runConfig, runFolder, settingsOf } from '../run/folder.ts';
+import { STAGES } from '../run/stages.ts';
 import { UserError } from '../system/errors.ts';
 import { readText, writeFileAtomic } from '../system/files.ts';
 import { type Progress, progress, say } from '../system/progress.ts';
@@ -101,6 +102,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<Prepared>
   const { data, text } = config;
   const { documents, sentences, ner } = prepareInputs(run, config);
   const vocabulary = await vocabularyFile(run, config, documents);
+  const before = corpusSummary(run.corpus);
   hearSignalsWhileComputing();
   stopMeans('the same command resumes from what was saved last, or starts again if nothing was saved');
   let said = performance.now();
@@ -138,7 +140,18 @@ export async function prepareCorpus(run: Run, config: Config): Promise<Prepared>
     corpus.close();
     if (warning !== undefined) say(`prepare: ${warning}`);
   }
+  const now = corpusSummary(run.corpus);
+  if (before && now && before.sha256 !== now.sha256 && dependsOnCorpus(run))
+    say(
+      `prepare: the corpus of this run has changed: ${before.documents} documents before, ${now.documents} now; ` +
+        'trained weights are kept, but the index must be built again, and an unfinished stage needs --resume none',
+    );
   return { ...counts, leftOutKinds: Object.fromEntries(kinds) };
+}
+
+/** Whether the run has stages or indexes that were made with its corpus. */
+function dependsOnCorpus(run: Run): boolean {
+  return existsSync(run.index) || STAGES.some((stage) => existsSync(run.checkpoint(stage)));
 }
 
 /** The vocabulary named, or the initial encoder's own, or one trained on the documents. */

@@ -1,6 +1,7 @@
 import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { corpusSummary } from '../corpus/store/reader.ts';
 import { type Run, refuseOldRun, runFolder } from '../run/folder.ts';
 import { RETRIEVER_STAGES, type RetrieverStage, type Stage } from '../run/stages.ts';
 import { errorCode, UserError } from '../system/errors.ts';
@@ -38,6 +39,8 @@ export interface IndexState {
   inUse: boolean;
   /** Steps that the stage's latest checkpoint is ahead of this index: 0 if the index was made from these weights. */
   stepsBehind: number;
+  /** False if it was made of another corpus than the run has now: nothing can be searched with it. */
+  ofThisCorpus: boolean;
 }
 
 /** What a run folder holds, and what is running in it. */
@@ -74,6 +77,7 @@ export function statusOf(run: Run): RunStatus {
   const record = readRun(run);
   const working = underWay(run);
   const stages = record.stages.map((stage) => stageState(run, record, stage.stage, working));
+  const indexes = indexStates(run, stages);
   return {
     run: run.dir,
     corpus:
@@ -82,13 +86,13 @@ export function statusOf(run: Run): RunStatus {
         : { documents: record.documents, blocks: record.blocks },
     prepareUnfinished: existsSync(`${run.corpus}.part`),
     stages,
-    indexes: indexStates(run, stages),
+    indexes,
     evaluations: record.evaluations,
     bytes: bytesIn(run.dir),
     underWay: working ?? null,
     trouble: lastTrouble(run) ?? null,
     unreadable: record.troubles,
-    next: working && working.alive !== false ? null : next(run, record, stages),
+    next: working && working.alive !== false ? null : next(run, record, stages, indexes),
   };
 }
 
@@ -152,10 +156,16 @@ function timeOf(path: string): string | null {
   return statSync(path, { throwIfNoEntry: false })?.mtime.toISOString() ?? null;
 }
 
-const manifest = z.object({ rows: z.number(), step: z.number(), createdAt: z.string() });
+const manifest = z.object({
+  rows: z.number(),
+  step: z.number(),
+  createdAt: z.string(),
+  corpusSha256: z.string().optional(),
+});
 
 function indexStates(run: Run, stages: readonly StageState[]): IndexState[] {
   const of = (name: Stage) => stages.find(({ stage }) => stage === name);
+  const corpus = corpusSummary(run.corpus)?.sha256;
   let current = '';
   try {
     current = readFileSync(join(run.index, 'current'), 'utf8').trim();
@@ -164,9 +174,12 @@ function indexStates(run: Run, stages: readonly StageState[]): IndexState[] {
     if (!/^(finetune-qa-)?step-\d+$/.test(name)) return [];
     const dir = join(run.index, name);
     try {
-      const { rows, step, createdAt } = manifest.parse(
-        JSON.parse(readFileSync(join(dir, 'manifest.json'), 'utf8')),
-      );
+      const {
+        rows,
+        step,
+        createdAt,
+        corpusSha256 = corpus,
+      } = manifest.parse(JSON.parse(readFileSync(join(dir, 'manifest.json'), 'utf8')));
       const stage = name.startsWith('finetune-qa-') ? 'finetune-qa' : step === 0 ? 'ict-warmup' : 'pretrain';
       const weights = of(stage);
       const latest = Number(/\d+/.exec(weights?.latest ?? '')?.[0] ?? step);
@@ -174,7 +187,9 @@ function indexStates(run: Run, stages: readonly StageState[]): IndexState[] {
       const newer = (weights?.saved ?? '') > createdAt;
       const stepsBehind = stage !== 'ict-warmup' ? Math.max(0, latest - step) : newer ? latest : 0;
       const bytes = bytesIn(dir);
-      return [{ name, rows, stage, step, createdAt, bytes, inUse: name === current, stepsBehind }];
+      const inUse = name === current;
+      const ofThisCorpus = corpus === undefined || corpusSha256 === corpus;
+      return [{ name, rows, stage, step, createdAt, bytes, inUse, stepsBehind, ofThisCorpus }];
     } catch {
       return []; // it is being written or removed
     }
@@ -208,11 +223,17 @@ function entriesOf(dir: string) {
   }
 }
 
-function next(run: Run, record: RunRecord, stages: readonly StageState[]): string {
+function next(
+  run: Run,
+  record: RunRecord,
+  stages: readonly StageState[],
+  indexes: readonly IndexState[],
+): string {
   const command = (name: string) => `realm ${name} --run ${run.dir}`;
   if (record.ablation) return `realm report ${run.dir}`;
   if (existsSync(join(run.dir, 'demo.json')) && !record.summary) return command('demo');
   if (record.blocks === undefined) return command('prepare');
+  if (indexes.some(({ inUse, ofThisCorpus }) => inUse && !ofThisCorpus)) return command('build-index');
   const order = RETRIEVER_STAGES.map((name) => stages.find((s) => s.stage === name)!);
   // If a later stage has started, stages before it were left out on purpose.
   const latest = order.findLastIndex(({ state }) => state !== 'not started');

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import {
   existsSync,
   mkdirSync,
@@ -14,6 +15,7 @@ import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, beforeEach, test } from 'node:test';
 import { runStates, statusLines } from '../../src/commands/status-lines.ts';
+import { corpusSummary } from '../../src/corpus/store/reader.ts';
 import { type RunStatus, runsIn, statusOf } from '../../src/report/status.ts';
 import { lockRun, type Run, runFolder } from '../../src/run/folder.ts';
 import type { Stage } from '../../src/run/stages.ts';
@@ -62,9 +64,10 @@ function checkpoint(stage: Stage, step: number, steps: number): void {
   write(join(run.checkpoint(stage), 'latest'), `${name}\n`);
 }
 
-function index(name: string, step: number): void {
+function index(name: string, step: number, corpusSha256?: string): void {
   // Later than the weights that are written now.
-  write(join(run.index, name, 'manifest.json'), { rows: 5678, step, createdAt: '2999-01-01T00:00:00.000Z' });
+  const createdAt = '2999-01-01T00:00:00.000Z';
+  write(join(run.index, name, 'manifest.json'), { rows: 5678, step, createdAt, corpusSha256 });
 }
 
 const of = (state: RunStatus, stage: string) => state.stages.find((s) => s.stage === stage)!;
@@ -125,6 +128,38 @@ test('the closed-book baseline is listed only where it was started, and metrics 
   );
   checkpoint('closed-book', 5, 20);
   assert.match(statusLines([statusOf(run)]).join('\n'), /^closed-book +unfinished, step 5 of 20, saved/m);
+});
+
+test('an index of another corpus is shown as such, and the next command builds it again', () => {
+  trained();
+  const { sha256 } = corpusSummary(run.corpus)!;
+  assert.equal(sha256, createHash('sha256').update(readFileSync(run.corpusManifest)).digest('hex'));
+  index('step-0000000', 0, 'e'.repeat(64));
+  index('step-0000060', 60, sha256);
+  let state = statusOf(run);
+  assert.deepEqual(
+    state.indexes.map(({ ofThisCorpus }) => ofThisCorpus),
+    [false, true],
+  );
+  assert.equal(state.next, `realm pretrain --run ${run.dir}`, 'the one in use is of this corpus');
+  assert.match(
+    statusLines([state]).join('\n'),
+    /^index +step-0000000, .*by ict-warmup.*, of another corpus$/m,
+  );
+
+  checkpoint('pretrain', 300, 300);
+  index('step-0000300', 300, sha256);
+  write(join(run.index, 'current'), 'step-0000300\n');
+  assert.match(
+    statusLines([statusOf(run)]).join('\n'),
+    /^index +step-0000300, .*, matches the latest weights, in use$/m,
+  );
+  write(run.corpusManifest, { documents: 1235, blocks: 5680 });
+  state = statusOf(run);
+  assert.equal(state.next, `realm build-index --run ${run.dir}`);
+  const lines = statusLines([state]).join('\n');
+  assert.match(lines, /^index +step-0000300, .*, in use, of another corpus; run realm build-index$/m);
+  assert.doesNotMatch(lines, /matches the latest weights/);
 });
 
 test('what comes next follows the stages that are done', () => {

@@ -5,7 +5,9 @@ import { before, mock, test } from 'node:test';
 import { main } from '../../src/cli.ts';
 import { loadConfig } from '../../src/config.ts';
 import { type Done, nextCommands } from '../../src/pipeline/next-command.ts';
+import { statusOf } from '../../src/report/status.ts';
 import { type Run, runFolder } from '../../src/run/folder.ts';
+import type { Stage } from '../../src/run/stages.ts';
 import { latestState } from '../../src/train/checkpoints.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { TINY, temporaryFolder } from '../support/tiny.ts';
@@ -366,4 +368,64 @@ test('the next command has the options that it needs', () => {
     'realm ask --run r',
   ]);
   assert.deepEqual(next('r', 'demo'), ['realm ask --run r', 'realm report --run r', 'realm serve --run r']);
+});
+
+test('changed documents: prepare says so, its next command and that of status build the index, and ask works again', async () => {
+  const { documents } = loadConfig(run.config, []).data;
+  const lines = readFileSync(documents!, 'utf8').trimEnd().split('\n');
+  const other = join(folder, 'other.jsonl');
+  writeFileSync(other, `${lines.slice(5).join('\n')}\n`);
+  // The last test to use the run: earlier tests have removed its index.
+  assert.equal((await inRun('build-index')).code, 0);
+  const status = () => statusOf(run).next;
+  assert.notEqual(status(), `realm build-index --run ${run.dir}`);
+  const prepare = (path: string) =>
+    realm('prepare', '--run', run.dir, '--set', `data.documents=${path}`, '--json');
+
+  const same = await prepare(documents!);
+  assert.equal(same.code, 0, same.err);
+  assert.doesNotMatch(same.err, /has changed/);
+
+  const changed = await prepare(other);
+  assert.equal(changed.code, 0, changed.err);
+  assert.match(
+    changed.err,
+    new RegExp(
+      `^prepare: the corpus of this run has changed: ${lines.length} documents before, ${lines.length - 5} now; .*the index must be built again`,
+      'm',
+    ),
+  );
+  const build = `realm build-index --run ${run.dir}`;
+  assert.ok(changed.err.endsWith(`next: ${build}\n`), changed.err);
+  assert.equal(status(), build);
+  const refused = await inRun('ask', 'who?');
+  assert.equal(refused.code, 2);
+  assert.match(refused.err, /realm build-index/);
+
+  const built = await inRun('build-index');
+  assert.equal(built.code, 0, built.err);
+  assert.notEqual(status(), build);
+  const answered = await inRun('ask', 'who?');
+  assert.equal(answered.code, 0, answered.err);
+});
+
+test('after prepare comes ict-warmup until a retriever is trained or imported', () => {
+  const dir = join(folder, 'stages');
+  const next = (...stages: [stage: Stage, step: number, steps: number][]) => {
+    rmSync(dir, { recursive: true, force: true });
+    for (const [stage, step, steps] of stages) {
+      const name = `step-${String(step).padStart(7, '0')}`;
+      const root = runFolder(dir).checkpoint(stage);
+      mkdirSync(join(root, name), { recursive: true });
+      writeFileSync(join(root, name, 'state.json'), JSON.stringify({ step, steps }));
+      writeFileSync(join(root, 'latest'), `${name}\n`);
+    }
+    return nextCommands(runFolder(dir), loadConfig(undefined, []), 'prepare')[0].split(' ')[1];
+  };
+  assert.equal(next(), 'ict-warmup');
+  assert.equal(next(['ict-warmup', 3, 9]), 'ict-warmup');
+  assert.equal(next(['closed-book', 9, 9]), 'ict-warmup');
+  assert.equal(next(['ict-warmup', 9, 9]), 'build-index');
+  assert.equal(next(['ict-warmup', 0, 9]), 'build-index', 'imported');
+  assert.equal(next(['pretrain', 3, 9]), 'build-index');
 });

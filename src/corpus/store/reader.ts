@@ -121,6 +121,18 @@ function readManifest(dir: string): { manifest: Manifest; sha256: string } {
   return { manifest, sha256: createHash('sha256').update(readFileSync(path)).digest('hex') };
 }
 
+/** SHA-256 (`Corpus.sha256`) and number of documents of a prepared corpus, from its manifest alone; undefined if it has none. */
+export function corpusSummary(dir: string): { sha256: string; documents: number } | undefined {
+  try {
+    const bytes = readFileSync(join(dir, 'manifest.json'));
+    const { documents } = JSON.parse(bytes.toString());
+    if (typeof documents !== 'number') return undefined;
+    return { sha256: createHash('sha256').update(bytes).digest('hex'), documents };
+  } catch {
+    return undefined;
+  }
+}
+
 /** Number of document records that `documentIds` reads at once. */
 const DOCUMENTS_AT_ONCE = 1 << 12;
 
