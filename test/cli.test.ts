@@ -139,7 +139,12 @@ for (const [what, args, message] of [
     ['ask', '--config', 'x.yaml', 'who?'],
     /^error: unknown option '--config'/,
   ],
-  ['a question without a word', ['ask', ' '], /^realm: a question is empty; write it as text/],
+  [
+    'a question of punctuation',
+    ['ask', '???'],
+    /^realm: a question has no letter or digit; write it as text/,
+  ],
+  ['a question without a word', ['ask', ' '], /^realm: a question has no letter or digit; write it as text/],
   ['a seed that is no number', ['prepare', '--seed', 'x'], /^error: .*'--seed <n>'.*whole number/],
   ['a seed in hexadecimal', ['prepare', '--seed', '0x10'], /^error: .*'--seed <n>'.*whole number/],
   ['an empty seed', ['prepare', '--seed='], /^error: .*'--seed <n>'.*whole number/],
@@ -181,7 +186,7 @@ for (const [what, args, message] of [
   [
     'a run that is not prepared',
     ['ict-warmup', '--engine', 'cpu'],
-    /no prepared corpus in this run.*realm prepare/,
+    /no prepared corpus in this run; make it with "realm prepare --config FILE --run .*"$/m,
   ],
 ] as [string, string[], RegExp][]) {
   test(`${what} is told in one line, and exits 2`, async () => {

@@ -1,4 +1,5 @@
 import { type Command, Option } from 'commander';
+import { hasWords, NO_WORDS, needWords } from '../datasets/question-text.ts';
 import type { CommonOptions } from '../pipeline/context.ts';
 import { UserError } from '../system/errors.ts';
 import { GROUPS } from './help.ts';
@@ -36,10 +37,8 @@ export function registerAsk(program: Command): void {
     'ask --run runs/mine --json < questions.txt > answers.jsonl',
   );
   command.action(async (question: string | undefined, options: AskOptions) => {
-    if (question !== undefined) {
-      const { needWords } = await import('../pipeline/questions.ts');
-      needWords(question);
-    }
+    // Before an engine is started or a model loaded.
+    if (question !== undefined) needWords(question);
     if (options.retrieveOnly) return retrieveOnly(question, options);
     const { openRun } = await import('../pipeline/context.ts');
     const { ask, askLines, answeredLines, painter } = await import('./ask-lines.ts');
@@ -62,7 +61,12 @@ async function retrieveOnly(question: string | undefined, options: AskOptions): 
   const { text } = await import('node:stream/consumers');
   const context = await openRun(options);
   const lines = question === undefined ? (await text(process.stdin)).split(/\r?\n/) : [question];
-  const questions = lines.map((line) => line.trim()).filter((line) => line !== '' || question !== undefined);
+  const questions = lines.flatMap((line, i) => {
+    const trimmed = line.trim();
+    if (trimmed === '') return [];
+    if (!hasWords(trimmed)) throw new UserError(`-: line ${i + 1}: ${NO_WORDS}`);
+    return [trimmed];
+  });
   if (questions.length === 0)
     throw new UserError('-: no question came on standard input; give one a line, or as an argument');
   // One JSON document a line for several questions, as with answers.

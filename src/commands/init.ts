@@ -1,4 +1,5 @@
 import { type Command, InvalidArgumentError } from 'commander';
+import { DEFAULT_FILE } from '../init/default-file.ts';
 import type { InitOptions } from '../pipeline/init.ts';
 import { GROUPS } from './help.ts';
 import { collect, examples, jsonOption } from './options.ts';
@@ -14,7 +15,7 @@ export function registerInit(program: Command): void {
       '[questions...]',
       'files of questions with answers: one, which is split, or several with train, dev and test in their names',
     )
-    .option('--to <file>', 'configuration file to write', 'realm.yaml')
+    .option('--to <file>', 'configuration file to write', DEFAULT_FILE)
     .option(
       '--initial <folder>',
       'pretrained encoder to start from: a folder or hf:owner/name (default: random weights)',

@@ -36,7 +36,7 @@ export async function fetchModel(setting: string, purpose: Purpose, pause = 1000
   if (isOffline()) {
     const found = cached();
     if (found !== undefined) return found;
-    throw new UserError(
+    throw new Unreachable(
       `${setting}: is not complete in the cache ${hubCache()}, and HF_HUB_OFFLINE forbids to download it; unset HF_HUB_OFFLINE, or name a folder`,
     );
   }
@@ -142,8 +142,8 @@ function networkOf(names: readonly string[]): string[] {
 
 // --------------------------------------------------------------------------------------------------- the Hub
 
-/** The Hub cannot be reached. */
-class Unreachable extends UserError {}
+/** The Hub cannot be reached, or HF_HUB_OFFLINE forbids it, and the cache does not have the model. */
+export class Unreachable extends UserError {}
 
 interface Hub {
   /** Such as https://huggingface.co, without a slash at the end. */

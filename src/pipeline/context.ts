@@ -16,7 +16,16 @@ import {
   type Tower,
 } from '../model/model.ts';
 import { random } from '../random.ts';
-import { lockRun, type Run, refuseOldRun, runConfig, runFolder, settingsOf, stepsOf } from '../run/folder.ts';
+import {
+  lockRun,
+  prepareCommand,
+  type Run,
+  refuseOldRun,
+  runConfig,
+  runFolder,
+  settingsOf,
+  stepsOf,
+} from '../run/folder.ts';
 import { SECTION, type Stage } from '../run/stages.ts';
 import { UserError } from '../system/errors.ts';
 import { recoverFolders, removeFolder } from '../system/files.ts';
@@ -125,9 +134,7 @@ export async function announceEngine({
 
 function needCorpus(run: Run): void {
   if (existsSync(run.corpusManifest)) return;
-  throw new UserError(
-    `${run.corpus}: no prepared corpus in this run; make it with "realm prepare --run ${run.dir}"`,
-  );
+  throw new UserError(`${run.corpus}: no prepared corpus in this run; make it with "${prepareCommand(run)}"`);
 }
 
 export function runCorpus({ run, config }: Context): Corpus {

@@ -4,6 +4,7 @@ import { folderOf, loadConfig, portablePath } from '../config.ts';
 import { isDevQuestion } from '../datasets/resplit.ts';
 import { modelFolder } from '../hub/cache.ts';
 import { isHubName } from '../hub/name.ts';
+import { DEFAULT_FILE } from '../init/default-file.ts';
 import {
   type Encoder,
   type Files,
@@ -36,6 +37,7 @@ import { readHubConfig } from '../weights/import-bert.ts';
 import { bertFolder, readSentenceHead } from '../weights/sentence-encoder.ts';
 import { resplitFiles, resplitQuestions } from './data.ts';
 import { headSettings } from './encoder-head.ts';
+import { quoted } from './next-command.ts';
 import { runPreflight, vocabularyOf } from './preflight.ts';
 
 export interface InitOptions {
@@ -147,8 +149,7 @@ export async function init(
   makeFolder(dirname(resolve(options.to)));
   if (split) await resplitQuestions(questions[0].path, dirname(options.to), split.parts);
   writeConfig(options.to, proposal, encoder);
-  const stem = basename(documents).replace(/\.(gz|zst|bz2)$/, '');
-  const run = `runs/${basename(stem, extname(stem)).replace(/[^\w-]+/g, '-') || 'mine'}`;
+  const run = newRunFolder(documents);
   return {
     config: options.to,
     documents: surveyed,
@@ -172,7 +173,7 @@ export async function init(
     settings: Object.fromEntries(proposal.settings.map(({ path, value }) => [path, value])),
     estimate,
     next: nextCommands(options.to, run, estimate, trainQuestions > 0, files),
-    notes: notesOn({ proposal, encoder, trainQuestions, found, estimate, documents, questionFiles }),
+    notes: notesOn({ proposal, encoder, trainQuestions, found, estimate, documents, questionFiles, options }),
   };
 }
 
@@ -211,10 +212,19 @@ function refuseExisting(paths: readonly string[], force: boolean): void {
   }
 }
 
+async function fetchEncoder(initial: string): Promise<string> {
+  const { fetchModel, Unreachable } = await import('../hub/fetch.ts');
+  try {
+    return await fetchModel(initial, 'encoder');
+  } catch (error) {
+    if (!(error instanceof Unreachable)) throw error;
+    throw new UserError(`${error.message}, or leave --initial out to start from random weights`);
+  }
+}
+
 /** The sizes of an encoder in a folder or on the Hub; one on the Hub is downloaded into its cache. */
 async function encoderOf(initial: string): Promise<Encoder> {
-  const { fetchModel } = await import('../hub/fetch.ts');
-  const name = isHubName(initial) ? await fetchModel(initial, 'encoder') : resolve(initial);
+  const name = isHubName(initial) ? await fetchEncoder(initial) : resolve(initial);
   const model = modelFolder(name);
   const folder = bertFolder(model);
   const { layers, hidden, heads, intermediate, positions, gelu, projection } = readHubConfig(folder);
@@ -291,9 +301,26 @@ function nextCommands(
   ];
 }
 
-/** A path quoted for a shell. */
-function quoted(path: string): string {
-  return /^[\w./-]+$/.test(path) ? path : `'${path.replaceAll("'", "'\\''")}'`;
+/** The folder proposed for the run: one that does not exist, because a run that exists may have other settings. */
+function newRunFolder(documents: string): string {
+  const stem = basename(documents).replace(/\.(gz|zst|bz2)$/, '');
+  const run = `runs/${basename(stem, extname(stem)).replace(/[^\w-]+/g, '-') || 'mine'}`;
+  if (!existsSync(run)) return run;
+  for (let n = 2; ; n++) if (!existsSync(`${run}-${n}`)) return `${run}-${n}`;
+}
+
+/** The same `realm init` again, with other questions or another encoder. */
+function initCommand(documents: string, questions: readonly string[], options: InitOptions): string {
+  const { to, initial, hours, set } = options;
+  return [
+    'realm init',
+    ...[documents, ...questions].map(quoted),
+    ...(to === DEFAULT_FILE ? [] : ['--to', quoted(to)]),
+    ...(hours === undefined ? [] : ['--hours', String(hours)]),
+    ...set.flatMap((one) => ['--set', quoted(one)]),
+    '--force',
+    ...(initial === undefined ? [] : ['--initial', quoted(initial)]),
+  ].join(' ');
 }
 
 /** A small BERT that two cores can train: 4 layers of 256, 11 million parameters. */
@@ -312,21 +339,21 @@ function notesOn(input: {
   estimate: Preflight;
   documents: string;
   questionFiles: readonly string[];
+  options: InitOptions;
 }): string[] {
-  const { encoder, trainQuestions, found, documents, questionFiles } = input;
+  const { encoder, trainQuestions, found, documents, questionFiles, options } = input;
   const { size } = input.proposal;
   const { warnings } = input.estimate;
-  const again = ['realm init', quoted(documents), ...questionFiles.map(quoted), '--force'].join(' ');
   return [
     ...(encoder
       ? []
       : [
           `Random weights know no language, and ${size === 'tiny' || size === 'small' ? 'a corpus of this size teaches very little of it: expect few right answers' : 'learning it takes days or more'}. ` +
-            `Use this to see every stage work. A pretrained encoder is much better. Choose one on the Hugging Face Hub, such as ${SUGGESTED_ENCODER}, or a folder with a BERT (config.json, model.safetensors, vocab.txt): ${again} --initial ${SUGGESTED_ENCODER.split(' ')[0]}`,
+            `Use this to see every stage work. A pretrained encoder is much better. Choose one on the Hugging Face Hub, such as ${SUGGESTED_ENCODER}, or a folder with a BERT (config.json, model.safetensors, vocab.txt): ${initCommand(documents, questionFiles, { ...options, initial: SUGGESTED_ENCODER.split(' ')[0] })}`,
         ]),
     ...(trainQuestions === 0
       ? [
-          `Without questions the model cannot be fine-tuned to answer. Write some with their answers, one a line: {"question": "…", "answer": ["…"]}, and run: ${again.replace(' --force', '')} QUESTIONS --force`,
+          `Without questions the model cannot be fine-tuned to answer. Write some with their answers, one a line: {"question": "…", "answer": ["…"]}, and run: ${initCommand(documents, [...questionFiles, 'QUESTIONS'], options)}`,
         ]
       : []),
     ...(trainQuestions > 0 && trainQuestions < 1000

@@ -1,8 +1,9 @@
 import type { Config } from '../config.ts';
 import { checkpointed } from '../report/record.ts';
+import { currentIndex } from '../retrieval/publish.ts';
 import type { Run } from '../run/folder.ts';
-import { RETRIEVER_STAGES } from '../run/stages.ts';
-import { retrievesUntrained } from './context.ts';
+import { RETRIEVER_STAGES, type RetrieverStage } from '../run/stages.ts';
+import { type Context, retrievesUntrained } from './context.ts';
 
 /** What was just done in a run. */
 export type Done = 'prepare' | 'ict-warmup' | 'build-index' | 'pretrain' | 'finetune-qa' | 'demo';
@@ -26,7 +27,7 @@ export function nextCommands(run: Run, config: Config, done: Done): string[] {
     case 'ict-warmup':
       return [command('build-index')];
     case 'build-index':
-      return [command('pretrain')];
+      return config.pretrain.steps > 0 ? [command('pretrain')] : nextCommands(run, config, 'pretrain');
     case 'pretrain':
       return [command('finetune-qa', ...(data.train === null ? ['--set', 'data.train=FILE'] : []))];
     case 'finetune-qa': {
@@ -41,16 +42,30 @@ export function nextCommands(run: Run, config: Config, done: Done): string[] {
   }
 }
 
-/** Whether a stage has left a retriever: the inverse cloze task when it is finished or imported, later stages at any step. */
-function hasRetriever(run: Run): boolean {
-  return RETRIEVER_STAGES.some((stage) => {
-    const saved = checkpointed(run.checkpoint(stage));
-    if (saved === undefined) return false;
-    return stage !== 'ict-warmup' || saved.step === 0 || saved.step >= saved.steps;
-  });
+/** The next command of a prepared run that is not fine-tuned. An unfinished stage is continued. */
+export function firstMissing({ run, config }: Context): string {
+  const done = (): Done => {
+    if (isDone(run, 'pretrain')) return 'pretrain';
+    if (currentIndex(run.index) !== undefined) return 'build-index';
+    return isDone(run, 'ict-warmup') ? 'ict-warmup' : 'prepare';
+  };
+  return nextCommands(run, config, done())[0];
 }
 
-/** A folder, quoted so that a shell reads it as one word. */
-function quoted(dir: string): string {
-  return /^[\w./@:+-]+$/.test(dir) ? dir : `'${dir.replaceAll("'", `'\\''`)}'`;
+/** Whether a stage has left a retriever: the inverse cloze task when it is finished or imported, later stages at any step. */
+function hasRetriever(run: Run): boolean {
+  return RETRIEVER_STAGES.some((stage) =>
+    stage === 'ict-warmup' ? isDone(run, stage) : checkpointed(run.checkpoint(stage)) !== undefined,
+  );
+}
+
+/** Whether a stage is finished, or its weights were imported (step 0). */
+function isDone(run: Run, stage: RetrieverStage): boolean {
+  const saved = checkpointed(run.checkpoint(stage));
+  return saved !== undefined && (saved.step === 0 || saved.step >= saved.steps);
+}
+
+/** A path or setting, quoted so that a shell reads it as one word. */
+export function quoted(word: string): string {
+  return /^[\w./@:+-][\w./@:+=-]*$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }

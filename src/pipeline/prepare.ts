@@ -190,6 +190,8 @@ async function vocabularyFile(run: Run, config: Config, documents: string): Prom
     bar.at(n);
   });
   bar?.end();
+  const all = pieces.length < text.vocabularySize ? ' (the text has no more)' : '';
+  say(`vocabulary: ${pieces.length.toLocaleString('en')} word pieces${all}`);
   writeFileAtomic(path, `${pieces.join('\n')}\n`);
   writeFileAtomic(vocabularyOrigin(run), `${origin}\n`);
   return path;

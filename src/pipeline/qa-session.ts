@@ -1,4 +1,5 @@
 import type { Corpus } from '../corpus/store/reader.ts';
+import { needWords } from '../datasets/question-text.ts';
 import { type Answered, answerQuestions, questionsAtOnce } from '../eval/answer.ts';
 import {
   type ExtraDocuments,
@@ -17,7 +18,7 @@ import { closedBookLogLikelihoods, closedBookShapes } from '../train/closed-book
 import { existingIndex, openRunIndex, retrieverBeforeQa } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { type FineTuned, fineTunedModels } from './fine-tuned.ts';
-import { EMPTY_QUESTION } from './questions.ts';
+import { firstMissing } from './next-command.ts';
 
 /** One answer with its passage. */
 export interface AskAnswer {
@@ -134,7 +135,7 @@ async function openParts(context: Context): Promise<Parts> {
   try {
     if (!hasWeights(context, 'finetune-qa')) {
       throw new UserError(
-        `${run.dir}: is not fine-tuned, so it cannot answer; run "realm finetune-qa --run ${run.dir}"`,
+        `${run.dir}: is not fine-tuned, so it cannot answer; the next command is "${firstMissing(context)}"`,
       );
     }
     const { model, embedder } = fineTunedModels(context, corpus);
@@ -190,14 +191,11 @@ function closedBookReader(context: Context, corpus: Corpus): Model | undefined {
 }
 
 function encode(corpus: Corpus, questions: readonly string[]): EncodedQuestion[] {
-  const encoded = encodeQuestions(
+  questions.forEach(needWords);
+  return encodeQuestions(
     corpus,
     questions.map((question) => ({ question, answers: [] })),
   );
-  if (encoded.some(({ ids }) => ids.length === 0)) {
-    throw new UserError(EMPTY_QUESTION);
-  }
-  return encoded;
 }
 
 async function answer(

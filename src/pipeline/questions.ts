@@ -6,16 +6,8 @@ import type { Question } from '../datasets/types.ts';
 import { type EncodedQuestion, encodeQuestions } from '../model/questions.ts';
 import { UserError } from '../system/errors.ts';
 import { say } from '../system/progress.ts';
-import { basicTokenizer } from '../tokenizer/basic.ts';
 import type { Context } from './context.ts';
 import { inputPath } from './inputs.ts';
-
-/** A `UserError` for a question without a word. Says so before an engine is started or a model loaded. */
-export function needWords(question: string): void {
-  if (basicTokenizer(false)(question, 0, question.length).count === 0) throw new UserError(EMPTY_QUESTION);
-}
-
-export const EMPTY_QUESTION = 'a question is empty; write it as text, for example: realm ask "who wrote it?"';
 
 /** All questions of data.dev; none if it names no file. */
 export async function readDevQuestions({ run, config }: Context): Promise<Question[]> {

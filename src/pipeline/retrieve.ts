@@ -1,6 +1,6 @@
+import { needWords } from '../datasets/question-text.ts';
 import { disposeModel, type Model, retrieverShapes } from '../model/model.ts';
 import { encodeQuestions, questionVectors } from '../model/questions.ts';
-import { UserError } from '../system/errors.ts';
 import { existingIndex, newestRetriever, openRunIndex } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { fineTunedModels } from './fine-tuned.ts';
@@ -32,6 +32,7 @@ export async function retrievePassages(
   questions: readonly string[],
   top: number,
 ): Promise<RetrievedPassages[]> {
+  questions.forEach(needWords);
   const context: Context = { ...given, readOnly: true };
   const corpus = runCorpus(context);
   const models: Model[] = [];
@@ -40,8 +41,6 @@ export async function retrievePassages(
       corpus,
       questions.map((question) => ({ question, answers: [] })),
     );
-    if (encoded.some(({ ids }) => ids.length === 0))
-      throw new UserError('a question is empty; ask it in words, as in: realm ask "who wrote it?"');
     let query: Model;
     let document: Model;
     if (hasWeights(context, 'finetune-qa')) {

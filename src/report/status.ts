@@ -2,7 +2,7 @@ import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import { corpusSummary } from '../corpus/store/reader.ts';
-import { type Run, refuseOldRun, runFolder } from '../run/folder.ts';
+import { prepareCommand, type Run, refuseOldRun, runFolder } from '../run/folder.ts';
 import { RETRIEVER_STAGES, type RetrieverStage, type Stage } from '../run/stages.ts';
 import { errorCode, UserError } from '../system/errors.ts';
 import type { LogLine } from '../system/journal.ts';
@@ -71,7 +71,7 @@ export function statusOf(run: Run): RunStatus {
   refuseOldRun(run);
   if (!holdsRun(run)) {
     throw new UserError(
-      `${run.dir}: holds no run; pass another folder, or create a run here with "realm prepare --run ${run.dir}"`,
+      `${run.dir}: holds no run; pass another folder, or create a run here with "${prepareCommand(run)}"`,
     );
   }
   const record = readRun(run);
@@ -232,7 +232,7 @@ function next(
   const command = (name: string) => `realm ${name} --run ${run.dir}`;
   if (record.ablation) return `realm report ${run.dir}`;
   if (existsSync(join(run.dir, 'demo.json')) && !record.summary) return command('demo');
-  if (record.blocks === undefined) return command('prepare');
+  if (record.blocks === undefined) return prepareCommand(run);
   if (indexes.some(({ inUse, ofThisCorpus }) => inUse && !ofThisCorpus)) return command('build-index');
   const order = RETRIEVER_STAGES.map((name) => stages.find((s) => s.stage === name)!);
   // If a later stage has started, stages before it were left out on purpose.

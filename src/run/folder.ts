@@ -63,6 +63,11 @@ export function runFolder(dir: string): Run {
   };
 }
 
+/** The command that prepares the run. A run without settings needs a file of them. */
+export function prepareCommand({ dir, config }: Run): string {
+  return `realm prepare${existsSync(config) ? '' : ' --config FILE'} --run ${dir}`;
+}
+
 /**
  * The run's configuration. A new run saves the one it starts with. A later command reads that file and refuses a different
  * `--config`, so that two commands cannot disagree. Until something was made with it, for example if the first `prepare`

@@ -1,5 +1,5 @@
 import cookie from '@fastify/cookie';
-import type { FastifyInstance, FastifyRequest } from 'fastify';
+import type { FastifyError, FastifyInstance, FastifyRequest } from 'fastify';
 import { countByAddress } from './addresses.ts';
 import { loginPage } from './login-page.ts';
 import { refuse } from './refuse.ts';
@@ -17,6 +17,9 @@ export interface Access {
 }
 
 const MAX_FORM_BYTES = 4 << 10;
+
+/** The refusal of a body at /login or /logout that is not a form. */
+const NOT_THE_FORM = 'send the form of this page';
 
 /**
  * Refuses a request when its client has sent too many, or when a token is needed and the request has neither the token
@@ -84,12 +87,16 @@ export async function guard(
       { parseAs: 'string', bodyLimit: MAX_FORM_BYTES },
       async (_request: FastifyRequest, body: string) => new URLSearchParams(body),
     );
+    login.setErrorHandler((error, _request, reply) => {
+      if ((error as FastifyError).statusCode === 415) return refuse(reply, 415, NOT_THE_FORM);
+      throw error;
+    });
     const hidden = { schema: { hide: true } };
     login.get('/login', hidden, (_request, reply) =>
       reply.type('text/html; charset=utf-8').send(loginPage(style)),
     );
     login.post('/login', hidden, async (request, reply) => {
-      if (!(request.body instanceof URLSearchParams)) return refuse(reply, 415, 'send the form of this page');
+      if (!(request.body instanceof URLSearchParams)) return refuse(reply, 415, NOT_THE_FORM);
       const result = await attempt(request, request.body.get('token') ?? '');
       if (result !== true) {
         if (result !== false) reply.header('retry-after', result);

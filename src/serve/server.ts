@@ -7,6 +7,7 @@ import fastify, {
   type FastifyReply,
   type FastifyRequest,
 } from 'fastify';
+import { hasWords } from '../datasets/question-text.ts';
 import { UserError } from '../system/errors.ts';
 import { type Access, guard } from './access.ts';
 import { Busy } from './batches.ts';
@@ -203,7 +204,8 @@ function routes(server: FastifyInstance, served: Served, limits: Limits): void {
       },
     },
     async ({ body: { question, documents } }, reply) => {
-      if (question.trim() === '') return refuse(reply, 400, 'the question is empty');
+      if (!hasWords(question))
+        return refuse(reply, 400, 'the question has no letter or digit; write it as text');
       if (question.includes('\0')) return refuse(reply, 400, 'the question holds a NUL character');
       return unlessGivenUp(reply, limits.answer, (signal) => served.ask({ question, documents }, signal));
     },
@@ -309,6 +311,8 @@ function answerError(
   }
   if (error instanceof NotReady) return refuse(reply, 409, error.message);
   if (error instanceof UserError) return refuse(reply, request.method === 'POST' ? 400 : 409, error.message);
+  if (error.statusCode === 415)
+    return refuse(reply, 415, 'the body must be JSON, sent with the header "content-type: application/json"');
   if (error.statusCode && error.statusCode < 500) return refuse(reply, error.statusCode, error.message);
   served.failed(error);
   return refuse(reply, 500, 'the server failed; see its output for the reason');

@@ -91,17 +91,18 @@ test('at a prompt a mistake is told and the next question answered', async () =>
   const expected = [first, second].map((asked) => `${answeredLines(asked, paint).join('\n')}\n\n`);
   assert.equal(await out, expected.join(''));
   assert.match(said, /\? /);
-  assert.match(said, /realm: a question is empty; write it as text/);
+  assert.match(said, /realm: a question has no letter or digit; write it as text/);
 });
 
-test('a line that is no question is told by its number, and those before it are answered', async () => {
+test('a line without a letter or digit is refused with its number, and the lines before it are answered', async () => {
   const { input, output, answered } = conversation(true);
   const out = text(output);
-  input.end(`${questions[0]}\n\n${questions[1]}\n\u00ad\n${questions[2]}\n`);
+  input.end(`${questions[0]}\n\n${questions[1]}\n???\n${questions[2]}\n`);
   await assert.rejects(
     answered,
     (error) =>
-      error instanceof UserError && /^-: line 4: a question is empty; write it as text/.test(error.message),
+      error instanceof UserError &&
+      /^-: line 4: a question has no letter or digit; write it as text/.test(error.message),
   );
   const asked: AnsweredQuestion[] = (await out)
     .trimEnd()

@@ -107,7 +107,10 @@ test('a run at work is served: its report at once, answers from when it is fine-
   assert.match(await page.text(), /<section id="ask"[\s\S]*<main id="report">/);
   const early = await post('Who wrote it?');
   assert.equal(early.status, 409);
-  assert.match(((await early.json()) as { error: string }).error, /run "realm finetune-qa --run/);
+  assert.match(
+    ((await early.json()) as { error: string }).error,
+    /the next command is "realm build-index --run/,
+  );
 
   await finetuneQa(context);
   await untilReady();

@@ -163,6 +163,9 @@ test('an index of another corpus is shown as such, and the next command builds i
 });
 
 test('what comes next follows the stages that are done', () => {
+  mkdirSync(`${run.corpus}.part`, { recursive: true }); // a new run needs --config
+  assert.equal(statusOf(run).next, `realm prepare --config FILE --run ${run.dir}`);
+  rmSync(`${run.corpus}.part`, { recursive: true });
   write(run.config, 'ict: { steps: 70 }\n');
   assert.equal(statusOf(run).next, `realm prepare --run ${run.dir}`);
   write(run.corpusManifest, { documents: 1, blocks: 2 });
@@ -277,7 +280,8 @@ test('a folder that is not there or holds no run is one sentence', () => {
   mkdirSync(run.dir);
   assert.throws(
     () => runStates([run.dir]),
-    (error) => error instanceof UserError && /holds no run/.test(error.message),
+    (error) =>
+      error instanceof UserError && /holds no run; .*"realm prepare --config FILE --run /.test(error.message),
   );
 });
 

@@ -101,7 +101,8 @@ test('the file that init writes prepares a corpus from a folder of Markdown and 
   assert.equal(elsewhere.code, 2);
   assert.match(elsewhere.err, /questions\.resplit\.train\.jsonl: already exists/);
   assert.ok(!existsSync(join(dir, 'other.yaml')));
-  const forced = await realm(dir, 'init', 'my notes', '--to', 'sub/other.yaml', '--hours', '0.1');
+  const set = ['--set', 'seed=5', '--set', 'data.fields.text=my body'];
+  const forced = await realm(dir, 'init', 'my notes', '--to', 'sub/other.yaml', '--hours', '0.1', ...set);
   assert.equal(forced.code, 0, forced.err);
   assert.match(forced.out, /^Documents {2}60 in my notes \(format text\): [\d,]+ words/m);
   assert.match(
@@ -109,7 +110,17 @@ test('the file that init writes prepares a corpus from a folder of Markdown and 
     /^Note: Random weights know no language, and a corpus of this size teaches very little/m,
   );
   assert.match(forced.out, /^Note: Without questions the model cannot be fine-tuned/m);
-  assert.match(forced.out, /realm prepare --config sub\/other\.yaml --run runs\/my-notes/);
+  assert.match(forced.out, /realm prepare --config sub\/other\.yaml --run runs\/my-notes-2 /);
+  assert.match(forced.out, /realm pretrain --run runs\/my-notes-2 /);
+  // The notes repeat the user's own options.
+  assert.match(
+    forced.out,
+    /: realm init 'my notes' --to sub\/other\.yaml --hours 0\.1 --set seed=5 --set 'data\.fields\.text=my body' --force --initial hf:google\//,
+  );
+  assert.match(
+    forced.out,
+    /: realm init 'my notes' QUESTIONS --to sub\/other\.yaml --hours 0\.1 --set seed=5 --set 'data\.fields\.text=my body' --force$/m,
+  );
   assert.equal(loadConfig(join(dir, 'sub/other.yaml'), []).data.documents, join(dir, 'my notes'));
 });
 
@@ -206,7 +217,11 @@ test('an encoder on the Hub is downloaded, and its name is kept with its commit'
     content: readFileSync(join(ENCODER, name)),
     lfs: name.endsWith('.safetensors'),
   }));
-  const before = { HF_ENDPOINT: process.env.HF_ENDPOINT, HF_HOME: process.env.HF_HOME };
+  const before = {
+    HF_ENDPOINT: process.env.HF_ENDPOINT,
+    HF_HOME: process.env.HF_HOME,
+    HF_HUB_OFFLINE: process.env.HF_HUB_OFFLINE,
+  };
   Object.assign(process.env, { HF_ENDPOINT: hub.url, HF_HOME: join(dir, 'cache') });
   try {
     const to = join(dir, 'realm.yaml');
@@ -226,6 +241,20 @@ test('an encoder on the Hub is downloaded, and its name is kept with its commit'
       [`hf:owner/tiny@main#${COMMIT}`, 128, 112],
     );
     assert.equal(made.initial, 'hf:owner/tiny');
+    process.env.HF_HOME = join(dir, 'another cache');
+    for (const [name, value, why] of [
+      ['HF_ENDPOINT', 'http://127.0.0.1:9', /cannot reach .*; check the network or HF_ENDPOINT/],
+      ['HF_HUB_OFFLINE', '1', /HF_HUB_OFFLINE forbids to download it; unset HF_HUB_OFFLINE/],
+    ] as const) {
+      process.env[name] = value;
+      await assert.rejects(
+        init(join(dir, 'my notes'), [], { to, initial: 'hf:owner/tiny', set: [], force: true }),
+        (error) =>
+          error instanceof UserError &&
+          why.test(error.message) &&
+          error.message.endsWith(', or name a folder, or leave --initial out to start from random weights'),
+      );
+    }
   } finally {
     for (const [name, value] of Object.entries(before))
       if (value === undefined) delete process.env[name];

@@ -301,8 +301,11 @@ test('invalid questions are refused with a reason', async () => {
   const refused = (message: RegExp) => (error: unknown) =>
     error instanceof UserError && message.test(error.message);
   await asking(async ({ ask }) => {
-    for (const empty of ['', ' \t'])
-      await assert.rejects(ask(['Who?', empty]), refused(/^a question is empty; write it as text/));
+    for (const empty of ['', ' \t', '???', '\u00ad', '\u2026 \u{1f600}'])
+      await assert.rejects(
+        ask(['Who?', empty]),
+        refused(/^a question has no letter or digit; write it as text/),
+      );
     await assert.rejects(
       ask(['Who?'], { documents: [{ title: '', text: 'x'.repeat(EXTRA_DOCUMENTS_LIMIT + 1) }] }),
       refused(/^the extra documents: more than 1048576 characters/),
@@ -327,11 +330,20 @@ test('invalid questions are refused with a reason', async () => {
     openQaSession({ ...main, run }),
     refused(/has no index for .* "realm build-index --run .*untuned"$/),
   );
-  rmSync(run.checkpoint('finetune-qa'), { recursive: true });
-  await assert.rejects(
-    openQaSession({ ...main, run }),
-    refused(/not fine-tuned.* "realm finetune-qa --run .*untuned"$/),
-  );
+  // The first command that is missing is named.
+  for (const [stage, next] of [
+    ['finetune-qa', 'finetune-qa'],
+    ['pretrain', 'build-index'],
+    ['ict-warmup', 'ict-warmup'],
+  ] as const) {
+    rmSync(run.checkpoint(stage), { recursive: true });
+    await assert.rejects(
+      openQaSession({ ...main, run }),
+      refused(new RegExp(`not fine-tuned.* the next command is "realm ${next} --run .*untuned"$`)),
+    );
+  }
+  cpSync(main.run.index, run.index, { recursive: true });
+  await assert.rejects(openQaSession({ ...main, run }), refused(/"realm pretrain --run .*untuned"$/));
 });
 
 test('a run without pretraining or closed-book reader answers without their metrics', async () => {

@@ -129,7 +129,19 @@ test('limits: bytes of a body, characters of a question, time for an answer', as
   assert.equal((await post(url, { question: 'x'.repeat(20) })).status, 200);
   assert.equal((await post(url, { question: 'x'.repeat(21) })).status, 400);
   assert.equal((await post(url, { question: 'x'.repeat(1000) })).status, 413);
-  assert.equal((await post(url, { question: ' \n' })).status, 400);
+  for (const question of [' \n', '???', '\u2026']) {
+    const refused = await post(url, { question });
+    assert.deepEqual(
+      [refused.status, await refused.json()],
+      [400, { error: 'the question has no letter or digit; write it as text' }],
+    );
+  }
+  for (const question of ['是', '7?']) assert.equal((await post(url, { question })).status, 200);
+  const plain = await fetch(`${url}/api/ask`, { method: 'POST', body: '{"question": "Where?"}' });
+  assert.deepEqual(
+    [plain.status, await plain.json()],
+    [415, { error: 'the body must be JSON, sent with the header "content-type: application/json"' }],
+  );
 
   let given: AbortSignal | undefined;
   const late = await fakeServer(
