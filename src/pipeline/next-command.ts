@@ -27,7 +27,7 @@ export function nextCommands(run: Run, config: Config, done: Done): string[] {
     case 'ict-warmup':
       return [command('build-index')];
     case 'build-index':
-      return config.pretrain.steps > 0 ? [command('pretrain')] : nextCommands(run, config, 'pretrain');
+      return [command('pretrain')];
     case 'pretrain':
       return [command('finetune-qa', ...(data.train === null ? ['--set', 'data.train=FILE'] : []))];
     case 'finetune-qa': {

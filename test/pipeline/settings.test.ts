@@ -357,10 +357,6 @@ test('the next command has the options that it needs', () => {
   assert.deepEqual(next('runs/default', 'prepare'), ['realm ict-warmup']);
   assert.deepEqual(next('runs/mine', 'ict-warmup'), ['realm build-index --run runs/mine']);
   assert.deepEqual(next("it's mine", 'build-index'), ["realm pretrain --run 'it'\\''s mine'"]);
-  const untrained = loadConfig(undefined, ['pretrain.steps=0']);
-  assert.deepEqual(nextCommands(runFolder('r'), untrained, 'build-index'), [
-    'realm finetune-qa --run r --set data.train=FILE',
-  ]);
   assert.deepEqual(next('r', 'pretrain'), ['realm finetune-qa --run r --set data.train=FILE']);
   assert.deepEqual(next('r', 'pretrain', { train: '/q' }), ['realm finetune-qa --run r']);
   assert.deepEqual(next('r', 'finetune-qa'), [

@@ -2,6 +2,7 @@ import { cpSync, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } fr
 import { join } from 'node:path';
 import { gzipSync } from 'node:zlib';
 import { main } from '../../../src/cli.ts';
+import { loadConfig, saveConfig } from '../../../src/config.ts';
 import { startEngine } from '../../../src/engine.ts';
 import { disposeModel } from '../../../src/model/model.ts';
 import { trainVocabulary } from '../../../src/tokenizer/train-vocabulary.ts';
@@ -68,7 +69,7 @@ async function makeLife(dir: string, keep: (state: State) => void, seed: number)
   process.chdir(dir);
   await realm('prepare', '--config', 'paper', ...SETTINGS.flatMap((setting) => ['--set', setting]));
   // The run's own configuration serves as the user's settings file.
-  cpSync('run/config.yaml', 'settings.yaml');
+  saveConfig('settings.yaml', loadConfig('run/config.yaml', [])); // its paths are relative to its own folder
   cpSync('run', 'aside', { recursive: true });
   rmSync('run', { recursive: true });
   keep('fresh');
