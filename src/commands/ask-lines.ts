@@ -33,8 +33,8 @@ export interface Conversation {
 }
 
 /**
- * Answers the lines of `input` in their order, with the run loaded once: on a terminal at a prompt, until Ctrl-D, where a
- * mistake is told and the next question waited for; else as the lines come, those together that are there together.
+ * Answers the lines of `input` in their order, with the run loaded once. On a terminal it prompts until Ctrl-D, and prints
+ * an invalid question's error before the next prompt. Otherwise lines that arrive together are answered as one batch.
  * @returns how many questions were answered
  */
 export async function askLines(

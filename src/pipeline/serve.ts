@@ -163,7 +163,7 @@ function stopSignal(): Promise<void> {
     onStop(() => {
       if (asked) leave('questions in progress were not answered');
       asked = true;
-      say('stopping once the questions at hand are answered; press again to leave at once');
+      say('stopping once the current questions are answered; press again to leave at once');
       resolve();
     });
   });
