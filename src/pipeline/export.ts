@@ -1,5 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { isPooler, projectionOf } from '../model/head.ts';
 import { disposeModel, pretrainedShapes, retrieverShapes } from '../model/model.ts';
 import { UserError } from '../system/errors.ts';
 import { needWritable, writeFolderAtomic } from '../system/files.ts';
@@ -21,6 +22,22 @@ export interface ExportedPart {
   loadedBy: string;
 }
 
+/** A `UserError` for a sentence encoder's head: REALM's classes would load the weights and compute other vectors. */
+function needRealmHead({ run, config: { model } }: Context): void {
+  const { pooling, dense, normalize } = model;
+  const others = [
+    ...(isPooler(pooling) ? [] : [`model.pooling ${pooling}`]),
+    ...(projectionOf(model) === 'none' ? ['model.projection none'] : []),
+    ...(dense?.length ? ['model.dense'] : []),
+    ...(normalize ? ['model.normalize true'] : []),
+  ];
+  if (others.length === 0) return;
+  throw new UserError(
+    `${run.config}: this run has ${others.join(', ')}, which Hugging Face's REALM classes do not have; ` +
+      "only a run with REALM's own head (model.pooling pooler) can be exported",
+  );
+}
+
 /**
  * Writes a run's weights as folders that Hugging Face's REALM classes load: `embedder` and `scorer` from the newest
  * retriever, `encoder` from pretraining, `reader` and `openqa` (which answers from the corpus) from fine-tuning.
@@ -29,6 +46,7 @@ export async function exportRealm(context: Context, to: string): Promise<Exporte
   if (existsSync(to) && readdirSync(to).length > 0 && !existsSync(join(to, 'embedder', 'config.json'))) {
     throw new UserError(`${to}: has other files; choose an empty or new folder with --to`);
   }
+  needRealmHead(context);
   needWritable(join(to, 'embedder'));
   const corpus = runCorpus(context);
   const run = { vocab: corpus.tokenizer, config: context.config };

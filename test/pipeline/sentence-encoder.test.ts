@@ -10,6 +10,7 @@ import { disposeModel, retrieverShapes } from '../../src/model/model.ts';
 import { buildRunIndex } from '../../src/pipeline/build-index.ts';
 import { type Context, emptyModel, stageWeights } from '../../src/pipeline/context.ts';
 import { evalRecall } from '../../src/pipeline/evaluate-recall.ts';
+import { exportRealm } from '../../src/pipeline/export.ts';
 import { finetuneQa } from '../../src/pipeline/finetune-qa.ts';
 import { ictWarmup } from '../../src/pipeline/ict-warmup.ts';
 import { nextCommands } from '../../src/pipeline/next-command.ts';
@@ -168,4 +169,18 @@ test('an encoder without a head of its own must be trained first', async () => {
     buildRunIndex(context),
     /this run has no retriever yet; train one with "realm ict-warmup/,
   );
+});
+
+test('a run with the head of a sentence encoder is not exported as REALM, whose classes do not have it', async () => {
+  const context = await prepared('exported', 'cls-dense-prompts');
+  const to = join(root, 'folders');
+  await assert.rejects(
+    exportRealm(context, to),
+    (error) =>
+      error instanceof UserError &&
+      /config\.yaml: this run has model\.pooling cls, model\.projection none, model\.dense, model\.normalize true, which /.test(
+        error.message,
+      ),
+  );
+  assert.equal(existsSync(to), false);
 });
