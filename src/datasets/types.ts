@@ -37,3 +37,6 @@ export interface Range {
   start: number;
   end: number;
 }
+
+/** What people judged: of each query, the grade of each judged document. 1 and more is relevant, 0 and less is not. */
+export type Judgements = Map<string, Map<string, number>>;
