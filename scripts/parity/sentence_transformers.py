@@ -4,8 +4,13 @@
     python scripts/parity/sentence_transformers.py make test/fixtures/sentence-transformers
     python scripts/parity/sentence_transformers.py vectors FOLDER TEXTS.jsonl OUT.json   # of any folder
 
+and loads folders that realm has exported, with the vectors that realm computes in expected.json:
+
+    npx tsx scripts/parity/sentence_transformers.ts DIR
+    python scripts/parity/sentence_transformers.py check DIR
+
 `make` writes one folder for each layout and head, with expected.json in it: texts, their word pieces and their vectors.
-Each line of TEXTS is {"query": ...} or {"document": ...}.
+Each line of TEXTS is {"query": ...} or {"document": ...}; a document is a text or [title, text].
 """
 
 import json
@@ -163,9 +168,27 @@ def make(root):
         (folder / "expected.json").write_text(json.dumps(vectors(folder, TEXTS)) + "\n")
 
 
+def check(root):
+    """Whether each folder gives the vectors in its expected.json, to 1e-5."""
+    for path in sorted(root.rglob("expected.json")):
+        expected = json.loads(path.read_text())
+        model = SentenceTransformer(str(path.parent), device="cpu")
+        worst = 0
+        for text in expected:
+            encode = model.encode_query if "query" in text else model.encode_document
+            value = text.get("query") or text["document"]
+            vector = encode([tuple(value) if isinstance(value, list) else value])[0]
+            worst = max(worst, max(abs(float(a) - b) for a, b in zip(vector, text["vector"], strict=True)))
+        print(f"{path.parent.name:24} {len(expected)} texts, largest difference {worst:.1e}")
+        if not worst < 1e-5:
+            sys.exit(f"{path.parent}: the vectors differ")
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "make":
         make(pathlib.Path(sys.argv[2]))
+    elif sys.argv[1] == "check":
+        check(pathlib.Path(sys.argv[2]))
     else:
         texts = [json.loads(line) for line in open(sys.argv[3])]
         pathlib.Path(sys.argv[4]).write_text(json.dumps(vectors(pathlib.Path(sys.argv[2]), texts)))

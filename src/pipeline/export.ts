@@ -34,7 +34,7 @@ function needRealmHead({ run, config: { model } }: Context): void {
   if (others.length === 0) return;
   throw new UserError(
     `${run.config}: this run has ${others.join(', ')}, which Hugging Face's REALM classes do not have; ` +
-      "only a run with REALM's own head (model.pooling pooler) can be exported",
+      'export it with --format sentence-transformers',
   );
 }
 

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, writeFileSync } from 'node:fs';
+import { cpSync, existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { before, mock, test } from 'node:test';
 import { loadConfig } from '../../src/config.ts';
@@ -11,6 +11,7 @@ import { buildRunIndex } from '../../src/pipeline/build-index.ts';
 import { type Context, emptyModel, stageWeights } from '../../src/pipeline/context.ts';
 import { evalRecall } from '../../src/pipeline/evaluate-recall.ts';
 import { exportRealm } from '../../src/pipeline/export.ts';
+import { exportSentenceTransformers } from '../../src/pipeline/export-sentence-encoder.ts';
 import { finetuneQa } from '../../src/pipeline/finetune-qa.ts';
 import { ictWarmup } from '../../src/pipeline/ict-warmup.ts';
 import { nextCommands } from '../../src/pipeline/next-command.ts';
@@ -171,6 +172,46 @@ test('an encoder without a head of its own must be trained first', async () => {
   );
 });
 
+test('a run is exported for sentence-transformers, and starts another run with the same index', async () => {
+  const context = await prepared('exported-encoder', 'cls-dense-prompts');
+  const { weightsSha256 } = await buildRunIndex(context);
+  const to = join(root, 'encoder');
+  const [part, ...others] = await exportSentenceTransformers(context, to);
+  assert.deepEqual([part, others], [{ folder: to, loadedBy: 'SentenceTransformer' }, []]);
+  await exportSentenceTransformers(context, to); // an earlier export is replaced
+  const again = await prepared('from-export', 'cls-dense-prompts', `model.initial=${to}`);
+  const { initial: _, ...model } = again.config.model;
+  assert.deepEqual({ ...model, initial: context.config.model.initial }, context.config.model);
+  assert.equal((await buildRunIndex(again)).weightsSha256, weightsSha256);
+
+  const theirs = join(root, 'theirs');
+  cpSync(join(fixtures, 'mean-normalize'), theirs, { recursive: true });
+  await assert.rejects(exportSentenceTransformers(context, theirs), /has other files/);
+  assert.equal(existsSync(join(theirs, 'expected.json')), true);
+});
+
+test('a fine-tuned run is exported as two folders, of queries and of documents', async () => {
+  const context = await prepared(
+    'exported-tuned',
+    'mean-normalize',
+    'qa.steps=1',
+    'qa.optimizer.learningRate=0.01',
+    'qa.optimizer.warmupSteps=0',
+  );
+  const untrained = join(root, 'untrained');
+  await exportSentenceTransformers(context, untrained);
+  await finetuneQa(context);
+  const to = join(root, 'towers');
+  const parts = await exportSentenceTransformers(context, to);
+  assert.deepEqual(
+    parts.map(({ folder }) => folder),
+    [join(to, 'query'), join(to, 'document')],
+  );
+  const weights = (folder: string) => readFileSync(join(folder, 'model.safetensors'));
+  assert.deepEqual(weights(join(to, 'document')), weights(untrained));
+  assert.notDeepEqual(weights(join(to, 'query')), weights(untrained));
+});
+
 test('a run with the head of a sentence encoder is not exported as REALM, whose classes do not have it', async () => {
   const context = await prepared('exported', 'cls-dense-prompts');
   const to = join(root, 'folders');
@@ -178,7 +219,7 @@ test('a run with the head of a sentence encoder is not exported as REALM, whose 
     exportRealm(context, to),
     (error) =>
       error instanceof UserError &&
-      /config\.yaml: this run has model\.pooling cls, model\.projection none, model\.dense, model\.normalize true, which /.test(
+      /config\.yaml: this run has model\.pooling cls, model\.projection none, model\.dense, model\.normalize true, which .*--format sentence-transformers$/.test(
         error.message,
       ),
   );
