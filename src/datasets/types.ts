@@ -32,6 +32,12 @@ export interface Question extends Accepted {
   negativeIds?: string[];
 }
 
+/** A question as a file has it: perhaps without an answer. */
+export interface ReadQuestion extends Question {
+  /** Its only answer is yes or no, which is in no document. */
+  yesNo?: boolean;
+}
+
 /** Characters [start, end) of a text, in UTF-16 units. */
 export interface Range {
   start: number;

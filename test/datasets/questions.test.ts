@@ -40,7 +40,7 @@ test('an error in a line names its file and number', async () => {
     '{"question": "who", "answer": ["A"]}\n{"question": "who"}',
     /line 2: "answer" must be a list/,
   );
-  await refuses('{"question": "who", "answer": []}', /line 1: "answer" must be a list of one or more/);
+  await refuses('{"question": "who", "answer": []}', /holds no question with an answer/);
   await refuses('{"question": "who", "answer": [1]}', /line 1: "answer"/);
   await refuses('{"answer": ["A"]}', /line 1: has no "question"/);
   await refuses('no JSON', /line 1: is not valid JSON/);
@@ -231,6 +231,8 @@ test('SQuAD; unanswerable questions are left out and counted', async () => {
       { ...question('When?', '10th', 'the 10th'), id: '56be', passageId: 'Normans#1' },
     ],
     unanswerable: 1,
+    yesNo: 0,
+    blankAnswers: 0,
   });
 });
 

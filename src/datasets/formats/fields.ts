@@ -26,7 +26,7 @@ const SETTING = (text: string) => `name it with data.fields, as in --set data.fi
 
 /**
  * A document from one JSON object. If there is no id, the id is its number in the file, from 0; the title may be missing. A
- * key that is null counts as missing. Other keys are ignored. A text may be a list of paragraphs, as in KILT.
+ * key that is null, and an empty id, count as missing. Other keys are ignored. A text may be a list of paragraphs, as in KILT.
  */
 export function jsonDocument(line: JsonLine, number: number, fields: Fields): Document {
   const { value } = line;
@@ -66,7 +66,7 @@ function keysOf(value: Record<string, unknown>, fields: Fields, where: string) {
   };
   const [id, title, text] = [keyOf('id'), keyOf('title'), keyOf('text')];
   return {
-    id: id !== undefined && value[id] === null ? undefined : id,
+    id: id !== undefined && (value[id] === null || value[id] === '') ? undefined : id,
     title: title !== undefined && value[title] === null ? undefined : title,
     text,
   };

@@ -24,7 +24,14 @@ export function squadQuestions(article: JsonLine, number: number): Question[] {
     objectsField(paragraph, 'qas').map((qa) => ({
       question: stringField(qa, 'question'),
       ...questionId(qa),
-      answers: [...new Set(objectsField(qa, 'answers').map((answer) => stringField(answer, 'text')))],
+      answers: [
+        ...new Set(
+          // Some tools leave the list out where there is no answer.
+          (qa.value.answers ?? null) === null
+            ? []
+            : objectsField(qa, 'answers').map((answer) => stringField(answer, 'text')),
+        ),
+      ],
       answerKind: 'string' as const,
       passageId: id,
     })),

@@ -58,6 +58,31 @@ function namedQuestions({ cells: names, where: header }: Row): ((row: Row) => Qu
   };
 }
 
+/**
+ * Questions of a table without their answers: of columns with names, of rows of id and text as in MS MARCO's
+ * `queries.dev.small.tsv` and pyserini's topics, or of a table that `readTableQuestions` reads.
+ */
+export async function* readTableQueries(path: string): AsyncGenerator<{ id?: string; question: string }> {
+  let read: ((row: Row) => { id?: string; question: string }) | undefined;
+  for await (const row of readTable(path, 'a table of questions')) {
+    if (read) {
+      yield read(row);
+      continue;
+    }
+    const names = row.cells.map((name) => name.trim().toLowerCase());
+    const [id, question] = [ID, [...QUESTION, 'text']].map((list) =>
+      names.findIndex((n) => list.includes(n)),
+    );
+    if (question >= 0) {
+      read = ({ cells }) => ({ ...(id >= 0 && { id: cells[id] }), question: cells[question] ?? '' });
+      continue;
+    }
+    const isPair = row.cells.length === 2 && parsePythonList(row.cells[1]) === undefined;
+    read = isPair ? ({ cells: [id, question] }) => ({ id, question: question ?? '' }) : dprQuestion;
+    yield read(row);
+  }
+}
+
 function dprQuestion({ cells, where }: Row): Question {
   const answers = cells.length === 2 ? parsePythonList(cells[1]) : undefined;
   if (answers) return { question: cells[0].replaceAll('’', "'"), answers, answerKind: 'string' };
