@@ -172,6 +172,11 @@ for (const [what, args, message] of [
     /x\.trec: a TREC run tells no questions; name them with --questions/,
   ],
   [
+    'a comparison by judgements without judgements',
+    ['eval', 'recall', '--retrieved', 'x.trec', '--against', 'y.trec'],
+    /--against: compares and writes measures by judgements; name them with --qrels/,
+  ],
+  [
     'predictions that are not there',
     ['eval', 'exact-match', '--metric', 'f1', '--predictions', 'none.jsonl'],
     /none\.jsonl: no such file; give the path of a JSONL file of predictions/,

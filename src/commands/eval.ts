@@ -25,6 +25,9 @@ interface AnswerOptions extends QuestionOptions {
 interface RecallOptions extends QuestionOptions {
   stage?: RetrieverSource;
   retrieved?: string;
+  qrels?: string;
+  against?: string;
+  perQuery?: string;
 }
 
 export function registerEval(program: Command): void {
@@ -100,30 +103,56 @@ function registerRecall(evaluation: Command): void {
     'stage whose retriever to use; initial: the encoder as it was published (default: the last of initial, ict-warmup and pretrain that the run has)',
     RETRIEVER_SOURCES,
   );
-  questionOptions(command).addOption(
-    new Option(
-      '--retrieved <file>',
-      "score what this file says was retrieved: DPR's .json, or a TREC run",
-    ).conflicts('to'),
-  );
+  questionOptions(command)
+    .option('--qrels <file>', 'judgements of documents, to measure nDCG, MAP and more as trec_eval does')
+    .addOption(
+      new Option(
+        '--retrieved <file>',
+        "score what this file says was retrieved: DPR's .json, or a TREC run",
+      ).conflicts('to'),
+    )
+    .option('--against <file>', 'another TREC run to compare with, by the judgements')
+    .option('--per-query <file>', 'file to write the measures of each query to, by the judgements');
   runOptions(command);
   examples(
     command,
     'eval recall --run runs/mine',
     'eval recall --run runs/mine --stage finetune-qa',
     'eval recall --run runs/mine --retrieved bm25.trec --questions questions.jsonl',
+    'eval recall --retrieved theirs.trec --qrels qrels/test.tsv --against bm25.trec',
   );
   command.action(async (options: RecallOptions) => {
     const { evalRecall, scoreRetrieved } = await import('../pipeline/evaluate-recall.ts');
     const { recallLines } = await import('./eval-lines.ts');
     const { openRun } = await import('../pipeline/context.ts');
-    const { retrieved, stage, run } = options;
+    const { retrieved, qrels, stage, run } = options;
+    needJudgements(options);
+    if (qrels !== undefined && retrieved !== undefined) {
+      const { scoreRunFile } = await import('../pipeline/evaluate-judged.ts');
+      const { judgedLines } = await import('./judged-lines.ts');
+      const judged = await scoreRunFile(retrieved, qrels, options);
+      const answers =
+        options.questions === undefined ? undefined : await scoreRetrieved(retrieved, run, options);
+      const lines = [...(answers ? [...recallLines(answers), ''] : []), ...judgedLines(judged)];
+      print(options, { ...answers, judged }, lines);
+      return;
+    }
     const result =
       retrieved === undefined
         ? await evalRecall(await openRun(options, 'eval recall'), stage, options)
         : await scoreRetrieved(retrieved, run, options);
     print(options, result, recallLines(result));
   });
+}
+
+/** Refuses options that say nothing without judgements. */
+function needJudgements({ qrels, against, perQuery }: RecallOptions): void {
+  if (qrels !== undefined) return;
+  const [option] = Object.entries({ '--against': against, '--per-query': perQuery }).find(
+    ([, file]) => file !== undefined,
+  ) ?? [undefined];
+  if (option !== undefined)
+    throw new UserError(`${option}: compares and writes measures by judgements; name them with --qrels FILE`);
 }
 
 function registerMasked(evaluation: Command, metric: 'perplexity' | 'utility', description: string): void {

@@ -103,7 +103,7 @@ export function comparisonLines(name: string, against: string, c: Comparison): s
 }
 
 /** Rows with aligned columns. */
-function aligned(rows: readonly string[][]): string[] {
+export function aligned(rows: readonly string[][]): string[] {
   const columns = Math.max(0, ...rows.map((row) => row.length));
   const widths = Array.from({ length: columns }, (_, c) =>
     Math.max(...rows.map((row) => row[c]?.length ?? 0)),

@@ -1,11 +1,12 @@
 import { hasAnswer } from '../answers/has-answer.ts';
 import type { Protocol } from '../answers/metrics.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
-import { readTable } from '../datasets/formats/table.ts';
 import { readJsonElements } from '../datasets/json-elements.ts';
 import { type JsonLine, objectsField, readJsonLines, stringField } from '../datasets/jsonl.ts';
 import type { Accepted } from '../datasets/types.ts';
 import { shown, UserError } from '../system/errors.ts';
+import { trecOrder } from './judged.ts';
+import { distinctScores, readRunLines, runWord, runWordOf } from './run-files.ts';
 
 // The blocks retrieved for each question, in the formats of other tools.
 
@@ -25,7 +26,8 @@ export interface Ranking {
 /**
  * Writes rankings one by one, and the end of the file.
  * `dpr`: the retriever's results of DPR, which FiD and Atlas read (facebookresearch/DPR, dense_retriever.py, save_results,
- * commit 0473319). `trec`: `qid Q0 docid rank score tag` of trec_eval, white space within an id as %20. `kilt`: predictions
+ * commit 0473319). `trec`: `qid Q0 docid rank score tag` of trec_eval, ids by
+ * `runWord` and scores by `distinctScores`. `kilt`: predictions
  * with their provenance, each document once, for KILT's evaluation (facebookresearch/KILT, README.md, commit 002935a).
  */
 export function rankingWriter(
@@ -60,9 +62,10 @@ function dprEntry(corpus: Corpus, { question, blocks, scores }: Ranking, protoco
 }
 
 function trecLines(corpus: Corpus, { question, number, blocks, scores }: Ranking): string {
-  const qid = word(question.id ?? String(number));
+  const qid = runWord(question.id ?? String(number));
+  const distinct = distinctScores(scores);
   return blocks
-    .map((block, i) => `${qid} Q0 ${word(passageId(corpus, block))} ${i + 1} ${scores[i]} realm\n`)
+    .map((block, i) => `${qid} Q0 ${runWord(passageId(corpus, block))} ${i + 1} ${distinct[i]} realm\n`)
     .join('');
 }
 
@@ -101,17 +104,6 @@ function blocksOf(corpus: Corpus, ids: ReadonlySet<string>): Map<string, number>
     if (ids.has(id)) found.set(id, block);
   }
   return found;
-}
-
-const word = (id: string) => id.replace(/[\s%]/gu, encodeURIComponent);
-
-/** Undoes the escaping of an id; an id with an invalid % escape was not written by us and is returned unchanged. */
-function unescapeId(id: string): string {
-  try {
-    return decodeURIComponent(id);
-  } catch {
-    return id;
-  }
 }
 
 /**
@@ -161,43 +153,41 @@ function holds(passage: JsonLine, accepted: Accepted, protocol: Protocol): boole
   throw new UserError(`${passage.where}: has a passage with neither "text" nor "has_answer"; fix the file`);
 }
 
-/** The blocks of each question of a TREC run in order of rank; none for a question that is not in it. */
+/**
+ * The blocks of each question of a TREC run in trec_eval's order, which is by score; none for a question that is not in
+ * it.
+ */
 export async function readTrecRun(
   path: string,
   corpus: Corpus,
   questions: readonly { id?: string }[],
 ): Promise<number[][]> {
-  const rows = new Map<string, { id: string; rank: number }[]>();
+  const rows = new Map<string, { ids: string[]; scores: number[] }>();
   const ids = new Set<string>();
   const known = new Set(questions.map(({ id }, i) => id ?? String(i + 1)));
-  for await (const row of readTable(path, 'a TREC run')) {
-    const { where } = row;
-    const cells = row.cells.join(' ').trim().split(/\s+/);
-    if (cells.length !== 6 || !/^\d+$/.test(cells[3])) {
-      throw new UserError(
-        `${where}: is not a line "qid Q0 docid rank score tag" of a TREC run; fix the file`,
-      );
-    }
-    const qid = unescapeId(cells[0]);
-    const id = unescapeId(cells[2]);
+  for await (const { query, document, score, where } of readRunLines(path)) {
+    const qid = known.has(query) ? query : runWordOf(query);
     if (!known.has(qid)) {
       throw new UserError(
         `${where}: names question ${shown(qid)}, which is not in the file of questions; give the file of questions that the run was made from`,
       );
     }
-    const list = rows.get(qid) ?? [];
-    list.push({ id, rank: Number(cells[3]) });
+    const list = rows.get(qid) ?? { ids: [], scores: [] };
+    list.ids.push(document);
+    list.scores.push(score);
     rows.set(qid, list);
-    ids.add(id);
+    ids.add(document).add(runWordOf(document));
   }
   const blocks = blocksOf(corpus, ids);
-  const unknown = [...ids].find((id) => !blocks.has(id));
+  const blockOf = (id: string) => blocks.get(id) ?? blocks.get(runWordOf(id));
+  const unknown = [...rows.values()].flatMap((row) => row.ids).find((id) => blockOf(id) === undefined);
   if (unknown !== undefined) {
     throw new UserError(
       `${path}: names document ${shown(unknown)}, which is not in the run's corpus; score it in the run folder that it was made in`,
     );
   }
-  return questions.map(({ id }, i) =>
-    (rows.get(id ?? String(i + 1)) ?? []).sort((a, b) => a.rank - b.rank).map((row) => blocks.get(row.id)!),
-  );
+  return questions.map(({ id }, i) => {
+    const row = rows.get(id ?? String(i + 1)) ?? { ids: [], scores: [] };
+    return trecOrder(row.ids, row.scores).map((at) => blockOf(row.ids[at])!);
+  });
 }

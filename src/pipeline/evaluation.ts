@@ -26,11 +26,11 @@ export interface EvalOptions {
   format?: RankingFormat;
 }
 
-/** A `UserError` where `--to` cannot be written, or names one of the evaluation's `others` files. */
-export function needOutput(to: string | undefined, others: readonly string[]): void {
+/** A `UserError` where `to`, the file of `option`, cannot be written, or is one of the evaluation's `others` files. */
+export function needOutput(to: string | undefined, others: readonly string[], option = '--to'): void {
   if (to === undefined) return;
   if (others.some((other) => resolve(other) === resolve(to)))
-    throw new UserError(`${to}: is a file of this evaluation itself; name another with --to FILE`);
+    throw new UserError(`${to}: is a file of this evaluation itself; name another with ${option} FILE`);
   needWritable(resolve(to));
 }
 

@@ -11,6 +11,7 @@ import {
   rankingWriter,
   readTrecRun,
 } from '../../src/eval/rankings.ts';
+import { distinctScores } from '../../src/eval/run-files.ts';
 import type { Interval } from '../../src/eval/statistics.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
@@ -137,6 +138,28 @@ test('a TREC run, written and read; white space in an id does not split it', asy
     ...blocks.slice(0, 2),
     [],
   ]);
+});
+
+test('a TREC run is read by its scores, as trec_eval does; its ranks and the order of its lines do not count', async () => {
+  const lines = ['1 Q0 osk#0 0 3.5 x', '1 Q0 drost#0 0 2.5 x', '1 Q0 a%20b%25#0 0 9.5 x'];
+  const read = async (text: string[]) =>
+    (await readTrecRun(write('zero.trec', text.join('\n')), corpus, questions))[0];
+  assert.deepEqual(await read(lines), [1, 0, 3]);
+  assert.deepEqual(await read(lines.toReversed()), [1, 0, 3]);
+  assert.deepEqual(
+    await read(lines.map((line) => line.replace(/\d\.5/, '1'))),
+    [0, 3, 1],
+    'equal scores: by id, greatest first',
+  );
+});
+
+test('a written run has distinct scores in 32 bits, so that no tool can order it otherwise', () => {
+  assert.deepEqual([...distinctScores([3, 2, 2, 2, 1])], [3, 2, 2 - 2 ** -23, 2 - 2 ** -22, 1]);
+  const zeros = distinctScores([0, 0, 0]);
+  assert.deepEqual([...zeros], [0, -(2 ** -149), -(2 ** -148)]);
+  assert.deepEqual([...distinctScores([-1, -1])], [-1, -1 - 2 ** -23]);
+  const close = distinctScores([1 + 1e-9, 1, 1 - 1e-9]);
+  assert.ok(close[0] > close[1] && close[1] > close[2]);
 });
 
 test("KILT's format names each document once", () => {

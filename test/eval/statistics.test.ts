@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { byQuestionWord, bySeenAnswer, questionWord } from '../../src/eval/breakdown.ts';
-import { compare, mcnemar, mean, meanInterval, ratioInterval } from '../../src/eval/statistics.ts';
+import {
+  compare,
+  mcnemar,
+  mean,
+  meanInterval,
+  randomisationTest,
+  ratioInterval,
+} from '../../src/eval/statistics.ts';
 import { random } from '../../src/random.ts';
 
 const near = (actual: number, expected: number, tolerance = 1e-12) =>
@@ -120,4 +127,16 @@ test('exact match by question word and by answers seen in training', () => {
     ['seen in training', 2, 0.5],
     ['unseen', 2, 0.5],
   ]);
+});
+
+test('paired randomisation test: all exchanges of few questions, drawn ones of many, as SciPy has it', () => {
+  // scipy.stats.permutation_test((d,), mean, permutation_type='samples') of SciPy 1.17.1: all exchanges, then 999,999.
+  near(randomisationTest([0.3, -0.1, 0.25, 0, 0.6, -0.2, 0.15, 0.4, -0.05, 0.1], 1), 0.109375);
+  const many = Array.from({ length: 60 }, (_, i) => (((i * 37) % 101) - 45) / 100);
+  near(randomisationTest(many, 1), 0.2397, 0.013); // three standard errors of 10,000 draws
+  assert.equal(randomisationTest(many, 1), randomisationTest(many, 1));
+  near(randomisationTest([0, 0], 1), 1);
+  near(randomisationTest([0.5, 0.5], 1), 1 / 2);
+  // Of scores that are 0 or 1 it is McNemar's exact test.
+  near(randomisationTest([1, 1, 1, 1, 1, -1, 0], 1), mcnemar(5, 1));
 });
