@@ -2,6 +2,7 @@ import { answerSpans, hasAnswer } from '../answers/has-answer.ts';
 import { f1, isCorrect, type Protocol } from '../answers/metrics.ts';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
+import { codePointsBefore } from '../datasets/code-points.ts';
 import type { Accepted } from '../datasets/types.ts';
 import { pairIds } from '../model/embedder.ts';
 import { vectorLength } from '../model/head.ts';
@@ -126,7 +127,7 @@ export interface Prediction extends Accepted {
   title: string;
   document: string;
   probability: number;
-  /** Text of that block, and the prediction's range of characters in it. */
+  /** Text of that block, and the prediction's range in it, in code points. */
   passage: string;
   start: number;
   end: number;
@@ -211,8 +212,8 @@ export async function evaluateAnswers(
         document: best ? corpus.documentId(best.block) : '',
         probability: best?.probability ?? 0,
         passage: best ? corpus.text(best.block) : '',
-        start: best?.start ?? 0,
-        end: best?.end ?? 0,
+        start: best ? codePointsBefore(corpus.text(best.block), best.start) : 0,
+        end: best ? codePointsBefore(corpus.text(best.block), best.end) : 0,
       });
     });
     bar.at(scores.ranks.length);

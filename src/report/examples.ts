@@ -42,11 +42,12 @@ ${p.title !== '' && html`<p class="source" dir="auto">${clipped(p.title, 120)}</
 /** The part of the passage around the answer, with the answer marked. */
 function passage({ passage: text, start, end }: Prediction): Html | undefined {
   if (text === undefined || text === '') return undefined;
-  if (start === undefined || end === undefined || !(start >= 0 && start < end && end <= text.length)) {
+  const characters = Array.from(text); // code points, which `start` and `end` count
+  if (start === undefined || end === undefined || !(start >= 0 && start < end && end <= characters.length)) {
     return html`<blockquote dir="auto">${clipped(text, 2 * CONTEXT_CHARACTERS)}</blockquote>`;
   }
-  const marked = text.slice(start, end);
-  const before = text.slice(Math.max(0, start - CONTEXT_CHARACTERS), start);
-  const after = text.slice(end, end + CONTEXT_CHARACTERS);
-  return html`<blockquote dir="auto">${start > CONTEXT_CHARACTERS && '…'}${before}<mark>${clipped(marked, 200)}</mark>${after}${end + CONTEXT_CHARACTERS < text.length && '…'}</blockquote>`;
+  const part = (from: number, to: number) => characters.slice(from, to).join('');
+  const before = part(Math.max(0, start - CONTEXT_CHARACTERS), start);
+  const after = part(end, end + CONTEXT_CHARACTERS);
+  return html`<blockquote dir="auto">${start > CONTEXT_CHARACTERS && '…'}${before}<mark>${clipped(part(start, end), 200)}</mark>${after}${end + CONTEXT_CHARACTERS < characters.length && '…'}</blockquote>`;
 }

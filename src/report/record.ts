@@ -87,7 +87,7 @@ const prediction = z.object({
   end: z.int().optional().catch(undefined),
 });
 
-/** One answered question; `start` and `end` are the prediction's place in the passage, in UTF-16 units. */
+/** One answered question; `start` and `end` are the prediction's place in the passage, in code points. */
 export type Prediction = z.infer<typeof prediction>;
 
 export interface Predictions {

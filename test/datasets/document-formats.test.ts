@@ -630,6 +630,19 @@ test("EMDR2's sentences with entities; words become characters", async () => {
   ]);
 });
 
+test('spans of a file of sentences count code points', async () => {
+  // As in Python: text[2:5] is "Ada" and text[10:11] is "𝔅".
+  const text = '😀 Ada saw 𝔅, é.';
+  const read = async (...spans: [number, number][]) =>
+    (await all(readSentences(write('astral.jsonl', JSON.stringify({ text, spans })))))[0];
+  const { spans } = await read([2, 5], [10, 11], [0, 1], [0, 15]);
+  assert.deepEqual(
+    spans?.map(({ start, end }) => text.slice(start, end)),
+    ['😀', text, 'Ada', '𝔅'],
+  );
+  await refuses(read([14, 16]), /span \[14,16\] is not a \[start, end\] in the 15 characters of "text"/);
+});
+
 test('lists, indexes, outlines and disambiguation pages are not articles', () => {
   for (const title of [
     'List of kings',

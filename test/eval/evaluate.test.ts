@@ -93,6 +93,24 @@ test('exact match by tokens and the span oracle equal the metrics of fine-tuning
   assert.equal(shares.recall[12], scores.ranks.filter((rank) => rank < 12).length / ASKED);
 });
 
+test('positions of predictions count code points', async () => {
+  const questions = await asked();
+  const predict = async (texts: Corpus) => {
+    const predictions: Prediction[] = [];
+    const predicted = (prediction: Prediction) => predictions.push(prediction);
+    await evaluateAnswers({ model, corpus: texts, index, config }, questions, [1], { predicted });
+    return predictions;
+  };
+  const plain = await predict(corpus);
+  // Two invisible characters beyond U+FFFF before each text, which the tokenizer drops: four UTF-16 units.
+  const marked = await predict({ ...corpus, text: (b) => `\u{E0041}\u{E0042}${corpus.text(b)}` });
+  assert.ok(plain.some(({ start }) => start > 0));
+  for (const [i, { passage, start, end, prediction }] of marked.entries()) {
+    assert.equal(Array.from(passage).slice(start, end).join(''), prediction);
+    assert.deepEqual([prediction, start], [plain[i].prediction, plain[i].start + 2]);
+  }
+});
+
 test('a retriever without an index finds the same as with its index', async () => {
   const questions = await asked();
   const rankings: number[][] = [];

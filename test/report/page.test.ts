@@ -144,9 +144,9 @@ const full = runOf('full', {
       correct: true,
       title: 'Ada',
       probability: 0.5,
-      passage: 'It was Ada herself.',
-      start: 7,
-      end: 10,
+      passage: '🏛 It was Ada herself.',
+      start: 9, // in code points
+      end: 12,
     },
     {
       question: `When ${EVIL}?`,
@@ -268,7 +268,7 @@ test('the table of a probe shows which documents are new and which have moved', 
 test('examples mark the answer in its passage, and nothing if its position is outside the passage', () => {
   const { document } = parsed(full);
   const [right, evil, beyond] = document.querySelectorAll('.example');
-  assert.match(textOf(right)!, /^✓ right probability 50\.0 % Who\? Ada It was Ada herself\. Ada$/);
+  assert.match(textOf(right)!, /^✓ right probability 50\.0 % Who\? Ada 🏛 It was Ada herself\. Ada$/u);
   assert.equal(right.querySelector('mark')?.textContent, 'Ada');
   assert.equal(evil.querySelector('mark')?.textContent, EVIL);
   assert.equal(beyond.querySelector('mark'), null);
