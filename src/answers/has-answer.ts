@@ -1,16 +1,33 @@
 import type { Accepted } from '../datasets/types.ts';
+import { UNSPACED } from '../tokenizer/unspaced.ts';
 import { drqaTokens } from './drqa-tokens.ts';
 import { type Protocol, regexSearch } from './metrics.ts';
 
 // Finds answers in a text: by words for evaluation and the retriever's gold blocks, by word pieces for the reader's.
 
 /** A run of letters, digits and marks is one token, any other visible character one more (DPR, dpr/utils/tokenizers.py). */
-const TOKEN = /[\p{L}\p{N}\p{M}]+|[^\p{Z}\p{C}]/gu;
+const DPR = tokensOf('[\\p{L}\\p{N}\\p{M}]');
+/**
+ * The same, but each character of a script without spaces, with its marks, is a token: such a run is a whole clause, and an
+ * answer must be found anywhere in it. MLQA's script compares Chinese in the same way (`mixed_segmentation`).
+ */
+const CHARACTERS = tokensOf(`(?:(?!${UNSPACED})[\\p{L}\\p{N}\\p{M}])`);
+
+/** @param letter a character of a word: words need a gap between them */
+function tokensOf(letter: string) {
+  return {
+    all: new RegExp(`${letter}+|${UNSPACED}\\p{M}*|[^\\p{Z}\\p{C}]`, 'gu'),
+    startsWord: new RegExp(`^${letter}`, 'u'),
+    // Matched only at one position, `lastIndex`.
+    wordHere: new RegExp(letter, 'uy'),
+    wordBefore: new RegExp(`(?<=${letter})`, 'uy'),
+    wanted: new WeakMap<readonly string[], Wanted[]>(),
+  };
+}
+
 const WORD_START = /^[\p{L}\p{N}\p{M}]/u;
 const VISIBLE = /[^\p{Z}\p{C}]/u;
-// Matched only at one position, `lastIndex`.
-const WORD_HERE = /[\p{L}\p{N}\p{M}]/uy;
-const WORD_BEFORE = /(?<=[\p{L}\p{N}\p{M}])/uy;
+const MARK_HERE = /\p{M}/uy;
 const GAP_HERE = /[\p{Z}\p{C}]*/uy;
 
 /** An answer by its tokens. */
@@ -20,7 +37,6 @@ interface Wanted {
   rarest: string;
 }
 
-const byWords = new WeakMap<readonly string[], Wanted[]>();
 const byDrqa = new WeakMap<readonly string[], Wanted[]>();
 
 /**
@@ -32,6 +48,7 @@ const byDrqa = new WeakMap<readonly string[], Wanted[]>();
  *   orqa   google-research/language, language/orqa/ops/orqa_ops.cc, HasAnswerOp: the text contains the answer's
  *          characters in the same case, also within words. It has no regular expressions: here they match anywhere in
  *          the text as it is
+ *   mlqa   MLQA's script judges no passages: as dpr, but each character of a script without spaces is a token
  *   hf     SQuAD's script judges no passages: as dpr
  * An answer without a token is in every text, as in all of them.
  * The list of answers must not change between calls: its patterns are cached as long as the list exists.
@@ -44,7 +61,8 @@ export function hasAnswer(
   if (answerKind === 'regex') return regexSearch(text, answers, protocol);
   if (protocol === 'orqa') return answers.some((answer) => text.includes(answer));
   if (protocol === 'drqa') return drqaHasAnswer(text, answers);
-  return answers.some((answer) => !VISIBLE.test(answer)) || foldedHasAnswer(foldText(text), answers);
+  if (answers.some((answer) => !VISIBLE.test(answer))) return true;
+  return foldedHasAnswer(foldText(text), answers, protocol === 'mlqa' ? CHARACTERS : DPR);
 }
 
 /** `hasAnswer` by `drqa`, which has to tokenise the text. */
@@ -73,22 +91,23 @@ function oneSigma(text: string): string {
 }
 
 /**
- * `hasAnswer` by `dpr` for answers that are texts. Here an answer without a token is in no text: it would teach nothing.
+ * `hasAnswer` by `mlqa` for answers that are texts: the same as by `dpr`, except in scripts without spaces. Here an answer
+ * without a token is in no text: it would teach nothing.
  * @param folded text from `foldText`, which takes most of the time
  */
-export function foldedHasAnswer(folded: string, answers: readonly string[]): boolean {
-  let wanted = byWords.get(answers);
+export function foldedHasAnswer(folded: string, answers: readonly string[], rule = CHARACTERS): boolean {
+  let wanted = rule.wanted.get(answers);
   if (!wanted) {
     wanted = answers.flatMap((answer) => {
-      const tokens = foldText(answer).match(TOKEN);
+      const tokens = foldText(answer).match(rule.all);
       return tokens ? [{ tokens, rarest: longest(tokens) }] : [];
     });
-    byWords.set(answers, wanted);
+    rule.wanted.set(answers, wanted);
   }
   for (const { tokens, rarest } of wanted) {
     if (!folded.includes(rarest)) continue;
     for (let at = folded.indexOf(tokens[0]); at >= 0; at = folded.indexOf(tokens[0], at + 1)) {
-      if (tokensAt(folded, at, tokens)) return true;
+      if (tokensAt(folded, at, tokens, rule)) return true;
     }
   }
   return false;
@@ -98,17 +117,24 @@ export function foldedHasAnswer(folded: string, answers: readonly string[]): boo
  * Whether the tokens follow one another from `at`, so that texts need not be tokenised. There must be a gap between two
  * words and there may be one next to other characters; a word at either end must be whole.
  */
-function tokensAt(folded: string, at: number, tokens: readonly string[]): boolean {
-  if (WORD_START.test(tokens[0]) && looking(WORD_BEFORE, folded, at)) return false;
+function tokensAt(folded: string, at: number, tokens: readonly string[], rule: typeof DPR): boolean {
+  let word = rule.startsWord.test(tokens[0]);
+  if (word && looking(rule.wordBefore, folded, at)) return false;
   let here = at;
   for (const [i, token] of tokens.entries()) {
-    const before = here;
-    if (i > 0 && looking(GAP_HERE, folded, here)) here = GAP_HERE.lastIndex;
+    if (i > 0) {
+      const afterWord = word;
+      const gap = looking(GAP_HERE, folded, here) && GAP_HERE.lastIndex > here;
+      if (gap) here = GAP_HERE.lastIndex;
+      word = rule.startsWord.test(token);
+      if (!gap && word && afterWord) return false;
+    }
     if (!folded.startsWith(token, here)) return false;
-    if (i > 0 && here === before && WORD_START.test(token) && WORD_START.test(tokens[i - 1])) return false;
     here += token.length;
+    // A character of a script without spaces ends with its marks.
+    if (!word && WORD_START.test(token) && looking(MARK_HERE, folded, here)) return false;
   }
-  return !(WORD_START.test(tokens[tokens.length - 1]) && looking(WORD_HERE, folded, here));
+  return !(word && looking(rule.wordHere, folded, here));
 }
 
 function looking(sticky: RegExp, text: string, at: number): boolean {
@@ -120,7 +146,7 @@ function looking(sticky: RegExp, text: string, at: number): boolean {
 export function foldText(text: string): string {
   const unified = text.normalize('NFD');
   return unified.includes('Σ')
-    ? unified.replace(TOKEN, (token) => token.toLowerCase())
+    ? unified.replace(DPR.all, (token) => token.toLowerCase())
     : unified.toLowerCase();
 }
 

@@ -1,24 +1,26 @@
 import type { Accepted } from '../datasets/types.ts';
 import { UserError } from '../system/errors.ts';
+import { hasUnspaced, UNSPACED } from '../tokenizer/unspaced.ts';
 import { type Flavour, pythonRegex, SPACE, WORD } from './python-regex.ts';
 
-// Scores of a predicted answer by four published evaluations, which differ in small ways that change metrics by points:
+// Scores of a predicted answer by five published evaluations, which differ in small ways that change metrics by points:
 //   orqa   google-research/language at 208f852, language/orqa/utils/eval_utils.py (ORQA and REALM)
 //   dpr    facebookresearch/DPR at a31212d, dpr/data/qa_validation.py (DPR, FiD, Atlas)
 //   drqa   facebookresearch/DrQA at 6d7c1b7, scripts/pipeline/eval.py with drqa/reader/utils.py
 //   hf     huggingface/evaluate at b6e7c3b, metrics/squad/compute_score.py (SQuAD v1.1's own script)
+//   mlqa   facebookresearch/MLQA at 5ef5c73, mlqa_evaluation_v1.py: the same for scripts without spaces (see `mlqaNormal`)
 // They equal those scripts for every prediction (test/eval/protocols.test.ts), except for characters that are newer than
 // their Python, for regular expressions that JavaScript does not support (python-regex.ts), and for a question without any
 // answer, which counts as wrong here and is an error there.
 
-export const PROTOCOLS = ['orqa', 'dpr', 'drqa', 'hf'] as const;
+export const PROTOCOLS = ['orqa', 'dpr', 'drqa', 'hf', 'mlqa'] as const;
 export type Protocol = (typeof PROTOCOLS)[number];
 
 /**
  * How texts are normalised before they are compared: whether to NFD, and the Python module that finds articles and compiles
  * regular expressions.
  */
-const RULES: Record<Protocol, { nfd: boolean; flavour: Flavour }> = {
+const RULES: Record<Exclude<Protocol, 'mlqa'>, { nfd: boolean; flavour: Flavour }> = {
   orqa: { nfd: true, flavour: 're' },
   dpr: { nfd: false, flavour: 'regex' },
   drqa: { nfd: true, flavour: 'regex' },
@@ -39,11 +41,28 @@ const SPACES = new RegExp(`${SPACE}+`);
 
 /** Lower case, without ASCII punctuation, articles and extra white space. `orqa` and `drqa` convert to NFD first (marks stay). */
 export function normalizeAnswer(text: string, protocol: Protocol): string {
+  if (protocol === 'mlqa') return mlqaNormal(text);
   const { nfd, flavour } = RULES[protocol];
   return (nfd ? text.normalize('NFD') : text)
     .toLowerCase()
     .replace(PUNCTUATION, '')
     .replace(ARTICLE[flavour], ' ')
+    .split(SPACES)
+    .filter((word) => word !== '')
+    .join(' ');
+}
+
+const ALL_PUNCTUATION = /[!-/:-@[-`{-~\p{P}]/gu;
+const CHARACTER = new RegExp(`${UNSPACED}\\p{M}*`, 'gu');
+
+/**
+ * As MLQA's script with the language zh for a text in a script without spaces, else en: lower case, without any punctuation,
+ * each character of such a script a word by itself. The script does so for Chinese characters (U+4E00 to U+9FA5) alone, and
+ * has no other language without spaces; MKQA's adds Japanese, Thai and Khmer.
+ */
+function mlqaNormal(text: string): string {
+  const bare = text.toLowerCase().replace(ALL_PUNCTUATION, '');
+  return (hasUnspaced(bare) ? bare.replace(CHARACTER, ' $& ') : bare.replace(ARTICLE.re, ' '))
     .split(SPACES)
     .filter((word) => word !== '')
     .join(' ');
@@ -56,9 +75,9 @@ export function exactMatch(prediction: string, answers: readonly string[], proto
 }
 
 /**
- * SQuAD's word F1 with the best answer, 0 to 1; 0 if either side has no words left, as in both scripts that have an F1:
+ * SQuAD's word F1 with the best answer, 0 to 1; 0 if either side has no words left, as in the scripts that have an F1:
  * `hf`, and `drqa` (f1_score; over texts in NFD, as in DrQA's pipeline; its reader's training compares them without NFD).
- * For `orqa` and `dpr` it is the same F1 over their normalised words.
+ * `mlqa` too has the same; for `orqa` and `dpr` it is that F1 over their normalised words.
  */
 export function f1(prediction: string, answers: readonly string[], protocol: Protocol): number {
   const predicted = words(prediction, protocol);
@@ -104,12 +123,12 @@ export function isCorrect(
  * `\é` is a bad escape, as in Python). Case is ignored; a pattern that cannot be compiled never matches.
  * DPR's reader has no rule for regular expressions: the rule for DPR's passages is used.
  * The list of patterns must not change between calls: it is compiled once.
- * @throws UserError for `hf`: SQuAD's script would compare the regular expressions as texts
+ * @throws UserError for `hf` and `mlqa`: their scripts would compare the regular expressions as texts
  */
 export function regexMatch(prediction: string, patterns: readonly string[], protocol: Protocol): boolean {
-  if (protocol === 'hf') {
+  if (protocol === 'hf' || protocol === 'mlqa') {
     throw new UserError(
-      'protocol hf has no rule for answers that are regular expressions; score them with orqa, dpr or drqa',
+      `protocol ${protocol} has no rule for answers that are regular expressions; score them with orqa, dpr or drqa`,
     );
   }
   if (protocol === 'dpr') return regexSearch(prediction, patterns, protocol);
@@ -117,7 +136,7 @@ export function regexMatch(prediction: string, patterns: readonly string[], prot
 }
 
 /**
- * Whether any pattern matches anywhere in a retrieved text; otherwise like `regexMatch`, with `hf` as `dpr`. `drqa` uses
+ * Whether any pattern matches anywhere in a retrieved text; otherwise like `regexMatch`, with `hf` and `mlqa` as `dpr`. `drqa` uses
  * only the first pattern (scripts/retriever/eval.py).
  */
 export function regexSearch(text: string, patterns: readonly string[], protocol: Protocol): boolean {

@@ -1,5 +1,6 @@
 import { existsSync, statSync } from 'node:fs';
 import { resolve } from 'node:path';
+import { protocolFor } from '../answers/default-protocol.ts';
 import { f1, isCorrect, normalizeAnswer, type Protocol } from '../answers/metrics.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import { readQuestions } from '../datasets/questions.ts';
@@ -53,10 +54,11 @@ export async function evalExactMatch(
   metric: AnswerMetric = 'exact-match',
 ): Promise<AnswerEvaluation & Pick<Evaluation, 'exactMatch' | 'recall'>> {
   const { run, config } = context;
-  const protocol = options.protocol ?? 'orqa';
   const against = options.against === undefined ? undefined : await otherPredictions(options.against);
   const file = questionFile(context, options.questions);
   const given = await readQuestions(file, config.data.answers);
+  const chosen = protocolFor(given, options.protocol);
+  const protocol = chosen ?? 'orqa';
   if (metric === 'f1') needStrings(file, given);
   const other = against && matchPredictions(against, given);
   needOutput(options.to, [file, run.predictions]);
@@ -66,9 +68,9 @@ export async function evalExactMatch(
   try {
     recoverFolders(run.dir); // predictions that a killed evaluation left half written
     const { scores } = await writeStreamAtomic(run.predictions, (write) =>
-      withRankings(corpus, options, (each) =>
+      withRankings(corpus, { ...options, protocol: chosen }, (each) =>
         evaluateAnswers({ model, corpus, index, config }, encoded, KS, {
-          protocol: options.protocol,
+          protocol: chosen,
           each,
           predicted: (prediction) => write(Buffer.from(`${JSON.stringify(prediction)}\n`)),
         }),
@@ -133,7 +135,6 @@ export async function scorePredictions(
   options: Omit<AnswerEvalOptions, 'to' | 'format'> & { answers?: 'auto' | 'string' | 'regex' } = {},
   metric: AnswerMetric = 'exact-match',
 ): Promise<AnswerEvaluation> {
-  const protocol = options.protocol ?? 'orqa';
   const file = await readPredictions(resolve(path));
   const asked =
     options.questions === undefined
@@ -141,6 +142,7 @@ export async function scorePredictions(
       : await readQuestions(resolve(options.questions), options.answers ?? 'auto');
   const matched = matchPredictions(file, asked);
   const { others } = matched;
+  const protocol = protocolFor(matched.questions, options.protocol) ?? 'orqa';
   const counted = countedOf(options.questions ?? path, matched.questions, protocol);
   const questions = counted(matched.questions);
   const predictions = counted(matched.predictions);

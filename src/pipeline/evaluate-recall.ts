@@ -1,4 +1,5 @@
 import { resolve } from 'node:path';
+import { protocolFor } from '../answers/default-protocol.ts';
 import type { Protocol } from '../answers/metrics.ts';
 import { type Corpus, openCorpus } from '../corpus/store/reader.ts';
 import { readQuestions } from '../datasets/questions.ts';
@@ -60,9 +61,9 @@ export async function evalRecall(
   const questions = encodeAll(corpus, given, config);
   const { model, index } = await retrieverOf(context, stage, corpus);
   try {
-    const { protocol } = options;
+    const protocol = protocolFor(given, options.protocol);
     const most = Math.max(...KS);
-    const ranks = await withRankings(corpus, options, (each) =>
+    const ranks = await withRankings(corpus, { ...options, protocol }, (each) =>
       retrievalRanks({ model, corpus, index, config }, questions, most, { protocol, each }),
     );
     disposeModel(model);
@@ -120,13 +121,13 @@ export async function scoreRetrieved(
   dir: string,
   options: Pick<EvalOptions, 'questions' | 'protocol'> = {},
 ): Promise<RecallEvaluation> {
-  const protocol = options.protocol ?? 'dpr';
   const dpr = /\.jsonl?(\.gz|\.zst)?$/.test(path);
   if (!dpr && options.questions === undefined) {
     throw new UserError(`${path}: a TREC run tells no questions; name them with --questions FILE`);
   }
   const file = resolve(options.questions ?? path);
   const questions = await readQuestions(file);
+  const protocol = protocolFor(questions, options.protocol) ?? 'dpr';
   let ranks: number[];
   let depth: number;
   let missing: number;

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { answerSpans, hasAnswer } from '../../src/answers/has-answer.ts';
+import { protocolFor } from '../../src/answers/default-protocol.ts';
+import { answerSpans, foldedHasAnswer, foldText, hasAnswer } from '../../src/answers/has-answer.ts';
 import { PROTOCOLS } from '../../src/answers/metrics.ts';
 import { random } from '../../src/random.ts';
 
@@ -100,14 +101,14 @@ test('answer spans: every match of every answer once, in order', () => {
 test('each protocol follows its own script', () => {
   const text = 'Shakespeare wrote \u201cHamlet\u201d by 1,000 candles.';
   const held = (answer: string) => PROTOCOLS.filter((protocol) => hasAnswer(text, strings(answer), protocol));
-  assert.deepEqual(held('hamlet'), ['dpr', 'drqa', 'hf']);
+  assert.deepEqual(held('hamlet'), ['dpr', 'drqa', 'hf', 'mlqa']);
   assert.deepEqual(held('Ham'), ['orqa']);
   assert.deepEqual(held('"Hamlet"'), ['drqa']);
-  assert.deepEqual(held('000'), ['orqa', 'dpr', 'hf']);
+  assert.deepEqual(held('000'), ['orqa', 'dpr', 'hf', 'mlqa']);
   const regex = { answers: ['Othello', 'hamlet'], answerKind: 'regex' as const };
   assert.deepEqual(
     PROTOCOLS.filter((protocol) => hasAnswer(text, regex, protocol)),
-    ['orqa', 'dpr', 'hf'], // DrQA's script reads the first expression alone
+    ['orqa', 'dpr', 'hf', 'mlqa'], // DrQA's script reads the first expression alone
   );
 });
 
@@ -119,4 +120,40 @@ test('a regular expression matches anywhere in the text, both in NFD, in any cas
   assert.equal(hasAnswer(text, regex('Newark', 'CAFE\u0301')), true);
   assert.equal(hasAnswer(text, regex('^New York')), false);
   assert.equal(hasAnswer(text, regex('(')), false);
+});
+
+test('in scripts without spaces protocol mlqa finds an answer anywhere in a clause, the others as their scripts do', () => {
+  const cases: [text: string, answer: string, has: boolean][] = [
+    ['南河镇建于1751年，人口不多。', '1751年', true],
+    ['南河镇建于1751年，人口不多。', '1751', true],
+    ['南河镇建于1751年，人口不多。', '751年', false], // numbers stay whole
+    ['南河镇建于1751年', '河镇', true],
+    ['南 河镇', '南河', true],
+    ['东京', '京都', false],
+    ['エルサレムはどこ', 'エルサレム', true],
+    ['かき', 'が', false],
+    ['がき', 'か', false], // a voiced letter is another one
+    ['เมืองหลวงคือกรุงเทพ', 'กรุงเทพ', true],
+    ['ទីក្រុងភ្នំពេញ', 'ភ្នំពេញ', true],
+    ['ប្រទេសកម្ពុជា', 'ប', false], // the letter has a mark
+    ['用Python写的', 'python', true],
+    ['用Python3写的', 'python', false],
+    ['The art of 東京都', '東京', true],
+    ['The party in 東京', 'art', false],
+  ];
+  for (const [text, answer, has] of cases) {
+    assert.equal(hasAnswer(text, strings(answer), 'mlqa'), has, `${text} ${answer}`);
+    assert.equal(foldedHasAnswer(foldText(text), [answer]), has, `training: ${text} ${answer}`);
+    assert.equal(hasAnswer(text, strings(answer), 'dpr'), slowly(text, answer), `dpr: ${text} ${answer}`);
+  }
+});
+
+test('most answers in a script without spaces choose protocol mlqa; some are warned of', () => {
+  const chinese = strings('海港');
+  const english = strings('harbour');
+  assert.equal(protocolFor([chinese, chinese, english], undefined), 'mlqa');
+  assert.equal(protocolFor([chinese], 'dpr'), 'dpr');
+  assert.equal(protocolFor([english, english], undefined), undefined);
+  assert.equal(protocolFor([english, english, chinese], undefined), undefined);
+  assert.equal(protocolFor([{ answers: ['海.*'], answerKind: 'regex' }], undefined), undefined);
 });

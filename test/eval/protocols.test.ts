@@ -14,7 +14,10 @@ interface Case {
   answers: string[];
   answerKind?: AnswerKind;
   passages: string[];
-  scores: Record<Protocol, { correct: boolean | null; f1: number | null; has: boolean[] | null }>;
+  scores: Record<
+    Exclude<Protocol, 'mlqa'>,
+    { correct: boolean | null; f1: number | null; has: boolean[] | null }
+  >;
 }
 
 const file =
@@ -26,7 +29,9 @@ const [, ...cases]: Case[] = gunzipSync(readFileSync(file))
   .split('\n')
   .map((line) => JSON.parse(line));
 
-for (const protocol of PROTOCOLS) {
+const SCORED = PROTOCOLS.filter((protocol) => protocol !== 'mlqa');
+
+for (const protocol of SCORED) {
   test(`${protocol}: every score equals that of the published script`, () => {
     const seen = { right: 0, wrong: 0, partly: 0, held: 0, missing: 0 };
     const unlike: unknown[] = [];
@@ -59,12 +64,16 @@ for (const protocol of PROTOCOLS) {
 }
 
 test('the protocols differ as the scripts do', () => {
-  const by = (pick: (s: Case['scores'][Protocol]) => unknown, a: Protocol, b: Protocol) =>
+  const by = (
+    pick: (s: Case['scores'][keyof Case['scores']]) => unknown,
+    a: keyof Case['scores'],
+    b: keyof Case['scores'],
+  ) =>
     cases
       .filter(({ scores }) => pick(scores[a]) !== null && pick(scores[b]) !== null)
       .filter(({ scores }) => JSON.stringify(pick(scores[a])) !== JSON.stringify(pick(scores[b]))).length;
-  for (const [i, a] of PROTOCOLS.entries()) {
-    for (const b of PROTOCOLS.slice(i + 1)) assert.ok(by((s) => s.correct, a, b) > 0, `${a} and ${b}`);
+  for (const [i, a] of SCORED.entries()) {
+    for (const b of SCORED.slice(i + 1)) assert.ok(by((s) => s.correct, a, b) > 0, `${a} and ${b}`);
   }
   for (const [a, b] of [
     ['orqa', 'dpr'],
@@ -73,4 +82,31 @@ test('the protocols differ as the scripts do', () => {
   ] as const) {
     assert.ok(by((s) => s.has, a, b) > 10, `${a} and ${b}`);
   }
+});
+
+test("mlqa: every score equals that of MLQA's script, in Chinese and English", () => {
+  const scored: { prediction: string; answers: string[]; exactMatch: number; f1: number }[] = readFileSync(
+    new URL('../fixtures/protocols/mlqa.jsonl', import.meta.url), // made by scripts/protocols/mlqa.py
+    'utf8',
+  )
+    .trimEnd()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  const seen = { right: 0, partly: 0 };
+  for (const { prediction, answers, exactMatch, f1: expected } of scored) {
+    const accepted = { answers, answerKind: 'string' as const };
+    assert.equal(Number(isCorrect(prediction, accepted, 'mlqa')), exactMatch, `${prediction} ${answers}`);
+    assert.equal(f1(prediction, answers, 'mlqa'), expected, `${prediction} ${answers}`);
+    seen.right += exactMatch;
+    if (expected > 0 && expected < 1) seen.partly++;
+  }
+  assert.ok(seen.right > 20 && seen.partly > 50);
+});
+
+test('mlqa separates the characters of every script without spaces', () => {
+  const f = (prediction: string, answer: string) => f1(prediction, [answer], 'mlqa');
+  assert.equal(f('カール・バ', 'カールバ'), 1);
+  assert.equal(f('กขค', 'กข'), 0.8); // 2 of 3 and 2 of 2
+  assert.equal(f('ភ្នំ', 'ភ'), 0); // a letter with its marks is one word
+  assert.equal(f('서울특별', '서울'), 0, 'Korean has spaces');
 });
