@@ -1,28 +1,15 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
-import {
-  type DropoutRng,
-  disposeInput,
-  dropoutRng,
-  type EncoderInput,
-  encoderInput,
-  type Shape,
-} from '../model/bert.ts';
-import {
-  blockSequences,
-  embedSequences,
-  querySequences,
-  type Sequences,
-  textFormat,
-} from '../model/embedder.ts';
+import { type DropoutRng, dropoutRng, type Shape } from '../model/bert.ts';
+import { blockSequences, querySequences, type Sequences, textFormat } from '../model/embedder.ts';
 import { fetchValues } from '../model/host-values.ts';
 import { ictGradients, ictLoss } from '../model/ict.ts';
 import { lossGradients, type Model, retrieverShapes } from '../model/model.ts';
 import { disposeRetrieverInput, embedBoth, retrieverInput } from '../model/retriever.ts';
-import { type Random, randomFromState } from '../random.ts';
-import { pause } from '../system/stop.ts';
-import { addGradients, type StepResult } from './loop.ts';
+import type { Random } from '../random.ts';
+import { cachedGradients } from './gradient-cache.ts';
+import type { StepResult } from './loop.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
 
 /**
@@ -96,12 +83,10 @@ export function inverseCloze(
 }
 
 /**
- * Gradients of the whole batch's softmax. A batch no larger than `microBatch` is differentiated at once. A larger one is
- * embedded in micro-batches without gradients; the loss gives the gradient of every vector; then each micro-batch is
- * embedded again, with the same dropout masks, and those gradients are propagated through it (gradient caching, Gao et
- * al. 2021): the result equals the one-pass gradient, in the memory of one micro-batch.
+ * Gradients of the whole batch's softmax. A batch no larger than `microBatch` is differentiated at once; a larger one in
+ * micro-batches, with the same result (see `cachedGradients`).
  */
-export async function batchGradients(
+export function batchGradients(
   model: Model,
   shapes: readonly Shape[],
   examples: IctExamples,
@@ -110,40 +95,16 @@ export async function batchGradients(
 ): Promise<StepResult> {
   const B = examples.queries.ids.length;
   if (B <= microBatch) return onePass(model, shapes, examples, rng);
-  const queries = microBatchesOf(model.queryTower, examples.queries, microBatch);
-  const parts = [...queries, ...microBatchesOf(model.documentTower, examples.blocks, microBatch)];
-  const states = parts.map(() => rng?.random.fork().state());
-  const embed = (i: number, input: EncoderInput) => {
-    if (rng) rng.random = randomFromState(states[i]!);
-    return embedSequences(model.params, parts[i].tower, model.embedder, input, rng);
-  };
-
-  const inputs = parts.map((c) => encoderInput(c.ids, c.firstSegment));
-  const vectors: tf.Tensor2D[] = [];
-  for (const [i, input] of inputs.entries()) {
-    vectors.push(embed(i, input));
-    await pause();
-  }
-  const q = tf.concat(vectors.slice(0, queries.length));
-  const z = tf.concat(vectors.slice(queries.length));
-  const of = ictGradients(q, z, model.temperature);
-  let gradients: tf.NamedTensorMap | undefined;
-  let row = 0;
-  for (let i = 0; i < parts.length; i++) {
-    const side = i < queries.length ? of.queries : of.blocks;
-    const n = parts[i].ids.length;
-    const along = side.slice([row, 0], [n, -1]);
-    row = (row + n) % B;
-    const part = lossGradients(model, shapes, () => embed(i, inputs[i]).mul(along).sum() as tf.Scalar);
-    gradients = addGradients(gradients, part.gradients);
-    tf.dispose([part.value, along]);
-    await pause();
-  }
-  const [[loss], [correct]] = await fetchValues(of.loss, of.correct);
-  const metrics = { loss, accuracy: correct / B };
-  tf.dispose([...vectors, q, z, of.loss, of.correct, of.queries, of.blocks]);
-  for (const input of inputs) disposeInput(input);
-  return { gradients: gradients!, metrics };
+  const sides = [
+    { tower: model.queryTower, ...examples.queries },
+    { tower: model.documentTower, ...examples.blocks },
+  ];
+  return cachedGradients(model, shapes, sides, microBatch, rng, async ([q, z]) => {
+    const of = ictGradients(q, z, model.temperature);
+    const [[loss], [correct]] = await fetchValues(of.loss, of.correct);
+    tf.dispose([of.loss, of.correct]);
+    return { vectors: [of.queries, of.blocks], metrics: { loss, accuracy: correct / B } };
+  });
 }
 
 async function onePass(
@@ -166,20 +127,4 @@ async function onePass(
   tf.dispose([value, correct]);
   disposeRetrieverInput(input);
   return { gradients, metrics };
-}
-
-function microBatchesOf(
-  tower: string,
-  sequences: Sequences,
-  size: number,
-): (Sequences & { tower: string })[] {
-  const parts = [];
-  for (let at = 0; at < sequences.ids.length; at += size) {
-    parts.push({
-      tower,
-      ids: sequences.ids.slice(at, at + size),
-      firstSegment: sequences.firstSegment.slice(at, at + size),
-    });
-  }
-  return parts;
 }
