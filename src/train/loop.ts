@@ -28,6 +28,8 @@ export interface LoopOptions {
   /** Examples in a step: the progress bar shows examples per second. */
   batch?: number;
   optimizer: OptimizerConfig;
+  /** What the learning rate of each parameter is multiplied by; 1 if undefined. */
+  rateFactor?(name: string): number;
   /** Folder of the stage's checkpoints. */
   checkpoint: string;
   metrics: string;
@@ -96,6 +98,7 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
     options.shapes.map((s) => s.name),
     options.optimizer,
     steps,
+    options.rateFactor,
   );
   const before = resume(options, optimizer);
   const first = before?.step ?? 0;

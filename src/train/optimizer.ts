@@ -48,18 +48,25 @@ interface Bucket {
   names: string[];
   sizes: number[];
   decay: boolean;
+  /** Of the learning rate. */
+  factor: number;
   m: tf.Variable; // [sum of sizes]
   v: tf.Variable;
 }
 
-/** @param steps length of the whole schedule, in steps */
+/**
+ * @param steps length of the whole schedule, in steps
+ * @param factorOf what the learning rate of a parameter is multiplied by; 1 if undefined. The gradients are clipped to one
+ *   global norm
+ */
 export function createOptimizer(
   params: Params,
   names: readonly string[],
   config: OptimizerConfig,
   steps: number,
+  factorOf: (name: string) => number = () => 1,
 ): Optimizer {
-  const buckets = fillBuckets(params, names);
+  const buckets = fillBuckets(params, names, factorOf);
   return {
     async apply(gradients, step) {
       const rate = learningRate(config, step, steps);
@@ -73,7 +80,8 @@ export function createOptimizer(
           if (!gradient) continue;
           tf.tidy(() => {
             const clipped = scale === 1 ? gradient : gradient.mul(scale);
-            update(buckets[i], params, clipped as tf.Tensor1D, gradients, rate, config);
+            const own = rate * buckets[i].factor;
+            update(buckets[i], params, clipped as tf.Tensor1D, gradients, own, config);
           });
         }
       }
@@ -126,19 +134,22 @@ function isDecayed(name: string): boolean {
   return !/(bias|gain)$/.test(name);
 }
 
-function fillBuckets(params: Params, names: readonly string[]): Bucket[] {
+function fillBuckets(params: Params, names: readonly string[], factorOf: (name: string) => number): Bucket[] {
   const buckets: Bucket[] = [];
   const limit = hasFused() ? 0 : BUCKET_FLOATS; // the fused kernel updates all buckets in one call, so each bucket holds one parameter
-  for (const decay of [true, false]) {
+  const kinds = [...new Set(names.map(factorOf))].flatMap((factor) =>
+    [true, false].map((decay) => ({ factor, decay })),
+  );
+  for (const { factor, decay } of kinds) {
     let open: { names: string[]; sizes: number[]; total: number } | undefined;
     const close = () => {
       if (!open) return;
       const zeros = () => tf.tidy(() => tf.variable(tf.zeros([open!.total])));
-      buckets.push({ names: open.names, sizes: open.sizes, decay, m: zeros(), v: zeros() });
+      buckets.push({ names: open.names, sizes: open.sizes, decay, factor, m: zeros(), v: zeros() });
       open = undefined;
     };
     for (const name of names) {
-      if (isDecayed(name) !== decay) continue;
+      if (isDecayed(name) !== decay || factorOf(name) !== factor) continue;
       const size = params.get(name)!.size;
       if (open && open.total + size > limit) close();
       open ??= { names: [], sizes: [], total: 0 };
@@ -151,7 +162,10 @@ function fillBuckets(params: Params, names: readonly string[]): Bucket[] {
   return buckets;
 }
 
-/** The whole update in one kernel; returns the gradients' global norm. */
+/**
+ * The whole update in one kernel, or one for each learning rate; returns the gradients' global norm. A kernel clips to the
+ * norm of the gradients that it gets, so with several rates it gets its share of the global norm to clip to.
+ */
 async function applyFused(
   buckets: readonly Bucket[],
   params: Params,
@@ -160,23 +174,55 @@ async function applyFused(
   config: OptimizerConfig,
 ): Promise<number> {
   const touched = buckets.filter((b) => gradients[b.names[0]]);
+  const factors = [...new Set(touched.map(({ factor }) => factor))];
+  const groups = factors.map((factor) => touched.filter((b) => b.factor === factor));
+  if (groups.length === 1) {
+    const norm = await updateFused(groups[0], params, gradients, rate * factors[0], config);
+    tf.dispose(gradients);
+    return norm;
+  }
+  const squares = groups.map((group) =>
+    tf.tidy(() => tf.addN(group.map((b) => gradients[b.names[0]].square().sum()))),
+  );
+  const norms = (await fetchValues(...squares)).map(([square]) => Math.sqrt(square));
+  tf.dispose(squares);
+  const norm = Math.hypot(...norms);
+  if (Number.isFinite(norm)) {
+    const scale = Math.min(1, config.clipNorm / norm);
+    for (const [i, group] of groups.entries()) {
+      const clipNorm = scale < 1 ? scale * norms[i] : Number.MAX_VALUE;
+      await updateFused(group, params, gradients, rate * factors[i], { ...config, clipNorm });
+    }
+  }
+  tf.dispose(gradients);
+  return norm;
+}
+
+/** One kernel for these buckets; returns the norm of their gradients. */
+async function updateFused(
+  buckets: readonly Bucket[],
+  params: Params,
+  gradients: tf.NamedTensorMap,
+  rate: number,
+  config: OptimizerConfig,
+): Promise<number> {
   const decayed = tf.tensor1d(
-    touched.map((b) => (b.decay ? 1 : 0)),
+    buckets.map((b) => (b.decay ? 1 : 0)),
     'int32',
   );
   const norm = fusedAdam(
     rate,
     decayed,
     {
-      weights: touched.map((b) => params.get(b.names[0])!),
-      m: touched.map((b) => b.m),
-      v: touched.map((b) => b.v),
-      gradients: touched.map((b) => gradients[b.names[0]]),
+      weights: buckets.map((b) => params.get(b.names[0])!),
+      m: buckets.map((b) => b.m),
+      v: buckets.map((b) => b.v),
+      gradients: buckets.map((b) => gradients[b.names[0]]),
     },
     config,
   );
   const [[value]] = await fetchValues(norm);
-  tf.dispose([norm, decayed, gradients]);
+  tf.dispose([norm, decayed]);
   return value;
 }
 

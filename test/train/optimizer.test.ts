@@ -157,3 +157,54 @@ test('the arrays of initial values are not changed, and parameters initialised f
     tf.dispose([...params.values()]);
   }
 });
+
+test('a factor changes the learning rate of its parameters alone; all are clipped to one norm', async () => {
+  const factorOf = (name: string) => (name.includes('.norm.') ? 1 : 0.25);
+  assert.equal(new Set(names.map(factorOf)).size, 2, 'both kinds occur');
+  const moved = async (i: number, factor?: (name: string) => number) => {
+    const params = start(expected.start);
+    const optimizer = createOptimizer(params, names, config, expected.total, factor);
+    const tensors = tf.memory().numTensors;
+    const norm = await optimizer.apply(gradients(i), i);
+    assert.equal(tf.memory().numTensors, tensors);
+    const changes = new Map(
+      names.map((name) => [
+        name,
+        [...params.get(name)!.dataSync()].map((w, j) => w - expected.start[name][j]),
+      ]),
+    );
+    const seconds = await moments(optimizer);
+    optimizer.dispose();
+    return { norm, changes, seconds };
+  };
+  const steps = expected.steps.map((_: unknown, i: number) => i).filter((i: number) => i > 0);
+  const clipped = steps.filter((i: number) => expected.steps[i].norm > config.clipNorm);
+  assert.ok(clipped.length > 0 && clipped.length < steps.length, 'some gradients are clipped, some are not');
+  for (const i of steps) {
+    const plain = await moved(i);
+    const parts = await moved(i, factorOf);
+    assertClose([parts.norm], [plain.norm], `norm at step ${i}`);
+    for (const name of names) {
+      const wanted = plain.changes.get(name)!.map((change) => change * factorOf(name));
+      assertClose(parts.changes.get(name)!, wanted, `${name} at step ${i}`);
+      for (const kind of ['m', 'v'])
+        assertClose(
+          [...parts.seconds.get(`${kind}/${name}`)!],
+          [...plain.seconds.get(`${kind}/${name}`)!],
+          kind,
+        );
+    }
+  }
+});
+
+test('with several learning rates, too, a non-finite gradient changes nothing', async () => {
+  const params = start(expected.start);
+  const optimizer = createOptimizer(params, names, config, expected.total, (name) =>
+    name === names[0] ? 0.5 : 1,
+  );
+  const bad = gradients(1);
+  bad[names[0]].dispose();
+  bad[names[0]] = tf.fill(expected.shapes[names[0]], Number.NaN);
+  assert.ok(Number.isNaN(await optimizer.apply(bad, 1)));
+  for (const name of names) assertClose(params.get(name)!, expected.start[name], name);
+});
