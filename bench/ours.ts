@@ -15,10 +15,12 @@ import { blockPositions } from '../src/model/reader.ts';
 import type { RealmBatch } from '../src/model/realm-batch.ts';
 import { retrieverInput } from '../src/model/retriever.ts';
 import { random } from '../src/random.ts';
-import { type QaBatch, qaGradients, qaShapes } from '../src/train/finetune-qa.ts';
+import { qaShapes } from '../src/train/finetune-qa.ts';
 import { batchGradients } from '../src/train/ict.ts';
 import { createOptimizer, type Optimizer } from '../src/train/optimizer.ts';
 import { realmGradients } from '../src/train/pretrain.ts';
+import type { QaBatch } from '../src/train/qa-batch.ts';
+import { qaGradients } from '../src/train/qa-losses.ts';
 import { type Batches, READ, RETRIEVED, type Size, VOCABULARY } from './batches.ts';
 
 // Our side of the benchmark: a model of one size and a function for each kind of work.
@@ -95,7 +97,9 @@ function ourSteps(
       return apply('pretrain', all, step.gradients);
     },
     async qa() {
-      const step = await qaGradients(model, trained, qa, batches.qa.queries.ids.length);
+      const questions = batches.qa.queries.ids.length;
+      const share = { questions, read: questions, distillation: 0 };
+      const step = await qaGradients(model, trained, qa, share);
       return apply('qa', trained, step.gradients);
     },
   };
@@ -140,14 +144,16 @@ function qaBatch(model: Model, { qa }: Batches, input: (b: Sequences) => Encoder
     vectors: tf.randomNormal([B, RETRIEVED, vectorLength(model.embedder)]),
     present: tf.ones([B, RETRIEVED]),
     positives: positives.toTensor() as tf.Tensor2D,
-    reading: {
-      input: joint,
-      blocks: blockPositions(joint, offsets, lengths),
-      torn: tf.zeros([B * READ, W, T]),
-      B,
-      R: READ,
-      T,
+    read: {
+      reading: {
+        input: joint,
+        blocks: blockPositions(joint, offsets, lengths),
+        torn: tf.zeros([B * READ, W, T]),
+        B,
+        R: READ,
+        T,
+      },
+      spans: spans.toTensor() as tf.Tensor2D,
     },
-    spans: spans.toTensor() as tf.Tensor2D,
   };
 }

@@ -265,6 +265,16 @@ function contradictions(config: Config): string[] {
     found.push(
       `qa.readerTokens (${qa.readerTokens}) leaves no room for a block behind a question of text.questionTokens (${text.questionTokens}); raise it`,
     );
+  if (qa.contrastive > 0 && qa.refreshEvery === null)
+    found.push(
+      'qa.contrastive trains the document tower, so the index must follow it; set qa.refreshEvery too, such as 100 (with refresh.mode off a new index is built only at the end)',
+    );
+  if (qa.contrastive === 0 && qa.minedNegatives > 0)
+    found.push('qa.minedNegatives are negatives of qa.contrastive, which is 0; set that too, such as to 1');
+  if (qa.contrastive === 0 && qa.readQuestions !== null)
+    found.push(
+      'qa.readQuestions leaves questions to qa.contrastive alone, which is 0; set that too, such as to 1',
+    );
   const tooLong = tooLongFor(config, model.positions);
   if (tooLong.length > 0)
     found.push(`model.positions is ${model.positions}, too few for these sequences: ${tooLong.join('; ')}`);

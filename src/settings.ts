@@ -484,6 +484,24 @@ export const schema = section('All settings.', {
         "More blocks without an answer in the retriever's loss: those that DPR's questions name, else BM25's best. ORQA has none.",
       unit: 'blocks',
     }),
+    contrastive: z.number().min(0).default(0).meta({
+      description:
+        "Weight of a softmax over the blocks of the batch: a question's right block against those of the other questions and all hard negatives. Needs qa.refreshEvery. 0: no such loss, as in ORQA and REALM.",
+    }),
+    minedNegatives: count(0, 0, 1000).meta({
+      description:
+        'Blocks without an answer that the search itself finds for a question, as hard negatives of qa.contrastive.',
+      unit: 'blocks',
+    }),
+    readQuestions: z.int().min(1).nullable().default(null).meta({
+      description:
+        'Questions of a batch that the reader reads; the others train the retriever alone. Needs qa.contrastive. null: all.',
+      unit: 'questions',
+    }),
+    distillation: z.number().min(0).default(0).meta({
+      description:
+        'Weight of a loss that draws the retriever to the blocks in which the reader finds the answer. 0: no such loss, as in ORQA and REALM.',
+    }),
     refreshEvery: schedule.nullable().default(null).meta({
       description:
         'Also train the document tower, and refresh the index every so many steps (or by a schedule), by the other settings of refresh. null: both stay fixed, as in ORQA and REALM.',
@@ -497,6 +515,10 @@ export const schema = section('All settings.', {
     devQuestions: count(200, 0).meta({
       description: 'Questions of data.dev answered at each checkpoint to find the best one. 0: none.',
       unit: 'questions',
+    }),
+    retrieverLearningRate: z.number().positive().nullable().default(null).meta({
+      description:
+        "Highest learning rate of the retriever's towers. null: qa.optimizer.learningRate, as that of the reader.",
     }),
     optimizer: optimizer(1e-5, ORQA),
   }),

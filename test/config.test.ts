@@ -173,6 +173,18 @@ test('sequences longer than the positions are refused, whichever stage makes the
   );
 });
 
+test('settings of contrastive learning that make no sense without each other are refused', () => {
+  const [contrastive, every] = ['qa.contrastive=1', 'qa.refreshEvery=100'];
+  refused(() => set(contrastive), /qa\.contrastive trains the document tower.*; set qa\.refreshEvery too/);
+  refused(
+    () => set('qa.minedNegatives=1'),
+    /qa\.minedNegatives are negatives of qa\.contrastive, which is 0/,
+  );
+  refused(() => set('qa.readQuestions=8'), /qa\.readQuestions leaves questions to qa\.contrastive alone/);
+  const { qa } = set(contrastive, every, 'qa.minedNegatives=1', 'qa.readQuestions=8');
+  assert.deepEqual([qa.contrastive, qa.minedNegatives, qa.readQuestions], [1, 1, 8]);
+});
+
 test('texts too short to hold anything are refused', () => {
   refused(() => set('text.blockTokens=3'), /text\.blockTokens: .*>=16, got 3/);
   refused(() => set('text.sentenceTokens=2'), /text\.sentenceTokens: .*>=8, got 2/);

@@ -40,6 +40,11 @@ export function retrieverShapes(model: Model): Shape[] {
   return [...towers].flatMap((p) => embedderShapes(p, model.embedder));
 }
 
+/** Whether a parameter is one of the retriever's. */
+export function isRetriever(model: Model, name: string): boolean {
+  return name.startsWith(model.queryTower) || name.startsWith(model.documentTower);
+}
+
 /** Shapes of the reader: encoder with its masked-language-model head, and the span scorer. */
 export function readerTowerShapes(model: Model): Shape[] {
   return [...bertShapes(model.readerTower, model.reader, true), ...readerShapes(model.reader)];
@@ -106,17 +111,20 @@ export function setParam(params: Params, name: string, shape: number[], values: 
 /**
  * A scalar loss and its gradients by parameter name, with respect to the parameters of `shapes` only; parameters that
  * the loss does not touch have no entry. The caller disposes both.
+ * @param inputs further variables of the loss, whose gradients come under these names
  */
 export function lossGradients(
   model: Model,
   shapes: readonly Shape[],
   loss: () => tf.Scalar,
+  inputs: Record<string, tf.Variable> = {},
 ): { value: tf.Scalar; gradients: tf.NamedTensorMap } {
-  const names = new Map(shapes.map(({ name }) => [model.params.get(name)!.name, name]));
-  const { value, grads } = tf.variableGrads(
-    loss,
-    shapes.map(({ name }) => model.params.get(name)!),
-  );
+  const variables = new Map([
+    ...shapes.map(({ name }): [string, tf.Variable] => [name, model.params.get(name)!]),
+    ...Object.entries(inputs),
+  ]);
+  const names = new Map([...variables].map(([name, variable]) => [variable.name, name]));
+  const { value, grads } = tf.variableGrads(loss, [...variables.values()]);
   return {
     value,
     gradients: Object.fromEntries(

@@ -113,13 +113,20 @@ export function readScores(
   retrieval: tf.Tensor2D,
   rng?: DropoutRng,
 ): tf.Tensor2D {
-  return tf.tidy(() => {
-    const { B, R, input, blocks } = reading;
-    const scores = spanScores(model.params, model.readerTower, model.reader, input, blocks, rng); // [B*R, W, T]
-    const [, W, T] = scores.shape;
-    return scores
-      .reshape([B, R, W * T])
-      .add(retrieval.reshape([B, R, 1]))
-      .reshape([B, R * W * T]) as tf.Tensor2D;
-  });
+  return tf.tidy(() => addRetrieval(reading, ownScores(model, reading, rng), retrieval));
+}
+
+/** The reader's own scores of all spans of a question's blocks: [B, R*W*T]. */
+export function ownScores(model: Model, reading: Reading, rng?: DropoutRng): tf.Tensor2D {
+  const { B, input, blocks } = reading;
+  const scores = spanScores(model.params, model.readerTower, model.reader, input, blocks, rng); // [B*R, W, T]
+  return scores.reshape([B, -1]);
+}
+
+/** The reader's own scores with their blocks' retrieval scores [B, R] added: [B, R*W*T]. */
+export function addRetrieval({ B, R }: Reading, own: tf.Tensor2D, retrieval: tf.Tensor2D): tf.Tensor2D {
+  return own
+    .reshape([B, R, own.shape[1] / R])
+    .add(retrieval.reshape([B, R, 1]))
+    .reshape([B, own.shape[1]]) as tf.Tensor2D;
 }

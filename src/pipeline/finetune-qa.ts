@@ -5,7 +5,7 @@ import { encodeQuestions } from '../model/questions.ts';
 import { UserError } from '../system/errors.ts';
 import { say, warn } from '../system/progress.ts';
 import { latestState } from '../train/checkpoints.ts';
-import { qaShapes, qaStep } from '../train/finetune-qa.ts';
+import { qaRateFactor, qaShapes, qaStep } from '../train/finetune-qa.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { buildRunIndex, matchingRunIndex, retrieverBeforeQa } from './build-index.ts';
 import {
@@ -84,6 +84,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
       shapes: qaShapes(model, refresh !== undefined),
       ...settings,
       origin: { ...settings.origin, retriever: stage },
+      rateFactor: qaRateFactor(model, config.qa),
       step: steps.step,
       ...refresh?.hooks,
       ...(dev.length > 0 ? { evaluate } : {}),

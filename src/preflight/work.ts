@@ -187,6 +187,7 @@ export const qaWork: WorkOf = (config, counts, fused, which) => {
   const L = lengths(config, counts, which);
   const { model } = config;
   const { batch, readerBlocks, refreshEvery } = config.qa;
+  if (config.qa.contrastive > 0) return contrastiveWork(config, counts, fused, which);
   const B = Math.min(config.qa.microBatch, batch);
   const rows = B * Math.min(readerBlocks, counts.blocks);
   const queries = encoderWork(model, fused, B, L.question, 1);
@@ -194,10 +195,38 @@ export const qaWork: WorkOf = (config, counts, fused, which) => {
   const pass = add(
     queries,
     ...(reembedded > 0 ? [encoderWork(model, fused, reembedded, L.block, 1)] : []),
-    encoderWork(model, fused, rows, L.reading),
-    spanWork(model, fused, rows, L.reading),
+    readingWork(config, fused, rows, L.reading),
   );
   return stepOf(config, { pass, passes: batch / B, extra: times(queries, batch / B) });
+};
+
+function readingWork({ model }: Config, fused: boolean, rows: number, T: number): Work {
+  return add(encoderWork(model, fused, rows, T), spanWork(model, fused, rows, T));
+}
+
+/**
+ * With `qa.contrastive`: all texts of the batch are embedded ahead, and then once more in micro-batches; the questions that are
+ * read have passes of their own.
+ */
+const contrastiveWork: WorkOf = (config, counts, fused, which) => {
+  const L = lengths(config, counts, which);
+  const { model, qa } = config;
+  const B = Math.min(qa.microBatch, qa.batch);
+  const passes = qa.batch / B;
+  const R = Math.min(qa.readerBlocks, counts.blocks);
+  const read = Math.min(qa.readQuestions ?? qa.batch, qa.batch);
+  const perQuestion = 1 + qa.hardNegatives + qa.minedNegatives;
+  const blocks = Math.min(qa.batch * perQuestion + read * R, counts.blocks);
+  const queries = encoderWork(model, fused, B, L.question, 1);
+  const embedded = add(queries, encoderWork(model, fused, blocks / passes, L.block, 1));
+  const mean = add(embedded, readingWork(config, fused, (read * R) / passes, L.reading));
+  // What is held at once: a micro-batch of blocks, or one of questions that are read.
+  const kept = Math.max(
+    encoderWork(model, fused, Math.min(B, blocks), L.block, 1).kept,
+    readingWork(config, fused, Math.min(B, read) * R, L.reading).kept,
+  );
+  const extra = add(times(embedded, passes), ...(model.dropout > 0 ? [times(queries, passes)] : []));
+  return stepOf(config, { pass: { ...mean, kept }, passes, extra });
 };
 
 /** Forward work of answering so many questions at once, each read in `qa.readerBlocks` blocks. */
@@ -212,8 +241,7 @@ export function answerWork(
   const { question, reading } = lengths(config, counts, which);
   return add(
     encoderWork(model, fused, questions, question, 1),
-    encoderWork(model, fused, questions * qa.readerBlocks, reading),
-    spanWork(model, fused, questions * qa.readerBlocks, reading),
+    readingWork(config, fused, questions * qa.readerBlocks, reading),
   );
 }
 

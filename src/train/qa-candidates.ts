@@ -3,12 +3,36 @@ import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
 import { BM25_LIMIT, bm25 } from '../retrieval/bm25.ts';
+import type { SearchIndex } from '../retrieval/search.ts';
 import { UserError } from '../system/errors.ts';
 
-// Blocks that a question is trained with in addition to those that its search finds: gold blocks and hard negatives. ORQA
-// and REALM use neither; DPR trains with both (Karpukhin et al. 2020, section 3.2).
+// Blocks that a question is trained with: those that its search finds, and in addition gold blocks and hard negatives.
+// ORQA and REALM use only the former; DPR trains with gold blocks and hard negatives (Karpukhin et al. 2020, section 3.2).
 
 type HasAnswer = ReturnType<typeof answerFinder>;
+
+/** Blocks found for a question, best first. */
+export interface Ranking {
+  blocks: number[];
+  /** What they are ranked by: the inner product of question and block, not divided by the temperature, and the bonus. */
+  scores: Float32Array;
+  /** Added to the inner product of the question and a block, whichever it is, wherever the two are scored; undefined: 0. */
+  bonus?(block: number): number;
+}
+
+/** The best blocks of questions with these vectors [B, P]. */
+export type Rank = (vectors: Float32Array, questions: readonly EncodedQuestion[]) => Ranking[];
+
+/** The `n` best blocks by the index alone. */
+export function rankByIndex(index: SearchIndex, n: number): Rank {
+  return (vectors, questions) => {
+    const { blocks, scores, counts } = index.search(vectors, n);
+    return questions.map((_, b) => ({
+      blocks: Array.from(blocks.subarray(b * n, b * n + counts[b])),
+      scores: scores.subarray(b * n, b * n + counts[b]),
+    }));
+  };
+}
 
 /**
  * The blocks retrieved for a question, best first, followed by its gold blocks and its hard negatives. If no gold block
@@ -62,8 +86,17 @@ export function goldBlocks(
     (blocks.get(question.passageId ?? '') ?? []).filter((block) => hasAnswer(block, question));
 }
 
-/** How many of BM25's best blocks are searched for those without an answer, in addition to the number wanted. */
+/** How many of BM25's best blocks are searched for those without an answer, in addition to the number wanted; or for one with an answer. */
 const EXTRA_BLOCKS = 50;
+
+/** Blocks by BM25; finds nothing in a corpus that is too large for it. Made at the first call, and kept. */
+function wordSearch(corpus: Corpus): () => ReturnType<typeof bm25> {
+  let search: ReturnType<typeof bm25> | undefined;
+  return () => {
+    search ??= corpus.blocks <= BM25_LIMIT ? bm25(corpus) : () => [];
+    return search;
+  };
+}
 
 /**
  * At most `n` blocks without an answer for each question: from the first `n` documents that its data set names
@@ -75,6 +108,7 @@ export function hardNegatives(
   questions: readonly EncodedQuestion[],
   n: number,
   hasAnswer: HasAnswer,
+  words = wordSearch(corpus),
 ): (question: EncodedQuestion) => number[] {
   const idsOf = ({ negativeIds = [] }: EncodedQuestion) => negativeIds.slice(0, n);
   const named = blocksOf(corpus, questions.flatMap(idsOf));
@@ -84,34 +118,105 @@ export function hardNegatives(
       `qa.hardNegatives: BM25 keeps its index in memory and takes at most ${BM25_LIMIT} blocks, the corpus has ${corpus.blocks}; set it to 0, or give DPR's questions with "hard_negative_ctxs" of this corpus`,
     );
   }
-  const search =
-    corpus.blocks <= BM25_LIMIT && questions.some((question) => namedFor(question).length === 0)
-      ? bm25(corpus)
-      : () => [];
-  const known = new WeakMap<EncodedQuestion, number[]>();
+  const search = questions.some((question) => namedFor(question).length === 0) ? words() : () => [];
+  return remembered((question) => {
+    const all = namedFor(question);
+    return (all.length > 0 ? all : search(question.question, n + EXTRA_BLOCKS))
+      .filter((block) => !hasAnswer(block, question))
+      .slice(0, n);
+  });
+}
+
+/** Calls `of` once for each question. */
+function remembered<T>(of: (question: EncodedQuestion) => T): (question: EncodedQuestion) => T {
+  const known = new WeakMap<EncodedQuestion, { value: T }>();
   return (question) => {
-    let blocks = known.get(question);
-    if (!blocks) {
-      const all = namedFor(question);
-      blocks = (all.length > 0 ? all : search(question.question, n + EXTRA_BLOCKS))
-        .filter((block) => !hasAnswer(block, question))
-        .slice(0, n);
-      known.set(question, blocks);
+    let found = known.get(question);
+    if (!found) {
+      found = { value: of(question) };
+      known.set(question, found);
     }
-    return blocks;
+    return found.value;
   };
 }
 
-/** `joinCandidates` according to the settings: with neither setting, only the retrieved blocks. */
+/**
+ * How well a mined negative may score, as a share of the positive's score: a block that scores higher may well be right
+ * although the answer is not found in it (NV-Retriever, Moreira et al. 2024: positive-aware mining with a relative margin,
+ * best at 95 %). Made for cosines. Where the positive's score is negative, the limit is as far below it.
+ */
+const MINED_SHARE = 0.95;
+
+/** The first `n` blocks of a ranking without an answer that score at most as `MINED_SHARE` allows. */
+export function minedNegatives(
+  { blocks, scores }: Ranking,
+  positiveScore: number,
+  n: number,
+  hasAnswer: (block: number) => boolean,
+): number[] {
+  const limit = positiveScore - (1 - MINED_SHARE) * Math.abs(positiveScore);
+  const found: number[] = [];
+  for (let i = 0; i < blocks.length && found.length < n; i++) {
+    if (scores[i] <= limit && !hasAnswer(blocks[i])) found.push(blocks[i]);
+  }
+  return found;
+}
+
+/** What a question is trained with. */
+export interface Candidates {
+  /** Blocks of the retriever's loss over many blocks; the reader reads the first of them. */
+  blocks: number[];
+  /** Its right block in `qa.contrastive`; undefined: it takes no part. */
+  positive: number | undefined;
+  /** Its own negatives there. */
+  negatives: number[];
+  bonus: Ranking['bonus'];
+}
+
+/** How blocks are chosen: both functions share the search by words and what the questions name. */
+export interface CandidateMaker {
+  /** `joinCandidates` according to the settings: with neither setting, only the retrieved blocks. */
+  join(question: EncodedQuestion, retrieved: readonly number[]): number[];
+  /**
+   * Also the blocks for `qa.contrastive`. The positive is the first gold block; where there is none, the first retrieved
+   * block that holds an answer, else the first of BM25's. The negatives are those of `qa.hardNegatives` and
+   * `qa.minedNegatives`.
+   * @param score of the question and a block, as in the ranking
+   */
+  choose(question: EncodedQuestion, ranking: Ranking, score: (block: number) => number): Candidates;
+}
+
 export function candidateMaker(
   corpus: Corpus,
   questions: readonly EncodedQuestion[],
-  { gold, hardNegatives: n, readerBlocks }: Config['qa'],
+  qa: Config['qa'],
   hasAnswer: HasAnswer,
-): (question: EncodedQuestion, retrieved: readonly number[]) => number[] {
+): CandidateMaker {
   const none = () => [];
-  const golds = gold ? goldBlocks(corpus, questions, hasAnswer) : none;
-  const negatives = n > 0 ? hardNegatives(corpus, questions, n, hasAnswer) : none;
-  return (question, retrieved) =>
-    joinCandidates(retrieved, golds(question), negatives(question), readerBlocks);
+  const words = wordSearch(corpus);
+  const golds = qa.gold ? goldBlocks(corpus, questions, hasAnswer) : none;
+  const negatives =
+    qa.hardNegatives > 0 ? hardNegatives(corpus, questions, qa.hardNegatives, hasAnswer, words) : none;
+  const byWords = remembered((question) =>
+    words()(question.question, EXTRA_BLOCKS).find((block) => hasAnswer(block, question)),
+  );
+  const join = (question: EncodedQuestion, retrieved: readonly number[]) =>
+    joinCandidates(retrieved, golds(question), negatives(question), qa.readerBlocks);
+  return {
+    join,
+    choose(question, ranking, score) {
+      const holds = (block: number) => hasAnswer(block, question);
+      const positive = golds(question).at(0) ?? ranking.blocks.find(holds) ?? byWords(question);
+      const mined =
+        positive === undefined || qa.minedNegatives === 0
+          ? []
+          : minedNegatives(ranking, score(positive), qa.minedNegatives, holds);
+      return {
+        blocks: join(question, ranking.blocks),
+        positive,
+        negatives: [...new Set([...negatives(question), ...mined])],
+        bonus: ranking.bonus,
+      };
+    },
+  };
 }

@@ -163,6 +163,42 @@ for (const sharedTowers of [true, false]) {
   });
 }
 
+test('with contrastive learning, stopped and resumed, it ends with the same result; the index is built at the end', async () => {
+  const main = await pretrained(
+    'contrastive',
+    'model.sharedTowers=false',
+    'refresh.mode=off',
+    'qa={batch: 6, microBatch: 4, readQuestions: 2, contrastive: 1, hardNegatives: 1, minedNegatives: 1}',
+    'qa.distillation=0.5',
+    `qa.steps=${STEPS}`,
+    'qa.retrieverBlocks=10',
+    'qa.readerBlocks=2',
+    'qa.readerTokens=104',
+    'qa.refreshEvery=2',
+    'qa.retrieverLearningRate=1e-3',
+    'qa.optimizer={warmupSteps: 0, learningRate: 1e-2}',
+  );
+  const again = copy(main, 'contrastive-again');
+  const before = current(main.run).weightsSha256;
+  assert.equal((await finetuneQa(main)).stopped, false);
+  const { metrics, refreshes, index } = outcome(main);
+  assert.deepEqual(refreshes, []);
+  const tower = await tunedTower(main);
+  assert.notEqual(tower, before);
+  assert.deepEqual(index, [`finetune-qa-step-000000${STEPS}`, tower]);
+  for (const line of metrics) {
+    const { contrastiveLoss, contrastiveAccuracy, distillationLoss } = Object.fromEntries(line);
+    assert.ok(
+      Number(contrastiveLoss) > 0 && Number(contrastiveAccuracy) <= 1 && Number(distillationLoss) >= 0,
+    );
+  }
+  await stoppedAfter(3, again.run.metrics('finetune-qa'), () => finetuneQa(again));
+  const { step } = latestState(again.run.checkpoint('finetune-qa'))!;
+  assert.ok(step >= 3 && step < STEPS);
+  assert.equal((await finetuneQa(again)).stopped, false);
+  assert.deepEqual(outcome(again), outcome(main));
+});
+
 test('the stage resumes only as it was started: with the document tower trained, or frozen', async () => {
   const main = await pretrained('rest', 'qa.refreshEvery=null');
   const trained = { ...main, config: { ...main.config, qa: { ...main.config.qa, refreshEvery: 2 } } };

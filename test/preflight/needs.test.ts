@@ -225,11 +225,27 @@ test('the setting that a warning names lowers memory', () => {
   assert.ok(memory('pretrain', 'model.recompute=true') < memory('pretrain') / 1.5);
   const many = ['qa.batch=64', 'qa.microBatch=64'];
   assert.ok(memory('finetune-qa', ...many, 'qa.microBatch=2') < memory('finetune-qa', ...many) / 1.5);
+  const large = [...many, 'qa.refreshEvery=5000', 'qa.contrastive=1'];
+  assert.ok(memory('finetune-qa', ...large, 'qa.microBatch=2') < memory('finetune-qa', ...large) / 1.5);
   assert.ok(memory('ict-warmup', 'ict.microBatch=8') < memory('ict-warmup') / 1.5);
   assert.ok(memory('build-index', 'index.tokensPerBatch=1024') < memory('build-index'));
   assert.ok(memory('build-index', 'index.subIndexes=8') < memory('build-index') / 2);
   assert.ok(memory('pretrain', 'index.kind=exact') < memory('pretrain', 'index.subIndexes=8'));
   assert.ok(memory('build-index', 'index.dtype=f16') < memory('build-index', 'index.dtype=f32'));
+});
+
+test('contrastive fine-tuning takes longer with hard negatives, and less long if fewer questions are read', () => {
+  const seconds = (...set: string[]) =>
+    preflight(
+      loadConfig('configs/nq.yaml', ['qa.batch=64', 'qa.refreshEvery=5000', ...set]),
+      WIKIPEDIA,
+      MACHINE,
+    ).stages.find((s) => s.stage === 'finetune-qa')!.stepSeconds!;
+  const plain = seconds();
+  const contrastive = seconds('qa.contrastive=1');
+  assert.ok(contrastive > plain);
+  assert.ok(seconds('qa.contrastive=1', 'qa.hardNegatives=1') > contrastive);
+  assert.ok(seconds('qa.contrastive=1', 'qa.readQuestions=8') < plain / 2);
 });
 
 test('fine-tuning that trains the document tower needs the memory of a refresher, one more index, and longer steps', () => {

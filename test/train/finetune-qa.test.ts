@@ -17,7 +17,7 @@ import { makeIndex } from '../../src/retrieval/ensure-index.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
 import { openIndex, type SearchIndex } from '../../src/retrieval/search.ts';
 import { SPECIAL_TOKENS, wordPiece } from '../../src/tokenizer/wordpiece.ts';
-import { qaShapes, qaStep } from '../../src/train/finetune-qa.ts';
+import { qaRateFactor, qaShapes, qaStep } from '../../src/train/finetune-qa.ts';
 import { goldBlocks, hardNegatives } from '../../src/train/qa-candidates.ts';
 import type { World } from '../../src/world/world.ts';
 import { startTestEngine } from '../support/engine.ts';
@@ -254,6 +254,41 @@ test('gold blocks are read and are positives for the retriever, hard negatives a
   assert.deepEqual([retrieved, read], [1, 1]);
 });
 
+test('distillation compares the retriever with what the reader finds, span by span', async () => {
+  // A word in several blocks that are read.
+  const [first] = questions;
+  const read = ranking(first).slice(0, 3);
+  const spans = read.map(({ block }) => spansOf(first, block, config.qa.readerTokens));
+  const mass = spans.map((own) => sum(own.filter((s) => s.correct).map((s) => Math.exp(s.score))));
+  assert.ok(mass.filter((m) => m > 0).length > 1, 'the answer is in several blocks');
+  const retriever = read.map(({ score }) => score - logSumExp(read.map((r) => r.score)));
+  const divergence = sum(
+    mass.map((m, r) => (m === 0 ? 0 : (m / sum(mass)) * (Math.log(m / sum(mass)) - retriever[r]))),
+  );
+  const plain = await step(config);
+  const { metrics, gradients } = await step(vary({ distillation: 2 }));
+  // The other three questions have no answer that the reader can find.
+  assert.ok(Math.abs(metrics.distillationLoss - divergence / 4) < 1e-5, `${divergence / 4}`);
+  assert.ok(Math.abs(metrics.loss - plain.metrics.loss - divergence / 2) < 1e-5 * metrics.loss);
+  assert.equal(plain.metrics.distillationLoss, undefined);
+  // The reader learns nothing from it; the retriever does.
+  for (const [name, gradient] of Object.entries(gradients)) {
+    if (isTower({ name })) continue;
+    assert.deepEqual([...gradient.dataSync()], [...plain.gradients[name].dataSync()], name);
+  }
+  // With all blocks, so that the loss stays the same function when the query moves.
+  const all = vary({ distillation: 2, retrieverBlocks: 42, readerBlocks: 42 });
+  const every = await step(all);
+  const towers = Object.entries(every.gradients).filter(([name]) => isTower({ name }));
+  await assertSlope(model, Object.fromEntries(towers), async () => {
+    const { metrics, gradients } = await step(all);
+    tf.dispose(gradients);
+    return metrics.loss;
+  });
+  tf.dispose(every.gradients);
+  tf.dispose([plain.gradients, gradients]);
+});
+
 /** Whether a span consists of whole words. */
 function isWhole({ block, start, end }: Span): boolean {
   const body = corpus.bodyIds(block);
@@ -448,6 +483,21 @@ test('loss and gradients in several passes equal those of one pass', async () =>
     tf.dispose(parts.gradients);
   }
   tf.dispose(whole.gradients);
+});
+
+test('the learning rate of the retriever is that of both its towers, and of nothing else', () => {
+  for (const shared of [true, false]) {
+    const settings = tinyConfig(
+      `model.sharedTowers=${shared}`,
+      'qa.retrieverLearningRate=2e-5',
+      'qa.optimizer.learningRate=1e-4',
+    );
+    const own = describeModel(settings.model, 300);
+    const factorOf = qaRateFactor(own, settings.qa);
+    for (const { name } of qaShapes(own, true))
+      assert.equal(factorOf(name), /^(reader|span)\./.test(name) ? 1 : 0.2, name);
+    assert.equal(qaRateFactor(own, { ...settings.qa, retrieverLearningRate: null })(own.queryTower), 1);
+  }
 });
 
 test('with dropout, repeating a step gives the same result', async () => {

@@ -5,7 +5,13 @@ import { hasAnswer } from '../../src/answers/has-answer.ts';
 import type { Corpus } from '../../src/corpus/store/reader.ts';
 import { encodeQuestions } from '../../src/model/questions.ts';
 import { UserError } from '../../src/system/errors.ts';
-import { candidateMaker, goldBlocks, hardNegatives, joinCandidates } from '../../src/train/qa-candidates.ts';
+import {
+  candidateMaker,
+  goldBlocks,
+  hardNegatives,
+  joinCandidates,
+  minedNegatives,
+} from '../../src/train/qa-candidates.ts';
 import { temporaryFolder, tinyConfig, tinyCorpus } from '../support/tiny.ts';
 
 const folder = temporaryFolder('qa-candidates');
@@ -52,7 +58,7 @@ test('gold blocks are the blocks of the question’s own document that hold an a
   const retrieved = Array.from({ length: corpus.blocks }, (_, b) => b).filter((b) => !blocks.includes(b));
   const qa = { ...config.qa, readerBlocks: 2 };
   const make = (changes: Partial<typeof qa>) =>
-    candidateMaker(corpus, [question], { ...qa, ...changes }, has)(question, retrieved);
+    candidateMaker(corpus, [question], { ...qa, ...changes }, has).join(question, retrieved);
   assert.deepEqual(make({}), retrieved);
   assert.deepEqual(make({ gold: true }).slice(0, 3), [retrieved[0], want[0], retrieved[1]]);
 });
@@ -115,4 +121,54 @@ test('answers are found as in the texts themselves, and each text is read once',
   assert.deepEqual(asked(['caf.+s', 'coff'], 'regex'), [false, false, true, true]);
   assert.deepEqual(asked(['a coffee'], 'regex'), [false, false, true, false]);
   assert.equal(reads, 8);
+});
+
+test('mined negatives by hand: at most 95 % of the score of the positive, and without an answer', () => {
+  const blocks = [7, 3, 9, 1, 4, 2];
+  const ranking = (...scores: number[]) => ({ blocks, scores: Float32Array.from(scores) });
+  const cosines = ranking(0.9, 0.77, 0.75, 0.5, 0.4, 0.3);
+  const has = (block: number) => block === 1;
+  // 0.95 * 0.8 = 0.76.
+  assert.deepEqual(minedNegatives(cosines, 0.8, 2, has), [9, 4]);
+  assert.deepEqual(minedNegatives(cosines, 0.8, 10, has), [9, 4, 2]);
+  assert.deepEqual(minedNegatives(cosines, 0.8, 0, has), []);
+  assert.deepEqual(minedNegatives(cosines, 1, 1, has), [7]);
+  assert.deepEqual(minedNegatives(cosines, 0.1, 1, has), []);
+  // Below zero the limit is below the positive's score too: -2 - 0.1.
+  assert.deepEqual(minedNegatives(ranking(-1, -2.05, -2.2, -3, -4, -5), -2, 2, has), [9, 4]);
+});
+
+test('the positive is a gold block, else the first retrieved block with an answer, else the first by words', () => {
+  const gold = 11;
+  const [word] = corpus.text(gold).match(/\p{L}{6,}/u)!;
+  const has = answerFinder(corpus);
+  const [named, unnamed] = encodeQuestions(corpus, [
+    { question: corpus.text(gold), answers: [word], passageId: corpus.documentId(gold) },
+    { question: corpus.text(gold), answers: [word] },
+  ]);
+  const [lost] = encodeQuestions(corpus, [{ question: 'Who?', answers: ['zzz'] }]);
+  const own = goldBlocks(corpus, [named], has)(named);
+  const all = Array.from({ length: corpus.blocks }, (_, b) => b);
+  const [other] = all.filter((b) => !own.includes(b));
+  const settings = { ...config.qa, gold: true, hardNegatives: 2, minedNegatives: 1 };
+  const maker = candidateMaker(corpus, [named, unnamed, lost], settings, has);
+  const ranked = (...blocks: number[]) => ({
+    blocks,
+    scores: Float32Array.from(blocks, (_, rank) => 1 - rank / 10),
+  });
+  const without = all.filter((b) => !has(b, named));
+  const choose = (question: typeof named, ...blocks: number[]) =>
+    maker.choose(question, ranked(...blocks), () => 0.96);
+  assert.equal(choose(named, other).positive, own[0]);
+  assert.equal(choose(unnamed, without[0], gold, without[1]).positive, gold);
+  assert.equal(choose(unnamed, without[0]).positive, gold, 'a search for the text of a block finds it first');
+  assert.deepEqual(
+    [choose(lost, other).positive, choose(lost, other, gold).negatives],
+    [undefined, hardNegatives(corpus, [lost], 2, has)(lost)],
+  );
+  // 0.95 * 0.96 = 0.912: the second block of the ranking scores less. Those of BM25 come before it.
+  const { negatives, blocks } = choose(unnamed, without[0], without[1], gold);
+  const byWords = hardNegatives(corpus, [unnamed], 2, has)(unnamed);
+  assert.deepEqual(negatives, [...new Set([...byWords, without[1]])]);
+  assert.deepEqual(blocks, maker.join(unnamed, [without[0], without[1], gold]));
 });

@@ -1,0 +1,121 @@
+import * as tf from '@tensorflow/tfjs';
+import type { DropoutRng, Shape } from '../model/bert.ts';
+import { readerDivergence } from '../model/distillation.ts';
+import { embedSequences } from '../model/embedder.ts';
+import { fetchValues } from '../model/host-values.ts';
+import { lossGradients, type Model } from '../model/model.ts';
+import { marginalLogLoss } from '../model/reader.ts';
+import { addRetrieval, ownScores, wholeWordScores } from '../model/reading.ts';
+import type { StepResult } from './loop.ts';
+import type { QaBatch } from './qa-batch.ts';
+
+/** A pass's share of a whole batch: its losses are parts of means over so many questions. */
+export interface QaShare {
+  questions: number;
+  /** Questions of the batch that are read. */
+  read: number;
+  /** Weight of `readerDivergence`; 0: it is not computed. */
+  distillation: number;
+}
+
+/** Vectors of all questions and of all embedded blocks of a batch, whose gradients are wanted. */
+export interface GivenVectors {
+  queries: tf.Variable; // [n, P]
+  documents: tf.Variable; // [U, P]
+  /** Row of the pass's first question. */
+  first: number;
+}
+
+/**
+ * Gradients of the retriever's loss over many blocks and of the reader's loss over all spans, and with
+ * `share.distillation`, of the retriever's divergence from the reader over the blocks that are read. A question that has
+ * no answer in its blocks or spans adds 0 to the respective mean.
+ * @param given if the vectors are known, their gradients come as `queries` and `documents`, and the towers get none
+ */
+export async function qaGradients(
+  model: Model,
+  shapes: readonly Shape[],
+  batch: QaBatch,
+  share: QaShare,
+  rng?: DropoutRng,
+  given?: GivenVectors,
+): Promise<StepResult> {
+  const { vectors, present, positives, bonus, read } = batch;
+  const [B, C, P] = vectors.shape;
+  const kept = new Map<string, tf.Tensor>();
+  const keep = (name: string, values: tf.Tensor, of: number) => {
+    kept.set(name, tf.keep(values.sum().div(of)));
+  };
+  const loss = () => {
+    const q = given
+      ? given.queries.slice([given.first, 0], [B, -1])
+      : embedSequences(model.params, model.queryTower, model.embedder, batch.queries!, rng);
+    const fresh = batch.rows && freshVectors(model, batch, given, rng);
+    const z = fresh ? vectors.add(fresh) : vectors;
+    const products = tf.matMul(z, q.reshape([B, P, 1])).reshape([B, C]);
+    const scores = (bonus ? products.add(bonus) : products).div(model.temperature) as tf.Tensor2D;
+    const masked = scores.add(tf.sub(1, present).mul(-1e9)) as tf.Tensor2D;
+    const retriever = marginalLogLoss(masked, positives);
+    keep('retrieverLoss', retriever, share.questions);
+    keep('retrieved', positives.max(1), share.questions);
+    if (!read) return retriever.sum().div(share.questions) as tf.Scalar;
+
+    const { reading, spans } = read;
+    const retrieval = masked.slice([0, 0], [B, reading.R]);
+    const own = ownScores(model, reading, rng);
+    const all = addRetrieval(reading, own, retrieval); // [B, R*W*T]
+    const reader = marginalLogLoss(all, spans);
+    const hit = tf.gather(
+      spans.flatten(),
+      wholeWordScores(reading, all)
+        .argMax(1)
+        .add(tf.range(0, B * spans.shape[1], spans.shape[1], 'int32'))
+        .toInt(),
+    );
+    keep('readerLoss', reader, share.read);
+    keep('exactMatch', hit, share.read);
+    keep('read', spans.max(1), share.read);
+    const each = share.questions / share.read; // a question that is read stands for so many of the batch
+    let both = retriever.add(reader.mul(each));
+    if (share.distillation > 0) {
+      const divergence = readerDivergence(own, spans, retrieval);
+      keep('distillationLoss', divergence, share.read);
+      both = both.add(divergence.mul(share.distillation * each));
+    }
+    return both.sum().div(share.questions) as tf.Scalar;
+  };
+  const inputs = given && { queries: given.queries, documents: given.documents };
+  const { value, gradients } = lossGradients(model, shapes, loss, inputs);
+  const [[sum], ...others] = await fetchValues(value, ...kept.values());
+  const metrics = {
+    loss: sum,
+    ...Object.fromEntries([...kept.keys()].map((name, i) => [name, others[i][0]])),
+  };
+  tf.dispose([value, ...kept.values()]);
+  return { gradients, metrics };
+}
+
+/** Vectors by the current document tower for the blocks that are read, zeros for all others: [B, C, P]. */
+function freshVectors(
+  model: Model,
+  { vectors, documents, rows }: QaBatch,
+  given: GivenVectors | undefined,
+  rng?: DropoutRng,
+): tf.Tensor3D {
+  const [B, C, P] = vectors.shape;
+  const embedded: tf.Tensor2D = given
+    ? (given.documents as tf.Tensor as tf.Tensor2D)
+    : embedSequences(model.params, model.documentTower, model.embedder, documents!, rng); // [U, P]
+  const R = rows!.size / B;
+  const first = tf.gather(embedded, rows!).reshape([B, R, P]) as tf.Tensor3D;
+  return tf.pad3d(first, [
+    [0, 0],
+    [0, C - R],
+    [0, 0],
+  ]);
+}
+
+/** Sums the metrics of the passes of one batch. */
+export function addMetrics(sums: StepResult['metrics'], part: Record<string, number>): void {
+  for (const [name, value] of Object.entries(part)) sums[name] = (sums[name] ?? 0) + value;
+}
