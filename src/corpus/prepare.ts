@@ -104,9 +104,10 @@ async function fill(part: string, options: PrepareOptions): Promise<PrepareCount
         `${options.documents}: holds no document with text${left.size > 0 ? `, ${leftOutWords(left)}` : ''}; give a JSONL file of {"id", "title", "text"}, or see data.format`,
       );
     }
-    if (whole && counts.sentences === 0) {
+    // Sentences of their own are for pretraining alone; without them, the other stages can use the documents.
+    if (whole && counts.sentences === 0 && sentences !== undefined) {
       throw new UserError(
-        `${sentences ?? options.documents}: no sentence has a name or a date to mask; give sentences with ready-made spans in data.sentences`,
+        `${sentences}: no sentence has a name or a date to mask; give sentences with ready-made spans in data.sentences`,
       );
     }
   };

@@ -1,19 +1,22 @@
 import type { Range } from '../datasets/types.ts';
+import { UNSPACED } from '../tokenizer/unspaced.ts';
 
 const segmenter = new Intl.Segmenter('en', { granularity: 'sentence' });
 
 /**
- * The sentences of an English text in order, without the white space around them; every other character lies in
- * one. Unicode's rules (`Intl.Segmenter`) propose the ends. An end after an abbreviation, an initial or a list number, or
- * before lower case, is rejected. A line feed always ends a sentence.
+ * The sentences of a text in order, without the white space around them; every other character lies in
+ * one. Unicode's rules (`Intl.Segmenter`) propose the ends. An end after an abbreviation, an initial or a list number of
+ * English, or before lower case, is rejected. A line feed always ends a sentence. Thai and Tibetan have no marks that end a
+ * sentence only; there a paragraph is one.
  */
 export function splitSentences(text: string): Range[] {
   const sentences: Range[] = [];
   let start = 0;
   for (const index of proposedEnds(text)) {
     if (endsSentence(text, start, index)) {
-      pushTrimmed(sentences, text, start, index);
-      start = index;
+      const end = beforeOpening(text, start, index);
+      pushTrimmed(sentences, text, start, end);
+      start = end;
     }
   }
   pushTrimmed(sentences, text, start, text.length);
@@ -57,6 +60,13 @@ function isSpace(code: number): boolean {
   );
 }
 
+/** Unicode leaves an opening quote or bracket that follows without a space with the sentence before: `走了。“好”`. */
+function beforeOpening(text: string, start: number, at: number): number {
+  let end = at;
+  while (end > start + 1 && /[\p{Ps}\p{Pi}]/u.test(text[end - 1])) end--;
+  return end;
+}
+
 /** Whether the sentence that starts at `start` really ends at the proposed end `at`. */
 function endsSentence(text: string, start: number, at: number): boolean {
   let end = at;
@@ -65,8 +75,7 @@ function endsSentence(text: string, start: number, at: number): boolean {
     end--;
   }
   if (end === start) return false;
-  // Without a space only full-width marks end a sentence: not "end.[1]".
-  if (end === at && text.charCodeAt(end - 1) < 0x2e80) return false;
+  if (end === at && !endsWithoutSpace(text, start, at)) return false;
   // Lower case continues the sentence: `"Why?" he asked`, `Yahoo! is`.
   if (/^\p{Ll}/u.test(text.slice(at, at + 2))) return false;
   if (text[end - 1] !== '.') return true;
@@ -77,6 +86,21 @@ function endsSentence(text: string, start: number, at: number): boolean {
   if (wordStart === start && /^[\p{Nd}\p{L}]{1,3}$/u.test(word) && /\d|^\p{Lu}$/u.test(word)) return false; // "1. Introduction"
   return !abbreviates(word, nextWord(text, at));
 }
+
+/**
+ * Whether a sentence may end at `at` although no white space follows. Not "end.[1]"; but after a mark of another script, `。`
+ * or `។`, and after `.`, `!` or `?` between letters of scripts without spaces.
+ */
+function endsWithoutSpace(text: string, start: number, at: number): boolean {
+  let mark = at - 1;
+  while (mark > start && CLOSING.test(text[mark])) mark--;
+  if (!WESTERN_MARK.test(text[mark])) return true;
+  return BETWEEN_UNSPACED.test(`${text.slice(Math.max(start, mark - 2), mark)}\n${text.slice(at, at + 2)}`);
+}
+
+const CLOSING = /["'\p{Pe}\p{Pf}\p{Pi}\p{Ps}]/u;
+const WESTERN_MARK = /[^\p{P}]|[!-~\u00a1-\u00bf\u2000-\u206f]/u;
+const BETWEEN_UNSPACED = new RegExp(`${UNSPACED}\\n[\\p{Ps}\\p{Pi}]?${UNSPACED}`, 'u');
 
 function isLineEnd(code: number): boolean {
   return code === 0x0a || code === 0x0d || code === 0x2028 || code === 0x2029 || code === 0x85;

@@ -1,5 +1,6 @@
 import { isArticle } from '../datasets/documents.ts';
 import type { Document, ExternalSentence, Range } from '../datasets/types.ts';
+import { hasUnspaced, splitWords } from '../tokenizer/unspaced.ts';
 import type { Encoding, WordPiece } from '../tokenizer/wordpiece.ts';
 import { bodyRoom, packBlocks, titleRoom } from './blocks.ts';
 import { noCounts, type PrepareCounts } from './counts.ts';
@@ -89,6 +90,8 @@ interface Splitter {
 /** One sentence of a document, tokenised once for its block and for X. */
 interface Sentence extends Encoding {
   text: string;
+  /** True if it follows the sentence before without white space, as in Chinese. */
+  glued?: boolean;
   /** True for a piece of a sentence that was too long for a block. */
   long?: boolean;
 }
@@ -164,11 +167,11 @@ function blocksOf(text: string, room: number, { vocab, settings, counts }: Split
 }
 
 function joined(sentences: readonly Sentence[]): string {
-  return sentences.map((sentence) => sentence.text).join(' ');
+  return sentences.map(({ text, glued }, s) => (s > 0 && !glued ? ` ${text}` : text)).join('');
 }
 
 /**
- * Splits a sentence between words into pieces of at most `room` tokens. Only white space lies between two pieces. A longer
+ * Splits a sentence between words into pieces of at most `room` tokens. At most white space lies between two pieces. A longer
  * word stays whole (`keep`), or is split between characters and tokenised again (`split`), so that the tokens of a piece
  * are those of its text.
  */
@@ -180,7 +183,7 @@ function pieces(sentence: Sentence, room: number, vocab: WordPiece, longWord: 'k
   /** Whether a split before this token splits no character: some characters make several tokens. */
   const apart = (token: number) => token === n || ends[token - 1] <= starts[token];
   for (let first = 0; first < n; ) {
-    let end = Math.min(n, first + room);
+    let end = betweenWords(sentence, first, Math.min(n, first + room));
     while (end > first && (continues(end) || !apart(end))) end--;
     const tooLong = end === first;
     const splitWord = tooLong && longWord === 'split';
@@ -203,11 +206,36 @@ function pieces(sentence: Sentence, room: number, vocab: WordPiece, longWord: 'k
   return found;
 }
 
+/** Characters before a cut in which a better place is looked for. */
+const CUT_WINDOW = 48;
+
+/**
+ * Where to cut a sentence so that its tokens [first, ...) are at most those before `end`: before `end`, or if that lies within
+ * a word of a script without spaces, after the word before.
+ */
+function betweenWords({ text, starts, ends }: Sentence, first: number, end: number): number {
+  if (end === starts.length || end === first || ends[end - 1] !== starts[end]) return end;
+  if (!hasUnspaced(text.slice(starts[end - 1], ends[end]))) return end;
+  const from = Math.max(starts[first], starts[end] - CUT_WINDOW);
+  const words = splitWords(text.slice(from, ends[end] + CUT_WINDOW));
+  const cut = from + (words.findLast(({ start }) => start + from <= starts[end])?.start ?? 0);
+  let better = end;
+  while (better > first && starts[better] > cut) better--;
+  // A word longer than the window is cut anywhere.
+  return better > first && starts[better] === cut && cut > from ? better : end;
+}
+
 /** Tokens [first, end) of a sentence, with its text up to character `to`. */
-function part({ text, ids, starts, ends }: Sentence, first: number, end: number, to: number): Sentence {
+function part(
+  { text, ids, starts, ends, glued }: Sentence,
+  first: number,
+  end: number,
+  to: number,
+): Sentence {
   const from = first === 0 ? 0 : starts[first];
   return {
     text: text.slice(from, to).trimEnd(),
+    glued: first === 0 ? glued : /\S/.test(text[from - 1]),
     ids: ids.subarray(first, end),
     starts: starts.slice(first, end).map((at) => at - from),
     ends: ends.slice(first, end).map((at) => at - from),
@@ -247,10 +275,12 @@ function truncate(
 /** The sentences of a text, without those that have no token. */
 function sentencesOf(text: string, vocab: WordPiece): Sentence[] {
   const sentences: Sentence[] = [];
+  let before = -1;
   for (const { start, end } of splitSentences(text)) {
     const sentence = text.slice(start, end);
     const encoding = vocab.encode(sentence);
-    if (encoding.ids.length > 0) sentences.push({ text: sentence, ...encoding });
+    if (encoding.ids.length > 0) sentences.push({ text: sentence, glued: start === before, ...encoding });
+    before = end;
   }
   return sentences;
 }

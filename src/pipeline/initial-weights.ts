@@ -4,6 +4,7 @@ import type { Corpus } from '../corpus/store/reader.ts';
 import { cachedFolder } from '../hub/cache.ts';
 import { UserError } from '../system/errors.ts';
 import { lowercaseIn, vocabularyIn } from '../tokenizer/tokenizer-json.ts';
+import { splitWords } from '../tokenizer/unspaced.ts';
 import { loadWordPiece } from '../tokenizer/wordpiece.ts';
 import { describeFolder, misfits } from '../weights/import-bert.ts';
 import { bertFolder } from '../weights/sentence-encoder.ts';
@@ -76,7 +77,7 @@ export function vocabularyWarning(corpus: Corpus): string | undefined {
   for (let i = 0; i < blocks; i++) {
     const block = Math.floor((i * corpus.blocks) / blocks);
     const ids = corpus.bodyIds(block);
-    words += corpus.text(block).match(/\S+/g)?.length ?? 0;
+    words += splitWords(corpus.text(block)).length;
     pieces += ids.length;
     for (const id of ids) if (id === unknown) unknowns++;
   }

@@ -1,7 +1,7 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Config } from '../config.ts';
-import { type PrepareCounts, summaryOf } from '../corpus/counts.ts';
+import { NO_SPANS, type PrepareCounts, summaryOf } from '../corpus/counts.ts';
 import { prepare } from '../corpus/prepare.ts';
 import { readNerFolder } from '../corpus/spans/ner-folder.ts';
 import { corpusSummary, openCorpus } from '../corpus/store/reader.ts';
@@ -15,7 +15,7 @@ import { lockRun, type Run, refuseOldRun, runConfig, runFolder, settingsOf } fro
 import { STAGES } from '../run/stages.ts';
 import { UserError } from '../system/errors.ts';
 import { readText, writeFileAtomic } from '../system/files.ts';
-import { type Progress, progress, say } from '../system/progress.ts';
+import { type Progress, progress, say, warn } from '../system/progress.ts';
 import { stopMeans } from '../system/stop.ts';
 import { vocabularyIn } from '../tokenizer/tokenizer-json.ts';
 import { trainVocabulary } from '../tokenizer/train-vocabulary.ts';
@@ -134,6 +134,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<Prepared>
   const kinds = counts.leftOutFiles > 0 ? leftOutFiles(documents) : new Map<string, number>();
   if (kinds.size > 0) say(`prepare: ${leftOutWords(kinds)}`);
   for (const line of summaryOf(counts, text.blockTokens)) say(line);
+  if (counts.sentences === 0) warn(`prepare: ${NO_SPANS}`);
   if (namedVocabulary(config) !== undefined) {
     const corpus = openCorpus(run.corpus);
     const warning = vocabularyWarning(corpus);

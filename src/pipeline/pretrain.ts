@@ -1,3 +1,4 @@
+import { NO_SPANS } from '../corpus/counts.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import { maskedProbes, RECALL_QUESTIONS } from '../eval/probes.ts';
 import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
@@ -31,6 +32,10 @@ export async function pretrain(context: Context): Promise<LoopResult> {
   if (done) {
     corpus.close();
     return done;
+  }
+  if (corpus.sentences.count === 0) {
+    corpus.close();
+    throw new UserError(`${context.run.corpus}: ${NO_SPANS}, and prepare again`);
   }
   const model = emptyModel(context, corpus);
   const shapes = pretrainedShapes(model);

@@ -245,7 +245,7 @@ export async function statisticsOfCorpus(dir: string, config: Config): Promise<C
         documentBytes:
           size('documents.bin') / manifest.documents - 8 - manifest.idBytes * lengthOf(titles).mean,
         blockSentences: size('starts.bin') / 2 / corpus.blocks,
-        spans: manifest.spans / sentences.count,
+        spans: sentences.count === 0 ? 0 : manifest.spans / sentences.count,
       },
       source: `counted in the prepared corpus ${dir}`,
     };

@@ -24,6 +24,7 @@ import { writeCorpus } from '../../src/corpus/store/writer.ts';
 import { random } from '../../src/random.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { trainVocabulary } from '../../src/tokenizer/train-vocabulary.ts';
+import { splitWords } from '../../src/tokenizer/unspaced.ts';
 import { loadWordPiece, SPECIAL_TOKENS, wordPiece } from '../../src/tokenizer/wordpiece.ts';
 import { NO_TEST_DATA, testData } from '../support/test-data.ts';
 
@@ -181,12 +182,13 @@ test('the blocks of any document hold all its words, in blocks of any size, by s
     const kind = rng.int(12);
     if (kind === 0) return String.fromCodePoint(0x4e00 + rng.int(200), 0x4e00 + rng.int(200));
     if (kind === 1) return String(rng.int(100_000));
+    if (kind === 4) return ['東京都の塔', '海港大桥', 'เมืองหลวง', 'ភ្នំពេញ', 'カール・バルト'][rng.int(5)];
     if (kind === 2)
       return ['Café', 'U.S.', '25,000', '한국', '[MASK]', 'e\u0301', '\u200b', '😀'][rng.int(8)];
     const length = kind === 3 ? 20 + rng.int(90) : 1 + rng.int(9);
     return Array.from({ length }, () => letters[rng.int(letters.length)]).join('');
   };
-  const ends = [' ', ' ', ' ', ' ', ' ', ' ', '. The ', ', ', '\n', '\u3000'];
+  const ends = [' ', ' ', ' ', ' ', ' ', ' ', '. The ', ', ', '\n', '\u3000', '', '', '。', '។', '!”', '「'];
   const many = join(folder, 'any.jsonl');
   for (const splitting of ['sentences', 'dpr'] as const) {
     for (const blockTokens of [16, 24, 61, 130, 512]) {
@@ -555,6 +557,54 @@ test('texts without a name or a date make no corpus', async () => {
       /plain\.jsonl: no sentence has a name or a date to mask/.test(error.message),
   );
   assert.ok(!existsSync(dir));
+});
+
+test('documents without a name or a date are kept', async () => {
+  const plain = join(folder, 'plain-documents.jsonl');
+  writeFileSync(plain, '{"text": "it rained. it snowed."}\n');
+  const { dir } = await prepared({ documents: plain });
+  const corpus = openCorpus(dir);
+  assert.equal(corpus.blocks, 1);
+  assert.equal(corpus.sentences.count, 0);
+  corpus.close();
+});
+
+test('in scripts without spaces nothing is put between sentences, and long ones are cut between words', async () => {
+  const many = join(folder, 'unspaced.jsonl');
+  const sentence = (n: number) => `南河镇第${n}座水塔建于${1750 + n}年，`;
+  const long = `${Array.from({ length: 40 }, (_, n) => sentence(n)).join('')}完。`;
+  const text = `第一句。“第二句！”他说。${long}`;
+  writeFileSync(many, `${JSON.stringify({ id: 1, title: '南河', text })}\n`);
+  // With every character of the text in the vocabulary, a Chinese character is a token.
+  const own = wordPiece(
+    [...SPECIAL_TOKENS, ...new Set(text), ...[...'0123456789'].map((d) => `##${d}`)],
+    true,
+  );
+  for (const splitting of ['sentences', 'dpr'] as const) {
+    const { dir, counts } = await prepared({
+      documents: many,
+      vocab: own,
+      splitting,
+      blockTokens: 60,
+      queryTokens: 30,
+    });
+    const corpus = openCorpus(dir);
+    const texts = Array.from({ length: corpus.blocks }, (_, b) => corpus.text(b));
+    for (let b = 0; b < corpus.blocks; b++) assert.deepEqual(corpus.bodyIds(b), own.encode(texts[b]).ids);
+    assert.ok(texts.join('').startsWith(text));
+    if (splitting === 'sentences') {
+      assert.equal(texts.join(''), text);
+      const starts = new Set(splitWords(text).map(({ start }) => start));
+      let at = 0;
+      for (const block of texts) {
+        assert.ok(starts.has(at), `a block starts within a word: ${block}`);
+        at += block.length;
+      }
+    }
+    assert.equal(counts.cutBytes, 0);
+    assert.ok(corpus.sentences.count > 15, 'sentences with years are short enough to be masked');
+    corpus.close();
+  }
 });
 
 test('documents that share an id are counted', async () => {

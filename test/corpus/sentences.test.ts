@@ -40,6 +40,19 @@ test('a line feed ends a sentence, a list number does not', () => {
   splits('1. Introduction is first.|2. Methods are next.');
 });
 
+test('other scripts have marks of their own, after which no space follows', () => {
+  const joined = (marked: string) =>
+    assert.deepEqual(sentences(marked.replaceAll('|', '')), marked.split('|'));
+  joined('海港大桥建于1901年。|“你好。”|他说。|真的？|是！|(括号。)|后面');
+  joined('これはペンです。|「はい。」|と言った。');
+  joined('ទីក្រុងភ្នំពេញ។|ជារាជធានី។');
+  joined('မြန်မာ။|နိုင်ငံ။');
+  joined('यह एक है।|वह दो');
+  joined('版本1.2是新的.|好!|他'); // western marks between letters of such scripts
+  joined('Yahoo!是公司');
+  joined('See it.[1]Then.“Quote.”');
+});
+
 test('no sentence begins or ends with white space, and nothing else is lost', () => {
   const text = '  One.  \u00a0Two! \n\n 三。四。 ';
   assert.deepEqual(sentences(text), ['One.', 'Two!', '三。', '四。']);

@@ -1,4 +1,6 @@
 import type { Range } from '../../datasets/types.ts';
+import { UNSPACED } from '../../tokenizer/unspaced.ts';
+import { unspacedDates } from './dates-unspaced.ts';
 
 const MONTH =
   '(?:January|February|March|April|May|June|July|August|September|October|November|December|' +
@@ -7,7 +9,7 @@ const DAY = '(?:3[01]|[12]\\d|0?[1-9])(?:st|nd|rd|th)?';
 const DAYS = `${DAY}(?:[–-]${DAY})?(?!\\d)`;
 const ERA = '(?:BCE|BC|CE|AD|B\\.C\\.E\\.|B\\.C\\.|A\\.D\\.)(?![\\p{L}\\d])';
 /** The number is not part of a longer number, a price or a code. */
-const NUMBER_BEGINS = '(?<![\\p{L}\\d]|[\\d$£€¥][.,]?|[-–/#])';
+const NUMBER_BEGINS = `(?<!(?!${UNSPACED})\\p{L}|\\d|[\\d$£€¥][.,]?|[-–/#])`;
 const NUMBER_ENDS = '(?![\\p{L}\\d%°]|[.,:/]\\d|-\\p{L})';
 const YEAR = `(?:1\\d{3}|20\\d{2})(?!\\d)`;
 /** A number of four digits before one of these is a count and not a year. */
@@ -42,11 +44,18 @@ const DATE = new RegExp(
 /** A cheap test whether a text may hold a date at all. */
 const HINT = /\d|January|February|March|April|May|June|July|August|September|October|November|December|day\b/;
 
+/** No text without such a character has dates in the forms of `unspacedDates`. */
+const EAST_ASIAN = /[\u0e00-\u109f\u1780-\u17ff\u3000-\uffef]/;
+
 /** Days, months, years, decades and centuries of a sentence, in order. The paper's own regular expression is unpublished. */
 export function dates(sentence: string): Range[] {
-  if (!HINT.test(sentence)) return [];
-  return Array.from(sentence.matchAll(DATE), (match) => ({
+  const others = EAST_ASIAN.test(sentence) ? unspacedDates(sentence) : [];
+  if (!HINT.test(sentence)) return others;
+  const english = Array.from(sentence.matchAll(DATE), (match) => ({
     start: match.index,
     end: match.index + match[0].length,
   }));
+  if (others.length === 0) return english;
+  const apart = english.filter(({ start, end }) => !others.some((o) => o.start < end && start < o.end));
+  return [...others, ...apart].sort((a, b) => a.start - b.start);
 }

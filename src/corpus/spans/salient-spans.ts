@@ -9,10 +9,16 @@
  */
 import nlp from 'compromise/two';
 import type { Range } from '../../datasets/types.ts';
+import { hasUnspaced } from '../../tokenizer/unspaced.ts';
 import { dates } from './dates.ts';
 
 /** Names of people, places, organisations and other things, and dates: ranges in order, none overlapping. */
 export function salientSpans(sentence: string): Range[] {
+  const spans = capitalised(sentence);
+  return hasUnspaced(sentence) ? withUnspacedNames(sentence, spans) : spans;
+}
+
+function capitalised(sentence: string): Range[] {
   const when = dates(sentence);
   // All capitals, as in a heading: they mark no names.
   if (!/\p{Ll}/u.test(sentence)) return when;
@@ -24,6 +30,23 @@ export function salientSpans(sentence: string): Range[] {
   }
   while (d < when.length) spans.push(when[d++]);
   return spans;
+}
+
+/**
+ * What shows a name in scripts without capitals: the title of a work in its quotes, and a foreign person in katakana with
+ * dots between the names. Others need a model that names entities (`text.ner`).
+ */
+const UNSPACED_NAME =
+  /(?<=《)[^《》]{1,30}(?=》)|(?<=『)[^『』]{1,30}(?=』)|[ァ-ヺー]+(?:[・＝][ァ-ヺー]+)+/gu;
+
+/** Adds these names; a span that touches one is left out. */
+function withUnspacedNames(sentence: string, spans: readonly Range[]): Range[] {
+  const names = Array.from(sentence.matchAll(UNSPACED_NAME), ({ 0: name, index }) => ({
+    start: index,
+    end: index + name.length,
+  }));
+  const apart = spans.filter(({ start, end }) => !names.some((name) => name.start < end && start < name.end));
+  return [...names, ...apart].sort((a, b) => a.start - b.start);
 }
 
 /** A word of the sentence and how far it may belong to a name. */

@@ -32,3 +32,15 @@ test('other numbers are not dates', () => {
 test('words that are months and also ordinary words', () => {
   finds('May Smith may march; March of Time');
 });
+
+test('dates of Chinese, Japanese, Korean, Thai, Khmer and Burmese', () => {
+  finds(
+    '海港大桥建于{1903年}，{1932年5月4日}开放。{19世纪}和{1930年代}，{公元前221年}，{一九四九年十月一日}，{5月4日}',
+  );
+  finds('{昭和39年}に開業し、{２０１９年１２月３日}に閉じた。{平成元年}、{二十世紀}');
+  finds('서울은 {1394년 10월 28일}에 수도가 되었다.');
+  finds('กรุงเทพก่อตั้งเมื่อ {21 เมษายน พ.ศ. 2325} และปี {1782} ใน{ศตวรรษที่ 18}');
+  finds('ទីក្រុងនេះបង្កើតនៅឆ្នាំ {1434} ក្នុង{ខែមីនា ឆ្នាំ ១៩៧០}');
+  finds('{၁၉၄၈ ခုနှစ်}');
+  finds('全长1903米，100年，1900年间，第5段，12345年，{1903年}和{5 May 1990}');
+});

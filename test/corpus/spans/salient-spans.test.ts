@@ -106,3 +106,9 @@ test('random texts give the spans of the regular expression that this code repla
   }
   assert.equal(hash.digest('hex'), '5ed38b4e07d1a696440c1d743e33378e97af064a80d58cc8ed8a5883237a1289');
 });
+
+test('scripts without capitals: dates, titles of works in their quotes, and names in katakana with dots', () => {
+  finds('《{红楼梦}》由曹雪芹于{1791年}出版。');
+  finds('{カール・バルト}は『{教会教義学}』を{1932年5月}に書いた。ペンです。');
+  finds('Emperor {Taizong} of {Tang} (唐太宗) reigned from {626年}.');
+});
