@@ -24,6 +24,8 @@ const { values: options } = parseArgs({
     python: { type: 'string' },
     /** A vocabulary; by default one is trained on the passages. */
     vocabulary: { type: 'string' },
+    /** A Python with pyarrow, to prepare the same passages as Parquet too. */
+    parquet: { type: 'string' },
     /** Documents for tokenising; by default those of the smallest size. */
     text: { type: 'string' },
   },
@@ -42,18 +44,13 @@ try {
   rmSync(folder, { recursive: true });
 }
 
+type Step = 'prepare' | 'parquet' | 'embed';
+
 async function benchPrepare(vocabulary: string, sizes: number[]): Promise<void> {
   console.log(`on ${availableParallelism()} cores`);
   console.log('passages            seconds  passages/s     tokens/s  tokens/s of a core  peak RSS');
-  const peaks: Record<'prepare' | 'embed', number[]> = { prepare: [], embed: [] };
-  const row = (
-    size: number,
-    step: 'prepare' | 'embed',
-    seconds: number,
-    tokens: number,
-    peak: number,
-    cpu?: number,
-  ) => {
+  const peaks: Record<Step, number[]> = { prepare: [], parquet: [], embed: [] };
+  const row = (size: number, step: Step, seconds: number, tokens: number, peak: number, cpu?: number) => {
     peaks[step].push(peak);
     console.log(
       size.toLocaleString('en').padEnd(9),
@@ -71,6 +68,15 @@ async function benchPrepare(vocabulary: string, sizes: number[]): Promise<void> 
     const prepared: Prepared = await one('prepare-one.ts', documents, vocabulary, corpus);
     const { tokens } = prepared;
     row(size, 'prepare', prepared.seconds, tokens, prepared.peak, prepared.cpuSeconds);
+    if (options.parquet !== undefined) {
+      rmSync(corpus, { recursive: true });
+      const parquet = await toParquet(options.parquet, documents);
+      const again: Prepared = await one('prepare-one.ts', parquet, vocabulary, corpus);
+      if (again.tokens !== tokens)
+        throw new Error(`${again.tokens} tokens from Parquet, ${tokens} from JSONL`);
+      row(size, 'parquet', again.seconds, tokens, again.peak, again.cpuSeconds);
+      rmSync(parquet);
+    }
     rmSync(documents);
     const embedded: Embedded = await one('embed-one.ts', corpus);
     row(size, 'embed', embedded.seconds, tokens, embedded.peak);
@@ -78,9 +84,19 @@ async function benchPrepare(vocabulary: string, sizes: number[]): Promise<void> 
   }
   if (sizes.length < 2) return;
   for (const [step, [first, ...more]] of Object.entries(peaks)) {
+    if (more.length === 0) continue;
     const slope = (more.at(-1)! - first) / (sizes.at(-1)! - sizes[0]);
     console.log(`${step}: peak RSS grows by ${slope.toFixed(1)} bytes a passage`);
   }
+}
+
+/** Rewrites JSONL as Parquet with pyarrow's defaults: snappy, a million rows in a group. Returns its path. */
+async function toParquet(python: string, documents: string): Promise<string> {
+  const path = documents.replace('.jsonl', '.parquet');
+  const program =
+    'import sys; from pyarrow import json, parquet; parquet.write_table(json.read_json(sys.argv[1]), sys.argv[2])';
+  await promisify(execFile)(python, ['-c', program, documents, path]);
+  return path;
 }
 
 /** Runs a program of this folder and returns what it prints. */

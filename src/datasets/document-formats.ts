@@ -5,6 +5,8 @@ export const DOCUMENT_FORMATS = [
   'jsonl',
   'wikiextractor',
   'table',
+  'parquet',
+  'beir',
   'dpr',
   'text',
   'json',

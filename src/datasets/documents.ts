@@ -2,12 +2,14 @@ import { closeSync, existsSync, openSync, readdirSync, readSync, statSync } from
 import { join } from 'node:path';
 import { UserError } from '../system/errors.ts';
 import { DOCUMENT_FORMATS, type DocumentFormat } from './document-formats.ts';
+import { beirCorpus, readBeirDocuments } from './formats/beir.ts';
 import { readBlockRecords } from './formats/block-records.ts';
 import { readJsonDocuments } from './formats/documents-json.ts';
 import { readJsonlDocuments } from './formats/documents-jsonl.ts';
 import { readDprPassages, readTableDocuments } from './formats/documents-table.ts';
 import { type Fields, NO_FIELDS } from './formats/fields.ts';
 import { readOrqaBlocks } from './formats/orqa-blocks.ts';
+import { holdsParquet, isParquet, readParquetDocuments } from './formats/parquet.ts';
 import { isShard, readRealmDocuments } from './formats/realm-records.ts';
 import { isTextFile, readTextFolder } from './formats/text-folder.ts';
 import { readWikiExtractor, wikiExtractorFolders } from './formats/wikiextractor.ts';
@@ -18,6 +20,8 @@ const READERS: Record<DocumentFormat, (path: string, fields: Fields) => AsyncGen
   jsonl: readJsonlDocuments,
   wikiextractor: readWikiExtractor,
   table: readTableDocuments,
+  parquet: readParquetDocuments,
+  beir: readBeirDocuments,
   dpr: readDprPassages,
   text: readTextFolder,
   json: readJsonDocuments,
@@ -54,14 +58,22 @@ export function formatOf(path: string): DocumentFormat {
     if (/\.[ct]sv$/.test(name)) return 'table';
     if (name.endsWith('.json')) return 'json';
     if (path.endsWith('.npy')) return 'npy';
+    if (isParquet(path)) return 'parquet';
     if (isTextFile(path) && !holdsJson(path)) return 'text';
     if (/(^|\/)blocks\.tfr$/.test(name)) return 'orqa';
     return isShard(path) ? 'realm' : 'jsonl';
   }
   if (existsSync(join(path, 'blocks.tfr'))) return 'orqa';
   if (wikiExtractorFolders(path).length > 0) return 'wikiextractor';
+  if (beirCorpus(path) !== undefined) return 'beir';
   const names = readdirSync(path);
   if (names.some(isShard)) return 'realm';
+  // A data set of the Hub has a README.md beside its Parquet files; a folder of notes has more.
+  if (
+    !names.some((name) => isTextFile(name) && !/^(readme|licen[cs]e|changelog)\b/i.test(name)) &&
+    holdsParquet(path)
+  )
+    return 'parquet';
   if (names.some((name) => isTextFile(name) || statSync(join(path, name)).isDirectory())) return 'text';
   const other = names
     .map((name) => unreadableName(join(path, name)))

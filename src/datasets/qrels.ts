@@ -1,6 +1,7 @@
 import { shown, UserError } from '../system/errors.ts';
 import { warn } from '../system/progress.ts';
-import { readJsonLines, readLines } from './jsonl.ts';
+import { isParquet, readParquetObjects } from './formats/parquet.ts';
+import { type JsonLine, readJsonLines, readLines } from './jsonl.ts';
 import type { Judgements } from './types.ts';
 
 const WHAT = 'a file of judgements (qrels)';
@@ -19,7 +20,7 @@ const NAMES = [
  *   get_qrels.c). MS MARCO's `qrels.*.tsv` have the same columns.
  * - BEIR's `query-id`, `corpus-id` and `score`, separated by tabs, with that first line or without it (beir-cellar/beir,
  *   beir/datasets/data_loader.py, which drops the first line unseen).
- * - MTEB's JSON Lines of `{"query-id", "corpus-id", "score"}`, if the name ends in .jsonl.
+ * - MTEB's JSON Lines of `{"query-id", "corpus-id", "score"}`, if the name ends in .jsonl, and the same as Parquet.
  *
  * A grade is a whole number: trec_eval reads 0.9 as 0. trec_eval refuses two judgements of a document, ir_measures takes the
  * last one; here, a `UserError` names the line if they differ, and equal ones count once.
@@ -53,11 +54,12 @@ interface Row {
 }
 
 function readRows(path: string): AsyncGenerator<Row> {
-  return /\.jsonl(\.gz|\.zst)?$/.test(path) ? readObjects(path) : readColumns(path);
+  if (isParquet(path)) return judgementsOf(readParquetObjects(path));
+  return /\.jsonl(\.gz|\.zst)?$/.test(path) ? judgementsOf(readJsonLines(path, WHAT)) : readColumns(path);
 }
 
-async function* readObjects(path: string): AsyncGenerator<Row> {
-  for await (const { value, where } of readJsonLines(path, WHAT)) {
+async function* judgementsOf(objects: AsyncIterable<JsonLine>): AsyncGenerator<Row> {
+  for await (const { value, where } of objects) {
     const [query, document, grade] = NAMES.map((names) => {
       const name = names.find((name) => value[name] !== undefined);
       const found = name === undefined ? undefined : value[name];

@@ -1,8 +1,10 @@
+import { statSync } from 'node:fs';
 import { UserError } from '../system/errors.ts';
 import { say, warn } from '../system/progress.ts';
 import { kiltQuestion } from './formats/kilt.ts';
 import { isMrqaHeader, mrqaQuestions } from './formats/mrqa.ts';
 import { isNaturalQuestion, naturalQuestion } from './formats/natural-questions.ts';
+import { isParquet, readParquetObjects } from './formats/parquet.ts';
 import { hasQueryText, plainQuestion, queryId, queryText } from './formats/question-answer.ts';
 import { squadQuestions } from './formats/squad.ts';
 import { readTableQueries, readTableQuestions } from './formats/table-questions.ts';
@@ -26,7 +28,7 @@ export interface QuestionFile {
 
 /**
  * Reads a whole question set. `.csv` and `.tsv` are tables; `.json` is one list, of SQuAD, TriviaQA, WebQuestions or DPR;
- * anything else has one object per line. The keys of an object show its format.
+ * `.parquet`, or a folder of them, has one in a row; anything else has one object per line. The keys of an object show its format.
  * @param kind what the answers are; `auto` decides by the file's name, by its lines, or by the look of the answers
  */
 export async function readQuestions(path: string, kind: AnswerKind | 'auto' = 'auto'): Promise<Question[]> {
@@ -106,8 +108,14 @@ async function* allQuestions(path: string): AsyncGenerator<ReadQuestion> {
 
 const isTable = (path: string) => /\.[ct]sv(\.(gz|zst|bz2))?$/.test(path);
 
-/** The objects of a file of questions that is not a table. */
+const isFolder = (path: string) => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
+
+/** The objects of a file of questions that is not a table, or of a folder of Parquet files. */
 async function* readQuestionObjects(path: string): AsyncGenerator<JsonLine> {
+  if (isParquet(path) || isFolder(path)) {
+    yield* readParquetObjects(path);
+    return;
+  }
   refuseUnreadable(path);
   if (/\.json(\.(gz|zst|bz2))?$/.test(path)) yield* readJsonElements(path, 'a JSON file of questions');
   else {

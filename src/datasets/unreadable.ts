@@ -6,6 +6,8 @@ import { UserError } from '../system/errors.ts';
 
 interface Kind {
   name: string;
+  /** What is wrong; without it, that realm does not read such files. */
+  what?: string;
   /** Endings of names, without the dot. */
   endings: string;
   /** The first bytes; undefined if only the name shows the kind. */
@@ -21,10 +23,17 @@ const PANDOC = (ending: string) =>
 const KINDS: readonly Kind[] = [
   {
     name: 'Parquet',
+    what: 'is a Parquet file under another name',
     endings: 'parquet pq',
     magic: /^PAR1/,
-    remedy:
-      'convert it to JSON Lines, for example in Python with pandas.read_parquet("*.parquet").to_json("*.jsonl", orient="records", lines=True)',
+    remedy: 'unpack it if it is compressed, and give it a name that ends in .parquet',
+  },
+  {
+    name: 'Git LFS',
+    what: 'is only a pointer of Git LFS to the file',
+    endings: '',
+    magic: /^version https:\/\/git-lfs/,
+    remedy: 'run "git lfs pull" in its folder',
   },
   {
     name: 'Arrow',
@@ -124,15 +133,21 @@ export function refuseUnreadable(path: string): void {
   if (kind) throw new UserError(unreadable(path, kind));
 }
 
+/** Throws a `UserError` with a remedy if the first bytes of a file show a kind that realm does not read, whatever its name. */
+export function refuseByBytes(path: string): void {
+  const kind = kindByBytes(path);
+  if (kind) throw new UserError(unreadable(path, kind));
+}
+
 /** The sentence for a file whose name shows such a kind; undefined for other names. */
 export function unreadableName(path: string): string | undefined {
   const kind = kindByName(path);
   return kind && unreadable(path, kind);
 }
 
-function unreadable(path: string, { name, remedy }: Kind): string {
+function unreadable(path: string, { name, what, remedy }: Kind): string {
   const stem = basename(path).replace(/\.\w+$/, '');
-  return `${path}: realm does not read ${name} files yet; ${remedy.replaceAll('*', stem)}`;
+  return `${path}: ${what ?? `realm does not read ${name} files yet`}; ${remedy.replaceAll('*', stem)}`;
 }
 
 function kindByName(path: string): Kind | undefined {

@@ -322,7 +322,7 @@ async function sampleQuestions(
   return wholeList((await readQuestionFile(path)).questions);
 }
 
-/** Typical for text compressed by gzip or Zstandard. */
+/** Typical for text compressed by gzip or Zstandard, and for Parquet. */
 const COMPRESSION_RATIO = 3;
 
 /** The first items of a stream. Their texts' share of the files' bytes gives the scale. */
@@ -343,7 +343,8 @@ export async function sampleStream(items: AsyncIterable<object>, path: string): 
 /** Bytes of a file or of all files in a folder, unpacked if compressed (an estimate). */
 function bytesOf(path: string): number {
   const found = statSync(path);
-  if (!found.isDirectory()) return found.size * (/\.(gz|zst)$|-of-\d+$/.test(path) ? COMPRESSION_RATIO : 1);
+  if (!found.isDirectory())
+    return found.size * (/\.(gz|zst|parquet|pq)$|-of-\d+$/.test(path) ? COMPRESSION_RATIO : 1);
   return sum(readdirSync(path).map((name) => bytesOf(join(path, name))));
 }
 

@@ -274,12 +274,10 @@ test('a JSON list of documents is read', async () => {
 test('files of a kind that realm does not read are named by their kind, with a remedy', async () => {
   const zip = Buffer.from('504b030414000600', 'hex');
   const kinds: [string, string | Uint8Array, RegExp][] = [
-    [
-      'a.parquet',
-      'PAR1\x15\x04',
-      /realm does not read Parquet files yet; .*pandas\.read_parquet\("a\.parquet"\)\.to_json\("a\.jsonl"/,
-    ],
-    ['renamed.jsonl', 'PAR1\x15\x04', /Parquet/],
+    ['renamed.jsonl', 'PAR1\x15\x04', /is a Parquet file under another name/],
+    ['a.parquet.gz', 'x', /is a Parquet file under another name; unpack it/],
+    ['a.arrow', 'ARROW1', /Arrow files yet; .*pandas\.read_feather\("a\.arrow"\)/],
+    ['a.jsonl', 'version https://git-lfs.github.com/spec/v1\noid', /only a pointer of Git LFS to the file/],
     ['a.pdf', '%PDF-1.7\n', /PDF files yet; .*pdftotext a\.pdf a\.txt/],
     ['paper', '%PDF-1.7\n', /PDF/],
     ['a.docx', zip, /Word files yet; .*pandoc a\.docx -t gfm -o a\.md/],

@@ -117,8 +117,8 @@ test('questions of a table are read by the names of its columns', async () => {
 });
 
 test('questions in a file of another kind are refused with a remedy', async () => {
-  await refuses('PAR1\x15', /does not read Parquet files yet/, 'questions.parquet');
-  await refuses('PAR1\x15', /does not read Parquet files yet/, 'questions.jsonl');
+  await refuses('PAR1\x15', /is not a complete Parquet file/, 'questions.parquet');
+  await refuses('PAR1\x15', /is a Parquet file under another name/, 'questions.jsonl');
 });
 
 test('lists of strings as Python writes them', () => {

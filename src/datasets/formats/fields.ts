@@ -34,8 +34,13 @@ export function jsonDocument(line: JsonLine, number: number, fields: Fields): Do
   const id = keys.id === undefined ? null : value[keys.id];
   const title = keys.title === undefined ? '' : stringField(line, keys.title);
   if (keys.text === undefined) throw noText(line, fields);
-  const found = value[keys.text];
-  const text = Array.isArray(found) ? paragraphs(line, keys.text, found) : stringField(line, keys.text);
+  const found = paragraphList(value[keys.text]);
+  // A null is counted with the documents without text; a missing key is probably a mistake.
+  const text = Array.isArray(found)
+    ? paragraphs(line, keys.text, found)
+    : found === null
+      ? ''
+      : stringField(line, keys.text);
   const named = {
     id:
       id === null
@@ -72,6 +77,25 @@ function keysOf(value: Record<string, unknown>, fields: Fields, where: string) {
   };
 }
 
+/**
+ * The names among those of a file's columns that may hold the parts of a document, and the one that holds the text; undefined
+ * if none is known to.
+ */
+export function fieldNames(
+  names: readonly string[],
+  fields: Fields,
+): { chosen: string[]; text: string | undefined } {
+  const known = (what: keyof Fields) => {
+    const named = fields[what];
+    return named === null
+      ? KNOWN[what].filter((name) => names.includes(name))
+      : names.filter((n) => n === named);
+  };
+  const [text] = known('text');
+  const chosen = new Set([...known('id'), ...known('title'), ...(text === undefined ? [] : [text])]);
+  return { chosen: [...chosen], text };
+}
+
 function noText({ value, where }: JsonLine, fields: Fields): UserError {
   const keys = Object.keys(value);
   const seen =
@@ -91,6 +115,11 @@ function noText({ value, where }: JsonLine, fields: Fields): UserError {
   return new UserError(
     `${where}: has no "${fields.text ?? 'text'}", ${seen}; if another key holds the text, ${advice}`,
   );
+}
+
+/** On the Hub, KILT's knowledge source has `{"paragraph": […], "paragraph_id": […]}`. */
+function paragraphList(found: unknown): unknown {
+  return typeof found === 'object' && found !== null && 'paragraph' in found ? found.paragraph : found;
 }
 
 /** KILT's knowledge source: a list whose first item is the title, with `Section::::` and `BULLET::::` before some items. */
@@ -119,7 +148,7 @@ function numberId({ where }: JsonLine, id: number, key: string): string {
 export function looseDocument(value: Record<string, unknown>, fields: Fields): Record<string, unknown> {
   const { id, title, text } = keysOf(value, fields, 'data.fields');
   const of = (key: string | undefined) => (key === undefined ? undefined : value[key]);
-  const words = of(text);
+  const words = paragraphList(of(text));
   return { id: of(id), title: of(title), text: Array.isArray(words) ? words.join('\n') : words };
 }
 
