@@ -67,7 +67,7 @@ function searchPiece(
  * @param onPiece called with the number of rows searched so far
  */
 export async function exactBest(
-  pieces: AsyncIterable<Float32Array>,
+  pieces: AsyncIterable<Float32Array> | Iterable<Float32Array>,
   queries: Float32Array,
   dimensions: number,
   k: number,
