@@ -3,7 +3,7 @@ import type { Found } from './graph.ts';
 /**
  * Merges two searches with the same queries: keeps the best k per query, in `best` [n*k]; of equal scores those in `best`
  * come first.
- * @param found [n*w], over other blocks; both are sorted best first
+ * @param found [n*w], over blocks of larger numbers; both are sorted best first
  */
 export function keepBest(best: Found, found: Found): void {
   const n = best.counts.length;

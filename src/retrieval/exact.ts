@@ -3,6 +3,7 @@ import { readFully } from '../system/files.ts';
 import { obey } from '../system/stop.ts';
 import { keepBest } from './best.ts';
 import { type Found, nothingFound, usableThreads } from './graph.ts';
+import { orderTies } from './ties.ts';
 
 /**
  * Rows read and searched at a time: exact search needs 16 bytes of scratch memory per row and query.
@@ -42,6 +43,9 @@ function fromStart(values: Float32Array): Float32Array {
   return values.byteOffset === 0 ? values : values.slice();
 }
 
+/** How many rows are asked for beyond k, to see whether more rows have the score of the k-th. */
+const BEYOND = 16;
+
 /** The best rows in `vectors`, which start at row `first`. */
 function searchPiece(
   vectors: Float32Array,
@@ -52,14 +56,34 @@ function searchPiece(
   threads: number,
 ): Found {
   const n = queries.length / dimensions;
-  const wanted = Math.min(k, vectors.length / dimensions);
-  const { keys, distances } = exactSearch(vectors, queries, dimensions, wanted, MetricKind.IP, threads);
-  const words = new Uint32Array(keys.buffer, keys.byteOffset, keys.length * 2); // low word first
-  return {
-    blocks: Int32Array.from({ length: n * wanted }, (_, i) => first + words[2 * i]),
-    scores: Float32Array.from({ length: n * wanted }, (_, i) => 1 - distances[i]), // see `searchGraph`
-    counts: new Int32Array(n).fill(wanted),
-  };
+  const rows = vectors.length / dimensions;
+  const wanted = Math.min(k, rows);
+  for (let asked = Math.min(wanted + BEYOND, rows); ; asked = Math.min(2 * asked, rows)) {
+    const { keys, distances } = exactSearch(vectors, queries, dimensions, asked, MetricKind.IP, threads);
+    const words = new Uint32Array(keys.buffer, keys.byteOffset, keys.length * 2); // low word first
+    const all = {
+      blocks: Int32Array.from({ length: n * asked }, (_, i) => first + words[2 * i]),
+      scores: Float32Array.from({ length: n * asked }, (_, i) => 1 - distances[i]), // see `searchGraph`
+      counts: new Int32Array(n).fill(wanted),
+    };
+    // usearch leaves out any of the rows with the score of the last.
+    const tied = (q: number) => all.scores[q * asked + wanted - 1] === all.scores[(q + 1) * asked - 1];
+    if (asked < rows && all.counts.some((_, q) => tied(q))) continue;
+    return firstOf(all, asked, wanted);
+  }
+}
+
+/** The first `wanted` of `asked` rows of each query, with equal scores in order. */
+function firstOf(all: Found, asked: number, wanted: number): Found {
+  const n = all.counts.length;
+  const blocks = new Int32Array(n * wanted);
+  const scores = new Float32Array(n * wanted);
+  for (let q = 0; q < n; q++) {
+    orderTies(all, q * asked, (q + 1) * asked);
+    blocks.set(all.blocks.subarray(q * asked, q * asked + wanted), q * wanted);
+    scores.set(all.scores.subarray(q * asked, q * asked + wanted), q * wanted);
+  }
+  return { blocks, scores, counts: all.counts };
 }
 
 /**

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { Index, MetricKind, ScalarKind } from 'usearch';
 import { errorCode, UserError } from '../system/errors.ts';
 import { explainWrite, syncFile, writeFully } from '../system/files.ts';
+import { orderTies } from './ties.ts';
 
 // The HNSW graph of usearch, with checks: usearch accepts wrong input silently, or crashes the process.
 // Letters: n queries, k wanted blocks, P dimensions of a vector.
@@ -33,8 +34,13 @@ export function dtypeOf(setting: 'auto' | 'f32' | 'f16', rows: number): 'f32' | 
   return rows > FULL_PRECISION ? 'f16' : 'f32';
 }
 
+/** usearch examines at least this many candidates. */
+const LEAST_BREADTH = 64;
+/** How many candidates a search of a graph examines, if k is not larger. */
+const breadths = new WeakMap<Graph, number>();
+
 export function newGraph(shape: GraphShape): Graph {
-  return new Index({
+  const graph = new Index({
     metric: MetricKind.IP,
     quantization: shape.dtype === 'f16' ? ScalarKind.F16 : ScalarKind.F32,
     dimensions: shape.dimensions,
@@ -43,6 +49,8 @@ export function newGraph(shape: GraphShape): Graph {
     expansion_search: shape.efSearch,
     multi: false,
   });
+  breadths.set(graph, Math.max(shape.efSearch, LEAST_BREADTH));
+  return graph;
 }
 
 /** What a search finds: `blocks` and `scores` [n*k], `counts` [n]; see `SearchIndex.search`. */
@@ -60,7 +68,11 @@ export function nothingFound(n: number, k: number): Found {
   };
 }
 
-/** @param queries [n, P] */
+/**
+ * All candidates that usearch examines are asked for, since those of equal score that it would leave out are any of them. So
+ * the result of a smaller k is the beginning of that of a larger one, as long as both are at most efSearch.
+ * @param queries [n, P]
+ */
 export function searchGraph(
   graph: Graph,
   queries: Float32Array,
@@ -68,22 +80,26 @@ export function searchGraph(
   k: number,
   threads: number,
 ): Found {
-  const { blocks, scores, counts } = nothingFound(n, k);
-  const wanted = Math.min(k, graph.size());
-  if (n === 0 || wanted === 0) return { blocks, scores, counts };
+  const best = nothingFound(n, k);
+  const wanted = Math.min(Math.max(k, breadths.get(graph) ?? 0), graph.size());
+  if (n === 0 || wanted === 0) return best;
   const found = graph.search(queries, wanted, threads);
   // The result of one query has only `count` entries; for several it is a matrix with garbage beyond each row's count.
   const perQuery = 'counts' in found ? (found.counts as BigUint64Array) : undefined;
   const keys = new Uint32Array(found.keys.buffer, found.keys.byteOffset, found.keys.length * 2); // low word first
+  const row = nothingFound(1, wanted);
   for (let q = 0; q < n; q++) {
     const count = perQuery ? Number(perQuery[q]) : found.keys.length;
-    counts[q] = count;
     for (let i = 0; i < count; i++) {
-      blocks[q * k + i] = keys[2 * (q * wanted + i)];
-      scores[q * k + i] = 1 - found.distances[q * wanted + i]; // usearch's `ip` distance is 1 − inner product
+      row.blocks[i] = keys[2 * (q * wanted + i)];
+      row.scores[i] = 1 - found.distances[q * wanted + i]; // usearch's `ip` distance is 1 − inner product
     }
+    orderTies(row, 0, count);
+    best.counts[q] = Math.min(count, k);
+    best.blocks.set(row.blocks.subarray(0, best.counts[q]), q * k);
+    best.scores.set(row.scores.subarray(0, best.counts[q]), q * k);
   }
-  return { blocks, scores, counts };
+  return best;
 }
 
 /** Number of threads for usearch: an opened graph has one slot per core and throws if more search; 0 means all cores. */

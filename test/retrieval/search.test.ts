@@ -133,6 +133,41 @@ test('queries may be a view into a larger array, and one query gives the same re
   index.close();
 });
 
+test('equal scores are ordered by block number, so that k = 10 is the beginning of k = 100', async () => {
+  // 600 rows of 24 different vectors: every score occurs 25 times or more.
+  const few = new Float32Array(600 * P);
+  for (let row = 0; row < 600; row++)
+    few.set(vectors.subarray((row % 24) * P, ((row % 24) + 1) * P), row * P);
+  for (const [name, options] of [
+    ['exact', { subIndexes: 0 }],
+    ['graph', {}],
+    ['graphs', { subIndexes: 3 }],
+  ] as const) {
+    const dir = join(root, `ties-${name}`);
+    await buildIndex(dir, input(few), { ...OPTIONS, ...options });
+    const index = openIndex(dir, { efSearch: 128 });
+    const queries = vectors.slice(0, 5 * P);
+    const [small, large] = [10, 100].map((k) => index.search(queries, k));
+    for (let q = 0; q < 5; q++) {
+      const of = (found: typeof small, k: number) => [...found.blocks.subarray(q * k, q * k + 10)];
+      assert.deepEqual(of(small, 10), of(large, 100), `${name}, query ${q}`);
+      for (let i = 1; i < 100; i++) {
+        const [a, b] = [q * 100 + i - 1, q * 100 + i];
+        assert.ok(large.scores[a] >= large.scores[b]);
+        if (large.scores[a] === large.scores[b]) assert.ok(large.blocks[a] < large.blocks[b]);
+      }
+      if (name === 'exact') {
+        const best = exact(few, queries, q)[0];
+        assert.deepEqual(
+          of(small, 10),
+          Array.from({ length: 10 }, (_, i) => (best % 24) + 24 * i),
+        );
+      }
+    }
+    index.close();
+  }
+});
+
 test('k larger than the corpus: counts give the number found, the rest is -1', async () => {
   const dir = join(root, 'three');
   await buildIndex(dir, input(vectors.subarray(0, 3 * P)), OPTIONS);

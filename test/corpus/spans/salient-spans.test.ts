@@ -110,5 +110,5 @@ test('random texts give the spans of the regular expression that this code repla
 test('scripts without capitals: dates, titles of works in their quotes, and names in katakana with dots', () => {
   finds('《{红楼梦}》由曹雪芹于{1791年}出版。');
   finds('{カール・バルト}は『{教会教義学}』を{1932年5月}に書いた。ペンです。');
-  finds('Emperor {Taizong} of {Tang} (唐太宗) reigned from {626年}.');
+  finds('{Emperor Taizong} of {Tang} (唐太宗) reigned from {1626年}.');
 });
