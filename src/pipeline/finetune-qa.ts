@@ -48,7 +48,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   if (!hasWeights(context, 'pretrain')) {
     if (config.qa.retriever === 'pretrain' || config.qa.reader === 'pretrain')
       warn(
-        'finetune-qa: this run has not been pretrained; the retriever is from the inverse cloze task, and the reader starts without pretraining',
+        `finetune-qa: this run has not been pretrained; the retriever is ${stage === 'initial' ? 'the encoder as it was published' : 'from the inverse cloze task'}, and the reader starts without pretraining`,
       );
   } else if (config.qa.reader === 'pretrain') {
     // All but the span scorer, which is new in this stage.
