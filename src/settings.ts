@@ -145,8 +145,9 @@ export const schema = section('All settings.', {
       unit: 'word pieces',
       source: 'google-research/bert: BERT-base uncased',
     }),
-    lowercase: flag(true).meta({
-      description: 'Whether text is made lower case, without accents.',
+    lowercase: z.boolean().nullable().default(null).meta({
+      description:
+        "Whether text is made lower case, without accents. null: as the vocabulary's own files say (do_lower_case, tokenizer.json), else by whether it has capital letters; true for one trained on the documents.",
       source: 'paper, section 4.3: BERT-base uncased',
     }),
     ner: path(

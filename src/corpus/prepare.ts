@@ -8,7 +8,7 @@ import { leftOutFiles, leftOutWords } from '../datasets/formats/text-folder.ts';
 import { readSentences } from '../datasets/sentences.ts';
 import { UserError } from '../system/errors.ts';
 import { makeFolder, writeFolderResumable } from '../system/files.ts';
-import type { WordPiece } from '../tokenizer/wordpiece.ts';
+import { unusualSettings, type WordPiece } from '../tokenizer/wordpiece.ts';
 import { addCounts, noCounts, type PrepareCounts } from './counts.ts';
 import { countDuplicates } from './duplicates.ts';
 import { identityOf, type Reached, readReached, writeReached } from './prepare-resume.ts';
@@ -81,6 +81,7 @@ async function fill(part: string, options: PrepareOptions): Promise<PrepareCount
     sentences: sentences === undefined,
   };
   const { sha256, lowercase } = vocab;
+  const unusual = unusualSettings(vocab);
   const tagger = options.ner === undefined ? undefined : await taggerIdentity(options.ner);
   const every = tagger === undefined ? CHECKPOINT_BATCHES : TAGGED_CHECKPOINT_BATCHES;
   const identity = identityOf(
@@ -91,6 +92,7 @@ async function fill(part: string, options: PrepareOptions): Promise<PrepareCount
       fields: options.fields,
       vocabulary: sha256,
       lowercase,
+      ...(unusual && { tokenizer: unusual }),
       ...(tagger && { tagger }),
     },
   );

@@ -6,8 +6,8 @@ import type { SplitWorkerData } from './split-workers.ts';
 
 // A thread that splits the batches it receives, in order. An error here ends the thread, and so reaches `splitAll`.
 
-const { vocabulary, lowercase, settings, ner } = workerData as SplitWorkerData;
-const split = await openSplitter(wordPiece(vocabulary, lowercase), settings, ner);
+const { vocabulary, tokenizer, settings, ner } = workerData as SplitWorkerData;
+const split = await openSplitter(wordPiece(vocabulary, tokenizer), settings, ner);
 
 let last = Promise.resolve(); // more batches arrive while one is tagged
 parentPort?.on('message', (batch: Batch) => {

@@ -1,6 +1,6 @@
 import { Worker } from 'node:worker_threads';
 import { errorCode, UserError } from '../system/errors.ts';
-import type { WordPiece } from '../tokenizer/wordpiece.ts';
+import type { TokenizerSettings, WordPiece } from '../tokenizer/wordpiece.ts';
 import type { EncodedBatch } from './encoded-batch.ts';
 import type { Batch, SplitSettings } from './split.ts';
 import { openSplitter } from './split-tagged.ts';
@@ -8,7 +8,7 @@ import { openSplitter } from './split-tagged.ts';
 /** What a split worker starts from. */
 export interface SplitWorkerData {
   vocabulary: readonly string[];
-  lowercase: boolean;
+  tokenizer: TokenizerSettings;
   settings: SplitSettings;
   /** Folder of the NER model that finds the salient spans; undefined for the built-in rules. */
   ner: string | undefined;
@@ -66,11 +66,11 @@ interface SplitWorker {
 }
 
 function startWorker(
-  { vocabulary, lowercase }: WordPiece,
+  { vocabulary, settings: tokenizer }: WordPiece,
   settings: SplitSettings,
   ner: string | undefined,
 ): SplitWorker {
-  const data: SplitWorkerData = { vocabulary, lowercase, settings, ner };
+  const data: SplitWorkerData = { vocabulary, tokenizer, settings, ner };
   const worker = new Worker(new URL('./split-worker.mjs', import.meta.url), { workerData: data });
   const waiting: { resolve(encoded: EncodedBatch): void; reject(error: unknown): void }[] = []; // in the order sent
   let failure: unknown;

@@ -107,8 +107,8 @@ export function choose(names: readonly string[], purpose: Purpose): { chosen: st
 function chooseBert(names: readonly string[], purpose: Purpose): { chosen: string[]; lacking: string[] } {
   const has = (name: string) => names.includes(name);
   const description = ['config.json', 'bert_config.json'].find(has);
-  const vocabulary = ['vocab.txt', 'tokenizer.json'].find(has);
-  const chosen = [description, vocabulary, 'tokenizer_config.json'].filter(
+  const vocabulary = ['vocab.txt', 'tokenizer.json'].some(has);
+  const chosen = [description, 'vocab.txt', 'tokenizer.json', 'tokenizer_config.json'].filter(
     (name): name is string => name !== undefined && has(name),
   );
   const weights = purpose === 'ner' ? networkOf(names) : weightsOf(names);

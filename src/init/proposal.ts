@@ -35,7 +35,6 @@ export interface Encoder {
   projection?: number;
   /** How it makes one vector of a text, if it is a sentence encoder. */
   head?: Head;
-  lowercase: boolean;
 }
 
 /** Paths of the user's files; null if there is none. */
@@ -160,7 +159,7 @@ function textSettings({ gpu, encoder }: Survey, vocabulary: number): Setting[] {
   const { sentence, block, question } = lengths(encoder);
   return [
     ...(encoder
-      ? [{ path: 'text.lowercase', value: encoder.lowercase, why: "as in the encoder's vocabulary" }]
+      ? []
       : [
           {
             path: 'text.vocabularySize',

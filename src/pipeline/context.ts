@@ -140,7 +140,8 @@ function needCorpus(run: Run): void {
 export function runCorpus({ run, config }: Context): Corpus {
   needCorpus(run);
   const corpus = openCorpus(run.corpus);
-  if (corpus.tokenizer.lowercase !== config.text.lowercase) {
+  const { lowercase } = config.text; // null: as the encoder's tokenizer, by which it was prepared
+  if (lowercase !== null && corpus.tokenizer.lowercase !== lowercase) {
     throw new UserError(
       `${run.corpus}: was prepared with text.lowercase ${corpus.tokenizer.lowercase}; run "realm prepare" again`,
     );

@@ -32,7 +32,6 @@ import type { Machine, Preflight } from '../preflight/types.ts';
 import { UserError } from '../system/errors.ts';
 import { makeFolder, writeFileAtomic } from '../system/files.ts';
 import { say } from '../system/progress.ts';
-import { lowercaseIn } from '../tokenizer/tokenizer-json.ts';
 import { readHubConfig } from '../weights/import-bert.ts';
 import { bertFolder, readSentenceHead } from '../weights/sentence-encoder.ts';
 import { resplitFiles, resplitQuestions } from './data.ts';
@@ -238,7 +237,6 @@ async function encoderOf(initial: string): Promise<Encoder> {
     gelu: gelu ?? 'exact',
     projection: projection === 'none' ? undefined : projection,
     head: readSentenceHead(model),
-    lowercase: lowercaseIn(folder) ?? true, // BERT's own default
   };
 }
 

@@ -5,7 +5,7 @@ import { cachedFolder } from '../hub/cache.ts';
 import { UserError } from '../system/errors.ts';
 import { lowercaseIn, vocabularyIn } from '../tokenizer/tokenizer-json.ts';
 import { splitWords } from '../tokenizer/unspaced.ts';
-import { loadWordPiece } from '../tokenizer/wordpiece.ts';
+import { hasCapitals, loadWordPiece } from '../tokenizer/wordpiece.ts';
 import { describeFolder, misfits } from '../weights/import-bert.ts';
 import { bertFolder } from '../weights/sentence-encoder.ts';
 
@@ -42,21 +42,21 @@ function vocabularyMisfits(folder: string, size: number, { text }: Config): stri
   const path = text.vocabulary ?? vocabularyIn(folder);
   const found: string[] = [];
   const lowercase = lowercaseIn(folder);
-  if (lowercase !== undefined && lowercase !== text.lowercase)
+  if (lowercase !== undefined && text.lowercase !== null && lowercase !== text.lowercase)
     return [`text.lowercase is ${text.lowercase}, do_lower_case is ${lowercase}: set it to ${lowercase}`];
   const pieces = existsSync(path) ? loadWordPiece(path, text.lowercase).size : size;
   if (pieces !== size)
     found.push(`${path} has ${pieces} word pieces, vocab_size is ${size}: use the vocabulary of this model`);
-  if (lowercase === undefined && text.lowercase && existsSync(path) && hasCapitals(path))
+  if (
+    lowercase === undefined &&
+    text.lowercase &&
+    existsSync(path) &&
+    hasCapitals(loadWordPiece(path, null).vocabulary)
+  )
     found.push(
       `text.lowercase is true, and the word pieces of ${path} have capital letters: set it to false, or to true in a tokenizer_config.json ("do_lower_case") if they are never used`,
     );
   return found;
-}
-
-/** Whether a vocabulary has word pieces that lower-cased text never gives. */
-function hasCapitals(path: string): boolean {
-  return loadWordPiece(path, true).vocabulary.some((piece) => /^(?:##)?[A-Z]/.test(piece));
 }
 
 /** Evenly spaced blocks whose words are counted. */

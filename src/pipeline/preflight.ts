@@ -14,10 +14,10 @@ import type { Counts, Machine, Preflight } from '../preflight/types.ts';
 import { presets } from '../presets.ts';
 import { runFolder } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
-import { loadWordPiece, type WordPiece } from '../tokenizer/wordpiece.ts';
+import type { WordPiece } from '../tokenizer/wordpiece.ts';
 import { headSettings } from './encoder-head.ts';
 import { checkInitial } from './initial-weights.ts';
-import { namedVocabulary } from './prepare.ts';
+import { namedWordPiece } from './prepare.ts';
 
 export interface PreflightOptions {
   config?: string;
@@ -61,8 +61,7 @@ export function vocabularyOf(config: Config): WordPiece | undefined {
   // Only `prepare` downloads a model from the Hub; an estimate does not.
   if (text.vocabulary === null && model.initial !== null && cachedFolder(model.initial) === undefined)
     return undefined;
-  const path = namedVocabulary(config);
-  return path === undefined ? undefined : loadWordPiece(path, text.lowercase);
+  return namedWordPiece(config);
 }
 
 /** WebAssembly has 32-bit addresses. */

@@ -1,5 +1,5 @@
 import { existsSync, readdirSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { Config } from '../config.ts';
 import { NO_SPANS, type PrepareCounts, summaryOf } from '../corpus/counts.ts';
 import { prepare } from '../corpus/prepare.ts';
@@ -17,9 +17,9 @@ import { UserError } from '../system/errors.ts';
 import { readText, writeFileAtomic } from '../system/files.ts';
 import { type Progress, progress, say, warn } from '../system/progress.ts';
 import { stopMeans } from '../system/stop.ts';
-import { vocabularyIn } from '../tokenizer/tokenizer-json.ts';
+import { lowercaseIn, vocabularyIn } from '../tokenizer/tokenizer-json.ts';
 import { trainVocabulary } from '../tokenizer/train-vocabulary.ts';
-import { loadWordPiece } from '../tokenizer/wordpiece.ts';
+import { loadWordPiece, type WordPiece } from '../tokenizer/wordpiece.ts';
 import { bertFolder } from '../weights/sentence-encoder.ts';
 import type { RunOptions } from './context.ts';
 import { withEncoderHead } from './encoder-head.ts';
@@ -73,9 +73,7 @@ export function prepareInputs(
   const ner = text.ner === null ? undefined : inputPath(run, config, 'text.ner');
   if (ner !== undefined) readNerFolder(ner);
   checkInitial(config);
-  const vocabulary = namedVocabulary(config);
-  if (vocabulary !== undefined) loadWordPiece(vocabulary, text.lowercase);
-  else if (documents === '-' && !existsSync(ownVocabulary(run)))
+  if (namedWordPiece(config) === undefined && documents === '-' && !existsSync(ownVocabulary(run)))
     throw new UserError(
       '-: standard input can be read only once, and a vocabulary must be trained on it first; save the documents to a file, or pass a vocabulary with text.vocabulary',
     );
@@ -86,6 +84,17 @@ export function prepareInputs(
 export function namedVocabulary({ text, model }: Config): string | undefined {
   if (text.vocabulary !== null) return text.vocabulary;
   return model.initial === null ? undefined : vocabularyIn(bertFolder(modelFolder(model.initial)));
+}
+
+/** The tokenizer of the vocabulary that exists before the run; where nothing beside that says how, it normalises as the encoder's. */
+export function namedWordPiece(config: Config): WordPiece | undefined {
+  const path = namedVocabulary(config);
+  if (path === undefined) return undefined;
+  const { text, model } = config;
+  const other =
+    text.vocabulary !== null && model.initial !== null && lowercaseIn(dirname(path)) === undefined;
+  const encoders = other ? lowercaseIn(bertFolder(modelFolder(model.initial!))) : undefined;
+  return loadWordPiece(path, text.lowercase ?? encoders ?? null);
 }
 
 /** The vocabulary that was trained for the run, and a note on what it was trained on. */
@@ -115,7 +124,7 @@ export async function prepareCorpus(run: Run, config: Config): Promise<Prepared>
     splitting: text.splitting,
     sentences,
     ner,
-    vocab: loadWordPiece(vocabulary, text.lowercase),
+    vocab: namedWordPiece(config) ?? loadWordPiece(vocabulary, text.lowercase ?? true),
     blockTokens: text.blockTokens,
     queryTokens: text.sentenceTokens,
     dir: run.corpus,
@@ -166,7 +175,7 @@ async function vocabularyFile(run: Run, config: Config, documents: string): Prom
     format: data.format,
     articlesOnly: data.articlesOnly,
     vocabularySize: text.vocabularySize,
-    lowercase: text.lowercase,
+    lowercase: text.lowercase ?? true,
   });
   // A prepared run keeps its vocabulary, even if documents are added. Before that, its settings may have been wrong.
   const before = originOf(run) ?? origin;
@@ -186,7 +195,7 @@ async function vocabularyFile(run: Run, config: Config, documents: string): Prom
   }
   hearSignalsWhileComputing();
   let bar: Progress | undefined; // starts when all words are counted
-  const pieces = await trainVocabulary(counted(), text.vocabularySize, text.lowercase, (n) => {
+  const pieces = await trainVocabulary(counted(), text.vocabularySize, text.lowercase ?? true, (n) => {
     bar ??= progress('word pieces', text.vocabularySize, { from: n, unit: 'pieces' });
     bar.at(n);
   });

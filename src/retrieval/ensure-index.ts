@@ -10,6 +10,7 @@ import type { Stage } from '../run/stages.ts';
 import { UserError } from '../system/errors.ts';
 import { explainWrite, makeFolder, writeFileAtomic } from '../system/files.ts';
 import { takeLock } from '../system/lock.ts';
+import { unusualSettings } from '../tokenizer/wordpiece.ts';
 import { encodeBlocks } from './encode-blocks.ts';
 import { dtypeOf } from './graph.ts';
 import { graphCount } from './graphs.ts';
@@ -172,6 +173,8 @@ function encodingOf({ tokenizer }: Corpus, { embedder }: Model, { text }: Config
   const { layers, heads, gelu, layerNormEps, projectionLayerNormEps } = embedder;
   const hash = createHash('sha256');
   hash.update(JSON.stringify([text.blockTokens, tokenizer.lowercase, tokenizer.vocabulary]));
+  const unusual = unusualSettings(tokenizer);
+  if (unusual) hash.update(JSON.stringify(unusual));
   hash.update(JSON.stringify([layers, heads, gelu, layerNormEps, projectionLayerNormEps]));
   if (!isPooler(embedder.pooling) || embedder.normalize) {
     const { pooling, dense, normalize, documentPrefix, sequenceTokens, positions } = embedder;

@@ -1,7 +1,8 @@
+import { isDropped, isIdeograph, isSpace, type Normalizer, normalizeCharacter } from './normalizer.ts';
+
 /**
- * BERT's BasicTokenizer: cleans a text, optionally lower-cases it and strips its accents, and splits it into
- * words at white space, around punctuation and around CJK ideographs. Follows google-research/bert
- * `tokenization.py`; where Hugging Face's `BertNormalizer` differs, it follows that, because published
+ * BERT's BasicTokenizer: cleans and normalises a text, and splits it into words at white space, around punctuation and around
+ * CJK ideographs (unless the normalizer leaves them). Follows google-research/bert `tokenization.py`; where Hugging Face's `BertNormalizer` differs, it follows that, because published
  * checkpoints are used through it (private-use characters are dropped; no context rule for the final sigma).
  */
 
@@ -33,7 +34,7 @@ const MAPPED = 5;
 /** Replaced by several units, or by one that is a word by itself. */
 const EXPANDED = 6;
 
-export function basicTokenizer(lowercase: boolean): BasicTokenizer {
+export function basicTokenizer(normalizer: Normalizer): BasicTokenizer {
   const kinds = new Uint8Array(0x110000);
   const mapped = new Uint16Array(0x10000);
   const expansions = new Map<number, Expansion>();
@@ -55,9 +56,9 @@ export function basicTokenizer(lowercase: boolean): BasicTokenizer {
   function classify(code: number): number {
     const character = String.fromCodePoint(code);
     if (isDropped(code, character)) return DROPPED;
-    if (/\p{White_Space}/u.test(character)) return SPACE;
-    const ideograph = isIdeograph(code);
-    const normalised = lowercase ? lowerWithoutAccents(character) : character;
+    if (isSpace(character)) return SPACE;
+    const ideograph = normalizer.splitIdeographs && isIdeograph(code);
+    const normalised = normalizeCharacter(character, normalizer);
     if (normalised === '') return DROPPED;
     const alone = [...normalised].map((c) => ideograph || isPunctuation(c));
     if (normalised === character) return alone[0] ? ALONE : KEPT;
@@ -126,33 +127,7 @@ interface Expansion {
   alone: boolean[];
 }
 
-/** Control, format, private-use, NUL, the replacement character, and halves of a surrogate pair. */
-function isDropped(code: number, character: string): boolean {
-  if (code === 0x09 || code === 0x0a || code === 0x0d) return false;
-  return code === 0xfffd || /[\p{Cc}\p{Cf}\p{Co}\p{Cs}]/u.test(character);
-}
-
 /** ASCII that is neither letter nor digit counts as punctuation, also `$`, `+`, `^` and the like. */
 function isPunctuation(character: string): boolean {
   return /[!-/:-@[-`{-~\p{P}]/u.test(character);
-}
-
-/** The CJK blocks that BERT puts spaces around. Kana and Hangul are written with spaces or treated as other scripts. */
-function isIdeograph(code: number): boolean {
-  return (
-    (code >= 0x4e00 && code <= 0x9fff) ||
-    (code >= 0x3400 && code <= 0x4dbf) ||
-    (code >= 0x20000 && code <= 0x2a6df) ||
-    (code >= 0x2a700 && code <= 0x2b73f) ||
-    (code >= 0x2b740 && code <= 0x2b81f) ||
-    (code >= 0x2b820 && code <= 0x2ceaf) ||
-    (code >= 0xf900 && code <= 0xfaff) ||
-    (code >= 0x2f800 && code <= 0x2fa1f)
-  );
-}
-
-function lowerWithoutAccents(character: string): string {
-  let lower = '';
-  for (const part of character.normalize('NFD')) if (!/\p{Mn}/u.test(part)) lower += part.toLowerCase();
-  return lower;
 }

@@ -1,5 +1,6 @@
 import { pauses } from '../system/stop.ts';
 import { type BasicTokenizer, basicTokenizer } from './basic.ts';
+import { bertNormalizer } from './normalizer.ts';
 import { MAX_WORD_LENGTH, SPECIAL_TOKENS } from './wordpiece.ts';
 
 /** Maximum size of the alphabet, which keeps the most frequent characters: Hugging Face's `limit_alphabet` for BERT. */
@@ -24,7 +25,7 @@ export async function trainVocabulary(
   lowercase: boolean,
   onPieces: (count: number) => void = () => {},
 ): Promise<string[]> {
-  const words = await countWords(texts, basicTokenizer(lowercase));
+  const words = await countWords(texts, basicTokenizer(bertNormalizer(lowercase)));
   const vocabulary: string[] = [...SPECIAL_TOKENS];
   const idOf = new Map<string, number>(vocabulary.map((piece, id) => [piece, id]));
   const add = (piece: string): number => {

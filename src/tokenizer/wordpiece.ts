@@ -1,15 +1,25 @@
 import { createHash } from 'node:crypto';
+import { dirname } from 'node:path';
 import { shown, UserError } from '../system/errors.ts';
 import { readText } from '../system/files.ts';
+import { type AddedToken, addedTokenFinder } from './added-tokens.ts';
 import { basicTokenizer } from './basic.ts';
+import { bertNormalizer, type Normalizer } from './normalizer.ts';
 import { pieceTrie } from './piece-trie.ts';
-import { isTokenizerJson, readTokenizerJson } from './tokenizer-json.ts';
+import { SPECIAL_TOKENS } from './special-tokens.ts';
+import { describedTokenizer, isTokenizerJson, readTokenizerJson } from './tokenizer-json.ts';
 
 /** Token ids of a text, and the position of each token: UTF-16 code units [starts[i], ends[i]) of the original text. */
 export interface Encoding {
   ids: Int32Array;
   starts: Int32Array;
   ends: Int32Array;
+}
+
+/** What a tokenizer has beside its vocabulary. */
+export interface TokenizerSettings extends Normalizer {
+  /** Tokens that are found whole in a text, apart from the five special ones. */
+  added: readonly AddedToken[];
 }
 
 /** BERT's tokenizer, with the same ids as `BertTokenizerFast` of Hugging Face. */
@@ -19,6 +29,7 @@ export interface WordPiece {
   /** For each token id, 1 where the piece continues a word (`##`). */
   continues: Uint8Array;
   lowercase: boolean;
+  settings: TokenizerSettings;
   /** SHA-256 of the vocabulary written one piece a line, in hexadecimal. */
   sha256: string;
   pad: number;
@@ -32,8 +43,7 @@ export interface WordPiece {
   decode(ids: ArrayLike<number>): string;
 }
 
-/** Every vocabulary must have these. */
-export const SPECIAL_TOKENS = ['[PAD]', '[UNK]', '[CLS]', '[SEP]', '[MASK]'] as const;
+export { SPECIAL_TOKENS };
 
 /** Words with more characters become one [UNK], as in Hugging Face; google-research/bert reads up to 200. */
 export const MAX_WORD_LENGTH = 100;
@@ -42,24 +52,54 @@ export const MAX_WORD_LENGTH = 100;
 const MAX_PIECE_LENGTH = 1000;
 
 /**
- * Reads a BERT `vocab.txt`: one piece a line, the line number less one is the id; or the `tokenizer.json` of such a model,
- * which must agree about lower-casing.
+ * Reads a BERT `vocab.txt`: one piece a line, the line number less one is the id; or the `tokenizer.json` of such a model.
+ * Files of the tokenizer in the same folder say how text is normalised.
+ * @param lowercase must agree with those files; null: as they say, else by whether the vocabulary has capital letters
  */
-export function loadWordPiece(vocabPath: string, lowercase: boolean): WordPiece {
-  if (isTokenizerJson(vocabPath)) {
-    const found = readTokenizerJson(vocabPath);
-    if (found.lowercase !== lowercase)
-      throw new UserError(
-        `${vocabPath}: lowercase is ${found.lowercase}, text.lowercase is ${lowercase}; set text.lowercase to ${found.lowercase}`,
-      );
-    checkVocabulary(found.vocabulary, vocabPath);
-    return wordPiece(found.vocabulary, lowercase);
-  }
-  const text = readText(vocabPath, 'vocabulary', 'give the path of a BERT vocab.txt');
-  const lines = text.split(/\r?\n/);
-  if (lines.at(-1) === '') lines.pop();
-  checkVocabulary(lines, vocabPath);
-  return wordPiece(lines, lowercase);
+export function loadWordPiece(vocabPath: string, lowercase: boolean | null): WordPiece {
+  const { vocabulary, added } = readVocabulary(vocabPath);
+  checkVocabulary(vocabulary, vocabPath);
+  const described = describedTokenizer(
+    dirname(vocabPath),
+    isTokenizerJson(vocabPath) ? vocabPath : undefined,
+  );
+  if (lowercase !== null && described.lowercase !== undefined && described.lowercase !== lowercase)
+    throw new UserError(
+      `${described.path}: do_lower_case is ${described.lowercase}, text.lowercase is ${lowercase}; set text.lowercase to null, which takes what the file says`,
+    );
+  const lower = lowercase ?? described.lowercase ?? !hasCapitals(vocabulary);
+  return wordPiece(vocabulary, {
+    lowercase: lower,
+    stripAccents: described.stripAccents ?? lower,
+    splitIdeographs: described.splitIdeographs ?? true,
+    added,
+  });
+}
+
+/** Whether a vocabulary has word pieces that lower-cased text never gives. */
+export function hasCapitals(vocabulary: readonly string[]): boolean {
+  return vocabulary.some((piece) => /^(?:##)?[A-Z]/.test(piece));
+}
+
+function readVocabulary(path: string): { vocabulary: string[]; added: readonly AddedToken[] } {
+  if (isTokenizerJson(path)) return readTokenizerJson(path);
+  const text = readText(path, 'vocabulary', 'give the path of a BERT vocab.txt');
+  const vocabulary = text.split(/\r?\n/);
+  if (vocabulary.at(-1) === '') vocabulary.pop();
+  return { vocabulary, added: [] };
+}
+
+/** A vocabulary that realm has written itself, with the settings that were saved beside it. */
+export function loadOwnWordPiece(path: string, settings: boolean | TokenizerSettings): WordPiece {
+  const { vocabulary } = readVocabulary(path);
+  checkVocabulary(vocabulary, path);
+  return wordPiece(vocabulary, settings);
+}
+
+/** The settings of a tokenizer that are not BERT's own for its casing; undefined if all are. */
+export function unusualSettings({ settings }: WordPiece): TokenizerSettings | undefined {
+  const { lowercase, stripAccents, splitIdeographs, added } = settings;
+  return stripAccents === lowercase && splitIdeographs && added.length === 0 ? undefined : settings;
 }
 
 function checkVocabulary(vocabulary: readonly string[], path: string): void {
@@ -90,16 +130,24 @@ function checkVocabulary(vocabulary: readonly string[], path: string): void {
   }
 }
 
-/** A tokenizer for a vocabulary, which must have the five special tokens and no piece twice. */
-export function wordPiece(vocabulary: readonly string[], lowercase: boolean): WordPiece {
+/**
+ * A tokenizer for a vocabulary, which must have the five special tokens and no piece twice.
+ * @param given true or false: BERT's own rules, with or without lower-casing
+ */
+export function wordPiece(vocabulary: readonly string[], given: boolean | TokenizerSettings): WordPiece {
+  const settings = typeof given === 'boolean' ? { ...bertNormalizer(given), added: [] } : given;
   const [pad, unk, cls, sep, mask] = SPECIAL_TOKENS.map((token) => {
     const id = vocabulary.indexOf(token);
     if (id < 0) throw new Error(`the vocabulary lacks ${token}`);
     return id;
   });
-  const trie = pieceTrie(vocabulary);
-  const split = basicTokenizer(lowercase);
-  const special = new RegExp(SPECIAL_TOKENS.map((token) => token.replace(/[[\]]/g, '\\$&')).join('|'), 'g');
+  // Words never give a token that the tokenizer's model does not have.
+  const beyond = new Set(settings.added.filter(({ inModel }) => !inModel).map(({ content }) => content));
+  const trie = pieceTrie(
+    beyond.size === 0 ? vocabulary : vocabulary.map((piece) => (beyond.has(piece) ? '' : piece)),
+  );
+  const split = basicTokenizer(settings);
+  const added = addedTokenFinder(vocabulary, settings.added, settings);
 
   let ids = new Int32Array(512);
   let starts = new Int32Array(512);
@@ -145,7 +193,8 @@ export function wordPiece(vocabulary: readonly string[], lowercase: boolean): Wo
     vocabulary,
     size: vocabulary.length,
     continues: Uint8Array.from(vocabulary, (piece) => (piece.startsWith('##') ? 1 : 0)),
-    lowercase,
+    lowercase: settings.lowercase,
+    settings,
     sha256: createHash('sha256')
       .update(vocabulary.map((piece) => `${piece}\n`).join(''))
       .digest('hex'),
@@ -157,12 +206,10 @@ export function wordPiece(vocabulary: readonly string[], lowercase: boolean): Wo
     encode(text) {
       n = 0;
       let from = 0;
-      if (text.includes('[')) {
-        for (const match of text.matchAll(special)) {
-          encodePlain(text, from, match.index);
-          from = match.index + match[0].length;
-          push(vocabulary.indexOf(match[0]), match.index, from);
-        }
+      for (const { id, start, end } of added(text)) {
+        encodePlain(text, from, start);
+        push(id, start, end);
+        from = end;
       }
       encodePlain(text, from, text.length);
       return { ids: ids.slice(0, n), starts: starts.slice(0, n), ends: ends.slice(0, n) };

@@ -9,6 +9,7 @@ import type { Model } from '../model/model.ts';
 import { readerShapes } from '../model/reader.ts';
 import { makeFolder, writeFileAtomic } from '../system/files.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
+import { normalizerFields } from '../tokenizer/write-tokenizer.ts';
 import { hubSizes, hubTensors } from './export-bert.ts';
 import { type LargeTensor, type TensorToWrite, writeSafetensors } from './safetensors.ts';
 
@@ -163,7 +164,7 @@ async function write(
   };
   const json = (name: string, value: object) =>
     writeFileAtomic(join(folder, name), `${JSON.stringify(value, null, 2)}\n`);
-  json('tokenizer_config.json', { tokenizer_class: 'RealmTokenizer', do_lower_case: vocab.lowercase });
+  json('tokenizer_config.json', { tokenizer_class: 'RealmTokenizer', ...normalizerFields(vocab.settings) });
   writeFileAtomic(join(folder, 'vocab.txt'), vocab.vocabulary.map((piece) => `${piece}\n`).join(''));
   json('config.json', description);
 }

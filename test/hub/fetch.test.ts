@@ -379,7 +379,7 @@ test('later commands that find no cached model name the command that downloads i
   assert.equal(modelFolder('a/folder'), 'a/folder');
 });
 
-test('of a sentence encoder the head is fetched too, and tokenizer.json where there is no vocab.txt', () => {
+test('of a sentence encoder the head is fetched too, and of word pieces both files', () => {
   const unneeded = ['README.md', 'onnx/model.onnx', 'openvino/model.bin', 'data_config.json'];
   const head = ['1_Pooling/config.json', '2_Dense/config.json', '2_Dense/model.safetensors', 'modules.json'];
   const bert = ['config.json', 'tokenizer.json', 'tokenizer_config.json', 'model.safetensors'];
@@ -388,6 +388,8 @@ test('of a sentence encoder the head is fetched too, and tokenizer.json where th
     chosen: [...bert, ...head, ...settings],
     lacking: [],
   });
+  const both = ['config.json', 'vocab.txt', 'tokenizer.json', 'model.safetensors'];
+  assert.deepEqual(choose(both, 'encoder'), { chosen: both, lacking: [] });
   const old = ['config.json', 'vocab.txt', 'pytorch_model.bin', 'sentence_bert_config.json'];
   const inner = old.map((name) => `0_Transformer/${name}`);
   assert.deepEqual(choose([...inner, '1_Pooling/config.json', 'modules.json', ...unneeded], 'encoder'), {

@@ -34,7 +34,6 @@ const ENCODER: Encoder = {
   intermediate: 1536,
   positions: 512,
   gelu: 'exact',
-  lowercase: true,
 };
 
 const named = (settings: readonly Setting[], path: string) =>

@@ -65,7 +65,11 @@ async function writeEncoder(documents: World['documents']): Promise<void> {
     for (const { title, text } of documents) yield `${title} ${text}`;
   }
   const config = tinyConfig();
-  const vocabulary = await trainVocabulary(texts(), config.text.vocabularySize, config.text.lowercase);
+  const vocabulary = await trainVocabulary(
+    texts(),
+    config.text.vocabularySize,
+    config.text.lowercase ?? true,
+  );
   const model = tinyModel(config, vocabulary.length);
   await exportBert(encoder, model.params, model.readerTower, model.reader);
   writeFileSync(join(encoder, 'vocab.txt'), `${vocabulary.join('\n')}\n`);

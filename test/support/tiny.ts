@@ -55,8 +55,8 @@ export async function tinyCorpus(
     for await (const { title, text } of readDocuments(path)) yield `${title} ${text}`;
   }
   const vocab = wordPiece(
-    await trainVocabulary(texts(), text.vocabularySize, text.lowercase),
-    text.lowercase,
+    await trainVocabulary(texts(), text.vocabularySize, text.lowercase ?? true),
+    text.lowercase ?? true,
   );
   const dir = join(folder, 'corpus');
   await prepare({

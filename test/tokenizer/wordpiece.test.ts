@@ -7,6 +7,7 @@ import { after, test } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { UserError } from '../../src/system/errors.ts';
 import { basicTokenizer } from '../../src/tokenizer/basic.ts';
+import { bertNormalizer } from '../../src/tokenizer/normalizer.ts';
 import { type Encoding, loadWordPiece, SPECIAL_TOKENS, wordPiece } from '../../src/tokenizer/wordpiece.ts';
 import { NO_TEST_DATA, testData } from '../support/test-data.ts';
 
@@ -17,7 +18,7 @@ const folder = mkdtempSync(join(tmpdir(), 'wordpiece-'));
 after(() => rmSync(folder, { recursive: true }));
 
 function basicWords(text: string, lowercase: boolean): string[] {
-  const words = basicTokenizer(lowercase)(text, 0, text.length);
+  const words = basicTokenizer(bertNormalizer(lowercase))(text, 0, text.length);
   const found: string[] = [];
   for (let w = 0, first = 0; w < words.count; first = words.ends[w++]) {
     found.push(String.fromCharCode(...words.units.subarray(first, words.ends[w])));

@@ -17,6 +17,7 @@ import { isWholeWithoutTraining, vectorLength } from '../../src/model/head.ts';
 import { describeModel, disposeModel, initialise, type Model, setParam } from '../../src/model/model.ts';
 import { headSettings } from '../../src/pipeline/encoder-head.ts';
 import { checkInitial } from '../../src/pipeline/initial-weights.ts';
+import { namedWordPiece } from '../../src/pipeline/prepare.ts';
 import { random } from '../../src/random.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { lowercaseIn, vocabularyIn } from '../../src/tokenizer/tokenizer-json.ts';
@@ -272,22 +273,23 @@ test('a tokenizer.json that is not one of BERT is refused by its kind', () => {
   const tokenizer = (change: (json: Json) => unknown) =>
     join(changed('mean-normalize', 'tokenizer.json', change), 'tokenizer.json');
   const read = (path: string) => () => loadWordPiece(path, true);
-  for (const type of ['BPE', 'Unigram', 'WordLevel'])
+  for (const [type, words] of [
+    ['BPE', 'a byte-level BPE tokenizer'],
+    ['Unigram', 'a SentencePiece tokenizer \\(Unigram\\)'],
+    ['WordLevel', 'a tokenizer of whole words \\(WordLevel\\)'],
+    ['Other', 'a tokenizer of the kind "Other"'],
+  ])
     refuses(
       read(tokenizer((json) => ({ ...json, model: { ...json.model, type } }))),
-      new RegExp(`of the kind "${type}"`),
+      new RegExp(`is ${words}, and realm reads only WordPiece, the kind of BERT; choose a model with`),
     );
   refuses(
     read(tokenizer((json) => ({ ...json, normalizer: { type: 'NFC' } }))),
     /normalizer is of the kind "NFC"/,
   );
   refuses(
-    read(tokenizer((json) => ({ ...json, normalizer: { ...json.normalizer, strip_accents: false } }))),
-    /strip_accents apart from lowercase/,
-  );
-  refuses(
-    read(tokenizer((json) => ({ ...json, normalizer: { ...json.normalizer, handle_chinese_chars: false } }))),
-    /handle_chinese_chars/,
+    read(tokenizer((json) => ({ ...json, normalizer: { ...json.normalizer, clean_text: false } }))),
+    /clean_text is false/,
   );
   refuses(
     read(
@@ -303,7 +305,7 @@ test('a tokenizer.json that is not one of BERT is refused by its kind', () => {
 });
 
 test('a cased encoder is not lower-cased', () => {
-  const cased = (folder: string) =>
+  const cased = (folder: string, ...more: string[]) =>
     loadConfig(undefined, [
       `model.initial=${folder}`,
       'model.layers=2',
@@ -313,10 +315,13 @@ test('a cased encoder is not lower-cased', () => {
       'model.positions=40',
       'model.gelu=exact',
       ...['text.blockTokens=24', 'text.sentenceTokens=16', 'text.questionTokens=24', 'qa.readerTokens=40'],
+      ...more,
     ]);
   const folder = join(fixtures, 'mean-dot-cased');
+  checkInitial(cased(folder));
+  assert.equal(namedWordPiece(cased(folder))!.lowercase, false);
   refuses(
-    () => checkInitial(cased(folder)),
+    () => checkInitial(cased(folder, 'text.lowercase=true')),
     /text.lowercase is true, do_lower_case is false: set it to false/,
   );
   // Of a folder with neither description, the word pieces are looked at.
@@ -324,7 +329,19 @@ test('a cased encoder is not lower-cased', () => {
   const pieces = loadWordPiece(join(bare, 'tokenizer.json'), false).vocabulary;
   writeFileSync(join(bare, 'vocab.txt'), `${pieces.join('\n')}\n`);
   rmSync(join(bare, 'tokenizer.json'));
-  refuses(() => checkInitial(cased(bare)), /have capital letters: set it to false/);
+  assert.equal(namedWordPiece(cased(bare))!.lowercase, false);
+  refuses(() => checkInitial(cased(bare, 'text.lowercase=true')), /have capital letters: set it to false/);
+  // A vocabulary elsewhere is read as the encoder's own.
+  const path = join(temporaryFolder('vocabulary'), 'vocab.txt');
+  writeFileSync(
+    path,
+    `${pieces
+      .map((piece) => piece.toLowerCase().replace(/^\[.*\]$/, (token) => token.toUpperCase()))
+      .filter((piece, i, all) => all.indexOf(piece) === i)
+      .join('\n')}\n`,
+  );
+  assert.equal(namedWordPiece(cased(folder, `text.vocabulary=${path}`))!.lowercase, false);
+  assert.equal(loadWordPiece(path, null).lowercase, true);
 });
 
 const real = process.env.REALM_TEST_SENTENCE_ENCODER;

@@ -8,7 +8,7 @@ import { readFileSync } from 'node:fs';
 import type { Range } from '../../datasets/types.ts';
 import { UserError } from '../../system/errors.ts';
 import { sha256File } from '../../system/files.ts';
-import type { Encoding } from '../../tokenizer/wordpiece.ts';
+import { type Encoding, unusualSettings } from '../../tokenizer/wordpiece.ts';
 import { dates } from './dates.ts';
 import { type NerFolder, readNerFolder } from './ner-folder.ts';
 import { type Network, openNetwork, runtimeName } from './onnx.ts';
@@ -40,6 +40,8 @@ export async function openTagger(dir: string): Promise<Tagger> {
 export async function taggerIdentity(dir: string): Promise<string> {
   const { network, vocab, labels, positions } = readNerFolder(dir);
   const parts = [sha256File(network), vocab.sha256, vocab.lowercase, labels, positions, await runtimeName()];
+  const unusual = unusualSettings(vocab);
+  if (unusual) parts.push(JSON.stringify(unusual));
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
 }
 

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { shown, UserError } from '../../system/errors.ts';
 import { readJson } from '../../system/files.ts';
-import { isTokenizerJson, readTokenizerJson, vocabularyIn } from '../../tokenizer/tokenizer-json.ts';
+import { lowercaseIn, vocabularyIn } from '../../tokenizer/tokenizer-json.ts';
 import { loadWordPiece, type WordPiece } from '../../tokenizer/wordpiece.ts';
 
 /** A model of Hugging Face that labels the word pieces of a text, exported to ONNX, as its folder describes it. */
@@ -32,12 +32,6 @@ const CONFIG = z.object({
   do_lower_case: z.boolean().optional(),
 });
 
-const TOKENIZER = z.object({
-  do_lower_case: z.boolean().optional(),
-  strip_accents: z.boolean().nullish(),
-  tokenize_chinese_chars: z.boolean().nullish(),
-});
-
 /** Reads everything but the network itself. `UserError` if the folder is not a NER model that realm can use. */
 export function readNerFolder(dir: string): NerFolder {
   const path = join(dir, 'config.json');
@@ -59,7 +53,7 @@ export function readNerFolder(dir: string): NerFolder {
       `${vocabulary}: no such file; text.ner needs a model with word pieces in a vocab.txt or tokenizer.json, get that file where you got the model`,
     );
   }
-  const vocab = loadWordPiece(vocabulary, lowercases(dir, vocabulary, config.do_lower_case));
+  const vocab = loadWordPiece(vocabulary, lowercaseIn(dir) ?? config.do_lower_case ?? null);
   if (vocab.size > config.vocab_size) {
     throw new UserError(
       `${vocabulary}: holds ${vocab.size} word pieces, but vocab_size in config.json is ${config.vocab_size}; use both files of the same model`,
@@ -72,25 +66,6 @@ export function readNerFolder(dir: string): NerFolder {
     labels: labelsOf(path, config.id2label),
     positions: config.max_position_embeddings,
   };
-}
-
-/** Whether the model reads lower case only. If no file says so, it does if the vocabulary has no capitals. */
-function lowercases(dir: string, vocabulary: string, ofModel: boolean | undefined): boolean {
-  if (isTokenizerJson(vocabulary)) return readTokenizerJson(vocabulary).lowercase;
-  const path = join(dir, 'tokenizer_config.json');
-  const json = existsSync(path) ? readJson(path, 'description of a tokenizer', REMEDY) : {};
-  const { data } = TOKENIZER.safeParse(json);
-  if (!data) throw new UserError(`${path}: does not describe a tokenizer of word pieces; ${REMEDY}`);
-  const lowercase =
-    data.do_lower_case ??
-    ofModel ??
-    !loadWordPiece(vocabulary, false).vocabulary.some((piece) => /^(?:##)?[A-Z]/.test(piece));
-  if ((data.strip_accents ?? lowercase) !== lowercase || data.tokenize_chinese_chars === false) {
-    throw new UserError(
-      `${path}: realm does not support strip_accents different from do_lower_case, nor tokenize_chinese_chars false; name another model in text.ner`,
-    );
-  }
-  return lowercase;
 }
 
 function networkOf(dir: string): string {

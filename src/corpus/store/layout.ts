@@ -102,6 +102,24 @@ export const MANIFEST = z.object({
   tagger: z.string().optional(),
   idBytes: z.union([z.literal(2), z.literal(4)]),
   lowercase: z.boolean(),
+  /** The tokenizer's settings where they are not BERT's own for its casing (see `unusualSettings`). */
+  tokenizer: z
+    .strictObject({
+      lowercase: z.boolean(),
+      stripAccents: z.boolean(),
+      splitIdeographs: z.boolean(),
+      added: z
+        .array(
+          z.strictObject({
+            content: z.string(),
+            normalized: z.boolean(),
+            singleWord: z.boolean(),
+            inModel: z.boolean(),
+          }),
+        )
+        .readonly(),
+    })
+    .optional(),
   files: z.record(z.enum(FILES), z.object({ bytes: count, sha256: z.string() })),
 });
 export type Manifest = z.infer<typeof MANIFEST>;

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { UserError } from '../../system/errors.ts';
 import { readJson } from '../../system/files.ts';
 import { changedFile } from '../../system/verified.ts';
-import { loadWordPiece, type WordPiece } from '../../tokenizer/wordpiece.ts';
+import { loadOwnWordPiece, type WordPiece } from '../../tokenizer/wordpiece.ts';
 import { damaged, type FileReader, fileReader, integersOf, REMEDY } from './file-reader.ts';
 import {
   BLOCK,
@@ -67,7 +67,7 @@ export function openCorpus(dir: string): Corpus {
   for (const name of FILES) fileReader(join(dir, name), manifest.files[name].bytes).close();
   const changed = changedFile(dir, manifest.files);
   if (changed) throw damaged(join(dir, changed), 'has changed since it was written');
-  const tokenizer = loadWordPiece(join(dir, 'vocab.txt'), manifest.lowercase);
+  const tokenizer = loadOwnWordPiece(join(dir, 'vocab.txt'), manifest.tokenizer ?? manifest.lowercase);
   const opened: FileReader[] = [];
   function open(name: FileName): FileReader {
     const file = fileReader(join(dir, name), manifest.files[name].bytes);

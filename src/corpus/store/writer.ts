@@ -2,7 +2,7 @@ import { createHash, type Hash } from 'node:crypto';
 import { closeSync, fstatSync, fsyncSync, ftruncateSync, openSync } from 'node:fs';
 import { join } from 'node:path';
 import { type FileDigest, readFully, writeFileAtomic, writeFully } from '../../system/files.ts';
-import type { WordPiece } from '../../tokenizer/wordpiece.ts';
+import { unusualSettings, type WordPiece } from '../../tokenizer/wordpiece.ts';
 import {
   BLOCK,
   BLOCK_BYTES,
@@ -178,6 +178,7 @@ function writerOver(
         tagger, // JSON omits it if undefined
         idBytes,
         lowercase: tokenizer.lowercase,
+        tokenizer: unusualSettings(tokenizer), // also omitted
         files: digests,
       };
       writeFileAtomic(join(dir, 'manifest.json'), `${JSON.stringify(manifest, null, 2)}\n`);

@@ -203,8 +203,8 @@ const DAMAGED: [string, RegExp, (dir: string) => void][] = [
   ],
   [
     'another tokenizer',
-    /tokenizer_config\.json: realm does not support strip_accents different/,
-    (dir) => edit(join(dir, 'tokenizer_config.json'), (json) => ({ ...json, strip_accents: true })),
+    /tokenizer_config\.json: strip_accents is "yes", not true or false/,
+    (dir) => edit(join(dir, 'tokenizer_config.json'), (json) => ({ ...json, strip_accents: 'yes' })),
   ],
 ];
 

@@ -97,7 +97,7 @@ async function makeLife(dir: string, keep: (state: State) => void, seed: number)
 async function writeEncoder(dir: string, documents: { title: string; text: string }[]): Promise<void> {
   const config = tinyConfig();
   const texts = documents.map(({ title, text }) => `${title} ${text}`);
-  const vocabulary = await trainVocabulary(texts, config.text.vocabularySize, config.text.lowercase);
+  const vocabulary = await trainVocabulary(texts, config.text.vocabularySize, config.text.lowercase ?? true);
   const model = tinyModel(config, vocabulary.length);
   await exportBert(dir, model.params, model.readerTower, model.reader);
   writeFileSync(join(dir, 'vocab.txt'), `${vocabulary.join('\n')}\n`);
