@@ -273,7 +273,7 @@ function trainingSettings(survey: Survey): Setting[] {
   const ict = steps(within(passes.blocks * blocks, passes.ict), batch);
   const pretrain = steps(within((passes.blocks * blocks) / 4, passes.pretrain), pretrainBatch);
   const qa = steps(within(passes.questions * trainQuestions, passes.qa), 8);
-  return [
+  const warmUp: Setting[] = [
     {
       path: 'ict.steps',
       value: ict,
@@ -295,6 +295,11 @@ function trainingSettings(survey: Survey): Setting[] {
           },
         ]),
     { path: 'ict.optimizer.learningRate', value: learningRates.ict, why: learningRates.why },
+  ];
+  return [
+    ...(encoder?.head
+      ? [{ path: 'ict.steps', value: 0, why: 'a sentence encoder retrieves without the inverse cloze task' }]
+      : warmUp),
     {
       path: 'index.kind',
       value: blocks < MAX_EXACT_BLOCKS ? 'exact' : 'graph',
@@ -390,9 +395,13 @@ const REFRESHER_SLOWDOWN = 4;
  * @param questions false leaves the hours of fine-tuning to the other stages
  */
 export function fitToHours({ size, hours, settings }: Proposal, pace: Pace, questions: boolean): Proposal {
-  const all = questions ? 1 : TIME_SHARES.ict + TIME_SHARES.pretrain;
+  const wantedOf = (stage: 'ict' | 'pretrain' | 'qa') =>
+    settings.find(({ path }) => path === `${stage}.steps`)!.value as number;
+  const all =
+    (wantedOf('ict') > 0 ? TIME_SHARES.ict : 0) + TIME_SHARES.pretrain + (questions ? TIME_SHARES.qa : 0);
   const fitted = (stage: 'ict' | 'pretrain' | 'qa') => {
-    const wanted = settings.find(({ path }) => path === `${stage}.steps`)!.value as number;
+    const wanted = wantedOf(stage);
+    if (wanted === 0) return 0;
     const seconds = (3600 * hours * TIME_SHARES[stage]) / all;
     return Math.max(MIN_STEPS, round(Math.min(wanted, seconds / pace[stage])));
   };

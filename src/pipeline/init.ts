@@ -288,7 +288,9 @@ function nextCommands(
   });
   return [
     command(`prepare --config ${quoted(config)} --run ${run}`, 'prepare'),
-    command(`ict-warmup --run ${run}`, 'ict-warmup'),
+    ...(stages.some(({ stage, steps }) => stage === 'ict-warmup' && steps !== 0)
+      ? [command(`ict-warmup --run ${run}`, 'ict-warmup')]
+      : []),
     command(`build-index --run ${run}`, 'build-index'),
     command(`pretrain --run ${run}`, 'pretrain'),
     ...(questions ? [command(`finetune-qa --run ${run}`, 'finetune-qa')] : []),

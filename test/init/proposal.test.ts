@@ -5,6 +5,7 @@ import {
   type Encoder,
   fitToHours,
   isTooSlow,
+  type Proposal,
   propose,
   type Setting,
   type Survey,
@@ -103,6 +104,24 @@ test("an encoder's sizes are used and its learning rates are low", () => {
     [short.text.blockTokens, short.text.sentenceTokens, short.text.questionTokens, short.qa.readerTokens],
     [84, 28, 28, 112],
   );
+});
+
+test('a sentence encoder gets no inverse cloze task, and its hours go to the other stages', () => {
+  const head = { pooling: 'mean', projection: 'none', normalize: true } as const;
+  const ofHead = propose(survey(30_000, { encoder: { ...ENCODER, head } }), FILES, 1);
+  const ict = ofHead.settings.filter(({ path }) => path.startsWith('ict.'));
+  assert.deepEqual(
+    ict.map(({ path, value }) => [path, value]),
+    [['ict.steps', 0]],
+  );
+  const pace = { ict: 2, pretrain: 1, qa: 1, index: 1 };
+  const steps = (proposal: Proposal) =>
+    ['ict', 'pretrain', 'qa'].map((stage) =>
+      named(fitToHours(proposal, pace, true).settings, `${stage}.steps`),
+    );
+  // An hour of steps of a second (two in the inverse cloze task): shares of 0.45, 0.3 and 0.25, rounded down to two digits.
+  assert.deepEqual(steps(propose(survey(30_000, { encoder: ENCODER }), FILES, 1)), [810, 1000, 900]);
+  assert.deepEqual(steps(ofHead), [0, 1900, 1600]);
 });
 
 test('gold blocks are read if the questions name their documents', () => {
