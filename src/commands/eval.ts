@@ -28,6 +28,7 @@ interface RecallOptions extends QuestionOptions {
   qrels?: string;
   against?: string;
   perQuery?: string;
+  fitHybrid?: true;
 }
 
 export function registerEval(program: Command): void {
@@ -96,7 +97,7 @@ function registerRecall(evaluation: Command): void {
   const command = evaluation
     .command('recall')
     .description(
-      "Measure the recall of a stage's retriever, with BM25 and the warm-up's retriever as baselines",
+      "Measure the recall of a stage's retriever, of BM25, of both together, and of the warm-up's retriever",
     );
   stageOption(
     command,
@@ -112,20 +113,27 @@ function registerRecall(evaluation: Command): void {
       ).conflicts('to'),
     )
     .option('--against <file>', 'another TREC run to compare with, by the judgements')
-    .option('--per-query <file>', 'file to write the measures of each query to, by the judgements');
+    .option('--per-query <file>', 'file to write the measures of each query to, by the judgements')
+    .addOption(
+      new Option(
+        '--fit-hybrid',
+        'find the best hybrid.weight, on data.dev unless --questions names others',
+      ).conflicts(['retrieved', 'to']),
+    );
   runOptions(command);
   examples(
     command,
     'eval recall --run runs/mine',
     'eval recall --run runs/mine --stage finetune-qa',
+    'eval recall --run runs/mine --fit-hybrid',
     'eval recall --run runs/mine --retrieved bm25.trec --questions questions.jsonl',
     'eval recall --retrieved theirs.trec --qrels qrels/test.tsv --against bm25.trec',
   );
   command.action(async (options: RecallOptions) => {
     const { evalRecall, scoreRetrieved } = await import('../pipeline/evaluate-recall.ts');
-    const { recallLines } = await import('./eval-lines.ts');
+    const { fitLines, recallLines } = await import('./eval-lines.ts');
     const { openRun } = await import('../pipeline/context.ts');
-    const { retrieved, qrels, stage, run } = options;
+    const { retrieved, qrels, stage, run, fitHybrid } = options;
     needJudgements(options);
     if (qrels !== undefined && retrieved !== undefined) {
       const { scoreRunFile } = await import('../pipeline/evaluate-judged.ts');
@@ -137,11 +145,12 @@ function registerRecall(evaluation: Command): void {
       print(options, { ...answers, judged }, lines);
       return;
     }
-    const result =
-      retrieved === undefined
-        ? await evalRecall(await openRun(options, 'eval recall'), stage, options)
-        : await scoreRetrieved(retrieved, run, options);
-    print(options, result, recallLines(result));
+    if (retrieved !== undefined) {
+      const result = await scoreRetrieved(retrieved, run, options);
+      return print(options, result, recallLines(result));
+    }
+    const result = await evalRecall(await openRun(options, 'eval recall'), stage, options);
+    print(options, result, [...recallLines(result), ...(fitHybrid ? fitLines(result, run) : [])]);
   });
 }
 

@@ -5,6 +5,7 @@ import { vectorLength } from '../model/head.ts';
 import { fetchValues } from '../model/host-values.ts';
 import { type EncodedQuestion, questionVectors } from '../model/questions.ts';
 import { disposeReading, makeReading, readScores, wholeWordScores } from '../model/reading.ts';
+import { findBlocks } from '../retrieval/hybrid.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';
 
 /** Number of questions embedded and searched at once, and of blocks read at once. */
@@ -34,7 +35,7 @@ export interface Answer {
 export interface Answered {
   retrieved: number[];
   answers: Answer[];
-  /** Inner products of the question and each block retrieved. */
+  /** The score of each block retrieved: its inner product with the question, with BM25's bonus in hybrid retrieval. */
   products: number[];
   /** [P] the question's vector. */
   vector: Float32Array;
@@ -47,13 +48,15 @@ export interface Answered {
  * span score plus retrieval score (orqa_model.py). Unlike there, an answer consists of whole words.
  */
 export async function answerQuestions(
-  { model, corpus, index, config }: Retrieval,
+  retrieval: Retrieval,
   questions: readonly EncodedQuestion[],
   retrieve: number,
 ): Promise<Answered[]> {
+  const { model, corpus, config } = retrieval;
   const k = Math.min(Math.max(retrieve, config.qa.readerBlocks), corpus.blocks);
   const vectors = await questionVectors(model, corpus, questions, config);
-  const found = index.search(vectors, k);
+  const texts = questions.map(({ question }) => question);
+  const found = findBlocks(retrieval, texts, vectors, k);
   const R = Math.min(config.qa.readerBlocks, k);
   const blocks = questions.map((_, b) => Array.from(found.blocks.subarray(b * k, b * k + found.counts[b])));
   const read = blocks.map((list) => list.slice(0, R));
@@ -65,10 +68,10 @@ export async function answerQuestions(
     for (let r = 0; r < read[b].length; r++) priors[b * R + r] = found.scores[b * k + r] / model.temperature;
   }
   const best = tf.tidy(() => {
-    const retrieval = tf.tensor2d(priors, [B, R]);
-    const scores = wholeWordScores(reading, readScores(model, reading, retrieval)).reshape([B, R, -1]);
+    const prior = tf.tensor2d(priors, [B, R]);
+    const scores = wholeWordScores(reading, readScores(model, reading, prior)).reshape([B, R, -1]);
     return {
-      prior: tf.logSoftmax(retrieval),
+      prior: tf.logSoftmax(prior),
       joint: scores.max(2).sub(scores.reshape([B, -1]).logSumExp(1).reshape([B, 1])), // [B, R]
       likelihood: scores.max(2).sub(scores.logSumExp(2)), // [B, R]
       span: scores.argMax(2), // [B, R]

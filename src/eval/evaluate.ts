@@ -8,7 +8,7 @@ import { pairIds } from '../model/embedder.ts';
 import { vectorLength } from '../model/head.ts';
 import type { Model } from '../model/model.ts';
 import { answerPieces, type EncodedQuestion, questionVectors } from '../model/questions.ts';
-import { BM25_LIMIT, bm25 } from '../retrieval/bm25.ts';
+import type { Bm25 } from '../retrieval/bm25.ts';
 import { encodeBlocks } from '../retrieval/encode-blocks.ts';
 import { exactBest } from '../retrieval/exact.ts';
 import type { Found } from '../retrieval/graph.ts';
@@ -55,7 +55,7 @@ export async function retrievalRanks(
 }
 
 /** The blocks found for query `b`. */
-function rowOf({ blocks, scores, counts }: Found, b: number): { blocks: number[]; scores: number[] } {
+export function rowOf({ blocks, scores, counts }: Found, b: number): { blocks: number[]; scores: number[] } {
   const k = blocks.length / counts.length;
   const row = (values: Int32Array | Float32Array) =>
     Array.from<number>(values.subarray(b * k, b * k + counts[b]));
@@ -90,16 +90,15 @@ export async function freshRanks(
   return questions.map((question, b) => firstWithAnswer(corpus, rowOf(found, b).blocks, question, protocol));
 }
 
-/** Ranks by BM25 on the same blocks and questions; undefined if the corpus is too large for it. */
+/** Ranks by BM25 on the same blocks and questions. */
 export function bm25Ranks(
+  bm25: Bm25,
   corpus: Corpus,
   questions: readonly EncodedQuestion[],
   most: number,
   { protocol }: RankingOptions = {},
-): number[] | undefined {
-  if (corpus.blocks > BM25_LIMIT) return undefined;
-  const search = bm25(corpus);
-  return questions.map((q) => firstWithAnswer(corpus, search(q.question, most), q, protocol));
+): number[] {
+  return questions.map((q) => firstWithAnswer(corpus, bm25.search(q.question, most).blocks, q, protocol));
 }
 
 /** Rank of the first block that holds an answer, counted from 0; Infinity for none. */

@@ -9,7 +9,9 @@ import type { Document } from '../datasets/types.ts';
 import { blockSequences, embedAll, textFormat } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
 import { keepBest } from '../retrieval/best.ts';
+import type { Bm25 } from '../retrieval/bm25.ts';
 import { type Graph, newGraph, searchGraph } from '../retrieval/graph.ts';
+import type { Retrieval } from '../retrieval/retrieval.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { UserError } from '../system/errors.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
@@ -33,7 +35,8 @@ interface Block {
 
 export interface ExtraDocuments {
   blocks: Block[];
-  /** Their vectors, with the dtype of the run's index. */
+  /** [n, P] their vectors, and a graph of these with the dtype of the run's index. */
+  vectors: Float32Array;
   graph: Graph;
 }
 
@@ -109,7 +112,7 @@ export async function makeExtraDocuments(
     vectors,
     1,
   );
-  return { blocks, graph };
+  return { blocks, vectors, graph };
 }
 
 function blocksOf(batch: Batch, tokenizer: WordPiece, settings: SplitSettings): Block[] {
@@ -132,12 +135,18 @@ function blocksOf(batch: Batch, tokenizer: WordPiece, settings: SplitSettings): 
   return blocks;
 }
 
-/** The corpus with the extra blocks after its own, and a search over both by inner product. */
+/** What is searched: blocks, their vectors, and their words in hybrid retrieval. */
+interface Searched {
+  corpus: Corpus;
+  index: Retrieval['index'];
+  bm25?: Pick<Bm25, 'search' | 'scores' | 'textScores'>;
+}
+
+/** The corpus with the extra blocks after its own, and searches over both, by inner product and by BM25. */
 export function withExtraDocuments(
-  corpus: Corpus,
-  index: Pick<SearchIndex, 'search'>,
-  { blocks, graph }: ExtraDocuments,
-): { corpus: Corpus; index: Pick<SearchIndex, 'search'> } {
+  { corpus, index, bm25 }: Searched,
+  { blocks, vectors, graph }: ExtraDocuments,
+): Pick<Retrieval, 'corpus' | 'index' | 'bm25'> {
   const own = corpus.blocks;
   const either =
     <T>(inCorpus: (block: number) => T, inExtra: (block: Block) => T) =>
@@ -164,6 +173,54 @@ export function withExtraDocuments(
         keepBest(found, { ...more, blocks: more.blocks.map((block) => (block < 0 ? block : own + block)) });
         return found;
       },
+      vectors(wanted) {
+        const inCorpus = wanted.filter((block) => block < own);
+        const read = index.vectors(inCorpus);
+        const P = vectors.length / blocks.length;
+        const rows = new Float32Array(wanted.length * P);
+        let next = 0;
+        wanted.forEach((block, i) => {
+          const row = block < own ? ([read, next++] as const) : ([vectors, block - own] as const);
+          rows.set(row[0].subarray(row[1] * P, (row[1] + 1) * P), i * P);
+        });
+        return rows;
+      },
+    },
+    bm25: bm25 && bm25WithExtra(bm25, own, blocks),
+  };
+}
+
+/** BM25 over the corpus and the extra blocks, whose words weigh as the corpus has it. */
+function bm25WithExtra(
+  bm25: Pick<Bm25, 'search' | 'scores' | 'textScores'>,
+  own: number,
+  blocks: readonly Block[],
+): Pick<Bm25, 'search' | 'scores'> {
+  const texts = blocks.map(({ title, text }) => `${title} ${text}`);
+  return {
+    search(question, k) {
+      const found = bm25.search(question, k);
+      const scores = bm25.textScores(question, texts);
+      const all = [
+        ...Array.from(found.blocks, (block, i) => ({ block, score: found.scores[i] })),
+        ...Array.from(scores, (score, i) => ({ block: own + i, score })).filter(({ score }) => score > 0),
+      ]
+        .sort((a, b) => b.score - a.score || a.block - b.block)
+        .slice(0, k);
+      return {
+        blocks: Int32Array.from(all, ({ block }) => block),
+        scores: Float64Array.from(all, ({ score }) => score),
+      };
+    },
+    scores(question, wanted) {
+      const list = Array.from(wanted);
+      const inCorpus = bm25.scores(
+        question,
+        list.filter((block) => block < own),
+      );
+      const extra = bm25.textScores(question, texts);
+      let next = 0;
+      return Float64Array.from(list, (block) => (block < own ? inCorpus[next++] : extra[block - own]));
     },
   };
 }

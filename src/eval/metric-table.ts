@@ -1,6 +1,6 @@
 import type { Part } from './breakdown.ts';
 import type { Scores } from './evaluate.ts';
-import { type Comparison, type Interval, meanInterval } from './statistics.ts';
+import { type Comparison, compare, type Interval, meanInterval } from './statistics.ts';
 
 // Metrics of an evaluation by name, and the table for a person to read.
 
@@ -90,9 +90,25 @@ export function partTable(title: string, parts: readonly Part[]): string[] {
   ];
 }
 
+/** Recall and mean reciprocal rank of several settings, the best one marked. */
+export function recallTable(
+  title: string,
+  rows: readonly { name: string; weight: number; recall: Record<number, number>; mrr: number }[],
+  best: number,
+): string[] {
+  const names = Object.keys(rows[0]?.recall ?? {});
+  return aligned([
+    [title, ...names.map((k) => `recall@${k}`), 'MRR'],
+    ...rows.map(({ name, weight, recall, mrr }) => [
+      name,
+      ...names.map((k) => formatMetric('recall', recall[Number(k)])),
+      `${formatMetric('mrr', mrr)}${weight === best ? '  best' : ''}`,
+    ]),
+  ]);
+}
+
 /** One system compared with another. */
 export function comparisonLines(name: string, against: string, c: Comparison): string[] {
-  const points = (value: number) => `${value < 0 ? '−' : '+'}${Math.abs(100 * value).toFixed(1)}`;
   const { value, low, high } = c.difference;
   const chance = c.pValue === undefined ? '' : `, McNemar's exact test p = ${c.pValue.toPrecision(2)}`;
   return [
@@ -101,6 +117,42 @@ export function comparisonLines(name: string, against: string, c: Comparison): s
     `  ${NAMES[name] ?? name} ${points(value)} points  (${points(low)} to ${points(high)}), ${c.better} better, ${c.worse} worse${chance}`,
   ];
 }
+
+/**
+ * How much one system finds more than others, by k, its 95 % interval in brackets.
+ * @param columns recall@k minus another system's, by the name of the difference
+ */
+export function differenceTable(title: string, columns: Readonly<Record<string, Differences>>): string[] {
+  const systems = Object.values(columns);
+  const cell = ({ difference: { value, low, high } }: Comparison) =>
+    `${points(value)} points  (${points(low)} to ${points(high)})`;
+  return [
+    '',
+    ...aligned([
+      [title, ...Object.keys(columns)],
+      ...Object.keys(systems[0] ?? {}).map((k) => [
+        `  recall@${k}`,
+        ...systems.map((differences) => cell(differences[Number(k)])),
+      ]),
+    ]),
+  ];
+}
+
+/** Recall@k of a system minus that of another on the same questions, by k. */
+export type Differences = Record<number, Comparison>;
+
+/** @param ranks, others from 0; Infinity for none */
+export function recallDifferences(
+  ranks: readonly number[],
+  others: readonly number[],
+  ks: readonly number[],
+  seed: number,
+): Differences {
+  const found = (list: readonly number[], k: number) => list.map((rank) => Number(rank < k));
+  return Object.fromEntries(ks.map((k) => [k, compare(found(ranks, k), found(others, k), seed)]));
+}
+
+const points = (value: number) => `${value < 0 ? '−' : '+'}${Math.abs(100 * value).toFixed(1)}`;
 
 /** Rows with aligned columns. */
 export function aligned(rows: readonly string[][]): string[] {

@@ -12,6 +12,7 @@ import { UserError } from '../system/errors.ts';
 import { progress } from '../system/progress.ts';
 import { stopMeans } from '../system/stop.ts';
 import { latestState, stepsDone, type Which } from '../train/checkpoints.ts';
+import { hybridBm25 } from './bm25.ts';
 import {
   type Context,
   emptyModel,
@@ -52,7 +53,7 @@ function untrainedRetriever({ run, config }: Context): 'initial' {
 }
 
 /**
- * Embeds all documents with a stage's retriever and makes that the run's index.
+ * Embeds all documents with a stage's retriever and makes that the run's index; with `hybrid.weight`, BM25's too.
  * @param from undefined: the newest. Fine-tuning that froze the document tower searches with that of the stage before.
  */
 export async function buildRunIndex(context: Context, from?: RetrieverSource): Promise<IndexManifest> {
@@ -64,7 +65,9 @@ export async function buildRunIndex(context: Context, from?: RetrieverSource): P
   const model = emptyModel(context, corpus);
   try {
     stageWeights(context, stage, corpus, model, retrieverShapes(model));
-    return await build(context, stage, model, corpus, context.config.train.use);
+    const manifest = await build(context, stage, model, corpus, context.config.train.use);
+    (await hybridBm25(context, corpus))?.close();
+    return manifest;
   } finally {
     corpus.close();
   }

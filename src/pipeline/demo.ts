@@ -84,7 +84,7 @@ export async function demo(options: RunOptions & { yes?: boolean }): Promise<Dem
     seed: config.seed,
     seconds: Math.round(10 * stage.seconds()) / 10,
     refreshes: records(run.refreshes('pretrain')).length,
-    recall5: { 'ict-warmup': ict.recall[5], pretrain: after.recall[5], bm25: after.bm25![5] },
+    recall5: { 'ict-warmup': ict.recall[5], pretrain: after.recall[5], bm25: after.bm25[5] },
     retrievalUtility: utility(run),
     exactMatch: answered.exactMatch,
     exactMatchClosedBook: closed.exactMatch,

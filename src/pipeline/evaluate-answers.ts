@@ -18,6 +18,7 @@ import { UserError } from '../system/errors.ts';
 import { recoverFolders, writeStreamAtomic } from '../system/files.ts';
 import { say } from '../system/progress.ts';
 import { closedBookShapes } from '../train/closed-book.ts';
+import { hybridBm25 } from './bm25.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { type EvalOptions, KS, needOutput, record, SEED, withRankings } from './evaluation.ts';
 import { fineTuned } from './fine-tuned.ts';
@@ -65,11 +66,12 @@ export async function evalExactMatch(
   const corpus = runCorpus(context);
   const encoded = encodeAll(corpus, given, config);
   const { model, index } = await fineTuned(context, corpus);
+  const bm25 = await hybridBm25(context, corpus);
   try {
     recoverFolders(run.dir); // predictions that a killed evaluation left half written
     const { scores } = await writeStreamAtomic(run.predictions, (write) =>
       withRankings(corpus, { ...options, protocol: chosen }, (each) =>
-        evaluateAnswers({ model, corpus, index, config }, encoded, KS, {
+        evaluateAnswers({ model, corpus, index, bm25, config }, encoded, KS, {
           protocol: chosen,
           each,
           predicted: (prediction) => write(Buffer.from(`${JSON.stringify(prediction)}\n`)),
@@ -124,6 +126,7 @@ export async function evalExactMatch(
     record(run, result);
     return result;
   } finally {
+    bm25?.close();
     index.close();
     corpus.close();
   }

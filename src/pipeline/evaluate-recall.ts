@@ -3,28 +3,29 @@ import { protocolFor } from '../answers/default-protocol.ts';
 import type { Protocol } from '../answers/metrics.ts';
 import { type Corpus, openCorpus } from '../corpus/store/reader.ts';
 import { readQuestions } from '../datasets/questions.ts';
+import { firstWithAnswer, freshRanks, type Recall, recallOf } from '../eval/evaluate.ts';
+import { type RetrieverRanks, retrieverRanks } from '../eval/hybrid.ts';
 import {
-  bm25Ranks,
-  firstWithAnswer,
-  freshRanks,
-  type Recall,
-  recallOf,
-  retrievalRanks,
-} from '../eval/evaluate.ts';
-import { type MetricValues, rankingMetrics } from '../eval/metric-table.ts';
+  type Differences,
+  type MetricValues,
+  rankingMetrics,
+  recallDifferences,
+} from '../eval/metric-table.ts';
 import { dprRanks, readTrecRun } from '../eval/rankings.ts';
+import { mean } from '../eval/statistics.ts';
 import { disposeModel, type Model, retrieverShapes } from '../model/model.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
-import { BM25_LIMIT } from '../retrieval/bm25.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { runFolder } from '../run/folder.ts';
 import type { RetrieverSource } from '../run/stages.ts';
 import { UserError } from '../system/errors.ts';
 import { say } from '../system/progress.ts';
+import { runBm25 } from './bm25.ts';
 import { matchingIndex, retrieverBeforePretraining } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { type EvalOptions, KS, needOutput, record, SEED, withRankings } from './evaluation.ts';
 import { fineTuned } from './fine-tuned.ts';
+import { inputPath } from './inputs.ts';
 import { encodeAll, questionFile } from './questions.ts';
 
 /** The inverse cloze task's retriever embeds this many blocks at most to be a baseline of another stage's. */
@@ -40,6 +41,32 @@ export interface RecallEvaluation {
   figures: MetricValues;
 }
 
+/** The same for a stage's retriever, beside others on the same blocks. */
+export interface RetrieverEvaluation extends RecallEvaluation {
+  stage: string;
+  bm25: Recall;
+  /** Recall of both together, at `hybridWeight`: that of the settings, or 0.6 where they have none. */
+  hybrid: Recall;
+  hybridWeight: number;
+  baselines: Record<string, MetricValues>;
+  /** How much `hybrid` finds more than each. */
+  differences: { dense: Differences; bm25: Differences };
+  /** With `fitHybrid`: recall at each weight, of which `hybridWeight` is the best. */
+  fit?: { weight: number; recall: Recall; mrr: number }[];
+}
+
+/** What `eval recall` can be asked for. */
+export interface RecallOptions extends EvalOptions {
+  /** Find the best `hybrid.weight` on the questions, by the mean reciprocal rank. */
+  fitHybrid?: boolean;
+}
+
+/** Where the settings have no `hybrid.weight`: the best on SQuAD with a sentence encoder (docs/encoders.md). */
+const DEFAULT_WEIGHT = 0.6;
+
+/** Weights that a fit tries: 0, BM25 alone, to 1, the inner product alone. */
+const WEIGHTS = Array.from({ length: 21 }, (_, i) => i / 20);
+
 /**
  * Recall of a stage's retriever, before any fine-tuning on questions, beside that of others on the same blocks.
  * @param wanted the stage; undefined: pretraining, else the inverse cloze task, else a sentence encoder as it was published
@@ -47,12 +74,11 @@ export interface RecallEvaluation {
 export async function evalRecall(
   context: Context,
   wanted: RetrieverSource | undefined,
-  options: EvalOptions = {},
-): Promise<
-  RecallEvaluation & { stage: string; bm25: Recall | undefined; baselines: Record<string, MetricValues> }
-> {
+  options: RecallOptions = {},
+): Promise<RetrieverEvaluation> {
   const { run, config } = context;
-  const file = questionFile(context, options.questions);
+  const { fitHybrid = false } = options;
+  const file = recallFile(context, options);
   const given = await readQuestions(file, config.data.answers);
   needOutput(options.to, [file]);
   const stage =
@@ -60,34 +86,28 @@ export async function evalRecall(
   const corpus = runCorpus(context);
   const questions = encodeAll(corpus, given, config);
   const { model, index } = await retrieverOf(context, stage, corpus);
+  const bm25 = await runBm25(context, corpus);
   try {
     const protocol = protocolFor(given, options.protocol);
     const most = Math.max(...KS);
+    const weights = fitHybrid ? WEIGHTS : [config.hybrid.weight ?? DEFAULT_WEIGHT];
     const ranks = await withRankings(corpus, { ...options, protocol }, (each) =>
-      retrievalRanks({ model, corpus, index, config }, questions, most, { protocol, each }),
+      retrieverRanks({ model, corpus, index, bm25, config }, questions, weights, most, { protocol, each }),
     );
     disposeModel(model);
-    const baselines = {
-      bm25: bm25Ranks(corpus, questions, most, { protocol }),
-      'ict-warmup':
-        stage === 'ict-warmup' ? undefined : await ictRanks(context, corpus, questions, most, protocol),
-    };
-    if (!baselines.bm25) say(`recall: BM25 is left out, beyond ${BM25_LIMIT} blocks`);
-    const figured = (list: number[]) => rankingMetrics(list, KS, config.seed);
+    const ict =
+      stage === 'ict-warmup' || fitHybrid
+        ? undefined
+        : await ictRanks(context, corpus, questions, most, protocol);
     const result = {
       metric: 'recall',
       stage,
       file,
       questions: questions.length,
       protocol: protocol ?? 'dpr',
-      recall: recallOf(ranks, KS),
-      bm25: baselines.bm25 && recallOf(baselines.bm25, KS),
-      figures: figured(ranks),
-      baselines: Object.fromEntries(
-        Object.entries(baselines).flatMap(([name, list]) => (list ? [[name, figured(list)]] : [])),
-      ),
+      ...compared(ranks, weights, ict, config.seed),
     };
-    record(run, result);
+    if (!fitHybrid) record(run, result);
     if (wanted === undefined && hasWeights(context, 'finetune-qa')) {
       say(
         `recall: this is the retriever before fine-tuning (${stage}); --stage finetune-qa measures the model that ask uses`,
@@ -95,9 +115,53 @@ export async function evalRecall(
     }
     return result;
   } finally {
+    bm25.close();
     index.close();
     corpus.close();
   }
+}
+
+/** The questions: a weight is fitted on data.dev where there is such, so that data.test can still measure it. */
+function recallFile(context: Context, { questions, fitHybrid }: RecallOptions): string {
+  const { run, config } = context;
+  if (fitHybrid && questions === undefined && config.data.dev !== null)
+    return inputPath(run, config, 'data.dev');
+  return questionFile(context, questions);
+}
+
+/** Recall of all retrievers, that of several weights by the best of them. */
+function compared(
+  { dense, bm25, hybrid }: RetrieverRanks,
+  weights: readonly number[],
+  ict: readonly number[] | undefined,
+  seed: number,
+) {
+  const fit = weights.map((weight, w) => ({
+    weight,
+    recall: recallOf(hybrid[w], KS),
+    mrr: mean(hybrid[w].map((rank) => 1 / (rank + 1))),
+  }));
+  // Of equal ones the largest: the inner product is what training improves. 0 is BM25 and no setting.
+  const best = fit.reduce((a, b) => (a.weight === 0 || b.mrr >= a.mrr ? b : a));
+  const both = hybrid[weights.indexOf(best.weight)];
+  const figured = (ranks: readonly number[]) => rankingMetrics(ranks, KS, seed);
+  return {
+    recall: recallOf(dense, KS),
+    bm25: recallOf(bm25, KS),
+    hybrid: best.recall,
+    hybridWeight: best.weight,
+    figures: figured(dense),
+    baselines: {
+      hybrid: figured(both),
+      bm25: figured(bm25),
+      ...(ict && { 'ict-warmup': figured(ict) }),
+    },
+    differences: {
+      dense: recallDifferences(both, dense, KS, seed),
+      bm25: recallDifferences(both, bm25, KS, seed),
+    },
+    ...(weights.length > 1 && { fit }),
+  };
 }
 
 /** A stage's query tower with the index of its document tower; of fine-tuning, those that it answers with. */

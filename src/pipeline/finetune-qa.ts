@@ -1,5 +1,5 @@
 import { evaluateAnswers } from '../eval/evaluate.ts';
-import { questionProbes } from '../eval/probes.ts';
+import { questionProbes, RECALL_QUESTIONS } from '../eval/probes.ts';
 import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
 import { encodeQuestions } from '../model/questions.ts';
 import { UserError } from '../system/errors.ts';
@@ -7,6 +7,7 @@ import { say, warn } from '../system/progress.ts';
 import { latestState } from '../train/checkpoints.ts';
 import { qaRateFactor, qaShapes, qaStep } from '../train/finetune-qa.ts';
 import { type LoopResult, train } from '../train/loop.ts';
+import { runBm25 } from './bm25.ts';
 import { buildRunIndex, matchingRunIndex, retrieverBeforeQa } from './build-index.ts';
 import {
   type Context,
@@ -18,9 +19,8 @@ import {
   runCorpus,
   stageWeights,
 } from './context.ts';
-import { devEvaluation, devQuestions, recallQuestions } from './dev-evaluation.ts';
 import { firstIndex, liveRefresh } from './live-refresh.ts';
-import { encodeAll, readTrainQuestions, spread } from './questions.ts';
+import { encodeAll, readDevQuestions, readTrainQuestions, spread } from './questions.ts';
 
 /**
  * Fine-tunes the pretrained model to answer questions with spans of retrieved blocks. With `qa.refreshEvery` the document
@@ -32,7 +32,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   // Read before anything is embedded, so that errors in a file are found first.
   const trainQuestions = await readTrainQuestions(context);
   const every = config.qa.refreshEvery;
-  const allDev = await devQuestions(context, 'finetune-qa');
+  const allDev = config.qa.devQuestions > 0 || every !== null ? await readDevQuestions(context) : [];
   const corpus = runCorpus(context);
   const done = finished(context, 'finetune-qa', corpus);
   if (done) {
@@ -58,15 +58,17 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   const index = await firstIndex(context, 'finetune-qa', stage, model, corpus);
   const questions = encodeAll(corpus, trainQuestions, config);
   const dev = encodeQuestions(corpus, spread(allDev, config.qa.devQuestions));
-  const recall = recallQuestions(corpus, allDev);
-  const exactMatchAt = async (step: number) => {
-    const { exactMatch } = await evaluateAnswers({ model, corpus, index, config }, dev, [1]);
+  const { hardNegatives, contrastive } = config.qa;
+  const byWords = hardNegatives > 0 || contrastive > 0 || config.hybrid.weight !== null;
+  const bm25 = byWords ? await runBm25(context, corpus) : undefined;
+  const evaluate = async (step: number) => {
+    const { exactMatch } = await evaluateAnswers({ model, corpus, index, bm25, config }, dev, [1]);
     say(
       `finetune-qa: step ${step}: exact match on ${dev.length} dev question${dev.length === 1 ? '' : 's'} ${(100 * exactMatch).toFixed(1)} %`,
     );
-    return exactMatch;
+    return { score: exactMatch, devExactMatch: exactMatch };
   };
-  const steps = qaStep(model, corpus, index, questions, config);
+  const steps = qaStep(model, corpus, index, questions, config, { words: bm25 });
   const refresh =
     every === null
       ? undefined
@@ -75,7 +77,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
           steps: config.qa.steps,
           every,
           probes: questionProbes(model, corpus, questions, config),
-          dev: recall,
+          dev: encodeQuestions(corpus, spread(allDev, RECALL_QUESTIONS)),
         });
   const settings = loopSettings(context, 'finetune-qa', corpus);
   let result: LoopResult;
@@ -89,18 +91,12 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
       rateFactor: qaRateFactor(model, config.qa),
       step: steps.step,
       ...refresh?.hooks,
-      evaluation: devEvaluation(context, {
-        stage: 'finetune-qa',
-        model,
-        corpus,
-        questions: recall,
-        ...(refresh ? {} : { frozen: index }),
-        ...(dev.length > 0 ? { exactMatch: exactMatchAt } : {}),
-      }),
+      ...(dev.length > 0 ? { evaluate } : {}),
     });
   } finally {
     await refresh?.stop();
     steps.dispose();
+    bm25?.close();
     index.close();
     corpus.close();
   }

@@ -3,7 +3,6 @@ import { say } from '../system/progress.ts';
 import { ictStep } from '../train/ict.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { type Context, emptyModel, finished, firstWeights, loopSettings, runCorpus } from './context.ts';
-import { devEvaluation, devQuestions, recallQuestions } from './dev-evaluation.ts';
 
 /** Trains the retriever to find the block that a sentence was taken from. */
 export async function ictWarmup(context: Context): Promise<LoopResult> {
@@ -18,7 +17,6 @@ export async function ictWarmup(context: Context): Promise<LoopResult> {
     corpus.close();
     return done;
   }
-  const questions = recallQuestions(corpus, await devQuestions(context, 'ict-warmup'));
   const model = emptyModel(context, corpus);
   const shapes = retrieverShapes(model);
   firstWeights(context, model, shapes);
@@ -30,7 +28,6 @@ export async function ictWarmup(context: Context): Promise<LoopResult> {
       shapes,
       ...loopSettings(context, 'ict-warmup', corpus),
       step: stage.step,
-      evaluation: devEvaluation(context, { stage: 'ict-warmup', model, corpus, questions }),
     });
   } finally {
     stage.dispose();

@@ -10,11 +10,13 @@ import {
 import { blockSequences, embedAll, textFormat } from '../model/embedder.ts';
 import { disposeModel, type Model } from '../model/model.ts';
 import { type EncodedQuestion, encodeQuestions } from '../model/questions.ts';
+import type { Bm25 } from '../retrieval/bm25.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { modelFingerprint } from '../run/fingerprints.ts';
 import { UserError } from '../system/errors.ts';
 import { say } from '../system/progress.ts';
 import { closedBookLogLikelihoods, closedBookShapes } from '../train/closed-book.ts';
+import { hybridBm25 } from './bm25.ts';
 import { existingIndex, openRunIndex, retrieverBeforeQa } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { type FineTuned, fineTunedModels } from './fine-tuned.ts';
@@ -68,6 +70,8 @@ export interface QaSession {
 interface Parts extends Omit<FineTuned, 'stage'> {
   corpus: Corpus;
   index: SearchIndex;
+  /** With `hybrid.weight`. */
+  bm25?: Bm25;
   /** [P] vector of the null document, if the retriever was pretrained with it. */
   nullDocument?: Float32Array;
   /** The reader that was tuned to answer from the null document alone. */
@@ -141,6 +145,7 @@ async function openParts(context: Context): Promise<Parts> {
     const { model, embedder } = fineTunedModels(context, corpus);
     Object.assign(parts, { model, embedder });
     parts.index = openRunIndex(context, corpus, await existingIndex(context, embedder, corpus));
+    parts.bm25 = await hybridBm25(context, corpus);
     if (retrieverBeforeQa(context) === 'pretrain' && config.pretrain.nullDocument) {
       parts.nullDocument = await nullVector(context, corpus, embedder);
     }
@@ -152,7 +157,8 @@ async function openParts(context: Context): Promise<Parts> {
   }
 }
 
-function closeParts({ corpus, index, model, embedder, closedBook }: Partial<Parts>): void {
+function closeParts({ corpus, index, bm25, model, embedder, closedBook }: Partial<Parts>): void {
+  bm25?.close();
   index?.close();
   corpus?.close();
   for (const part of new Set([model, embedder, closedBook])) if (part) disposeModel(part);
@@ -205,12 +211,12 @@ async function answer(
   extra: ExtraDocuments | undefined,
 ): Promise<AnsweredQuestion[]> {
   const { model } = parts;
-  const { corpus, index } = extra ? withExtraDocuments(parts.corpus, parts.index, extra) : parts;
+  const { corpus, index, bm25 } = extra ? withExtraDocuments(parts, extra) : parts;
   const atOnce = questionsAtOnce(config);
   const results: AnsweredQuestion[] = [];
   for (let at = 0; at < questions.length; at += atOnce) {
     const part = questions.slice(at, at + atOnce);
-    const answered = await answerQuestions({ model, corpus, index, config }, part, 1);
+    const answered = await answerQuestions({ model, corpus, index, bm25, config }, part, 1);
     const utility = await utilities(parts, part, answered, config);
     answered.forEach((one, b) => {
       const nullProbability = nullProbabilityOf(one, parts.nullDocument, model.temperature);

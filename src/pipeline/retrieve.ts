@@ -1,6 +1,9 @@
 import { needWords } from '../datasets/question-text.ts';
 import { disposeModel, type Model, retrieverShapes } from '../model/model.ts';
 import { encodeQuestions, questionVectors } from '../model/questions.ts';
+import type { Bm25 } from '../retrieval/bm25.ts';
+import { findBlocks } from '../retrieval/hybrid.ts';
+import { hybridBm25 } from './bm25.ts';
 import { existingIndex, newestRetriever, openRunIndex } from './build-index.ts';
 import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
 import { fineTunedModels } from './fine-tuned.ts';
@@ -9,7 +12,7 @@ import { fineTunedModels } from './fine-tuned.ts';
 export interface FoundPassage {
   /** From 1 on. */
   rank: number;
-  /** Inner product of the two vectors. */
+  /** Inner product of the two vectors; in hybrid retrieval with BM25's bonus, so that the order is that of both together. */
   score: number;
   title: string;
   document: string;
@@ -53,9 +56,12 @@ export async function retrievePassages(
       stageWeights(context, newestRetriever(context), corpus, query, retrieverShapes(query));
     }
     const index = openRunIndex(context, corpus, await existingIndex(context, document, corpus));
+    let bm25: Bm25 | undefined;
     try {
+      bm25 = await hybridBm25(context, corpus);
       const k = Math.min(top, corpus.blocks);
-      const found = index.search(await questionVectors(query, corpus, encoded, context.config), k);
+      const vectors = await questionVectors(query, corpus, encoded, context.config);
+      const found = findBlocks({ index, bm25, config: context.config }, questions, vectors, k);
       return encoded.map(({ question }, b) => ({
         question,
         passages: Array.from({ length: found.counts[b] }, (_, i) => {
@@ -70,6 +76,7 @@ export async function retrievePassages(
         }),
       }));
     } finally {
+      bm25?.close();
       index.close();
     }
   } finally {

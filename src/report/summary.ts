@@ -1,5 +1,4 @@
 import { basename } from 'node:path';
-import { beforeAndAfter } from './before-after.ts';
 import { figure, percent, whole } from './format.ts';
 import { type Html, html } from './html.ts';
 import { swatch } from './look.ts';
@@ -37,15 +36,7 @@ function stages({ stages, ablation }: NamedRun): Html {
   return html`<ul class="stages">${listed.map(({ stage, steps, of }) => {
     const state = steps === 0 ? 'not started' : of !== undefined && steps >= of ? 'done' : 'unfinished';
     return html`<li><span>${STAGE_NAMES[stage]}</span><progress max="${of || 1}" value="${Math.min(steps, of ?? steps)}" aria-label="${STAGE_NAMES[stage]}"></progress><span class="number">${whole(steps)}${of !== undefined && ` / ${whole(of)}`} <span class="soft">${state}</span></span></li>`;
-  })}</ul>
-${listed.flatMap(({ stage, evaluated }) => {
-  const found = beforeAndAfter(evaluated);
-  return found.length === 0
-    ? []
-    : [
-        html`<p class="soft">Dev questions, ${STAGE_NAMES[stage]}: ${found.map(({ name, text }) => `${name} ${text}`).join(', ')}</p>`,
-      ];
-})}`;
+  })}</ul>`;
 }
 
 /** The main results of a run. */
@@ -199,10 +190,16 @@ const NAMES: Record<string, string> = {
   retrievalUtility: 'retrieval utility, nats a masked word piece',
 };
 
+const BASELINES: Record<string, string> = {
+  bm25: 'BM25',
+  hybrid: 'with BM25',
+  'ict-warmup': 'warm-up alone',
+};
+
 /** A metric's name as words (`readerOracle`: reader oracle), also after the name of a baseline. */
 function words(name: string): string {
-  const [, baseline, own] = /^(?:(bm25|ict-warmup) )?(.*)$/s.exec(name) ?? [];
-  if (baseline !== undefined) return `${words(own)}, ${baseline === 'ict-warmup' ? 'warm-up alone' : 'BM25'}`;
+  const [, baseline, own] = /^(?:(bm25|hybrid|ict-warmup) )?(.*)$/s.exec(name) ?? [];
+  if (baseline !== undefined) return `${words(own)}, ${BASELINES[baseline]}`;
   if (Object.hasOwn(NAMES, name)) return NAMES[name];
   return name.replace(/([a-z])([A-Z])/g, (_, a, b) => `${a} ${b.toLowerCase()}`);
 }

@@ -21,6 +21,8 @@ export interface Run {
   checkpoint(stage: Stage): string;
   /** Folder of indexes; its file `current` names the one in use. */
   index: string;
+  /** BM25's index of the corpus. */
+  bm25: string;
   /** Weights for the refresher. */
   snapshots: string;
   metrics(stage: Stage): string;
@@ -51,6 +53,7 @@ export function runFolder(dir: string): Run {
     corpusManifest: join(dir, 'corpus', 'manifest.json'),
     checkpoint: (stage) => join(dir, 'checkpoints', stage),
     index: join(dir, 'index'),
+    bm25: join(dir, 'bm25'),
     snapshots: join(dir, 'snapshots'),
     metrics: (stage) => join(dir, 'metrics', `${stage}.jsonl`),
     events: (stage) => join(dir, 'metrics', 'tensorboard', stage),

@@ -49,7 +49,11 @@ export const ANSWERED_QUESTION = {
         properties: {
           answer: text,
           probability: { ...share, description: 'of this answer among all spans of all blocks read' },
-          retrieval: { ...share, description: 'p(z|x) of its block among those read' },
+          retrieval: {
+            ...share,
+            description:
+              'p(z|x) of its block among those read, by inner product, and by BM25 too with hybrid.weight',
+          },
           reading: { ...share, description: 'p(y|z,x) of the answer among the spans of its block' },
           title: text,
           document: { type: 'string', description: 'id of the document' },

@@ -8,7 +8,7 @@ import type { SearchIndex } from '../retrieval/search.ts';
 import { pause } from '../system/stop.ts';
 import { addGradients, type StepResult } from './loop.ts';
 import { disposeQaBatch, makeQaBatch, type QaSource } from './qa-batch.ts';
-import { candidateMaker, type Rank, rankByIndex } from './qa-candidates.ts';
+import { candidateMaker, type Rank, rankByIndex, type WordSearch } from './qa-candidates.ts';
 import { contrastiveStep } from './qa-contrastive.ts';
 import { addMetrics, qaGradients } from './qa-losses.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
@@ -21,7 +21,6 @@ import { exampleAt, stepRandom } from './sampler.ts';
  * retrieved. With `qa.refreshEvery` the document tower is trained too, through the blocks that are read: both losses
  * then score these with its current vectors, as in RAG-end2end, EMDR2 and Atlas; other blocks keep the index's vectors.
  * `qa.contrastive` and `qa.distillation` add losses (see `contrastiveStep` and `qaGradients`).
- * @param rank finds the blocks of each question, best first; the index alone by default
  */
 export function qaStep(
   model: Model,
@@ -29,12 +28,12 @@ export function qaStep(
   index: SearchIndex,
   questions: readonly EncodedQuestion[],
   config: Config,
-  rank: Rank = rankByIndex(index, Math.min(config.qa.retrieverBlocks, corpus.blocks)),
+  { rank = rankByIndex(index, Math.min(config.qa.retrieverBlocks, corpus.blocks)), words }: QaSearch = {},
 ): { step(step: number): Promise<StepResult>; dispose(): void } {
   const rng = dropoutRng(config.model.dropout, stepRandom(config.seed, -3));
   const shapes = qaShapes(model, config.qa.refreshEvery !== null);
   const hasAnswer = answerFinder(corpus);
-  const candidates = candidateMaker(corpus, questions, config.qa, hasAnswer);
+  const candidates = candidateMaker(corpus, questions, config.qa, hasAnswer, words);
   const source = { model, corpus, index, config, hasAnswer, candidates, rank };
   return {
     step(step) {
@@ -47,6 +46,14 @@ export function qaStep(
     },
     dispose: () => rng?.dispose(),
   };
+}
+
+/** What finds the blocks of a question. */
+export interface QaSearch {
+  /** The blocks of each question, best first; by the index alone where it is not given. */
+  rank?: Rank;
+  /** Needed with `qa.hardNegatives` or `qa.contrastive`. */
+  words?: WordSearch;
 }
 
 /** The gradients of a batch in passes of `qa.microBatch` questions, each with a search of its own. */

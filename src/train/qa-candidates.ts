@@ -2,7 +2,7 @@ import type { answerFinder } from '../answers/answer-finder.ts';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
-import { BM25_LIMIT, bm25 } from '../retrieval/bm25.ts';
+import type { Bm25 } from '../retrieval/bm25.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { UserError } from '../system/errors.ts';
 
@@ -53,7 +53,7 @@ export function joinCandidates(
 }
 
 /** The blocks of the documents with these ids, in order. Reads through the whole corpus once. */
-export function blocksOf(corpus: Corpus, ids: Iterable<string>): Map<string, number[]> {
+function blocksOf(corpus: Corpus, ids: Iterable<string>): Map<string, number[]> {
   const blocks = new Map<string, number[]>();
   for (const id of ids) blocks.set(id, []);
   for (let block = 0; blocks.size > 0 && block < corpus.blocks; block++) {
@@ -89,39 +89,31 @@ export function goldBlocks(
 /** How many of BM25's best blocks are searched for those without an answer, in addition to the number wanted; or for one with an answer. */
 const EXTRA_BLOCKS = 50;
 
-/** Blocks by BM25; finds nothing in a corpus that is too large for it. Made at the first call, and kept. */
-function wordSearch(corpus: Corpus): () => ReturnType<typeof bm25> {
-  let search: ReturnType<typeof bm25> | undefined;
-  return () => {
-    search ??= corpus.blocks <= BM25_LIMIT ? bm25(corpus) : () => [];
-    return search;
-  };
-}
+/** Search by words. */
+export type WordSearch = Pick<Bm25, 'search'>;
+
+/** For settings that need none. */
+const FINDS_NOTHING: WordSearch = {
+  search: () => ({ blocks: new Int32Array(0), scores: new Float64Array(0) }),
+};
 
 /**
  * At most `n` blocks without an answer for each question: from the first `n` documents that its data set names
- * (`negativeIds`), or if none of these is in the corpus, the best by BM25, searched once. If the corpus is too large for
- * BM25, such questions get no hard negatives; if this concerns all questions, it is a `UserError`.
+ * (`negativeIds`), or if none of these is in the corpus, the best by BM25, searched once.
  */
 export function hardNegatives(
   corpus: Corpus,
   questions: readonly EncodedQuestion[],
   n: number,
   hasAnswer: HasAnswer,
-  words = wordSearch(corpus),
+  words: WordSearch,
 ): (question: EncodedQuestion) => number[] {
   const idsOf = ({ negativeIds = [] }: EncodedQuestion) => negativeIds.slice(0, n);
   const named = blocksOf(corpus, questions.flatMap(idsOf));
   const namedFor = (question: EncodedQuestion) => idsOf(question).flatMap((id) => named.get(id) ?? []);
-  if (corpus.blocks > BM25_LIMIT && !isFound(named)) {
-    throw new UserError(
-      `qa.hardNegatives: BM25 keeps its index in memory and takes at most ${BM25_LIMIT} blocks, the corpus has ${corpus.blocks}; set it to 0, or give DPR's questions with "hard_negative_ctxs" of this corpus`,
-    );
-  }
-  const search = questions.some((question) => namedFor(question).length === 0) ? words() : () => [];
   return remembered((question) => {
     const all = namedFor(question);
-    return (all.length > 0 ? all : search(question.question, n + EXTRA_BLOCKS))
+    return (all.length > 0 ? all : Array.from(words.search(question.question, n + EXTRA_BLOCKS).blocks))
       .filter((block) => !hasAnswer(block, question))
       .slice(0, n);
   });
@@ -186,19 +178,20 @@ export interface CandidateMaker {
   choose(question: EncodedQuestion, ranking: Ranking, score: (block: number) => number): Candidates;
 }
 
+/** @param words needed with `qa.hardNegatives` or `qa.contrastive` */
 export function candidateMaker(
   corpus: Corpus,
   questions: readonly EncodedQuestion[],
   qa: Config['qa'],
   hasAnswer: HasAnswer,
+  words = FINDS_NOTHING,
 ): CandidateMaker {
   const none = () => [];
-  const words = wordSearch(corpus);
   const golds = qa.gold ? goldBlocks(corpus, questions, hasAnswer) : none;
   const negatives =
     qa.hardNegatives > 0 ? hardNegatives(corpus, questions, qa.hardNegatives, hasAnswer, words) : none;
   const byWords = remembered((question) =>
-    words()(question.question, EXTRA_BLOCKS).find((block) => hasAnswer(block, question)),
+    words.search(question.question, EXTRA_BLOCKS).blocks.find((block) => hasAnswer(block, question)),
   );
   const join = (question: EncodedQuestion, retrieved: readonly number[]) =>
     joinCandidates(retrieved, golds(question), negatives(question), qa.readerBlocks);

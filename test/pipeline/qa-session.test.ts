@@ -234,6 +234,32 @@ for (const [kind, set] of [
   });
 }
 
+test('hybrid retrieval: words count, also those of extra documents', async () => {
+  const hybrid: Context = { ...main, config: { ...main.config, hybrid: { weight: 0.05 } } };
+  await assert.rejects(
+    openQaSession(hybrid),
+    (error) => error instanceof UserError && /has no BM25 index .*"realm build-index"/.test(error.message),
+  );
+  await buildRunIndex(hybrid);
+  const { title } = world.documents[7];
+  const documents = [{ title: 'Zorblatt', text: 'The Zorblatt crosses a river.' }];
+  await asking(async ({ ask }) => {
+    const mostLikely = ({ answers }: AnsweredQuestion) =>
+      answers.reduce((a, b) => (b.retrieval > a.retrieval ? b : a)).document;
+    const [named] = await ask([`${title}?`]);
+    const corpus = openCorpus(main.run.corpus);
+    const own = Array.from({ length: corpus.blocks }, (_, b) => b).find((b) => corpus.title(b) === title)!;
+    assert.equal(mostLikely(named), corpus.documentId(own));
+    corpus.close();
+    const [extra] = await ask(['What does the Zorblatt cross?'], { documents });
+    assert.equal(mostLikely(extra), 'Zorblatt');
+    assert.ok(
+      extra.answers.some(({ document }) => document !== 'Zorblatt'),
+      'and blocks of the corpus',
+    );
+  }, hybrid);
+});
+
 test('a fact that is not in the corpus is answered from the extra documents, and not without them', async () => {
   const corpus = openCorpus(main.run.corpus);
   for (let b = 0; b < corpus.blocks; b++) assert.doesNotMatch(corpus.text(b), /quonlip/i);

@@ -138,10 +138,26 @@ for (const encoder of ['mean-normalize', 'cls-dense-prompts'])
     passages.forEach(({ score }, i) => {
       assert.ok(Math.abs(score - wanted[i].score) < 1e-5);
     });
-    const { stage, recall, bm25 } = await evalRecall(context, undefined);
-    assert.equal(stage, 'initial');
-    assert.deepEqual(Object.keys(recall), ['1', '5', '20', '100']);
-    assert.deepEqual(Object.keys(bm25!), ['1', '5', '20', '100']);
+    const measured = await evalRecall(context, undefined);
+    const { stage, recall, bm25, hybrid, hybridWeight, differences } = measured;
+    assert.deepEqual([stage, hybridWeight], ['initial', 0.6]);
+    for (const of of [recall, bm25, hybrid]) assert.deepEqual(Object.keys(of), ['1', '5', '20', '100']);
+    for (const k of [1, 5, 20, 100]) {
+      assert.ok(Math.abs(differences.bm25[k].difference.value - (hybrid[k] - bm25[k])) < 1e-9);
+      assert.ok(Math.abs(differences.dense[k].difference.value - (hybrid[k] - recall[k])) < 1e-9);
+    }
+    const { fit = [], ...best } = await evalRecall(context, undefined, { fitHybrid: true });
+    assert.deepEqual(
+      [fit.length, fit[0].recall, fit[20].recall],
+      [21, bm25, recall],
+      'its ends are each alone',
+    );
+    assert.equal(
+      fit.find(({ weight }) => weight === best.hybridWeight)!.mrr,
+      Math.max(...fit.map(({ mrr }) => mrr)),
+    );
+    assert.deepEqual(fit.find(({ weight }) => weight === 0.6)!.recall, hybrid);
+    assert.deepEqual(best.bm25, bm25);
     assert.equal(recall[20], 1);
     await assert.rejects(retrievePassages(context, [' '], 1), UserError);
   });

@@ -13,6 +13,7 @@ import { encode, encoderInput } from '../../src/model/bert.ts';
 import { embedSequences } from '../../src/model/embedder.ts';
 import { describeModel, disposeModel, type Model } from '../../src/model/model.ts';
 import { type EncodedQuestion, encodeQuestions } from '../../src/model/questions.ts';
+import { ensureBm25 } from '../../src/retrieval/bm25.ts';
 import { makeIndex } from '../../src/retrieval/ensure-index.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
 import { openIndex, type SearchIndex } from '../../src/retrieval/search.ts';
@@ -223,6 +224,7 @@ for (const readerTokens of [104, 52]) {
 }
 
 test('gold blocks are read and are positives for the retriever, hard negatives are negatives', async () => {
+  const bm25 = await ensureBm25(join(folder, 'bm25'), corpus);
   const [question] = questions;
   const worst = ranking(question).at(-1)!.block;
   const [answer] = corpus.text(worst).match(/\p{L}{4,}/u)!;
@@ -231,7 +233,7 @@ test('gold blocks are read and are positives for the retriever, hard negatives a
   ]);
   const run = async (changes: Partial<Config['qa']>) => {
     const settings = vary({ batch: 1, retrieverBlocks: 4, ...changes });
-    const stage = qaStep(model, corpus, index, [gold], settings);
+    const stage = qaStep(model, corpus, index, [gold], settings, { words: bm25 });
     const { metrics, gradients } = await stage.step(0);
     stage.dispose();
     tf.dispose(gradients);
@@ -239,7 +241,7 @@ test('gold blocks are read and are positives for the retriever, hard negatives a
   };
   // By hand: the four best, the gold blocks and BM25's blocks.
   const has = answerFinder(corpus);
-  const negatives = hardNegatives(corpus, [gold], 5, has)(gold);
+  const negatives = hardNegatives(corpus, [gold], 5, has, bm25)(gold);
   const scores = new Map(ranking(gold).map(({ block, score }) => [block, score]));
   const best = ranking(gold)
     .slice(0, 4)
@@ -252,6 +254,7 @@ test('gold blocks are read and are positives for the retriever, hard negatives a
   const { retrieverLoss, retrieved, read } = await run({ gold: true, hardNegatives: 5 });
   assert.ok(Math.abs(retrieverLoss - (of(all) - of(right))) < 1e-5 * Math.max(1, retrieverLoss));
   assert.deepEqual([retrieved, read], [1, 1]);
+  bm25.close();
 });
 
 test('distillation compares the retriever with what the reader finds, span by span', async () => {
@@ -362,6 +365,7 @@ test("a word longer than the reader's widest span can still be the answer", asyn
   const model = tinyModel(narrow, vocab.size);
   const one = {
     search: () => ({ blocks: Int32Array.of(0), scores: Float32Array.of(1), counts: Int32Array.of(1) }),
+    vectors: () => new Float32Array(0),
   };
   const asked = encodeQuestions(own, [{ question: 'who', answers: [] }]);
   const [{ answers }] = await answerQuestions({ model, corpus: own, index: one, config: narrow }, asked, 1);

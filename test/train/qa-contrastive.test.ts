@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import { answerFinder } from '../../src/answers/answer-finder.ts';
@@ -8,6 +9,7 @@ import { type EncoderInput, encoderInput } from '../../src/model/bert.ts';
 import { embedSequences, type Sequences } from '../../src/model/embedder.ts';
 import { lossGradients, type Model } from '../../src/model/model.ts';
 import { type EncodedQuestion, encodeQuestions } from '../../src/model/questions.ts';
+import { type Bm25, ensureBm25 } from '../../src/retrieval/bm25.ts';
 import { makeIndex } from '../../src/retrieval/ensure-index.ts';
 import { currentIndex } from '../../src/retrieval/publish.ts';
 import { openIndex, type SearchIndex } from '../../src/retrieval/search.ts';
@@ -39,6 +41,7 @@ const vary = (changes: Partial<Config['qa']>): Config => ({ ...config, qa: { ...
 let corpus: Corpus;
 let model: Model;
 let index: SearchIndex;
+let bm25: Bm25;
 let questions: EncodedQuestion[];
 before(async () => {
   await startTestEngine();
@@ -47,6 +50,7 @@ before(async () => {
   model = tinyModel(config, corpus.tokenizer.size);
   await makeIndex(folder, 'index', { model, corpus, config, step: 0 });
   index = openIndex(currentIndex(folder)!, { efSearch: 128 });
+  bm25 = await ensureBm25(join(folder, 'bm25'), corpus);
   // The fifth has the answer of the first, in a block of its own; the last has no right block at all.
   const some = [0, 13, 26, 39, 52, 65].map((i) => tiny.world.train[i]);
   questions = encodeQuestions(corpus, [
@@ -56,12 +60,13 @@ before(async () => {
   ]);
 });
 after(() => {
+  bm25?.close();
   index?.close();
   corpus?.close();
 });
 
 const step = async (settings: Config, n = 0, asked = questions, rank?: Rank) => {
-  const stage = qaStep(model, corpus, index, asked, settings, rank);
+  const stage = qaStep(model, corpus, index, asked, settings, { rank, words: bm25 });
   const result = await stage.step(n);
   stage.dispose();
   return result;
@@ -94,7 +99,7 @@ function vectors() {
 function batchBlocks() {
   const { q, z } = vectors();
   const has = answerFinder(corpus);
-  const choose = candidateMaker(corpus, questions, config.qa, has);
+  const choose = candidateMaker(corpus, questions, config.qa, has, bm25);
   const rank = rankByIndex(index, 12);
   const chosen = rank(Float32Array.from(q.flat()), questions).map((ranking, b) =>
     choose.choose(questions[b], ranking, (block) => dot(q[b], z[block])),
@@ -220,7 +225,7 @@ test('a bonus is added to the score of each block in all losses', async () => {
     [questions[0]],
     withBonus((block) => (block === right ? 1 : 0)),
   );
-  const negatives = candidateMaker(corpus, [questions[0]], settings.qa, has).choose(
+  const negatives = candidateMaker(corpus, [questions[0]], settings.qa, has, bm25).choose(
     questions[0],
     { blocks: [], scores: new Float32Array(0) },
     () => 0,
@@ -245,7 +250,7 @@ test('a batch without any right block leaves the contrastive loss out', async ()
 test('steps leak no tensor, and following the gradient lowers the loss', async () => {
   const noisy = { ...vary({ microBatch: 4, readQuestions: 2 }), model: { ...config.model, dropout: 0.1 } };
   const empty = tf.memory().numTensors;
-  const stage = qaStep(model, corpus, index, questions, noisy);
+  const stage = qaStep(model, corpus, index, questions, noisy, { words: bm25 });
   tf.dispose((await stage.step(0)).gradients);
   const held = tf.memory().numTensors;
   for (let n = 1; n <= 10; n++) tf.dispose((await stage.step(n)).gradients);
@@ -253,7 +258,9 @@ test('steps leak no tensor, and following the gradient lowers the loss', async (
   stage.dispose();
   assert.equal(tf.memory().numTensors, empty);
   const own = tinyModel(config, corpus.tokenizer.size);
-  const quiet = qaStep(own, corpus, index, questions, vary({ retrieverBlocks: 42, distillation: 0 }));
+  const quiet = qaStep(own, corpus, index, questions, vary({ retrieverBlocks: 42, distillation: 0 }), {
+    words: bm25,
+  });
   const losses = await descend(own, () => quiet.step(0), 6, 0.05);
   assert.ok(losses.at(-1)! < 0.9 * losses[0], losses.join());
 });
