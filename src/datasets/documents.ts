@@ -59,6 +59,7 @@ export function formatOf(path: string): DocumentFormat {
     if (name.endsWith('.json')) return 'json';
     if (path.endsWith('.npy')) return 'npy';
     if (isParquet(path)) return 'parquet';
+    if (/(^|\/)wiki_\d+$/.test(name)) return 'wikiextractor';
     if (isTextFile(path) && !holdsJson(path)) return 'text';
     if (/(^|\/)blocks\.tfr$/.test(name)) return 'orqa';
     return isShard(path) ? 'realm' : 'jsonl';

@@ -44,11 +44,17 @@ const KINDS: readonly Kind[] = [
   },
   {
     name: 'PDF',
+    what: 'is a PDF file',
     endings: 'pdf',
     magic: /^%PDF-/,
-    remedy: 'convert it to text, for example with "pdftotext *.pdf *.txt"',
+    remedy: 'as documents, such files are read in a folder or by their own name, which must end in .pdf',
   },
-  { name: 'Word', endings: 'docx', remedy: PANDOC('docx') },
+  {
+    name: 'Word',
+    what: 'is a Word file',
+    endings: 'docx',
+    remedy: 'as documents, such files are read in a folder or by their own name, which must end in .docx',
+  },
   {
     name: 'Word',
     endings: 'doc',
@@ -69,9 +75,10 @@ const KINDS: readonly Kind[] = [
   },
   {
     name: 'HTML',
+    what: 'is an HTML page',
     endings: 'html htm xhtml',
     magic: /^\s*(<!--|<!doctype html|<html)/i,
-    remedy: PANDOC('html'),
+    remedy: 'as documents, such files are read in a folder or by their own name, which must end in .html',
   },
   { name: 'MDX', endings: 'mdx', remedy: 'save it as Markdown (.md)' },
   { name: 'reStructuredText', endings: 'rst', remedy: PANDOC('rst') },
@@ -85,9 +92,10 @@ const KINDS: readonly Kind[] = [
   { name: 'notebook', endings: 'ipynb', remedy: PANDOC('ipynb') },
   {
     name: 'WikiExtractor',
+    what: 'is a file of WikiExtractor',
     endings: '',
     magic: /^\s*<doc id="/,
-    remedy: 'run WikiExtractor again with --json',
+    remedy: 'name the folder that holds AA, or set data.format to wikiextractor',
   },
   {
     name: 'XML',

@@ -73,8 +73,6 @@ test('a folder of WikiExtractor', async () => {
     { id: '25', title: 'Autism', text: 'Autism is a disorder.' },
     { id: '39', title: 'Albedo', text: 'Albedo is light.' },
   ]);
-  write('wiki-doc/AA/wiki_00', '<doc id="12" url="" title="Anarchism">\nAnarchism\n');
-  await refuses(read(join(folder, 'wiki-doc')), /AA\/wiki_00: .* run WikiExtractor again with --json/);
 });
 
 test("DPR's passages, quoted as Python's csv module writes them", async () => {
@@ -278,24 +276,18 @@ test('files of a kind that realm does not read are named by their kind, with a r
     ['a.parquet.gz', 'x', /is a Parquet file under another name; unpack it/],
     ['a.arrow', 'ARROW1', /Arrow files yet; .*pandas\.read_feather\("a\.arrow"\)/],
     ['a.jsonl', 'version https://git-lfs.github.com/spec/v1\noid', /only a pointer of Git LFS to the file/],
-    ['a.pdf', '%PDF-1.7\n', /PDF files yet; .*pdftotext a\.pdf a\.txt/],
-    ['paper', '%PDF-1.7\n', /PDF/],
-    ['a.docx', zip, /Word files yet; .*pandoc a\.docx -t gfm -o a\.md/],
+    ['paper', '%PDF-1.7\n', /is a PDF file; .* which must end in \.pdf/],
+    ['a.doc', zip, /Word files yet; .*soffice/],
     ['a.xlsx', zip, /spreadsheet files yet; save the sheet as CSV/],
     ['a.epub', zip, /EPUB files yet; .*pandoc/],
     ['a.zip', zip, /archive files yet; unpack it/],
     ['a.jsonl', zip, /archive/],
-    ['a.html', '<p>Text', /HTML files yet; .*pandoc/],
-    ['page', '<!DOCTYPE html>\n<html>', /HTML/],
+    ['page', '<!DOCTYPE html>\n<html>', /is an HTML page; .* which must end in \.html/],
     ['a.rst', 'Title\n=====\n', /reStructuredText/],
     ['a.png', Buffer.from('89504e470d0a1a0a', 'hex'), /image files yet; .*tesseract/],
     ['scan.jsonl', Buffer.from('ffd8ffe0', 'hex'), /image/],
     ['a.sqlite', 'SQLite format 3\0', /SQLite/],
-    [
-      'wiki_00',
-      '<doc id="12" url="" title="Osk">\nOsk\n',
-      /WikiExtractor files yet; run WikiExtractor again with --json/,
-    ],
+    ['pages.jsonl', '<doc id="12" url="" title="Osk">\nOsk\n', /is a file of WikiExtractor; name the folder/],
   ];
   for (const [name, content, message] of kinds) await refuses(read(write(name, content)), message);
 });
@@ -410,8 +402,8 @@ test('the text of a Markdown file is what a reader sees, without its marks', asy
   );
 });
 
-test('other files in a folder than text and Markdown are left out and counted by kind', async () => {
-  for (const name of ['a.md', 'b.txt', 'c.rst', 'd.HTML', 'sub/e.rst', 'sub/Makefile', '.env', '.git/config'])
+test('other files in a folder than text and pages are left out and counted by kind', async () => {
+  for (const name of ['a.md', 'b.txt', 'c.rst', 'd.EPUB', 'sub/e.rst', 'sub/Makefile', '.env', '.git/config'])
     write(`mixed/${name}`, 'Osk is a river.\n');
   write('mixed/node_modules/p/README.md', '# Package\n');
   symlinkSync(join(folder, 'mixed', 'a.md'), join(folder, 'mixed', 'link.md'));
@@ -425,7 +417,7 @@ test('other files in a folder than text and Markdown are left out and counted by
     [...counts],
     [
       ['.rst', 2],
-      ['.html', 1],
+      ['.epub', 1],
       ['hidden file', 1],
       ['hidden folder', 1],
       ['link', 1],
@@ -435,13 +427,13 @@ test('other files in a folder than text and Markdown are left out and counted by
   );
   assert.match(
     leftOutWords(counts),
-    /^left out 8 files or folders: 2 \.rst, 1 \.html, .* \(realm reads \.txt and \.md in folders\)$/,
+    /^left out 8 files or folders: 2 \.rst, 1 \.epub, .* \(realm reads \.txt, \.md, \.html, \.pdf and \.docx in folders\)$/,
   );
   assert.equal(leftOutFiles(join(path, 'a.md')).size, 0);
-  write('papers/a.pdf', '%PDF-1.7');
+  write('papers/a.epub', 'x');
   await refuses(
     read(join(folder, 'papers')),
-    /holds no documents .*a\.pdf: realm does not read PDF files yet; .*pdftotext/,
+    /holds no documents .*a\.epub: realm does not read EPUB files yet; .*pandoc/,
   );
 });
 
