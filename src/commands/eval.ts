@@ -118,7 +118,7 @@ function registerRecall(evaluation: Command): void {
       new Option(
         '--fit-hybrid',
         'find the best hybrid.weight, on data.dev unless --questions names others',
-      ).conflicts(['retrieved', 'to']),
+      ).conflicts(['retrieved', 'to', 'qrels']),
     );
   runOptions(command);
   examples(
@@ -127,24 +127,16 @@ function registerRecall(evaluation: Command): void {
     'eval recall --run runs/mine --stage finetune-qa',
     'eval recall --run runs/mine --fit-hybrid',
     'eval recall --run runs/mine --retrieved bm25.trec --questions questions.jsonl',
+    'eval recall --run runs/mine --qrels qrels/test.tsv --questions queries.jsonl',
     'eval recall --retrieved theirs.trec --qrels qrels/test.tsv --against bm25.trec',
   );
   command.action(async (options: RecallOptions) => {
+    needJudgements(options);
+    if (options.qrels !== undefined) return judge(options, options.qrels);
     const { evalRecall, scoreRetrieved } = await import('../pipeline/evaluate-recall.ts');
     const { fitLines, recallLines } = await import('./eval-lines.ts');
     const { openRun } = await import('../pipeline/context.ts');
-    const { retrieved, qrels, stage, run, fitHybrid } = options;
-    needJudgements(options);
-    if (qrels !== undefined && retrieved !== undefined) {
-      const { scoreRunFile } = await import('../pipeline/evaluate-judged.ts');
-      const { judgedLines } = await import('./judged-lines.ts');
-      const judged = await scoreRunFile(retrieved, qrels, options);
-      const answers =
-        options.questions === undefined ? undefined : await scoreRetrieved(retrieved, run, options);
-      const lines = [...(answers ? [...recallLines(answers), ''] : []), ...judgedLines(judged)];
-      print(options, { ...answers, judged }, lines);
-      return;
-    }
+    const { retrieved, stage, run, fitHybrid } = options;
     if (retrieved !== undefined) {
       const result = await scoreRetrieved(retrieved, run, options);
       return print(options, result, recallLines(result));
@@ -152,6 +144,31 @@ function registerRecall(evaluation: Command): void {
     const result = await evalRecall(await openRun(options, 'eval recall'), stage, options);
     print(options, result, [...recallLines(result), ...(fitHybrid ? fitLines(result, run) : [])]);
   });
+}
+
+/** Measures by judgements, and by answers where the questions have some. */
+async function judge(options: RecallOptions, qrels: string): Promise<void> {
+  const { retrieved, stage, run, questions } = options;
+  const { judgedLines } = await import('./judged-lines.ts');
+  const { recallLines } = await import('./eval-lines.ts');
+  if (retrieved !== undefined) {
+    const { scoreRunFile } = await import('../pipeline/evaluate-judged.ts');
+    const judged = await scoreRunFile(retrieved, qrels, options);
+    if (questions === undefined) return print(options, { judged }, judgedLines(judged));
+    const { scoreRetrieved } = await import('../pipeline/evaluate-recall.ts');
+    const answers = await scoreRetrieved(retrieved, run, options);
+    return print(options, { ...answers, judged }, [...recallLines(answers), '', ...judgedLines(judged)]);
+  }
+  const { hasAnswers, judgeRetrievers } = await import('../pipeline/judge-retrievers.ts');
+  const { evalRecall } = await import('../pipeline/evaluate-recall.ts');
+  const { openRun } = await import('../pipeline/context.ts');
+  const context = await openRun(options, 'eval recall');
+  const judged = await judgeRetrievers(context, stage, { ...options, qrels });
+  const title = `retriever: ${judged.stage}; hybrid with weight ${judged.hybridWeight}; questions of ${judged.file}`;
+  const lines = [title, ...judgedLines(judged)];
+  if (!(await hasAnswers(context, { ...options, qrels }))) return print(options, { judged }, lines);
+  const answers = await evalRecall(context, stage, { ...options, to: undefined });
+  print(options, { ...answers, judged }, [...recallLines(answers), '', ...lines]);
 }
 
 /** Refuses options that say nothing without judgements. */

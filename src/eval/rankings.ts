@@ -23,6 +23,15 @@ export interface Ranking {
   answer?: string;
 }
 
+/** How rankings are written. */
+export interface RankingForm {
+  format: RankingFormat;
+  /** Decides whether a passage has an answer, in DPR's format. */
+  protocol: Protocol;
+  /** A TREC run names the document of each block, as judgements of documents do. */
+  byDocument?: boolean;
+}
+
 /**
  * Writes rankings one by one, and the end of the file.
  * `dpr`: the retriever's results of DPR, which FiD and Atlas read (facebookresearch/DPR, dense_retriever.py, save_results,
@@ -31,16 +40,19 @@ export interface Ranking {
  * with their provenance, each document once, for KILT's evaluation (facebookresearch/KILT, README.md, commit 002935a).
  */
 export function rankingWriter(
-  format: RankingFormat,
   corpus: Corpus,
-  protocol: Protocol,
+  { format, protocol, byDocument = false }: RankingForm,
   write: (text: string) => void,
 ): { add(ranking: Ranking): void; end(): void } {
   let first = true;
   return {
     add(ranking) {
       if (format === 'dpr') write(`${first ? '[\n' : ',\n'}${dprEntry(corpus, ranking, protocol)}`);
-      else write(format === 'trec' ? trecLines(corpus, ranking) : kiltLine(corpus, ranking));
+      else if (format === 'kilt') write(kiltLine(corpus, ranking));
+      else
+        write(
+          trecLines(ranking, (block) => (byDocument ? corpus.documentId(block) : passageId(corpus, block))),
+        );
       first = false;
     },
     end() {
@@ -61,11 +73,11 @@ function dprEntry(corpus: Corpus, { question, blocks, scores }: Ranking, protoco
   return JSON.stringify({ ...(id === undefined ? {} : { id }), question: question.question, answers, ctxs });
 }
 
-function trecLines(corpus: Corpus, { question, number, blocks, scores }: Ranking): string {
+function trecLines({ question, number, blocks, scores }: Ranking, idOf: (block: number) => string): string {
   const qid = runWord(question.id ?? String(number));
   const distinct = distinctScores(scores);
   return blocks
-    .map((block, i) => `${qid} Q0 ${runWord(passageId(corpus, block))} ${i + 1} ${distinct[i]} realm\n`)
+    .map((block, i) => `${qid} Q0 ${runWord(idOf(block))} ${i + 1} ${distinct[i]} realm\n`)
     .join('');
 }
 

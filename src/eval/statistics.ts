@@ -18,24 +18,34 @@ export function mean(values: ArrayLike<number>): number {
 
 const RESAMPLES = 1000;
 
-/** The middle 95 % of `RESAMPLES` results of `resample`. */
-function bootstrap(resample: () => number): { low: number; high: number } {
-  const drawn = Float64Array.from({ length: RESAMPLES }, resample).sort();
+/** The middle 95 % of results of `RESAMPLES` resamples. */
+function middle(results: Float64Array): { low: number; high: number } {
+  const sorted = results.sort();
   const tail = Math.floor(RESAMPLES * 0.025);
-  return { low: drawn[tail], high: drawn[RESAMPLES - 1 - tail] };
+  return { low: sorted[tail], high: sorted[RESAMPLES - 1 - tail] };
 }
 
 /** Mean of one value per question, with its bootstrap interval: over means of as many values drawn with replacement. */
 export function meanInterval(values: ArrayLike<number>, seed: number): Interval {
-  const n = values.length;
-  if (n === 0) return { value: 0, low: 0, high: 0 };
+  return meanIntervals([values], seed)[0];
+}
+
+/** `meanInterval` of several lists of values of the same questions; the draws, which take most of the time, are made once. */
+export function meanIntervals(lists: readonly ArrayLike<number>[], seed: number): Interval[] {
+  const n = lists[0]?.length ?? 0;
+  if (n === 0) return lists.map(() => ({ value: 0, low: 0, high: 0 }));
   const rng = random(seed);
-  const resampled = () => {
-    let sum = 0;
-    for (let i = 0; i < n; i++) sum += values[rng.int(n)];
-    return sum / n;
-  };
-  return { value: mean(values), ...bootstrap(resampled) };
+  const drawn = new Int32Array(n);
+  const means = lists.map(() => new Float64Array(RESAMPLES));
+  for (let r = 0; r < RESAMPLES; r++) {
+    for (let i = 0; i < n; i++) drawn[i] = rng.int(n);
+    for (const [l, values] of lists.entries()) {
+      let sum = 0;
+      for (let i = 0; i < n; i++) sum += values[drawn[i]];
+      means[l][r] = sum / n;
+    }
+  }
+  return lists.map((values, l) => ({ value: mean(values), ...middle(means[l]) }));
 }
 
 /**
@@ -56,7 +66,8 @@ export function ratioInterval(sums: ArrayLike<number>, weights: ArrayLike<number
     return sum / weight;
   };
   const rng = random(seed);
-  return { value: ratio((i) => i), ...bootstrap(() => ratio(() => rng.int(n))) };
+  const resampled = Float64Array.from({ length: RESAMPLES }, () => ratio(() => rng.int(n)));
+  return { value: ratio((i) => i), ...middle(resampled) };
 }
 
 /** One system's scores minus another's, on the same questions. */
@@ -127,7 +138,7 @@ export function randomisationTest(differences: ArrayLike<number>, seed: number):
     let signs = flip;
     for (let i = 0; i < n; i++) {
       if (!all && i % 32 === 0) signs = rng.int(2 ** 32);
-      sum += (signs >>> (i % 32)) & 1 ? values[i] : -values[i];
+      sum += (((signs >>> (i % 32)) & 1) * 2 - 1) * values[i];
     }
     if (Math.abs(sum) >= least) extreme++;
   }

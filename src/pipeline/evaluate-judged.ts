@@ -4,10 +4,11 @@ import type { Judgements } from '../datasets/types.ts';
 import { JUDGED_MEASURES, type JudgedValues, judgedValues } from '../eval/judged.ts';
 import type { MetricValues } from '../eval/metric-table.ts';
 import { decodedRun, type RetrievedDocuments, readRunFile } from '../eval/run-files.ts';
-import { type Comparison, compare, meanInterval, randomisationTest } from '../eval/statistics.ts';
+import { type Comparison, meanIntervals, randomisationTest } from '../eval/statistics.ts';
 import { UserError } from '../system/errors.ts';
 import { writeStreamAtomic } from '../system/files.ts';
 import { say, warn } from '../system/progress.ts';
+import { obey } from '../system/stop.ts';
 import { needOutput, SEED } from './evaluation.ts';
 
 // Measures by judgements of documents (qrels): of files of results, and of a run's retrievers.
@@ -69,31 +70,46 @@ export async function judge(
     Object.entries(systems).map(([name, run]) => [name, checked(name, run, { path, judgements })]),
   );
   if (perQuery !== undefined) await writePerQuery(perQuery, judged);
+  const intervals = (values: Readonly<Record<string, Float64Array>>) => {
+    const found = meanIntervals(
+      JUDGED_MEASURES.map((name) => values[name]),
+      seed,
+    );
+    return Object.fromEntries(JUDGED_MEASURES.map((name, m) => [name, found[m]]));
+  };
   return {
     qrels: path,
     queries: judgements.size,
     withoutRelevant,
-    figures: byName(judged, ({ values }) => byName(values, (list) => meanInterval(list, seed))),
+    figures: byName(judged, ({ values }) => intervals(values)),
     missing: byName(judged, ({ missing }) => missing),
-    differences: pairs.map(([system, against]) => ({
-      system,
-      against,
-      measures: Object.fromEntries(
-        JUDGED_MEASURES.map((name) => {
-          const [own, other] = [judged[system].values[name], judged[against].values[name]];
-          const pValue = randomisationTest(
-            own.map((value, i) => value - other[i]),
-            seed,
-          );
-          return [name, { ...compare(own, other, seed), pValue }];
+    differences: pairs.map(([system, against]) => {
+      const [own, other] = [judged[system].values, judged[against].values];
+      const differences = byName(own, (list, name) => list.map((value, i) => value - other[name][i]));
+      const found = intervals(differences);
+      return {
+        system,
+        against,
+        measures: byName(differences, (list, name) => {
+          obey();
+          return {
+            questions: list.length,
+            difference: found[name],
+            better: list.filter((d) => d > 0).length,
+            worse: list.filter((d) => d < 0).length,
+            pValue: randomisationTest(list, seed),
+          };
         }),
-      ),
-    })),
+      };
+    }),
   };
 }
 
-function byName<T, U>(record: Readonly<Record<string, T>>, of: (value: T) => U): Record<string, U> {
-  return Object.fromEntries(Object.entries(record).map(([name, value]) => [name, of(value)]));
+function byName<T, U>(
+  record: Readonly<Record<string, T>>,
+  of: (value: T, name: string) => U,
+): Record<string, U> {
+  return Object.fromEntries(Object.entries(record).map(([name, value]) => [name, of(value, name)]));
 }
 
 /** A system's values; says what is missing, and refuses results of other queries. */

@@ -62,7 +62,7 @@ export interface RecallOptions extends EvalOptions {
 }
 
 /** Where the settings have no `hybrid.weight`: the best on SQuAD with a sentence encoder (docs/encoders.md). */
-const DEFAULT_WEIGHT = 0.6;
+export const DEFAULT_WEIGHT = 0.6;
 
 /** Weights that a fit tries: 0, BM25 alone, to 1, the inner product alone. */
 const WEIGHTS = Array.from({ length: 21 }, (_, i) => i / 20);
@@ -165,7 +165,7 @@ function compared(
 }
 
 /** A stage's query tower with the index of its document tower; of fine-tuning, those that it answers with. */
-async function retrieverOf(
+export async function retrieverOf(
   context: Context,
   stage: RetrieverSource,
   corpus: Corpus,

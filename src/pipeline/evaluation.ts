@@ -24,6 +24,8 @@ export interface EvalOptions {
   /** What was retrieved is written there too, in `format`. */
   to?: string;
   format?: RankingFormat;
+  /** Judgements of documents: a TREC run that is written names documents, not blocks. */
+  qrels?: string;
 }
 
 /** A `UserError` where `to`, the file of `option`, cannot be written, or is one of the evaluation's `others` files. */
@@ -37,12 +39,13 @@ export function needOutput(to: string | undefined, others: readonly string[], op
 /** Runs an evaluation, and writes what it retrieves to `to` if that is given. @returns the evaluation's result */
 export async function withRankings<T>(
   corpus: Corpus,
-  { to, format = 'dpr', protocol }: EvalOptions,
+  { to, format = 'dpr', protocol, qrels }: EvalOptions,
   evaluate: (each?: (ranking: Ranking) => void) => Promise<T>,
 ): Promise<T> {
   if (to === undefined) return evaluate();
   return writeStreamAtomic(resolve(to), async (write) => {
-    const writer = rankingWriter(format, corpus, protocol ?? 'dpr', (text) => write(Buffer.from(text)));
+    const form = { format, protocol: protocol ?? 'dpr', byDocument: qrels !== undefined };
+    const writer = rankingWriter(corpus, form, (text) => write(Buffer.from(text)));
     const result = await evaluate(writer.add);
     writer.end();
     return result;

@@ -163,6 +163,7 @@ const MASKED = ['perplexity', 'utility'];
 const METRICS: Record<string, string> = {
   'exact-match': 'exact match and F1',
   f1: 'exact match and F1',
+  judgements: 'judgements of documents',
   utility: 'retrieval utility',
 };
 

@@ -62,7 +62,7 @@ const scores = [
 
 function written(format: RankingFormat): string {
   let text = '';
-  const writer = rankingWriter(format, corpus, 'dpr', (more) => {
+  const writer = rankingWriter(corpus, { format, protocol: 'dpr' }, (more) => {
     text += more;
   });
   questions.forEach((question, i) => {

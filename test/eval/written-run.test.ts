@@ -33,7 +33,7 @@ const grades = rankings.map(() => rng.shuffle([...ids]).slice(0, 12));
 
 function written(): string {
   let text = '';
-  const writer = rankingWriter('trec', corpus, 'dpr', (more) => {
+  const writer = rankingWriter(corpus, { format: 'trec', protocol: 'dpr' }, (more) => {
     text += more;
   });
   for (const [i, { id, blocks, scores }] of rankings.entries()) {
