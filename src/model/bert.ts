@@ -500,7 +500,12 @@ function normalise(x: tf.Tensor2D, gain: tf.Tensor, bias: tf.Tensor, eps: number
   const op = tf.customGrad((x, gain, bias, save) => {
     const input = x as tf.Tensor;
     const average = tf.fill([H, 1], 1 / H);
-    const centred = input.sub(tf.matMul(input, average));
+    // Less the first number before the mean: equal numbers are then 0 exactly. A mean's rounding would leave something
+    // that is not small after the division by √eps. The second mean removes the rounding of the first where the first
+    // number is an outlier.
+    const shifted = input.sub(input.slice([0, 0], [-1, 1]));
+    const once = shifted.sub(tf.matMul(shifted, average));
+    const centred = once.sub(tf.matMul(once, average));
     const inverse = tf.matMul(centred.square(), average).add(eps).rsqrt(); // [R, 1]
     const normed = centred.mul(inverse);
     (save as tf.GradSaveFunc)([normed, inverse, gain as tf.Tensor]);

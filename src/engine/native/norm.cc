@@ -42,7 +42,9 @@ struct Norm {
           }
           row = out;
         }
-        float total = 0;
+        // In double: the mean of equal numbers is that number, and the result 0. A float sum rounds, and what is left
+        // over, divided by the root of a small epsilon, is not small.
+        double total = 0;
 #pragma omp simd reduction(+ : total)
         for (int64_t h = 0; h < H; h++) total += row[h];
         const float mean = total / H;
