@@ -30,6 +30,7 @@ export function registerData(program: Command): void {
     .option('--to <dir>', 'folder in which the data set gets a folder of its own', 'data')
     .option('--mirror <url>', 'address of a folder that holds the files, instead of the official one')
     .option('--from <path>', 'file, or folder of files, that you have already');
+  get.option('--hub', 'take the Parquet files of the Hugging Face Hub instead of the official files', false);
   jsonOption(get);
   examples(get, 'data get nq-open', 'data get squad --to data --from downloads/');
   get.action(async (name: string, options: GetOptions & { json: boolean }) => {

@@ -12,12 +12,23 @@ export interface DataSet {
   what: string;
   licence: string;
   files: DataFile[];
+  /** The same questions as Parquet on the Hugging Face Hub. */
+  hub?: DataFile[];
 }
 
 const NQ = 'https://raw.githubusercontent.com/google-research-datasets/natural-questions/master/nq_open';
 const SQUAD = 'https://rajpurkar.github.io/SQuAD-explorer/dataset';
 const CODALAB = 'https://worksheets.codalab.org/rest/bundles';
 const DPR = 'https://dl.fbaipublicfiles.com/dpr';
+
+const BEIR = 'https://huggingface.co/datasets/BeIR';
+
+/** Files of a data set of the Hub, at a commit or branch. */
+const hub = (name: string, commit: string, folder: string, splits: readonly string[]): DataFile[] =>
+  splits.map((split) => {
+    const file = `${split}-00000-of-00001.parquet`;
+    return { name: file, url: `https://huggingface.co/datasets/${name}/resolve/${commit}/${folder}/${file}` };
+  });
 
 const dpr = (path: string) => ({ name: path.replace(/.*\//, ''), url: `${DPR}/${path}` });
 
@@ -45,6 +56,10 @@ export const CATALOGUE: Record<string, DataSet> = {
         sha256: 'f15567f38099f3615f5b8a685c0aef449c11ad90d3da3735e8d1b98115b40616',
       },
     ],
+    hub: hub('google-research-datasets/nq_open', '5dd9790a83002ad084ddeb7c420dc716852c6f28', 'nq_open', [
+      'train',
+      'validation',
+    ]),
   },
   efficientqa: {
     what: 'EfficientQA: 1,800 and 1,769 newer questions like those of nq-open',
@@ -81,6 +96,7 @@ export const CATALOGUE: Record<string, DataSet> = {
         sha256: 'e3d4550e90660aaabe18458ba34b59f2624857273f375af7353273ce8b84ce6e',
       },
     ],
+    hub: hub('stanfordnlp/web_questions', 'main', 'data', ['train', 'test']),
   },
   curatedtrec: {
     what: "CuratedTREC, whose answers are regular expressions: DPR's training, dev and test questions",
@@ -117,6 +133,10 @@ export const CATALOGUE: Record<string, DataSet> = {
         sha256: '95aa6a52d5d6a735563366753ca50492a658031da74f301ac5238b03966972c9',
       },
     ],
+    hub: hub('rajpurkar/squad', '7b6d24c440a36b6815f21b70d25016731768db1f', 'plain_text', [
+      'train',
+      'validation',
+    ]),
   },
   'squad-v2': {
     what: 'SQuAD 2.0; questions without an answer are left out',
@@ -135,6 +155,10 @@ export const CATALOGUE: Record<string, DataSet> = {
         sha256: '80a5225e94905956a6446d296ca1093975c4d3b3260f1d6c8f68bc2ab77182d8',
       },
     ],
+    hub: hub('rajpurkar/squad_v2', '3ffb306f725f7d2ce8394bc1873b24868140c412', 'squad_v2', [
+      'train',
+      'validation',
+    ]),
   },
   'dpr-nq': {
     what: "Natural Questions in DPR's split: training, dev and test questions",
@@ -143,6 +167,16 @@ export const CATALOGUE: Record<string, DataSet> = {
       dpr('data/retriever/nq-train.qa.csv'),
       dpr('data/retriever/nq-dev.qa.csv'),
       dpr('data/retriever/nq-test.qa.csv'),
+    ],
+  },
+  scifact: {
+    what: 'SciFact of BEIR: 5,183 abstracts, 1,109 claims and judgements (--qrels) of 300 for test and 809 for training',
+    licence: 'CC BY-SA 4.0 (BEIR)',
+    files: [
+      { name: 'corpus.parquet', url: `${BEIR}/scifact/resolve/main/corpus/corpus-00000-of-00001.parquet` },
+      { name: 'queries.parquet', url: `${BEIR}/scifact/resolve/main/queries/queries-00000-of-00001.parquet` },
+      { name: 'test.tsv', url: `${BEIR}/scifact-qrels/resolve/main/test.tsv` },
+      { name: 'train.tsv', url: `${BEIR}/scifact-qrels/resolve/main/train.tsv` },
     ],
   },
   wikipedia: {

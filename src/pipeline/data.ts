@@ -17,16 +17,29 @@ export interface GetOptions {
   mirror?: string;
   /** A file, or a folder with files, on this machine. */
   from?: string;
+  /** The Parquet files of the Hugging Face Hub instead of the official files. */
+  hub?: boolean;
 }
 
 /** Prints the source and licence of a data set, then downloads it or copies it to its place. */
-export async function getData(name: string, { to, mirror, from }: GetOptions): Promise<Placed[]> {
+export async function getData(
+  name: string,
+  { to, mirror, from, hub = false }: GetOptions,
+): Promise<Placed[]> {
   if (!Object.hasOwn(CATALOGUE, name)) {
     throw new UserError(
       `${name}: no such data set; did you mean "${closest(name, Object.keys(CATALOGUE))}"? "realm data list" shows all`,
     );
   }
-  const { what, licence, files } = CATALOGUE[name];
+  const set = CATALOGUE[name];
+  const { what, licence } = set;
+  if (hub && set.hub === undefined) {
+    const known = Object.keys(CATALOGUE).filter((one) => CATALOGUE[one].hub !== undefined);
+    throw new UserError(
+      `${name}: realm knows no files of the Hugging Face Hub for it, only for ${known.join(', ')}; leave out --hub`,
+    );
+  }
+  const files = hub ? set.hub! : set.files;
   const dir = join(to, name);
   say(`${name}: ${what}`);
   say(`licence: ${licence}`);

@@ -241,6 +241,35 @@ test('data get: a mirror, local files, and names that do not exist', async () =>
   );
 });
 
+test('data get --hub: the Parquet files of the Hub', async () => {
+  const asked: string[] = [];
+  answer = (request, response) => {
+    asked.push(request.url!);
+    response.end('PAR1');
+  };
+  await getData('squad', { to: dir, mirror: root, hub: true });
+  assert.deepEqual(asked, ['/train-00000-of-00001.parquet', '/validation-00000-of-00001.parquet']);
+  assert.deepEqual(
+    CATALOGUE.squad.hub!.map(({ url }) => url.replace(/resolve\/[0-9a-f]{40}/, 'resolve/COMMIT')),
+    ['train', 'validation'].map(
+      (split) =>
+        `https://huggingface.co/datasets/rajpurkar/squad/resolve/COMMIT/plain_text/${split}-00000-of-00001.parquet`,
+    ),
+  );
+  const local = join(folder, 'hub');
+  mkdirSync(local);
+  writeFileSync(join(local, 'validation-00000-of-00001.parquet'), 'PAR1');
+  const placed = await getData('nq-open', { to: dir, from: local, hub: true });
+  assert.deepEqual(
+    placed.map(({ path, how }) => [path, how]),
+    [[join(dir, 'nq-open', 'validation-00000-of-00001.parquet'), 'copied']],
+  );
+  await refuses(
+    getData('triviaqa', { to: dir, hub: true }),
+    /triviaqa: realm knows no files of the Hugging Face Hub for it, only for nq-open, webquestions, squad/,
+  );
+});
+
 test("data resplit: ORQA's training and dev sets keep the kinds of answers", async () => {
   mkdirSync(dir);
   const path = join(dir, 'CuratedTrec-train.txt');
