@@ -119,7 +119,9 @@ export const schema = section('All settings.', {
       'paper, section 4.2: Wikipedia or CC-News',
     ),
     train: path('Training questions with their answers.'),
-    dev: path('Questions with their answers that choose the best checkpoint.'),
+    dev: path(
+      'Questions with their answers to measure each stage before and after it trains, and to choose the best checkpoint.',
+    ),
     test: path('Questions with their answers to evaluate.'),
     answers: z.enum(['auto', 'string', 'regex']).default('auto').meta({
       description:
@@ -521,7 +523,7 @@ export const schema = section('All settings.', {
       source: `${ORQA}: 288 + 32`,
     }),
     devQuestions: count(200, 0).meta({
-      description: 'Questions of data.dev answered at each checkpoint to find the best one. 0: none.',
+      description: 'Questions of data.dev answered before the first step and at each checkpoint. 0: none.',
       unit: 'questions',
     }),
     retrieverLearningRate: z.number().positive().nullable().default(null).meta({
@@ -545,6 +547,10 @@ export const schema = section('All settings.', {
     use: z.enum(['latest', 'best']).default('latest').meta({
       description:
         'Checkpoint of a stage that later stages and evaluations use. A stage itself always resumes from its latest.',
+    }),
+    bestBy: z.enum(['auto', 'recall']).default('auto').meta({
+      description:
+        'What the best checkpoint is chosen by. auto: exact match on qa.devQuestions questions of data.dev while fine-tuning, else the mean loss; recall: the mean of recall@1, @5 and @20 on data.dev, measured at each checkpoint.',
     }),
     maxSkipped: count(10).meta({
       description:

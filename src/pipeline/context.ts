@@ -196,7 +196,7 @@ function trainedSettings(config: Config, stage: Stage): Record<string, unknown> 
 
 /** What every training hands to the loop of its stage. */
 export function loopSettings({ run, config }: Context, stage: Stage, corpus: Corpus) {
-  const { use: _, ...settings } = config.train;
+  const { use: _, bestBy: __, ...settings } = config.train;
   const { steps, batch, optimizer } = config[SECTION[stage]];
   const origin: Origin = {
     corpusSha256: corpus.sha256,
@@ -224,6 +224,7 @@ export function needStage(run: Run, config: Config, stage: Stage, from: Which | 
     inputPath(run, config, 'data.train');
     if (config.data.dev !== null) inputPath(run, config, 'data.dev');
   }
+  if (config.train.bestBy === 'recall' && stage !== 'closed-book') inputPath(run, config, 'data.dev');
   const root = run.checkpoint(stage);
   const state = from === 'none' ? undefined : stateOf(root, from);
   if (state)

@@ -1,5 +1,5 @@
 import { evaluateAnswers } from '../eval/evaluate.ts';
-import { questionProbes, RECALL_QUESTIONS } from '../eval/probes.ts';
+import { questionProbes } from '../eval/probes.ts';
 import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
 import { encodeQuestions } from '../model/questions.ts';
 import { UserError } from '../system/errors.ts';
@@ -19,8 +19,9 @@ import {
   runCorpus,
   stageWeights,
 } from './context.ts';
+import { devEvaluation, devQuestions, recallQuestions } from './dev-evaluation.ts';
 import { firstIndex, liveRefresh } from './live-refresh.ts';
-import { encodeAll, readDevQuestions, readTrainQuestions, spread } from './questions.ts';
+import { encodeAll, readTrainQuestions, spread } from './questions.ts';
 
 /**
  * Fine-tunes the pretrained model to answer questions with spans of retrieved blocks. With `qa.refreshEvery` the document
@@ -32,7 +33,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   // Read before anything is embedded, so that errors in a file are found first.
   const trainQuestions = await readTrainQuestions(context);
   const every = config.qa.refreshEvery;
-  const allDev = config.qa.devQuestions > 0 || every !== null ? await readDevQuestions(context) : [];
+  const allDev = await devQuestions(context, 'finetune-qa');
   const corpus = runCorpus(context);
   const done = finished(context, 'finetune-qa', corpus);
   if (done) {
@@ -61,12 +62,13 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   const { hardNegatives, contrastive } = config.qa;
   const byWords = hardNegatives > 0 || contrastive > 0 || config.hybrid.weight !== null;
   const bm25 = byWords ? await runBm25(context, corpus) : undefined;
-  const evaluate = async (step: number) => {
+  const recall = recallQuestions(corpus, allDev);
+  const exactMatchAt = async (step: number) => {
     const { exactMatch } = await evaluateAnswers({ model, corpus, index, bm25, config }, dev, [1]);
     say(
       `finetune-qa: step ${step}: exact match on ${dev.length} dev question${dev.length === 1 ? '' : 's'} ${(100 * exactMatch).toFixed(1)} %`,
     );
-    return { score: exactMatch, devExactMatch: exactMatch };
+    return exactMatch;
   };
   const steps = qaStep(model, corpus, index, questions, config, { words: bm25 });
   const refresh =
@@ -77,7 +79,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
           steps: config.qa.steps,
           every,
           probes: questionProbes(model, corpus, questions, config),
-          dev: encodeQuestions(corpus, spread(allDev, RECALL_QUESTIONS)),
+          dev: recall,
         });
   const settings = loopSettings(context, 'finetune-qa', corpus);
   let result: LoopResult;
@@ -91,7 +93,14 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
       rateFactor: qaRateFactor(model, config.qa),
       step: steps.step,
       ...refresh?.hooks,
-      ...(dev.length > 0 ? { evaluate } : {}),
+      evaluation: devEvaluation(context, {
+        stage: 'finetune-qa',
+        model,
+        corpus,
+        questions: recall,
+        ...(refresh ? {} : { frozen: index }),
+        ...(dev.length > 0 ? { exactMatch: exactMatchAt } : {}),
+      }),
     });
   } finally {
     await refresh?.stop();

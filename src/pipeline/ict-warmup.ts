@@ -3,6 +3,7 @@ import { say } from '../system/progress.ts';
 import { ictStep } from '../train/ict.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { type Context, emptyModel, finished, firstWeights, loopSettings, runCorpus } from './context.ts';
+import { devEvaluation, devQuestions, recallQuestions } from './dev-evaluation.ts';
 
 /** Trains the retriever to find the block that a sentence was taken from. */
 export async function ictWarmup(context: Context): Promise<LoopResult> {
@@ -17,6 +18,7 @@ export async function ictWarmup(context: Context): Promise<LoopResult> {
     corpus.close();
     return done;
   }
+  const questions = recallQuestions(corpus, await devQuestions(context, 'ict-warmup'));
   const model = emptyModel(context, corpus);
   const shapes = retrieverShapes(model);
   firstWeights(context, model, shapes);
@@ -28,6 +30,7 @@ export async function ictWarmup(context: Context): Promise<LoopResult> {
       shapes,
       ...loopSettings(context, 'ict-warmup', corpus),
       step: stage.step,
+      evaluation: devEvaluation(context, { stage: 'ict-warmup', model, corpus, questions }),
     });
   } finally {
     stage.dispose();

@@ -1,10 +1,7 @@
 import { NO_SPANS } from '../corpus/counts.ts';
-import type { Corpus } from '../corpus/store/reader.ts';
-import { maskedProbes, RECALL_QUESTIONS } from '../eval/probes.ts';
+import { maskedProbes } from '../eval/probes.ts';
 import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
-import { type EncodedQuestion, encodeQuestions } from '../model/questions.ts';
 import { UserError } from '../system/errors.ts';
-import { warn } from '../system/progress.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { pretrainStep } from '../train/pretrain.ts';
 import { retrieverBeforePretraining } from './build-index.ts';
@@ -17,8 +14,8 @@ import {
   runCorpus,
   stageWeights,
 } from './context.ts';
+import { devEvaluation, devQuestions, recallQuestions } from './dev-evaluation.ts';
 import { firstIndex, liveRefresh } from './live-refresh.ts';
-import { readDevQuestions, spread } from './questions.ts';
 
 /**
  * Trains retriever and reader together through retrieval. Every `refresh.every` steps a snapshot of the document tower
@@ -37,6 +34,7 @@ export async function pretrain(context: Context): Promise<LoopResult> {
     corpus.close();
     throw new UserError(`${context.run.corpus}: ${NO_SPANS}, and prepare again`);
   }
+  const questions = recallQuestions(corpus, await devQuestions(context, 'pretrain'));
   const model = emptyModel(context, corpus);
   const shapes = pretrainedShapes(model);
   firstWeights(context, model, readerTowerShapes(model));
@@ -49,7 +47,7 @@ export async function pretrain(context: Context): Promise<LoopResult> {
     steps: config.pretrain.steps,
     every: config.refresh.every,
     probes: maskedProbes(model, corpus, config),
-    dev: await recallQuestions(context, corpus),
+    dev: questions,
   });
   try {
     return await train({
@@ -58,6 +56,7 @@ export async function pretrain(context: Context): Promise<LoopResult> {
       shapes,
       ...loopSettings(context, 'pretrain', corpus),
       step: stage.step,
+      evaluation: devEvaluation(context, { stage: 'pretrain', model, corpus, questions }),
       ...refresh.hooks,
     });
   } finally {
@@ -65,16 +64,5 @@ export async function pretrain(context: Context): Promise<LoopResult> {
     stage.dispose();
     index.close();
     corpus.close();
-  }
-}
-
-/** Pretraining needs no questions, so it does not fail if their file cannot be read. */
-async function recallQuestions(context: Context, corpus: Corpus): Promise<EncodedQuestion[]> {
-  try {
-    return encodeQuestions(corpus, spread(await readDevQuestions(context), RECALL_QUESTIONS));
-  } catch (error) {
-    if (!(error instanceof UserError)) throw error;
-    warn(`pretrain: recall is not logged, because data.dev cannot be read: ${error.message}`);
-    return [];
   }
 }

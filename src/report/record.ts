@@ -20,7 +20,13 @@ export interface StageRecord {
   figures: Map<string, Series>;
   /** All numbers of the last line of its metrics that has a loss; undefined while there is none. */
   last: { step: number; figures: Record<string, number> } | undefined;
+  /** Metrics on dev questions before its first step, and after its last. */
+  evaluated: Evaluated;
 }
+
+const numbers = z.record(z.string(), z.number());
+const evaluated = z.object({ start: numbers.optional(), end: numbers.optional() }).catch({});
+export type Evaluated = z.infer<typeof evaluated>;
 
 /** Indexes that were swapped in. */
 export interface RefreshRecord {
@@ -274,16 +280,21 @@ export function readStage(run: Run, stage: Stage, config: Config | undefined): S
     of: saved?.steps ?? (config && stepsOf(config, stage)),
     figures: read?.figures ?? new Map(),
     last: read?.last,
+    evaluated: saved?.evaluated ?? {},
   };
 }
 
-/** Steps of a stage's latest checkpoint; undefined if there is none, or if it is being removed. */
-export function checkpointed(root: string): { step: number; steps: number } | undefined {
+/** What a stage's latest checkpoint records; undefined if there is none, or if it is being removed. */
+export function checkpointed(
+  root: string,
+): { step: number; steps: number; evaluated: Evaluated } | undefined {
   try {
     const name = readFileSync(join(root, 'latest'), 'utf8').trim();
     if (!/^step-\d+$/.test(name)) return undefined;
-    const { step, steps } = JSON.parse(readFileSync(join(root, name, 'state.json'), 'utf8'));
-    return isNumber(step) && isNumber(steps) ? { step, steps } : undefined;
+    const state = JSON.parse(readFileSync(join(root, name, 'state.json'), 'utf8'));
+    const { step, steps } = state;
+    if (!isNumber(step) || !isNumber(steps)) return undefined;
+    return { step, steps, evaluated: evaluated.parse(state.evaluated) };
   } catch {
     return undefined;
   }

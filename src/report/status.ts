@@ -7,7 +7,7 @@ import { RETRIEVER_STAGES, type RetrieverStage, type Stage } from '../run/stages
 import { errorCode, UserError } from '../system/errors.ts';
 import type { LogLine } from '../system/journal.ts';
 import { logFile } from '../system/journal.ts';
-import { checkpointed, type Evaluation, isRun, type RunRecord, readRun } from './record.ts';
+import { checkpointed, type Evaluated, type Evaluation, isRun, type RunRecord, readRun } from './record.ts';
 import { lastTrouble, type UnderWay, underWay } from './under-way.ts';
 
 // What `realm status` shows of a run folder, which may be incomplete, damaged, or in use at this moment. Only reads.
@@ -20,6 +20,8 @@ export interface StageState {
   steps: number | null;
   /** The last line of its metrics. */
   figures: Record<string, number>;
+  /** Metrics on dev questions before its first step, and after its last. */
+  evaluated: Evaluated;
   /** Names of checkpoints; null if there is none. */
   latest: string | null;
   best: string | null;
@@ -124,7 +126,7 @@ export function runsIn(folder: string): Run[] {
 }
 
 function stageState(run: Run, record: RunRecord, stage: Stage, working: UnderWay | undefined): StageState {
-  const { steps: done, of, last } = record.stages.find((s) => s.stage === stage)!;
+  const { steps: done, of, last, evaluated } = record.stages.find((s) => s.stage === stage)!;
   const root = run.checkpoint(stage);
   const saved = checkpointed(root);
   const latest = pointer(root, 'latest');
@@ -137,6 +139,7 @@ function stageState(run: Run, record: RunRecord, stage: Stage, working: UnderWay
     step: running ? working!.progress!.done : done,
     steps: of ?? null,
     figures: last?.figures ?? {},
+    evaluated,
     latest,
     best: pointer(root, 'best'),
     saved: latest === null ? null : timeOf(join(root, latest, 'state.json')),

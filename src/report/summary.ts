@@ -1,4 +1,5 @@
 import { basename } from 'node:path';
+import { beforeAndAfter } from './before-after.ts';
 import { figure, percent, whole } from './format.ts';
 import { type Html, html } from './html.ts';
 import { swatch } from './look.ts';
@@ -36,7 +37,15 @@ function stages({ stages, ablation }: NamedRun): Html {
   return html`<ul class="stages">${listed.map(({ stage, steps, of }) => {
     const state = steps === 0 ? 'not started' : of !== undefined && steps >= of ? 'done' : 'unfinished';
     return html`<li><span>${STAGE_NAMES[stage]}</span><progress max="${of || 1}" value="${Math.min(steps, of ?? steps)}" aria-label="${STAGE_NAMES[stage]}"></progress><span class="number">${whole(steps)}${of !== undefined && ` / ${whole(of)}`} <span class="soft">${state}</span></span></li>`;
-  })}</ul>`;
+  })}</ul>
+${listed.flatMap(({ stage, evaluated }) => {
+  const found = beforeAndAfter(evaluated);
+  return found.length === 0
+    ? []
+    : [
+        html`<p class="soft">Dev questions, ${STAGE_NAMES[stage]}: ${found.map(({ name, text }) => `${name} ${text}`).join(', ')}</p>`,
+      ];
+})}`;
 }
 
 /** The main results of a run. */

@@ -28,24 +28,34 @@ export async function* encodeBlocks(
   if (first % BLOCKS_AT_ONCE !== 0)
     throw new Error(`block ${first} is not the start of a piece of ${BLOCKS_AT_ONCE}`);
   const P = vectorLength(model.embedder);
-  const format = textFormat(corpus.tokenizer, model.embedder);
   for (let at = first; at < corpus.blocks; at += BLOCKS_AT_ONCE) {
     const n = Math.min(BLOCKS_AT_ONCE, corpus.blocks - at);
     const rows = Int32Array.from({ length: n }, (_, i) => reuse?.row(corpus.hash(at + i)) ?? -1);
     const piece = new Float32Array(n * P);
     reuse?.copy(rows, piece);
     const missing = [...rows.keys()].filter((i) => rows[i] < 0);
-    const blocks = missing.map((i) => ({ title: corpus.titleIds(at + i), body: corpus.bodyIds(at + i) }));
-    const vectors = await embedAll(
-      model.params,
-      model.documentTower,
-      model.embedder,
-      blockSequences(format, blocks, blockTokens),
-      tokensPerBatch,
+    const vectors = await encodeChosen(
+      model,
+      corpus,
+      missing.map((i) => at + i),
+      { blockTokens, tokensPerBatch },
       () => yieldToEventLoop(control), // a batch may take seconds; a refresher must receive "stop" between two
     );
     for (const [j, i] of missing.entries()) piece.set(vectors.subarray(j * P, (j + 1) * P), i * P);
     yield piece;
     await yieldToEventLoop(control);
   }
+}
+
+/** Vectors of the blocks with these numbers, in this order: [n, P]. @param between awaited after each batch */
+export function encodeChosen(
+  model: Model,
+  corpus: Corpus,
+  blocks: readonly number[],
+  { blockTokens, tokensPerBatch }: Pick<EncodeOptions, 'blockTokens' | 'tokensPerBatch'>,
+  between?: () => Promise<void>,
+): Promise<Float32Array> {
+  const texts = blocks.map((block) => ({ title: corpus.titleIds(block), body: corpus.bodyIds(block) }));
+  const sequences = blockSequences(textFormat(corpus.tokenizer, model.embedder), texts, blockTokens);
+  return embedAll(model.params, model.documentTower, model.embedder, sequences, tokensPerBatch, between);
 }

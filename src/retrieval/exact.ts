@@ -91,7 +91,7 @@ function firstOf(all: Found, asked: number, wanted: number): Found {
  * @param onPiece called with the number of rows searched so far
  */
 export async function exactBest(
-  pieces: AsyncIterable<Float32Array>,
+  pieces: AsyncIterable<Float32Array> | Iterable<Float32Array>,
   queries: Float32Array,
   dimensions: number,
   k: number,

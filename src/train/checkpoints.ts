@@ -35,6 +35,7 @@ const OPTIMIZER = 'optimizer.safetensors';
 
 const digest: z.ZodType<FileDigest> = z.object({ bytes: z.int().nonnegative(), sha256: z.string() });
 const sums = z.record(z.string(), z.tuple([z.number(), z.number()]));
+const metrics = z.record(z.string(), z.number());
 const stateSchema = z.object({
   format: z.literal(2),
   /** Steps done. Data order and random numbers follow from it and the seed only (sampler.ts). */
@@ -59,6 +60,8 @@ const stateSchema = z.object({
   firstLoss: z.number(),
   /** Steps skipped since the start of the stage. */
   skipped: z.int().nonnegative(),
+  /** Metrics on dev questions before the first step and after the last, and the fingerprint of these questions. */
+  evaluated: z.object({ sha256: z.string(), start: metrics.optional(), end: metrics.optional() }).optional(),
   files: z.strictObject({ [WEIGHTS]: digest, [OPTIMIZER]: digest }),
 });
 

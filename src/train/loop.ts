@@ -51,9 +51,27 @@ export interface LoopOptions {
   between?(step: number, seconds: number, stop: AbortSignal): Promise<Record<string, number>>;
   /** Folder of the index in use, for the checkpoint. */
   index?(): string;
-  /** Metrics measured at each checkpoint, after `step` steps, `score` among them (larger is better); without it the best has the lowest mean loss. */
-  evaluate?(step: number): Promise<{ score: number; [name: string]: number }>;
+  /** Measures the model on data that it is not trained on. */
+  evaluation?: Evaluation;
 }
+
+/** What a stage measures before its first step, at each checkpoint, and after its last step. */
+export interface Evaluation {
+  /** Fingerprint of the data: metrics measured on other data are not compared. */
+  sha256: string;
+  /**
+   * Metrics after `step` steps, and a score of the checkpoint (larger is better). Where there is no score, the best
+   * checkpoint has the lowest mean loss.
+   * @param start the metrics before the first step, if they were measured on the same data
+   */
+  measure(
+    step: number,
+    when: 'start' | 'checkpoint' | 'end',
+    start?: Metrics,
+  ): Promise<{ metrics: Metrics; score?: number }>;
+}
+
+type Metrics = Record<string, number>;
 
 /** What a checkpoint was trained on and with. */
 export type Origin = Pick<State, 'vocabularySha256' | 'corpusSha256' | 'settings' | 'retriever'>;
@@ -68,6 +86,8 @@ export interface LoopResult {
   step: number;
   /** True when a signal ended the loop before its last step; the same command resumes from there. */
   stopped: boolean;
+  /** What `LoopOptions.evaluation` measured before the first step, and after the last one if that is done. */
+  evaluated?: { start?: Metrics; end?: Metrics };
 }
 
 /** A loss is too large, and its step is skipped, above `EXPLOSION_FACTOR` times the largest loss of the first steps. */
@@ -121,15 +141,17 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
   let firstLoss = before?.firstLoss ?? 0;
   let skipped = before?.skipped ?? 0;
   let skippedSince = 0; // the last checkpoint
+  const { evaluation } = options;
+  const sameData = evaluation !== undefined && before?.evaluated?.sha256 === evaluation.sha256;
+  let start = sameData ? before.evaluated?.start : undefined;
+  let end: Metrics | undefined;
 
   const save = async (at: number, how?: 'stopped' | 'before-skipping') => {
-    const found = how ? undefined : await options.evaluate?.(at);
+    const found = how ? undefined : await evaluation?.measure(at, at === steps ? 'end' : 'checkpoint', start);
     const score = how ? null : (found?.score ?? -(sinceSave.means().loss ?? Number.MAX_VALUE));
     if (!how) sinceSave.clear();
-    if (found) {
-      const { score: _, ...rest } = found;
-      log.write({ step: at, ...rest });
-    }
+    if (found && Object.keys(found.metrics).length > 0) log.write({ step: at, ...found.metrics });
+    if (at === steps) end = found?.metrics;
     const state = {
       step: at,
       steps,
@@ -140,6 +162,7 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
       sinceSave: sinceSave.state(),
       firstLoss,
       skipped,
+      ...(evaluation && { evaluated: { sha256: evaluation.sha256, start, end } }),
     };
     const pointer = how === 'before-skipping' ? how : undefined;
     const { model, shapes, keep } = options;
@@ -150,9 +173,13 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
 
   try {
     await options.begin?.(done, stop.signal);
+    if (evaluation && first === 0) {
+      start ??= await unlessStopped(stop.signal, async () => (await evaluation.measure(0, 'start')).metrics);
+      if (start) log.write({ step: 0, ...start });
+    }
     for (let step = first; step < steps && !stop.signal.aborted; step++) {
       const start = performance.now();
-      const result = await wholeStep(options, step, stop.signal);
+      const result = await unlessStopped(stop.signal, () => options.step(step));
       if (result === undefined) break;
       const { loss } = result.metrics;
       const exploded = step >= FIRST_STEPS && loss > EXPLOSION_FACTOR * firstLoss;
@@ -203,17 +230,19 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
     bar.end();
     optimizer.dispose();
   }
-  return { metrics, seconds: elapsed(started), step: done, stopped: done < steps };
+  return {
+    metrics,
+    seconds: elapsed(started),
+    step: done,
+    stopped: done < steps,
+    ...(evaluation && { evaluated: { start, end } }),
+  };
 }
 
-/** Result of the step; undefined if a signal interrupted it, in which case nothing of it counts. */
-async function wholeStep(
-  { step: compute }: LoopOptions,
-  step: number,
-  stop: AbortSignal,
-): Promise<StepResult | undefined> {
+/** The result of work that changes nothing until it is done; undefined if a signal interrupted it. */
+async function unlessStopped<T>(stop: AbortSignal, work: () => T | Promise<T>): Promise<T | undefined> {
   try {
-    return await orAbandon(stop, () => compute(step));
+    return await orAbandon(stop, work);
   } catch (error) {
     if (error instanceof Abandoned) return undefined;
     throw error;

@@ -53,7 +53,7 @@ export function joinCandidates(
 }
 
 /** The blocks of the documents with these ids, in order. Reads through the whole corpus once. */
-function blocksOf(corpus: Corpus, ids: Iterable<string>): Map<string, number[]> {
+export function blocksOf(corpus: Corpus, ids: Iterable<string>): Map<string, number[]> {
   const blocks = new Map<string, number[]>();
   for (const id of ids) blocks.set(id, []);
   for (let block = 0; blocks.size > 0 && block < corpus.blocks; block++) {

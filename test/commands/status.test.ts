@@ -58,9 +58,9 @@ function trained(): void {
   write(join(run.index, 'current'), 'step-0000060\n');
 }
 
-function checkpoint(stage: Stage, step: number, steps: number): void {
+function checkpoint(stage: Stage, step: number, steps: number, evaluated?: object): void {
   const name = `step-${String(step).padStart(7, '0')}`;
-  write(join(run.checkpoint(stage), name, 'state.json'), { step, steps });
+  write(join(run.checkpoint(stage), name, 'state.json'), { step, steps, evaluated });
   write(join(run.checkpoint(stage), 'latest'), `${name}\n`);
 }
 
@@ -79,6 +79,24 @@ function everyFile(dir: string): string[] {
     return `${name} ${size} ${mtimeMs}`;
   });
 }
+
+test('dev results of a stage: before and after it, or only before; anything else in their place is ignored', () => {
+  trained();
+  const start = { 'devRecall@5': 0.556, devExactMatch: 0 };
+  checkpoint('ict-warmup', 70, 70, { sha256: 'q', start, end: { 'devRecall@5': 0.5, devExactMatch: 0.25 } });
+  checkpoint('pretrain', 100, 300, { sha256: 'q', start });
+  const lines = statusLines([statusOf(run)]).join('\n');
+  assert.match(
+    lines,
+    /^ict-warmup .*, recall@5 55\.6 % to 50\.0 %, exact match 0\.0 % to 25\.0 % \(on dev questions\), saved/m,
+  );
+  assert.match(
+    lines,
+    /^pretrain .*, recall@5 55\.6 % at the start, exact match 0\.0 % at the start \(on dev/m,
+  );
+  checkpoint('pretrain', 100, 300, { start: 'high' });
+  assert.doesNotMatch(statusLines([statusOf(run)]).join('\n'), /^pretrain .*dev questions/m);
+});
 
 test('a run at rest: corpus, stages, indexes, what to run next; nothing is changed', () => {
   trained();

@@ -27,7 +27,7 @@ import { TINY, temporaryFolder } from '../support/tiny.ts';
 // What a stage logs of every index that it uses: what the same queries find, and recall.
 
 const folder = temporaryFolder('probes');
-const dev = join(folder, 'questions.dev.jsonl');
+const devFile = join(folder, 'questions.dev.jsonl');
 let begun: Context;
 let said = '';
 
@@ -92,7 +92,8 @@ function outcome({ run }: Context, stage: 'pretrain' | 'finetune-qa') {
     lines<object>(path).map((line) => Object.entries(line).filter(([name]) => !/second/i.test(name)));
   return {
     weights: latestState(run.checkpoint(stage))!.files['model.safetensors'].sha256,
-    metrics: withoutClock(run.metrics(stage)),
+    // Dev results have lines of their own.
+    metrics: withoutClock(run.metrics(stage)).filter((line) => line.some(([name]) => name === 'loss')),
     refreshes: withoutClock(run.refreshes(stage)),
   };
 }
@@ -102,9 +103,9 @@ const logged = (recall: Recall) => ({ 1: recall[1], 5: recall[5], 20: recall[20]
 
 test('for every index pretraining logs what masked sentences find, and recall; without questions it trains the same', async () => {
   const plain = copy(begun, 'plain');
-  const main = copy(begun, 'main', `data.dev=${dev}`);
+  const main = copy(begun, 'main', `data.dev=${devFile}`);
   const cut = copy(main, 'cut');
-  const ict = await evalRecall(main, 'ict-warmup', { questions: dev });
+  const ict = await evalRecall(main, 'ict-warmup', { questions: devFile });
   await pretrain(plain);
   await pretrain(main);
   assert.deepEqual(outcome(main, 'pretrain'), outcome(plain, 'pretrain'));
@@ -115,9 +116,19 @@ test('for every index pretraining logs what masked sentences find, and recall; w
     [0, 2, 4].map((step) => [step, step]),
   );
   // The index of the last step is of the stage's last weights.
-  const trained = await evalRecall(main, 'pretrain', { questions: dev });
+  const trained = await evalRecall(main, 'pretrain', { questions: devFile });
   assert.deepEqual([log[0].recall, log[2].recall], [ict.recall, trained.recall].map(logged));
   assert.ok(log.every(({ questions }) => questions === ict.questions));
+  // The same before and after the stage: the sample of a small corpus is the whole corpus.
+  const dev = ({ recall }: Line) =>
+    Object.fromEntries(Object.entries(recall!).map(([k, share]) => [`devRecall@${k}`, share]));
+  assert.deepEqual(
+    lines<Record<string, number>>(main.run.metrics('pretrain')).filter(({ loss }) => loss === undefined),
+    [
+      { step: 0, ...dev(log[0]) },
+      { step: 4, ...dev(log[2]) },
+    ],
+  );
   const scalars = readEvents(join(main.run.events('pretrain'), 'probes'));
   for (const k of [1, 5, 20]) {
     assert.deepEqual(
@@ -180,7 +191,7 @@ test('for every index pretraining logs what masked sentences find, and recall; w
 });
 
 test('fine-tuning with a refreshed index logs what training questions find', async () => {
-  const main = copy(begun, 'finetune-qa', `data.dev=${dev}`, 'refresh.mode=off', 'pretrain.steps=1');
+  const main = copy(begun, 'finetune-qa', `data.dev=${devFile}`, 'refresh.mode=off', 'pretrain.steps=1');
   await pretrain(main);
   assert.deepEqual(
     lines(main.run.probes('pretrain')).map(({ inUseAt }) => inUseAt),
@@ -196,7 +207,7 @@ test('fine-tuning with a refreshed index logs what training questions find', asy
     log.map(({ step, inUseAt }) => [step, inUseAt]),
     [0, 2, 4].map((step) => [step, step]),
   );
-  const { recall } = await evalRecall(context, 'finetune-qa', { questions: dev });
+  const { recall } = await evalRecall(context, 'finetune-qa', { questions: devFile });
   assert.deepEqual(log[2].recall, logged(recall));
   const asked = new Map(
     lines<{ question: string; answer: string[] }>(join(folder, 'questions.train.jsonl')).map((q) => [

@@ -180,6 +180,24 @@ test('the closed-book baseline is listed where it was started', () => {
   assert.match(stages[3]!, /^closed book5 .*unfinished$/);
 });
 
+test('dev results before and after a stage are in the card of the run', () => {
+  const dir = runOf('before-after', {
+    'config.yaml': 'pretrain: {steps: 100}\n',
+    'metrics/pretrain.jsonl': [{ step: 100, loss: 1 }],
+    'checkpoints/pretrain/latest': 'step-0000100\n',
+    'checkpoints/pretrain/step-0000100/state.json': {
+      step: 100,
+      steps: 100,
+      evaluated: { sha256: 'q', start: { 'devRecall@1': 0.25 }, end: { 'devRecall@1': 0.5 } },
+    },
+  });
+  const { document } = parsed(dir);
+  assert.match(
+    textOf(document.querySelector('.card'))!,
+    /Dev questions, pretraining: recall@1 25\.0 % to 50\.0 %/,
+  );
+});
+
 test('the page has the values of the records', () => {
   const { document } = parsed(full);
   assert.equal(document.title, 'full – realm');

@@ -201,7 +201,7 @@ test('event files for TensorBoard hold the same metrics as metrics.jsonl, also i
   const run = options({
     logEvery: 1,
     saveEvery: 3,
-    evaluate: async () => ({ score: 1, devExactMatch: 0.25 }),
+    evaluation: { sha256: 'q', measure: async () => ({ score: 1, metrics: { devExactMatch: 0.25 } }) },
   });
   const killed = (of: LoopOptions, at: number): LoopOptions => ({
     ...of,
@@ -226,6 +226,7 @@ test('event files for TensorBoard hold the same metrics as metrics.jsonl, also i
     [1, 2, 3, 4, 5, 6, 7, 8],
   );
   assert.deepEqual(expected.devExactMatch, [
+    [0, 0.25],
     [3, 0.25],
     [6, 0.25],
     [8, 0.25],
@@ -502,7 +503,13 @@ test('the score of an evaluation determines the best checkpoint, and is logged',
   const run = options({
     saveEvery: 3,
     steps: 8,
-    evaluate: async () => ({ score: scores[0], devExactMatch: scores.shift()! }),
+    evaluation: {
+      sha256: 'q',
+      async measure(_, when): Promise<{ score?: number; metrics: Record<string, number> }> {
+        if (when === 'start') return { metrics: {} };
+        return { score: scores[0], metrics: { devExactMatch: scores.shift()! } };
+      },
+    },
   });
   await train(run);
   assert.equal(openCheckpoint(run.checkpoint, 'best').state.step, 6);
@@ -516,6 +523,69 @@ test('the score of an evaluation determines the best checkpoint, and is logged',
       [8, 0.4],
     ],
   );
+});
+
+test('a stage is measured before its first step and after its last; a resumed one is compared with the same start', async () => {
+  const calls: unknown[] = [];
+  const measured = (of: LoopOptions, sha256 = 'q'): LoopOptions => ({
+    ...of,
+    evaluation: {
+      sha256,
+      async measure(step, when, start) {
+        calls.push(start === undefined ? [step, when] : [step, when, start.recall]);
+        return { metrics: { recall: weights(of.model)[1][0] } };
+      },
+    },
+  });
+  const first = measured(options({ saveEvery: 3, between: stopAfter(4) }));
+  const { evaluated, stopped } = await train(first);
+  assert.deepEqual([evaluated, stopped], [{ start: { recall: 0.5 }, end: undefined }, true]);
+  assert.deepEqual(calls.splice(0), [
+    [0, 'start'],
+    [3, 'checkpoint', 0.5],
+  ]);
+  const folderBefore = join(folder, 'measured-before');
+  cpSync(first.checkpoint, folderBefore, { recursive: true });
+
+  const resumed = measured(again(first, { between: undefined }));
+  const result = await train(resumed);
+  const end = weights(resumed.model)[1][0];
+  assert.notEqual(end, 0.5);
+  assert.deepEqual(calls.splice(0), [
+    [6, 'checkpoint', 0.5],
+    [8, 'end', 0.5],
+  ]);
+  assert.deepEqual(result.evaluated, { start: { recall: 0.5 }, end: { recall: end } });
+  assert.deepEqual(latestState(first.checkpoint)!.evaluated, { sha256: 'q', ...result.evaluated });
+  assert.deepEqual(
+    lines(first.metrics).flatMap(({ step, recall }) => (recall === undefined ? [] : [step])),
+    [0, 3, 6, 8],
+  );
+
+  // Other questions: there is nothing to compare with.
+  const others = measured(again(first, { between: undefined, checkpoint: folderBefore }), 'others');
+  await train(others);
+  assert.deepEqual(calls.splice(0), [
+    [6, 'checkpoint'],
+    [8, 'end'],
+  ]);
+});
+
+test('a stage that is stopped while it is measured before its first step changes nothing', async () => {
+  const run = options();
+  const { step, stopped } = await train({
+    ...run,
+    evaluation: {
+      sha256: 'q',
+      async measure() {
+        process.emit('SIGTERM');
+        await new Promise((resolve) => setTimeout(resolve, 1100));
+        obey();
+        return { metrics: {} };
+      },
+    },
+  });
+  assert.deepEqual([step, stopped, hasCheckpoint(run.checkpoint)], [0, true, false]);
 });
 
 test('training goes back to an earlier checkpoint, and repeats exactly the same steps from there', async () => {
