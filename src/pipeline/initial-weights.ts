@@ -45,7 +45,7 @@ function vocabularyMisfits(folder: string, size: number, { text }: Config): stri
   if (lowercase !== undefined && text.lowercase !== null && lowercase !== text.lowercase)
     return [`text.lowercase is ${text.lowercase}, do_lower_case is ${lowercase}: set it to ${lowercase}`];
   const pieces = existsSync(path) ? loadWordPiece(path, text.lowercase).size : size;
-  if (pieces !== size)
+  if (pieces > size)
     found.push(`${path} has ${pieces} word pieces, vocab_size is ${size}: use the vocabulary of this model`);
   if (
     lowercase === undefined &&

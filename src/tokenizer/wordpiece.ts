@@ -102,21 +102,23 @@ export function unusualSettings({ settings }: WordPiece): TokenizerSettings | un
   return stripAccents === lowercase && splitIdeographs && added.length === 0 ? undefined : settings;
 }
 
+/**
+ * Blank and repeated lines, which real vocabularies have, count for the numbers of those after them. As in transformers, a
+ * repeated piece has the number of its last line.
+ */
 function checkVocabulary(vocabulary: readonly string[], path: string): void {
   const lineOf = new Map<string, number>();
   for (let i = 0; i < vocabulary.length; i++) {
     const piece = vocabulary[i];
-    if (piece === '')
-      throw new UserError(`${path}: line ${i + 1} is empty; every line must hold a word piece`);
     if (piece.length > MAX_PIECE_LENGTH) {
       throw new UserError(
         `${path}: line ${i + 1} is ${piece.length} characters long, but a word piece has at most ${MAX_PIECE_LENGTH}; give a vocab.txt of BERT's form`,
       );
     }
     const earlier = lineOf.get(piece);
-    if (earlier !== undefined) {
+    if (earlier !== undefined && (SPECIAL_TOKENS as readonly string[]).includes(piece)) {
       throw new UserError(
-        `${path}: line ${i + 1} repeats ${shown(piece)} of line ${earlier}; every piece must occur once`,
+        `${path}: line ${i + 1} repeats ${shown(piece)} of line ${earlier}; a special token must occur once`,
       );
     }
     lineOf.set(piece, i + 1);
@@ -131,7 +133,7 @@ function checkVocabulary(vocabulary: readonly string[], path: string): void {
 }
 
 /**
- * A tokenizer for a vocabulary, which must have the five special tokens and no piece twice.
+ * A tokenizer for a vocabulary, which must have the five special tokens.
  * @param given true or false: BERT's own rules, with or without lower-casing
  */
 export function wordPiece(vocabulary: readonly string[], given: boolean | TokenizerSettings): WordPiece {

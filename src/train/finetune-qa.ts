@@ -7,6 +7,7 @@ import { type EncodedQuestion, questionVectors } from '../model/questions.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { pause } from '../system/stop.ts';
 import { addGradients, type StepResult } from './loop.ts';
+import { watchPositives } from './no-positives.ts';
 import { disposeQaBatch, makeQaBatch, type QaSource } from './qa-batch.ts';
 import { candidateMaker, type Rank, rankByIndex, type WordSearch } from './qa-candidates.ts';
 import { contrastiveStep } from './qa-contrastive.ts';
@@ -35,14 +36,18 @@ export function qaStep(
   const hasAnswer = answerFinder(corpus);
   const candidates = candidateMaker(corpus, questions, config.qa, hasAnswer, words);
   const source = { model, corpus, index, config, hasAnswer, candidates, rank };
+  const watch = watchPositives(config.qa.steps);
   return {
-    step(step) {
+    async step(step) {
       if (rng) rng.random = stepRandom(config.seed, step);
       const batch = [];
       for (let i = 0; i < config.qa.batch; i++) {
         batch.push(questions[exampleAt(config.seed + 2, questions.length, step * config.qa.batch + i)]);
       }
-      return (config.qa.contrastive > 0 ? contrastiveStep : passByPass)(source, shapes, batch, rng);
+      const gradientsOf = config.qa.contrastive > 0 ? contrastiveStep : passByPass;
+      const result = await gradientsOf(source, shapes, batch, rng);
+      watch(step, result.metrics);
+      return result;
     },
     dispose: () => rng?.dispose(),
   };

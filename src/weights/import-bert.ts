@@ -116,7 +116,8 @@ const SIZES = [
 ] as const;
 
 function checkSizes({ file, config: theirs }: Description, config: ImportConfig): void {
-  if (config.vocabulary !== theirs.vocabulary) {
+  // More rows than word pieces are common: the number of rows was rounded up.
+  if (config.vocabulary > theirs.vocabulary) {
     throw new UserError(
       `${file}: vocab_size is ${theirs.vocabulary}, but your vocabulary has ${config.vocabulary} word pieces; ` +
         'use the vocab.txt that belongs to this model',
@@ -282,7 +283,15 @@ function importTower({ path: file, tensors }: Weights, base: string, config: Imp
 }
 
 /** Possible prefixes of the encoder's names; a bare BertModel has none. */
-const PREFIXES = ['bert.', 'realm.', ''];
+const PREFIXES = [
+  'bert.',
+  'realm.',
+  '',
+  // DPR (transformers, dpr/modeling_dpr.py).
+  'question_encoder.bert_model.',
+  'ctx_encoder.bert_model.',
+  'span_predictor.encoder.bert_model.',
+];
 
 function prefixOf(tensors: Map<string, StoredTensor>, base: string): string | undefined {
   return PREFIXES.find((prefix) => tensors.has(`${base}${prefix}embeddings.word_embeddings.weight`));
@@ -376,13 +385,14 @@ function decoderIsTied(tensors: Map<string, StoredTensor>, base: string, prefix:
 }
 
 /** The values of a tensor, which must be finite floats: any other value would spread through every step of training. */
-function readWeights(file: string, name: string, tensor: StoredTensor): Float32Array {
+/** @param size how many of its first values; all where it is not given */
+function readWeights(file: string, name: string, tensor: StoredTensor, size?: number): Float32Array {
   if (!/^(F64|F32|F16|BF16)$/.test(tensor.dtype)) {
     throw new UserError(
       `${file}: ${name} is of ${tensor.dtype}, but weights must be floats; download the model again or choose another`,
     );
   }
-  const values = tensor.read();
+  const values = size === undefined ? tensor.read() : tensor.read(0, size);
   if (values.every(Number.isFinite)) return values;
   throw new UserError(
     `${file}: ${name} holds values that are not finite; download the model again or choose another`,
@@ -402,6 +412,19 @@ function convert(
   const read = (name: string): Float32Array => {
     const tensor = tensors.get(name)!;
     if (tensor.shape.join() === expected.join()) return readWeights(file, name, tensor);
+    // Rows beyond the vocabulary stand for no word piece.
+    const [rows, ...row] = tensor.shape;
+    if (
+      /^(.*embeddings\.word|.*mlm\.bias)$/.test(ours.name) &&
+      rows > expected[0] &&
+      row.join() === expected.slice(1).join()
+    )
+      return readWeights(
+        file,
+        name,
+        tensor,
+        expected.reduce((a, b) => a * b),
+      );
     throw new UserError(
       `${file}: ${name} has the shape [${tensor.shape}], but the configuration needs [${expected}]; ` +
         'use config.json and weights of the same model, and its sizes in the settings',

@@ -36,12 +36,20 @@ interface Entry {
   offset: number;
   size: number;
   crc: number;
-  sliced: boolean;
+  /** Of a variable in several parts, the part of each axis that each has; else empty. */
+  slices: Extent[][];
+}
+
+/** Part of an axis; all of it where there is no length. */
+interface Extent {
+  start: number;
+  length: number | undefined;
 }
 
 /**
  * Opens a checkpoint of TensorFlow. The names are read now, and checked against the lengths of the data files; the
  * numbers are read by position, and their checksum is verified when a whole variable is read. Variables of text are skipped.
+ * The parts of a variable that was partitioned by rows are joined.
  * @param path of the file that ends in `.index`
  */
 export function readTensorBundle(path: string): TensorFile {
@@ -67,12 +75,19 @@ export function readTensorBundle(path: string): TensorFile {
     };
     const tensors = new Map<string, StoredTensor>();
     for (const { key, value } of table) {
-      // The empty name is the header's; names that start with a 0 byte are parts of variables.
+      // The empty name is the header's; names that start with a 0 byte are parts of variables (`partsOf`).
       if (key === '' || key.startsWith('\0')) continue;
       const entry = parse(path, key, value, readEntry);
       const dtype = KINDS[entry.kind];
       if (dtype === undefined) continue;
-      tensors.set(key, stored(key, entry, dtype, entry.sliced ? undefined : shard(entry.shard), path));
+      if (entry.slices.length === 0) tensors.set(key, stored(key, entry, dtype, shard(entry.shard), path));
+      else {
+        const parts = partsOf(table, key, path).map((part) => ({
+          rows: part.shape[0],
+          tensor: stored(key, part, dtype, shard(part.shard), path),
+        }));
+        tensors.set(key, joined(key, entry, dtype, parts, path));
+      }
     }
     return { tensors, close };
   } catch (error) {
@@ -85,14 +100,14 @@ function stored(
   name: string,
   { shape, offset, size, crc }: Entry,
   dtype: string,
-  file: OpenFile | undefined,
+  file: OpenFile,
   path: string,
 ): StoredTensor {
   const width = ELEMENT_BYTES[dtype];
-  if (file && size !== elements(shape) * width) {
+  if (size !== elements(shape) * width) {
     bad(path, `has ${size} bytes for ${shown(name)} of ${dtype} [${shape}]`);
   }
-  if (file && offset + size > file.bytes) {
+  if (offset + size > file.bytes) {
     bad(file.path, `has ${file.bytes} bytes, ${shown(name)} ends at ${offset + size}`);
   }
   let checked = false;
@@ -100,7 +115,6 @@ function stored(
     shape,
     dtype,
     read(begin, end) {
-      if (!file) return bad(path, `holds ${shown(name)} in several parts`);
       if (begin === undefined && !checked) {
         checked = true;
         if (masked(checksum(file, 'crc32c', offset, offset + size)) !== crc) {
@@ -109,6 +123,62 @@ function stored(
       }
       const [from, to] = [begin ?? 0, end ?? elements(shape)];
       return readFloats(file, name, dtype, offset + from * width, to - from);
+    },
+  };
+}
+
+/**
+ * The entries of a variable's parts, in the order of their rows. A part's key is a 0 byte, the name, the bytes 0 and 1, and the
+ * part's extents, in a code that keeps their order (tensorflow, core/util/saved_tensor_slice_util.cc).
+ */
+function partsOf(table: ReturnType<typeof readTable>, name: string, path: string): Entry[] {
+  const prefix = `\0${name}\0\x01`;
+  return table
+    .filter(({ key }) => key.startsWith(prefix))
+    .map(({ value }) => parse(path, name, value, readEntry));
+}
+
+/** A variable from parts that are runs of rows. */
+function joined(
+  name: string,
+  { shape, slices }: Entry,
+  dtype: string,
+  parts: readonly { rows: number; tensor: StoredTensor }[],
+  path: string,
+): StoredTensor {
+  const [all, ...others] = shape;
+  const whole = ({ start, length }: Extent, size: number) =>
+    start === 0 && (length === undefined || length === size);
+  if (
+    !slices.every(([, ...rest]) => rest.length === others.length && rest.every((e, i) => whole(e, others[i])))
+  ) {
+    bad(path, `holds ${shown(name)} in parts that are no whole rows`);
+  }
+  const rows = slices
+    .map(([{ start, length = all }]) => ({ start, length }))
+    .sort((a, b) => a.start - b.start);
+  let next = 0;
+  const fits = rows.every(({ start, length }, i) => {
+    const follows = start === next && parts[i]?.rows === length;
+    next = start + length;
+    return follows && parts[i].tensor.shape.slice(1).join() === others.join();
+  });
+  if (!fits || next !== all || parts.length !== rows.length) bad(path, `lacks a part of ${shown(name)}`);
+  const size = elements(others);
+  return {
+    shape,
+    dtype,
+    read(begin, end) {
+      const [from, to] = [begin ?? 0, end ?? elements(shape)];
+      const out = new Float32Array(to - from);
+      for (const [i, { start, length }] of rows.entries()) {
+        const [first, last] = [start * size, (start + length) * size];
+        const [a, b] = [Math.max(from, first), Math.min(to, last)];
+        if (a >= b) continue;
+        const { tensor } = parts[i];
+        out.set(begin === undefined ? tensor.read() : tensor.read(a - first, b - first), a - from);
+      }
+      return out;
     },
   };
 }
@@ -128,7 +198,7 @@ function readHeader(reader: BinaryReader): { shards: number; bigEndian: boolean 
 
 /** BundleEntryProto; missing fields are 0. */
 function readEntry(reader: BinaryReader): Entry {
-  const entry: Entry = { kind: 0, shape: [], shard: 0, offset: 0, size: 0, crc: 0, sliced: false };
+  const entry: Entry = { kind: 0, shape: [], shard: 0, offset: 0, size: 0, crc: 0, slices: [] };
   eachField(reader, (field) => {
     if (field === 1) entry.kind = reader.int32();
     else if (field === 2) entry.shape = readShape(new BinaryReader(reader.bytes()));
@@ -136,13 +206,30 @@ function readEntry(reader: BinaryReader): Entry {
     else if (field === 4) entry.offset = count(reader);
     else if (field === 5) entry.size = count(reader);
     else if (field === 6) entry.crc = reader.fixed32();
-    else if (field === 7) {
-      entry.sliced = true;
-      return false;
-    } else return false;
+    else if (field === 7) entry.slices.push(readSlice(new BinaryReader(reader.bytes())));
+    else return false;
     return true;
   });
   return entry;
+}
+
+/** TensorSliceProto: an extent for each axis, whose field 1 is the start and field 2 the length. */
+function readSlice(reader: BinaryReader): Extent[] {
+  const slice: Extent[] = [];
+  eachField(reader, (field) => {
+    if (field !== 1) return false;
+    const extent = new BinaryReader(reader.bytes());
+    const found: Extent = { start: 0, length: undefined };
+    eachField(extent, (part) => {
+      if (part === 1) found.start = count(extent);
+      else if (part === 2) found.length = count(extent);
+      else return false;
+      return true;
+    });
+    slice.push(found);
+    return true;
+  });
+  return slice;
 }
 
 /** TensorShapeProto: its field 2 is one dimension, whose field 1 is the size. */

@@ -75,6 +75,26 @@ test('a folder of WikiExtractor', async () => {
   ]);
 });
 
+test("a cell that begins with a quoted word: Python's reading with the format dpr, text as it stands in other tables", async () => {
+  // Python 3.11: list(csv.reader(['7\t"Long Hill" has a "tower"\tHill'], delimiter='\t')) is [['7', 'Long Hill has a "tower"', 'Hill']].
+  const rows = (header: string, cells: (text: string) => string) =>
+    `${header}${['"Long Hill" has a "tower" there', 'Plain text', 'He said "no"'].map(cells).join('\n')}\n`;
+  const texts = async (content: string, format?: DocumentFormat) =>
+    (await read(write('quoted.tsv', content), format)).map(({ text }) => text);
+  assert.deepEqual(
+    await texts(
+      rows('id\ttext\ttitle\n', (text) => `7\t${text}\tHill`),
+      'dpr',
+    ),
+    ['Long Hill has a "tower" there', 'Plain text', 'He said "no"'],
+  );
+  assert.deepEqual(await texts(rows('id\ttitle\ttext\n', (text) => `7\tHill\t${text}`)), [
+    '"Long Hill" has a "tower" there',
+    'Plain text',
+    'He said "no"',
+  ]);
+});
+
 test("DPR's passages, quoted as Python's csv module writes them", async () => {
   // The first rows of psgs_w100.tsv, shortened; and quotes in every position.
   const rows = [

@@ -176,13 +176,24 @@ test('an error in a vocabulary file names its line', () => {
       (error) => error instanceof UserError && message.test(error.message),
     );
   };
-  refuses(`${small.join('\n')}\nun\n`, /bad\.txt: line 14 repeats "un" of line 10/);
-  refuses(`${small.join('\n')}\n\nx\n`, /bad\.txt: line 14 is empty/);
+  refuses(`${small.join('\n')}\n[UNK]\n`, /bad\.txt: line 14 repeats "\[UNK\]" of line \d/);
   refuses('a\nb\n', /bad\.txt: has no line \[PAD\]/);
   refuses('', /has no line \[PAD\]/);
   refuses(Uint8Array.of(0xff, 0xfe, 0x41), /not UTF-8/);
   assert.throws(() => loadWordPiece(join(folder, 'none.txt'), true), /none\.txt: no such vocabulary/);
   assert.throws(() => loadWordPiece(folder, true), /is a folder/);
+});
+
+test('blank and repeated lines count, and a repeated piece has its last number, as in transformers', () => {
+  const path = join(folder, 'uneven.txt');
+  const tokenizer = (...more: string[]) => {
+    writeFileSync(path, `${[...small, ...more].join('\n')}\n`);
+    return loadWordPiece(path, true);
+  };
+  const uneven = tokenizer('', 'un', 'x', '');
+  assert.equal(uneven.size, 17);
+  assert.deepEqual([...uneven.encode('un x').ids], [14, 15]);
+  assert.equal(uneven.decode([14, 13, 15]), 'un  x');
 });
 
 test('a byte order mark is not part of a vocabulary, and an endless line is refused', () => {

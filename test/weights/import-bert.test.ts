@@ -222,3 +222,36 @@ describe('a folder that does not fit is refused with the reason', () => {
     assert.ok(!params.has('pooler.kernel') && !params.has('mlm.bias'));
   });
 });
+
+test('rows beyond the vocabulary are left out, and the parts of a DPR encoder are found', async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'realm-rows-'));
+  try {
+    cpSync(fixturePath('masked-lm'), folder, { recursive: true });
+    const whole = readHubConfig(folder);
+    const smaller = { ...whole, vocabulary: whole.vocabulary - 7 };
+    const [all, some] = [whole, smaller].map((config) => importBert(folder, config).params);
+    for (const [name, width] of [
+      ['embeddings.word', whole.hidden],
+      ['mlm.bias', 1],
+    ] as const) {
+      const { shape, data } = some.get(name)!;
+      assert.equal(shape[0], smaller.vocabulary);
+      assert.deepEqual([...data], [...all.get(name)!.data.subarray(0, smaller.vocabulary * width)]);
+    }
+
+    const { tensors, close } = readSafetensors(join(folder, 'model.safetensors'));
+    const renamed = [...tensors]
+      .filter(([name]) => name.startsWith('bert.') && !name.includes('position_ids'))
+      .map(([name, tensor]): TensorToWrite => {
+        const data = tensor.read();
+        return { name: name.replace(/^bert/, 'question_encoder.bert_model'), shape: tensor.shape, data };
+      });
+    close();
+    rmSync(join(folder, 'model.safetensors'));
+    await writeSafetensors(join(folder, 'model.safetensors'), renamed);
+    const { params } = importBert(folder, whole);
+    assert.deepEqual(params.get('embeddings.word')!.data, all.get('embeddings.word')!.data);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});

@@ -43,6 +43,27 @@ describe('a checkpoint of TensorFlow', () => {
   });
 });
 
+test('the parts of a partitioned variable are joined by rows', () => {
+  const parts = readTensorBundle(weightsPath('bundle-parts.index'));
+  const split = parts.tensors.get('split')!;
+  assert.deepEqual([parts.tensors.size, split.shape, split.dtype], [1, [4, 2], 'F32']);
+  assert.deepEqual([...split.read()], Array(8).fill(1));
+  parts.close();
+
+  // Other numbers in the data file: a part of a variable is read without its checksum.
+  for (const name of ['index', DATA])
+    copyFileSync(weightsPath(`bundle-parts.${name}`), join(dir, `parts.${name}`));
+  writeFileSync(
+    join(dir, `parts.${DATA}`),
+    new Uint8Array(Float32Array.from([1, 2, 3, 4, 5, 6, 7, 8]).buffer),
+  );
+  const changed = readTensorBundle(join(dir, 'parts.index'));
+  assert.deepEqual([...changed.tensors.get('split')!.read(0, 8)], [1, 2, 3, 4, 5, 6, 7, 8]);
+  assert.deepEqual([...changed.tensors.get('split')!.read(3, 6)], [4, 5, 6]);
+  assert.throws(() => changed.tensors.get('split')!.read(), userError(/has other bytes in "split"/));
+  changed.close();
+});
+
 /** A copy of the fixture whose bytes are changed. */
 function changed(part: 'index' | typeof DATA, change: (bytes: Buffer) => void): string {
   for (const name of ['index', DATA]) copyFileSync(weightsPath(`bundle.${name}`), join(dir, `torn.${name}`));
@@ -74,8 +95,7 @@ describe('refused with the reason', () => {
     assert.throws(() => readAll(index), userError(/the checksum of the block at byte 0 does not match/));
   });
 
-  test('a variable in parts, another file, no data', () => {
-    assert.throws(() => readAll(weightsPath('bundle-parts.index')), userError(/"split" in several parts/));
+  test('another file, no data', () => {
     assert.throws(() => readAll(weightsPath('dtypes.bin')), userError(/not a complete table of tensors/));
     const path = changed('index', () => {});
     rmSync(join(dir, `torn.${DATA}`));
@@ -85,6 +105,9 @@ describe('refused with the reason', () => {
   test('any damage', () => {
     const path = changed('index', () => {});
     damage(weightsPath('bundle.index'), path, () => readAll(path));
+    copyFileSync(weightsPath(`bundle-parts.${DATA}`), join(dir, `torn-parts.${DATA}`));
+    const parts = join(dir, 'torn-parts.index');
+    damage(weightsPath('bundle-parts.index'), parts, () => readAll(parts));
     const data = join(dir, `torn.${DATA}`);
     changed('index', () => {});
     damage(weightsPath(`bundle.${DATA}`), data, () => readAll(path));

@@ -4,7 +4,6 @@
  * transformers' pipeline with `aggregation_strategy="first"`.
  */
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import type { Range } from '../../datasets/types.ts';
 import { UserError } from '../../system/errors.ts';
 import { sha256File } from '../../system/files.ts';
@@ -36,12 +35,13 @@ export async function openTagger(dir: string): Promise<Tagger> {
   };
 }
 
-/** SHA-256 of everything that decides which entities are found: network, vocabulary, labels and runtime. */
+/** SHA-256 of everything that decides which entities are found: network and weights, vocabulary, labels and runtime. */
 export async function taggerIdentity(dir: string): Promise<string> {
-  const { network, vocab, labels, positions } = readNerFolder(dir);
+  const { network, data, vocab, labels, positions } = readNerFolder(dir);
   const parts = [sha256File(network), vocab.sha256, vocab.lowercase, labels, positions, await runtimeName()];
   const unusual = unusualSettings(vocab);
   if (unusual) parts.push(JSON.stringify(unusual));
+  if (data !== undefined) parts.push(sha256File(data));
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
 }
 
@@ -56,7 +56,7 @@ export function withDates(text: string, entities: readonly Range[]): Range[] {
 async function openChecked(folder: NerFolder): Promise<Network> {
   const path = folder.network;
   try {
-    const network = await openNetwork(path, () => readFileSync(path));
+    const network = await openNetwork(path, folder.data);
     // Two sequences at once: a model exported with a fixed shape fails here and not hours later.
     await labelWindows([Int32Array.of(folder.vocab.unk), Int32Array.of(folder.vocab.unk)], folder, network);
     return network;
@@ -64,7 +64,7 @@ async function openChecked(folder: NerFolder): Promise<Network> {
     if (error instanceof UserError) throw error;
     const [why] = String(error instanceof Error ? error.message : error).split('\n');
     throw new UserError(
-      `${path}: cannot compute the labels of config.json (${why.slice(0, 200)}); export the model again with dynamic shapes`,
+      `${path}: cannot compute the labels of config.json (${why.slice(0, 200)}); export the model again with dynamic shapes, and copy model.onnx.data too where there is one`,
     );
   }
 }

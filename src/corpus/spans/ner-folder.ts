@@ -11,6 +11,8 @@ export interface NerFolder {
   dir: string;
   /** Path of the network. */
   network: string;
+  /** Path of its weights, where they are in a file of their own, as torch.onnx writes them. */
+  data: string | undefined;
   vocab: WordPiece;
   /** Names of the labels by their numbers: `O` and, for each kind of entity, `B-KIND` and `I-KIND`, or `KIND` alone. */
   labels: readonly string[];
@@ -59,9 +61,12 @@ export function readNerFolder(dir: string): NerFolder {
       `${vocabulary}: holds ${vocab.size} word pieces, but vocab_size in config.json is ${config.vocab_size}; use both files of the same model`,
     );
   }
+  const network = networkOf(dir);
+  const data = `${network}.data`;
   return {
     dir,
-    network: networkOf(dir),
+    network,
+    data: existsSync(data) ? data : undefined,
     vocab,
     labels: labelsOf(path, config.id2label),
     positions: config.max_position_embeddings,

@@ -1,3 +1,5 @@
+import { readFileSync } from 'node:fs';
+import { basename } from 'node:path';
 import { errorCode, UserError } from '../../system/errors.ts';
 
 /** A network in ONNX, open for computing on one thread. */
@@ -50,8 +52,11 @@ export async function runtimeName(): Promise<string> {
   return `${native ? 'node' : 'web'} ${runtime.env.versions.common}`;
 }
 
-/** Opens an ONNX file. Throws the runtime's own error if it cannot. */
-export async function openNetwork(path: string, bytes: () => Uint8Array): Promise<Network> {
+/**
+ * Opens an ONNX file. Throws the runtime's own error if it cannot.
+ * @param data path of the file beside it that has its weights, if it has one
+ */
+export async function openNetwork(path: string, data?: string): Promise<Network> {
   const { runtime, native } = await loadRuntime();
   // Sequences have any length: memory plans for each length would accumulate.
   const options = {
@@ -62,7 +67,11 @@ export async function openNetwork(path: string, bytes: () => Uint8Array): Promis
   } as const;
   const session = native
     ? await runtime.InferenceSession.create(path, options)
-    : await runtime.InferenceSession.create(bytes(), options);
+    : await runtime.InferenceSession.create(readFileSync(path), {
+        ...options,
+        // The runtime for the web cannot open files by itself.
+        ...(data !== undefined && { externalData: [{ path: basename(data), data: readFileSync(data) }] }),
+      });
   return {
     inputs: session.inputNames,
     async run(inputs, shape) {

@@ -20,15 +20,19 @@ export async function* readTableDocuments(path: string, fields: Fields): AsyncGe
 
 /**
  * The passages of DPR's `psgs_w100.tsv`: rows of id, text and title, with or without a header
- * (facebookresearch/DPR, dpr/data/retriever_data.py, CsvCtxSrc, commit a31212d).
+ * (facebookresearch/DPR, dpr/data/retriever_data.py, CsvCtxSrc, commit a31212d). Quotes are read as there, by Python's `csv`.
  */
 export async function* readDprPassages(path: string): AsyncGenerator<Document> {
-  yield* documentsOf(path, ([{ cells, where }]) => {
-    if (cells.length === 3) return namedColumns(cells, NO_FIELDS, where) ?? DPR;
-    throw new UserError(
-      `${where}: has ${cells.length} cells; every row must have 3, id, text and title, separated by tabs`,
-    );
-  });
+  yield* documentsOf(
+    path,
+    ([{ cells, where }]) => {
+      if (cells.length === 3) return namedColumns(cells, NO_FIELDS, where) ?? DPR;
+      throw new UserError(
+        `${where}: has ${cells.length} cells; every row must have 3, id, text and title, separated by tabs`,
+      );
+    },
+    true,
+  );
 }
 
 const DPR: Columns = { id: 0, text: 1, title: 2, header: false };
@@ -36,6 +40,7 @@ const DPR: Columns = { id: 0, text: 1, title: 2, header: false };
 async function* documentsOf(
   path: string,
   columns: (rows: readonly Row[]) => Columns,
+  python = false,
 ): AsyncGenerator<Document> {
   const rows = readTable(path, 'a table of documents');
   try {
@@ -50,7 +55,9 @@ async function* documentsOf(
     const { id, title, text, header } = columns(first);
     const isDpr = id === DPR.id && text === DPR.text && title === DPR.title;
     let number = 0;
-    const document = ({ cells, quoted, where }: Row): Document => {
+    const document = (row: Row): Document => {
+      const { where } = row;
+      const { cells, quoted } = (python && row.python) || row;
       if (cells.length !== width) {
         throw new UserError(
           `${where}: has ${cells.length} cells, but the first row has ${width}; correct the row`,

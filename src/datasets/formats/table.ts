@@ -8,6 +8,11 @@ export interface Row {
   /** Whether each cell was in quotes, which have been removed. */
   quoted: boolean[];
   where: string;
+  /**
+   * The cells as Python's `csv` reads them, if the quotes of a cell close in its middle: `"Big Ben" rang` is `Big Ben rang` there
+   * and with data.format dpr; here it is text as it stands.
+   */
+  python?: Pick<Row, 'cells' | 'quoted'>;
 }
 
 /**
@@ -26,10 +31,10 @@ export async function* readTable(path: string, what: string): AsyncGenerator<Row
       lines.take(1);
       continue;
     }
-    const { cells, quoted, length } = await rowAt(lines, separator, width, path);
+    const { length, ...row } = await rowAt(lines, separator, width, path);
     lines.take(length);
-    width ??= cells.length;
-    yield { cells, quoted, where: `${path}: line ${line.number}` };
+    width ??= row.cells.length;
+    yield { ...row, where: `${path}: line ${line.number}` };
   }
 }
 
@@ -88,11 +93,40 @@ async function rowAt(
     const whole = state === 'closed' && (length === 1 || width === undefined || !everyLineFits);
     if (whole && (row.cells.length === width || width === undefined || !fits(line.text)))
       return { cells: row.cells, quoted: row.quoted, length };
-    if (fits(line.text)) return plain;
+    if (fits(line.text)) {
+      const python = pythonRow(line.text, separator);
+      return python?.cells.length === width ? { ...plain, python } : plain;
+    }
     throw new UserError(
       `${path}: line ${line.number}: a quoted cell is not closed, or text follows its closing quote; close it, and double every quote inside a quoted cell`,
     );
   }
+}
+
+/** One line as Python's `csv` reads it: after a closing quote a cell goes on as text. Undefined if a quote is not closed. */
+function pythonRow(line: string, separator: string): Pick<Row, 'cells' | 'quoted'> | undefined {
+  const cells: string[] = [];
+  const quoted: boolean[] = [];
+  for (let at = 0; at <= line.length; ) {
+    let cell = '';
+    const isQuoted = line[at] === '"';
+    if (isQuoted) {
+      for (at++; ; at++) {
+        const quote = line.indexOf('"', at);
+        if (quote < 0) return undefined;
+        cell += line.slice(at, quote);
+        at = quote + 1;
+        if (line[at] !== '"') break;
+        cell += '"';
+      }
+    }
+    const next = line.indexOf(separator, at);
+    const end = next < 0 ? line.length : next;
+    cells.push(cell + line.slice(at, end));
+    quoted.push(isQuoted);
+    at = end + 1;
+  }
+  return { cells, quoted };
 }
 
 /** Takes a row line by line. `open`: within quotes. `broken`: a closing quote is not followed by a separator. */

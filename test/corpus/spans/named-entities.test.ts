@@ -242,3 +242,26 @@ test('the word pieces can be in a tokenizer.json alone, as transformers 5 saves 
   rmSync(dir, { recursive: true });
   assert.deepEqual([vocab.vocabulary, vocab.lowercase], [vocabulary, false]);
 });
+
+test('weights in a file beside the network are read, and belong to the identity of the tagger', async () => {
+  const dir = newPath();
+  cpSync(UNCASED, dir, { recursive: true });
+  // Made by scripts/fixtures/ner_external.py from the same network.
+  cpSync(join(FIXTURES, 'external'), join(dir, 'onnx'), { recursive: true });
+  const expected = expectedOf(UNCASED);
+  assert.deepEqual(
+    await found(
+      dir,
+      expected.map(({ text }) => text),
+    ),
+    expected.map(({ entities }) => entities),
+  );
+  const before = await taggerIdentity(dir);
+  const data = join(dir, 'onnx/model.onnx.data');
+  const bytes = readFileSync(data);
+  bytes[bytes.length - 1] ^= 1;
+  writeFileSync(data, bytes);
+  assert.notEqual(await taggerIdentity(dir), before);
+  rmSync(data);
+  await assert.rejects(openTagger(dir), /copy model\.onnx\.data too/);
+});
