@@ -1,0 +1,98 @@
+"""Trains a sentence encoder as users of sentence-transformers do, for `npm run bench:encoder`.
+
+    python bench/encoder_peer.py FOLDER WORK --seconds N --batch B --rate R
+
+WORK holds blocks.jsonl ({"id", "text"}), pairs.jsonl ({"question", "text"}) and questions.jsonl ({"id", "question"}).
+MultipleNegativesRankingLoss with a linear schedule for about N seconds; then all blocks are embedded, and the 100 best of each
+question are written to WORK/peer.trec. 0 seconds: the encoder as it is. The last line is JSON: seconds and questions a second.
+"""
+
+import argparse
+import json
+import pathlib
+import time
+
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers.losses import MultipleNegativesRankingLoss
+from sentence_transformers.training_args import BatchSamplers
+
+# Steps timed to choose how many fit into the time.
+TIMED = 4
+BEST = 100
+
+
+def lines(path):
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def trainer(model, pairs, options, steps, work):
+    arguments = SentenceTransformerTrainingArguments(
+        output_dir=str(work / "peer"),
+        max_steps=steps,
+        per_device_train_batch_size=options.batch,
+        learning_rate=options.rate,
+        warmup_ratio=0.1,
+        batch_sampler=BatchSamplers.NO_DUPLICATES,
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        use_cpu=True,
+        seed=1,
+    )
+    data = Dataset.from_dict(
+        {"anchor": [p["question"] for p in pairs], "positive": [p["text"] for p in pairs]}
+    )
+    return SentenceTransformerTrainer(
+        model=model, args=arguments, train_dataset=data, loss=MultipleNegativesRankingLoss(model)
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder")
+    parser.add_argument("work", type=pathlib.Path)
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rate", type=float, default=2e-5)
+    options = parser.parse_args()
+    work = options.work
+    pairs = lines(work / "pairs.jsonl")
+
+    steps, trained = 0, 0.0
+    model = SentenceTransformer(options.folder, device="cpu")
+    if options.seconds > 0:
+        start = time.monotonic()
+        trainer(SentenceTransformer(options.folder, device="cpu"), pairs, options, TIMED, work).train()
+        each = (time.monotonic() - start) / TIMED
+        steps = max(1, round(options.seconds / each))
+        start = time.monotonic()
+        trainer(model, pairs, options, steps, work).train()
+        trained = time.monotonic() - start
+
+    blocks = lines(work / "blocks.jsonl")
+    questions = lines(work / "questions.jsonl")
+    with torch.inference_mode():
+        start = time.monotonic()
+        documents = model.encode_document([b["text"] for b in blocks], batch_size=64, convert_to_tensor=True)
+        embedded = time.monotonic() - start
+        queries = model.encode_query([q["question"] for q in questions], batch_size=64, convert_to_tensor=True)
+        found = torch.topk(queries @ documents.T, min(BEST, len(blocks)))
+    with open(work / "peer.trec", "w", encoding="utf-8") as run:
+        for question, scores, rows in zip(questions, found.values.tolist(), found.indices.tolist()):
+            for rank, (score, row) in enumerate(zip(scores, rows), 1):
+                run.write(f"{question['id']} Q0 {blocks[row]['id']} {rank} {score:.9g} peer\n")
+    print(
+        json.dumps(
+            {
+                "steps": steps,
+                "seconds": trained,
+                "questionsPerSecond": steps * options.batch / trained if trained else 0,
+                "blocksPerSecond": len(blocks) / embedded,
+            }
+        )
+    )
+
+
+main()
