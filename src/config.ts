@@ -257,7 +257,7 @@ function complaintsOf(issue: z.core.$ZodIssue, tree: unknown): [string, string][
 
 /** Settings that are valid alone and contradict each other: one message for each contradiction. */
 function contradictions(config: Config): string[] {
-  const { model, text, qa } = config;
+  const { model, text, qa, pretrain, hybrid } = config;
   const found: string[] = [];
   if (model.hidden % model.heads !== 0)
     found.push(`model.hidden (${model.hidden}) must be a multiple of model.heads (${model.heads})`);
@@ -275,6 +275,8 @@ function contradictions(config: Config): string[] {
     found.push(
       'qa.readQuestions leaves questions to qa.contrastive alone, which is 0; set that too, such as to 1',
     );
+  if (pretrain.hybrid && hybrid.weight === null)
+    found.push('pretrain.hybrid needs the weight of hybrid retrieval; set hybrid.weight too, such as to 0.6');
   const tooLong = tooLongFor(config, model.positions);
   if (tooLong.length > 0)
     found.push(`model.positions is ${model.positions}, too few for these sequences: ${tooLong.join('; ')}`);

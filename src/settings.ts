@@ -409,6 +409,10 @@ export const schema = section('All settings.', {
       description: 'Whether the block that holds the sentence is removed from its candidates.',
       source: 'paper, section 3.4',
     }),
+    hybrid: flag(false).meta({
+      description:
+        'Whether the candidates are those of hybrid retrieval, found with BM25 too (hybrid.weight). p(z|x) stays the softmax of inner products.',
+    }),
     marginalize: z.enum(['span', 'token']).default('span').meta({
       description:
         'span: one latent document for all masked word pieces of an example; token: one for each, as in the released code.',

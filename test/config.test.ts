@@ -185,6 +185,14 @@ test('settings of contrastive learning that make no sense without each other are
   assert.deepEqual([qa.contrastive, qa.minedNegatives, qa.readQuestions], [1, 1, 8]);
 });
 
+test('candidates of hybrid retrieval need its weight', () => {
+  refused(
+    () => set('pretrain.hybrid=true'),
+    /pretrain\.hybrid needs the weight of hybrid retrieval; set hybrid\.weight/,
+  );
+  assert.equal(set('pretrain.hybrid=true', 'hybrid.weight=0.6').pretrain.hybrid, true);
+});
+
 test('texts too short to hold anything are refused', () => {
   refused(() => set('text.blockTokens=3'), /text\.blockTokens: .*>=16, got 3/);
   refused(() => set('text.sentenceTokens=2'), /text\.sentenceTokens: .*>=8, got 2/);

@@ -7,6 +7,7 @@ import { say, warn } from '../system/progress.ts';
 import { latestState } from '../train/checkpoints.ts';
 import { qaRateFactor, qaShapes, qaStep } from '../train/finetune-qa.ts';
 import { type LoopResult, train } from '../train/loop.ts';
+import { rankByBoth } from '../train/qa-candidates.ts';
 import { runBm25 } from './bm25.ts';
 import { buildRunIndex, matchingRunIndex, retrieverBeforeQa } from './build-index.ts';
 import {
@@ -70,7 +71,13 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
     );
     return exactMatch;
   };
-  const steps = qaStep(model, corpus, index, questions, config, { words: bm25 });
+  const { weight } = config.hybrid;
+  const most = Math.min(config.qa.retrieverBlocks, corpus.blocks);
+  const search = {
+    words: bm25,
+    ...(bm25 && weight !== null ? { rank: rankByBoth({ index, bm25 }, weight, most) } : {}),
+  };
+  const steps = qaStep(model, corpus, index, questions, config, search);
   const refresh =
     every === null
       ? undefined

@@ -4,6 +4,7 @@ import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/m
 import { UserError } from '../system/errors.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { pretrainStep } from '../train/pretrain.ts';
+import { hybridBm25 } from './bm25.ts';
 import { retrieverBeforePretraining } from './build-index.ts';
 import {
   type Context,
@@ -41,7 +42,8 @@ export async function pretrain(context: Context): Promise<LoopResult> {
   const before = retrieverBeforePretraining(context);
   stageWeights(context, before, corpus, model, retrieverShapes(model));
   const index = await firstIndex(context, 'pretrain', before, model, corpus);
-  const stage = pretrainStep(model, corpus, index, config);
+  const bm25 = config.pretrain.hybrid ? await hybridBm25(context, corpus) : undefined;
+  const stage = pretrainStep(model, corpus, index, config, bm25);
   const refresh = liveRefresh(context, model, corpus, index, {
     stage: 'pretrain',
     steps: config.pretrain.steps,
@@ -62,6 +64,7 @@ export async function pretrain(context: Context): Promise<LoopResult> {
   } finally {
     await refresh.stop();
     stage.dispose();
+    bm25?.close();
     index.close();
     corpus.close();
   }

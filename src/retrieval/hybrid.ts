@@ -96,9 +96,8 @@ export function candidatesOf(
  * left out.
  */
 export function combine({ blocks, dense, sparse }: Candidates, weight: number, k: number): Scored {
-  const bonus =
-    (((1 - weight) / weight) * (Math.max(...dense) - Math.min(...dense))) / (Math.max(...sparse) || 1);
-  const scores = weight === 0 ? sparse : sparse.map((score, i) => dense[i] + bonus * score);
+  const factor = bonusFactor({ dense, sparse }, weight);
+  const scores = weight === 0 ? sparse : sparse.map((score, i) => dense[i] + factor * score);
   const order = Uint32Array.from(blocks.keys())
     .filter((i) => weight > 0 || sparse[i] > 0)
     .sort((a, b) => scores[b] - scores[a] || blocks[a] - blocks[b])
@@ -107,4 +106,9 @@ export function combine({ blocks, dense, sparse }: Candidates, weight: number, k
     blocks: Int32Array.from(order, (i) => blocks[i]),
     scores: Float64Array.from(order, (i) => scores[i]),
   };
+}
+
+/** What BM25's score of any block is multiplied with to be its bonus; the question's candidates scale it. Infinity if w = 0. */
+export function bonusFactor({ dense, sparse }: Omit<Candidates, 'blocks'>, weight: number): number {
+  return (((1 - weight) / weight) * (Math.max(...dense) - Math.min(...dense))) / (Math.max(...sparse) || 1);
 }

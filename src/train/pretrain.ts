@@ -14,6 +14,8 @@ import {
 } from '../model/realm-batch.ts';
 import type { Random } from '../random.ts';
 import { dropTrivial } from '../retrieval/candidates.ts';
+import { findBlocks } from '../retrieval/hybrid.ts';
+import type { Retrieval } from '../retrieval/retrieval.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { pause } from '../system/stop.ts';
 import { addGradients, type StepResult } from './loop.ts';
@@ -32,6 +34,7 @@ export function pretrainStep(
   corpus: Corpus,
   index: SearchIndex,
   config: Config,
+  bm25?: Retrieval['bm25'],
 ): { step(step: number): Promise<StepResult>; dispose(): void } {
   const rng = dropoutRng(config.model.dropout, stepRandom(config.seed, -2));
   const shapes = pretrainedShapes(model);
@@ -41,7 +44,7 @@ export function pretrainStep(
       const random = stepRandom(config.seed, step);
       if (rng) rng.random = random.fork();
       const examples = drawMasked(corpus, config, step * batch, batch, random);
-      const { candidates, dropped } = await retrieveCandidates(model, corpus, index, examples, config);
+      const { candidates, dropped } = await retrieveCandidates(model, corpus, index, examples, config, bm25);
       const masks = examples.reduce((n, e) => n + e.targets.length, 0);
       let gradients: tf.NamedTensorMap | undefined;
       const sums: Record<string, number> = {};
@@ -101,6 +104,8 @@ export function drawMasked(
  * Candidates of each example by the current query vectors and the index, without trivial candidates
  * (`pretrain.dropTrivial`): at most K − 1 blocks, even if the null document is not the K-th, so that runs with and
  * without it differ in nothing else. `dropped` is the share of trivial candidates among the blocks examined.
+ * @param bm25 finds blocks too, by the words of the sentence that are not masked (`pretrain.hybrid`); the paper retrieves by
+ *   inner product alone
  */
 export async function retrieveCandidates(
   model: Model,
@@ -108,11 +113,16 @@ export async function retrieveCandidates(
   index: SearchIndex,
   examples: MaskedSentence[],
   config: Config,
+  bm25?: Retrieval['bm25'],
 ): Promise<{ candidates: number[][]; dropped: number }> {
   const limit = config.pretrain.candidates - 1;
   const vectors = await queryVectors(model, corpus, examples, config);
   const k = Math.min(limit + EXTRA_BLOCKS, corpus.blocks);
-  const found = index.search(vectors, k);
+  const { mask } = corpus.tokenizer;
+  const visible = ({ masked }: MaskedSentence) => corpus.tokenizer.decode(masked.filter((id) => id !== mask));
+  const found = bm25
+    ? findBlocks({ index, bm25, config }, examples.map(visible), vectors, k)
+    : index.search(vectors, k);
   let dropped = 0;
   let looked = 0;
   const candidates = examples.map((example, i) => {

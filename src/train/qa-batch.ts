@@ -136,8 +136,7 @@ export function scored(
   };
   if (chosen.some(({ bonus }) => bonus)) {
     const added = new Float32Array(B * C);
-    for (const [b, { blocks, bonus }] of chosen.entries())
-      for (let c = 0; bonus && c < blocks.length; c++) added[b * C + c] = bonus(blocks[c]);
+    for (const [b, { blocks, bonus }] of chosen.entries()) if (bonus) added.set(bonus(blocks), b * C);
     batch.bonus = tf.tensor2d(added, [B, C]);
   }
   if (!read) return batch;

@@ -3,6 +3,8 @@ import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
 import type { Bm25 } from '../retrieval/bm25.ts';
+import { bonusFactor, CANDIDATES, candidatesOf, combine } from '../retrieval/hybrid.ts';
+import type { Retrieval } from '../retrieval/retrieval.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { UserError } from '../system/errors.ts';
 
@@ -16,8 +18,8 @@ export interface Ranking {
   blocks: number[];
   /** What they are ranked by: the inner product of question and block, not divided by the temperature, and the bonus. */
   scores: Float32Array;
-  /** Added to the inner product of the question and a block, whichever it is, wherever the two are scored; undefined: 0. */
-  bonus?(block: number): number;
+  /** Added to the inner products of the question and blocks, whichever they are, wherever they are scored; undefined: 0. */
+  bonus?(blocks: readonly number[]): ArrayLike<number>;
 }
 
 /** The best blocks of questions with these vectors [B, P]. */
@@ -31,6 +33,30 @@ export function rankByIndex(index: SearchIndex, n: number): Rank {
       blocks: Array.from(blocks.subarray(b * n, b * n + counts[b])),
       scores: scores.subarray(b * n, b * n + counts[b]),
     }));
+  };
+}
+
+/**
+ * The `n` best blocks by the inner product and BM25 together, `weight` of the former, as in `findBlocks`. The bonus of a
+ * block is constant in training: it has no gradient, and its scale is that of the search.
+ */
+export function rankByBoth(
+  { index, bm25 }: Required<Pick<Retrieval, 'index' | 'bm25'>>,
+  weight: number,
+  n: number,
+): Rank {
+  return (vectors, questions) => {
+    const dense = index.search(vectors, Math.max(n, CANDIDATES));
+    return questions.map(({ question }, q) => {
+      const candidates = candidatesOf({ index, bm25 }, question, vectors, dense, q);
+      const { blocks, scores } = combine(candidates, weight, n);
+      const factor = bonusFactor(candidates, weight);
+      return {
+        blocks: Array.from(blocks),
+        scores: Float32Array.from(scores),
+        bonus: (wanted) => bm25.scores(question, wanted).map((score) => factor * score),
+      };
+    });
   };
 }
 

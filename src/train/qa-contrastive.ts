@@ -29,7 +29,9 @@ interface Asked extends Candidates {
  * question's answer is none of its negatives; DPR leaves it among them. Only the first `qa.readQuestions` questions are
  * read; the blocks of the others in the loss over many blocks all have the index's vectors. All texts are embedded once
  * to score them, and once more for the gradients (`cachedGradients`), so that a large batch needs the memory of
- * `qa.microBatch`. Without dropout the vectors that the questions were searched with are used again.
+ * `qa.microBatch`. Without dropout the vectors that the questions were searched with are used again. In hybrid retrieval
+ * this softmax is of inner products alone, without BM25's bonus, which the other losses have: with it, what BM25 finds
+ * would teach the encoder nothing (as in Gao et al. 2021, arXiv 2004.13969, where it is the aim), and its own recall falls.
  */
 export async function contrastiveStep(
   source: QaSource,
@@ -68,7 +70,7 @@ function choose(source: QaSource, batch: readonly EncodedQuestion[], searched: F
   return source.rank(searched, batch).map((ranking, b) => {
     const score = (block: number) => {
       const z = source.index.vectors(Int32Array.of(block));
-      let sum = ranking.bonus?.(block) ?? 0;
+      let sum = ranking.bonus?.([block])[0] ?? 0;
       for (let d = 0; d < P; d++) sum += searched[b * P + d] * z[d];
       return sum;
     };
@@ -143,19 +145,18 @@ async function contrastiveGradients(
     return { gradients, metrics: { loss: 0 } };
   }
   const targets = contrastiveTargets(asked, contrasted, hasAnswer);
-  const bonus = bonuses(asked, contrasted);
   const kept: tf.Tensor[] = [];
   const loss = () => {
     const z = documents.slice([0, 0], [U, -1]);
     const products = tf.matMul(queries as tf.Tensor, z, false, true);
-    const scores = (bonus ? products.add(bonus) : products).div(model.temperature) as tf.Tensor2D;
+    const scores = products.div(model.temperature) as tf.Tensor2D;
     const result = contrastiveLoss(scores, targets);
     kept.push(tf.keep(result.loss), tf.keep(result.correct));
     return result.loss.mul(config.qa.contrastive) as tf.Scalar;
   };
   const { value, gradients } = lossGradients(model, [], loss, { queries, documents });
   const [[weighted], [mean], [correct]] = await fetchValues(value, ...kept);
-  tf.dispose([value, ...kept, targets.positives, targets.left, ...(bonus ? [bonus] : [])]);
+  tf.dispose([value, ...kept, targets.positives, targets.left]);
   const metrics = {
     loss: weighted,
     ...(targets.count > 0 ? { contrastiveLoss: mean, contrastiveAccuracy: correct / targets.count } : {}),
@@ -182,14 +183,4 @@ function contrastiveTargets(
     }
   }
   return { positives: tf.tensor2d(positives, [B, U]), left: tf.tensor2d(left, [B, U]), count };
-}
-
-/** The bonus of each question and block [B, U]; undefined where no question has one. */
-function bonuses(asked: readonly Asked[], contrasted: readonly number[]): tf.Tensor2D | undefined {
-  if (!asked.some(({ bonus }) => bonus)) return undefined;
-  const [B, U] = [asked.length, contrasted.length];
-  const added = new Float32Array(B * U);
-  for (const [b, { bonus }] of asked.entries())
-    for (let u = 0; bonus && u < U; u++) added[b * U + u] = bonus(contrasted[u]);
-  return tf.tensor2d(added, [B, U]);
 }

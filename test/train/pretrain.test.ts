@@ -135,6 +135,31 @@ describe('steps on a corpus', () => {
     assert.ok(sources > 0, 'some source is among them');
   });
 
+  test('candidates by both retrievers: BM25 is asked for the words that are not masked', async () => {
+    const both = { ...vary({ hybrid: true, dropTrivial: false }), hybrid: { weight: 0.01 } }; // nearly BM25 alone
+    const { examples } = await drawn();
+    const asked: string[] = [];
+    const order = [9, 4, 7];
+    const bm25 = {
+      search(question: string) {
+        asked.push(question);
+        return { blocks: Int32Array.from(order), scores: Float64Array.of(3, 2, 1) };
+      },
+      scores: (_: string, blocks: ArrayLike<number>) =>
+        Float64Array.from(blocks, (block) => Math.max(0, 3 - ((order.indexOf(block) + 4) % 4))),
+    };
+    const { candidates } = await retrieveCandidates(model, corpus, index, examples, both, bm25);
+    for (const found of candidates) assert.deepEqual(found, order);
+    examples.forEach(({ masked }, i) => {
+      const { mask, encode } = corpus.tokenizer;
+      assert.ok(masked.includes(mask));
+      assert.deepEqual(
+        [...encode(asked[i]).ids],
+        [...masked].filter((id) => id !== mask),
+      );
+    });
+  });
+
   test('if only the null document is left it is read, even if it is switched off', async () => {
     const single = vary({ candidates: 1, nullDocument: false });
     const { metrics, gradients } = await step(single);
