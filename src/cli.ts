@@ -17,6 +17,7 @@ import { registerInit } from './commands/init.ts';
 import { examples } from './commands/options.ts';
 import { registerPrepare } from './commands/prepare.ts';
 import { registerPretrain } from './commands/pretrain.ts';
+import { registerReaderWarmup } from './commands/reader-warmup.ts';
 import { registerReport } from './commands/report.ts';
 import { registerServe } from './commands/serve.ts';
 import { registerStatus } from './commands/status.ts';
@@ -43,6 +44,7 @@ export function realm(exitWith: (code: number) => void): Command {
   registerPrepare(program);
   registerIctWarmup(program, exitWith);
   registerBuildIndex(program);
+  registerReaderWarmup(program, exitWith);
   registerPretrain(program, exitWith);
   registerFinetuneQa(program, exitWith);
   registerImport(program);

@@ -29,6 +29,7 @@ import { ictWarmup as warmUp } from './pipeline/ict-warmup.ts';
 import { openNewRun, prepareCorpus } from './pipeline/prepare.ts';
 import { pretrain as train } from './pipeline/pretrain.ts';
 import { openQaSession, type QaSession } from './pipeline/qa-session.ts';
+import { readerWarmup as warmUpReader } from './pipeline/reader-warmup.ts';
 import { report } from './pipeline/report.ts';
 import { type RunStatus, statusOf } from './report/status.ts';
 import type { IndexManifest } from './retrieval/manifest.ts';
@@ -137,6 +138,14 @@ export async function buildIndex(
   options: { stage?: RetrieverStage } = {},
 ): Promise<IndexManifest> {
   return buildRunIndex(run, options.stage);
+}
+
+/**
+ * Trains the reader to copy a masked span from a document that is given (`readerWarmup.steps`), for an encoder without a
+ * masked-language-model head. Resumes an interrupted training.
+ */
+export async function readerWarmup(run: OpenRun, options: StageOptions = {}): Promise<LoopResult> {
+  return stage(run, 'reader-warmup', warmUpReader, options);
 }
 
 /** Trains retriever and reader through retrieval, and refreshes the index (paper, section 3). Resumes an interrupted training. */

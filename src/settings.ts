@@ -370,6 +370,23 @@ export const schema = section('All settings.', {
       source: 'null: paper, section 3.1. The combination: Bruch et al. 2022, arXiv 2210.11934',
     }),
   }),
+  readerWarmup: section(
+    'The reader-warmup stage: masked salient spans, copied from a document that is given. For encoders without a masked-language-model head.',
+    {
+      steps: count(0, 0).meta({
+        description: 'Training steps. 0: no such stage, as in the paper.',
+        unit: 'steps',
+        source: 'paper, section 3.4: the reader starts from BERT, which has that head',
+      }),
+      batch: count(32).meta({ description: 'Sentences of a step.', unit: 'examples' }),
+      microBatch: count(16).meta({
+        description:
+          'Examples in one forward and backward pass; the gradients of a batch are summed over passes.',
+        unit: 'examples',
+      }),
+      optimizer: optimizer(1e-4),
+    },
+  ),
   pretrain: section('The pretrain stage: masked salient spans, predicted through retrieval.', {
     steps: count(200_000).meta({
       description: 'Training steps.',
@@ -466,7 +483,8 @@ export const schema = section('All settings.', {
         'Stage that gives the retriever to start with. A run that was not pretrained takes that of ict-warmup.',
     }),
     reader: z.enum(['pretrain', 'initial']).default('pretrain').meta({
-      description: 'The reader to start with: the pretrained one, or the weights of model.initial.',
+      description:
+        'The reader to start with: the pretrained one (without pretraining, that of reader-warmup if it was run), or the weights of model.initial.',
     }),
     steps: count(300_000).meta({
       description: 'Training steps.',

@@ -70,8 +70,9 @@ function oneRun(state: RunStatus, now: number): string[] {
   ];
 }
 
-/** The closed-book baseline is not a step that a user runs: it is listed only where it was started. */
-const isListed = ({ stage, state }: StageState) => stage !== 'closed-book' || state !== 'not started';
+/** Stages that most runs do not have are listed where they were started, or have steps set. */
+const isListed = ({ stage, state, steps }: StageState) =>
+  state !== 'not started' || (stage === 'reader-warmup' ? (steps ?? 0) > 0 : stage !== 'closed-book');
 
 function stageText(stage: StageState, now: number): string {
   const { state, step, steps, figures, evaluated, best, latest, saved } = stage;

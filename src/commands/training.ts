@@ -1,6 +1,6 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
 import type { CommonOptions, Context } from '../pipeline/context.ts';
-import type { RetrieverStage } from '../run/stages.ts';
+import type { Stage } from '../run/stages.ts';
 import { STOPPED, stopMeans } from '../system/stop.ts';
 import type { Which } from '../train/checkpoints.ts';
 import type { LoopResult } from '../train/loop.ts';
@@ -15,7 +15,7 @@ export interface TrainingOptions extends CommonOptions {
 
 /** A stage that trains: the part of its command that is the same for all. */
 export interface TrainingCommand<O extends TrainingOptions> {
-  stage: RetrieverStage;
+  stage: Exclude<Stage, 'closed-book'>;
   description: string;
   load(): Promise<(context: Context) => Promise<LoopResult>>;
   /** Adds the options that only this stage has. */

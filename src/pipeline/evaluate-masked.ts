@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { maskedMetrics, scoreMasked, sentencesOf, untrainedSentences } from '../eval/masked.ts';
 import type { MetricValues } from '../eval/metric-table.ts';
 import { pretrainedShapes } from '../model/model.ts';
+import { SECTION } from '../run/stages.ts';
 import { say } from '../system/progress.ts';
 import { stepsDone } from '../train/checkpoints.ts';
 import { matchingIndex } from './build-index.ts';
@@ -27,8 +28,11 @@ export async function evalMasked(
   stageWeights(context, 'pretrain', corpus, model, pretrainedShapes(model));
   const index = await matchingIndex(context, 'pretrain', model, corpus);
   try {
-    const steps = stepsDone(run.checkpoint('pretrain'), config.train.use) ?? 0;
-    const { examples, heldOut } = given ?? untrainedSentences(corpus, config, steps * config.pretrain.batch);
+    // Both stages go through the sentences in the same order, from the first.
+    const trained = (['reader-warmup', 'pretrain'] as const).map(
+      (stage) => (stepsDone(run.checkpoint(stage), config.train.use) ?? 0) * config[SECTION[stage]].batch,
+    );
+    const { examples, heldOut } = given ?? untrainedSentences(corpus, config, Math.max(...trained));
     if (!heldOut) {
       say(
         `${metric}: pretraining has been through all ${corpus.sentences.count} sentences, so these are none that it has not seen; give others with --sentences FILE`,

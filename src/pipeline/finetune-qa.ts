@@ -23,6 +23,7 @@ import {
 import { devEvaluation, devQuestions, recallQuestions } from './dev-evaluation.ts';
 import { firstIndex, liveRefresh } from './live-refresh.ts';
 import { encodeAll, readTrainQuestions, spread } from './questions.ts';
+import { warmedUpReader } from './reader-warmup.ts';
 
 /**
  * Fine-tunes the pretrained model to answer questions with spans of retrieved blocks. With `qa.refreshEvery` the document
@@ -48,9 +49,10 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   stageWeights(context, stage, corpus, model, retrieverShapes(model));
   firstWeights(context, model, readerTowerShapes(model));
   if (!hasWeights(context, 'pretrain')) {
+    const warmedUp = config.qa.reader === 'pretrain' && warmedUpReader(context, corpus, model);
     if (config.qa.retriever === 'pretrain' || config.qa.reader === 'pretrain')
       warn(
-        `finetune-qa: this run has not been pretrained; the retriever is ${stage === 'initial' ? 'the encoder as it was published' : 'from the inverse cloze task'}, and the reader starts without pretraining`,
+        `finetune-qa: this run has not been pretrained; the retriever is ${stage === 'initial' ? 'the encoder as it was published' : 'from the inverse cloze task'}, and the reader ${warmedUp ? 'is that of reader-warmup' : 'starts without pretraining'}`,
       );
   } else if (config.qa.reader === 'pretrain') {
     // All but the span scorer, which is new in this stage.

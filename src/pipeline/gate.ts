@@ -21,7 +21,13 @@ const MARGIN = 2;
 const SLOWEST_RATES = { dense: 2e9, attention: 1e9, elementwise: 1e9, kernel: 1e-4 };
 
 /** The stages that are checked before they start, by their names in the estimate. */
-export const GATED_STAGES = ['ict-warmup', 'build-index', 'pretrain', 'finetune-qa'] as const;
+export const GATED_STAGES = [
+  'ict-warmup',
+  'build-index',
+  'reader-warmup',
+  'pretrain',
+  'finetune-qa',
+] as const;
 export type GatedStage = (typeof GATED_STAGES)[number];
 
 /**
@@ -36,6 +42,7 @@ export async function checkNeeds(context: Context, stage: GatedStage, { again = 
   // Only lengths of questions depend on these files, and a stage that does not read them must not fail on them.
   const files = { ...data, train: null, dev: null, test: null };
   const { counts } = await statisticsOfCorpus(run.corpus, { ...config, data: files });
+  if (stage !== 'build-index' && stepsOf(config, stage) === 0) return; // the stage does nothing
   const left = again ? 1 : shareLeft(context, stage);
   if (left <= 0) return;
   const memory = memoryLimit();

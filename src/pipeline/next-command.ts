@@ -2,11 +2,18 @@ import type { Config } from '../config.ts';
 import { checkpointed } from '../report/record.ts';
 import { currentIndex } from '../retrieval/publish.ts';
 import type { Run } from '../run/folder.ts';
-import { RETRIEVER_STAGES, type RetrieverStage } from '../run/stages.ts';
+import { RETRIEVER_STAGES, type Stage } from '../run/stages.ts';
 import { type Context, retrievesUntrained } from './context.ts';
 
 /** What was just done in a run. */
-export type Done = 'prepare' | 'ict-warmup' | 'build-index' | 'pretrain' | 'finetune-qa' | 'demo';
+export type Done =
+  | 'prepare'
+  | 'ict-warmup'
+  | 'build-index'
+  | 'reader-warmup'
+  | 'pretrain'
+  | 'finetune-qa'
+  | 'demo';
 
 /** The next command after what was just done, with the options that it needs; several if there is a choice. */
 export function nextCommands(run: Run, config: Config, done: Done): string[] {
@@ -27,7 +34,16 @@ export function nextCommands(run: Run, config: Config, done: Done): string[] {
     case 'ict-warmup':
       return [command('build-index')];
     case 'build-index':
-      return [command('pretrain')];
+      return [
+        command(
+          config.readerWarmup.steps > 0 && !isDone(run, 'reader-warmup') ? 'reader-warmup' : 'pretrain',
+        ),
+      ];
+    case 'reader-warmup':
+      // It needs no index, and may come first.
+      return currentIndex(run.index) === undefined
+        ? nextCommands(run, config, 'prepare')
+        : [command('pretrain')];
     case 'pretrain':
       return [command('finetune-qa', ...(data.train === null ? ['--set', 'data.train=FILE'] : []))];
     case 'finetune-qa': {
@@ -60,7 +76,7 @@ function hasRetriever(run: Run): boolean {
 }
 
 /** Whether a stage is finished, or its weights were imported (step 0). */
-function isDone(run: Run, stage: RetrieverStage): boolean {
+function isDone(run: Run, stage: Stage): boolean {
   const saved = checkpointed(run.checkpoint(stage));
   return saved !== undefined && (saved.step === 0 || saved.step >= saved.steps);
 }

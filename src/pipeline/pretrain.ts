@@ -17,6 +17,7 @@ import {
 } from './context.ts';
 import { devEvaluation, devQuestions, recallQuestions } from './dev-evaluation.ts';
 import { firstIndex, liveRefresh } from './live-refresh.ts';
+import { warmedUpReader } from './reader-warmup.ts';
 
 /**
  * Trains retriever and reader together through retrieval. Every `refresh.every` steps a snapshot of the document tower
@@ -39,6 +40,7 @@ export async function pretrain(context: Context): Promise<LoopResult> {
   const model = emptyModel(context, corpus);
   const shapes = pretrainedShapes(model);
   firstWeights(context, model, readerTowerShapes(model));
+  warmedUpReader(context, corpus, model);
   const before = retrieverBeforePretraining(context);
   stageWeights(context, before, corpus, model, retrieverShapes(model));
   const index = await firstIndex(context, 'pretrain', before, model, corpus);

@@ -10,6 +10,7 @@ import {
 } from '../model/model.ts';
 import type { Schedule } from '../schedule.ts';
 import { qaShapes } from '../train/finetune-qa.ts';
+import { readerWarmupShapes } from '../train/reader-warmup.ts';
 import { checkpointBytes, corpusBytes, predictionBytes } from './disk.ts';
 import { answeringMemory, buildingMemory, processMemory, totalBytes, trainingMemory } from './memory.ts';
 import { parametersOf } from './parameters.ts';
@@ -24,7 +25,7 @@ import {
 } from './time.ts';
 import type { Counts, Machine, Parameters, Preflight, StageNeeds } from './types.ts';
 import { assumptions, memoryRemedy, TIME_REMEDY, warnings } from './warnings.ts';
-import { ictWork, pretrainWork, qaWork, stepSeconds, type WorkOf } from './work.ts';
+import { ictWork, pretrainWork, qaWork, readerWarmupWork, stepSeconds, type WorkOf } from './work.ts';
 
 /** What each stage of a run takes on this machine. */
 export function preflight(config: Config, counts: Counts, machine: Machine): Preflight {
@@ -33,6 +34,7 @@ export function preflight(config: Config, counts: Counts, machine: Machine): Pre
     prepareNeeds(plan),
     ictNeeds(plan),
     buildIndexNeeds(plan),
+    ...(config.readerWarmup.steps === 0 ? [] : [readerWarmupNeeds(plan)]),
     pretrainNeeds(plan),
     finetuneNeeds(plan),
     ...(counts.testQuestions === 0 ? [] : [evalNeeds(plan)]),
@@ -107,6 +109,16 @@ function buildIndexNeeds(plan: Plan): StageNeeds {
     memory: build.memory,
     disk: index.folder,
     seconds: build.seconds,
+  });
+}
+
+function readerWarmupNeeds(plan: Plan): StageNeeds {
+  const { config, model, parameters } = plan;
+  return trainingNeeds(plan, 'reader-warmup', {
+    steps: config.readerWarmup.steps,
+    work: readerWarmupWork,
+    parameters: parameters.reader,
+    trained: readerWarmupShapes(model),
   });
 }
 

@@ -108,6 +108,7 @@ export function memoryRemedy(
 const ACTIVATION_REMEDY: Record<string, string> = {
   'ict-warmup': 'lower ict.microBatch',
   'build-index': 'lower index.tokensPerBatch',
+  'reader-warmup': 'lower readerWarmup.microBatch',
   pretrain: 'lower pretrain.microBatch',
   'finetune-qa': 'lower qa.microBatch',
   eval: 'lower qa.readerTokens',
@@ -117,6 +118,7 @@ export const TIME_REMEDY: Record<string, string> = {
   prepare: 'set data.sentences to a file of sentences that has their spans',
   'ict-warmup': 'lower ict.steps or ict.batch',
   'build-index': 'use a smaller model, or fewer blocks',
+  'reader-warmup': 'lower readerWarmup.steps or readerWarmup.batch',
   pretrain: 'lower pretrain.steps, pretrain.batch or pretrain.candidates',
   'finetune-qa': 'lower qa.steps, qa.readerBlocks or qa.retrieverBlocks',
   eval: 'use fewer questions',

@@ -165,6 +165,17 @@ export const ictWork: WorkOf = (config, counts, fused, which) => {
   return stepOf(config, { pass, passes, extra: times(both, passes) });
 };
 
+export const readerWarmupWork: WorkOf = (config, counts, fused, which) => {
+  const L = lengths(config, counts, which);
+  const { model } = config;
+  const { batch } = config.readerWarmup;
+  const { maxMasks } = config.pretrain;
+  const B = Math.min(config.readerWarmup.microBatch, batch);
+  const M = which === 'max' ? maxMasks : Math.min(maxMasks, USUAL_MASKED_PIECES);
+  const pass = add(encoderWork(model, fused, B, L.pair, M), maskWork(model, fused, counts.vocabulary, B * M));
+  return stepOf(config, { pass, passes: batch / B, extra: NOTHING });
+};
+
 export const pretrainWork: WorkOf = (config, counts, fused, which) => {
   const L = lengths(config, counts, which);
   const { model } = config;

@@ -22,6 +22,7 @@ export function named<T extends { dir: string }>(runs: readonly T[]): (T & Name)
 
 export const STAGE_NAMES: Record<string, string> = {
   'ict-warmup': 'inverse cloze warm-up',
+  'reader-warmup': 'reader warm-up',
   pretrain: 'pretraining',
   'finetune-qa': 'fine-tuning',
   'closed-book': 'closed book',

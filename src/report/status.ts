@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { corpusSummary } from '../corpus/store/reader.ts';
 import { prepareCommand, type Run, refuseOldRun, runFolder } from '../run/folder.ts';
-import { RETRIEVER_STAGES, type RetrieverStage, type Stage } from '../run/stages.ts';
+import type { RetrieverStage, Stage } from '../run/stages.ts';
 import { errorCode, UserError } from '../system/errors.ts';
 import type { LogLine } from '../system/journal.ts';
 import { logFile } from '../system/journal.ts';
@@ -237,7 +237,9 @@ function next(
   if (existsSync(join(run.dir, 'demo.json')) && !record.summary) return command('demo');
   if (record.blocks === undefined) return prepareCommand(run);
   if (indexes.some(({ inUse, ofThisCorpus }) => inUse && !ofThisCorpus)) return command('build-index');
-  const order = RETRIEVER_STAGES.map((name) => stages.find((s) => s.stage === name)!);
+  const order = stages.filter(
+    ({ stage, steps }) => stage !== 'closed-book' && (stage !== 'reader-warmup' || (steps ?? 0) > 0),
+  );
   // If a later stage has started, stages before it were left out on purpose.
   const latest = order.findLastIndex(({ state }) => state !== 'not started');
   const todo = order.find(({ state, steps }, i) => i >= latest && state !== 'finished' && steps !== 0);

@@ -30,10 +30,12 @@ ${stages(run)}
 </article>`;
 }
 
-/** Progress of the stages, with the closed-book baseline only where it was started; the folder of a grid of ablations has none of its own. */
+/** Progress of the stages, those that most runs do not have only where they were started or have steps set; the folder of a grid of ablations has none of its own. */
 function stages({ stages, ablation }: NamedRun): Html {
   if (ablation && stages.every(({ steps }) => steps === 0)) return html`<p>A grid of ablations.</p>`;
-  const listed = stages.filter(({ stage, steps }) => stage !== 'closed-book' || steps > 0);
+  const listed = stages.filter(
+    ({ stage, steps, of = 0 }) => steps > 0 || (stage === 'reader-warmup' ? of > 0 : stage !== 'closed-book'),
+  );
   return html`<ul class="stages">${listed.map(({ stage, steps, of }) => {
     const state = steps === 0 ? 'not started' : of !== undefined && steps >= of ? 'done' : 'unfinished';
     return html`<li><span>${STAGE_NAMES[stage]}</span><progress max="${of || 1}" value="${Math.min(steps, of ?? steps)}" aria-label="${STAGE_NAMES[stage]}"></progress><span class="number">${whole(steps)}${of !== undefined && ` / ${whole(of)}`} <span class="soft">${state}</span></span></li>`;

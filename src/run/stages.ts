@@ -4,7 +4,7 @@ import type { Config } from '../config.ts';
  * The stages that train, in order. Their names are the same in options, folders, results and messages, and all but the last
  * are also the command that runs the stage.
  */
-export const STAGES = ['ict-warmup', 'pretrain', 'finetune-qa', 'closed-book'] as const;
+export const STAGES = ['ict-warmup', 'reader-warmup', 'pretrain', 'finetune-qa', 'closed-book'] as const;
 export type Stage = (typeof STAGES)[number];
 
 /** The stages that can leave a document tower, and so an index. */
@@ -23,6 +23,7 @@ export const RETRIEVER_SOURCES = [
 /** The section of the settings that each stage trains by. */
 export const SECTION = {
   'ict-warmup': 'ict',
+  'reader-warmup': 'readerWarmup',
   pretrain: 'pretrain',
   'finetune-qa': 'qa',
   'closed-book': 'closedBook',

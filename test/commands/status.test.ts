@@ -105,8 +105,9 @@ test('a run at rest: corpus, stages, indexes, what to run next; nothing is chang
   assert.deepEqual(everyFile(run.dir), before);
   assert.deepEqual(state.corpus, { documents: 1234, blocks: 5678 });
   const stages = state.stages.map(({ stage, state, step, steps }) => [stage, state, step, steps]);
-  assert.deepEqual(stages.slice(0, 3), [
+  assert.deepEqual(stages.slice(0, 4), [
     ['ict-warmup', 'finished', 70, 70],
+    ['reader-warmup', 'not started', 0, 0],
     ['pretrain', 'unfinished', 100, 300],
     ['finetune-qa', 'not started', 0, 30],
   ]);

@@ -1,0 +1,59 @@
+import { NO_SPANS } from '../corpus/counts.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
+import type { Model } from '../model/model.ts';
+import { UserError } from '../system/errors.ts';
+import { say } from '../system/progress.ts';
+import { type LoopResult, train } from '../train/loop.ts';
+import { readerWarmupShapes, readerWarmupStep } from '../train/reader-warmup.ts';
+import {
+  type Context,
+  emptyModel,
+  finished,
+  firstWeights,
+  hasWeights,
+  loopSettings,
+  runCorpus,
+  stageWeights,
+} from './context.ts';
+
+/** Trains the reader to copy a masked salient span from a document that holds it, before pretraining. */
+export async function readerWarmup(context: Context): Promise<LoopResult> {
+  const { config } = context;
+  if (config.readerWarmup.steps === 0) {
+    say('reader-warmup: readerWarmup.steps is 0; nothing to do');
+    return { metrics: {}, seconds: 0, stopped: false, step: 0 };
+  }
+  const corpus = runCorpus(context);
+  const done = finished(context, 'reader-warmup', corpus);
+  if (done) {
+    corpus.close();
+    return done;
+  }
+  if (corpus.sentences.count === 0) {
+    corpus.close();
+    throw new UserError(`${context.run.corpus}: ${NO_SPANS}, and prepare again`);
+  }
+  const model = emptyModel(context, corpus);
+  const shapes = readerWarmupShapes(model);
+  firstWeights(context, model, shapes);
+  const stage = readerWarmupStep(model, corpus, config);
+  try {
+    return await train({
+      name: 'reader-warmup',
+      model,
+      shapes,
+      ...loopSettings(context, 'reader-warmup', corpus),
+      step: stage.step,
+    });
+  } finally {
+    stage.dispose();
+    corpus.close();
+  }
+}
+
+/** Gives the model the reader of the warm-up, if the run has one. @returns whether it has */
+export function warmedUpReader(context: Context, corpus: Corpus, model: Model): boolean {
+  if (!hasWeights(context, 'reader-warmup')) return false;
+  stageWeights(context, 'reader-warmup', corpus, model, readerWarmupShapes(model));
+  return true;
+}
