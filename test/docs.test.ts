@@ -213,7 +213,7 @@ test('settings named in the text of README and docs exist', () => {
     .filter(([, value]) => typeof value === 'object' && value !== null)
     .map(([name]) => name);
   const name = new RegExp(`^((?:${sections.join('|')})(?:\\.[a-z][A-Za-z0-9]*)+)(?:[:=] ?\\S.*)?$`);
-  const files = /\.(json|jsonl|ts|md|yaml|html|bin|txt|safetensors|onnx|usearch)$/;
+  const files = /\.(json|jsonl|ts|md|yaml|html|bin|txt|safetensors|onnx|onnx\.data|usearch)$/;
   const named = PAGES.flatMap(inlineCode).flatMap((code) => {
     const setting = name.exec(code.text)?.[1];
     return setting === undefined || files.test(setting) ? [] : [{ ...code, setting }];

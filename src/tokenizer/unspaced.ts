@@ -19,8 +19,11 @@ const SCRIPTS = [
   .map((script) => `\\p{scx=${script}}`)
   .join('');
 
-/** One letter, digit or mark of such a script. Their punctuation, `。` and the like, is not part of it. */
-export const UNSPACED = `(?:(?=[\\p{L}\\p{N}\\p{M}])[${SCRIPTS}])`;
+/**
+ * One letter, digit or mark of such a script. Their punctuation, `。` and the like, is not part of it, nor are marks that many
+ * scripts share (script Inherited): Tai Le, too, has the acute accent of a decomposed é.
+ */
+export const UNSPACED = `(?:(?=[\\p{L}\\p{N}\\p{M}])(?!\\p{sc=Zinh})[${SCRIPTS}])`;
 
 const ANY = new RegExp(UNSPACED, 'u');
 /** No such script has a character below this one, so that most texts need no regular expression. */
