@@ -276,7 +276,7 @@ function contradictions(config: Config): string[] {
       'qa.readQuestions leaves questions to qa.contrastive alone, which is 0; set that too, such as to 1',
     );
   if (pretrain.hybrid && hybrid.weight === null)
-    found.push('pretrain.hybrid needs the weight of hybrid retrieval; set hybrid.weight too, such as to 0.6');
+    found.push('pretrain.hybrid needs the weight of hybrid retrieval; set hybrid.weight too, such as to 0.5');
   const tooLong = tooLongFor(config, model.positions);
   if (tooLong.length > 0)
     found.push(`model.positions is ${model.positions}, too few for these sequences: ${tooLong.join('; ')}`);

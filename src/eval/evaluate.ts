@@ -101,14 +101,15 @@ export function bm25Ranks(
   return questions.map((q) => firstWithAnswer(corpus, bm25.search(q.question, most).blocks, q, protocol));
 }
 
-/** Rank of the first block that holds an answer, counted from 0; Infinity for none. */
+/** Rank of the first block that holds an answer, counted from 0; Infinity for none. −1 is a document outside the corpus. */
 export function firstWithAnswer(
   corpus: Corpus,
   blocks: ArrayLike<number>,
   accepted: Accepted,
   protocol?: Protocol,
 ): number {
-  for (let i = 0; i < blocks.length; i++) if (hasAnswer(corpus.text(blocks[i]), accepted, protocol)) return i;
+  for (let i = 0; i < blocks.length; i++)
+    if (blocks[i] >= 0 && hasAnswer(corpus.text(blocks[i]), accepted, protocol)) return i;
   return Infinity;
 }
 

@@ -5,6 +5,7 @@ import { readJsonElements } from '../datasets/json-elements.ts';
 import { type JsonLine, objectsField, readJsonLines, stringField } from '../datasets/jsonl.ts';
 import type { Accepted } from '../datasets/types.ts';
 import { shown, UserError } from '../system/errors.ts';
+import { warn } from '../system/progress.ts';
 import { trecOrder } from './judged.ts';
 import { distinctScores, readRunLines, runWord, runWordOf } from './run-files.ts';
 
@@ -167,7 +168,7 @@ function holds(passage: JsonLine, accepted: Accepted, protocol: Protocol): boole
 
 /**
  * The blocks of each question of a TREC run in trec_eval's order, which is by score; none for a question that is not in
- * it.
+ * it. A document that is not in the corpus, such as one without text, is −1; a warning counts them.
  */
 export async function readTrecRun(
   path: string,
@@ -192,14 +193,20 @@ export async function readTrecRun(
   }
   const blocks = blocksOf(corpus, ids);
   const blockOf = (id: string) => blocks.get(id) ?? blocks.get(runWordOf(id));
-  const unknown = [...rows.values()].flatMap((row) => row.ids).find((id) => blockOf(id) === undefined);
-  if (unknown !== undefined) {
+  const named = new Set([...rows.values()].flatMap((row) => row.ids));
+  const unknown = [...named].filter((id) => blockOf(id) === undefined);
+  if (unknown.length > 0 && unknown.length === named.size) {
     throw new UserError(
-      `${path}: names document ${shown(unknown)}, which is not in the run's corpus; score it in the run folder that it was made in`,
+      `${path}: names document ${shown(unknown[0])}, which is not in the run's corpus, nor is any other of its documents; score it in the run folder that it was made in`,
+    );
+  }
+  if (unknown.length > 0) {
+    warn(
+      `${path}: ${unknown.length} of its ${named.size} documents are not in the run's corpus, such as ${shown(unknown[0])}; they count as documents without an answer`,
     );
   }
   return questions.map(({ id }, i) => {
     const row = rows.get(id ?? String(i + 1)) ?? { ids: [], scores: [] };
-    return trecOrder(row.ids, row.scores).map((at) => blockOf(row.ids[at])!);
+    return trecOrder(row.ids, row.scores).map((at) => blockOf(row.ids[at]) ?? -1);
   });
 }

@@ -45,7 +45,7 @@ export interface RecallEvaluation {
 export interface RetrieverEvaluation extends RecallEvaluation {
   stage: string;
   bm25: Recall;
-  /** Recall of both together, at `hybridWeight`: that of the settings, or 0.6 where they have none. */
+  /** Recall of both together, at `hybridWeight`: that of the settings, or 0.5 where they have none. */
   hybrid: Recall;
   hybridWeight: number;
   baselines: Record<string, MetricValues>;
@@ -62,7 +62,7 @@ export interface RecallOptions extends EvalOptions {
 }
 
 /** Where the settings have no `hybrid.weight`: the best on SQuAD with a sentence encoder (docs/encoders.md). */
-export const DEFAULT_WEIGHT = 0.6;
+export const DEFAULT_WEIGHT = 0.5;
 
 /** Weights that a fit tries: 0, BM25 alone, to 1, the inner product alone. */
 const WEIGHTS = Array.from({ length: 21 }, (_, i) => i / 20);

@@ -3,6 +3,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { Corpus } from '../../src/corpus/store/reader.ts';
+import { firstWithAnswer } from '../../src/eval/evaluate.ts';
 import { rankingMetrics } from '../../src/eval/metric-table.ts';
 import {
   dprRanks,
@@ -200,6 +201,13 @@ test('a block has the id of its document if every document is one block', () => 
     ),
     '8',
   );
+});
+
+test('documents of a run that are not in the corpus keep their places', async () => {
+  const path = write('more.trec', '1 Q0 gone 1 9 other\n1 Q0 osk#0 2 8 other\n1 Q0 empty 3 7 other\n');
+  assert.deepEqual((await readTrecRun(path, corpus, questions))[0], [-1, 0, -1]);
+  assert.equal(firstWithAnswer(corpus, [-1, 0], { answers: [corpus.text(0)], answerKind: 'string' }), 1);
+  assert.equal(firstWithAnswer(corpus, [-1], { answers: [corpus.text(0)], answerKind: 'string' }), Infinity);
 });
 
 test('files in another format, or for other questions and documents, are refused', async () => {

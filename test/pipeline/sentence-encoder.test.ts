@@ -140,7 +140,7 @@ for (const encoder of ['mean-normalize', 'cls-dense-prompts'])
     });
     const measured = await evalRecall(context, undefined);
     const { stage, recall, bm25, hybrid, hybridWeight, differences } = measured;
-    assert.deepEqual([stage, hybridWeight], ['initial', 0.6]);
+    assert.deepEqual([stage, hybridWeight], ['initial', 0.5]);
     for (const of of [recall, bm25, hybrid]) assert.deepEqual(Object.keys(of), ['1', '5', '20', '100']);
     for (const k of [1, 5, 20, 100]) {
       assert.ok(Math.abs(differences.bm25[k].difference.value - (hybrid[k] - bm25[k])) < 1e-9);
@@ -156,7 +156,7 @@ for (const encoder of ['mean-normalize', 'cls-dense-prompts'])
       fit.find(({ weight }) => weight === best.hybridWeight)!.mrr,
       Math.max(...fit.map(({ mrr }) => mrr)),
     );
-    assert.deepEqual(fit.find(({ weight }) => weight === 0.6)!.recall, hybrid);
+    assert.deepEqual(fit.find(({ weight }) => weight === 0.5)!.recall, hybrid);
     assert.deepEqual(best.bm25, bm25);
     assert.equal(recall[20], 1);
     await assert.rejects(retrievePassages(context, [' '], 1), UserError);
