@@ -261,6 +261,7 @@ function contradictions(config: Config): string[] {
   const found: string[] = [];
   if (model.hidden % model.heads !== 0)
     found.push(`model.hidden (${model.hidden}) must be a multiple of model.heads (${model.heads})`);
+  found.push(...widthMisfits(model));
   if (qa.readerTokens <= text.questionTokens + 1)
     found.push(
       `qa.readerTokens (${qa.readerTokens}) leaves no room for a block behind a question of text.questionTokens (${text.questionTokens}); raise it`,
@@ -281,6 +282,25 @@ function contradictions(config: Config): string[] {
   if (tooLong.length > 0)
     found.push(`model.positions is ${model.positions}, too few for these sequences: ${tooLong.join('; ')}`);
   return found;
+}
+
+/** What is wrong with model.width; a head that is still to be read from model.initial is checked when it is known. */
+function widthMisfits({ width, pooling, initial, dense, hidden, projection }: Config['model']): string[] {
+  if (width === null) return [];
+  if (typeof projection === 'number')
+    return [
+      `model.width (${width}) and model.projection (${projection}) both set the length of the vectors; set one of them to null`,
+    ];
+  if (pooling === 'pooler' || (pooling === null && initial === null))
+    return [
+      'model.width needs model.pooling cls or mean, or a sentence encoder as model.initial; set one of them, or model.width to null',
+    ];
+  const own = dense?.at(-1)?.size ?? hidden;
+  return pooling === null || width < own
+    ? []
+    : [
+        `model.width is ${width}, and vectors have ${own} numbers without it; lower it to ${own - 1} or less, or set it to null`,
+      ];
 }
 
 /** The settings that make sequences longer than `positions` tokens, each with the largest value that fits. */

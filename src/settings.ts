@@ -245,6 +245,11 @@ export const schema = section('All settings.', {
         unit: 'numbers',
         source: `${ORQA}: retriever_proj_size`,
       }),
+    width: z.int().min(1).max(1e6).nullable().default(null).meta({
+      description:
+        "Length of the index's vectors, below the encoder's own, with model.pooling cls or mean: a dense layer that starts as the principal components (PCA) of blocks' vectors. null: the encoder's own length.",
+      unit: 'numbers',
+    }),
     normalize: z
       .boolean()
       .nullable()

@@ -15,6 +15,8 @@ export interface Head {
   dense?: readonly DenseLayer[] | null;
   /** P of REALM's projection, a dense layer and a layer normalisation; none: there is no such layer. */
   projection?: number | 'none' | null;
+  /** Length of the index's vectors, below the encoder's own: a last dense layer, which starts as the principal components. */
+  width?: number | null;
   /** Whether vectors are scaled to length 1: scores are then cosines. */
   normalize?: boolean | null;
   /** Text before each query, and before each document. */
@@ -37,10 +39,15 @@ export function projectionOf({ pooling, projection }: Head): number | 'none' {
   return projection ?? (isPooler(pooling) ? REALM_PROJECTION : 'none');
 }
 
+/** All dense layers: those of the encoder, and the one that makes vectors of `width` numbers. */
+export function denseLayers({ dense, width }: Head): Head['dense'] {
+  return width == null ? dense : [...(dense ?? []), { size: width, activation: 'none' }];
+}
+
 /** P, the length of a vector in the index. */
 export function vectorLength(head: Head & { hidden: number }): number {
   const projection = projectionOf(head);
-  return projection === 'none' ? (head.dense?.at(-1)?.size ?? head.hidden) : projection;
+  return projection === 'none' ? (denseLayers(head)?.at(-1)?.size ?? head.hidden) : projection;
 }
 
 /** Whether the head has no weights that only training gives: all that it needs comes with the encoder. */

@@ -3,7 +3,7 @@ import type { Config } from '../config.ts';
 import type { Random } from '../random.ts';
 import { bertShapes, initialValues, type Params, type Shape } from './bert.ts';
 import { type EmbedderConfig, embedderShapes } from './embedder.ts';
-import { projectionOf } from './head.ts';
+import { denseLayers, projectionOf } from './head.ts';
 import { type ReaderConfig, readerShapes } from './reader.ts';
 
 /** All of REALM's parts: the towers of the retriever and the reader, as sizes, name prefixes and parameters. */
@@ -22,9 +22,9 @@ export interface Model {
 
 /** Sizes, prefixes and an empty parameter table; `initialise` or a checkpoint fills it. */
 export function describeModel(config: Config['model'], vocabulary: number): Model {
-  const { sharedTowers, temperature, initial: _, initialReader: __, ...sizes } = config;
+  const { sharedTowers, temperature, initial: _, initialReader: __, width: ___, ...sizes } = config;
   return {
-    embedder: { ...sizes, projection: projectionOf(config), vocabulary },
+    embedder: { ...sizes, dense: denseLayers(config), projection: projectionOf(config), vocabulary },
     reader: { ...sizes, vocabulary },
     queryTower: sharedTowers ? 'embedder.' : 'queryEmbedder.',
     documentTower: sharedTowers ? 'embedder.' : 'documentEmbedder.',

@@ -253,7 +253,7 @@ async function recalledBefore(context: Context): Promise<boolean[]> {
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
   const stage = retrieverBeforeQa(context);
-  stageWeights(context, stage, corpus, model, retrieverShapes(model));
+  await stageWeights(context, stage, corpus, model, retrieverShapes(model));
   const index = await matchingIndex(context, stage, model, corpus);
   try {
     const questions = await testQuestions(context, corpus);

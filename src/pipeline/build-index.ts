@@ -64,7 +64,7 @@ export async function buildRunIndex(context: Context, from?: RetrieverSource): P
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
   try {
-    stageWeights(context, stage, corpus, model, retrieverShapes(model));
+    await stageWeights(context, stage, corpus, model, retrieverShapes(model));
     const manifest = await build(context, stage, model, corpus, context.config.train.use);
     (await hybridBm25(context, corpus))?.close();
     return manifest;
@@ -78,7 +78,7 @@ export async function matchingRunIndex(context: Context, stage: RetrieverSource)
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
   try {
-    stageWeights(context, stage, corpus, model, retrieverShapes(model));
+    await stageWeights(context, stage, corpus, model, retrieverShapes(model));
     (await matchingIndex(context, stage, model, corpus)).close();
   } finally {
     disposeModel(model);

@@ -20,7 +20,7 @@ export async function closedBook(
   const model = emptyModel(context, corpus);
   const shapes = closedBookShapes(model);
   firstWeights(context, model, shapes);
-  stageWeights(context, 'pretrain', corpus, model, shapes);
+  await stageWeights(context, 'pretrain', corpus, model, shapes);
   const questions = encodeQuestions(corpus, training);
   if (!questions.some((q) => q.answerIds.length > 0)) {
     throw new UserError(

@@ -13,6 +13,7 @@ import {
   initialise,
   type Model,
   modelShapes,
+  setParam,
   type Tower,
 } from '../model/model.ts';
 import { random } from '../random.ts';
@@ -37,7 +38,9 @@ import type { LoopResult, Origin } from '../train/loop.ts';
 import { isFinished, needResumable } from '../train/resume.ts';
 import { loadWeights } from '../weights/checkpoint.ts';
 import { type ImportConfig, importBert } from '../weights/import-bert.ts';
+import { needTokenPooling } from './initial-weights.ts';
 import { inputPath } from './inputs.ts';
+import { narrowLayer } from './narrow-layer.ts';
 
 /** How a run is opened. */
 export interface RunOptions {
@@ -151,6 +154,7 @@ export function runCorpus({ run, config }: Context): Corpus {
 
 /** The model's sizes, with the vocabulary of the corpus and no parameters yet. */
 export function emptyModel({ run, config }: Context, corpus: Corpus): Model {
+  needTokenPooling(run.config, config.model);
   const model = describeModel(config.model, corpus.tokenizer.size);
   const bytes = 4 * countParameters(modelShapes(model));
   if (bytes > memoryLimit()) {
@@ -172,11 +176,37 @@ export function firstWeights({ config }: Context, model: Model, shapes: readonly
   return initialise(model, shapes, random(config.seed), (tower) => {
     const folder = tower === 'reader' ? (initialReader ?? initial) : initial;
     if (folder !== null && !imported.has(tower)) {
-      const sizes = { ...model.embedder, ...model.reader } satisfies ImportConfig;
+      // The layer of model.width is in no folder.
+      const sizes = { ...model.embedder, ...model.reader, dense: config.model.dense } satisfies ImportConfig;
       imported.set(tower, importBert(folder, sizes, tower).params);
     }
     return imported.get(tower);
   });
+}
+
+/**
+ * First values of the retriever, `shapes` of its towers: as `firstWeights`, and with `model.width` the principal components.
+ * @returns the names of those that neither a folder nor the components had
+ */
+export async function firstRetriever(
+  context: Context,
+  model: Model,
+  corpus: Corpus,
+  shapes: readonly Shape[],
+): Promise<string[]> {
+  const { run, config, readOnly } = context;
+  const random = firstWeights(context, model, shapes);
+  if (config.model.width === null) return random;
+  const tuned = hasWeights(context, 'finetune-qa');
+  const remedy = readOnly
+    ? `make it with "realm build-index --run ${run.dir}"`
+    : tuned
+      ? `put back the file or the settings that this run was fine-tuned with, or fine-tune it again with "realm finetune-qa --run ${run.dir} --resume none"`
+      : undefined;
+  const layer = await narrowLayer(run.components, model, corpus, config, remedy);
+  for (const { name, shape } of shapes)
+    if (layer.kernels.includes(name)) setParam(model.params, name, shape, layer.values);
+  return random.filter((name) => !layer.names.includes(name));
 }
 
 /** True when the stage has left weights. */
@@ -271,16 +301,16 @@ export function retrievesUntrained({ model }: Config): boolean {
  * Weights of `shapes` that a stage has left, or `initial`, those of the encoder as it was published; a `UserError` names
  * the command that makes them.
  */
-export function stageWeights(
+export async function stageWeights(
   context: Context,
   stage: Stage | 'initial',
   corpus: Corpus,
   model: Model,
   shapes: readonly Shape[],
-): void {
+): Promise<void> {
   const { run, config, readOnly } = context;
   if (stage === 'initial') {
-    const [missing] = firstWeights(context, model, shapes);
+    const [missing] = await firstRetriever(context, model, corpus, shapes);
     if (missing === undefined) return;
     throw new UserError(
       `${config.model.initial ?? 'model.initial'}: lacks ${missing}, which a retriever needs; train one with "realm ict-warmup --run ${run.dir}"`,

@@ -221,7 +221,7 @@ async function closedBookFigure(
 ): Promise<MetricValues> {
   if (!hasWeights(context, 'closed-book')) return {};
   const model = emptyModel(context, corpus);
-  stageWeights(context, 'closed-book', corpus, model, closedBookShapes(model));
+  await stageWeights(context, 'closed-book', corpus, model, closedBookShapes(model));
   const matches = await closedBookMatches(model, corpus, questions, context.config, protocol);
   disposeModel(model);
   return { closedBook: meanInterval(matches, context.config.seed) };

@@ -25,7 +25,7 @@ export async function evalMasked(
   const corpus = runCorpus(context);
   const given = file === undefined ? undefined : await sentencesOf(resolve(file), corpus, config);
   const model = emptyModel(context, corpus);
-  stageWeights(context, 'pretrain', corpus, model, pretrainedShapes(model));
+  await stageWeights(context, 'pretrain', corpus, model, pretrainedShapes(model));
   const index = await matchingIndex(context, 'pretrain', model, corpus);
   try {
     // Both stages go through the sentences in the same order, from the first.

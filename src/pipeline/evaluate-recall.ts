@@ -172,7 +172,7 @@ export async function retrieverOf(
 ): Promise<{ model: Model; index: SearchIndex }> {
   if (stage === 'finetune-qa') return fineTuned(context, corpus);
   const model = emptyModel(context, corpus);
-  stageWeights(context, stage, corpus, model, retrieverShapes(model));
+  await stageWeights(context, stage, corpus, model, retrieverShapes(model));
   return { model, index: await matchingIndex(context, stage, model, corpus) };
 }
 
@@ -242,7 +242,7 @@ async function ictRanks(
     return undefined;
   }
   const model = emptyModel(context, corpus);
-  stageWeights(context, 'ict-warmup', corpus, model, retrieverShapes(model));
+  await stageWeights(context, 'ict-warmup', corpus, model, retrieverShapes(model));
   const ranks = await freshRanks(model, corpus, questions, context.config, most, { protocol });
   disposeModel(model);
   return ranks;

@@ -29,13 +29,13 @@ export async function exportSentenceTransformers(context: Context, to: string): 
     let query: Model;
     let document: Model;
     if (hasWeights(context, 'finetune-qa')) {
-      ({ model: query, embedder: document } = fineTunedModels(context, corpus));
+      ({ model: query, embedder: document } = await fineTunedModels(context, corpus));
       models.push(query, document);
     } else {
       query = emptyModel(context, corpus);
       document = query;
       models.push(query);
-      stageWeights(context, newestRetriever(context), corpus, query, retrieverShapes(query));
+      await stageWeights(context, newestRetriever(context), corpus, query, retrieverShapes(query));
     }
     const shared = query === document && query.queryTower === query.documentTower;
     const towers = shared

@@ -52,10 +52,10 @@ export async function exportRealm(context: Context, to: string): Promise<Exporte
   const run = { vocab: corpus.tokenizer, config: context.config };
   const model = emptyModel(context, corpus);
   const pretrained = hasWeights(context, 'pretrain');
-  stageWeights(context, newestRetriever(context), corpus, model, retrieverShapes(model));
+  await stageWeights(context, newestRetriever(context), corpus, model, retrieverShapes(model));
   if (pretrained) {
     const reader = pretrainedShapes(model).filter(({ name }) => name.startsWith(model.readerTower));
-    stageWeights(context, 'pretrain', corpus, model, reader);
+    await stageWeights(context, 'pretrain', corpus, model, reader);
   }
   const { layerNormEps, projectionLayerNormEps } = model.embedder;
   if (layerNormEps !== projectionLayerNormEps) {

@@ -20,15 +20,15 @@ export interface FineTuned {
  * The fine-tuned model with the document tower that it searches with: its own if fine-tuning trained it, otherwise that of
  * the newest retriever.
  */
-export function fineTunedModels(context: Context, corpus: Corpus): FineTuned {
+export async function fineTunedModels(context: Context, corpus: Corpus): Promise<FineTuned> {
   const stage = newestRetriever(context);
   const model = emptyModel(context, corpus);
   const embedder = stage === 'finetune-qa' ? model : emptyModel(context, corpus);
   try {
-    stageWeights(context, 'finetune-qa', corpus, model, qaShapes(model, stage === 'finetune-qa'));
+    await stageWeights(context, 'finetune-qa', corpus, model, qaShapes(model, stage === 'finetune-qa'));
     if (embedder !== model) {
       const shapes = embedderShapes(embedder.documentTower, embedder.embedder);
-      stageWeights(context, stage, corpus, embedder, shapes);
+      await stageWeights(context, stage, corpus, embedder, shapes);
     }
     return { model, embedder, stage };
   } catch (error) {
@@ -46,7 +46,7 @@ export async function fineTuned(
   context: Context,
   corpus: Corpus,
 ): Promise<{ model: Model; index: SearchIndex }> {
-  const { model, embedder, stage } = fineTunedModels(context, corpus);
+  const { model, embedder, stage } = await fineTunedModels(context, corpus);
   const index = await matchingIndex(context, stage, embedder, corpus);
   if (embedder !== model) disposeModel(embedder);
   return { model, index };

@@ -46,10 +46,10 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   }
   const model = emptyModel(context, corpus);
   const stage = retrieverBeforeQa(context);
-  stageWeights(context, stage, corpus, model, retrieverShapes(model));
+  await stageWeights(context, stage, corpus, model, retrieverShapes(model));
   firstWeights(context, model, readerTowerShapes(model));
   if (!hasWeights(context, 'pretrain')) {
-    const warmedUp = config.qa.reader === 'pretrain' && warmedUpReader(context, corpus, model);
+    const warmedUp = config.qa.reader === 'pretrain' && (await warmedUpReader(context, corpus, model));
     if (config.qa.retriever === 'pretrain' || config.qa.reader === 'pretrain')
       warn(
         `finetune-qa: this run has not been pretrained; the retriever is ${stage === 'initial' ? 'the encoder as it was published' : 'from the inverse cloze task'}, and the reader ${warmedUp ? 'is that of reader-warmup' : 'starts without pretraining'}`,
@@ -57,7 +57,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   } else if (config.qa.reader === 'pretrain') {
     // All but the span scorer, which is new in this stage.
     const reader = pretrainedShapes(model).filter(({ name }) => name.startsWith(model.readerTower));
-    stageWeights(context, 'pretrain', corpus, model, reader);
+    await stageWeights(context, 'pretrain', corpus, model, reader);
   }
   const index = await firstIndex(context, 'finetune-qa', stage, model, corpus);
   const questions = encodeAll(corpus, trainQuestions, config);

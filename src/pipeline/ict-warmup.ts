@@ -2,7 +2,7 @@ import { retrieverShapes } from '../model/model.ts';
 import { say } from '../system/progress.ts';
 import { ictStep } from '../train/ict.ts';
 import { type LoopResult, train } from '../train/loop.ts';
-import { type Context, emptyModel, finished, firstWeights, loopSettings, runCorpus } from './context.ts';
+import { type Context, emptyModel, finished, firstRetriever, loopSettings, runCorpus } from './context.ts';
 import { devEvaluation, devQuestions, recallQuestions } from './dev-evaluation.ts';
 
 /** Trains the retriever to find the block that a sentence was taken from. */
@@ -21,7 +21,7 @@ export async function ictWarmup(context: Context): Promise<LoopResult> {
   const questions = recallQuestions(corpus, await devQuestions(context, 'ict-warmup'));
   const model = emptyModel(context, corpus);
   const shapes = retrieverShapes(model);
-  firstWeights(context, model, shapes);
+  await firstRetriever(context, model, corpus, shapes);
   const stage = ictStep(model, corpus, config);
   try {
     return await train({

@@ -2,6 +2,7 @@ import { existsSync } from 'node:fs';
 import { type Config, tooLongFor } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import { cachedFolder } from '../hub/cache.ts';
+import { isPooler } from '../model/head.ts';
 import { UserError } from '../system/errors.ts';
 import { lowercaseIn, vocabularyIn } from '../tokenizer/tokenizer-json.ts';
 import { splitWords } from '../tokenizer/unspaced.ts';
@@ -23,6 +24,8 @@ export function checkInitial(config: Config): void {
         `${folder}: no such folder, which model.${setting} names (a path in a configuration file is relative to that file's folder); ` +
           `pass the folder of an encoder with --set model.${setting}=PATH`,
       );
+    // By now the head of a sentence encoder is in the settings.
+    if (setting === 'initial') needTokenPooling(folder, config.model);
     const described = describeFolder(folder);
     if (!described) continue; // only its shapes are known
     const { file, config: theirs } = described;
@@ -57,6 +60,14 @@ function vocabularyMisfits(folder: string, size: number, { text }: Config): stri
       `text.lowercase is true, and the word pieces of ${path} have capital letters: set it to false, or to true in a tokenizer_config.json ("do_lower_case") if they are never used`,
     );
   return found;
+}
+
+/** A `UserError` where `model.width` is set and REALM's own head is used, whose projection has that purpose. */
+export function needTokenPooling(path: string, { width, pooling }: Config['model']): void {
+  if (width === null || !isPooler(pooling)) return;
+  throw new UserError(
+    `${path}: model.width needs the vector of a sentence encoder or model.pooling cls or mean; set one of them, or model.width to null and model.projection to the length`,
+  );
 }
 
 /** Evenly spaced blocks whose words are counted. */

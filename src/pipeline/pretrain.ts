@@ -40,9 +40,9 @@ export async function pretrain(context: Context): Promise<LoopResult> {
   const model = emptyModel(context, corpus);
   const shapes = pretrainedShapes(model);
   firstWeights(context, model, readerTowerShapes(model));
-  warmedUpReader(context, corpus, model);
+  await warmedUpReader(context, corpus, model);
   const before = retrieverBeforePretraining(context);
-  stageWeights(context, before, corpus, model, retrieverShapes(model));
+  await stageWeights(context, before, corpus, model, retrieverShapes(model));
   const index = await firstIndex(context, 'pretrain', before, model, corpus);
   const bm25 = config.pretrain.hybrid ? await hybridBm25(context, corpus) : undefined;
   const stage = pretrainStep(model, corpus, index, config, bm25);

@@ -142,14 +142,14 @@ async function openParts(context: Context): Promise<Parts> {
         `${run.dir}: is not fine-tuned, so it cannot answer; the next command is "${firstMissing(context)}"`,
       );
     }
-    const { model, embedder } = fineTunedModels(context, corpus);
+    const { model, embedder } = await fineTunedModels(context, corpus);
     Object.assign(parts, { model, embedder });
     parts.index = openRunIndex(context, corpus, await existingIndex(context, embedder, corpus));
     parts.bm25 = await hybridBm25(context, corpus);
     if (retrieverBeforeQa(context) === 'pretrain' && config.pretrain.nullDocument) {
       parts.nullDocument = await nullVector(context, corpus, embedder);
     }
-    parts.closedBook = closedBookReader(context, corpus);
+    parts.closedBook = await closedBookReader(context, corpus);
     return parts as Parts;
   } catch (error) {
     closeParts(parts);
@@ -182,11 +182,11 @@ function nullVector({ config }: Context, corpus: Corpus, embedder: Model): Promi
 }
 
 /** The closed-book baseline, if the run has one. If it cannot be read, questions are still answered. */
-function closedBookReader(context: Context, corpus: Corpus): Model | undefined {
+async function closedBookReader(context: Context, corpus: Corpus): Promise<Model | undefined> {
   if (!hasWeights(context, 'closed-book')) return undefined;
   const model = emptyModel(context, corpus);
   try {
-    stageWeights(context, 'closed-book', corpus, model, closedBookShapes(model));
+    await stageWeights(context, 'closed-book', corpus, model, closedBookShapes(model));
     return model;
   } catch (error) {
     disposeModel(model);

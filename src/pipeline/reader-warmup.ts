@@ -52,8 +52,8 @@ export async function readerWarmup(context: Context): Promise<LoopResult> {
 }
 
 /** Gives the model the reader of the warm-up, if the run has one. @returns whether it has */
-export function warmedUpReader(context: Context, corpus: Corpus, model: Model): boolean {
+export async function warmedUpReader(context: Context, corpus: Corpus, model: Model): Promise<boolean> {
   if (!hasWeights(context, 'reader-warmup')) return false;
-  stageWeights(context, 'reader-warmup', corpus, model, readerWarmupShapes(model));
+  await stageWeights(context, 'reader-warmup', corpus, model, readerWarmupShapes(model));
   return true;
 }

@@ -47,13 +47,13 @@ export async function retrievePassages(
     let query: Model;
     let document: Model;
     if (hasWeights(context, 'finetune-qa')) {
-      ({ model: query, embedder: document } = fineTunedModels(context, corpus));
+      ({ model: query, embedder: document } = await fineTunedModels(context, corpus));
       models.push(query, document);
     } else {
       query = emptyModel(context, corpus);
       document = query;
       models.push(query);
-      stageWeights(context, newestRetriever(context), corpus, query, retrieverShapes(query));
+      await stageWeights(context, newestRetriever(context), corpus, query, retrieverShapes(query));
     }
     const index = openRunIndex(context, corpus, await existingIndex(context, document, corpus));
     let bm25: Bm25 | undefined;

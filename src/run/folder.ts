@@ -25,6 +25,8 @@ export interface Run {
   bm25: string;
   /** Weights for the refresher. */
   snapshots: string;
+  /** The principal components that `model.width` starts from. */
+  components: string;
   metrics(stage: Stage): string;
   /** Folder of the stage's event files for TensorBoard. */
   events(stage: Stage): string;
@@ -55,6 +57,7 @@ export function runFolder(dir: string): Run {
     index: join(dir, 'index'),
     bm25: join(dir, 'bm25'),
     snapshots: join(dir, 'snapshots'),
+    components: join(dir, 'components.safetensors'),
     metrics: (stage) => join(dir, 'metrics', `${stage}.jsonl`),
     events: (stage) => join(dir, 'metrics', 'tensorboard', stage),
     refreshes: (stage) => join(dir, 'metrics', `${stage}-refreshes.jsonl`),

@@ -94,7 +94,7 @@ const current = ({ index }: Run) => readManifest(currentIndex(index)!);
 async function tunedTower(context: Context): Promise<string> {
   const corpus = openCorpus(context.run.corpus);
   const model = emptyModel(context, corpus);
-  stageWeights(context, 'finetune-qa', corpus, model, retrieverShapes(model));
+  await stageWeights(context, 'finetune-qa', corpus, model, retrieverShapes(model));
   const sha256 = await towerFingerprint(model);
   disposeModel(model);
   corpus.close();

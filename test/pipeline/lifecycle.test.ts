@@ -131,7 +131,7 @@ async function recallByHand(context: Context): Promise<Recall> {
     const P = vectorLength(config.model);
     return sequences.ids.map((_, i) => [...flat.subarray(i * P, (i + 1) * P)]);
   };
-  stageWeights(context, 'ict-warmup', corpus, model, retrieverShapes(model));
+  await stageWeights(context, 'ict-warmup', corpus, model, retrieverShapes(model));
   const blocks = Array.from({ length: corpus.blocks }, (_, b) => ({
     title: corpus.titleIds(b),
     body: corpus.bodyIds(b),

@@ -147,7 +147,7 @@ test('for every index pretraining logs what masked sentences find, and recall; w
   // By hand: inner products with every block, without trivial candidates.
   const corpus = openCorpus(main.run.corpus);
   const model = emptyModel(main, corpus);
-  stageWeights(main, 'pretrain', corpus, model, retrieverShapes(model));
+  await stageWeights(main, 'pretrain', corpus, model, retrieverShapes(model));
   const projection = vectorLength(main.config.model);
   const examples = drawMasked(corpus, main.config, 0, 8, stepRandom(main.config.seed, -4));
   const q = await queryVectors(model, corpus, examples, main.config);

@@ -83,7 +83,7 @@ test('many questions get the same answers as each one alone, in their order', as
 });
 
 /** Weights after a stage. */
-function weights(stage: 'pretrain' | 'finetune-qa' | 'closed-book'): Model {
+async function weights(stage: 'pretrain' | 'finetune-qa' | 'closed-book'): Promise<Model> {
   const corpus = openCorpus(main.run.corpus);
   const model = emptyModel(main, corpus);
   const shapes = {
@@ -92,7 +92,7 @@ function weights(stage: 'pretrain' | 'finetune-qa' | 'closed-book'): Model {
     'closed-book': () =>
       bertShapes(model.readerTower, model.reader, true).filter(({ name }) => !name.includes('pooler.')),
   }[stage]();
-  stageWeights(main, stage, corpus, model, shapes);
+  await stageWeights(main, stage, corpus, model, shapes);
   corpus.close();
   return model;
 }
@@ -100,8 +100,8 @@ function weights(stage: 'pretrain' | 'finetune-qa' | 'closed-book'): Model {
 test('the null document probability is that of [CLS] [SEP] [SEP] among the blocks read', async () => {
   const corpus = openCorpus(main.run.corpus);
   const { cls, sep } = corpus.tokenizer;
-  const tuned = weights('finetune-qa');
-  const pretrained = weights('pretrain');
+  const tuned = await weights('finetune-qa');
+  const pretrained = await weights('pretrain');
   const vector = (model: Model, p: string, ids: number[], firstSegment: number) =>
     tf.tidy(() => [
       ...embedSequences(
@@ -144,7 +144,7 @@ test('the null document probability is that of [CLS] [SEP] [SEP] among the block
 test('retrieval utility is log p(y|z,x) less the closed-book log p(y|∅,x) of the same answer', async () => {
   const corpus = openCorpus(main.run.corpus);
   const { cls, sep, mask, encode: tokenize } = corpus.tokenizer;
-  const reader = weights('closed-book');
+  const reader = await weights('closed-book');
   const some = questions.slice(0, 6);
   const asked = await asking(({ ask }) => ask(some));
   some.forEach((question, i) => {

@@ -81,7 +81,7 @@ async function prepared(name: string, encoder: string, ...more: string[]): Promi
 async function ranking(context: Context, question: string): Promise<{ block: number; score: number }[]> {
   const corpus = openCorpus(context.run.corpus);
   const model = emptyModel(context, corpus);
-  stageWeights(context, 'initial', corpus, model, retrieverShapes(model));
+  await stageWeights(context, 'initial', corpus, model, retrieverShapes(model));
   const format = textFormat(corpus.tokenizer, model.embedder);
   const blocks = Array.from({ length: corpus.blocks }, (_, b) => ({
     title: corpus.titleIds(b),
