@@ -13,6 +13,7 @@ export const {
   openSession,
   prepare,
   pretrain,
+  readerWarmup,
   runStatus,
   settingsReference,
   UserError,

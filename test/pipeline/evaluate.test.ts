@@ -72,7 +72,7 @@ test('recall without --stage says that another model answers questions; with a s
   assert.doesNotMatch(said, /--stage finetune-qa/);
 });
 
-test('fine-tuning prints the exact match on dev questions at each checkpoint', async () => {
+test('fine-tuning prints the exact match on dev questions before its first step and at each checkpoint', async () => {
   const { run, engine } = context;
   const dev = join(folder, 'dev.jsonl');
   // Regular expressions: half of them match every answer, the others none.
@@ -93,6 +93,7 @@ test('fine-tuning prints the exact match on dev questions at each checkpoint', a
   said = '';
   await finetuneQa({ run, config: runConfig(run, { set }), engine });
   assert.deepEqual(said.match(/^finetune-qa: step \d+: .*$/gm), [
+    'finetune-qa: step 0: exact match on 6 dev questions 50.0 %',
     'finetune-qa: step 1: exact match on 6 dev questions 50.0 %',
     'finetune-qa: step 2: exact match on 6 dev questions 50.0 %',
   ]);
