@@ -272,7 +272,10 @@ function trainingSettings(survey: Survey): Setting[] {
   const steps = (examples: number, batch: number) => Math.max(1, Math.round(examples / batch));
   const ict = steps(within(passes.blocks * blocks, passes.ict), batch);
   const pretrain = steps(within((passes.blocks * blocks) / 4, passes.pretrain), pretrainBatch);
-  const qa = steps(within(passes.questions * trainQuestions, passes.qa), 8);
+  // A sentence encoder of cosines, for which the contrastive recipe of configs/squad-encoder.yaml is made.
+  const retrieves = encoder?.head?.normalize === true;
+  const qaBatch = retrieves ? 16 : 8;
+  const qa = steps(within(passes.questions * trainQuestions, passes.qa), qaBatch);
   const warmUp: Setting[] = [
     {
       path: 'ict.steps',
@@ -308,6 +311,7 @@ function trainingSettings(survey: Survey): Setting[] {
           ? 'with so few blocks, each query is compared with all of them'
           : 'a graph quickly finds the best of many blocks',
     },
+    ...(retrieves ? [HYBRID] : []),
     {
       path: 'pretrain.steps',
       value: pretrain,
@@ -326,8 +330,9 @@ function trainingSettings(survey: Survey): Setting[] {
     },
     { path: 'pretrain.optimizer.learningRate', value: learningRates.pretrain, why: learningRates.why },
     { path: 'qa.steps', value: qa, why: 'the model learns to answer your questions' },
-    { path: 'qa.batch', value: 8, why: 'questions in each step' },
+    { path: 'qa.batch', value: qaBatch, why: 'questions in each step' },
     { path: 'qa.microBatch', value: 8, why: 'of them computed at once; fewer need less memory' },
+    ...(retrieves ? CONTRASTIVE : []),
     {
       path: 'qa.readerTokens',
       value: lengths(encoder).reader,
@@ -352,6 +357,32 @@ function trainingSettings(survey: Survey): Setting[] {
     { path: 'qa.optimizer.learningRate', value: learningRates.qa, why: learningRates.why },
   ];
 }
+
+const HYBRID: Setting = {
+  path: 'hybrid.weight',
+  value: 0.5,
+  why: 'blocks are also found by BM25, a word search: both together find more than either',
+};
+
+/** Fine-tuning that keeps what the encoder knows. The document tower is trained, and its index is built again at the end. */
+const CONTRASTIVE: readonly Setting[] = [
+  {
+    path: 'qa.contrastive',
+    value: 1,
+    why: 'the blocks of the other questions are wrong answers too, so that the retriever does not forget',
+  },
+  {
+    path: 'qa.minedNegatives',
+    value: 1,
+    why: 'blocks without the answer that the retriever finds for a question, also as wrong answers',
+  },
+  {
+    path: 'qa.refreshEvery',
+    value: 1_000_000,
+    why: 'all of the retriever is trained; the index is built again only at the end',
+  },
+  { path: 'qa.retrieverLearningRate', value: 2e-5, why: "low, to keep the encoder's knowledge" },
+];
 
 /** How often each block (a fourth as often in pretraining) and each question is seen, and the least and most examples of a stage. */
 const PASSES = {

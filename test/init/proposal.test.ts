@@ -11,6 +11,7 @@ import {
   type Survey,
   sizeOf,
 } from '../../src/init/proposal.ts';
+import type { Head } from '../../src/model/head.ts';
 
 const FILES = { documents: '/d', train: '/t', dev: '/v', test: null };
 const FAST = { ict: 1e-4, pretrain: 1e-4, qa: 1e-4, index: 1e-3 };
@@ -122,6 +123,19 @@ test('a sentence encoder gets no inverse cloze task, and its hours go to the oth
   // An hour of steps of a second (two in the inverse cloze task): shares of 0.45, 0.3 and 0.25, rounded down to two digits.
   assert.deepEqual(steps(propose(survey(30_000, { encoder: ENCODER }), FILES, 1)), [810, 1000, 900]);
   assert.deepEqual(steps(ofHead), [0, 1900, 1600]);
+});
+
+test('a sentence encoder of cosines is fine-tuned by contrast, with hybrid retrieval; others as in ORQA', () => {
+  const settingsOf = (head?: Head) => {
+    const { qa, hybrid } = configOf(
+      propose(survey(30_000, { encoder: { ...ENCODER, head } }), FILES).settings,
+    );
+    return [hybrid.weight, qa.contrastive, qa.minedNegatives, qa.refreshEvery, qa.retrieverLearningRate];
+  };
+  const head = { pooling: 'mean', projection: 'none' } as const;
+  assert.deepEqual(settingsOf({ ...head, normalize: true }), [0.5, 1, 1, 1_000_000, 2e-5]);
+  for (const other of [undefined, { ...head, normalize: false }])
+    assert.deepEqual(settingsOf(other), [null, 0, 0, null, null]);
 });
 
 test('gold blocks are read if the questions name their documents', () => {
