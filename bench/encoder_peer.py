@@ -33,7 +33,7 @@ def trainer(model, pairs, options, steps, work):
         max_steps=steps,
         per_device_train_batch_size=options.batch,
         learning_rate=options.rate,
-        warmup_ratio=0.1,
+        warmup_steps=0.1,  # a share of all steps
         batch_sampler=BatchSamplers.NO_DUPLICATES,
         save_strategy="no",
         report_to="none",
