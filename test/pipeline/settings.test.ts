@@ -174,7 +174,7 @@ test('prepare counts what it leaves out of a folder by its kind, also in JSON', 
     join(texts, 'a.txt'),
     'Talvora Benik was born in Quenfell in 1810. Later she moved to Drost.\n',
   );
-  for (const name of ['b.pdf', 'c.pdf', 'd.docx', '.hidden']) writeFileSync(join(texts, name), 'x');
+  for (const name of ['b.xlsx', 'c.xlsx', 'd.epub', '.hidden']) writeFileSync(join(texts, name), 'x');
   let out = '';
   mock.method(process.stdout, 'write', (text: string | Uint8Array) => {
     if (typeof text === 'string') out += text; // bytes are the test runner's
@@ -193,8 +193,8 @@ test('prepare counts what it leaves out of a folder by its kind, also in JSON', 
   );
   assert.equal(code, 0, err);
   const { leftOutFiles, leftOutKinds } = JSON.parse(out);
-  assert.deepEqual([leftOutFiles, leftOutKinds], [4, { '.pdf': 2, '.docx': 1, 'hidden file': 1 }]);
-  assert.match(err, /^prepare: left out 4 files or folders: 2 \.pdf, 1 \.docx, 1 hidden file /m);
+  assert.deepEqual([leftOutFiles, leftOutKinds], [4, { '.xlsx': 2, '.epub': 1, 'hidden file': 1 }]);
+  assert.match(err, /^prepare: left out 4 files or folders: 2 \.xlsx, 1 \.epub, 1 hidden file /m);
 });
 
 test('a first prepare that fails leaves nothing that refuses the corrected command', async () => {
