@@ -1,6 +1,6 @@
 import { hasAnswer } from '../answers/has-answer.ts';
 import { type EncodedQuestion, questionVectors } from '../model/questions.ts';
-import { CANDIDATES, candidatesOf, combine } from '../retrieval/hybrid.ts';
+import { CANDIDATES, type Candidates, candidatesOf, combine } from '../retrieval/hybrid.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';
 import { progress } from '../system/progress.ts';
 import { AT_ONCE } from './answer.ts';
@@ -15,6 +15,37 @@ export interface RetrieverRanks {
   hybrid: number[][];
 }
 
+/** What both retrievers found for a question. */
+export interface Searched<Q> {
+  question: Q;
+  /** Of the question, from 0. */
+  index: number;
+  /** By inner product alone, best first. */
+  dense: ReturnType<typeof rowOf>;
+  candidates: Candidates;
+}
+
+/** Searches for the questions by both retrievers, `AT_ONCE` at a time, with a progress bar of this name. */
+export async function* searchBoth<Q extends EncodedQuestion>(
+  { model, corpus, index, bm25, config }: Retrieval & Required<Pick<Retrieval, 'bm25'>>,
+  questions: readonly Q[],
+  most: number,
+  name: string,
+): AsyncGenerator<Searched<Q>> {
+  const bar = progress(name, questions.length, { unit: 'questions' });
+  for (let at = 0; at < questions.length; at += AT_ONCE) {
+    const part = questions.slice(at, at + AT_ONCE);
+    const vectors = await questionVectors(model, corpus, part, config);
+    const found = index.search(vectors, Math.max(most, CANDIDATES));
+    for (const [q, question] of part.entries()) {
+      const candidates = candidatesOf({ index, bm25 }, question.question, vectors, found, q);
+      yield { question, index: at + q, dense: rowOf(found, q), candidates };
+    }
+    bar.at(at + part.length);
+  }
+  bar.end();
+}
+
 /**
  * Retrieval by inner product, by BM25, and by both with each of several weights (hybrid.ts), in one search.
  * `each` gets what the settings ask for: with `hybrid.weight`, what both find, else what the inner product finds.
@@ -27,37 +58,32 @@ export async function retrieverRanks(
   most: number,
   { protocol, each }: RankingOptions = {},
 ): Promise<RetrieverRanks> {
-  const { model, corpus, index, bm25, config } = retrieval;
+  const { corpus, config } = retrieval;
   const { weight } = config.hybrid;
   const ranks: RetrieverRanks = { dense: [], bm25: [], hybrid: weights.map(() => []) };
-  const bar = progress('recall', questions.length, { unit: 'questions' });
-  for (let at = 0; at < questions.length; at += AT_ONCE) {
-    const part = questions.slice(at, at + AT_ONCE);
-    const vectors = await questionVectors(model, corpus, part, config);
-    const found = index.search(vectors, Math.max(most, CANDIDATES));
-    for (const [q, question] of part.entries()) {
-      const candidates = candidatesOf({ index, bm25 }, question.question, vectors, found, q);
-      const answers = new Map<number, boolean>();
-      const rankOf = (blocks: ArrayLike<number>) => {
-        for (let i = 0; i < Math.min(most, blocks.length); i++) {
-          const block = blocks[i];
-          const has = answers.get(block) ?? hasAnswer(corpus.text(block), question, protocol);
-          answers.set(block, has);
-          if (has) return i;
-        }
-        return Infinity;
-      };
-      const dense = rowOf(found, q);
-      ranks.dense.push(rankOf(dense.blocks));
-      ranks.bm25.push(rankOf(combine(candidates, 0, most).blocks));
-      for (const [w, tried] of weights.entries())
-        ranks.hybrid[w].push(rankOf(combine(candidates, tried, most).blocks));
-      const { blocks, scores } = weight === null ? dense : combine(candidates, weight, most);
-      const ranked = (values: ArrayLike<number>) => Array.from(values).slice(0, most);
-      each?.({ question, number: at + q + 1, blocks: ranked(blocks), scores: ranked(scores) });
-    }
-    bar.at(ranks.dense.length);
+  for await (const { question, index, dense, candidates } of searchBoth(
+    retrieval,
+    questions,
+    most,
+    'recall',
+  )) {
+    const answers = new Map<number, boolean>();
+    const rankOf = (blocks: ArrayLike<number>) => {
+      for (let i = 0; i < Math.min(most, blocks.length); i++) {
+        const block = blocks[i];
+        const has = answers.get(block) ?? hasAnswer(corpus.text(block), question, protocol);
+        answers.set(block, has);
+        if (has) return i;
+      }
+      return Infinity;
+    };
+    ranks.dense.push(rankOf(dense.blocks));
+    ranks.bm25.push(rankOf(combine(candidates, 0, most).blocks));
+    for (const [w, tried] of weights.entries())
+      ranks.hybrid[w].push(rankOf(combine(candidates, tried, most).blocks));
+    const { blocks, scores } = weight === null ? dense : combine(candidates, weight, most);
+    const ranked = (values: ArrayLike<number>) => Array.from(values).slice(0, most);
+    each?.({ question, number: index + 1, blocks: ranked(blocks), scores: ranked(scores) });
   }
-  bar.end();
   return ranks;
 }

@@ -1,10 +1,8 @@
 import type { Corpus } from '../corpus/store/reader.ts';
-import { type EncodedQuestion, questionVectors } from '../model/questions.ts';
-import { CANDIDATES, candidatesOf, combine } from '../retrieval/hybrid.ts';
+import type { EncodedQuestion } from '../model/questions.ts';
+import { combine } from '../retrieval/hybrid.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';
-import { progress } from '../system/progress.ts';
-import { AT_ONCE } from './answer.ts';
-import { rowOf } from './evaluate.ts';
+import { searchBoth } from './hybrid.ts';
 import { firstOfEach } from './judged.ts';
 import type { Ranking } from './rankings.ts';
 import type { RetrievedDocuments } from './run-files.ts';
@@ -42,35 +40,31 @@ export async function retrieveDocuments(
   weight: number,
   each?: (ranking: Ranking) => void,
 ): Promise<JudgedRetrieval> {
-  const { model, corpus, index, bm25, config } = retrieval;
+  const { corpus, config } = retrieval;
   const retrieved: JudgedRetrieval = { dense: new Map(), bm25: new Map(), hybrid: new Map() };
   const most = blocksFor(corpus);
-  const bar = progress('documents', questions.length, { unit: 'questions' });
-  for (let at = 0; at < questions.length; at += AT_ONCE) {
-    const part = questions.slice(at, at + AT_ONCE);
-    const vectors = await questionVectors(model, corpus, part, config);
-    const found = index.search(vectors, Math.max(most, CANDIDATES));
-    for (const [q, question] of part.entries()) {
-      const candidates = candidatesOf({ index, bm25 }, question.question, vectors, found, q);
-      const by = {
-        dense: rowOf(found, q),
-        bm25: combine(candidates, 0, most),
-        hybrid: combine(candidates, weight, most),
-      };
-      for (const [name, { blocks, scores }] of Object.entries(by)) {
-        const documents = Array.from(blocks, corpus.documentId);
-        const best = firstOfEach(documents).slice(0, DOCUMENTS);
-        retrieved[name as keyof JudgedRetrieval].set(
-          question.id,
-          best.map((i) => documents[i]),
-        );
-        if (name !== (config.hybrid.weight === null ? 'dense' : 'hybrid')) continue;
-        const of = (values: ArrayLike<number>) => best.map((i) => values[i]);
-        each?.({ question, number: at + q + 1, blocks: of(blocks), scores: of(scores) });
-      }
+  for await (const { question, index, dense, candidates } of searchBoth(
+    retrieval,
+    questions,
+    most,
+    'documents',
+  )) {
+    const by = {
+      dense,
+      bm25: combine(candidates, 0, most),
+      hybrid: combine(candidates, weight, most),
+    };
+    for (const [name, { blocks, scores }] of Object.entries(by)) {
+      const documents = Array.from(blocks, corpus.documentId);
+      const best = firstOfEach(documents).slice(0, DOCUMENTS);
+      retrieved[name as keyof JudgedRetrieval].set(
+        question.id,
+        best.map((i) => documents[i]),
+      );
+      if (name !== (config.hybrid.weight === null ? 'dense' : 'hybrid')) continue;
+      const of = (values: ArrayLike<number>) => best.map((i) => values[i]);
+      each?.({ question, number: index + 1, blocks: of(blocks), scores: of(scores) });
     }
-    bar.at(at + part.length);
   }
-  bar.end();
   return retrieved;
 }

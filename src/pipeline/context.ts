@@ -1,6 +1,7 @@
 import { existsSync } from 'node:fs';
 import { dirname } from 'node:path';
 import type { Config } from '../config.ts';
+import { NO_SPANS } from '../corpus/counts.ts';
 import { type Corpus, openCorpus } from '../corpus/store/reader.ts';
 import { installOnFirstUse } from '../engine/install.ts';
 import { type EngineName, obeySignals, startEngine } from '../engine.ts';
@@ -150,6 +151,13 @@ export function runCorpus({ run, config }: Context): Corpus {
     );
   }
   return corpus;
+}
+
+/** A `UserError` if the corpus has no sentence with a salient span, which masking needs; the corpus is closed then. */
+export function needSentences({ run }: Context, corpus: Corpus): void {
+  if (corpus.sentences.count > 0) return;
+  corpus.close();
+  throw new UserError(`${run.corpus}: ${NO_SPANS}, and prepare again`);
 }
 
 /** The model's sizes, with the vocabulary of the corpus and no parameters yet. */

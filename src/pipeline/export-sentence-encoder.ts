@@ -1,13 +1,11 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { disposeModel, type Model, retrieverShapes } from '../model/model.ts';
 import { UserError } from '../system/errors.ts';
 import { needWritable, writeFolderAtomic } from '../system/files.ts';
 import { exportSentenceEncoder, isExportedSentenceEncoder } from '../weights/export-sentence-encoder.ts';
-import { newestRetriever } from './build-index.ts';
-import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
+import { type Context, runCorpus } from './context.ts';
 import type { ExportedPart } from './export.ts';
-import { fineTunedModels } from './fine-tuned.ts';
+import { disposeRetriever, type RetrieverModels, retrieverModels } from './fine-tuned.ts';
 
 /**
  * Writes a run's newest retriever for sentence-transformers: one folder if queries and documents share a tower, else a folder
@@ -24,19 +22,10 @@ export async function exportSentenceTransformers(context: Context, to: string): 
   }
   needWritable(join(to, 'modules.json'));
   const corpus = runCorpus(context);
-  const models: Model[] = [];
+  let models: RetrieverModels | undefined;
   try {
-    let query: Model;
-    let document: Model;
-    if (hasWeights(context, 'finetune-qa')) {
-      ({ model: query, embedder: document } = await fineTunedModels(context, corpus));
-      models.push(query, document);
-    } else {
-      query = emptyModel(context, corpus);
-      document = query;
-      models.push(query);
-      await stageWeights(context, newestRetriever(context), corpus, query, retrieverShapes(query));
-    }
+    models = await retrieverModels(context, corpus);
+    const { query, document } = models;
     const shared = query === document && query.queryTower === query.documentTower;
     const towers = shared
       ? [{ name: '', model: query, tower: query.queryTower }]
@@ -50,7 +39,7 @@ export async function exportSentenceTransformers(context: Context, to: string): 
       return towers.map(({ name }) => ({ folder: join(to, name), loadedBy: 'SentenceTransformer' }));
     });
   } finally {
-    for (const model of new Set(models)) disposeModel(model);
+    if (models) disposeRetriever(models);
     corpus.close();
   }
 }

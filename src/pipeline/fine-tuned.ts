@@ -1,11 +1,11 @@
 import type { Corpus } from '../corpus/store/reader.ts';
 import { embedderShapes } from '../model/embedder.ts';
-import { disposeModel, type Model } from '../model/model.ts';
+import { disposeModel, type Model, retrieverShapes } from '../model/model.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import type { RetrieverSource } from '../run/stages.ts';
 import { qaShapes } from '../train/finetune-qa.ts';
 import { matchingIndex, newestRetriever } from './build-index.ts';
-import { type Context, emptyModel, stageWeights } from './context.ts';
+import { type Context, emptyModel, hasWeights, stageWeights } from './context.ts';
 
 /** The models of a fine-tuned run, and the stage whose document tower it searches with. */
 export interface FineTuned {
@@ -50,4 +50,32 @@ export async function fineTuned(
   const index = await matchingIndex(context, stage, embedder, corpus);
   if (embedder !== model) disposeModel(embedder);
   return { model, index };
+}
+
+/** A run's newest retriever; both are one model unless fine-tuning left the document tower as it was. */
+export interface RetrieverModels {
+  /** Its query tower embeds questions. */
+  query: Model;
+  /** Its document tower makes the index. */
+  document: Model;
+}
+
+/** The models of the run's newest retriever, without an index. */
+export async function retrieverModels(context: Context, corpus: Corpus): Promise<RetrieverModels> {
+  if (hasWeights(context, 'finetune-qa')) {
+    const { model, embedder } = await fineTunedModels(context, corpus);
+    return { query: model, document: embedder };
+  }
+  const model = emptyModel(context, corpus);
+  try {
+    await stageWeights(context, newestRetriever(context), corpus, model, retrieverShapes(model));
+    return { query: model, document: model };
+  } catch (error) {
+    disposeModel(model);
+    throw error;
+  }
+}
+
+export function disposeRetriever({ query, document }: RetrieverModels): void {
+  for (const model of new Set([query, document])) disposeModel(model);
 }

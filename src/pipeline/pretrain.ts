@@ -1,7 +1,5 @@
-import { NO_SPANS } from '../corpus/counts.ts';
 import { maskedProbes } from '../eval/probes.ts';
 import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
-import { UserError } from '../system/errors.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { pretrainStep } from '../train/pretrain.ts';
 import { hybridBm25 } from './bm25.ts';
@@ -12,6 +10,7 @@ import {
   finished,
   firstWeights,
   loopSettings,
+  needSentences,
   runCorpus,
   stageWeights,
 } from './context.ts';
@@ -32,10 +31,7 @@ export async function pretrain(context: Context): Promise<LoopResult> {
     corpus.close();
     return done;
   }
-  if (corpus.sentences.count === 0) {
-    corpus.close();
-    throw new UserError(`${context.run.corpus}: ${NO_SPANS}, and prepare again`);
-  }
+  needSentences(context, corpus);
   const questions = recallQuestions(corpus, await devQuestions(context, 'pretrain'));
   const model = emptyModel(context, corpus);
   const shapes = pretrainedShapes(model);

@@ -1,7 +1,5 @@
-import { NO_SPANS } from '../corpus/counts.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
 import type { Model } from '../model/model.ts';
-import { UserError } from '../system/errors.ts';
 import { say } from '../system/progress.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { readerWarmupShapes, readerWarmupStep } from '../train/reader-warmup.ts';
@@ -12,6 +10,7 @@ import {
   firstWeights,
   hasWeights,
   loopSettings,
+  needSentences,
   runCorpus,
   stageWeights,
 } from './context.ts';
@@ -29,10 +28,7 @@ export async function readerWarmup(context: Context): Promise<LoopResult> {
     corpus.close();
     return done;
   }
-  if (corpus.sentences.count === 0) {
-    corpus.close();
-    throw new UserError(`${context.run.corpus}: ${NO_SPANS}, and prepare again`);
-  }
+  needSentences(context, corpus);
   const model = emptyModel(context, corpus);
   const shapes = readerWarmupShapes(model);
   firstWeights(context, model, shapes);

@@ -1,12 +1,11 @@
 import { needWords } from '../datasets/question-text.ts';
-import { disposeModel, type Model, retrieverShapes } from '../model/model.ts';
 import { encodeQuestions, questionVectors } from '../model/questions.ts';
 import type { Bm25 } from '../retrieval/bm25.ts';
 import { findBlocks } from '../retrieval/hybrid.ts';
 import { hybridBm25 } from './bm25.ts';
-import { existingIndex, newestRetriever, openRunIndex } from './build-index.ts';
-import { type Context, emptyModel, hasWeights, runCorpus, stageWeights } from './context.ts';
-import { fineTunedModels } from './fine-tuned.ts';
+import { existingIndex, openRunIndex } from './build-index.ts';
+import { type Context, runCorpus } from './context.ts';
+import { disposeRetriever, type RetrieverModels, retrieverModels } from './fine-tuned.ts';
 
 /** One block that was found for a question. */
 export interface FoundPassage {
@@ -38,23 +37,14 @@ export async function retrievePassages(
   questions.forEach(needWords);
   const context: Context = { ...given, readOnly: true };
   const corpus = runCorpus(context);
-  const models: Model[] = [];
+  let models: RetrieverModels | undefined;
   try {
     const encoded = encodeQuestions(
       corpus,
       questions.map((question) => ({ question, answers: [] })),
     );
-    let query: Model;
-    let document: Model;
-    if (hasWeights(context, 'finetune-qa')) {
-      ({ model: query, embedder: document } = await fineTunedModels(context, corpus));
-      models.push(query, document);
-    } else {
-      query = emptyModel(context, corpus);
-      document = query;
-      models.push(query);
-      await stageWeights(context, newestRetriever(context), corpus, query, retrieverShapes(query));
-    }
+    models = await retrieverModels(context, corpus);
+    const { query, document } = models;
     const index = openRunIndex(context, corpus, await existingIndex(context, document, corpus));
     let bm25: Bm25 | undefined;
     try {
@@ -80,7 +70,7 @@ export async function retrievePassages(
       index.close();
     }
   } finally {
-    for (const model of new Set(models)) disposeModel(model);
+    if (models) disposeRetriever(models);
     corpus.close();
   }
 }

@@ -6,7 +6,7 @@ export interface AddedToken {
   content: string;
   /** Found in the normalised text, such as in any casing; false: as written. */
   normalized: boolean;
-  /** Found only where no letter, digit or underscore stands beside it. */
+  /** The character before it and the one after it must not be a letter, a digit or an underscore. */
   singleWord: boolean;
   /** Whether the vocabulary of the tokenizer's model has it too, so that a word can be this piece. */
   inModel: boolean;

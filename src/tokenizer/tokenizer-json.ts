@@ -38,15 +38,7 @@ export function describedTokenizer(folder: string, json = join(folder, NAME)): D
   const described: DescribedTokenizer = { path: config };
   if (existsSync(config)) {
     const fields = readJson(config, 'description of a tokenizer', 'download it again');
-    if (isFields(fields))
-      for (const [ours, theirs] of [
-        ['lowercase', 'do_lower_case'],
-        ['stripAccents', 'strip_accents'],
-        ['splitIdeographs', 'tokenize_chinese_chars'],
-      ] as const) {
-        const value = fields[theirs] ?? undefined;
-        if (value !== undefined) described[ours] = flag(config, theirs, value);
-      }
+    if (isFields(fields)) Object.assign(described, flags(config, fields, CONFIG_NAMES));
   }
   if (!existsSync(json)) return described;
   const { normalizer } = readTokenizerJson(json);
@@ -163,14 +155,27 @@ function normalizerOf(path: string, { normalizer, pre_tokenizer: words }: Fields
   const fields = normalizer as Fields;
   if (fields.clean_text === false)
     throw new UserError(`${path}: clean_text is false, which realm does not have; ${REMEDY}`);
+  return { lowercase: true, ...flags(path, fields, NORMALIZER_NAMES) };
+}
+
+/** What the two files call the fields of a `Normalizer`. */
+const CONFIG_NAMES = {
+  lowercase: 'do_lower_case',
+  stripAccents: 'strip_accents',
+  splitIdeographs: 'tokenize_chinese_chars',
+} as const satisfies Record<keyof Normalizer, string>;
+const NORMALIZER_NAMES = {
+  lowercase: 'lowercase',
+  stripAccents: 'strip_accents',
+  splitIdeographs: 'handle_chinese_chars',
+} as const satisfies Record<keyof Normalizer, string>;
+
+/** Those of the fields that a file has, and not as null. */
+function flags(path: string, fields: Fields, names: Record<keyof Normalizer, string>): Partial<Normalizer> {
   const found: Partial<Normalizer> = {};
-  for (const [ours, theirs] of [
-    ['lowercase', 'lowercase'],
-    ['stripAccents', 'strip_accents'],
-    ['splitIdeographs', 'handle_chinese_chars'],
-  ] as const) {
+  for (const [ours, theirs] of Object.entries(names) as [keyof Normalizer, string][]) {
     const value = fields[theirs] ?? undefined;
     if (value !== undefined) found[ours] = flag(path, theirs, value);
   }
-  return { lowercase: true, ...found };
+  return found;
 }

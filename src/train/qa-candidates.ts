@@ -51,10 +51,18 @@ export function rankByBoth(
       const candidates = candidatesOf({ index, bm25 }, question, vectors, dense, q);
       const { blocks, scores } = combine(candidates, weight, n);
       const factor = bonusFactor(candidates, weight);
+      const sparse = new Map(Array.from(candidates.blocks, (block, i) => [block, candidates.sparse[i]]));
       return {
         blocks: Array.from(blocks),
         scores: Float32Array.from(scores),
-        bonus: (wanted) => bm25.scores(question, wanted).map((score) => factor * score),
+        bonus(wanted) {
+          const unscored = wanted.filter((block) => !sparse.has(block));
+          if (unscored.length > 0)
+            bm25.scores(question, unscored).forEach((score, i) => {
+              sparse.set(unscored[i], score);
+            });
+          return wanted.map((block) => factor * sparse.get(block)!);
+        },
       };
     });
   };

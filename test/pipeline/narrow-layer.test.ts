@@ -16,26 +16,18 @@ import { openNewRun, prepareCorpus } from '../../src/pipeline/prepare.ts';
 import { retrievePassages } from '../../src/pipeline/retrieve.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { startTestEngine } from '../support/engine.ts';
+import { encoderSettings, TEXTS } from '../support/sentence-encoder.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 
 // An index narrower than the encoder (model.width): its last layer starts as the principal components of blocks' vectors.
 
 const root = temporaryFolder('narrow-layer');
-const fixtures = join(import.meta.dirname, '../fixtures/sentence-transformers');
-const texts = [
-  'The old bridge was built of stone in May 1990.',
-  'The river in the north. It was built in the 19th.',
-  'A town of stone was built on a river in July 1790.',
-  'Who was the river, who was the bridge.',
-  'An old town. An old river. An old bridge in the north.',
-  'The stone in the river was old in June 1890.',
-];
 
 let engine: Context['engine'];
 before(async () => {
   ({ name: engine } = await startTestEngine());
   mock.method(process.stderr, 'write', () => true);
-  writeDocuments(texts);
+  writeDocuments(TEXTS);
   const question = { question: 'who built the bridge of stone?', answer: ['stone'], passage_id: 'd0' };
   writeFileSync(join(root, 'questions.jsonl'), `${JSON.stringify(question)}\n`);
 });
@@ -49,12 +41,8 @@ function settings(encoder: string, ...more: string[]): string[] {
   return [
     `data.documents=${join(root, 'documents.jsonl')}`,
     `data.train=${join(root, 'questions.jsonl')}`,
-    'model={layers: 2, hidden: 16, heads: 2, intermediate: 32, positions: 40, gelu: exact, dropout: 0, spanHidden: 8, maxSpanWidth: 3}',
-    `model.initial=${join(fixtures, encoder)}`,
-    'text={blockTokens: 24, sentenceTokens: 16, questionTokens: 16}',
-    'index={kind: exact}',
+    ...encoderSettings(encoder),
     'ict={steps: 0, batch: 2}',
-    'refresh.mode=off',
     'qa={steps: 1, batch: 1, retrieverBlocks: 4, readerBlocks: 2, readerTokens: 40, devQuestions: 0}',
     ...more,
   ];
@@ -118,13 +106,13 @@ test('components are kept when documents change, and made again for another widt
   const { weightsSha256 } = await buildRunIndex(context);
   const file = readFileSync(context.run.components);
   try {
-    writeDocuments([...texts, 'A stone bridge in a town was old.']);
+    writeDocuments([...TEXTS, 'A stone bridge in a town was old.']);
     await prepareCorpus(context.run, context.config);
     const { rows, ...again } = await buildRunIndex(context);
     assert.deepEqual([rows, again.weightsSha256], [7, weightsSha256]);
     assert.deepEqual(readFileSync(context.run.components), file);
   } finally {
-    writeDocuments(texts);
+    writeDocuments(TEXTS);
   }
   const [{ passages }] = await retrievePassages(context, ['who built the bridge?'], 3);
   assert.equal(passages.length, 3);

@@ -21,20 +21,13 @@ import { retrievePassages } from '../../src/pipeline/retrieve.ts';
 import { runConfig } from '../../src/run/folder.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { startTestEngine } from '../support/engine.ts';
+import { encoderSettings, TEXTS } from '../support/sentence-encoder.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 
 // A sentence encoder as a retriever without any training, and as the start of every stage.
 
 const root = temporaryFolder('sentence-encoder-run');
 const fixtures = join(import.meta.dirname, '../fixtures/sentence-transformers');
-const texts = [
-  'The old bridge was built of stone in May 1990.',
-  'The river in the north. It was built in the 19th.',
-  'A town of stone was built on a river in July 1790.',
-  'Who was the river, who was the bridge.',
-  'An old town. An old river. An old bridge in the north.',
-  'The stone in the river was old in June 1890.',
-];
 
 let engine: Context['engine'];
 before(async () => {
@@ -43,7 +36,7 @@ before(async () => {
   const lines = (records: object[]) => records.map((record) => `${JSON.stringify(record)}\n`).join('');
   writeFileSync(
     join(root, 'documents.jsonl'),
-    lines(texts.map((text, i) => ({ id: `d${i}`, title: i % 2 === 0 ? 'Town' : '', text }))),
+    lines(TEXTS.map((text, i) => ({ id: `d${i}`, title: i % 2 === 0 ? 'Town' : '', text }))),
   );
   const questions = [
     { question: 'who built the bridge of stone?', answer: ['stone'], passage_id: 'd0' },
@@ -57,14 +50,9 @@ function settings(encoder: string, ...more: string[]): string[] {
     `data.documents=${join(root, 'documents.jsonl')}`,
     `data.train=${join(root, 'questions.jsonl')}`,
     `data.test=${join(root, 'questions.jsonl')}`,
-    `model.initial=${join(fixtures, encoder)}`,
-    'model={layers: 2, hidden: 16, heads: 2, intermediate: 32, positions: 40, gelu: exact, dropout: 0, spanHidden: 8, maxSpanWidth: 3}',
-    `model.initial=${join(fixtures, encoder)}`,
-    'text={blockTokens: 24, sentenceTokens: 16, questionTokens: 16}',
-    'index={kind: exact}',
+    ...encoderSettings(encoder),
     'ict.steps=0',
     'pretrain={steps: 1, batch: 2, microBatch: 2, candidates: 3}',
-    'refresh.mode=off',
     'qa={steps: 1, batch: 2, retrieverBlocks: 4, readerBlocks: 2, readerTokens: 40, devQuestions: 0}',
     ...more,
   ];
@@ -126,14 +114,14 @@ for (const encoder of ['mean-normalize', 'cls-dense-prompts'])
       `realm build-index --run ${context.run.dir}`,
     ]);
     const { rows, dimensions } = await buildRunIndex(context);
-    assert.deepEqual([rows, dimensions], [texts.length, encoder === 'mean-normalize' ? 16 : 12]);
+    assert.deepEqual([rows, dimensions], [TEXTS.length, encoder === 'mean-normalize' ? 16 : 12]);
     assert.equal(existsSync(context.run.checkpoint('ict-warmup')), false);
     const question = 'where was the old town?';
     const wanted = await ranking(context, question);
     const [{ passages }] = await retrievePassages(context, [question], 4);
     assert.deepEqual(
       passages.map(({ rank, text }) => [rank, text]),
-      wanted.slice(0, 4).map(({ block }, i) => [i + 1, texts[block]]),
+      wanted.slice(0, 4).map(({ block }, i) => [i + 1, TEXTS[block]]),
     );
     passages.forEach(({ score }, i) => {
       assert.ok(Math.abs(score - wanted[i].score) < 1e-5);
