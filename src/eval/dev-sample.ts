@@ -17,7 +17,7 @@ import { RECALL_AT } from './probes.ts';
 // twice, which may take longer than the stage. Figures are higher than in the whole corpus, and comparable to each other.
 
 /** Evenly spread blocks in the sample, in addition to the blocks that answer the questions. */
-const SAMPLED_BLOCKS = 2000;
+export const SAMPLED_BLOCKS = 2000;
 /** Best blocks by BM25 among which a question's answer is looked for, if the question does not name its document. */
 const BM25_BLOCKS = 20;
 /** Blocks that are embedded between two updates of the progress. */

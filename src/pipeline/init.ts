@@ -122,7 +122,7 @@ export async function init(
     const unsplit = split ? [`data.train=${JSON.stringify(questions[0].path)}`, 'data.dev=null'] : [];
     const base = withHead([...overrides(first), ...unsplit]);
     const census = await statisticsOfFiles(base, vocabularyOf(base));
-    const counts = { ...census.counts, trainQuestions, testQuestions };
+    const counts = { ...census.counts, trainQuestions, devQuestions, testQuestions };
     const { stages, machine } = await runPreflight(
       { config: base, census: { ...census, counts } },
       diagnosis,

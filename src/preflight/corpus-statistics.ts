@@ -261,12 +261,14 @@ async function questionCounts(
   { data }: Config,
   pieces: (text: string) => number,
   world?: { train: readonly object[]; test: readonly object[] },
-): Promise<Pick<Counts, 'trainQuestions' | 'testQuestions' | 'question'>> {
+): Promise<Pick<Counts, 'trainQuestions' | 'devQuestions' | 'testQuestions' | 'question'>> {
   const train = await sampleQuestions(data.train, world?.train);
-  const test = await sampleQuestions(data.test ?? data.dev, world?.test);
+  const dev = await sampleQuestions(data.dev);
+  const test = data.test === null && dev ? dev : await sampleQuestions(data.test, world?.test);
   const sampled = [...(train?.lines ?? []), ...(test?.lines ?? [])].slice(0, SAMPLED_QUESTIONS);
   return {
     trainQuestions: linesOf(train),
+    devQuestions: linesOf(dev),
     testQuestions: linesOf(test),
     question:
       sampled.length > 0 ? lengthOf(sampled.map((line) => pieces(string(line.question)))) : QUESTION_LENGTH,
@@ -298,10 +300,7 @@ async function sampleDocuments(
   return sampleStream(readDocuments(path, format, fields), path);
 }
 
-async function sampleSentences(
-  path: string | null,
-  list: readonly object[] | undefined,
-): Promise<Sample | undefined> {
+async function sampleSentences(path: string | null, list?: readonly object[]): Promise<Sample | undefined> {
   if (path === null) return list && wholeList(list);
   if (areRecords(path) || path.endsWith('.zst')) return sampleStream(readSentences(path), path);
   const sample = sampleJsonLines(path, 'a JSONL file of sentences');
@@ -314,10 +313,7 @@ async function sampleSentences(
 }
 
 /** All questions: the stages that use them read the whole file too. */
-async function sampleQuestions(
-  path: string | null,
-  list: readonly object[] | undefined,
-): Promise<Sample | undefined> {
+async function sampleQuestions(path: string | null, list?: readonly object[]): Promise<Sample | undefined> {
   if (path === null) return list && wholeList(list);
   return wholeList((await readQuestionFile(path)).questions);
 }

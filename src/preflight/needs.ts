@@ -16,7 +16,8 @@ import { answeringMemory, buildingMemory, processMemory, totalBytes, trainingMem
 import { parametersOf } from './parameters.ts';
 import { indexBytes, TIME_FACTOR } from './rates.ts';
 import {
-  evalSeconds,
+  answerSeconds,
+  devRecallSeconds,
   indexSeconds,
   matchSeconds,
   prepareSeconds,
@@ -94,12 +95,14 @@ function prepareNeeds(plan: Plan): StageNeeds {
 }
 
 function ictNeeds(plan: Plan): StageNeeds {
-  const { config, model, parameters } = plan;
+  const { config, counts, machine, model, parameters } = plan;
+  const { steps } = config.ict;
   return trainingNeeds(plan, 'ict-warmup', {
-    steps: config.ict.steps,
+    steps,
     work: ictWork,
     parameters: parameters.retriever,
     trained: retrieverShapes(model),
+    besideSteps: steps === 0 ? 0 : devRecallSeconds(config, counts, machine),
   });
 }
 
@@ -123,7 +126,7 @@ function readerWarmupNeeds(plan: Plan): StageNeeds {
 }
 
 function pretrainNeeds(plan: Plan): StageNeeds {
-  const { config, counts, model, parameters } = plan;
+  const { config, counts, machine, model, parameters } = plan;
   const { refresh } = config;
   const { steps, batch, candidates } = config.pretrain;
   return trainingNeeds(plan, 'pretrain', {
@@ -131,6 +134,7 @@ function pretrainNeeds(plan: Plan): StageNeeds {
     work: pretrainWork,
     parameters: parameters.retriever + parameters.reader,
     trained: pretrainedShapes(model),
+    besideSteps: steps === 0 ? 0 : devRecallSeconds(config, counts, machine),
     retrieval: {
       stepSeconds: searchSeconds(config, counts, batch, candidates),
       refreshEvery: refresh.every,
@@ -140,13 +144,24 @@ function pretrainNeeds(plan: Plan): StageNeeds {
 }
 
 function finetuneNeeds(plan: Plan): StageNeeds {
-  const { config, counts, model, parameters } = plan;
-  const { steps, batch, retrieverBlocks, refreshEvery } = config.qa;
+  const { config, counts, machine, model, parameters, build } = plan;
+  const { steps, batch, retrieverBlocks, refreshEvery, devQuestions } = config.qa;
+  // The index of pretraining's last weights is built first, and that of a trained document tower at the end.
+  const indexes =
+    (config.pretrain.steps > 0 && config.qa.retriever === 'pretrain' ? 1 : 0) +
+    (refreshEvery === null ? 0 : 1);
+  const checkpoints = Math.floor(steps / config.train.saveEvery);
+  const answered = checkpoints * Math.min(devQuestions, counts.devQuestions);
   return trainingNeeds(plan, 'finetune-qa', {
     steps,
     work: qaWork,
     parameters: parameters.total,
     trained: qaShapes(model, refreshEvery !== null),
+    besideSteps:
+      indexes * build.seconds +
+      // A frozen document tower takes the blocks' vectors from the index.
+      (refreshEvery === null ? 0 : devRecallSeconds(config, counts, machine)) +
+      answerSeconds(config, counts, machine, answered),
     retrieval: {
       stepSeconds:
         searchSeconds(config, counts, batch, retrieverBlocks) +
@@ -163,7 +178,7 @@ function evalNeeds(plan: Plan): StageNeeds {
   return stageNeeds(plan, 'eval', {
     memory: { ...answeringMemory(config, counts, machine.fused, parameters.total), index: index.graph },
     disk: predictionBytes(counts),
-    seconds: evalSeconds(config, counts, machine),
+    seconds: answerSeconds(config, counts, machine, counts.testQuestions),
   });
 }
 
@@ -176,6 +191,8 @@ interface Training {
   /** Parameters in memory, and the tensors among them that the stage trains. */
   parameters: number;
   trained: readonly Shape[];
+  /** Seconds of the stage outside its steps and refreshes: dev questions, an index before or after. */
+  besideSteps?: number;
   retrieval?: Retrieving;
 }
 
@@ -191,7 +208,7 @@ interface Retrieving {
 function trainingNeeds(
   plan: Plan,
   stage: string,
-  { steps, work, parameters, trained, retrieval }: Training,
+  { steps, work, parameters, trained, besideSteps = 0, retrieval }: Training,
 ): StageNeeds {
   const { config, counts, machine, index } = plan;
   const { fused } = machine;
@@ -209,7 +226,7 @@ function trainingNeeds(
     },
     disk,
     diskPeak: disk + checkpoint.one + refresh.diskPeak,
-    seconds: steps * oneStep + refresh.seconds,
+    seconds: steps * oneStep + refresh.seconds + besideSteps,
     steps,
     stepSeconds: oneStep,
   });

@@ -1,5 +1,7 @@
 import type { Config } from '../config.ts';
 import { AT_ONCE } from '../eval/answer.ts';
+import { SAMPLED_BLOCKS } from '../eval/dev-sample.ts';
+import { RECALL_QUESTIONS } from '../eval/probes.ts';
 import { vectorLength } from '../model/head.ts';
 import { type Schedule, timesDue } from '../schedule.ts';
 import { EVAL_RETRIEVED_BLOCKS, REFRESHER_SHARE, sharing } from './rates.ts';
@@ -27,7 +29,7 @@ export function prepareSeconds({ blocks, body, foreignSentences, sentences, sent
 
 /** Embedding all blocks and building their index. */
 export function indexSeconds(config: Config, counts: Counts, machine: Machine): number {
-  const embedding = embedSeconds(config, counts, machine);
+  const embedding = embedSeconds(config, counts, machine, counts.blocks);
   const { kind, m, efConstruction, threads } = config.index;
   if (kind === 'exact') return embedding;
   const blocksPerSecond =
@@ -35,9 +37,16 @@ export function indexSeconds(config: Config, counts: Counts, machine: Machine): 
   return embedding + (counts.blocks * Math.sqrt(m / 16)) / blocksPerSecond;
 }
 
-function embedSeconds(config: Config, counts: Counts, machine: Machine): number {
+function embedSeconds(config: Config, counts: Counts, machine: Machine, blocks: number): number {
   const { block } = lengths(config, counts, 'mean');
-  return forwardSeconds(encoderWork(config.model, machine.fused, counts.blocks, block, 1), machine);
+  return forwardSeconds(encoderWork(config.model, machine.fused, blocks, block, 1), machine);
+}
+
+/** Measuring recall on dev questions before and after a stage, each time with a sample of blocks embedded anew. */
+export function devRecallSeconds(config: Config, counts: Counts, machine: Machine): number {
+  const questions = Math.min(counts.devQuestions, RECALL_QUESTIONS);
+  if (questions === 0) return 0;
+  return 2 * embedSeconds(config, counts, machine, Math.min(counts.blocks, SAMPLED_BLOCKS + questions));
 }
 
 /** Searching the index for the best `wanted` blocks of each query. */
@@ -60,9 +69,8 @@ export function matchSeconds(questions: number, blocksPerQuestion: number): numb
   return questions * blocksPerQuestion * SECONDS_PER_BLOCK_MATCHED;
 }
 
-/** Answering all test questions. */
-export function evalSeconds(config: Config, counts: Counts, machine: Machine): number {
-  const questions = counts.testQuestions;
+/** Retrieving blocks for so many questions, and reading answers in them. */
+export function answerSeconds(config: Config, counts: Counts, machine: Machine, questions: number): number {
   const { readerBlocks } = config.qa;
   const batch = answerWork(config, counts, machine.fused, AT_ONCE / readerBlocks, 'mean');
   return (

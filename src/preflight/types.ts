@@ -10,6 +10,8 @@ export interface Counts {
   /** True when X comes from a file of its own (external sentences): its tokens are then stored in addition to the blocks'. */
   foreignSentences: boolean;
   trainQuestions: number;
+  /** Questions of data.dev; 0 if it names no file. */
+  devQuestions: number;
   testQuestions: number;
   vocabulary: number;
   title: Length;

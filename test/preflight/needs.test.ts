@@ -34,6 +34,7 @@ const WIKIPEDIA: Counts = {
   sentences: 80_000_000,
   foreignSentences: false,
   trainQuestions: 79_168,
+  devQuestions: 0,
   testQuestions: 3610,
   vocabulary: 30_522,
   title: { mean: 4, max: 20 },
@@ -266,6 +267,32 @@ test('fine-tuning that trains the document tower needs the memory of a refresher
   assert.ok(trained.seconds > trained.steps! * trained.stepSeconds!);
   const { warnings } = preflight(loadConfig('configs/nq.yaml', ['qa.refreshEvery=1']), WIKIPEDIA, MACHINE);
   assert.match(warnings.join('\n'), /raise qa\.refreshEvery to \d+/);
+});
+
+test('time outside the steps: dev questions embed a sample of blocks twice, and a trained document tower one more index', () => {
+  const stages = (devQuestions: number, ...set: string[]) => {
+    const config = loadConfig('configs/nq.yaml', ['refresh.mode=off', ...set]);
+    const { stages } = preflight(config, { ...WIKIPEDIA, devQuestions }, MACHINE);
+    return (name: string) => {
+      const { seconds, steps = 0, stepSeconds = 0 } = stages.find(({ stage }) => stage === name)!;
+      return { seconds, besideSteps: seconds - steps * stepSeconds };
+    };
+  };
+  // The index of nq.yaml is a graph: its seconds are more than those of embedding.
+  const exact = ['index.kind=exact'];
+  const build = stages(0, ...exact)('build-index').seconds;
+  const without = stages(0, ...exact)('pretrain').besideSteps;
+  const withDev = stages(100, ...exact)('pretrain').besideSteps;
+  near(
+    withDev - without,
+    (2 * build * 2100) / WIKIPEDIA.blocks,
+    0.001,
+    'two samples of 2,000 blocks and 100 answers',
+  );
+  // One index of pretraining's weights at the start, and one more at the end.
+  near(stages(0, ...exact)('finetune-qa').besideSteps, build, 0.001, 'frozen document tower');
+  near(stages(0, ...exact, 'qa.refreshEvery=5000')('finetune-qa').besideSteps, 2 * build, 0.001, 'trained');
+  assert.equal(Math.round(stages(0, ...exact, 'qa.retriever=ict-warmup')('finetune-qa').besideSteps), 0);
 });
 
 test('the demo: estimates near the values of a finished run', async () => {
