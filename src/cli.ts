@@ -6,6 +6,7 @@ import { registerConfig } from './commands/config.ts';
 import { registerData } from './commands/data.ts';
 import { registerDemo } from './commands/demo.ts';
 import { registerDoctor } from './commands/doctor.ts';
+import { registerEmbed } from './commands/embed.ts';
 import { registerEngine } from './commands/engine.ts';
 import { registerEval } from './commands/eval.ts';
 import { registerExport } from './commands/export.ts';
@@ -25,12 +26,13 @@ import { explainSystemError, UserError } from './system/errors.ts';
 import { releaseLocks } from './system/lock.ts';
 import { warn } from './system/progress.ts';
 import { stopMeans, stopNames } from './system/stop.ts';
+import { VERSION } from './system/version.ts';
 
 /** The program with all its commands. A command loads its code, and TensorFlow with it, when it runs and not before. */
 export function realm(exitWith: (code: number) => void): Command {
   const program = new Command('realm')
     .description('Retrieval-augmented language model pre-training (REALM) on your own corpus')
-    .version('0.1.0', '-V, --version', 'show the version')
+    .version(VERSION, '-V, --version', 'show the version')
     .helpOption('-h, --help', 'show this help')
     .configureHelp({ optionDescription, argumentDescription, subcommandTerm: (command) => command.name() })
     .exitOverride();
@@ -44,6 +46,7 @@ export function realm(exitWith: (code: number) => void): Command {
   registerPrepare(program);
   registerIctWarmup(program, exitWith);
   registerBuildIndex(program);
+  registerEmbed(program);
   registerReaderWarmup(program, exitWith);
   registerPretrain(program, exitWith);
   registerFinetuneQa(program, exitWith);

@@ -63,10 +63,23 @@ export async function startEngine(
   return { ...(await start('cpu', options)), hint };
 }
 
+let started: Engine | undefined;
+
+/**
+ * What the results of the engine that was started depend on, apart from the processor: with another identity they differ
+ * in the last digits.
+ */
+export function engineIdentity(): string {
+  if (!started) throw new Error('no engine has been started');
+  if (started.name !== 'tensorflow') return started.description;
+  return `${started.description}, ${kernelsStarted ? `kernels ${sourcesDigest().slice(0, 12)}` : 'no kernels'}`;
+}
+
 /** Any failure to start becomes a `UserError`: it depends on this machine, and another engine may work. */
 async function start(name: EngineName, options: { threads?: number }): Promise<Engine> {
   try {
-    return await starters[name](options);
+    started = await starters[name](options);
+    return started;
   } catch (error) {
     if (error instanceof UserError) throw error;
     const [what] = String((error as Error)?.message ?? error).split('\n');

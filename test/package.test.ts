@@ -20,6 +20,7 @@ const ALLOWED = [
   /^src\/[\w/-]+\.(ts|mjs|js|css|cc|h)$/,
   /^types\/[\w/-]+\.d\.m?ts$/,
   /^configs\/[\w-]+\.yaml$/,
+  /^deploy\/[\w/-]+\.(sbatch|yaml)$/,
   /^assets\/world-encoder\/(config\.json|model\.safetensors|vocab\.txt)$/,
   /^docs\/[\w/.-]+\.(md|png|svg)$/,
   /^scripts\/engine\.mjs$/,

@@ -8,6 +8,7 @@ import { print, printNext } from './print.ts';
 
 interface BuildOptions extends CommonOptions {
   stage?: RetrieverSource;
+  assemble: boolean;
   yes: boolean;
 }
 
@@ -21,16 +22,23 @@ export function registerBuildIndex(program: Command): void {
     'stage whose retriever to use; initial: the encoder as it was published (default: the newest)',
     RETRIEVER_SOURCES,
   );
+  command.option('--assemble', 'take the vectors from the shards that "realm embed" has made', false);
   renamedOption(command, '--from', '--stage');
   runOptions(settingsOptions(yesOption(command)));
-  examples(command, 'build-index --run runs/mine', 'build-index --run runs/mine --stage ict-warmup');
+  examples(
+    command,
+    'build-index --run runs/mine',
+    'build-index --run runs/mine --stage ict-warmup',
+    'build-index --run runs/mine --assemble',
+  );
   command.action(async (options: BuildOptions) => {
     const { openRunForWork } = await import('../pipeline/context.ts');
     const { buildRunIndex } = await import('../pipeline/build-index.ts');
     const { checkNeeds } = await import('../pipeline/gate.ts');
-    const needs = options.yes ? undefined : (context: Context) => checkNeeds(context, 'build-index');
+    const needs =
+      options.yes || options.assemble ? undefined : (context: Context) => checkNeeds(context, 'build-index');
     const context = await openRunForWork(options, 'build-index', { needs });
-    const manifest = await buildRunIndex(context, options.stage);
+    const manifest = await buildRunIndex(context, options.stage, options.assemble);
     print(options, manifest, manifestLines(manifest));
     const { latestState } = await import('../train/checkpoints.ts');
     const later = (['finetune-qa', 'pretrain'] as const).find((s) => latestState(context.run.checkpoint(s)));

@@ -12,6 +12,7 @@ import { UserError } from '../system/errors.ts';
 import { progress } from '../system/progress.ts';
 import { stopMeans } from '../system/stop.ts';
 import { latestState, stepsDone, type Which } from '../train/checkpoints.ts';
+import { runShards } from './assemble.ts';
 import { hybridBm25 } from './bm25.ts';
 import {
   type Context,
@@ -53,19 +54,34 @@ function untrainedRetriever({ run, config }: Context): 'initial' {
 }
 
 /**
- * Embeds all documents with a stage's retriever and makes that the run's index; with `hybrid.weight`, BM25's too.
+ * The stage whose retriever an index is made with.
  * @param from undefined: the newest. Fine-tuning that froze the document tower searches with that of the stage before.
  */
-export async function buildRunIndex(context: Context, from?: RetrieverSource): Promise<IndexManifest> {
+export function indexedStage(context: Context, from?: RetrieverSource): RetrieverSource {
   const { run } = context;
   if (from === 'finetune-qa' && !hasWeights(context, from))
     throw new UserError(`${run.checkpoint(from)}: no such weights; run "realm finetune-qa --run ${run.dir}"`);
-  const stage = from === undefined || from === 'finetune-qa' ? newestRetriever(context) : from;
+  return from === undefined || from === 'finetune-qa' ? newestRetriever(context) : from;
+}
+
+/**
+ * Embeds all documents with a stage's retriever and makes that the run's index; with `hybrid.weight`, BM25's too.
+ * @param from see `indexedStage`
+ * @param assemble take the vectors from the shards that `realm embed` has made; a `UserError` names those that are missing
+ */
+export async function buildRunIndex(
+  context: Context,
+  from?: RetrieverSource,
+  assemble = false,
+): Promise<IndexManifest> {
+  const stage = indexedStage(context, from);
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
   try {
     await stageWeights(context, stage, corpus, model, retrieverShapes(model));
-    const manifest = await build(context, stage, model, corpus, context.config.train.use);
+    const shards = assemble ? await runShards(context, model, corpus) : undefined;
+    const manifest = await build(context, stage, model, corpus, context.config.train.use, shards?.embeddings);
+    shards?.remove();
     (await hybridBm25(context, corpus))?.close();
     return manifest;
   } finally {

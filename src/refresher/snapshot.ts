@@ -54,6 +54,12 @@ export function configSha256({ model, text, index }: Config): string {
     .digest('hex');
 }
 
+/** The training step of a snapshot by the name of its folder; undefined if it is not the name of one. */
+export function snapshotStep(name: string): number | undefined {
+  const [, step] = /^(?:finetune-qa-)?step-(\d+)$/.exec(name) ?? [];
+  return step === undefined ? undefined : Number(step);
+}
+
 /** Writes the document tower to the folder `dir`, which appears whole or not at all. */
 export async function writeSnapshot(dir: string, model: Model, of: SnapshotOf): Promise<void> {
   const weightsSha256 = await towerFingerprint(model);

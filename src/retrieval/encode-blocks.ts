@@ -5,31 +5,37 @@ import type { Model } from '../model/model.ts';
 import type { Reuse } from './reuse.ts';
 import { type TaskControl, yieldToEventLoop } from './task-control.ts';
 
-/** Blocks read and sorted by length at a time: enough for batches with little padding, few enough to need little memory. */
-const BLOCKS_AT_ONCE = 1024;
+/**
+ * Blocks read and sorted by length at a time: enough for batches with little padding, few enough to need little memory. A
+ * vector's last digits depend on its batch, and so on the piece that its block is in.
+ */
+export const PIECE_BLOCKS = 1024;
 
 export interface EncodeOptions {
   /** Longest block in word pieces, with its title and special tokens. */
   blockTokens: number;
   tokensPerBatch: number;
-  /** The block to start with, a multiple of 1024, so that always the same blocks are embedded together. */
+  /** The block to start with, a multiple of `PIECE_BLOCKS`, so that always the same blocks are embedded together. */
   first?: number;
+  /** The block to stop before, such a multiple too, or the number of blocks. */
+  end?: number;
   /** Vectors to copy instead of embedding. */
   reuse?: Reuse;
   control?: TaskControl;
 }
 
-/** Vectors of the blocks from `first` on, in order; each piece [n, P]. */
+/** Vectors of the blocks from `first` to `end`, in order; each piece [n, P]. */
 export async function* encodeBlocks(
   model: Model,
   corpus: Corpus,
-  { blockTokens, tokensPerBatch, first = 0, reuse, control = {} }: EncodeOptions,
+  { blockTokens, tokensPerBatch, first = 0, end = corpus.blocks, reuse, control = {} }: EncodeOptions,
 ): AsyncGenerator<Float32Array> {
-  if (first % BLOCKS_AT_ONCE !== 0)
-    throw new Error(`block ${first} is not the start of a piece of ${BLOCKS_AT_ONCE}`);
+  for (const edge of [first, end])
+    if (edge % PIECE_BLOCKS !== 0 && edge !== corpus.blocks)
+      throw new Error(`block ${edge} is not the start of a piece of ${PIECE_BLOCKS}`);
   const P = vectorLength(model.embedder);
-  for (let at = first; at < corpus.blocks; at += BLOCKS_AT_ONCE) {
-    const n = Math.min(BLOCKS_AT_ONCE, corpus.blocks - at);
+  for (let at = first; at < end; at += PIECE_BLOCKS) {
+    const n = Math.min(PIECE_BLOCKS, end - at);
     const rows = Int32Array.from({ length: n }, (_, i) => reuse?.row(corpus.hash(at + i)) ?? -1);
     const piece = new Float32Array(n * P);
     reuse?.copy(rows, piece);

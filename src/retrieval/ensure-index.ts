@@ -37,14 +37,28 @@ export interface MadeIndex {
   manifest: IndexManifest;
 }
 
-/** Properties by which an existing index is equivalent. */
-type Wanted = Pick<
+/** What the vectors of all blocks are made from; an engine may still round them in another way. */
+export type VectorSource = Pick<
   IndexManifest,
-  'corpusSha256' | 'weightsSha256' | 'encoding' | 'rows' | 'dimensions' | 'dtype' | 'm' | 'efConstruction'
-> & {
-  /** Number of graphs. */
-  graphs: number;
-};
+  'corpusSha256' | 'weightsSha256' | 'encoding' | 'rows' | 'dimensions'
+>;
+
+export async function vectorSource(model: Model, corpus: Corpus, config: Config): Promise<VectorSource> {
+  return {
+    corpusSha256: corpus.sha256,
+    weightsSha256: await towerFingerprint(model),
+    encoding: encodingOf(corpus, model, config),
+    rows: corpus.blocks,
+    dimensions: vectorLength(config.model),
+  };
+}
+
+/** Properties by which an existing index is equivalent. */
+type Wanted = VectorSource &
+  Pick<IndexManifest, 'dtype' | 'm' | 'efConstruction'> & {
+    /** Number of graphs. */
+    graphs: number;
+  };
 
 /** Properties that must be equal for vectors to be copied from an index. */
 const SAME_VECTORS = ['weightsSha256', 'encoding', 'dimensions'] as const;
@@ -69,11 +83,7 @@ export async function makeIndex(
   try {
     clearIndexes(root, name);
     const wanted: Wanted = {
-      corpusSha256: corpus.sha256,
-      weightsSha256: await towerFingerprint(model),
-      encoding: encodingOf(corpus, model, config),
-      rows: corpus.blocks,
-      dimensions: vectorLength(config.model),
+      ...(await vectorSource(model, corpus, config)),
       dtype: index.dtype,
       m: index.m,
       efConstruction: index.efConstruction,

@@ -25,6 +25,8 @@ export interface Run {
   bm25: string;
   /** Weights for the refresher. */
   snapshots: string;
+  /** Vectors of parts of the blocks, which `realm embed` makes; a folder for each retriever's weights. */
+  shards: string;
   /** The principal components that `model.width` starts from. */
   components: string;
   metrics(stage: Stage): string;
@@ -57,6 +59,7 @@ export function runFolder(dir: string): Run {
     index: join(dir, 'index'),
     bm25: join(dir, 'bm25'),
     snapshots: join(dir, 'snapshots'),
+    shards: join(dir, 'shards'),
     components: join(dir, 'components.safetensors'),
     metrics: (stage) => join(dir, 'metrics', `${stage}.jsonl`),
     events: (stage) => join(dir, 'metrics', 'tensorboard', stage),

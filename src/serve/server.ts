@@ -9,6 +9,7 @@ import fastify, {
 } from 'fastify';
 import { hasWords } from '../datasets/question-text.ts';
 import { UserError } from '../system/errors.ts';
+import { VERSION } from '../system/version.ts';
 import { type Access, guard } from './access.ts';
 import { Busy } from './batches.ts';
 import { hostCheck, isOwnOrigin } from './hosts.ts';
@@ -154,7 +155,7 @@ export async function createServer(
       info: {
         title: 'realm serve',
         description: 'The report of a run, and answers by its model.',
-        version: '0.1.0',
+        version: VERSION,
       },
       ...(access.token !== undefined && {
         components: { securitySchemes: { token: { type: 'http', scheme: 'bearer' } } },

@@ -1,0 +1,109 @@
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Corpus } from '../corpus/store/reader.ts';
+import { engineIdentity } from '../engine.ts';
+import { embedderShapes } from '../model/embedder.ts';
+import { disposeModel, type Model, retrieverShapes } from '../model/model.ts';
+import { configSha256, readSnapshot, snapshotStep } from '../refresher/snapshot.ts';
+import { encodeBlocks } from '../retrieval/encode-blocks.ts';
+import { vectorSource } from '../retrieval/ensure-index.ts';
+import {
+  findShard,
+  type Shard,
+  shardFolder,
+  shardOrigin,
+  shardRange,
+  writeShard,
+} from '../retrieval/shards.ts';
+import { RETRIEVER_SOURCES, type RetrieverSource } from '../run/stages.ts';
+import { UserError } from '../system/errors.ts';
+import { inside } from '../system/files.ts';
+import { progress } from '../system/progress.ts';
+import { stopMeans } from '../system/stop.ts';
+import { loadWeights } from '../weights/checkpoint.ts';
+import { indexedStage } from './build-index.ts';
+import { type Context, emptyModel, runCorpus, stageWeights } from './context.ts';
+
+/** A shard that is there. */
+export interface EmbeddedShard {
+  shard: number;
+  of: number;
+  /** Number of its first block, and how many blocks it has. */
+  first: number;
+  blocks: number;
+  path: string;
+  sha256: string;
+  /** False if it was there already. */
+  embedded: boolean;
+}
+
+/**
+ * Embeds one shard of the blocks, if it is not there yet. It changes nothing else in the run folder, so that any number of
+ * processes and machines may work at once, also at the same shard.
+ * @param snapshot a stage, `initial`, or a folder in `snapshots`; undefined: the retriever that `build-index` would use
+ */
+export async function embedShard(context: Context, shard: Shard, snapshot?: string): Promise<EmbeddedShard> {
+  const { run, config } = context;
+  const corpus = runCorpus(context);
+  const model = emptyModel(context, corpus);
+  try {
+    await retrieverWeights(context, model, corpus, snapshot);
+    const source = await vectorSource(model, corpus, config);
+    const origin = shardOrigin(source, engineIdentity());
+    const folder = shardFolder(run.shards, source);
+    const { first, end } = shardRange(shard, corpus.blocks);
+    const blocks = end - first;
+    const there = await findShard(folder, shard, origin);
+    const result = { shard: shard.number, of: shard.of, first, blocks };
+    if (there) return { ...result, path: there.path, sha256: there.sha256, embedded: false };
+    stopMeans('the same command starts this shard again; shards that are complete are kept');
+    const bar = progress('embed', blocks, { unit: 'blocks' });
+    async function* embedded() {
+      const { blockTokens } = config.text;
+      const { tokensPerBatch } = config.index;
+      let done = 0;
+      for await (const piece of encodeBlocks(model, corpus, { blockTokens, tokensPerBatch, first, end })) {
+        yield piece;
+        done += piece.length / source.dimensions;
+        bar.at(done);
+      }
+    }
+    try {
+      const { path, sha256 } = await writeShard(folder, shard, origin, embedded());
+      return { ...result, path, sha256, embedded: true };
+    } finally {
+      bar.end();
+    }
+  } finally {
+    disposeModel(model);
+    corpus.close();
+  }
+}
+
+async function retrieverWeights(
+  context: Context,
+  model: Model,
+  corpus: Corpus,
+  snapshot: string | undefined,
+): Promise<void> {
+  const { run, config } = context;
+  const isStage = (name: string): name is RetrieverSource =>
+    (RETRIEVER_SOURCES as readonly string[]).includes(name);
+  if (snapshot === undefined || isStage(snapshot)) {
+    await stageWeights(context, indexedStage(context, snapshot), corpus, model, retrieverShapes(model));
+    return;
+  }
+  const step = snapshotStep(snapshot);
+  const dir = inside(run.snapshots, snapshot);
+  if (step === undefined || !existsSync(dir))
+    throw new UserError(
+      `${join(run.snapshots, snapshot)}: no such snapshot; name one of the folders there, or one of ${RETRIEVER_SOURCES.join(', ')}`,
+    );
+  readSnapshot(dir, { step, configSha256: configSha256(config), corpusSha256: corpus.sha256 });
+  loadWeights(
+    dir,
+    model,
+    embedderShapes(model.documentTower, model.embedder),
+    'the trainer writes a new one at the next refresh',
+  );
+}
