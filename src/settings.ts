@@ -95,7 +95,7 @@ export const schema = section('All settings.', {
   seed: z.int().min(0).default(1).meta({ description: 'Seed of everything random in a run.' }),
   data: section('The data of a run.', {
     documents: path(
-      'Z: a file or folder of documents, plain, .gz or .zst. "-": standard input.',
+      'Z: a file or folder of documents, plain, .gz, .zst or .bz2. "-": standard input.',
       'paper, section 4.3: 13,353,718 blocks of English Wikipedia, 2018-12-20',
     ),
     format: z

@@ -8,6 +8,10 @@ export interface PrepareCounts extends CorpusCounts {
   emptyDocuments: number;
   /** What was left out of a folder of text files: hidden folders, and files that are neither text nor Markdown. */
   leftOutFiles: number;
+  /** Pages of a wiki that lead to another page; they are left out. */
+  redirects: number;
+  /** Pages of a wiki that are not articles, such as talk pages and templates; they are left out. */
+  otherPages: number;
   /** Blocks of fewer than `NEAR_EMPTY_TOKENS` body tokens. */
   nearEmptyBlocks: number;
   /** Blocks with the title and text of an earlier one. */
@@ -45,6 +49,8 @@ export function noCounts(): PrepareCounts {
     skippedPages: 0,
     emptyDocuments: 0,
     leftOutFiles: 0,
+    redirects: 0,
+    otherPages: 0,
     nearEmptyBlocks: 0,
     duplicateBlocks: 0,
     duplicateIds: 0,
@@ -87,6 +93,11 @@ export function summaryOf(counts: PrepareCounts, blockTokens: number): string[] 
   ] as const;
   const notes = [
     ...left.map(([n, why]) => [n, `left out ${number(n, 'document')} ${why}`] as const),
+    [counts.redirects, `left out ${number(counts.redirects, 'page')} that only lead to another page`],
+    [
+      counts.otherPages,
+      `left out ${number(counts.otherPages, 'page')} of other namespaces (talk, templates, files, …)`,
+    ],
     [counts.duplicateIds, `${number(counts.duplicateIds, 'document')} with the id of an earlier one`],
     [counts.duplicateBlocks, `${number(counts.duplicateBlocks, 'block')} with the text of an earlier one`],
     [counts.cutTitles, `shortened ${number(counts.cutTitles, 'title')} to half a block`],

@@ -6,6 +6,7 @@ import { formatOf, readDocuments } from '../datasets/documents.ts';
 import type { Fields } from '../datasets/formats/fields.ts';
 import { leftOutFiles, leftOutWords } from '../datasets/formats/text-folder.ts';
 import { readSentences } from '../datasets/sentences.ts';
+import type { LeftOut } from '../datasets/types.ts';
 import { UserError } from '../system/errors.ts';
 import { makeFolder, writeFolderResumable } from '../system/files.ts';
 import { unusualSettings, type WordPiece } from '../tokenizer/wordpiece.ts';
@@ -98,6 +99,9 @@ async function fill(part: string, options: PrepareOptions): Promise<PrepareCount
   );
   const { writer, reached } = start(part, identity, vocab, tagger);
   const { counts } = reached;
+  // A resumed run reads its input from the start.
+  counts.redirects = 0;
+  counts.otherPages = 0;
   if (reached.documents > 0) options.onResume?.(reached.documents);
   const check = (whole: boolean) => {
     if (counts.blocks === 0) {
@@ -115,7 +119,7 @@ async function fill(part: string, options: PrepareOptions): Promise<PrepareCount
   };
   try {
     const threads = options.threads ?? Math.min(MAX_THREADS, availableParallelism());
-    const read = readBatches(options, reached);
+    const read = readBatches(options, reached, (why) => counts[why]++);
     let batches = 0;
     for await (const { batch, encoded } of splitAll(read, vocab, settings, threads, options.ner)) {
       if (batch.sentences.length > 0) check(false);
@@ -178,8 +182,13 @@ async function* readBatches(
     batch = ner === undefined ? BATCH_UNITS : TAGGED_BATCH_UNITS,
   }: PrepareOptions,
   done: { documents: number; sentences: number },
+  leftOut: LeftOut,
 ): AsyncGenerator<Batch> {
-  for await (const some of inBatches(readDocuments(documents, format, fields), done.documents, batch)) {
+  for await (const some of inBatches(
+    readDocuments(documents, format, fields, leftOut),
+    done.documents,
+    batch,
+  )) {
     yield { documents: some, sentences: [] };
   }
   if (sentences === undefined) return;

@@ -3,6 +3,7 @@ import { pipeline, Readable } from 'node:stream';
 import { createGunzip } from 'node:zlib';
 import { Decompress } from 'fzstd';
 import { UserError } from '../system/errors.ts';
+import { unbzip2 } from './bzip2.ts';
 
 // The bytes of a file piece by piece, decompressed according to its name. Every reader of a corpus starts here.
 
@@ -25,20 +26,21 @@ export function countRead(bytes: number): void {
   readSoFar += bytes;
 }
 
-/**
- * The bytes of a file (plain, `.gz` or `.zst`), or of standard input if `path` is `-`.
- * A `.bz2` is refused: no library for it is still maintained.
- */
+/** A path without the ending of a compressed file. */
+export const unpackedName = (path: string) => path.replace(/\.(gz|zst|bz2)$/, '');
+
+/** The bytes of a file (plain, `.gz`, `.zst` or `.bz2`), or of standard input if `path` is `-`. */
 export async function* readPieces(path: string): AsyncGenerator<Buffer> {
-  if (path.endsWith('.bz2')) {
-    throw new UserError(`${path}: realm does not read bzip2; unpack it with "bunzip2 ${path}" first`);
-  }
   if (path === '-') {
     if (stdinTaken) {
       throw new UserError('-: standard input can be read only once; save it to a file');
     }
     stdinTaken = true;
     yield* process.stdin as AsyncIterable<Buffer>;
+    return;
+  }
+  if (path.endsWith('.bz2')) {
+    yield* unbzip2(path, countRead);
     return;
   }
   const file = createReadStream(path, { highWaterMark: PIECE_BYTES });

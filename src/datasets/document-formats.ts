@@ -4,6 +4,7 @@
 export const DOCUMENT_FORMATS = [
   'jsonl',
   'wikiextractor',
+  'mediawiki',
   'table',
   'parquet',
   'beir',

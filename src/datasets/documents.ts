@@ -1,6 +1,7 @@
 import { closeSync, existsSync, openSync, readdirSync, readSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { UserError } from '../system/errors.ts';
+import { unpackedName } from './bytes.ts';
 import { DOCUMENT_FORMATS, type DocumentFormat } from './document-formats.ts';
 import { beirCorpus, readBeirDocuments } from './formats/beir.ts';
 import { readBlockRecords } from './formats/block-records.ts';
@@ -8,17 +9,22 @@ import { readJsonDocuments } from './formats/documents-json.ts';
 import { readJsonlDocuments } from './formats/documents-jsonl.ts';
 import { readDprPassages, readTableDocuments } from './formats/documents-table.ts';
 import { type Fields, NO_FIELDS } from './formats/fields.ts';
+import { isDump, isXml, readMediaWiki } from './formats/mediawiki.ts';
 import { readOrqaBlocks } from './formats/orqa-blocks.ts';
 import { holdsParquet, isParquet, readParquetDocuments } from './formats/parquet.ts';
 import { isShard, readRealmDocuments } from './formats/realm-records.ts';
 import { isTextFile, readTextFolder } from './formats/text-folder.ts';
 import { readWikiExtractor, wikiExtractorFolders } from './formats/wikiextractor.ts';
-import type { Document } from './types.ts';
+import type { Document, LeftOut } from './types.ts';
 import { refuseUnreadable, unreadableName } from './unreadable.ts';
 
-const READERS: Record<DocumentFormat, (path: string, fields: Fields) => AsyncGenerator<Document>> = {
+const READERS: Record<
+  DocumentFormat,
+  (path: string, fields: Fields, leftOut: LeftOut) => AsyncGenerator<Document>
+> = {
   jsonl: readJsonlDocuments,
   wikiextractor: readWikiExtractor,
+  mediawiki: readMediaWiki,
   table: readTableDocuments,
   parquet: readParquetDocuments,
   beir: readBeirDocuments,
@@ -39,27 +45,30 @@ const TEXT_FORMATS = new Set<DocumentFormat>(['jsonl', 'table', 'dpr', 'text', '
 /**
  * Streams the documents of a file or folder. `auto` recognises the format by the names.
  * @param fields the keys or columns that hold id, title and text, if they are not the usual ones
+ * @param leftOut is told of each page of a wiki that is left out
  */
 export async function* readDocuments(
   path: string,
   format: DocumentFormat | 'auto' = 'auto',
   fields: Fields = NO_FIELDS,
+  leftOut: LeftOut = () => {},
 ): AsyncGenerator<Document> {
   const known = format === 'auto' ? formatOf(path) : format;
   // Markdown may start like HTML.
   if (TEXT_FORMATS.has(known) && !(known === 'text' && isTextFile(path))) refuseUnreadable(path);
-  yield* READERS[known](path, fields);
+  yield* READERS[known](path, fields, leftOut);
 }
 
 /** The format of a path by its name and content. `UserError` for a folder without documents of a known format. */
 export function formatOf(path: string): DocumentFormat {
   if (!statSync(path, { throwIfNoEntry: false })?.isDirectory()) {
-    const name = path.replace(/\.(gz|zst|bz2)$/, '');
+    const name = unpackedName(path);
     if (/\.[ct]sv$/.test(name)) return 'table';
     if (name.endsWith('.json')) return 'json';
     if (path.endsWith('.npy')) return 'npy';
     if (isParquet(path)) return 'parquet';
     if (/(^|\/)wiki_\d+$/.test(name)) return 'wikiextractor';
+    if (isXml(path)) return 'mediawiki';
     if (isTextFile(path) && !holdsJson(path)) return 'text';
     if (/(^|\/)blocks\.tfr$/.test(name)) return 'orqa';
     return isShard(path) ? 'realm' : 'jsonl';
@@ -69,6 +78,7 @@ export function formatOf(path: string): DocumentFormat {
   if (beirCorpus(path) !== undefined) return 'beir';
   const names = readdirSync(path);
   if (names.some(isShard)) return 'realm';
+  if (names.some(isDump)) return 'mediawiki';
   // A data set of the Hub has a README.md beside its Parquet files; a folder of notes has more.
   if (
     !names.some((name) => isTextFile(name) && !/^(readme|licen[cs]e|changelog)\b/i.test(name)) &&

@@ -9,6 +9,9 @@ export const OPTIONAL_PACKAGES = {
   '@mozilla/readability': '0.6.0',
   unpdf: '1.4.0',
   mammoth: '1.13.0',
+  wtf_wikipedia: '10.4.2',
+  'apache-arrow': '21.2.0',
+  'lz4-napi': '2.10.0',
 } as const;
 export type OptionalPackage = keyof typeof OPTIONAL_PACKAGES;
 

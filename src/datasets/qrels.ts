@@ -1,5 +1,6 @@
 import { shown, UserError } from '../system/errors.ts';
 import { warn } from '../system/progress.ts';
+import { unpackedName } from './bytes.ts';
 import { isParquet, readParquetObjects } from './formats/parquet.ts';
 import { type JsonLine, readJsonLines, readLines } from './jsonl.ts';
 import type { Judgements } from './types.ts';
@@ -55,7 +56,7 @@ interface Row {
 
 function readRows(path: string): AsyncGenerator<Row> {
   if (isParquet(path)) return judgementsOf(readParquetObjects(path));
-  return /\.jsonl(\.gz|\.zst)?$/.test(path) ? judgementsOf(readJsonLines(path, WHAT)) : readColumns(path);
+  return unpackedName(path).endsWith('.jsonl') ? judgementsOf(readJsonLines(path, WHAT)) : readColumns(path);
 }
 
 async function* judgementsOf(objects: AsyncIterable<JsonLine>): AsyncGenerator<Row> {

@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs';
 import { UserError } from '../system/errors.ts';
 import { say, warn } from '../system/progress.ts';
+import { unpackedName } from './bytes.ts';
 import { kiltQuestion } from './formats/kilt.ts';
 import { isMrqaHeader, mrqaQuestions } from './formats/mrqa.ts';
 import { isNaturalQuestion, naturalQuestion } from './formats/natural-questions.ts';
@@ -106,7 +107,7 @@ async function* allQuestions(path: string): AsyncGenerator<ReadQuestion> {
   for await (const line of readQuestionObjects(path)) yield* questionsOf(line, number++);
 }
 
-const isTable = (path: string) => /\.[ct]sv(\.(gz|zst|bz2))?$/.test(path);
+const isTable = (path: string) => /\.[ct]sv$/.test(unpackedName(path));
 
 const isFolder = (path: string) => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 
@@ -117,7 +118,7 @@ async function* readQuestionObjects(path: string): AsyncGenerator<JsonLine> {
     return;
   }
   refuseUnreadable(path);
-  if (/\.json(\.(gz|zst|bz2))?$/.test(path)) yield* readJsonElements(path, 'a JSON file of questions');
+  if (unpackedName(path).endsWith('.json')) yield* readJsonElements(path, 'a JSON file of questions');
   else {
     for await (const line of readJsonLines(path, 'a JSONL file of questions'))
       if (!isMrqaHeader(line)) yield line;

@@ -1,6 +1,7 @@
 import { closeSync, openSync, readSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
 import { UserError } from '../system/errors.ts';
+import { unpackedName } from './bytes.ts';
 
 // Common kinds of files that realm does not read. Each is recognised by its first bytes or its name, and has a remedy.
 
@@ -102,7 +103,7 @@ const KINDS: readonly Kind[] = [
     endings: 'xml',
     magic: /^\s*<\?xml/,
     remedy:
-      'convert it to JSON Lines of {"id", "title", "text"}; a dump of Wikipedia with WikiExtractor and --json',
+      'as documents, only dumps of Wikipedia and other wikis are read (their name must end in .xml); convert others to JSON Lines of {"id", "title", "text"}',
   },
   {
     name: 'image',
@@ -159,7 +160,7 @@ function unreadable(path: string, { name, what, remedy }: Kind): string {
 }
 
 function kindByName(path: string): Kind | undefined {
-  const ending = /\.(\w+)(\.gz|\.zst)?$/.exec(path)?.[1].toLowerCase();
+  const ending = /\.(\w+)$/.exec(unpackedName(path))?.[1].toLowerCase();
   return ending === undefined ? undefined : KINDS.find(({ endings }) => endings.split(' ').includes(ending));
 }
 

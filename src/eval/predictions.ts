@@ -1,3 +1,4 @@
+import { unpackedName } from '../datasets/bytes.ts';
 import { readJsonElements } from '../datasets/json-elements.ts';
 import {
   answerKindOf,
@@ -40,7 +41,7 @@ export interface PredictionFile {
  * train_extractive_reader.py, commit 0473319), of which the prediction with the most passages is used.
  */
 export async function readPredictions(path: string): Promise<PredictionFile> {
-  const file = /\.json(\.gz|\.zst)?$/.test(path) ? await readList(path) : await readLines(path);
+  const file = unpackedName(path).endsWith('.json') ? await readList(path) : await readLines(path);
   if (file.all.length > 0) return file;
   throw new UserError(`${path}: holds no predictions; give a file of predictions`);
 }

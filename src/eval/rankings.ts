@@ -1,6 +1,7 @@
 import { hasAnswer } from '../answers/has-answer.ts';
 import type { Protocol } from '../answers/metrics.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
+import { unpackedName } from '../datasets/bytes.ts';
 import { readJsonElements } from '../datasets/json-elements.ts';
 import { type JsonLine, objectsField, readJsonLines, stringField } from '../datasets/jsonl.ts';
 import type { Accepted } from '../datasets/types.ts';
@@ -136,7 +137,7 @@ export async function dprRanks(
     indexesOf.set(question, [...(indexesOf.get(question) ?? []), i]);
   let others = 0;
   let depth = 0;
-  const lines = /\.jsonl(\.gz|\.zst)?$/.test(path) ? readJsonLines : readJsonElements;
+  const lines = unpackedName(path).endsWith('.jsonl') ? readJsonLines : readJsonElements;
   for await (const line of lines(path, "a file of DPR's retriever")) {
     const question = stringField(line, 'question');
     const indexes = indexesOf.get(question);

@@ -1,6 +1,7 @@
 import { statSync } from 'node:fs';
 import { basename, extname, join } from 'node:path';
 import { closest } from 'fastest-levenshtein';
+import { unpackedName } from '../datasets/bytes.ts';
 import { CATALOGUE, type DataFile } from '../datasets/catalogue.ts';
 import { fetchFile, type Placed, placeFile } from '../datasets/download.ts';
 import { readQuestions } from '../datasets/questions.ts';
@@ -107,7 +108,7 @@ export function size(files: readonly DataFile[]): string {
 
 /** The paths, in the folder `to`, of the two files that a file of questions is split into. */
 export function resplitFiles(file: string, to: string): { train: string; dev: string } {
-  const stem = basename(file).replace(/\.(gz|zst)$/, '');
+  const stem = unpackedName(basename(file));
   const name = basename(stem, extname(stem));
   return { train: join(to, `${name}.resplit.train.jsonl`), dev: join(to, `${name}.resplit.dev.jsonl`) };
 }

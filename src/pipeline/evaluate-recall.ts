@@ -2,6 +2,7 @@ import { resolve } from 'node:path';
 import { protocolFor } from '../answers/default-protocol.ts';
 import type { Protocol } from '../answers/metrics.ts';
 import { type Corpus, openCorpus } from '../corpus/store/reader.ts';
+import { unpackedName } from '../datasets/bytes.ts';
 import { readQuestions } from '../datasets/questions.ts';
 import { firstWithAnswer, freshRanks, type Recall, recallOf } from '../eval/evaluate.ts';
 import { type RetrieverRanks, retrieverRanks } from '../eval/hybrid.ts';
@@ -185,7 +186,7 @@ export async function scoreRetrieved(
   dir: string,
   options: Pick<EvalOptions, 'questions' | 'protocol'> = {},
 ): Promise<RecallEvaluation> {
-  const dpr = /\.jsonl?(\.gz|\.zst)?$/.test(path);
+  const dpr = /\.jsonl?$/.test(unpackedName(path));
   if (!dpr && options.questions === undefined) {
     throw new UserError(`${path}: a TREC run tells no questions; name them with --questions FILE`);
   }

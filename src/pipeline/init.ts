@@ -1,6 +1,7 @@
 import { existsSync, statSync } from 'node:fs';
 import { basename, dirname, extname, resolve } from 'node:path';
 import { folderOf, loadConfig, portablePath } from '../config.ts';
+import { unpackedName } from '../datasets/bytes.ts';
 import { isDevQuestion } from '../datasets/resplit.ts';
 import { modelFolder } from '../hub/cache.ts';
 import { isHubName } from '../hub/name.ts';
@@ -303,7 +304,7 @@ function nextCommands(
 
 /** The folder proposed for the run: one that does not exist, because a run that exists may have other settings. */
 function newRunFolder(documents: string): string {
-  const stem = basename(documents).replace(/\.(gz|zst|bz2)$/, '');
+  const stem = unpackedName(basename(documents));
   const run = `runs/${basename(stem, extname(stem)).replace(/[^\w-]+/g, '-') || 'mine'}`;
   if (!existsSync(run)) return run;
   for (let n = 2; ; n++) if (!existsSync(`${run}-${n}`)) return `${run}-${n}`;

@@ -284,6 +284,9 @@ function wholeList(list: readonly object[]): Sample {
   return { lines: list as Record<string, unknown>[], scale: 1, bytes: 0, read: 0 };
 }
 
+/** Files that are read as a stream: for them, there is no reading of parts. */
+const STREAMED = /\.(zst|bz2)$/;
+
 async function sampleDocuments(
   path: string,
   format: Config['data']['format'],
@@ -292,7 +295,7 @@ async function sampleDocuments(
   if (path === '-') {
     throw new UserError('-: standard input cannot be counted in advance; save it to a file');
   }
-  if ((format === 'auto' ? formatOf(path) : format) === 'jsonl' && !path.endsWith('.zst')) {
+  if ((format === 'auto' ? formatOf(path) : format) === 'jsonl' && !STREAMED.test(path)) {
     refuseUnreadable(path);
     const sample = sampleJsonLines(path, 'a JSONL file of documents');
     return { ...sample, lines: sample.lines.map((line) => looseDocument(line, fields)) };
@@ -302,7 +305,7 @@ async function sampleDocuments(
 
 async function sampleSentences(path: string | null, list?: readonly object[]): Promise<Sample | undefined> {
   if (path === null) return list && wholeList(list);
-  if (areRecords(path) || path.endsWith('.zst')) return sampleStream(readSentences(path), path);
+  if (areRecords(path) || STREAMED.test(path)) return sampleStream(readSentences(path), path);
   const sample = sampleJsonLines(path, 'a JSONL file of sentences');
   // EMDR2's lines have other keys.
   const lines = sample.lines.map(({ text, sent_text, spans, linguistic_ent }) => ({
@@ -340,7 +343,7 @@ export async function sampleStream(items: AsyncIterable<object>, path: string): 
 function bytesOf(path: string): number {
   const found = statSync(path);
   if (!found.isDirectory())
-    return found.size * (/\.(gz|zst|parquet|pq)$|-of-\d+$/.test(path) ? COMPRESSION_RATIO : 1);
+    return found.size * (/\.(gz|zst|bz2|parquet|pq)$|-of-\d+$/.test(path) ? COMPRESSION_RATIO : 1);
   return sum(readdirSync(path).map((name) => bytesOf(join(path, name))));
 }
 

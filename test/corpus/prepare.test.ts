@@ -102,6 +102,8 @@ test('documents become blocks with titles, texts, tokens and sentence starts', a
     skippedPages: 0,
     emptyDocuments: 1,
     leftOutFiles: 0,
+    redirects: 0,
+    otherPages: 0,
     nearEmptyBlocks: 0,
     duplicateBlocks: 1,
     duplicateIds: 0,

@@ -5,7 +5,7 @@ import type { Document } from '../types.ts';
 import { readJsonlDocuments } from './documents-jsonl.ts';
 import type { Fields } from './fields.ts';
 
-const CORPUS = ['corpus.jsonl', 'corpus.jsonl.gz', 'corpus.jsonl.zst'];
+const CORPUS = ['corpus.jsonl', 'corpus.jsonl.gz', 'corpus.jsonl.zst', 'corpus.jsonl.bz2'];
 
 /** The file of documents in a folder of BEIR or MTEB; undefined if there is none. */
 export function beirCorpus(folder: string): string | undefined {

@@ -1,4 +1,5 @@
 import { UserError } from '../../system/errors.ts';
+import { unpackedName } from '../bytes.ts';
 import type { Line } from '../jsonl.ts';
 import { LINE_LIMIT, readLines } from '../jsonl.ts';
 
@@ -39,7 +40,7 @@ export async function* readTable(path: string, what: string): AsyncGenerator<Row
 }
 
 function separatorOf(path: string, line: string): string {
-  if (/\.tsv(\.(gz|zst))?$/.test(path) || line.includes('\t')) return '\t';
+  if (unpackedName(path).endsWith('.tsv') || line.includes('\t')) return '\t';
   return line.includes(';') && !line.includes(',') ? ';' : ',';
 }
 
