@@ -7,6 +7,7 @@ export const DOCUMENT_FORMATS = [
   'mediawiki',
   'table',
   'parquet',
+  'arrow',
   'beir',
   'dpr',
   'text',

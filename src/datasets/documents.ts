@@ -5,13 +5,20 @@ import { unpackedName } from './bytes.ts';
 import { DOCUMENT_FORMATS, type DocumentFormat } from './document-formats.ts';
 import { beirCorpus, readBeirDocuments } from './formats/beir.ts';
 import { readBlockRecords } from './formats/block-records.ts';
+import {
+  holdsArrow,
+  holdsParquet,
+  isArrow,
+  isParquet,
+  readArrowDocuments,
+  readParquetDocuments,
+} from './formats/columnar.ts';
 import { readJsonDocuments } from './formats/documents-json.ts';
 import { readJsonlDocuments } from './formats/documents-jsonl.ts';
 import { readDprPassages, readTableDocuments } from './formats/documents-table.ts';
 import { type Fields, NO_FIELDS } from './formats/fields.ts';
 import { isDump, isXml, readMediaWiki } from './formats/mediawiki.ts';
 import { readOrqaBlocks } from './formats/orqa-blocks.ts';
-import { holdsParquet, isParquet, readParquetDocuments } from './formats/parquet.ts';
 import { isShard, readRealmDocuments } from './formats/realm-records.ts';
 import { isTextFile, readTextFolder } from './formats/text-folder.ts';
 import { readWikiExtractor, wikiExtractorFolders } from './formats/wikiextractor.ts';
@@ -27,6 +34,7 @@ const READERS: Record<
   mediawiki: readMediaWiki,
   table: readTableDocuments,
   parquet: readParquetDocuments,
+  arrow: readArrowDocuments,
   beir: readBeirDocuments,
   dpr: readDprPassages,
   text: readTextFolder,
@@ -67,6 +75,7 @@ export function formatOf(path: string): DocumentFormat {
     if (name.endsWith('.json')) return 'json';
     if (path.endsWith('.npy')) return 'npy';
     if (isParquet(path)) return 'parquet';
+    if (isArrow(path)) return 'arrow';
     if (/(^|\/)wiki_\d+$/.test(name)) return 'wikiextractor';
     if (isXml(path)) return 'mediawiki';
     if (isTextFile(path) && !holdsJson(path)) return 'text';
@@ -79,12 +88,11 @@ export function formatOf(path: string): DocumentFormat {
   const names = readdirSync(path);
   if (names.some(isShard)) return 'realm';
   if (names.some(isDump)) return 'mediawiki';
-  // A data set of the Hub has a README.md beside its Parquet files; a folder of notes has more.
-  if (
-    !names.some((name) => isTextFile(name) && !/^(readme|licen[cs]e|changelog)\b/i.test(name)) &&
-    holdsParquet(path)
-  )
-    return 'parquet';
+  // A data set of the Hub has a README.md beside its files; a folder of notes has more.
+  if (!names.some((name) => isTextFile(name) && !/^(readme|licen[cs]e|changelog)\b/i.test(name))) {
+    if (holdsParquet(path)) return 'parquet';
+    if (holdsArrow(path)) return 'arrow';
+  }
   if (names.some((name) => isTextFile(name) || statSync(join(path, name)).isDirectory())) return 'text';
   const other = names
     .map((name) => unreadableName(join(path, name)))

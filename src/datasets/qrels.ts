@@ -1,7 +1,7 @@
 import { shown, UserError } from '../system/errors.ts';
 import { warn } from '../system/progress.ts';
 import { unpackedName } from './bytes.ts';
-import { isParquet, readParquetObjects } from './formats/parquet.ts';
+import { isArrow, isParquet, readColumnarObjects } from './formats/columnar.ts';
 import { type JsonLine, readJsonLines, readLines } from './jsonl.ts';
 import type { Judgements } from './types.ts';
 
@@ -21,7 +21,7 @@ const NAMES = [
  *   get_qrels.c). MS MARCO's `qrels.*.tsv` have the same columns.
  * - BEIR's `query-id`, `corpus-id` and `score`, separated by tabs, with that first line or without it (beir-cellar/beir,
  *   beir/datasets/data_loader.py, which drops the first line unseen).
- * - MTEB's JSON Lines of `{"query-id", "corpus-id", "score"}`, if the name ends in .jsonl, and the same as Parquet.
+ * - MTEB's JSON Lines of `{"query-id", "corpus-id", "score"}`, if the name ends in .jsonl, and the same as Parquet or Arrow.
  *
  * A grade is a whole number: trec_eval reads 0.9 as 0. trec_eval refuses two judgements of a document, ir_measures takes the
  * last one; here, a `UserError` names the line if they differ, and equal ones count once.
@@ -55,7 +55,7 @@ interface Row {
 }
 
 function readRows(path: string): AsyncGenerator<Row> {
-  if (isParquet(path)) return judgementsOf(readParquetObjects(path));
+  if (isParquet(path) || isArrow(path)) return judgementsOf(readColumnarObjects(path));
   return unpackedName(path).endsWith('.jsonl') ? judgementsOf(readJsonLines(path, WHAT)) : readColumns(path);
 }
 

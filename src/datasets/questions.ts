@@ -2,10 +2,10 @@ import { statSync } from 'node:fs';
 import { UserError } from '../system/errors.ts';
 import { say, warn } from '../system/progress.ts';
 import { unpackedName } from './bytes.ts';
+import { isArrow, isParquet, readColumnarObjects } from './formats/columnar.ts';
 import { kiltQuestion } from './formats/kilt.ts';
 import { isMrqaHeader, mrqaQuestions } from './formats/mrqa.ts';
 import { isNaturalQuestion, naturalQuestion } from './formats/natural-questions.ts';
-import { isParquet, readParquetObjects } from './formats/parquet.ts';
 import { hasQueryText, plainQuestion, queryId, queryText } from './formats/question-answer.ts';
 import { squadQuestions } from './formats/squad.ts';
 import { readTableQueries, readTableQuestions } from './formats/table-questions.ts';
@@ -29,7 +29,7 @@ export interface QuestionFile {
 
 /**
  * Reads a whole question set. `.csv` and `.tsv` are tables; `.json` is one list, of SQuAD, TriviaQA, WebQuestions or DPR;
- * `.parquet`, or a folder of them, has one in a row; anything else has one object per line. The keys of an object show its format.
+ * Parquet and Arrow files, or a folder of them, have one in a row; anything else has one object per line. The keys of an object show its format.
  * @param kind what the answers are; `auto` decides by the file's name, by its lines, or by the look of the answers
  */
 export async function readQuestions(path: string, kind: AnswerKind | 'auto' = 'auto'): Promise<Question[]> {
@@ -111,10 +111,10 @@ const isTable = (path: string) => /\.[ct]sv$/.test(unpackedName(path));
 
 const isFolder = (path: string) => statSync(path, { throwIfNoEntry: false })?.isDirectory() ?? false;
 
-/** The objects of a file of questions that is not a table, or of a folder of Parquet files. */
+/** The objects of a file of questions that is not a table, or of a folder of Parquet or Arrow files. */
 async function* readQuestionObjects(path: string): AsyncGenerator<JsonLine> {
-  if (isParquet(path) || isFolder(path)) {
-    yield* readParquetObjects(path);
+  if (isParquet(path) || isArrow(path) || isFolder(path)) {
+    yield* readColumnarObjects(path);
     return;
   }
   refuseUnreadable(path);

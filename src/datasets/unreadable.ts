@@ -38,10 +38,10 @@ const KINDS: readonly Kind[] = [
   },
   {
     name: 'Arrow',
-    endings: 'arrow feather',
+    what: 'is an Arrow file',
+    endings: 'arrow arrows feather ipc',
     magic: /^ARROW1/,
-    remedy:
-      'convert it to JSON Lines, for example in Python with pandas.read_feather("*.arrow").to_json("*.jsonl", orient="records", lines=True)',
+    remedy: 'unpack it if it is compressed, and give it a name that ends in .arrow',
   },
   {
     name: 'PDF',

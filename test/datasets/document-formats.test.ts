@@ -293,7 +293,7 @@ test('files of a kind that realm does not read are named by their kind, with a r
   const kinds: [string, string | Uint8Array, RegExp][] = [
     ['renamed.jsonl', 'PAR1\x15\x04', /is a Parquet file under another name/],
     ['a.parquet.gz', 'x', /is a Parquet file under another name; unpack it/],
-    ['a.arrow', 'ARROW1', /Arrow files yet; .*pandas\.read_feather\("a\.arrow"\)/],
+    ['arrow.jsonl', 'ARROW1', /is an Arrow file; .* give it a name that ends in \.arrow/],
     ['a.jsonl', 'version https://git-lfs.github.com/spec/v1\noid', /only a pointer of Git LFS to the file/],
     ['paper', '%PDF-1.7\n', /is a PDF file; .* which must end in \.pdf/],
     ['a.doc', zip, /Word files yet; .*soffice/],

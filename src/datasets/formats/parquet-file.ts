@@ -12,6 +12,7 @@ import { UserError } from '../../system/errors.ts';
 import { countRead } from '../bytes.ts';
 import { type JsonLine, LINE_LIMIT } from '../jsonl.ts';
 import { refuseByBytes } from '../unreadable.ts';
+import { jsonValue } from './json-value.ts';
 
 // Parquet (apache/parquet-format, README.md and src/main/thrift/parquet.thrift) by hyparquet and its decompressors. hyparquet
 // decodes whole row groups, or whole chunks of a column; a row group has up to a million rows in pandas' files. Here its
@@ -284,21 +285,3 @@ const PARSERS = {
     return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length).toString('utf8');
   },
 };
-
-/** A value as JSON would have it. */
-function jsonValue(value: unknown): unknown {
-  if (typeof value === 'string') return value;
-  if (value === undefined || value === null) return null;
-  if (typeof value === 'bigint')
-    return value >= Number.MIN_SAFE_INTEGER && value <= Number.MAX_SAFE_INTEGER
-      ? Number(value)
-      : String(value);
-  if (typeof value === 'number') return Number.isFinite(value) ? value : null;
-  if (value instanceof Date) return Number.isNaN(value.getTime()) ? null : value.toISOString();
-  if (value instanceof Uint8Array)
-    return isUtf8(value) ? Buffer.from(value.buffer, value.byteOffset, value.length).toString('utf8') : value;
-  if (Array.isArray(value)) return value.map(jsonValue);
-  if (typeof value === 'object')
-    return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, jsonValue(item)]));
-  return value;
-}
