@@ -26,6 +26,12 @@ export interface PickleOptions {
   streamLists?: boolean;
 }
 
+/** What a pickle holds, and the position after its last byte. */
+export interface Unpickled {
+  value: unknown;
+  end: number;
+}
+
 /** Maximum bytes of a whole number: 8 are enough for every size. */
 const MAX_NUMBER_BYTES = 8;
 /** Maximum arguments of a function call; JavaScript itself fails with a hundred thousand. */
@@ -35,7 +41,7 @@ const MAX_NAME_LENGTH = 1000;
 
 /**
  * Reads the pickle in bytes `begin` to `end` of a file, without running anything.
- * With `streamLists` it yields the items of the lists one by one, else nothing; the generator's result is the object.
+ * With `streamLists` it yields the items of the lists one by one, else nothing. The pickle may end before `end`.
  * `UserError` if the bytes are not a pickle, or use a name that is not in `names`.
  */
 export function* readPickle(
@@ -43,7 +49,7 @@ export function* readPickle(
   begin: number,
   end: number,
   { names, persistent, streamLists = false }: PickleOptions,
-): Generator<unknown, unknown> {
+): Generator<unknown, Unpickled> {
   const source = byteSource(file, begin, end);
   const fail: (what: string) => never = (what) => {
     throw new UserError(
@@ -109,7 +115,7 @@ export function* readPickle(
         source.number(8);
         break;
       case 0x2e: // STOP
-        return pop();
+        return { value: pop(), end: source.position() };
       case 0x28: // MARK
         marked.push(stack);
         stack = [];
@@ -259,14 +265,14 @@ export function* readPickle(
   }
 }
 
-/** Reads a whole pickle at once and returns its object. */
+/** Reads a whole pickle at once. */
 export function readWholePickle(
   file: OpenFile,
   begin: number,
   end: number,
   options: Omit<PickleOptions, 'streamLists'>,
-): unknown {
-  return readPickle(file, begin, end, options).next().value;
+): Unpickled {
+  return readPickle(file, begin, end, options).next().value as Unpickled;
 }
 
 const UTF8 = new TextDecoder('utf-8', { fatal: true });

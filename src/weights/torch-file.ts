@@ -1,12 +1,14 @@
 import { checksum } from '../binary/checksum.ts';
 import { type OpenFile, openFile, orClose } from '../binary/file.ts';
-import { type Names, readWholePickle } from '../binary/pickle.ts';
+import { type Names, type PickleOptions, readWholePickle } from '../binary/pickle.ts';
 import { isZip, readZip, type ZipEntry } from '../binary/zip.ts';
 import { shown, UserError } from '../system/errors.ts';
 import { ELEMENT_BYTES, elements, readFloats, type StoredTensor, type TensorFile } from './tensors.ts';
 
 // What torch.save writes (pytorch, torch/serialization.py): a zip archive of stored files, NAME/data.pkl with a pickle
-// of the tensors' names, shapes and positions, and NAME/data/KEY with the numbers of one storage each.
+// of the tensors' names, shapes and positions, and NAME/data/KEY with the numbers of one storage each. Before PyTorch 1.6 it was
+// a row of pickles: a magic number, a version, the machine, the tensors, the keys of the storages; then each storage
+// as the number of its numbers, in 64 bits, and the numbers.
 
 /** Kinds of storage by their class, as safetensors names them. */
 const STORAGES: Record<string, string> = {
@@ -27,7 +29,8 @@ class Storage {
   constructor(
     readonly dtype: string,
     readonly size: number,
-    readonly begin: number,
+    /** Its first byte in the file; in the older format, set when the tensors have been read. */
+    public begin: number,
   ) {}
 }
 
@@ -47,46 +50,14 @@ class StorageKind {
 }
 
 /**
- * Opens a state_dict that `torch.save` wrote. Its pickle is read now, without running any code. The tensors are read by
- * position, so the file may be larger than memory. The checksum of a storage is verified when a whole tensor is first read
- * from it. A file that breaks the format, or names anything but tensors, is a `UserError`.
+ * Opens a state_dict that `torch.save` wrote, of any version. Its pickle is read now, without running any code. The tensors are
+ * read by position, so the file may be larger than memory. In an archive, the checksum of a storage is verified when a whole
+ * tensor is first read from it; the older format has none. A file that breaks the format, or names anything but tensors, is
+ * a `UserError`.
  */
 export function readTorchFile(path: string): TensorFile {
   return orClose(openFile(path, 'the .bin or .pt file itself'), (file) => {
-    if (!isZip(file)) refuseOther(file);
-    const entries = readZip(file);
-    const [main, ...more] = [...entries.keys()].filter((name) => /^[^/]+\/data\.pkl$/.test(name));
-    if (main === undefined || more.length > 0) bad(file, 'has no data.pkl of torch.save');
-    const folder = main.slice(0, -'data.pkl'.length);
-    const order = entries.get(`${folder}byteorder`);
-    if (order && asText(file, order) === 'big') bad(file, 'was written on a machine with big-endian numbers');
-
-    const storages = new Map<string, Storage>();
-    const persistent = (id: unknown): Storage => {
-      const [tag, kind, key, , size] = Array.isArray(id) ? id : [];
-      if (tag !== 'storage' || !(kind instanceof StorageKind) || typeof key !== 'string' || !isCount(size)) {
-        return bad(file, 'refers to something that is not a storage of numbers');
-      }
-      const known = storages.get(key);
-      if (known) return known;
-      const entry = entries.get(`${folder}data/${key}`);
-      const wanted = size * ELEMENT_BYTES[kind.dtype];
-      if (!entry) return bad(file, `lacks the storage ${shown(key)}`);
-      if (entry.end - entry.begin !== wanted) {
-        return bad(
-          file,
-          `has ${entry.end - entry.begin} bytes in the storage ${shown(key)}, ${wanted} are named`,
-        );
-      }
-      const storage = new Storage(kind.dtype, size, entry.begin);
-      storages.set(key, storage);
-      sums.set(storage, entry);
-      return storage;
-    };
-    const sums = new Map<Storage, ZipEntry>();
-
-    const { begin, end } = entries.get(main)!;
-    const root = readWholePickle(file, begin, end, { names: namesFor(file), persistent });
+    const { root, sums } = isZip(file) ? readArchive(file) : readLegacy(file);
     const tensors = new Map<string, StoredTensor>();
     for (const [name, value] of root instanceof Map ? root : []) {
       if (typeof name === 'string' && value instanceof View)
@@ -95,6 +66,96 @@ export function readTorchFile(path: string): TensorFile {
     if (tensors.size === 0) bad(file, 'is not a state_dict: it has no tensors by name');
     return { tensors, close: file.close };
   });
+}
+
+/** The object that was saved, and the entries of the archive with the checksums of storages. */
+interface Saved {
+  root: unknown;
+  sums: Map<Storage, ZipEntry>;
+}
+
+function readArchive(file: OpenFile): Saved {
+  const entries = readZip(file);
+  const [main, ...more] = [...entries.keys()].filter((name) => /^[^/]+\/data\.pkl$/.test(name));
+  if (main === undefined || more.length > 0) bad(file, 'has no data.pkl of torch.save');
+  const folder = main.slice(0, -'data.pkl'.length);
+  const order = entries.get(`${folder}byteorder`);
+  if (order && asText(file, order) === 'big') badOrder(file);
+  const sums = new Map<Storage, ZipEntry>();
+  const persistent = storagesOf(file, (storage, key) => {
+    const entry = entries.get(`${folder}data/${key}`);
+    const wanted = storage.size * ELEMENT_BYTES[storage.dtype];
+    if (!entry) return bad(file, `lacks the storage ${shown(key)}`);
+    if (entry.end - entry.begin !== wanted) {
+      bad(file, `has ${entry.end - entry.begin} bytes in the storage ${shown(key)}, ${wanted} are named`);
+    }
+    storage.begin = entry.begin;
+    sums.set(storage, entry);
+  });
+  const { begin, end } = entries.get(main)!;
+  return { root: readWholePickle(file, begin, end, { names: namesFor(file), persistent }).value, sums };
+}
+
+/** The magic number 0x1950a86a20f9469cfc6c as a pickle. */
+const LEGACY = '80028a0a6cfc9c46f9206aa850192e';
+const LEGACY_VERSION = 1001;
+
+function readLegacy(file: OpenFile): Saved {
+  const magic = Buffer.from(file.read(0, Math.min(file.bytes, LEGACY.length / 2)));
+  if (magic.toString('hex') !== LEGACY) {
+    throw new UserError(
+      `${file.path}: is not a file of torch.save; download it again, or use model.safetensors`,
+    );
+  }
+  let at = magic.length;
+  const next = (options: Partial<PickleOptions> = {}): unknown => {
+    const { value, end } = readWholePickle(file, at, file.bytes, { names: {}, ...options });
+    at = end;
+    return value;
+  };
+  if (next() !== LEGACY_VERSION) bad(file, 'is of a version of torch.save that nobody knows');
+  const machine = next();
+  if (!(machine instanceof Map) || machine.get('little_endian') !== true) badOrder(file);
+  const pending = new Map<string, Storage>();
+  const persistent = storagesOf(file, (storage, key) => pending.set(key, storage));
+  const root = next({ names: namesFor(file), persistent });
+  const keys = next();
+  for (const key of Array.isArray(keys) ? keys : []) {
+    const storage = pending.get(key);
+    if (!storage) return bad(file, `has a storage ${shown(key)} that no tensor uses`);
+    const end = at + COUNT_BYTES + storage.size * ELEMENT_BYTES[storage.dtype];
+    if (end > file.bytes) bad(file, `ends within the storage ${shown(key)}`);
+    if (new DataView(file.read(at, COUNT_BYTES)).getBigInt64(0, true) !== BigInt(storage.size))
+      bad(file, `has another number of numbers in the storage ${shown(key)} than it names`);
+    storage.begin = at + COUNT_BYTES;
+    at = end;
+    pending.delete(key);
+  }
+  for (const key of pending.keys()) bad(file, `lacks the storage ${shown(key)}`);
+  return { root, sums: new Map() };
+}
+
+/** Bytes of the number of numbers before a storage. */
+const COUNT_BYTES = 8;
+
+/**
+ * Makes the storages that a pickle refers to, each once: ('storage', kind, key, device, number of numbers), in the older
+ * format with a sixth item, which is None except in files of PyTorch 0.3.
+ */
+function storagesOf(file: OpenFile, found: (storage: Storage, key: string) => void) {
+  const storages = new Map<string, Storage>();
+  return (id: unknown): Storage => {
+    const [tag, kind, key, , size, view] = Array.isArray(id) ? id : [];
+    if (tag !== 'storage' || !(kind instanceof StorageKind) || typeof key !== 'string' || !isCount(size))
+      return bad(file, 'refers to something that is not a storage of numbers');
+    if (view) return bad(file, 'is of PyTorch 0.3 or earlier');
+    const known = storages.get(key);
+    if (known) return known;
+    const storage = new Storage(kind.dtype, size, 0);
+    found(storage, key);
+    storages.set(key, storage);
+    return storage;
+  };
 }
 
 /** All names that a pickle of tensors may use (pytorch, torch/_utils.py). */
@@ -175,19 +236,6 @@ function checkSum(file: OpenFile, name: string, storage: Storage, sums: Map<Stor
 /** Maximum axes of a tensor; PyTorch's own limit. */
 const MOST_AXES = 64;
 
-/** The first bytes of torch.save before PyTorch 1.6: the magic number 0x1950a86a20f9469cfc6c as a pickle. */
-const LEGACY = '80028a0a6cfc9c46f9206aa85019';
-
-function refuseOther(file: OpenFile): never {
-  const head = Buffer.from(file.read(0, Math.min(file.bytes, LEGACY.length / 2))).toString('hex');
-  throw new UserError(
-    head === LEGACY
-      ? `${file.path}: is in the format of PyTorch before 1.6, which is not read; ` +
-          'load it with torch.load and save it again with torch.save, or use model.safetensors'
-      : `${file.path}: is not a file of torch.save; download it again, or use model.safetensors`,
-  );
-}
-
 function asText(file: OpenFile, { begin, end }: ZipEntry): string {
   return Buffer.from(file.read(begin, Math.min(16, end - begin))).toString('latin1');
 }
@@ -198,6 +246,10 @@ function isCount(value: unknown): value is number {
 
 function isCounts(value: unknown): value is number[] {
   return Array.isArray(value) && value.length <= MOST_AXES && value.every(isCount);
+}
+
+function badOrder(file: OpenFile): never {
+  bad(file, 'was written on a machine with big-endian numbers');
 }
 
 function bad(file: OpenFile, what: string): never {

@@ -12,63 +12,68 @@ import { damage, userError, weightsPath } from '../support/weights.ts';
 const dir = mkdtempSync(join(tmpdir(), 'realm-torch-'));
 after(() => rmSync(dir, { recursive: true, force: true }));
 
-describe('a file of torch.save', () => {
-  const { tensors, close } = readTorchFile(weightsPath('dtypes.bin'));
-  after(close);
-  const values = (name: string) => [...tensors.get(name)!.read()];
+// The same tensors as an archive, and as PyTorch before 1.6 saved them.
+for (const name of ['dtypes.bin', 'legacy.bin'])
+  describe(`${name} of torch.save`, () => {
+    const { tensors, close } = readTorchFile(weightsPath(name));
+    after(close);
+    const values = (name: string) => [...tensors.get(name)!.read()];
 
-  test('names and shapes; values that are not tensors are skipped', () => {
-    const shapes = Object.fromEntries([...tensors].map(([name, { shape }]) => [name, shape]));
-    assert.deepEqual(shapes, {
-      f32: [2, 3],
-      f64: [2, 3],
-      f16: [2, 3],
-      bf16: [2, 3],
-      i64: [3],
-      i32: [2, 1],
-      u8: [1],
-      flags: [1],
-      scalar: [],
-      empty: [0, 3],
-      parameter: [2],
-      table: [3, 4],
-      shared: [2, 3],
-      transposed: [4, 3],
+    test('names and shapes; values that are not tensors are skipped', () => {
+      const shapes = Object.fromEntries([...tensors].map(([name, { shape }]) => [name, shape]));
+      assert.deepEqual(shapes, {
+        f32: [2, 3],
+        f64: [2, 3],
+        f16: [2, 3],
+        bf16: [2, 3],
+        i64: [3],
+        i32: [2, 1],
+        u8: [1],
+        flags: [1],
+        scalar: [],
+        empty: [0, 3],
+        parameter: [2],
+        table: [3, 4],
+        shared: [2, 3],
+        transposed: [4, 3],
+      });
+    });
+
+    test('floats of every width', () => {
+      assert.deepEqual(values('f32'), [0, -1.5, 65504, Math.fround(6e-8), Math.fround(1 / 3), -Infinity]);
+      assert.deepEqual(values('f64'), values('f32'));
+      assert.deepEqual(values('f16'), [0, -1.5, 65504, 2 ** -24, 1365 / 4096, -Infinity]);
+      assert.deepEqual(values('bf16'), [0, -1.5, 65536, 129 * 2 ** -31, 171 / 512, -Infinity]);
+      assert.deepEqual(values('i64'), [1, -2, 2 ** 40]);
+      assert.deepEqual(values('i32'), [3, -4]);
+      assert.deepEqual(values('scalar'), [2.5]);
+      assert.deepEqual(values('empty'), []);
+      assert.deepEqual(values('parameter'), [1, 2]);
+      assert.throws(() => values('u8'), userError(/\.bin: tensor "u8" is of U8/));
+    });
+
+    test('tensors that share their numbers, and one with numbers in another order', () => {
+      assert.deepEqual(values('table'), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
+      assert.deepEqual(values('shared'), [5, 6, 7, 9, 10, 11]);
+      assert.deepEqual(values('transposed'), [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]);
+    });
+
+    test('a part of a tensor', () => {
+      assert.deepEqual([...tensors.get('table')!.read(4, 7)], [4, 5, 6]);
+      assert.deepEqual([...tensors.get('transposed')!.read(3, 5)], [1, 5]);
+      assert.deepEqual([...tensors.get('bf16')!.read(1, 2)], [-1.5]);
     });
   });
-
-  test('floats of every width', () => {
-    assert.deepEqual(values('f32'), [0, -1.5, 65504, Math.fround(6e-8), Math.fround(1 / 3), -Infinity]);
-    assert.deepEqual(values('f64'), values('f32'));
-    assert.deepEqual(values('f16'), [0, -1.5, 65504, 2 ** -24, 1365 / 4096, -Infinity]);
-    assert.deepEqual(values('bf16'), [0, -1.5, 65536, 129 * 2 ** -31, 171 / 512, -Infinity]);
-    assert.deepEqual(values('i64'), [1, -2, 2 ** 40]);
-    assert.deepEqual(values('i32'), [3, -4]);
-    assert.deepEqual(values('scalar'), [2.5]);
-    assert.deepEqual(values('empty'), []);
-    assert.deepEqual(values('parameter'), [1, 2]);
-    assert.throws(() => values('u8'), userError(/dtypes\.bin: tensor "u8" is of U8/));
-  });
-
-  test('tensors that share their numbers, and one with numbers in another order', () => {
-    assert.deepEqual(values('table'), [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11]);
-    assert.deepEqual(values('shared'), [5, 6, 7, 9, 10, 11]);
-    assert.deepEqual(values('transposed'), [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]);
-  });
-
-  test('a part of a tensor', () => {
-    assert.deepEqual([...tensors.get('table')!.read(4, 7)], [4, 5, 6]);
-    assert.deepEqual([...tensors.get('transposed')!.read(3, 5)], [1, 5]);
-    assert.deepEqual([...tensors.get('bf16')!.read(1, 2)], [-1.5]);
-  });
-});
 
 describe('refused with the reason', () => {
   const refused = (name: string, message: RegExp) =>
     test(name, () => assert.throws(() => readTorchFile(weightsPath(name)), userError(message)));
   // Nothing was executed: the test would print a line, and the name is the message.
   refused('hostile.bin', /its pickle names "(posix|nt)\.system", which is not read .*no code of it was run/);
-  refused('legacy.bin', /format of PyTorch before 1\.6, .*torch\.load and save it again with torch\.save/);
+  refused(
+    'hostile-legacy.bin',
+    /its pickle names "(posix|nt)\.system", which is not read .*no code of it was run/,
+  );
   refused('compressed.bin', /data\.pkl" is compressed, which PyTorch never does/);
   refused('big-endian.bin', /big-endian/);
   refused('numbers.npy', /is not a file of torch\.save/);
@@ -86,17 +91,34 @@ describe('refused with the reason', () => {
     close();
   });
 
-  test('any damage', () => {
-    const copy = join(dir, 'torn.bin');
-    damage(weightsPath('dtypes.bin'), copy, () => {
-      const { tensors, close } = readTorchFile(copy);
-      try {
-        for (const [name, tensor] of tensors) if (!['u8', 'flags'].includes(name)) tensor.read();
-      } finally {
-        close();
-      }
-    });
+  test('the older format, cut within a storage, or with another number of numbers', () => {
+    const path = join(dir, 'legacy.bin');
+    const bytes = readFileSync(weightsPath('legacy.bin'));
+    const refuses = (changed: Uint8Array, message: RegExp) => {
+      writeFileSync(path, changed);
+      assert.throws(() => readTorchFile(path), userError(message));
+    };
+    refuses(bytes.subarray(0, -3), /ends within the storage "\d+"; download it again/);
+    const count = Buffer.alloc(8);
+    count.writeBigInt64LE(12n);
+    const at = bytes.lastIndexOf(Buffer.concat([count, Buffer.alloc(4)])); // of `table`, which starts with 0
+    assert.ok(at > 0);
+    bytes[at]++;
+    refuses(bytes, /has another number of numbers in the storage/);
   });
+
+  for (const name of ['dtypes.bin', 'legacy.bin'])
+    test(`any damage of ${name}`, () => {
+      const copy = join(dir, 'torn.bin');
+      damage(weightsPath(name), copy, () => {
+        const { tensors, close } = readTorchFile(copy);
+        try {
+          for (const [name, tensor] of tensors) if (!['u8', 'flags'].includes(name)) tensor.read();
+        } finally {
+          close();
+        }
+      });
+    });
 });
 
 test('tensors beyond 4 GiB, in an archive of 64-bit sizes', () => {
