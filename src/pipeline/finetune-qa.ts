@@ -77,7 +77,9 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   const most = Math.min(config.qa.retrieverBlocks, corpus.blocks);
   const search = {
     words: bm25,
-    ...(bm25 && weight !== null ? { rank: rankByBoth({ index, bm25 }, weight, most) } : {}),
+    ...(bm25 && weight !== null
+      ? { rank: rankByBoth({ index, bm25 }, weight, most, config.qa.readerBlocks) }
+      : {}),
   };
   const steps = qaStep(model, corpus, index, questions, config, search);
   const refresh =

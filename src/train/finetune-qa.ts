@@ -74,12 +74,11 @@ async function passByPass(
   const sums: StepResult['metrics'] = { loss: 0 };
   for (let at = 0; at < batch.length; at += config.qa.microBatch) {
     const part = batch.slice(at, at + config.qa.microBatch);
-    // The blocks to read come from the same search as the others, so that both losses see one ranking.
     const rankings = source.rank(await questionVectors(model, corpus, part, config), part);
     const chosen = part.map((question, b) => ({
       question,
-      blocks: source.candidates.join(question, rankings[b].blocks),
-      bonus: rankings[b].bonus,
+      blocks: source.candidates.join(question, rankings[b]),
+      bonus: rankings[b].hybrid?.bonus,
     }));
     const input = makeQaBatch(source, chosen);
     const result = await qaGradients(model, shapes, input, share, rng);

@@ -9,7 +9,7 @@ import { answerPieces, type EncodedQuestion } from '../model/questions.ts';
 import { disposeReading, makeReading, type Reading } from '../model/reading.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
-import type { CandidateMaker, Candidates, Rank } from './qa-candidates.ts';
+import type { CandidateMaker, Candidates, HybridRanking, Rank } from './qa-candidates.ts';
 
 /** All inputs of one pass of fine-tuning: B questions, C blocks for each, R of them read. */
 export interface QaBatch {
@@ -25,11 +25,11 @@ export interface QaBatch {
   present: tf.Tensor2D; // [B, C]
   /** 1 if it holds an answer. */
   positives: tf.Tensor2D; // [B, C]
-  /** Added to the inner products (see `Ranking`); absent: 0. */
-  bonus?: tf.Tensor2D; // [B, C]
   /** Absent where the questions only train the retriever. */
   read?: {
     reading: Reading;
+    /** What BM25 adds to the inner products in hybrid retrieval, for the reader alone; absent: 0. */
+    bonus?: tf.Tensor2D; // [B, R]
     /** 1 on every span of `readScores` that is an answer. */
     spans: tf.Tensor2D; // [B, R*W*T]
   };
@@ -44,8 +44,9 @@ export interface QaSource extends Retrieval {
 }
 
 /** A question and the blocks that are scored for it. */
-export interface Chosen extends Pick<Candidates, 'blocks' | 'bonus'> {
+export interface Chosen extends Pick<Candidates, 'blocks'> {
   question: EncodedQuestion;
+  bonus?: HybridRanking['bonus'];
 }
 
 /** The sequences of questions. */
@@ -134,17 +135,17 @@ export function scored(
     present: tf.tensor2d(present, [B, C]),
     positives: tf.tensor2d(positives, [B, C]),
   };
-  if (chosen.some(({ bonus }) => bonus)) {
-    const added = new Float32Array(B * C);
-    for (const [b, { blocks, bonus }] of chosen.entries()) if (bonus) added.set(bonus(blocks), b * C);
-    batch.bonus = tf.tensor2d(added, [B, C]);
-  }
   if (!read) return batch;
   const questions = chosen.map(({ question }) => question);
   const readBlocks = lists.map((list) => list.slice(0, R));
   const reading = makeReading(corpus, questions, readBlocks, R, config);
   const correct = markSpans(reading, questions, corpus, readBlocks, model.reader.maxSpanWidth);
   batch.read = { reading, spans: tf.tensor2d(correct, [B, correct.length / B]) };
+  if (chosen.some(({ bonus }) => bonus)) {
+    const added = new Float32Array(B * R);
+    for (const [b, { bonus }] of chosen.entries()) if (bonus) added.set(bonus(readBlocks[b]), b * R);
+    batch.read.bonus = tf.tensor2d(added, [B, R]);
+  }
   if (rowOf) {
     const rows = blocksRead(lists, R).map((block) => rowOf.get(block)!);
     batch.rows = tf.tensor1d(rows, 'int32');
@@ -153,13 +154,14 @@ export function scored(
 }
 
 export function disposeQaBatch(batch: QaBatch): void {
-  const { queries, documents, read, rows, bonus, vectors, present, positives } = batch;
+  const { queries, documents, read, rows, vectors, present, positives } = batch;
   for (const input of [queries, documents]) if (input) disposeInput(input);
   if (read) {
     disposeReading(read.reading);
     read.spans.dispose();
+    read.bonus?.dispose();
   }
-  for (const tensor of [rows, bonus, vectors, present, positives]) tensor?.dispose();
+  for (const tensor of [rows, vectors, present, positives]) tensor?.dispose();
 }
 
 /**

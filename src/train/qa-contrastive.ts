@@ -9,6 +9,7 @@ import { cachedGradients, type VectorLoss } from './gradient-cache.ts';
 import { addGradients, type StepResult } from './loop.ts';
 import {
   blocksRead,
+  type Chosen,
   disposeQaBatch,
   type QaSource,
   questionSequences,
@@ -19,9 +20,7 @@ import type { Candidates } from './qa-candidates.ts';
 import { addMetrics, type GivenVectors, qaGradients } from './qa-losses.ts';
 
 /** A question of the batch with all its blocks. */
-interface Asked extends Candidates {
-  question: EncodedQuestion;
-}
+interface Asked extends Chosen, Candidates {}
 
 /**
  * A step with `qa.contrastive`: besides the losses of `qaGradients`, the softmax of DPR (Karpukhin et al. 2020, section
@@ -29,9 +28,7 @@ interface Asked extends Candidates {
  * question's answer is none of its negatives; DPR leaves it among them. Only the first `qa.readQuestions` questions are
  * read; the blocks of the others in the loss over many blocks all have the index's vectors. All texts are embedded once
  * to score them, and once more for the gradients (`cachedGradients`), so that a large batch needs the memory of
- * `qa.microBatch`. Without dropout the vectors that the questions were searched with are used again. In hybrid retrieval
- * this softmax is of inner products alone, without BM25's bonus, which the other losses have: with it, what BM25 finds
- * would teach the encoder nothing (as in Gao et al. 2021, arXiv 2004.13969, where it is the aim), and its own recall falls.
+ * `qa.microBatch`. Without dropout the vectors that the questions were searched with are used again.
  */
 export async function contrastiveStep(
   source: QaSource,
@@ -64,17 +61,21 @@ export async function contrastiveStep(
   });
 }
 
-/** The blocks of each question; a score is that of the search, also for blocks that it did not find. */
+/** The blocks of each question. */
 function choose(source: QaSource, batch: readonly EncodedQuestion[], searched: Float32Array): Asked[] {
   const P = searched.length / batch.length;
   return source.rank(searched, batch).map((ranking, b) => {
     const score = (block: number) => {
       const z = source.index.vectors(Int32Array.of(block));
-      let sum = ranking.bonus?.([block])[0] ?? 0;
+      let sum = 0;
       for (let d = 0; d < P; d++) sum += searched[b * P + d] * z[d];
       return sum;
     };
-    return { question: batch[b], ...source.candidates.choose(batch[b], ranking, score) };
+    return {
+      question: batch[b],
+      ...source.candidates.choose(batch[b], ranking, score),
+      bonus: ranking.hybrid?.bonus,
+    };
   });
 }
 

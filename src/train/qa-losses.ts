@@ -40,7 +40,7 @@ export async function qaGradients(
   rng?: DropoutRng,
   given?: GivenVectors,
 ): Promise<StepResult> {
-  const { vectors, present, positives, bonus, read } = batch;
+  const { vectors, present, positives, read } = batch;
   const [B, C, P] = vectors.shape;
   const kept = new Map<string, tf.Tensor>();
   const keep = (name: string, values: tf.Tensor, of: number) => {
@@ -53,17 +53,18 @@ export async function qaGradients(
     const fresh = batch.rows && freshVectors(model, batch, given, rng);
     const z = fresh ? vectors.add(fresh) : vectors;
     const products = tf.matMul(z, q.reshape([B, P, 1])).reshape([B, C]);
-    const scores = (bonus ? products.add(bonus) : products).div(model.temperature) as tf.Tensor2D;
+    const scores = products.div(model.temperature);
     const masked = scores.add(tf.sub(1, present).mul(-1e9)) as tf.Tensor2D;
     const retriever = marginalLogLoss(masked, positives);
     keep('retrieverLoss', retriever, share.questions);
     keep('retrieved', positives.max(1), share.questions);
     if (!read) return retriever.sum().div(share.questions) as tf.Scalar;
 
-    const { reading, spans } = read;
+    const { reading, spans, bonus } = read;
     const retrieval = masked.slice([0, 0], [B, reading.R]);
     const own = ownScores(model, reading, rng);
-    const all = addRetrieval(reading, own, retrieval); // [B, R*W*T]
+    const prior = bonus ? (retrieval.add(bonus.div(model.temperature)) as tf.Tensor2D) : retrieval;
+    const all = addRetrieval(reading, own, prior); // [B, R*W*T]
     const reader = marginalLogLoss(all, spans);
     const hit = tf.gather(
       spans.flatten(),

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import type { EncodedQuestion } from '../../src/model/questions.ts';
 import { random } from '../../src/random.ts';
 import { combine, findBlocks } from '../../src/retrieval/hybrid.ts';
-import { rankByBoth } from '../../src/train/qa-candidates.ts';
+import { rankByBoth, rankByIndex } from '../../src/train/qa-candidates.ts';
 import { tinyConfig } from '../support/tiny.ts';
 
 const close = (found: ArrayLike<number>, wanted: readonly number[]) =>
@@ -138,25 +138,29 @@ test('without a weight, the index alone is asked', () => {
   assert.throws(() => tinyConfig('hybrid.weight=1.1'), /hybrid\.weight/);
 });
 
-test('fine-tuning ranks by both as answering does, and the bonus of any block is added to its inner product', () => {
+test('in fine-tuning the reader reads what answering finds, with the same scores; the retriever gets its own blocks', () => {
   const { index, bm25, words, queries, product, P } = retrievers(400, 8);
   const config = tinyConfig('hybrid.weight=0.6');
   const asked = ['a', 'b'].map((question) => ({ question }) as EncodedQuestion);
-  const n = 120;
-  const ranked = rankByBoth({ index, bm25 }, 0.6, n)(queries, asked);
-  const found = findBlocks({ index, bm25, config }, ['a', 'b'], queries, n);
+  const [n, read] = [20, 30];
+  const ranked = rankByBoth({ index, bm25 }, 0.6, n, read)(queries, asked);
+  const alone = rankByIndex(index, n)(queries, asked);
+  const found = findBlocks({ index, bm25, config }, ['a', 'b'], queries, read);
   for (const q of [0, 1]) {
-    const { blocks, scores, bonus } = ranked[q];
-    assert.deepEqual(blocks, Array.from(found.blocks.subarray(q * n, (q + 1) * n)));
-    close(scores, Array.from(found.scores.subarray(q * n, (q + 1) * n)));
+    const { hybrid, ...own } = ranked[q];
+    assert.deepEqual(own, alone[q]);
+    const { blocks, bonus } = hybrid!;
+    assert.deepEqual(blocks, Array.from(found.blocks.subarray(q * read, (q + 1) * read)));
     const vector = queries.subarray(q * P, (q + 1) * P);
     close(
-      Array.from(bonus!(blocks), (added, i) => product(vector, blocks[i]) + added),
-      Array.from(scores),
+      Array.from(bonus(blocks), (added, i) => product(vector, blocks[i]) + added),
+      Array.from(found.scores.subarray(q * read, (q + 1) * read)),
     );
     // A block that neither found has the bonus of its words, at the same scale.
-    const other = Array.from({ length: 400 }, (_, block) => block).find((block) => !blocks.includes(block))!;
+    const other = Array.from({ length: 400 }, (_, block) => block).findLast(
+      (block) => !blocks.includes(block),
+    )!;
     const known = blocks.find((block) => words[block] > 0)!;
-    close(bonus!([other]), [(bonus!([known])[0] * words[other]) / words[known]]);
+    close(bonus([other]), [(bonus([known])[0] * words[other]) / words[known]]);
   }
 });

@@ -65,7 +65,10 @@ test('gold blocks are the blocks of the question’s own document that hold an a
   const retrieved = Array.from({ length: corpus.blocks }, (_, b) => b).filter((b) => !blocks.includes(b));
   const qa = { ...config.qa, readerBlocks: 2 };
   const make = (changes: Partial<typeof qa>) =>
-    candidateMaker(corpus, [question], { ...qa, ...changes }, has).join(question, retrieved);
+    candidateMaker(corpus, [question], { ...qa, ...changes }, has).join(question, {
+      blocks: retrieved,
+      scores: new Float32Array(0),
+    });
   assert.deepEqual(make({}), retrieved);
   assert.deepEqual(make({ gold: true }).slice(0, 3), [retrieved[0], want[0], retrieved[1]]);
 });
@@ -169,5 +172,5 @@ test('the positive is a gold block, else the first retrieved block with an answe
   const { negatives, blocks } = choose(unnamed, without[0], without[1], gold);
   const byWords = hardNegatives(corpus, [unnamed], 2, has, bm25)(unnamed);
   assert.deepEqual(negatives, [...new Set([...byWords, without[1]])]);
-  assert.deepEqual(blocks, maker.join(unnamed, [without[0], without[1], gold]));
+  assert.deepEqual(blocks, maker.join(unnamed, ranked(without[0], without[1], gold)));
 });
