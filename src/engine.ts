@@ -2,9 +2,9 @@ import { spawnSync } from 'node:child_process';
 import { existsSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { availableParallelism } from 'node:os';
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import * as tf from '@tensorflow/tfjs';
-import { kernelsAreRegistered } from './engine/fused.ts';
+import { type Execute, kernelsAreRegistered } from './engine/fused.ts';
 import {
   computesRight,
   findInstalled,
@@ -16,6 +16,8 @@ import {
   sourcesDigest,
 } from './engine/installed.mjs';
 import { hearSignalsWhileComputing } from './engine/signals.ts';
+import { openWasm } from './engine/wasm-backend.ts';
+import { startWasmKernels } from './engine/wasm-fused.ts';
 import { registerWasmKernels } from './engine/wasm-kernels.ts';
 import { type Adapter, hasGpu, openBackend } from './engine/webgpu-device.ts';
 import { registerWebgpuKernels } from './engine/webgpu-kernels.ts';
@@ -39,7 +41,7 @@ const REBUILD = `realm engine remove && ${INSTALL}`;
 /**
  * Starts the engine that all tensor code of this process runs on, once, before the first tensor.
  * `auto` uses native TensorFlow if it loads, else WebGPU if there is a GPU, else WebAssembly, else plain JavaScript.
- * `threads` bounds the native engine's threads (default: all cores); the others compute on one.
+ * `threads` bounds the threads of the native and of the WebAssembly engine (default: all cores).
  * Throws a `UserError` with the remedy if the engine requested by name is not available. It also does so for `auto` if
  * the native engine was built for a GPU but finds none: a run planned for the GPU would take days without it.
  */
@@ -189,9 +191,29 @@ function startKernels({ kernels }: Installed, threads = availableParallelism()):
   } catch (error) {
     return `realm's own kernels do not load (${(error as Error).message.split('\n')[0]}): ${remedy}`;
   }
-  kernelsAreRegistered();
+  kernelsAreRegistered(executeInTensorflow);
   kernelsStarted = true;
   return undefined;
+}
+
+const executeInTensorflow: Execute = (name, integers, numbers, inputs, outputs) => {
+  const backend = tf.backend() as unknown as NodeBackend;
+  const { TF_ATTR_INT, TF_ATTR_FLOAT } = backend.binding;
+  const attributes = [];
+  for (const key in integers) attributes.push({ name: key, type: TF_ATTR_INT, value: integers[key] });
+  for (const key in numbers) attributes.push({ name: key, type: TF_ATTR_FLOAT, value: numbers[key] });
+  return backend.executeMultipleOutputs(name, attributes, inputs, outputs);
+};
+
+/** The parts of tfjs-node's backend and binding that an operation needs. */
+interface NodeBackend {
+  executeMultipleOutputs(
+    name: string,
+    attributes: object[],
+    inputs: tf.Tensor[],
+    outputs: number,
+  ): tf.Tensor[];
+  binding: { TF_ATTR_INT: number; TF_ATTR_FLOAT: number };
 }
 
 function findNative(): Installed {
@@ -223,28 +245,19 @@ async function startWebgpu(): Promise<Engine> {
   return { name: 'webgpu', description: `WebGPU on ${name}${software ? ', a software driver' : ''}` };
 }
 
-let wasmStarted = false;
+let wasmThreads: number | undefined;
 
-async function startWasm(): Promise<Engine> {
-  if (!wasmStarted) {
-    const { setWasmPaths } = await import('@tensorflow/tfjs-backend-wasm'); // registers backend and kernels
-    const home = dirname(
-      createRequire(import.meta.url).resolve('@tensorflow/tfjs-backend-wasm/package.json'),
-    );
-    setWasmPaths(join(home, 'dist', '/'));
+async function startWasm({ threads = availableParallelism() }: { threads?: number }): Promise<Engine> {
+  if (wasmThreads) await activate('wasm');
+  else {
+    await openWasm(() => activate('wasm'));
+    const { execute, multiply } = startWasmKernels(threads);
+    registerWasmKernels(multiply); // replaces some of the backend's own, so these must be registered first
+    kernelsAreRegistered(execute);
+    wasmThreads = threads;
   }
-  // The backend's loader adds listeners that print its own source, one line of 20 kB, at every uncaught error: remove them.
-  const events = ['uncaughtException', 'unhandledRejection'] as const;
-  const before = events.map((event) => process.rawListeners(event));
-  await activate('wasm');
-  for (const [i, event] of events.entries()) {
-    for (const added of process.rawListeners(event).filter((listener) => !before[i].includes(listener))) {
-      process.removeListener(event, added as () => void);
-    }
-  }
-  if (!wasmStarted) registerWasmKernels(); // replaces some of the backend's own, so these must be registered first
-  wasmStarted = true;
-  return { name: 'wasm', description: 'WebAssembly on one CPU core' };
+  const cores = wasmThreads === 1 ? 'one CPU core' : `${wasmThreads} CPU cores`;
+  return { name: 'wasm', description: `WebAssembly on ${cores}` };
 }
 
 async function startCpu(): Promise<Engine> {

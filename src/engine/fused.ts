@@ -15,30 +15,37 @@ export interface Drop {
   seed: number;
 }
 
-/** The parts of tfjs-node's backend and binding that an operation needs. */
-interface Backend {
-  executeMultipleOutputs(
-    name: string,
-    attributes: object[],
-    inputs: tf.Tensor[],
-    outputs: number,
-  ): tf.Tensor[];
-  binding: { TF_ATTR_INT: number; TF_ATTR_FLOAT: number };
+/** Runs an operation by its name in src/engine/native: its attributes, its inputs, the number of its outputs. */
+export type Execute = (
+  name: string,
+  integers: Record<string, number>,
+  numbers: Record<string, number>,
+  inputs: tf.Tensor[],
+  outputs: number,
+) => tf.Tensor[];
+
+/** The kernels of one backend, and inputs that mean "no dropout" and "no residual", made once. */
+interface Kernels {
+  execute: Execute;
+  seed: tf.Tensor;
+  residual: tf.Tensor;
 }
 
-/** Inputs that mean "no dropout" and "no residual", made once; undefined until the kernels are registered. */
-let none: { seed: tf.Tensor; residual: tf.Tensor } | undefined;
+const byBackend = new Map<string, Kernels>();
 let wanted = true;
 
-/** Called by src/engine.ts once the operations are registered with TensorFlow, whose backend is then active. */
-export function kernelsAreRegistered(): void {
-  none = { seed: tf.keep(tf.scalar(0, 'int32')), residual: tf.keep(tf.zeros([0])) };
+/** Called by src/engine.ts once the active backend can run the operations. */
+export function kernelsAreRegistered(execute: Execute): void {
+  const seed = tf.keep(tf.scalar(0, 'int32'));
+  byBackend.set(tf.getBackend(), { execute, seed, residual: tf.keep(tf.zeros([0])) });
 }
 
 /** Whether the engine in use has the kernels of this file. */
 export function hasFused(): boolean {
-  return none !== undefined && wanted && tf.getBackend() === 'tensorflow';
+  return wanted && byBackend.has(tf.getBackend());
 }
+
+const kernels = () => byBackend.get(tf.getBackend())!;
 
 /** Runs `work` as if the engine had none of these kernels; if it returns a promise, until that is settled. */
 export function withoutFused<T>(work: () => T): T {
@@ -56,21 +63,10 @@ export function withoutFused<T>(work: () => T): T {
   return result instanceof Promise ? (result.finally(restore) as T) : result;
 }
 
-function execute(
-  name: string,
-  integers: Record<string, number>,
-  numbers: Record<string, number>,
-  inputs: tf.Tensor[],
-  outputs: number,
-): tf.Tensor[] {
+const execute: Execute = (...operation) => {
   obey();
-  const backend = tf.backend() as unknown as Backend;
-  const { TF_ATTR_INT, TF_ATTR_FLOAT } = backend.binding;
-  const attributes = [];
-  for (const key in integers) attributes.push({ name: key, type: TF_ATTR_INT, value: integers[key] });
-  for (const key in numbers) attributes.push({ name: key, type: TF_ATTR_FLOAT, value: numbers[key] });
-  return backend.executeMultipleOutputs(name, attributes, inputs, outputs);
-}
+  return kernels().execute(...operation);
+};
 
 /** Whether gradients of the current computation will be needed. */
 function recording(): boolean {
@@ -79,7 +75,7 @@ function recording(): boolean {
 
 /** A seed is an input: as an attribute, each value would add a kernel to TensorFlow's cache. */
 function seedTensor(drop: Drop | undefined): tf.Tensor {
-  return drop ? tf.scalar(drop.seed, 'int32') : none!.seed;
+  return drop ? tf.scalar(drop.seed, 'int32') : kernels().seed;
 }
 
 /** Frees the tensors saved for a gradient as soon as it is computed: the tape would hold them until the last gradient. */
@@ -137,7 +133,7 @@ export function fusedNorm(
       'RealmNorm',
       {},
       { eps, ...rate },
-      [x, inputs[3] ?? none!.residual, gain, bias, seed],
+      [x, inputs[3] ?? kernels().residual, gain, bias, seed],
       3,
     );
     save([inputs.length === 4 ? z : x, stats, seed]);

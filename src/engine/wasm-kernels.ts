@@ -1,20 +1,16 @@
 import * as tf from '@tensorflow/tfjs';
+import type { Multiply } from './wasm-fused.ts';
 
 /**
  * Kernels that make the WebAssembly backend usable for training: those it lacks, and those that are slow or wrong in it.
  * They work on views of the WebAssembly heap; an output is allocated before any view is taken, because the heap may
  * move when it grows. Times are in milliseconds on one core of a 2-core server, the backend's own kernel → this one.
  */
-export function registerWasmKernels(): void {
-  const module = (tf.backend() as unknown as Backend).wasm;
-  const fast: FastMatMul = {
-    call: module.cwrap('_FusedMatMul', null, Array(13).fill('number')) as FastMatMul['call'],
-    shapes: module._malloc(6 * 4),
-  };
+export function registerWasmKernels(multiply: Multiply): void {
   replace('BatchMatMul', () => (args) => {
     const { a, b } = args.inputs;
     const { transposeA, transposeB } = args.attrs as { transposeA: boolean; transposeB: boolean };
-    return batchMatMul(args.backend, fast, { a, b, transposeA, transposeB });
+    return batchMatMul(args.backend, multiply, { a, b, transposeA, transposeB });
   });
   replace('_FusedMatMul', (original) => (args) => {
     const { a, b, bias } = args.inputs;
@@ -24,7 +20,7 @@ export function registerWasmKernels(): void {
       activation: string;
     };
     if (activation !== 'linear') return original!(args);
-    return batchMatMul(args.backend, fast, { a, b, transposeA, transposeB, bias });
+    return batchMatMul(args.backend, multiply, { a, b, transposeA, transposeB, bias });
   });
   replace('Transpose', () => transpose);
   replace(
@@ -50,17 +46,9 @@ export function registerWasmKernels(): void {
 
 /** The parts of tfjs-backend-wasm's backend that a kernel needs. */
 interface Backend {
-  wasm: {
-    cwrap(name: string, returns: null, takes: string[]): unknown;
-    tfjs: { registerTensor(id: number, size: number, offset: number): void; disposeData(id: number): void };
-    _malloc(bytes: number): number;
-    HEAPU8: Uint8Array;
-  };
-  dataIdMap: { get(dataId: object): { id: number; memoryOffset: number } };
-  dataIdNextNumber: number;
+  dataIdMap: { get(dataId: object): { memoryOffset: number } };
   makeOutput(shape: number[], dtype: tf.DataType): tf.TensorInfo;
   typedArrayFromHeap(info: tf.TensorInfo): Float32Array | Int32Array | Uint8Array;
-  disposeData(dataId: object): boolean;
 }
 
 interface Args {
@@ -82,17 +70,6 @@ function replace(kernelName: string, make: (original: Kernel | undefined) => Ker
   });
 }
 
-/** The backend's product of one pair of untransposed matrices. */
-interface FastMatMul {
-  /**
-   * _FusedMatMul.cc: id of a, address of its shape, its rank; the same of b; transposeA, transposeB, activation; ids of
-   * bias and prelu weights; alpha; id of the output.
-   */
-  call(...values: number[]): void;
-  /** Address of a buffer for the shapes of a and b, 3 int32 each. */
-  shapes: number;
-}
-
 /** a × b + bias of matrices in a batch, each transposed first or not. */
 interface Product {
   a: tf.TensorInfo;
@@ -103,24 +80,20 @@ interface Product {
 }
 
 /**
- * The backend uses its fast routine (XNNPACK) only for one pair of untransposed matrices; everything else falls back to
- * a plain loop that is 15 times slower and reads past the end of a batch of one that should be broadcast. So operands
- * are transposed first, and a batch becomes a loop over views of its matrices.
- * XNNPACK caches its packed copy of `b` by tensor id only, which is wrong for the same data under two shapes: so each
- * view has its own id, and its cache entry is dropped with it.
+ * The backend's own product is 15 times slower than its fast routine unless both operands are one untransposed matrix, and
+ * reads past the end of a batch of one that should be broadcast. A batch becomes a loop over its pairs of matrices.
  */
 function batchMatMul(
   backend: Backend,
-  fast: FastMatMul,
+  multiply: Multiply,
   { a, b, transposeA, transposeB, bias }: Product,
 ): tf.TensorInfo {
-  const { shapes } = fast;
   if (a.dtype !== 'float32' || b.dtype !== 'float32') {
     throw new Error(`matMul takes float32, not ${a.dtype} and ${b.dtype}`);
   }
-  const [m, ka] = matrixShape(a, transposeA);
+  const [m, k] = matrixShape(a, transposeA);
   const [kb, n] = matrixShape(b, transposeB);
-  if (ka !== kb) throw new Error(`matMul: inner dimensions of [${a.shape}] and [${b.shape}] differ`);
+  if (k !== kb) throw new Error(`matMul: inner dimensions of [${a.shape}] and [${b.shape}] differ`);
   if (bias && tf.util.sizeFromShape(bias.shape) !== n) {
     throw new Error(`matMul: a bias of [${bias.shape}] does not fit ${n} columns`);
   }
@@ -130,31 +103,25 @@ function batchMatMul(
   const count = tf.util.sizeFromShape(batch);
   const out = backend.makeOutput([...batch, m, n], 'float32');
   if (count * m * n === 0) return out;
-  if (ka === 0) {
-    backend.typedArrayFromHeap(out).fill(0);
-    if (!bias) return out;
-    throw new Error('matMul: nothing to sum over');
+  if (bias) {
+    const row = backend.typedArrayFromHeap(bias);
+    const to = backend.typedArrayFromHeap(out);
+    for (let at = 0; at < to.length; at += n) to.set(row, at);
   }
-  const left = transposeA ? swapLast(backend, a) : a;
-  const right = transposeB ? swapLast(backend, b) : b;
-
-  const whole = tf.util.sizeFromShape(batchB) === 1 && tf.util.sizeFromShape(batchA) === count;
-  const rows = whole ? count * m : m;
+  const beta = bias ? 1 : 0;
+  const transposed = { a: transposeA, b: transposeB };
+  const [atA, atB, atOut] = [a, b, out].map((t) => backend.dataIdMap.get(t.dataId).memoryOffset);
+  // One b for the whole batch of a: one product with more rows.
+  if (!transposeA && tf.util.sizeFromShape(batchB) === 1 && tf.util.sizeFromShape(batchA) === count) {
+    multiply(transposed, { m: count * m, n, k }, { a: atA, b: atB, c: atOut }, beta);
+    return out;
+  }
   const indexA = batchIndices(batchA, batch);
   const indexB = batchIndices(batchB, batch);
-  const [atA, atB, atOut] = [left, right, out].map((t) => backend.dataIdMap.get(t.dataId).memoryOffset);
-  new Int32Array(backend.wasm.HEAPU8.buffer, shapes, 6).set([1, rows, ka, 1, ka, n]);
-  const biasId = bias ? view(backend, n, backend.dataIdMap.get(bias.dataId).memoryOffset) : 0;
-  for (let i = 0; i < (whole ? 1 : count); i++) {
-    const aId = view(backend, rows * ka, atA + 4 * indexA[i] * m * ka);
-    const bId = view(backend, ka * n, atB + 4 * indexB[i] * ka * n);
-    const outId = view(backend, rows * n, atOut + 4 * i * m * n);
-    fast.call(aId, shapes, 3, bId, shapes + 12, 3, 0, 0, 0, biasId, 0, 0, outId);
-    for (const id of [aId, bId, outId]) backend.wasm.tfjs.disposeData(id);
+  for (let i = 0; i < count; i++) {
+    const at = { a: atA + 4 * indexA[i] * m * k, b: atB + 4 * indexB[i] * k * n, c: atOut + 4 * i * m * n };
+    multiply(transposed, { m, n, k }, at, beta);
   }
-  if (bias) backend.wasm.tfjs.disposeData(biasId);
-  if (left !== a) backend.disposeData(left.dataId);
-  if (right !== b) backend.disposeData(right.dataId);
   return out;
 }
 
@@ -162,13 +129,6 @@ function batchMatMul(
 function matrixShape({ shape }: tf.TensorInfo, transposed: boolean): [number, number] {
   const [rows, columns] = shape.slice(-2);
   return transposed ? [columns, rows] : [rows, columns];
-}
-
-/** Registers `size` floats at `offset` under a new id for WebAssembly code; `disposeData` removes the id and frees no memory. */
-function view(backend: Backend, size: number, offset: number): number {
-  const id = backend.dataIdNextNumber++;
-  backend.wasm.tfjs.registerTensor(id, size, offset);
-  return id;
 }
 
 /** For each matrix of the broadcast batch, the number of the operand's matrix. */
@@ -186,14 +146,6 @@ function batchIndices(own: number[], batch: number[]): Int32Array {
     }
   }
   return indices;
-}
-
-function swapLast(backend: Backend, x: tf.TensorInfo): tf.TensorInfo {
-  const rank = x.shape.length;
-  const perm = x.shape.map((_, d) => d);
-  perm[rank - 2] = rank - 1;
-  perm[rank - 1] = rank - 2;
-  return transpose({ inputs: { x }, attrs: { perm }, backend });
 }
 
 /** Side of the square that a transpose reads and writes at a time, in elements: both then stay in the first-level cache. */

@@ -86,7 +86,7 @@ struct Attention : Settings {
     const Dropout drop(rate, call.in<int32_t>(4).data[0]);
     const auto context = call.out(0, {a.queries, a.H}), logSums = call.out(1, {a.queries, a.N});
     parallelHeads(a, [&](const Head& h) {
-      const auto [b, head, at, first, T] = h;
+      const int64_t b = h.b, head = h.head, at = h.at, first = h.first, T = h.T;
       auto p = room(ROWS * T);
       for (int64_t q = a.qBounds[b]; q < a.qBounds[b + 1]; q += ROWS) {
         const int64_t rows = std::min(ROWS, a.qBounds[b + 1] - q);
@@ -133,7 +133,7 @@ struct AttentionGrad : Settings {
     float* dv = dk + a.H;
     const float scale = 1 / std::sqrt(static_cast<float>(a.D));
     parallelHeads(a, [&](const Head& h) {
-      const auto [b, head, at, first, T] = h;
+      const int64_t b = h.b, head = h.head, at = h.at, first = h.first, T = h.T;
       auto p = room(ROWS * T), ds = room(ROWS * T);
       if (a.qBounds[b] == a.qBounds[b + 1]) {
         for (int64_t t = first; t < first + T; t++) {
