@@ -5,7 +5,7 @@ import { trecOrder } from './judged.ts';
 
 // What was retrieved for each query, in the files of evaluation tools.
 
-/** One line of a TREC run, `query Q0 document rank score tag`. */
+/** One line of a TREC run, `query Q0 document rank score tag`, or of MS MARCO's form, `query document rank`. */
 export interface RunLine {
   query: string;
   document: string;
@@ -17,16 +17,23 @@ export interface RunLine {
 /** The ids of the documents of each query, best first, by the query's id. */
 export type RetrievedDocuments = Map<string, readonly string[]>;
 
-/** The lines of a TREC run. Neither rank nor tag is kept: by trec_eval's rules the scores give the order. */
+/**
+ * The lines of a TREC run. Neither rank nor tag is kept: by trec_eval's rules the scores give the order. MS MARCO's form has no
+ * scores (castorini/pyserini, pyserini/output_writer.py, MsMarcoWriter); the score is then the negative rank.
+ */
 export async function* readRunLines(path: string): AsyncGenerator<RunLine> {
   for await (const { text, number } of readLines(path, 'a TREC run')) {
     const line = text.trim();
     if (line === '') continue;
     const cells = line.split(/[ \t]+/);
     const where = `${path}: line ${number}`;
+    if (cells.length === 3 && /^[1-9]\d*$/.test(cells[2])) {
+      yield { query: cells[0], document: cells[1], score: -Number(cells[2]), where };
+      continue;
+    }
     if (cells.length !== 6) {
       throw new UserError(
-        `${where}: is not a line "qid Q0 docid rank score tag" of a TREC run; fix the file`,
+        `${where}: is not a line "qid Q0 docid rank score tag" of a TREC run, nor "qid docid rank" of MS MARCO; fix the file`,
       );
     }
     const [query, , document, , score] = cells;
