@@ -88,7 +88,7 @@ function ourSteps(
     },
     async ict() {
       const { ict } = batches;
-      const step = await batchGradients(model, retriever, ict, ict.queries.ids.length, undefined);
+      const step = await batchGradients(model, retriever, ict, { microBatch: ict.queries.ids.length });
       return apply('ict', retriever, step.gradients);
     },
     async pretrain() {

@@ -4,6 +4,7 @@
  *
  *   realm engine install [--cuda | --cpu]   builds it if there is none (--cuda: the one that computes on an NVIDIA GPU, which
  *                                           later installs keep; --cpu: switches back)
+ *   realm engine install --mpi              also installs MPI, for training by several processes
  *   realm engine status                     shows the engine, checks its checksums, and whether and on what it computes
  *   realm engine remove                     deletes all of it
  *
@@ -11,15 +12,17 @@
  * A command that computes runs it with --first-use if neither has happened (the command reports the failure).
  *
  * It writes CACHE/engine-KEY (TensorFlow's libraries and headers, for --cuda NVIDIA's libraries, OpenBLAS, the
- * binding, the package's tarball, stamp.json), shared by every checkout, and one of the two folders of
- * src/engine/installed.mjs (the package's JavaScript, the kernels of src/engine/native compiled for this processor, the
- * addon that counts signals, and engine.json, which src/engine.ts reads; or failure.json, the reason of a failure).
+ * binding, the package's tarball, stamp.json) and CACHE/engine-mpich-VERSION, shared by every checkout, and one of the two
+ * folders of src/engine/installed.mjs (the package's JavaScript, the kernels of src/engine/native compiled for this
+ * processor, the addons that count signals and call MPI, and engine.json, which src/engine.ts reads; or failure.json, the
+ * reason of a failure).
  * It may use only Node itself, because npm runs it during the installation.
  */
 import { spawn, spawnSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import {
   accessSync,
+  chmodSync,
   closeSync,
   constants,
   copyFileSync,
@@ -48,6 +51,10 @@ import {
   findInstalled,
   installFolders,
   LAYOUT,
+  MPICH,
+  mpiDigest,
+  mpiFolder,
+  mpiSource,
   nativeSources,
   processor,
   readInstalled,
@@ -171,9 +178,24 @@ const OPENBLAS = {
   },
 };
 
+/** mpiexec and the library, from the wheel that MPI's Python users install (mpi4py/mpi-publish). */
+const MPI = {
+  name: 'mpich',
+  version: MPICH,
+  x64: {
+    platform: 'manylinux_2_28_x86_64',
+    sha256: '8fed465ebff269ea2ebac179a25de02671ddf8df476e0f115be089015015cfd4',
+  },
+  arm64: {
+    platform: 'manylinux_2_28_aarch64',
+    sha256: '992ae6ebb0da97d49d7a67000ae8112da9a3825da1bb1e6f1d196428a0410f2d',
+  },
+};
+
 const BLAS = 'libscipy_openblas.so';
 const KERNELS = 'realm_kernels.node';
 const SIGNALS = 'realm_signals.node';
+const MPI_ADDON = 'realm_mpi.node';
 const BINDING = 'tfjs_binding.node';
 const TARBALL = 'tfjs-node-gpu.tgz';
 /** Bytes that a build downloads, and disk that it needs: for the unpacked files, the largest wheel, and some reserve. */
@@ -216,12 +238,10 @@ async function install({ optional, cuda, cpu }) {
     throw new Missing('npm was asked to leave out optional packages');
   const current = readCurrent();
   if (current && (cuda ? current.variant === 'cuda' : !cpu || current.variant !== 'cuda')) {
-    const { variant, tensorflow, kernels, signals } = current;
-    const compiled =
-      kernels?.sources === sourcesDigest() &&
-      kernels.processor === processor() &&
-      signals?.source === signalsDigest();
-    if (variant === 'official' || compiled) {
+    const { variant, tensorflow, kernels, signals, mpi } = current;
+    const compiled = kernels?.sources === sourcesDigest() && kernels.processor === processor();
+    const addons = signals?.source === signalsDigest() && mpi?.source === mpiDigest();
+    if (variant === 'official' || (compiled && addons)) {
       forget();
       say(`native engine: already installed, TensorFlow ${tensorflow} (${variant})`);
       return;
@@ -249,17 +269,26 @@ async function status() {
   if (!current) throw new Missing('native engine: not installed; build it with: realm engine install');
   say(`native engine: TensorFlow ${current.tensorflow} (${current.variant}), ${current.binding}`);
   if (current.variant !== 'official') {
-    const dir = dirname(current.binding);
-    for (const [name, expected] of Object.entries(stamped(dir).files)) {
-      const same = (await digest(join(dir, name), 'sha256', 'hex')) === expected.sha256;
-      if (!same) throw new Missing(`native engine: ${join(dir, name)} is damaged; ${REBUILD}`);
-      say(`  ${name}  ${megabytes(expected.bytes)}  checksum is right`);
-    }
+    await needUndamaged(dirname(current.binding), REINSTALL, (name, bytes) =>
+      say(`  ${name}  ${megabytes(bytes)}  checksum is right`),
+    );
   }
   say(`  computes: yes, on the ${await compute(current.package, current.binding)}`);
+  if (!stamped(mpiFolder())) return;
+  await needUndamaged(mpiFolder(), `${REINSTALL} --mpi`);
+  say(`MPI: MPICH ${MPICH}, start ranks with ${join(mpiFolder(), 'bin', 'mpiexec')}`);
 }
 
-const REBUILD = 'run: realm engine remove && realm engine install';
+/** Compares the files of a finished build with the checksums in its stamp. */
+async function needUndamaged(dir, remedy, each = () => {}) {
+  for (const [name, expected] of Object.entries(stamped(dir).files)) {
+    if ((await digest(join(dir, name), 'sha256', 'hex')) !== expected.sha256)
+      throw new Missing(`native engine: ${join(dir, name)} is damaged; run: ${remedy}`);
+    each(name, expected.bytes);
+  }
+}
+
+const REINSTALL = 'realm engine remove && realm engine install';
 
 async function remove() {
   const kept = [];
@@ -327,8 +356,8 @@ async function useOfficial() {
         cpSync(join(home, name), join(folder, 'package', name), { recursive: true });
       await prepareJavaScript(join(folder, 'package'));
       await compute(join(folder, 'package'), binding);
-      const signals = await addSignals(folder);
-      return { tensorflow: `of ${PACKAGE} ${PACKAGE_VERSION}`, variant: 'official', binding, signals };
+      const addons = await addAddons(folder);
+      return { tensorflow: `of ${PACKAGE} ${PACKAGE_VERSION}`, variant: 'official', binding, ...addons };
     });
     return true;
   } catch (error) {
@@ -352,8 +381,8 @@ async function link(dir, variant) {
       if (!(error instanceof Missing)) throw error;
       say(`native engine: without realm's own kernels, slower: ${error.message}`);
     }
-    const signals = await addSignals(folder);
-    return { tensorflow: TENSORFLOW, variant, binding: join(dir, BINDING), kernels, signals };
+    const addons = await addAddons(folder);
+    return { tensorflow: TENSORFLOW, variant, binding: join(dir, BINDING), kernels, ...addons };
   });
 }
 
@@ -431,24 +460,32 @@ function forget() {
   }
 }
 
+/** The addons that need no TensorFlow. @returns their entries in engine.json */
+async function addAddons(folder) {
+  const signals = { key: 'signals', file: SIGNALS, path: signalsSource, source: signalsDigest() };
+  const mpi = { key: 'mpi', file: MPI_ADDON, path: mpiSource, source: mpiDigest() };
+  return {
+    signals: await addAddon(folder, signals, 'a long computation will not react to signals'),
+    mpi: await addAddon(folder, mpi, 'several processes cannot train together'),
+  };
+}
+
 /**
- * Compiles the addon that counts signals, or copies it from an older installation.
+ * Compiles an addon, or copies it from an older installation.
  * @returns its entry in engine.json; undefined if it cannot be compiled: realm works without it
  */
-async function addSignals(folder) {
-  const source = signalsDigest();
-  const out = join(folder, SIGNALS);
+async function addAddon(folder, { key, file, path, source }, without) {
+  const out = join(folder, file);
   const before = installFolders()
-    .map((place) => readInstalled(place)?.signals)
-    .find((signals) => signals?.source === source && existsSync(signals.file));
+    .map((place) => readInstalled(place)?.[key])
+    .find((addon) => addon?.source === source && existsSync(addon.file));
   try {
     if (before) copyFileSync(before.file, out);
-    else await compileShared(['-O2'], [], [signalsSource], [], [], out);
-    return { file: SIGNALS, source };
+    else await compileShared(['-O2'], [], [path], [], ['-ldl'], out);
+    return { file, source };
   } catch (error) {
     if (!(error instanceof Missing)) throw error;
-    if (works(compiler(), ['--version']))
-      say(`native engine: a long computation will not react to signals: ${error.message}`);
+    if (works(compiler(), ['--version'])) say(`native engine: ${without}: ${error.message}`);
   }
 }
 
@@ -481,7 +518,9 @@ async function prepareJavaScript(folder) {
   for (const [name, sha256] of Object.entries(PATCHED)) {
     const path = join(folder, name);
     if ((await digest(path, 'sha256', 'hex')) !== sha256)
-      throw new Missing(`${name} of ${PACKAGE} is not the file of version ${PACKAGE_VERSION}; ${REBUILD}`);
+      throw new Missing(
+        `${name} of ${PACKAGE} is not the file of version ${PACKAGE_VERSION}; run: ${REINSTALL}`,
+      );
     writeFileSync(path, readFileSync(path, 'utf8').replace(UTIL, OUR_UTIL));
   }
 }
@@ -543,15 +582,7 @@ async function buildIn(work, dir, variant) {
       if (name.includes('.so')) names.push(join('nvidia', name));
     }
   }
-  const files = {};
-  for (const name of names) {
-    const path = join(out, name);
-    files[name] = { bytes: statSync(path).size, sha256: await digest(path, 'sha256', 'hex') };
-  }
-  writeFileSync(
-    join(out, 'stamp.json'),
-    `${JSON.stringify({ tensorflow: TENSORFLOW, variant, files }, null, 2)}\n`,
-  );
+  await stamp(out, names, { tensorflow: TENSORFLOW, variant });
 
   let device;
   await step('computes the right results', undefined, async () => {
@@ -603,6 +634,53 @@ sys.exit(0 if status[0] == 1 else "error: TensorFlow cannot load NVIDIA's librar
   await step("NVIDIA's libraries load", undefined, () => command(python, ['-c', program, framework]));
 }
 
+/** Fills `mpiFolder()` with mpiexec and the library out of the wheel; its folders are kept, by which the parts find each other. */
+async function installMpi() {
+  const dir = mpiFolder();
+  if (!stamped(dir)) {
+    const unlock = await lock();
+    const work = `${dir}.work`;
+    try {
+      if (process.platform !== 'linux' || !MPI[process.arch])
+        throw new Missing(
+          `no MPI for ${process.platform} ${process.arch}; name that of your system with REALM_MPI`,
+        );
+      needGlibc('MPICH', '2.28');
+      const python = pythonWithPip();
+      mkdirSync(work, { recursive: true });
+      await step(`${MPI.name} ${MPICH}`, undefined, async () => {
+        const wheel = { name: MPI.name, version: MPICH, ...MPI[process.arch] };
+        const data = `${MPI.name}-${MPICH}.data/data`;
+        const wanted = 'bin/(mpiexec|hydra_pmi_proxy)|lib/libmpi_abi[.]so[.]1|lib/mpich/.*[.]so.*';
+        const unpacked = join(await fetchUnpacked(python, wheel, work, `${data}/(${wanted})`), data);
+        for (const name of readdirSync(join(unpacked, 'bin'))) chmodSync(join(unpacked, 'bin', name), 0o755);
+        const names = readdirSync(unpacked, { recursive: true });
+        await stamp(
+          unpacked,
+          names.filter((name) => statSync(join(unpacked, name)).isFile()),
+          { mpich: MPICH },
+        );
+        rmSync(dir, { recursive: true, force: true });
+        renameSync(unpacked, dir);
+      });
+    } finally {
+      rmSync(work, { recursive: true, force: true });
+      unlock();
+    }
+  }
+  say(`MPI: MPICH ${MPICH} is installed; start ranks with ${join(dir, 'bin', 'mpiexec')}`);
+}
+
+/** Writes the stamp of a finished build: the bytes and checksums of its files. */
+async function stamp(dir, names, about) {
+  const files = {};
+  for (const name of names) {
+    const path = join(dir, name);
+    files[name] = { bytes: statSync(path).size, sha256: await digest(path, 'sha256', 'hex') };
+  }
+  writeFileSync(join(dir, 'stamp.json'), `${JSON.stringify({ ...about, files }, null, 2)}\n`);
+}
+
 /** Checks for everything that could be missing before the first byte is downloaded. Returns the Python to call. */
 async function requirements(variant, needed) {
   if (process.platform !== 'linux' || !WHEELS[`${process.arch}-${variant}`]) {
@@ -610,12 +688,7 @@ async function requirements(variant, needed) {
       variant === 'cuda' ? 'for NVIDIA GPUs Linux on x64 has one' : 'Linux on x64 and arm64 have one';
     throw new Missing(`no recipe for ${process.platform} ${process.arch} (${there})`);
   }
-  const glibc = process.report.getReport().header.glibcVersionRuntime;
-  if (!glibc || compareVersions(glibc, '2.27') < 0) {
-    throw new Missing(
-      `TensorFlow needs glibc 2.27 or newer, this system has ${glibc ?? 'another C library'}`,
-    );
-  }
+  needGlibc('TensorFlow', '2.27');
   const disk = statfsSync(cache);
   if (disk.bavail * disk.bsize < needed) {
     throw new Missing(
@@ -624,10 +697,20 @@ async function requirements(variant, needed) {
   }
   if (!works('tar', ['--version'])) throw new Missing('no tar');
   if (!works(compiler(), ['--version'])) throw new Missing(NO_COMPILER);
+  return pythonWithPip();
+}
+
+function needGlibc(what, least) {
+  const glibc = process.report.getReport().header.glibcVersionRuntime;
+  if (glibc && compareVersions(glibc, least) >= 0) return;
+  throw new Missing(`${what} needs glibc ${least} or newer, this system has ${glibc ?? 'another C library'}`);
+}
+
+function pythonWithPip() {
   const python = ['python3', 'python'].find((name) => works(name, ['--version']));
   if (!python)
     throw new Missing(
-      'no python3, whose pip downloads TensorFlow; on Debian or Ubuntu: apt-get install python3-pip',
+      'no python3, whose pip does the download; on Debian or Ubuntu: apt-get install python3-pip',
     );
   if (!works(python, ['-m', 'pip', '--version'])) {
     throw new Missing(`${python} has no pip; on Debian or Ubuntu: apt-get install python3-pip`);
@@ -970,10 +1053,10 @@ const seconds = (since) => `${((performance.now() - since) / 1000).toFixed(1)} s
 // --------------------------------------------------------------------------------------------------------- main
 
 const [verb, ...flags] = process.argv.slice(2);
-const known = { install: ['--optional', '--first-use', '--cuda', '--cpu'], status: [], remove: [] };
-const [optional, firstUse, cuda, cpu] = known.install.map((flag) => flags.includes(flag));
+const known = { install: ['--optional', '--first-use', '--cuda', '--cpu', '--mpi'], status: [], remove: [] };
+const [optional, firstUse, cuda, cpu, mpi] = known.install.map((flag) => flags.includes(flag));
 if (!Object.hasOwn(known, verb ?? '') || flags.some((flag) => !known[verb].includes(flag)) || (cuda && cpu)) {
-  say('usage: realm engine install [--cuda | --cpu] | status | remove');
+  say('usage: realm engine install [--cuda | --cpu] [--mpi] | status | remove');
   process.exit(2);
 }
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
@@ -999,5 +1082,14 @@ try {
     if (!remember(reason) || !firstUse) say(`native engine: not built, ${instead}: ${reason}`);
   }
   process.exitCode = optional ? 0 : 1;
+}
+if (mpi && !process.exitCode) {
+  try {
+    await installMpi();
+  } catch (error) {
+    if (!(error instanceof Missing)) throw error;
+    say(`MPI: not installed: ${error.message}`);
+    process.exitCode = 1;
+  }
 }
 if (terminal.fd !== 2) closeSync(terminal.fd);

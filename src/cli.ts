@@ -22,9 +22,10 @@ import { registerReaderWarmup } from './commands/reader-warmup.ts';
 import { registerReport } from './commands/report.ts';
 import { registerServe } from './commands/serve.ts';
 import { registerStatus } from './commands/status.ts';
+import { FailedElsewhere, leaveRanks } from './engine/ranks.ts';
 import { explainSystemError, UserError } from './system/errors.ts';
 import { releaseLocks } from './system/lock.ts';
-import { warn } from './system/progress.ts';
+import { complain } from './system/progress.ts';
 import { stopMeans, stopNames } from './system/stop.ts';
 import { VERSION } from './system/version.ts';
 
@@ -68,6 +69,7 @@ export function realm(exitWith: (code: number) => void): Command {
 /** Runs one command line; the result is the exit code: 0 done, 2 the user's mistake, 1 a bug, 130 stopped by a signal. */
 export async function main(argv: readonly string[]): Promise<number> {
   let exitCode = 0;
+  let failed = false;
   const program = realm((code) => {
     exitCode = code;
   });
@@ -82,14 +84,20 @@ export async function main(argv: readonly string[]): Promise<number> {
     return exitCode;
   } catch (error) {
     if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : 2; // commander has printed it already
+    // The launcher returns the exit code of the rank that has failed.
+    if (error instanceof FailedElsewhere) return 0;
+    failed = true;
     const sentence = error instanceof UserError ? error.message : explainSystemError(error);
+    const speaks = await leaveRanks(failed);
     if (sentence !== undefined) {
-      warn(`realm: ${sentence}`);
+      if (speaks) complain(`realm: ${sentence}`);
       return 2;
     }
-    warn(`${(error as Error)?.stack ?? error}\nrealm: this is a bug; please report it with the lines above`);
+    const bug = 'realm: this is a bug; please report it with the lines above';
+    if (speaks) complain(`${(error as Error)?.stack ?? error}\n${bug}`);
     return 1;
   } finally {
+    if (!failed) await leaveRanks(failed);
     releaseLocks();
   }
 }

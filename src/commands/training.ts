@@ -1,6 +1,9 @@
 import { type Command, InvalidArgumentError, Option } from 'commander';
+import type { Config } from '../config.ts';
 import type { CommonOptions, Context } from '../pipeline/context.ts';
+import type { Run } from '../run/folder.ts';
 import type { Stage } from '../run/stages.ts';
+import { say } from '../system/progress.ts';
 import { STOPPED, stopMeans } from '../system/stop.ts';
 import type { Which } from '../train/checkpoints.ts';
 import type { LoopResult } from '../train/loop.ts';
@@ -42,17 +45,24 @@ export function trainingCommand<O extends TrainingOptions>(
   );
   runOptions(settingsOptions(yesOption(command)));
   return command.action(async (options: O) => {
-    const { goBack, needStage, openRunForWork } = await import('../pipeline/context.ts');
+    const { goBack, needDivisible, needStage, openRunForWork } = await import('../pipeline/context.ts');
+    const { joinRanks } = await import('../engine/ranks.ts');
+    const { ranks, library } = await joinRanks();
+    if (library) say(`MPI: ${library}`);
     const train = await load();
     const set = [...options.set, ...(settings?.(options) ?? [])];
     const { checkNeeds } = await import('../pipeline/gate.ts');
-    const context = await openRunForWork({ ...options, set }, stage, {
-      settings: (run, config) => needStage(run, config, stage, options.resume),
+    const checks = {
+      settings(run: Run, config: Config) {
+        needDivisible(config, stage, ranks);
+        needStage(run, config, stage, options.resume);
+      },
       needs: options.yes
         ? undefined
-        : (context) => checkNeeds(context, stage, { again: options.resume === 'none' }),
-    });
-    goBack(context, stage, options.resume);
+        : (context: Context) => checkNeeds(context, stage, { again: options.resume === 'none' }),
+    };
+    const context = await openRunForWork({ ...options, set }, stage, checks, ranks);
+    if (ranks.rank === 0) goBack(context, stage, options.resume);
     stopMeans('what was saved is kept, and the same command resumes from it');
     const result = await train(context);
     if (result.stopped) {

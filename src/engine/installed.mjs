@@ -50,6 +50,16 @@ export const signalsSource = join(root, 'src', 'system', 'signals.cc');
 /** Digest of its current source code: an addon compiled from another source is not used. */
 export const signalsDigest = () => createHash('sha256').update(readFileSync(signalsSource)).digest('hex');
 
+/** The addon that calls MPI, for src/engine/ranks.ts. It too is compiled separately, and needs no MPI to be compiled. */
+export const mpiSource = join(root, 'src', 'engine', 'mpi.cc');
+export const mpiDigest = () => createHash('sha256').update(readFileSync(mpiSource)).digest('hex');
+
+/** The MPI library that `realm engine install --mpi` installs. */
+export const MPICH = '5.0.2';
+
+/** Its folder, with `bin/mpiexec` and `lib/libmpi_abi.so.1`; it may not exist. */
+export const mpiFolder = () => join(cacheFolder(), `engine-mpich-${MPICH}-${process.arch}`);
+
 /** The kernels use every instruction of the processor that they are compiled on. */
 export const processor = () => cpus()[0]?.model ?? '';
 
@@ -61,6 +71,7 @@ export const processor = () => cpus()[0]?.model ?? '';
  * @property {string} binding the addon that calls TensorFlow
  * @property {{ file: string, sources: string, processor: string }} [kernels] absent if they could not be compiled: the file, the digest of its source code, and its processor
  * @property {{ file: string, source: string }} [signals] the addon that counts signals; absent if it could not be compiled
+ * @property {{ file: string, source: string }} [mpi] the addon that calls MPI; absent if it could not be compiled
  * @property {number} [layout]
  */
 
@@ -73,7 +84,8 @@ export function readInstalled(folder) {
   try {
     const found = JSON.parse(readFileSync(join(folder, 'engine.json'), 'utf8'));
     for (const name of ['package', 'binding']) found[name] = resolve(folder, found[name]);
-    for (const addon of [found.kernels, found.signals]) if (addon) addon.file = resolve(folder, addon.file);
+    for (const addon of [found.kernels, found.signals, found.mpi])
+      if (addon) addon.file = resolve(folder, addon.file);
     if (!existsSync(join(found.package, 'dist', 'nodejs_kernel_backend.js'))) return undefined;
     return existsSync(found.binding) ? found : undefined;
   } catch {

@@ -3,7 +3,9 @@ import { dirname } from 'node:path';
 import type { Config } from '../config.ts';
 import { NO_SPANS } from '../corpus/counts.ts';
 import { type Corpus, openCorpus } from '../corpus/store/reader.ts';
+import { hasFused } from '../engine/fused.ts';
 import { installOnFirstUse } from '../engine/install.ts';
+import { alone, gather, onFirst, type Ranks, threadsOf } from '../engine/ranks.ts';
 import { type EngineName, obeySignals, startEngine } from '../engine.ts';
 import type { Shape } from '../model/bert.ts';
 import { isWholeWithoutTraining } from '../model/head.ts';
@@ -69,6 +71,8 @@ export interface Context {
   run: Run;
   config: Config;
   engine: EngineName;
+  /** The processes that train together; undefined: this one alone. */
+  ranks?: Ranks;
   /** The command only reads: another process may be at work in the run, and nothing there is changed. */
   readOnly?: true;
 }
@@ -88,12 +92,14 @@ export async function openRun(options: RunOptions, work?: string): Promise<Conte
 
 /**
  * Opens a prepared run for a stage, which keeps it to itself, and starts the engine. Changed settings are saved with the run.
+ * Of several ranks, rank 0 does this, and the others take its settings.
  * @param checks throw where the stage cannot work with the settings: then none is saved
  */
 export async function openRunForWork(
   options: RunOptions,
   work: string,
   checks: WorkChecks = {},
+  ranks: Ranks = alone,
 ): Promise<Context> {
   const run = preparedRun(options, 'put it back, or name the settings with --config');
   const settings = settingsOf(options);
@@ -101,10 +107,10 @@ export async function openRunForWork(
     lockRun(run, work);
     checks.settings?.(run, config);
   };
-  const config = runConfig(run, settings, lockAndCheck, false);
-  const context = { run, config, engine: await announceEngine(options) };
-  await checks.needs?.(context);
-  return { ...context, config: runConfig(run, settings) };
+  const config = await onFirst(ranks, () => runConfig(run, settings, lockAndCheck, false));
+  const context = { run, config, ranks, engine: await announceEngine(options, ranks) };
+  await onFirst(ranks, () => checks.needs?.(context));
+  return { ...context, config: await onFirst(ranks, () => runConfig(run, settings)) };
 }
 
 /** What a stage looks at before its settings are saved. */
@@ -124,16 +130,66 @@ function preparedRun({ run: dir, config }: RunOptions, remedy = 'put it back'): 
   throw new UserError(`${run.config}: is missing, though this run is prepared; ${remedy}`);
 }
 
-export async function announceEngine({
-  engine: choice,
-  threads,
-}: Pick<RunOptions, 'engine' | 'threads'>): Promise<EngineName> {
+/** Starts the engine and says which. By default each of several ranks gets its share of the machine's threads. */
+export async function announceEngine(
+  { engine: choice, threads }: Pick<RunOptions, 'engine' | 'threads'>,
+  ranks: Ranks = alone,
+): Promise<EngineName> {
   if (choice === 'auto' || choice === 'tensorflow') await installOnFirstUse();
+  if (ranks.size > 1) threads ??= await threadsOf(ranks);
   const engine = await startEngine(choice, { threads });
   obeySignals();
   await pause(); // loading modules and the engine may have taken no turn of the event loop: signals come now
   say(`engine: ${engine.description}${engine.hint ? ` (${engine.hint})` : ''}`);
+  if (ranks.size > 1) {
+    say(
+      `ranks: ${ranks.size} processes train together; this one has ${threads === 1 ? '1 thread' : `${threads} threads`}`,
+    );
+    await needSameEngine(ranks, engine.name);
+  }
   return engine.name;
+}
+
+/** Engines differ in the last digits of their results: the weights of the ranks would drift apart. */
+async function needSameEngine(ranks: Ranks, name: EngineName): Promise<void> {
+  const engines = ['tensorflow', 'webgpu', 'wasm', 'cpu'];
+  const kinds = await gather(ranks, 2 * engines.indexOf(name) + (hasFused() ? 1 : 0));
+  const other = kinds.findIndex((kind) => kind !== kinds[0]);
+  if (other < 0) return;
+  const text = (kind: number) =>
+    `${engines[Math.floor(kind / 2)]}${kind === 0 ? " without realm's own kernels" : ''}`;
+  throw new UserError(
+    `--engine: rank ${other} computes with ${text(kinds[other])} and rank 0 with ${text(kinds[0])}; choose one that all have, or install it on every machine with: realm engine install`,
+  );
+}
+
+/** A `UserError` where a stage cannot be divided among the ranks. */
+export function needDivisible(config: Config, stage: Stage, { size }: Ranks): void {
+  if (stage === 'finetune-qa' && config.qa.contrastive > 0 && size > 1)
+    throw new UserError(
+      `qa.contrastive: cannot be trained by ${size} ranks, because its negatives are the blocks of the whole batch; start one process, or set it to 0`,
+    );
+  const { batch } = config[SECTION[stage]];
+  if (batch % size === 0) return;
+  throw new UserError(
+    `${SECTION[stage]}.batch: is ${batch}, which ${size} ranks cannot share equally; set it to ${size * Math.ceil(batch / size)}, or start another number of ranks`,
+  );
+}
+
+/**
+ * Fills in weights of `shapes` that `give` reads or draws. Only rank 0 does so; the loop gives its weights to the others, which
+ * have zeros until then.
+ */
+export async function giveWeights(
+  { ranks = alone }: Context,
+  model: Model,
+  shapes: readonly Shape[],
+  give: () => unknown,
+): Promise<void> {
+  if (ranks.rank === 0) await give();
+  else
+    for (const shape of shapes)
+      setParam(model.params, shape.name, shape.shape, new Float32Array(countParameters([shape])));
 }
 
 function needCorpus(run: Run): void {
@@ -233,7 +289,7 @@ function trainedSettings(config: Config, stage: Stage): Record<string, unknown> 
 }
 
 /** What every training hands to the loop of its stage. */
-export function loopSettings({ run, config }: Context, stage: Stage, corpus: Corpus) {
+export function loopSettings({ run, config, ranks }: Context, stage: Stage, corpus: Corpus) {
   const { use: _, bestBy: __, ...settings } = config.train;
   const { steps, batch, optimizer } = config[SECTION[stage]];
   const origin: Origin = {
@@ -246,6 +302,7 @@ export function loopSettings({ run, config }: Context, stage: Stage, corpus: Cor
     steps,
     batch,
     optimizer,
+    ranks,
     checkpoint: run.checkpoint(stage),
     metrics: run.metrics(stage),
     events: run.events(stage),
@@ -273,7 +330,15 @@ export function needStage(run: Run, config: Config, stage: Stage, from: Which | 
  * The result of a stage that has all its steps behind it, and is not trained again; undefined for any other. It is said, and
  * costs no more than a look at the checkpoint.
  */
-export function finished({ run, config }: Context, stage: Stage, corpus: Corpus): LoopResult | undefined {
+export async function finished(
+  context: Context,
+  stage: Stage,
+  corpus: Corpus,
+): Promise<LoopResult | undefined> {
+  return onFirst(context.ranks ?? alone, () => finishedResult(context, stage, corpus));
+}
+
+function finishedResult({ run, config }: Context, stage: Stage, corpus: Corpus): LoopResult | undefined {
   const root = run.checkpoint(stage);
   const steps = stepsOf(config, stage);
   if (!hasCheckpoint(root)) return undefined;

@@ -1,7 +1,16 @@
+import type { Corpus } from '../corpus/store/reader.ts';
+import { alone, firstBeforeOthers, onFirst } from '../engine/ranks.ts';
 import { evaluateAnswers } from '../eval/evaluate.ts';
 import { questionProbes } from '../eval/probes.ts';
-import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
+import {
+  type Model,
+  modelShapes,
+  pretrainedShapes,
+  readerTowerShapes,
+  retrieverShapes,
+} from '../model/model.ts';
 import { encodeQuestions } from '../model/questions.ts';
+import type { RetrieverSource } from '../run/stages.ts';
 import { UserError } from '../system/errors.ts';
 import { say, warn } from '../system/progress.ts';
 import { latestState } from '../train/checkpoints.ts';
@@ -15,6 +24,7 @@ import {
   emptyModel,
   finished,
   firstWeights,
+  giveWeights,
   hasWeights,
   loopSettings,
   runCorpus,
@@ -30,41 +40,29 @@ import { warmedUpReader } from './reader-warmup.ts';
  * tower is trained too, and the index is refreshed as in pretraining; at the end it is rebuilt from the last weights.
  */
 export async function finetuneQa(context: Context): Promise<LoopResult> {
-  const { config } = context;
-  sameDocumentTower(context);
+  const { config, ranks = alone } = context;
+  if (ranks.rank === 0) sameDocumentTower(context);
   // Read before anything is embedded, so that errors in a file are found first.
   const trainQuestions = await readTrainQuestions(context);
   const every = config.qa.refreshEvery;
-  const allDev = await devQuestions(context, 'finetune-qa');
+  const allDev = ranks.rank === 0 ? await devQuestions(context, 'finetune-qa') : [];
   const corpus = runCorpus(context);
-  const done = finished(context, 'finetune-qa', corpus);
+  const done = await finished(context, 'finetune-qa', corpus);
   if (done) {
     corpus.close();
     // A kill may have come after the last step, before the index of its weights was built.
-    if (every !== null) await matchingRunIndex(context, 'finetune-qa');
+    if (every !== null && ranks.rank === 0) await matchingRunIndex(context, 'finetune-qa');
     return done;
   }
   const model = emptyModel(context, corpus);
-  const stage = retrieverBeforeQa(context);
-  await stageWeights(context, stage, corpus, model, retrieverShapes(model));
-  firstWeights(context, model, readerTowerShapes(model));
-  if (!hasWeights(context, 'pretrain')) {
-    const warmedUp = config.qa.reader === 'pretrain' && (await warmedUpReader(context, corpus, model));
-    if (config.qa.retriever === 'pretrain' || config.qa.reader === 'pretrain')
-      warn(
-        `finetune-qa: this run has not been pretrained; the retriever is ${stage === 'initial' ? 'the encoder as it was published' : 'from the inverse cloze task'}, and the reader ${warmedUp ? 'is that of reader-warmup' : 'starts without pretraining'}`,
-      );
-  } else if (config.qa.reader === 'pretrain') {
-    // All but the span scorer, which is new in this stage.
-    const reader = pretrainedShapes(model).filter(({ name }) => name.startsWith(model.readerTower));
-    await stageWeights(context, 'pretrain', corpus, model, reader);
-  }
+  const stage = await onFirst(ranks, () => retrieverBeforeQa(context));
+  await giveWeights(context, model, modelShapes(model), () => weightsBefore(context, stage, corpus, model));
   const index = await firstIndex(context, 'finetune-qa', stage, model, corpus);
   const questions = encodeAll(corpus, trainQuestions, config);
   const dev = encodeQuestions(corpus, spread(allDev, config.qa.devQuestions));
   const { hardNegatives, contrastive } = config.qa;
   const byWords = hardNegatives > 0 || contrastive > 0 || config.hybrid.weight !== null;
-  const bm25 = byWords ? await runBm25(context, corpus) : undefined;
+  const bm25 = byWords ? await firstBeforeOthers(ranks, () => runBm25(context, corpus)) : undefined;
   const recall = recallQuestions(corpus, allDev);
   const exactMatchAt = async (step: number) => {
     const { exactMatch } = await evaluateAnswers({ model, corpus, index, bm25, config }, dev, [1]);
@@ -77,6 +75,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
   const most = Math.min(config.qa.retrieverBlocks, corpus.blocks);
   const search = {
     words: bm25,
+    ranks,
     ...(bm25 && weight !== null
       ? { rank: rankByBoth({ index, bm25 }, weight, most, config.qa.readerBlocks) }
       : {}),
@@ -103,6 +102,7 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
       origin: { ...settings.origin, retriever: stage },
       rateFactor: qaRateFactor(model, config.qa),
       step: steps.step,
+      watch: steps.watch,
       ...refresh?.hooks,
       evaluation: devEvaluation(context, {
         stage: 'finetune-qa',
@@ -120,8 +120,31 @@ export async function finetuneQa(context: Context): Promise<LoopResult> {
     index.close();
     corpus.close();
   }
-  if (refresh && !result.stopped) await buildRunIndex(context, 'finetune-qa');
+  if (refresh && !result.stopped && ranks.rank === 0) await buildRunIndex(context, 'finetune-qa');
   return result;
+}
+
+/** The weights that fine-tuning starts from: the retriever of `stage`, and the reader of pretraining or of its warm-up. */
+async function weightsBefore(
+  context: Context,
+  stage: RetrieverSource,
+  corpus: Corpus,
+  model: Model,
+): Promise<void> {
+  const { qa } = context.config;
+  await stageWeights(context, stage, corpus, model, retrieverShapes(model));
+  firstWeights(context, model, readerTowerShapes(model));
+  if (!hasWeights(context, 'pretrain')) {
+    const warmedUp = qa.reader === 'pretrain' && (await warmedUpReader(context, corpus, model));
+    if (qa.retriever === 'pretrain' || qa.reader === 'pretrain')
+      warn(
+        `finetune-qa: this run has not been pretrained; the retriever is ${stage === 'initial' ? 'the encoder as it was published' : 'from the inverse cloze task'}, and the reader ${warmedUp ? 'is that of reader-warmup' : 'starts without pretraining'}`,
+      );
+  } else if (qa.reader === 'pretrain') {
+    // All but the span scorer, which is new in this stage.
+    const reader = pretrainedShapes(model).filter(({ name }) => name.startsWith(model.readerTower));
+    await stageWeights(context, 'pretrain', corpus, model, reader);
+  }
 }
 
 /** A stage started with a frozen document tower searches vectors of another stage, so it cannot resume with a trained one, and the other way round. */

@@ -43,7 +43,8 @@ export async function checkNeeds(context: Context, stage: GatedStage, { again = 
   const files = { ...data, train: null, dev: null, test: null };
   const { counts } = await statisticsOfCorpus(run.corpus, { ...config, data: files });
   if (stage !== 'build-index' && stepsOf(config, stage) === 0) return; // the stage does nothing
-  const left = again ? 1 : shareLeft(context, stage);
+  // Each of several ranks does its part.
+  const left = (again ? 1 : shareLeft(context, stage)) / (context.ranks?.size ?? 1);
   if (left <= 0) return;
   const memory = memoryLimit();
   const needs = (rates: typeof SLOWEST_RATES): StageNeeds => {

@@ -1,6 +1,7 @@
 import { existsSync, rmSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import type { Corpus } from '../corpus/store/reader.ts';
+import { alone, meet, onFirst } from '../engine/ranks.ts';
 import { BLOCKS_PER_PROBE, type Probes, probeRecall, probeRecords } from '../eval/probes.ts';
 import { type Model, retrieverShapes } from '../model/model.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
@@ -36,12 +37,28 @@ export interface Refreshed {
   dev: readonly EncodedQuestion[];
 }
 
+/** The index that a stage starts with, on every rank; rank 0 finds or makes it. */
+export async function firstIndex(
+  context: Context,
+  stage: RefreshedStage,
+  before: RetrieverSource,
+  model: Model,
+  corpus: Corpus,
+): Promise<SearchIndex> {
+  let index: SearchIndex | undefined;
+  const name = await onFirst(context.ranks ?? alone, async () => {
+    index = await indexOfFirst(context, stage, before, model, corpus);
+    return basename(index.dir);
+  });
+  return index ?? openRunIndex(context, corpus, inside(context.run.index, name));
+}
+
 /**
  * The index that a stage starts with: that of the retriever of the stage `before`. A resumed stage uses the index that its
  * checkpoint was trained with, so that the result is the same as without the stop. If that index is gone, it is rebuilt
  * from the checkpoint's weights.
  */
-export async function firstIndex(
+async function indexOfFirst(
   context: Context,
   stage: RefreshedStage,
   before: RetrieverSource,
@@ -71,7 +88,10 @@ export interface LiveRefresh {
   stop(): Promise<void>;
 }
 
-/** The trainer's side of the refresh: writes snapshots, swaps indexes in, and logs the age of the current one. */
+/**
+ * The trainer's side of the refresh: writes snapshots, swaps indexes in, and logs the age of the current one. Of several
+ * ranks, rank 0 does so; the others swap in what it has, before the same step.
+ */
 export function liveRefresh(
   context: Context,
   model: Model,
@@ -79,14 +99,35 @@ export function liveRefresh(
   index: SearchIndex,
   refreshed: Refreshed,
 ): LiveRefresh {
+  const { ranks = alone } = context;
+  const following = async <T>(work: () => Promise<T>): Promise<T> => {
+    const before = index.dir;
+    const result = await work();
+    const name = await onFirst(ranks, () => basename(index.dir));
+    const dir = join(context.run.index, name);
+    if (ranks.rank > 0 && basename(before) !== name) index.swap(dir, { hash: false });
+    if (index.dir === before) return result;
+    await meet(ranks); // no rank uses the index before any more
+    if (ranks.rank === 0) forgetIndexes(context);
+    return result;
+  };
+  if (ranks.rank > 0)
+    return {
+      hooks: {
+        index: () => basename(index.dir),
+        begin: () => following(async () => {}),
+        between: () => following(async () => ({})),
+      },
+      async stop() {},
+    };
   const live = liveIndex(context, model, corpus, index, refreshed);
   // The child of an earlier process wrote for nobody: no child of this one reads its snapshots.
   rmSync(context.run.snapshots, { recursive: true, force: true });
   return {
     hooks: {
       index: () => basename(index.dir),
-      begin: (done, stop) => beforeFirstStep(live, done, stop),
-      between: (step, seconds, stop) => betweenSteps(live, step, seconds, stop),
+      begin: (done, stop) => following(() => beforeFirstStep(live, done, stop)),
+      between: (step, seconds, stop) => following(() => betweenSteps(live, step, seconds, stop)),
     },
     async stop() {
       await live.refresher?.stop();
@@ -260,7 +301,6 @@ async function swapIn(live: LiveIndex, done: number): Promise<void> {
     [`overlap${BLOCKS_PER_PROBE}`]: overlapAt(old, found, BLOCKS_PER_PROBE),
     stepSeconds: { during: during.take(), outside: outside.take() },
   });
-  forgetIndexes(context);
   await logProbes(live, done, found);
 }
 

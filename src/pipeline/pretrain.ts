@@ -1,5 +1,6 @@
+import { alone, firstBeforeOthers, onFirst } from '../engine/ranks.ts';
 import { maskedProbes } from '../eval/probes.ts';
-import { pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
+import { modelShapes, pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { pretrainStep } from '../train/pretrain.ts';
 import { hybridBm25 } from './bm25.ts';
@@ -9,6 +10,7 @@ import {
   emptyModel,
   finished,
   firstWeights,
+  giveWeights,
   loopSettings,
   needSentences,
   runCorpus,
@@ -24,24 +26,29 @@ import { warmedUpReader } from './reader-warmup.ts';
  * steps and, in `async` mode, never waits for it.
  */
 export async function pretrain(context: Context): Promise<LoopResult> {
-  const { config } = context;
+  const { config, ranks = alone } = context;
   const corpus = runCorpus(context);
-  const done = finished(context, 'pretrain', corpus);
+  const done = await finished(context, 'pretrain', corpus);
   if (done) {
     corpus.close();
     return done;
   }
   needSentences(context, corpus);
-  const questions = recallQuestions(corpus, await devQuestions(context, 'pretrain'));
+  const dev = ranks.rank === 0 ? await devQuestions(context, 'pretrain') : [];
+  const questions = recallQuestions(corpus, dev);
   const model = emptyModel(context, corpus);
   const shapes = pretrainedShapes(model);
-  firstWeights(context, model, readerTowerShapes(model));
-  await warmedUpReader(context, corpus, model);
-  const before = retrieverBeforePretraining(context);
-  await stageWeights(context, before, corpus, model, retrieverShapes(model));
+  const before = await onFirst(ranks, () => retrieverBeforePretraining(context));
+  await giveWeights(context, model, modelShapes(model), async () => {
+    firstWeights(context, model, readerTowerShapes(model));
+    await warmedUpReader(context, corpus, model);
+    await stageWeights(context, before, corpus, model, retrieverShapes(model));
+  });
   const index = await firstIndex(context, 'pretrain', before, model, corpus);
-  const bm25 = config.pretrain.hybrid ? await hybridBm25(context, corpus) : undefined;
-  const stage = pretrainStep(model, corpus, index, config, bm25);
+  const bm25 = config.pretrain.hybrid
+    ? await firstBeforeOthers(ranks, () => hybridBm25(context, corpus))
+    : undefined;
+  const stage = pretrainStep(model, corpus, index, config, bm25, ranks);
   const refresh = liveRefresh(context, model, corpus, index, {
     stage: 'pretrain',
     steps: config.pretrain.steps,

@@ -8,6 +8,7 @@ import {
   emptyModel,
   finished,
   firstWeights,
+  giveWeights,
   hasWeights,
   loopSettings,
   needSentences,
@@ -17,13 +18,13 @@ import {
 
 /** Trains the reader to copy a masked salient span from a document that holds it, before pretraining. */
 export async function readerWarmup(context: Context): Promise<LoopResult> {
-  const { config } = context;
+  const { config, ranks } = context;
   if (config.readerWarmup.steps === 0) {
     say('reader-warmup: readerWarmup.steps is 0; nothing to do');
     return { metrics: {}, seconds: 0, stopped: false, step: 0 };
   }
   const corpus = runCorpus(context);
-  const done = finished(context, 'reader-warmup', corpus);
+  const done = await finished(context, 'reader-warmup', corpus);
   if (done) {
     corpus.close();
     return done;
@@ -31,8 +32,8 @@ export async function readerWarmup(context: Context): Promise<LoopResult> {
   needSentences(context, corpus);
   const model = emptyModel(context, corpus);
   const shapes = readerWarmupShapes(model);
-  firstWeights(context, model, shapes);
-  const stage = readerWarmupStep(model, corpus, config);
+  await giveWeights(context, model, shapes, () => firstWeights(context, model, shapes));
+  const stage = readerWarmupStep(model, corpus, config, ranks);
   try {
     return await train({
       name: 'reader-warmup',

@@ -1,5 +1,6 @@
 import cliProgress from 'cli-progress';
 import { note, publish } from './journal.ts';
+import { isQuiet } from './quiet.ts';
 
 /** Progress of one long stage, on stderr: a bar on a terminal, else a plain line now and then. The run records it, too. */
 export interface Progress {
@@ -26,6 +27,7 @@ export function progress(
   { from = 0, unit, each = 1 }: ProgressOptions = {},
   stream: NodeJS.WriteStream = process.stderr,
 ): Progress {
+  if (isQuiet()) return { at() {}, end() {} };
   const started = performance.now();
   const seconds = () => (performance.now() - started) / 1000;
   /** `unit` per second; undefined while nothing is done. */
@@ -112,12 +114,18 @@ export function duration(seconds: number): string {
 
 /** Prints one line for the user, always to stderr, so that stdout stays machine-readable. */
 export function say(line: string): void {
+  if (isQuiet()) return;
   process.stderr.write(`${line}\n`);
   note(line, 'note');
 }
 
 /** Like `say`, for a warning: `realm status` shows the last one. */
 export function warn(line: string): void {
+  if (!isQuiet()) complain(line);
+}
+
+/** Like `warn`, for the error that ends the command: a quiet process prints it, too. */
+export function complain(line: string): void {
   process.stderr.write(`${line}\n`);
   note(line, 'trouble');
 }

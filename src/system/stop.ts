@@ -1,4 +1,5 @@
 import { note } from './journal.ts';
+import { isQuiet } from './quiet.ts';
 
 // SIGINT (Ctrl-C), SIGTERM and SIGHUP (the terminal was closed) end a command with one sentence and exit code 130, from
 // its start (bin/realm listens until this file is loaded). Work that can save its state handles the first signal with
@@ -66,7 +67,7 @@ export function onStop(handler: () => void): () => void {
 /** Ends the process now, with the sentence. Locks are released when the process exits. */
 export function leave(what = consequence()): never {
   const sentence = `${command}: stopped; ${what}`;
-  process.stderr.write(`\n${sentence}\n`);
+  if (!isQuiet()) process.stderr.write(`\n${sentence}\n`);
   note(sentence, 'note');
   process.exit(STOPPED);
 }

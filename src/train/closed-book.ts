@@ -18,8 +18,8 @@ import type { EncodedQuestion } from '../model/questions.ts';
 import { readMasks } from '../model/realm.ts';
 import type { MaskedBatch } from '../model/realm-batch.ts';
 import type { WordPiece } from '../tokenizer/wordpiece.ts';
-import type { StepResult } from './loop.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
+import type { StepResult } from './step.ts';
 
 // The closed-book baseline: the same pretrained reader, tuned on the same questions, with the null document only.
 // `[CLS] question [MASK]… [SEP] [SEP]`: p(y | ∅, x), what the parameters know without retrieval.

@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
+import { alone, type Ranks } from '../engine/ranks.ts';
 import { type DropoutRng, dropoutRng, type Shape } from '../model/bert.ts';
 import { blockSequences, querySequences, type Sequences, textFormat } from '../model/embedder.ts';
 import { fetchValues } from '../model/host-values.ts';
@@ -8,9 +9,9 @@ import { ictGradients, ictLoss } from '../model/ict.ts';
 import { lossGradients, type Model, retrieverShapes } from '../model/model.ts';
 import { disposeRetrieverInput, embedBoth, retrieverInput } from '../model/retriever.ts';
 import type { Random } from '../random.ts';
-import { cachedGradients } from './gradient-cache.ts';
-import type { StepResult } from './loop.ts';
+import { cachedGradients, type Division } from './gradient-cache.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
+import type { StepResult } from './step.ts';
 
 /**
  * One step of the inverse cloze task: a batch of blocks in the sampler's order, one sentence of each as its query, and
@@ -20,6 +21,7 @@ export function ictStep(
   model: Model,
   corpus: Corpus,
   config: Config,
+  ranks: Ranks = alone,
 ): { step(step: number): Promise<StepResult>; dispose(): void } {
   const rng = dropoutRng(config.model.dropout, stepRandom(config.seed, -1));
   const shapes = retrieverShapes(model);
@@ -28,7 +30,7 @@ export function ictStep(
       const random = stepRandom(config.seed, step);
       const examples = drawExamples(corpus, config, step, random);
       if (rng) rng.random = random;
-      return batchGradients(model, shapes, examples, config.ict.microBatch, rng);
+      return batchGradients(model, shapes, examples, { microBatch: config.ict.microBatch, rng, ranks });
     },
     dispose: () => rng?.dispose(),
   };
@@ -83,27 +85,29 @@ export function inverseCloze(
 }
 
 /**
- * Gradients of the whole batch's softmax. A batch no larger than `microBatch` is differentiated at once; a larger one in
- * micro-batches, with the same result (see `cachedGradients`).
+ * Gradients of the whole batch's softmax. A batch no larger than `microBatch` is differentiated at once; a larger one, or
+ * one of several ranks, in micro-batches, with the same result (see `cachedGradients`).
  */
 export function batchGradients(
   model: Model,
   shapes: readonly Shape[],
   examples: IctExamples,
-  microBatch: number,
-  rng: DropoutRng | undefined,
+  division: Division,
 ): Promise<StepResult> {
+  const { microBatch, rng, ranks = alone } = division;
   const B = examples.queries.ids.length;
-  if (B <= microBatch) return onePass(model, shapes, examples, rng);
+  if (B <= microBatch && ranks.size === 1) return onePass(model, shapes, examples, rng);
   const sides = [
     { tower: model.queryTower, ...examples.queries },
     { tower: model.documentTower, ...examples.blocks },
   ];
-  return cachedGradients(model, shapes, sides, microBatch, rng, async ([q, z]) => {
+  return cachedGradients(model, shapes, sides, division, async ([q, z]) => {
     const of = ictGradients(q, z, model.temperature);
     const [[loss], [correct]] = await fetchValues(of.loss, of.correct);
     tf.dispose([of.loss, of.correct]);
-    return { vectors: [of.queries, of.blocks], metrics: { loss, accuracy: correct / B } };
+    // Every rank has computed the same: its share of the sum over the ranks.
+    const metrics = { loss: loss / ranks.size, accuracy: correct / B / ranks.size };
+    return { vectors: [of.queries, of.blocks], metrics };
   });
 }
 

@@ -1,22 +1,20 @@
 import * as tf from '@tensorflow/tfjs';
+import { AbandonedElsewhere, alone, meet, onFirst, type Ranks } from '../engine/ranks.ts';
 import type { Shape } from '../model/bert.ts';
 import type { Model } from '../model/model.ts';
 import { jsonLines } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
 import { progress, say, warn } from '../system/progress.ts';
+import { isQuiet } from '../system/quiet.ts';
 import { Abandoned, leave, onStop, orAbandon, pause } from '../system/stop.ts';
 import { loadWeights } from '../weights/checkpoint.ts';
 import { readSafetensors } from '../weights/safetensors.ts';
 import { hasCheckpoint, openCheckpoint, type State, saveCheckpoint } from './checkpoints.ts';
+import { needEqual, startEqual } from './equal-weights.ts';
 import { createOptimizer, learningRate, type OptimizerConfig } from './optimizer.ts';
 import { changes, isFinished, needResumable } from './resume.ts';
+import { type StepResult, sumGradients, sumMetrics } from './step.ts';
 import { eventFile } from './tensorboard.ts';
-
-/** Result of one step: gradients by parameter name (the loop disposes them) and metrics to log; `loss` is shown. */
-export interface StepResult {
-  gradients: tf.NamedTensorMap;
-  metrics: { loss: number; [name: string]: number };
-}
 
 export interface LoopOptions {
   /** Shown with the progress. */
@@ -43,15 +41,19 @@ export interface LoopOptions {
   maxSkipped: number;
   /** What the weights and the data order belong to. */
   origin: Origin;
+  /** The processes that train together; undefined: this one alone. Each calls `train` with the same settings. */
+  ranks?: Ranks;
   /** Called once before the first step, with the steps done. */
   begin?(done: number, stop: AbortSignal): Promise<void>;
   /** Computes the gradients of step `step`, counted from 0. */
   step(step: number): StepResult | Promise<StepResult>;
+  /** Called with the metrics of each batch. */
+  watch?(step: number, metrics: Record<string, number>): void;
   /** Called after each update, for work between two steps; may return metrics to log with the step's. */
   between?(step: number, seconds: number, stop: AbortSignal): Promise<Record<string, number>>;
   /** Folder of the index in use, for the checkpoint. */
   index?(): string;
-  /** Measures the model on data that it is not trained on. */
+  /** Measures the model on data that it is not trained on; only rank 0 does. */
   evaluation?: Evaluation;
 }
 
@@ -98,7 +100,8 @@ const EXPLOSION_FACTOR = 10;
  * The one training loop: step, update, log, save. It resumes from a checkpoint in the folder. After a signal it ends the
  * step, or discards it if it takes long, then saves and returns; a second signal exits at once. A step with a loss or
  * gradients that are not finite, or with an exploding loss, changes nothing and is counted as skipped; the weights before
- * the first such step are kept, and too many of them stop the training.
+ * the first such step are kept, and too many of them stop the training. Several ranks decide all this together; rank 0
+ * alone reads and writes checkpoints and logs, and gives its weights to the others at the start.
  * When it returns, `model` has the weights of the last step.
  */
 export async function train(options: LoopOptions): Promise<LoopResult> {
@@ -111,7 +114,8 @@ export async function train(options: LoopOptions): Promise<LoopResult> {
 }
 
 async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
-  const { name, steps, saveEvery, logEvery } = options;
+  const { name, steps, saveEvery, logEvery, ranks = alone } = options;
+  const writes = ranks.rank === 0;
   const started = performance.now();
   const optimizer = createOptimizer(
     options.model.params,
@@ -120,10 +124,11 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
     steps,
     options.rateFactor,
   );
-  const before = resume(options, optimizer);
+  const before = await onFirst(ranks, () => resume(options, optimizer));
+  await startEqual(ranks, options.model, optimizer, before !== undefined && before.step > 0);
   const first = before?.step ?? 0;
   stop.saved = first;
-  const logs = [jsonLines(options.metrics, first), eventFile(options.events, first)];
+  const logs = writes ? [jsonLines(options.metrics, first), eventFile(options.events, first)] : [];
   const log = {
     write(record: object) {
       for (const each of logs) each.write(record);
@@ -141,12 +146,17 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
   let firstLoss = before?.firstLoss ?? 0;
   let skipped = before?.skipped ?? 0;
   let skippedSince = 0; // the last checkpoint
-  const { evaluation } = options;
+  const evaluation = writes ? options.evaluation : undefined;
   const sameData = evaluation !== undefined && before?.evaluated?.sha256 === evaluation.sha256;
   let start = sameData ? before.evaluated?.start : undefined;
   let end: Metrics | undefined;
 
   const save = async (at: number, how?: 'stopped' | 'before-skipping') => {
+    await needEqual(ranks, options.model, options.shapes, `${name}: after step ${at}`);
+    if (writes) await write(at, how);
+    stop.saved = at;
+  };
+  const write = async (at: number, how?: 'stopped' | 'before-skipping') => {
     const found = how ? undefined : await evaluation?.measure(at, at === steps ? 'end' : 'checkpoint', start);
     const score = how ? null : (found?.score ?? -(sinceSave.means().loss ?? Number.MAX_VALUE));
     if (!how) sinceSave.clear();
@@ -168,7 +178,6 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
     const { model, shapes, keep } = options;
     const contents = { model, shapes, moments: optimizer.state(), state };
     await saveCheckpoint(options.checkpoint, contents, keep, pointer);
-    stop.saved = at;
   };
 
   try {
@@ -177,19 +186,23 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
       start ??= await unlessStopped(stop.signal, async () => (await evaluation.measure(0, 'start')).metrics);
       if (start) log.write({ step: 0, ...start });
     }
-    for (let step = first; step < steps && !stop.signal.aborted; step++) {
+    for (let step = first; step < steps; step++) {
+      if (await ranks.any(stop.signal.aborted)) break;
       const start = performance.now();
-      const result = await unlessStopped(stop.signal, () => options.step(step));
+      const result = await together(ranks, stop.signal, () => options.step(step));
       if (result === undefined) break;
-      const { loss } = result.metrics;
+      const batch = await sumMetrics(ranks, result);
+      const { loss } = batch;
+      options.watch?.(step, batch);
       const exploded = step >= FIRST_STEPS && loss > EXPLOSION_FACTOR * firstLoss;
       let gradientNorm = Number.NaN;
-      if (Number.isFinite(loss) && !exploded) gradientNorm = await optimizer.apply(result.gradients, step);
+      if (Number.isFinite(loss) && !exploded)
+        gradientNorm = await optimizer.apply(await sumGradients(ranks, result.gradients), step);
       else tf.dispose(result.gradients);
       const stepSeconds = (performance.now() - start) / 1000;
       if (Number.isFinite(gradientNorm)) {
         if (step < FIRST_STEPS) firstLoss = Math.max(firstLoss, loss);
-        averages.add({ ...result.metrics, gradientNorm, stepSeconds });
+        averages.add({ ...batch, gradientNorm, stepSeconds });
         sinceSave.add({ loss });
       } else {
         if (skippedSince === 0) await save(step, 'before-skipping');
@@ -237,6 +250,23 @@ async function run(options: LoopOptions, stop: Stop): Promise<LoopResult> {
     stopped: done < steps,
     ...(evaluation && { evaluated: { start, end } }),
   };
+}
+
+/** The result of this rank's part of a step; undefined on every rank if a signal interrupted it on one. */
+async function together(
+  ranks: Ranks,
+  stop: AbortSignal,
+  step: () => StepResult | Promise<StepResult>,
+): Promise<StepResult | undefined> {
+  try {
+    const result = await orAbandon(stop, step);
+    await meet(ranks);
+    return result;
+  } catch (error) {
+    if (!(error instanceof Abandoned)) throw error;
+    if (!(error instanceof AbandonedElsewhere)) await ranks.abandon();
+    return undefined;
+  }
 }
 
 /** The result of work that changes nothing until it is done; undefined if a signal interrupted it. */
@@ -316,7 +346,8 @@ function stopAfterStep(name: string): Stop {
     forget: onStop(() => {
       if (ask.signal.aborted)
         leave(stop.saved === undefined ? undefined : `the same command ${resumes(stop.saved)}`);
-      process.stderr.write(`\n${name}: stopping after this step; press again to exit at once\n`);
+      if (!isQuiet())
+        process.stderr.write(`\n${name}: stopping after this step; press again to exit at once\n`);
       ask.abort();
     }),
   };
@@ -371,18 +402,4 @@ const SHOWN: Record<string, string> = {
 
 function elapsed(since: number): number {
   return Math.round(performance.now() - since) / 1000;
-}
-
-/** Sums gradients over the passes of one batch (gradient accumulation); takes over both maps' tensors. */
-export function addGradients(
-  total: tf.NamedTensorMap | undefined,
-  part: tf.NamedTensorMap,
-): tf.NamedTensorMap {
-  if (!total) return part;
-  for (const [name, gradient] of Object.entries(part)) {
-    const held = total[name];
-    total[name] = held ? held.add(gradient) : gradient;
-    if (held) tf.dispose([held, gradient]);
-  }
-  return total;
 }

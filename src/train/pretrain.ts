@@ -1,6 +1,7 @@
 import * as tf from '@tensorflow/tfjs';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
+import { alone, type Ranks } from '../engine/ranks.ts';
 import { type DropoutRng, dropoutRng, type Shape } from '../model/bert.ts';
 import { embedAll, querySequences, textFormat } from '../model/embedder.ts';
 import { fetchValues } from '../model/host-values.ts';
@@ -18,9 +19,10 @@ import { findBlocks } from '../retrieval/hybrid.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { pause } from '../system/stop.ts';
-import { addGradients, type StepResult } from './loop.ts';
 import { maskSpan, maskSpans, maskTokens } from './masking.ts';
+import { ownPasses } from './passes.ts';
 import { exampleAt, stepRandom } from './sampler.ts';
+import { addGradients, type StepResult } from './step.ts';
 
 /** Blocks retrieved in addition to the candidates wanted, so that enough remain after dropping trivial candidates. */
 const EXTRA_BLOCKS = 4;
@@ -35,6 +37,7 @@ export function pretrainStep(
   index: SearchIndex,
   config: Config,
   bm25?: Retrieval['bm25'],
+  ranks: Ranks = alone,
 ): { step(step: number): Promise<StepResult>; dispose(): void } {
   const rng = dropoutRng(config.model.dropout, stepRandom(config.seed, -2));
   const shapes = pretrainedShapes(model);
@@ -42,17 +45,28 @@ export function pretrainStep(
   return {
     async step(step) {
       const random = stepRandom(config.seed, step);
-      if (rng) rng.random = random.fork();
-      const examples = drawMasked(corpus, config, step * batch, batch, random);
-      const { candidates, dropped } = await retrieveCandidates(model, corpus, index, examples, config, bm25);
-      const masks = examples.reduce((n, e) => n + e.targets.length, 0);
+      const passes = ownPasses(ranks, batch, microBatch, rng && random.fork());
+      // Every rank draws the whole batch: its masks are counted, and the draws of one example follow those before it.
+      const all = drawMasked(corpus, config, step * batch, batch, random);
+      const masks = all.reduce((n, e) => n + e.targets.length, 0);
+      const first = passes[0].from;
+      const examples = all.slice(first, passes.at(-1)!.to);
+      const { candidates, dropped, looked } = await retrieveCandidates(
+        model,
+        corpus,
+        index,
+        examples,
+        config,
+        bm25,
+      );
       let gradients: tf.NamedTensorMap | undefined;
       const sums: Record<string, number> = {};
-      for (let at = 0; at < batch; at += microBatch) {
+      for (const { from, to, random } of passes) {
+        if (rng) rng.random = random!;
         const input = makeRealmBatch(
           model,
-          examples.slice(at, at + microBatch),
-          candidates.slice(at, at + microBatch),
+          examples.slice(from - first, to - first),
+          candidates.slice(from - first, to - first),
           corpus,
           config.text,
           config.pretrain.nullDocument,
@@ -64,7 +78,8 @@ export function pretrainStep(
       }
       return {
         gradients: gradients!,
-        metrics: { ...sums, loss: sums.loss, trivialDropped: dropped },
+        metrics: { ...sums, loss: sums.loss },
+        rates: { trivialDropped: [dropped, looked] },
       };
     },
     dispose: () => rng?.dispose(),
@@ -103,7 +118,7 @@ export function drawMasked(
 /**
  * Candidates of each example by the current query vectors and the index, without trivial candidates
  * (`pretrain.dropTrivial`): at most K − 1 blocks, even if the null document is not the K-th, so that runs with and
- * without it differ in nothing else. `dropped` is the share of trivial candidates among the blocks examined.
+ * without it differ in nothing else. `dropped` counts the trivial candidates among the `looked` blocks examined.
  * @param bm25 finds blocks too, by the words of the sentence that are not masked (`pretrain.hybrid`); the paper retrieves by
  *   inner product alone
  */
@@ -114,7 +129,7 @@ export async function retrieveCandidates(
   examples: MaskedSentence[],
   config: Config,
   bm25?: Retrieval['bm25'],
-): Promise<{ candidates: number[][]; dropped: number }> {
+): Promise<{ candidates: number[][]; dropped: number; looked: number }> {
   const limit = config.pretrain.candidates - 1;
   const vectors = await queryVectors(model, corpus, examples, config);
   const k = Math.min(limit + EXTRA_BLOCKS, corpus.blocks);
@@ -140,7 +155,7 @@ export async function retrieveCandidates(
     looked += kept.dropped + kept.candidates.length;
     return kept.candidates;
   });
-  return { candidates, dropped: dropped / Math.max(1, looked) };
+  return { candidates, dropped, looked };
 }
 
 /** Vectors of masked sentences by the current weights, [n, P]. */

@@ -6,7 +6,6 @@ import { isRetriever, lossGradients, retrieverShapes } from '../model/model.ts';
 import { type EncodedQuestion, questionVectors } from '../model/questions.ts';
 import { pause } from '../system/stop.ts';
 import { cachedGradients, type VectorLoss } from './gradient-cache.ts';
-import { addGradients, type StepResult } from './loop.ts';
 import {
   blocksRead,
   type Chosen,
@@ -18,6 +17,7 @@ import {
 } from './qa-batch.ts';
 import type { Candidates } from './qa-candidates.ts';
 import { addMetrics, type GivenVectors, qaGradients } from './qa-losses.ts';
+import { addGradients, type StepResult } from './step.ts';
 
 /** A question of the batch with all its blocks. */
 interface Asked extends Chosen, Candidates {}
@@ -55,7 +55,7 @@ export async function contrastiveStep(
     },
     { tower: model.documentTower, ...sequencesOf(source, blocks) },
   ];
-  return cachedGradients(model, retrieverShapes(model), sides, microBatch, rng, ([q, z]) => {
+  return cachedGradients(model, retrieverShapes(model), sides, { microBatch, rng }, ([q, z]) => {
     const readers = shapes.filter(({ name }) => !isRetriever(model, name));
     return vectorLosses(source, readers, { asked, read, contrasted, blocks }, [q, z], rng);
   });

@@ -6,8 +6,8 @@ import { fetchValues } from '../model/host-values.ts';
 import { lossGradients, type Model } from '../model/model.ts';
 import { marginalLogLoss } from '../model/reader.ts';
 import { addRetrieval, ownScores, wholeWordScores } from '../model/reading.ts';
-import type { StepResult } from './loop.ts';
 import type { QaBatch } from './qa-batch.ts';
+import type { StepResult } from './step.ts';
 
 /** A pass's share of a whole batch: its losses are parts of means over so many questions. */
 export interface QaShare {

@@ -2,6 +2,7 @@ import * as tf from '@tensorflow/tfjs';
 import { answerSpans } from '../answers/has-answer.ts';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
+import { alone, type Ranks } from '../engine/ranks.ts';
 import {
   bertShapes,
   type DropoutRng,
@@ -18,9 +19,10 @@ import { readMasks } from '../model/realm.ts';
 import type { MaskedBatch, MaskedSentence } from '../model/realm-batch.ts';
 import type { Random } from '../random.ts';
 import { pause } from '../system/stop.ts';
-import { addGradients, type StepResult } from './loop.ts';
+import { ownPasses } from './passes.ts';
 import { drawMasked } from './pretrain.ts';
 import { stepRandom } from './sampler.ts';
+import { addGradients, type StepResult } from './step.ts';
 
 // The warm-up of the reader: masked salient spans, predicted with a document that is given, not retrieved. The paper has no
 // such stage: its reader starts from BERT, whose masked-language-model head fills masks before any training. A sentence
@@ -74,6 +76,7 @@ export function readerWarmupStep(
   model: Model,
   corpus: Corpus,
   config: Config,
+  ranks: Ranks = alone,
 ): { step(step: number): Promise<StepResult>; dispose(): void } {
   const rng = dropoutRng(config.model.dropout, stepRandom(config.seed, -5));
   const shapes = readerWarmupShapes(model);
@@ -81,7 +84,7 @@ export function readerWarmupStep(
   return {
     async step(step) {
       const random = stepRandom(config.seed, step);
-      if (rng) rng.random = random.fork();
+      const passes = ownPasses(ranks, batch, microBatch, rng && random.fork());
       // The same order as in pretraining: sentences that it leaves for an evaluation are not trained on here either.
       const examples = drawMasked(corpus, config, step * batch, batch, random, 'salient').map((masked) =>
         withDocument(corpus, masked, step / steps, config.text, random),
@@ -89,13 +92,14 @@ export function readerWarmupStep(
       const sums = new Sums();
       const masks = examples.reduce((n, e) => n + e.targets.length, 0);
       let gradients: tf.NamedTensorMap | undefined;
-      for (let at = 0; at < batch; at += microBatch) {
-        const part = examples.slice(at, at + microBatch);
+      for (const { from, to, random } of passes) {
+        if (rng) rng.random = random!;
+        const part = examples.slice(from, to);
         const more = await copyGradients(model, shapes, corpus.tokenizer, part, { config, masks, rng, sums });
         gradients = addGradients(gradients, more);
         await pause();
       }
-      return { gradients: gradients!, metrics: sums.metrics() };
+      return { gradients: gradients!, ...sums.results(masks) };
     },
     dispose: () => rng?.dispose(),
   };
@@ -253,18 +257,20 @@ class Sums {
     const held = this.#sums.get(kind) ?? { sum: 0, n: 0 };
     this.#sums.set(kind, { sum: held.sum + loss, n: held.n + 1 });
   }
-  /** Means in nats a masked word piece: of all, and with a document that holds the hidden span, with another, and with the null document. */
-  metrics(): StepResult['metrics'] {
-    const mean = (kinds: readonly DocumentKind[]) => {
+  /**
+   * In nats a masked word piece: of all, as a share of the mean over all `masks` of the batch; and with a document that holds
+   * the hidden span, with another, and with the null document.
+   */
+  results(masks: number): Pick<StepResult, 'metrics' | 'rates'> {
+    const of = (...kinds: DocumentKind[]): [sum: number, n: number] => {
       const parts = kinds.flatMap((kind) => this.#sums.get(kind) ?? []);
-      return parts.reduce((s, p) => s + p.sum, 0) / parts.reduce((s, p) => s + p.n, 0);
+      return [parts.reduce((s, p) => s + p.sum, 0), parts.reduce((s, p) => s + p.n, 0)];
     };
+    const copied = of('sentence', 'block', 'rest');
+    const [sum] = of('sentence', 'block', 'rest', 'other', 'null');
     return {
-      loss: mean(['sentence', 'block', 'rest', 'other', 'null']),
-      // NaN where the batch has none, which the loop leaves out of its averages.
-      copyLoss: mean(['sentence', 'block', 'rest']),
-      otherLoss: mean(['other']),
-      nullLoss: mean(['null']),
+      metrics: { loss: sum / masks },
+      rates: { copyLoss: copied, otherLoss: of('other'), nullLoss: of('null') },
     };
   }
 }

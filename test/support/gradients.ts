@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import * as tf from '@tensorflow/tfjs';
 import type { Model } from '../../src/model/model.ts';
-import type { StepResult } from '../../src/train/loop.ts';
+import type { StepResult } from '../../src/train/step.ts';
 
 function largest(values: ArrayLike<number>): number {
   return Array.from(values).reduce((most, value) => Math.max(most, Math.abs(value)), 0);

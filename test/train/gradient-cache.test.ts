@@ -28,7 +28,7 @@ for (const dropout of [0, 0.3]) {
       tf.matMul(q, z, false, true).logSumExp(1).square().mean() as tf.Scalar;
 
     if (rng) rng.random = random(11);
-    const cached = await cachedGradients(model, shapes, sides, 2, rng, async (vectors) => {
+    const cached = await cachedGradients(model, shapes, sides, { microBatch: 2, rng }, async (vectors) => {
       const { value, grads } = tf.valueAndGrads((...v) => loss(v))(vectors);
       return { vectors: grads as tf.Tensor2D[], metrics: { loss: value.dataSync()[0] } };
     });
@@ -75,8 +75,7 @@ test('vectors that are known are not computed again, only differentiated', async
     model,
     shapes,
     [{ ...side, known }],
-    1,
-    undefined,
+    { microBatch: 1 },
     async ([v]) => {
       seen.push([...v.dataSync()]);
       return { vectors: [tf.ones([2, 8])], metrics: { loss: 0 } };

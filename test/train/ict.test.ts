@@ -86,13 +86,9 @@ describe('the gradients of a batch', () => {
       if (scores[i] === Math.max(...scores)) right++;
     });
     for (const size of [64, 3]) {
-      const { metrics, gradients } = await batchGradients(
-        model,
-        retrieverShapes(model),
-        batch,
-        size,
-        undefined,
-      );
+      const { metrics, gradients } = await batchGradients(model, retrieverShapes(model), batch, {
+        microBatch: size,
+      });
       tf.dispose(gradients);
       assert.ok(Math.abs(metrics.loss - loss) < 1e-5 * loss, `${metrics.loss} ${loss}`);
       assert.ok(Math.abs(metrics.accuracy - right / 7) < 1e-6);
@@ -103,10 +99,10 @@ describe('the gradients of a batch', () => {
     test(`in micro-batches they equal those of one pass, ${shared ? 'one tower' : 'two towers'}`, async () => {
       const model = tinyModel(tinyConfig(`model.sharedTowers=${shared}`), 50);
       const shapes = retrieverShapes(model);
-      const whole = await batchGradients(model, shapes, examples(), 7, undefined);
+      const whole = await batchGradients(model, shapes, examples(), { microBatch: 7 });
       assert.equal(Object.keys(whole.gradients).length, shapes.length);
       for (const size of [1, 3, 6]) {
-        const parts = await batchGradients(model, shapes, examples(), size, undefined);
+        const parts = await batchGradients(model, shapes, examples(), { microBatch: size });
         assertSameStep(parts, whole, 1e-5);
         tf.dispose(parts.gradients);
       }
@@ -120,12 +116,12 @@ describe('the gradients of a batch', () => {
     const batch = examples();
     const pass = () => {
       rng.random = random(11);
-      return batchGradients(model, shapes, batch, 3, rng);
+      return batchGradients(model, shapes, batch, { microBatch: 3, rng });
     };
     const one = await pass();
     assertSameStep(await pass(), one, 0);
     rng.random = random(12);
-    const other = await batchGradients(model, shapes, batch, 3, rng);
+    const other = await batchGradients(model, shapes, batch, { microBatch: 3, rng });
     assert.ok(Math.abs(other.metrics.loss - one.metrics.loss) > 1e-4, 'other masks give another loss');
 
     // If the two embeddings had different masks, the gradient would not match the slope of the loss.

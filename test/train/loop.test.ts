@@ -18,8 +18,9 @@ import { type Model, setParam } from '../../src/model/model.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { obey } from '../../src/system/stop.ts';
 import { goBackTo, hasCheckpoint, latestState, openCheckpoint } from '../../src/train/checkpoints.ts';
-import { addGradients, type LoopOptions, train } from '../../src/train/loop.ts';
+import { type LoopOptions, train } from '../../src/train/loop.ts';
 import { stepRandom } from '../../src/train/sampler.ts';
+import { addGradients } from '../../src/train/step.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { readEvents, type Scalars } from '../support/events.ts';
 
