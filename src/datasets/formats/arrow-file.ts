@@ -13,8 +13,7 @@ import { jsonValue } from './json-value.ts';
 // Arrow's IPC format (apache/arrow, docs/source/format/Columnar.rst), as a stream (`save_to_disk` of datasets) or as a file with
 // a footer (Feather 2 of pandas and pyarrow, polars). Read by apache-arrow, which is installed on demand (8 MB), a record batch
 // at a time: 1,000 rows in files of datasets, 65,536 in those of pandas. Its buffers may be compressed by zstd, or by LZ4, for which
-// lz4-napi is needed. Other libraries: @uwdata/flechette is smaller, but takes a whole file, and its newest version depends on
-// a package that npm does not have; lz4js had no release since 2018.
+// lz4-napi is needed. Other libraries: @uwdata/flechette is smaller, but takes a whole file; lz4js is no longer maintained.
 
 const WHAT = 'an Arrow file, or a folder of them';
 
