@@ -22,6 +22,23 @@ export async function openWasm(activate: () => Promise<void>): Promise<void> {
   } finally {
     platform.fetch = fetch;
   }
+  refuseBeyondMemory();
+}
+
+/** The backend does not look whether its malloc found memory: it would write to address 0. */
+function refuseBeyondMemory(): void {
+  const { wasm } = tf.backend() as unknown as {
+    wasm: { _malloc(bytes: number): number; asm: { malloc(bytes: number): number } };
+  };
+  wasm._malloc = (bytes) => wasm.asm.malloc(bytes) || outOfMemory();
+}
+
+/** Throws. */
+export function outOfMemory(): never {
+  throw new UserError(
+    'engine wasm: the tensors do not fit into 4 GB, all that WebAssembly can have; ' +
+      'use a smaller microBatch, model.recompute: true, or the native engine',
+  );
 }
 
 /** The backend's loader adds listeners that print its own source, one line of 20 kB, at every uncaught error: removes them. */

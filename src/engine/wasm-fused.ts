@@ -3,6 +3,7 @@ import { Worker } from 'node:worker_threads';
 import * as tf from '@tensorflow/tfjs';
 import type { Execute } from './fused.ts';
 import { compile, instantiate, THREAD } from './wasm/instantiate.mjs';
+import { outOfMemory } from './wasm-backend.ts';
 import { libraryNeeds } from './wasm-binary.ts';
 
 // The kernels of src/engine/native, compiled to WebAssembly by scripts/wasm-kernels.mjs. They work in the memory of
@@ -37,14 +38,13 @@ const TENSOR = 6; // address, number of axes, sizes of up to four
 /**
  * Loads the kernels into the memory of the active WebAssembly backend, which must be shared, and starts `threads` - 1
  * workers. They join as soon as they are up; until then the main thread computes alone.
- * Execution throws an `Error` if inputs do not fit or if memory runs out.
+ * Execution throws an `Error` if inputs do not fit each other.
  */
 export function startWasmKernels(threads: number): { execute: Execute; multiply: Multiply } {
   const backend = tf.backend() as unknown as Backend;
   const { memory, malloc, free } = backend.wasm.asm;
   const block = (bytes: number): number => {
-    const address = malloc(bytes) >>> 0;
-    if (address === 0) throw new Error('out of memory');
+    const address = (malloc(bytes) || outOfMemory()) >>> 0;
     new Uint8Array(memory.buffer, address, bytes).fill(0);
     return address;
   };
@@ -60,6 +60,7 @@ export function startWasmKernels(threads: number): { execute: Execute; multiply:
   const host = {
     malloc,
     free,
+    noMemory: outOfMemory,
     fail(message: number) {
       throw new Error(text(message));
     },
@@ -92,6 +93,7 @@ export function startWasmKernels(threads: number): { execute: Execute; multiply:
     try {
       work();
     } catch (error) {
+      exports.recover();
       stack.value = top;
       throw error;
     }

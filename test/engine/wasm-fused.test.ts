@@ -108,6 +108,23 @@ describe('the kernels in WebAssembly', () => {
     x.dispose();
   });
 
+  test('tensors that do not fit into memory are an error, and do not overwrite others', () => {
+    const backend = tf.backend() as unknown as {
+      makeOutput(shape: number[], dtype: string): tf.TensorInfo;
+      disposeData(dataId: object): void;
+    };
+    const made: tf.TensorInfo[] = [];
+    const fill = () => {
+      // 800 MB each; pages that nobody writes to take no memory
+      for (let i = 0; i < 6; i++) made.push(backend.makeOutput([2e8], 'float32'));
+    };
+    assert.throws(fill, { name: 'UserError', message: /do not fit into 4 GB/ });
+    assert.equal(made.length, 5);
+    for (const { dataId } of made) backend.disposeData(dataId);
+    const y = tf.tidy(() => fusedDense(tf.ones([1, 3]), tf.ones([3, 2]), tf.ones([2])).dataSync());
+    assert.deepEqual([...y], [4, 4]);
+  });
+
   test('a tensor made before the engine was changed is moved to it', async () => {
     const x = tf.ones([2, 3]);
     await startEngine('cpu');

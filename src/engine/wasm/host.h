@@ -1,4 +1,4 @@
-// What the WebAssembly module imports from ../wasm-fused.ts. None of these returns after an error: it throws in JavaScript.
+// What the WebAssembly module imports from ../wasm-fused.ts. An error is thrown in JavaScript.
 #pragma once
 #include <cstdint>
 
@@ -12,6 +12,8 @@ IMPORT(operation) void hostOperation(const char* name);
 IMPORT(attribute) void hostAttribute(const char* spec);
 /** Makes the operation's next output, a tensor of floats, and returns where its numbers are. */
 IMPORT(output) void* hostOutput(int rank, const int32_t* dims);
+/** Throws the error that memory has run out. */
+IMPORT(noMemory) [[noreturn]] void hostNoMemory();
 /** tfjs-backend-wasm's own malloc and free, for the main thread only. malloc returns null if there is no memory. */
 IMPORT(malloc) void* hostMalloc(size_t bytes);
 IMPORT(free) void hostFree(void* memory);

@@ -53,12 +53,6 @@ void* ask(void* old, size_t bytes) {
   return memory;
 }
 
-void* allocate(size_t bytes) {
-  void* memory = hostMalloc(bytes);
-  if (!memory) hostFail("out of memory: WebAssembly has 4 GB at most; use a smaller microBatch, or the native engine");
-  return memory;
-}
-
 void* allocateInWorker(size_t bytes) {
   Block* best = nullptr;
   for (Block& block : blocks) {
@@ -68,6 +62,7 @@ void* allocateInWorker(size_t bytes) {
   }
   if (!best) __builtin_trap();
   if (best->bytes < bytes) *best = {ask(best->data, bytes), bytes, false};
+  if (!best->data) __builtin_trap();
   best->used = true;
   return best->data;
 }
@@ -77,7 +72,7 @@ void* allocateInWorker(size_t bytes) {
 void serveMemory() {
   if (state.load() != ASKED) return;
   if (released) hostFree(released);
-  answer = allocate(wanted);
+  answer = hostMalloc(wanted);  // null ends the worker
   become(ANSWERED);
 }
 
@@ -87,7 +82,9 @@ extern "C" __attribute__((export_name("becomeWorker"))) void becomeWorker() { wo
 }  // namespace realm
 
 void* operator new(size_t bytes) {
-  return realm::worker ? realm::allocateInWorker(bytes) : realm::allocate(bytes);
+  void* memory = realm::worker ? realm::allocateInWorker(bytes) : hostMalloc(bytes);
+  if (!memory) hostNoMemory();
+  return memory;
 }
 void* operator new[](size_t bytes) { return operator new(bytes); }
 

@@ -30,6 +30,17 @@ void take() {
 
 int* word(std::atomic<int>& x) { return reinterpret_cast<int*>(&x); }
 
+/** No more workers may join the open job; those at work finish their piece, while `work` must live. */
+void closeJob() {
+  job.fetch_add(1);
+  for (int looks = 0;; looks++) {
+    const int seen = news.load();
+    if (inside.load() == 0) break;
+    serveMemory();
+    if (looks > LOOKS_BEFORE_SLEEP) __builtin_wasm_memory_atomic_wait32(word(news), seen, -1);
+  }
+}
+
 }  // namespace
 
 void tellMain() {
@@ -51,14 +62,15 @@ void parallel(int pieces, const std::function<void(int)>& function) {
   job.fetch_add(1);
   if (sleeping.load() > 0) __builtin_wasm_memory_atomic_notify(word(job), ~0u);
   take();
-  job.fetch_add(1);  // no more workers may join; those at work finish their piece
-  for (int looks = 0;; looks++) {
-    const int seen = news.load();
-    if (inside.load() == 0) break;
-    serveMemory();
-    if (looks > LOOKS_BEFORE_SLEEP) __builtin_wasm_memory_atomic_wait32(word(news), seen, -1);
-  }
-  if (failed.load()) hostFail("a thread of the WebAssembly engine has failed");
+  closeJob();
+  if (failed.load()) hostFail("a thread of the WebAssembly engine has failed; usually memory has run out");
+}
+
+/** Called after an error, before the stack is given up: an exception of JavaScript may have left a job open. */
+extern "C" __attribute__((export_name("recover"))) void recover() {
+  if (job.load() % 2 == 0) return;
+  next.store(count);
+  closeJob();
 }
 
 /** A worker's life. */

@@ -7,6 +7,7 @@ const onlyMain = () => {
 };
 const host = {
   fail: onlyMain,
+  noMemory: onlyMain,
   operation: onlyMain,
   attribute: onlyMain,
   output: onlyMain,
