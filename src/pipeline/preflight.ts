@@ -10,6 +10,13 @@ import {
 import { type Diagnosis, measureElementwise, measureKernel, measureProduct } from '../preflight/machine.ts';
 import { preflight } from '../preflight/needs.ts';
 import { about } from '../preflight/rates.ts';
+import {
+  SCALE_ASSUMPTIONS,
+  type ScaledIndex,
+  type ScaledStage,
+  scaledIndex,
+  scaledStages,
+} from '../preflight/scale.ts';
 import type { Counts, Machine, Preflight } from '../preflight/types.ts';
 import { presets } from '../presets.ts';
 import { runFolder } from '../run/folder.ts';
@@ -24,6 +31,8 @@ export interface PreflightOptions {
   set: string[];
   /** A run. If it is prepared its data are counted; without `config` its settings are used. */
   run?: string;
+  /** The data are only a sample of a corpus with so many blocks. */
+  blocks?: number;
 }
 
 /** The estimate, and what it is based on. */
@@ -31,10 +40,18 @@ export interface PreflightReport extends Preflight {
   counts: Counts;
   source: string;
   machine: Machine;
+  /** With several machines, if that was asked for. */
+  scaled?: { indexes: ScaledIndex[]; stages: ScaledStage[] };
+}
+
+/** How many machines to estimate for. */
+export interface Machines {
+  workers?: readonly number[];
+  ranks?: readonly number[];
 }
 
 /** Settings and counts, read before the machine is measured, so that mistakes are reported at once. */
-export async function preflightInput({ config: file, set, run }: PreflightOptions): Promise<{
+export async function preflightInput({ config: file, set, run, blocks }: PreflightOptions): Promise<{
   config: Config;
   census: CorpusStatistics;
 }> {
@@ -47,11 +64,22 @@ export async function preflightInput({ config: file, set, run }: PreflightOption
   const config = loadConfig(named, [...set, ...headSettings(loadConfig(named, set))]);
   checkInitial(config);
   const prepared = folder && existsSync(folder.corpusManifest);
+  const census = await (prepared
+    ? statisticsOfCorpus(folder.corpus, config)
+    : statisticsOfFiles(config, vocabularyOf(config)));
+  return { config, census: blocks === undefined ? census : enlarged(census, blocks) };
+}
+
+/** The statistics of a corpus of so many blocks that is like the one counted. */
+function enlarged(census: CorpusStatistics, blocks: number): CorpusStatistics {
+  const { counts } = census;
+  const times = (n: number) => Math.max(1, Math.round((n * blocks) / counts.blocks));
+  const source = `${census.source}, as a sample of ${number(blocks)} blocks`;
+  const { documents, sentences } = counts;
   return {
-    config,
-    census: await (prepared
-      ? statisticsOfCorpus(folder.corpus, config)
-      : statisticsOfFiles(config, vocabularyOf(config))),
+    ...census,
+    source,
+    counts: { ...counts, blocks, documents: times(documents), sentences: times(sentences) },
   };
 }
 
@@ -71,6 +99,7 @@ const WASM_MEMORY_BYTES = 2 ** 32;
 export async function runPreflight(
   { config, census }: { config: Config; census: CorpusStatistics },
   d: Diagnosis,
+  { workers = [], ranks = [] }: Machines = {},
 ): Promise<PreflightReport> {
   const { engine } = d;
   if (!engine)
@@ -94,7 +123,17 @@ export async function runPreflight(
     kernel: await measureKernel(),
     fused: hasFused(),
   };
-  return { ...preflight(config, census.counts, machine), ...census, machine };
+  const { counts } = census;
+  const scaled = {
+    indexes: workers.map((n) => scaledIndex(config, counts, machine, n)),
+    stages: ranks.flatMap((n) => scaledStages(config, counts, machine, n)),
+  };
+  return {
+    ...preflight(config, counts, machine),
+    ...census,
+    machine,
+    ...(workers.length + ranks.length > 0 && { scaled }),
+  };
 }
 
 // ---------------------------------------------------------------------------------------------------- lines
@@ -132,5 +171,47 @@ export function preflightLines(p: PreflightReport): string[] {
     ...p.assumptions.map((line) => `Assumes   ${line}`),
     ...p.warnings.map((line) => `Warning   ${line}`),
     ...(p.warnings.length === 0 ? ['Warnings  none'] : []),
+    ...(p.scaled ? scaledLines(p.scaled) : []),
+  ];
+}
+
+function scaledLines({ indexes, stages }: NonNullable<PreflightReport['scaled']>): string[] {
+  const table = (rows: string[][]) =>
+    rows.map(
+      (cells) => `  ${cells.map((cell, i) => (i === 0 ? cell.padEnd(12) : cell.padStart(12))).join('')}`,
+    );
+  const digits = (n: number) => number(Number(n.toPrecision(2)));
+  return [
+    ...(indexes.length > 0
+      ? [
+          '',
+          'An index by several workers (realm embed)',
+          ...table([
+            ['workers', 'embedding', 'folder', 'graph', 'all', 'limit'],
+            ...indexes.map(({ workers, embedding, folder, graph, seconds, limit }) => [
+              String(workers),
+              ...[embedding, folder, graph, seconds].map(about),
+              limit,
+            ]),
+          ]),
+        ]
+      : []),
+    ...(stages.length > 0
+      ? [
+          '',
+          'Steps by several ranks (mpiexec)',
+          ...table([
+            ['stage', 'ranks', 's a step', 's the sum', 'all steps', 'limit'],
+            ...stages.map(({ stage, ranks, step, sum, seconds, limit }) => [
+              stage,
+              String(ranks),
+              ...(step === undefined ? ['-', '-', '-'] : [digits(step), digits(sum!), about(seconds!)]),
+              limit,
+            ]),
+          ]),
+        ]
+      : []),
+    '',
+    ...SCALE_ASSUMPTIONS.map((line) => `Assumes   ${line}`),
   ];
 }

@@ -29,15 +29,19 @@ export function prepareSeconds({ blocks, body, foreignSentences, sentences, sent
 
 /** Embedding all blocks and building their index. */
 export function indexSeconds(config: Config, counts: Counts, machine: Machine): number {
-  const embedding = embedSeconds(config, counts, machine, counts.blocks);
-  const { kind, m, efConstruction, threads } = config.index;
-  if (kind === 'exact') return embedding;
-  const blocksPerSecond =
-    (BLOCKS_ADDED_PER_SECOND * threads * 128 * 128) / (vectorLength(config.model) * efConstruction);
-  return embedding + (counts.blocks * Math.sqrt(m / 16)) / blocksPerSecond;
+  return embedSeconds(config, counts, machine, counts.blocks) + graphSeconds(config, counts);
 }
 
-function embedSeconds(config: Config, counts: Counts, machine: Machine, blocks: number): number {
+/** Building the graph of an index. */
+export function graphSeconds({ index, model }: Config, { blocks }: Counts): number {
+  const { kind, m, efConstruction, threads } = index;
+  if (kind === 'exact') return 0;
+  const blocksPerSecond =
+    (BLOCKS_ADDED_PER_SECOND * threads * 128 * 128) / (vectorLength(model) * efConstruction);
+  return (blocks * Math.sqrt(m / 16)) / blocksPerSecond;
+}
+
+export function embedSeconds(config: Config, counts: Counts, machine: Machine, blocks: number): number {
   const { block } = lengths(config, counts, 'mean');
   return forwardSeconds(encoderWork(config.model, machine.fused, blocks, block, 1), machine);
 }

@@ -1,0 +1,101 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { loadConfig } from '../../src/config.ts';
+import { preflightInput, preflightLines } from '../../src/pipeline/preflight.ts';
+import { preflight } from '../../src/preflight/needs.ts';
+import { scaledIndex, scaledStages } from '../../src/preflight/scale.ts';
+import type { Counts, Machine } from '../../src/preflight/types.ts';
+
+const COUNTS: Counts = {
+  documents: 5_000_000,
+  blocks: 21_000_000,
+  sentences: 80_000_000,
+  foreignSentences: false,
+  trainQuestions: 79_168,
+  devQuestions: 0,
+  testQuestions: 3610,
+  vocabulary: 30_522,
+  title: { mean: 4, max: 20 },
+  body: { mean: 130, max: 200 },
+  sentence: { mean: 28, max: 94 },
+  question: { mean: 11, max: 30 },
+  blockBytes: 600,
+  documentBytes: 28,
+  blockSentences: 4,
+  spans: 3,
+};
+const MACHINE: Machine = {
+  memory: 64 * 2 ** 30,
+  diskFree: 1e12,
+  dense: 100e9,
+  attention: 25e9,
+  elementwise: 25e9,
+  kernel: 15e-6,
+  fused: true,
+};
+const config = loadConfig('nq', []);
+const near = (actual: number, expected: number, share: number) =>
+  assert.ok(Math.abs(actual / expected - 1) <= share, `${actual}, expected about ${expected}`);
+
+test('workers divide the embedding; the shared folder and the graph stay', () => {
+  const one = scaledIndex(config, COUNTS, MACHINE, 1);
+  near(
+    one.embedding + one.graph,
+    preflight(config, COUNTS, MACHINE).stages.find((s) => s.stage === 'build-index')!.seconds,
+    1e-9,
+  );
+  // By hand: 12 layers of 7.08 M weights, twice a token, at 100 GFLOPS, for 137 tokens of 21 M blocks; and some for attention.
+  near(one.embedding, (2 * 85e6 * 137 * 21e6) / 100e9, 0.25);
+  // The vectors twice, 128 floats a block, and 110 M weights once.
+  near(one.folder, (2 * 21e6 * 128 * 4 + 4 * 109.6e6) / 500e6, 1e-2);
+  assert.equal(one.limit, 'compute');
+  const many = scaledIndex(config, COUNTS, MACHINE, 64);
+  near(many.embedding, one.embedding / 64, 1e-9);
+  assert.equal(many.graph, one.graph);
+  near(many.seconds, many.embedding + many.folder + many.graph, 1e-9);
+  assert.equal(scaledIndex(config, COUNTS, MACHINE, 100_000).limit, 'disk');
+});
+
+test('ranks divide a step and pay for the sum; a batch that cannot be shared has no estimate', () => {
+  const stage = (ranks: number, of = config) => scaledStages(of, COUNTS, MACHINE, ranks)[1];
+  const one = stage(1);
+  const wanted = preflight(config, COUNTS, MACHINE).stages.find((s) => s.stage === 'pretrain')!;
+  assert.equal(one.stage, 'pretrain');
+  near(one.step!, wanted.stepSeconds!, 1e-9);
+  assert.equal(one.sum, 0);
+  const four = stage(4);
+  // 219.8 M gradients of 4 bytes, 3/2 times over 1.25 GB/s, and six copies of each in memory.
+  near(four.sum!, (1.5 * 4 * 219.8e6) / 1.25e9 + (24 * 219.8e6) / 25e9, 0.01);
+  assert.ok(four.step! < 0.3 * one.step!);
+  near(four.seconds!, config.pretrain.steps * four.step!, 1e-9);
+  assert.deepEqual(stage(3), { stage: 'pretrain', ranks: 3, limit: 'batch' });
+  // On a machine that computes a thousand times faster the network is left.
+  const fast = { ...MACHINE, dense: 1e14, attention: 1e14, elementwise: 1e13, kernel: 1e-9 };
+  assert.equal(scaledStages(config, COUNTS, fast, 16)[1].limit, 'network');
+  const contrastive = { ...config, qa: { ...config.qa, contrastive: 1 } };
+  assert.equal(scaledStages(contrastive, COUNTS, MACHINE, 2)[2].limit, 'batch');
+});
+
+test('the data can be a sample of a larger corpus, and the lines show both tables', async () => {
+  const options = { config: 'world', set: [] };
+  const { config, census } = await preflightInput(options);
+  const { census: larger } = await preflightInput({ ...options, blocks: 10 * census.counts.blocks });
+  assert.equal(larger.counts.blocks, 10 * census.counts.blocks);
+  assert.equal(larger.counts.sentences, 10 * census.counts.sentences);
+  assert.deepEqual(larger.counts.body, census.counts.body);
+  assert.match(larger.source, /as a sample of 5,000 blocks$/);
+  const scaled = {
+    indexes: [scaledIndex(config, larger.counts, MACHINE, 8)],
+    stages: scaledStages(config, larger.counts, MACHINE, 3),
+  };
+  const lines = preflightLines({
+    ...preflight(config, larger.counts, MACHINE),
+    ...larger,
+    machine: MACHINE,
+    scaled,
+  }).join('\n');
+  assert.match(lines, /^ {2}8 .* (compute|graph|disk)$/m);
+  assert.match(lines, /^ {2}ict-warmup +3 +- +- +- +batch$/m); // 64 examples
+  assert.match(lines, /^ {2}finetune-qa +3 +[\d.]+ +[\d.]+ .* (compute|network)$/m); // 12 questions
+  assert.match(lines, /^Assumes {3}network: 10 Gbit/m);
+});
