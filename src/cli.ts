@@ -22,7 +22,7 @@ import { registerReaderWarmup } from './commands/reader-warmup.ts';
 import { registerReport } from './commands/report.ts';
 import { registerServe } from './commands/serve.ts';
 import { registerStatus } from './commands/status.ts';
-import { FailedElsewhere, leaveRanks } from './engine/ranks.ts';
+import { endRanks, FailedElsewhere, leaveRanks } from './engine/ranks.ts';
 import { explainSystemError, UserError } from './system/errors.ts';
 import { releaseLocks } from './system/lock.ts';
 import { complain } from './system/progress.ts';
@@ -89,16 +89,15 @@ export async function main(argv: readonly string[]): Promise<number> {
     failed = true;
     const sentence = error instanceof UserError ? error.message : explainSystemError(error);
     const speaks = await leaveRanks(failed);
-    if (sentence !== undefined) {
-      if (speaks) complain(`realm: ${sentence}`);
-      return 2;
-    }
     const bug = 'realm: this is a bug; please report it with the lines above';
-    if (speaks) complain(`${(error as Error)?.stack ?? error}\n${bug}`);
-    return 1;
+    if (speaks)
+      complain(sentence === undefined ? `${(error as Error)?.stack ?? error}\n${bug}` : `realm: ${sentence}`);
+    exitCode = sentence === undefined ? 1 : 2;
+    return exitCode;
   } finally {
     if (!failed) await leaveRanks(failed);
     releaseLocks();
+    endRanks(exitCode);
   }
 }
 

@@ -118,7 +118,7 @@ export async function joinRanks(): Promise<{ ranks: Ranks; library?: string }> {
   const { rank, size, library } = startMpi(mpi);
   for (const name of Object.keys(process.env)) if (OF_LAUNCHER.test(name)) delete process.env[name];
   joined = { mpi, rank };
-  process.on('exit', abortUnlessLeft);
+  process.on('exit', endRanks);
   if (size !== launched)
     throw new UserError(
       `MPI: the launcher started ${launched} processes, but each takes itself for one of ${size}; start them with the mpiexec of the same MPI library (${firstLine(library)}), or with srun --mpi=pmi2`,
@@ -155,12 +155,12 @@ export async function joinRanks(): Promise<{ ranks: Ranks; library?: string }> {
 
 const firstLine = (text: string) => text.split('\n')[0].replace(/\s+/g, ' ');
 
-/** Milliseconds that a rank which has failed waits for the others to hear of it, before its exit ends them. */
+/** Milliseconds that a rank which has failed waits for the others to hear of it. */
 const FAREWELL = 2000;
 
 /**
  * The end of this process's work with the other ranks. If it has failed, they end too: quietly, if they soon wait for this
- * one, else by force when this process exits.
+ * one, else by `endRanks`.
  * @returns whether this rank is to say why it failed: not if rank 0, which has its messages on top, has failed too
  */
 export async function leaveRanks(failed: boolean): Promise<boolean> {
@@ -178,8 +178,8 @@ export async function leaveRanks(failed: boolean): Promise<boolean> {
   return speaks;
 }
 
-/** Ends all ranks if this process exits without `leaveRanks`, however that came. */
-function abortUnlessLeft(code: number): void {
+/** Ends this process and all other ranks at once, if it has not left them; also when it exits, however that came. */
+export function endRanks(code: number): void {
   joined?.mpi.abort(code || 1);
 }
 

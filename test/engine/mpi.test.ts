@@ -103,8 +103,8 @@ describe('calls between processes', { skip }, () => {
     );
   });
 
-  test('a rank that crashes or exits ends the job, though the others would go on for a minute', async () => {
-    for (const how of ['crash', 'exit']) {
+  test('a rank that crashes, exits or fails ends the job, though the others would go on for a minute', async () => {
+    for (const how of ['crash', 'exit', 'busy']) {
       const since = performance.now();
       const { code } = await seen(2, how);
       assert.notEqual(code, 0);
