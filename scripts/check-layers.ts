@@ -32,6 +32,7 @@ export const LAYERS = [
   'model',
   'weights',
   'retrieval',
+  'queue',
   'refresher',
   'train',
   'eval',

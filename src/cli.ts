@@ -22,6 +22,7 @@ import { registerReaderWarmup } from './commands/reader-warmup.ts';
 import { registerReport } from './commands/report.ts';
 import { registerServe } from './commands/serve.ts';
 import { registerStatus } from './commands/status.ts';
+import { registerWorker } from './commands/worker.ts';
 import { endRanks, FailedElsewhere, leaveRanks } from './engine/ranks.ts';
 import { explainSystemError, UserError } from './system/errors.ts';
 import { releaseLocks } from './system/lock.ts';
@@ -48,6 +49,7 @@ export function realm(exitWith: (code: number) => void): Command {
   registerIctWarmup(program, exitWith);
   registerBuildIndex(program);
   registerEmbed(program);
+  registerWorker(program);
   registerReaderWarmup(program, exitWith);
   registerPretrain(program, exitWith);
   registerFinetuneQa(program, exitWith);

@@ -9,6 +9,7 @@ import { configFile } from './presets.ts';
 import { PATHS, type Config as Settings, schema } from './settings.ts';
 import { shown, UserError } from './system/errors.ts';
 import { makeFolder, readText, writeFileAtomic } from './system/files.ts';
+import { withoutPassword } from './system/passwords.ts';
 
 /** All settings of a run, checked and complete. */
 export type Config = Settings;
@@ -248,9 +249,11 @@ function complaintsOf(issue: z.core.$ZodIssue, tree: unknown): [string, string][
     });
   }
   const name = issue.path.join('.');
-  const got = shown(
-    issue.path.reduce<unknown>((node, key) => (node as Record<PropertyKey, unknown>)?.[key], tree),
+  const value = issue.path.reduce<unknown>(
+    (node, key) => (node as Record<PropertyKey, unknown>)?.[key],
+    tree,
   );
+  const got = shown(typeof value === 'string' ? withoutPassword(value) : value);
   const what = issue.message.replace(/^Invalid (input|option): /, '').replace(/, received \w+$/, '');
   return [[name, `${name || 'the file'}: ${what}, got ${got}`]];
 }

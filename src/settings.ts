@@ -481,6 +481,23 @@ export const schema = section('All settings.', {
       description: 'Nice value of the refresher process: 0 is normal priority, 19 the lowest.',
     }),
     keepIndexes: count(2).meta({ description: 'Indexes kept on disk.', unit: 'indexes' }),
+    queue: z
+      .string()
+      .regex(/^rediss?:\/\/[^\s@]+$/, {
+        error:
+          'expected redis://HOST:PORT, or rediss:// with TLS, without a password; set the variable REALM_QUEUE_PASSWORD instead',
+      })
+      .nullable()
+      .default(null)
+      .meta({
+        description:
+          'Redis server whose workers (realm worker) embed the blocks of an index, such as redis://host:6379. null: this machine does.',
+        unit: 'address',
+      }),
+    shards: z.int().min(1).max(100_000).nullable().default(null).meta({
+      description: 'Parts into which the blocks are divided for the workers. null: one for 8,192 blocks.',
+      unit: 'shards',
+    }),
   }),
   qa: section('The finetune-qa stage: open-domain question answering.', {
     retriever: z.enum(['pretrain', 'ict-warmup']).default('pretrain').meta({

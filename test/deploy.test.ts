@@ -43,7 +43,7 @@ test('the scripts for Slurm run commands of realm', async () => {
   assert.equal(scripts.length, 3);
   for (const path of scripts) {
     const text = readFileSync(path, 'utf8').replaceAll('\\\n', ' ');
-    const [, command] = /^srun realm (.*)$/m.exec(text)!;
+    const [, command] = /^srun (?:--mpi=pmi2 )?realm (.*)$/m.exec(text)!;
     const words = command
       .replace(/\$\{SHARDS:\+(.*)\}$/, '$1')
       .replace(/"\$\{RUN:\?[^}]*\}"/, 'RUN')
@@ -69,6 +69,21 @@ test('the manifests for Kubernetes run commands of realm', async () => {
     if (spec.completionMode === 'Indexed') assert.equal(after('--shards'), String(spec.completions));
     assert.equal(spec.podReplacementPolicy, 'Failed');
   }
+});
+
+test('the compose file runs a worker, and keeps the password out of the file', async () => {
+  const [{ services }] = documents(join(DEPLOY, 'compose.yaml'));
+  await accepted(services.worker.command, 'compose.yaml');
+  for (const { environment } of Object.values<{ environment: Record<string, string> }>(services))
+    assert.match(environment.REALM_QUEUE_PASSWORD, /^\$\{REALM_QUEUE_PASSWORD:\?/);
+  assert.match(services.redis.command.join(' '), /--maxmemory-policy noeviction/);
+});
+
+test('the compose file is valid by the compose specification', (t) => {
+  const check = 'import sys, compose_spec; compose_spec.PyCompose.from_yaml(open(sys.argv[1]).read()).to_spec()';
+  if (spawnSync('python3', ['-c', 'import compose_spec']).status !== 0)
+    return t.skip('the Python package compose-spec is not installed');
+  return tool(t, 'python3', ['-c', check, join(DEPLOY, 'compose.yaml')]);
 });
 
 test('the manifests are valid by the schemas of Kubernetes', (t) =>

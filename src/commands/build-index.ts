@@ -3,7 +3,15 @@ import type { CommonOptions, Context } from '../pipeline/context.ts';
 import type { IndexManifest } from '../retrieval/manifest.ts';
 import { RETRIEVER_SOURCES, type RetrieverSource } from '../run/stages.ts';
 import { GROUPS } from './help.ts';
-import { examples, renamedOption, runOptions, settingsOptions, stageOption, yesOption } from './options.ts';
+import {
+  examples,
+  queueOption,
+  renamedOption,
+  runOptions,
+  settingsOptions,
+  stageOption,
+  yesOption,
+} from './options.ts';
 import { print, printNext } from './print.ts';
 
 interface BuildOptions extends CommonOptions {
@@ -23,6 +31,7 @@ export function registerBuildIndex(program: Command): void {
     RETRIEVER_SOURCES,
   );
   command.option('--assemble', 'take the vectors from the shards that "realm embed" has made', false);
+  queueOption(command);
   renamedOption(command, '--from', '--stage');
   runOptions(settingsOptions(yesOption(command)));
   examples(

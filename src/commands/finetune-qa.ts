@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { examples } from './options.ts';
+import { examples, queueOption } from './options.ts';
 import { type TrainingOptions, trainingCommand } from './training.ts';
 
 interface FinetuneOptions extends TrainingOptions {
@@ -12,9 +12,11 @@ export function registerFinetuneQa(program: Command, exitWith: (code: number) =>
     description: 'Fine-tune the model to answer questions with spans of retrieved blocks',
     load: async () => (await import('../pipeline/finetune-qa.ts')).finetuneQa,
     own: (command) =>
-      command.option(
-        '--refresh-every <steps>',
-        'train the document tower too, with a new index every so many steps (qa.refreshEvery)',
+      queueOption(
+        command.option(
+          '--refresh-every <steps>',
+          'train the document tower too, with a new index every so many steps (qa.refreshEvery)',
+        ),
       ),
     settings: ({ refreshEvery }) => (refreshEvery === undefined ? [] : [`qa.refreshEvery=${refreshEvery}`]),
   });

@@ -51,6 +51,14 @@ export function jsonOption(command: Command): Command {
     .addHelpOption(new Option('-h, --help', 'show this help').helpGroup(COMMON));
 }
 
+/** `--queue`, for a command that makes indexes. */
+export function queueOption(command: Command): Command {
+  return command.option(
+    '--queue <url>',
+    'Redis server whose workers (realm worker) embed the blocks, such as redis://host:6379; not saved with the run (default: refresh.queue)',
+  );
+}
+
 export function yesOption(command: Command): Command {
   return command.option('--yes', 'start even if it takes days or needs more memory than there is', false);
 }

@@ -1,3 +1,4 @@
+import type { QueueState } from '../queue/state.ts';
 import { beforeAndAfter } from '../report/before-after.ts';
 import { figure, whole } from '../report/format.ts';
 import type { Evaluated } from '../report/record.ts';
@@ -116,7 +117,7 @@ function indexText(
 
 function workLines(work: UnderWay | null, now: number): string[] {
   if (!work) return ['nothing is running'];
-  const { command, pid, host, since, alive, progress, refresher } = work;
+  const { command, pid, host, since, alive, progress, refresher, queue } = work;
   if (alive === false) {
     return [
       `nothing is running; "realm ${command}" (process ${pid}) ended without finishing${ago(since, now, 'started')}`,
@@ -141,6 +142,26 @@ function workLines(work: UnderWay | null, now: number): string[] {
         ]
       : []),
     ...(refresher === null ? [] : [`process ${refresher} builds a new index`]),
+    ...(queue === null ? [] : queueLines(queue, now)),
+  ];
+}
+
+function queueLines(
+  { queue, snapshot, shards, left, failed, workers, leases, time }: QueueState,
+  now: number,
+) {
+  return [
+    [
+      `queue ${queue}: ${shards - left} of ${shards} shards of ${snapshot} are used`,
+      `${leases.length} at work`,
+      `${left - leases.length - failed} waiting or done`,
+      ...(failed > 0 ? [`${failed} failed`] : []),
+      workers.length === 1 ? '1 worker' : `${workers.length} workers`,
+    ].join(', ') + ago(time, now, 'as of'),
+    ...leases.map(
+      ({ shard, worker, seconds }) =>
+        `shard ${shard} at ${worker}, lease renewed ${duration(seconds)} before`,
+    ),
   ];
 }
 

@@ -1,7 +1,9 @@
-import { existsSync } from 'node:fs';
+import { existsSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Corpus } from '../corpus/store/reader.ts';
 import { disposeModel, type Model, retrieverShapes } from '../model/model.ts';
+import type { EmbeddingsByQueue } from '../queue/embeddings.ts';
+import { configSha256, writeSnapshot } from '../refresher/snapshot.ts';
 import { indexName, makeIndex, towerFingerprint } from '../retrieval/ensure-index.ts';
 import { type IndexManifest, readManifest } from '../retrieval/manifest.ts';
 import { currentIndex, indexFolders, pruneIndexes } from '../retrieval/publish.ts';
@@ -9,7 +11,7 @@ import { openIndex, type SearchIndex } from '../retrieval/search.ts';
 import type { BuildInput } from '../retrieval/write-index.ts';
 import { REFRESHED_STAGES, type RetrieverSource } from '../run/stages.ts';
 import { UserError } from '../system/errors.ts';
-import { progress } from '../system/progress.ts';
+import { progress, say } from '../system/progress.ts';
 import { stopMeans } from '../system/stop.ts';
 import { latestState, stepsDone, type Which } from '../train/checkpoints.ts';
 import { runShards } from './assemble.ts';
@@ -178,11 +180,48 @@ export async function build(
     const trained = stage === 'initial' || stage === 'ict-warmup' ? undefined : stage;
     const step = trained === undefined ? 0 : (stepsDone(run.checkpoint(trained), which) ?? 0);
     const name = indexName(step, trained);
-    const source = { model, corpus, config, step, published };
+    const queue = await indexQueue(context, model, corpus, { name, step });
+    const source = { model, corpus, config, step, published, queued: queue?.embeddings };
     const made = await makeIndex(run.index, name, source, { onProgress: (blocks) => bar.at(blocks) });
+    queue?.remove();
     forgetIndexes(context);
     return made.manifest;
   } finally {
     bar.end();
   }
+}
+
+/** The vectors by the workers of the run's queue, if it has one, which read the weights from a snapshot. */
+async function indexQueue(
+  context: Context,
+  model: Model,
+  corpus: Corpus,
+  { name, step }: { name: string; step: number },
+): Promise<EmbeddingsByQueue | undefined> {
+  const { run, config } = context;
+  const queue = context.queue ?? config.refresh.queue;
+  if (queue === null) return undefined;
+  const { embeddingsByQueue } = await import('../queue/embeddings.ts'); // BullMQ takes a while to load
+  const snapshot = join(run.snapshots, name);
+  const { embeddings, remove } = await embeddingsByQueue({
+    queue,
+    run,
+    config,
+    corpus,
+    model,
+    snapshot: name,
+    say,
+  });
+  return {
+    async *embeddings(first) {
+      const of = { step, configSha256: configSha256(config), corpusSha256: corpus.sha256 };
+      await writeSnapshot(snapshot, model, of);
+      try {
+        yield* embeddings(first);
+      } finally {
+        rmSync(snapshot, { recursive: true, force: true });
+      }
+    },
+    remove,
+  };
 }

@@ -19,6 +19,7 @@ import {
   setParam,
   type Tower,
 } from '../model/model.ts';
+import { queueAddress } from '../queue/address.ts';
 import { random } from '../random.ts';
 import {
   lockRun,
@@ -57,6 +58,8 @@ export interface RunOptions {
   engine: 'auto' | EngineName;
   /** Processor threads; all by default. */
   threads?: number;
+  /** Address of a Redis server whose workers embed blocks, perhaps with a password; by default `refresh.queue`. */
+  queue?: string;
 }
 
 /** The options of a command that works in a run. */
@@ -75,6 +78,8 @@ export interface Context {
   ranks?: Ranks;
   /** The command only reads: another process may be at work in the run, and nothing there is changed. */
   readOnly?: true;
+  /** See `RunOptions`; it may hold a password, and is not saved. */
+  queue?: string;
 }
 
 /**
@@ -101,6 +106,7 @@ export async function openRunForWork(
   checks: WorkChecks = {},
   ranks: Ranks = alone,
 ): Promise<Context> {
+  if (options.queue !== undefined) queueAddress(options.queue); // throws if it is none
   const run = preparedRun(options, 'put it back, or name the settings with --config');
   const settings = settingsOf(options);
   const lockAndCheck = (config: Config) => {
@@ -108,7 +114,7 @@ export async function openRunForWork(
     checks.settings?.(run, config);
   };
   const config = await onFirst(ranks, () => runConfig(run, settings, lockAndCheck, false));
-  const context = { run, config, ranks, engine: await announceEngine(options, ranks) };
+  const context = { run, config, ranks, engine: await announceEngine(options, ranks), queue: options.queue };
   await onFirst(ranks, () => checks.needs?.(context));
   return { ...context, config: await onFirst(ranks, () => runConfig(run, settings)) };
 }

@@ -44,6 +44,7 @@ export interface EmbeddedShard {
  */
 export async function embedShard(context: Context, shard: Shard, snapshot?: string): Promise<EmbeddedShard> {
   const { run, config } = context;
+  reportToWorker();
   const corpus = runCorpus(context);
   const model = emptyModel(context, corpus);
   try {
@@ -53,7 +54,7 @@ export async function embedShard(context: Context, shard: Shard, snapshot?: stri
     const folder = shardFolder(run.shards, source);
     const { first, end } = shardRange(shard, corpus.blocks);
     const blocks = end - first;
-    const there = await findShard(folder, shard, origin);
+    const there = await findShard(folder, shard, origin, { onHeartbeat: reportToWorker });
     const result = { shard: shard.number, of: shard.of, first, blocks };
     if (there) return { ...result, path: there.path, sha256: there.sha256, embedded: false };
     stopMeans('the same command starts this shard again; shards that are complete are kept');
@@ -62,7 +63,9 @@ export async function embedShard(context: Context, shard: Shard, snapshot?: stri
       const { blockTokens } = config.text;
       const { tokensPerBatch } = config.index;
       let done = 0;
-      for await (const piece of encodeBlocks(model, corpus, { blockTokens, tokensPerBatch, first, end })) {
+      const control = { onHeartbeat: reportToWorker };
+      const pieces = encodeBlocks(model, corpus, { blockTokens, tokensPerBatch, first, end, control });
+      for await (const piece of pieces) {
         yield piece;
         done += piece.length / source.dimensions;
         bar.at(done);
@@ -106,4 +109,21 @@ async function retrieverWeights(
     embedderShapes(model.documentTower, model.embedder),
     'the trainer writes a new one at the next refresh',
   );
+}
+
+/** Least milliseconds between two signs of life. */
+const HEARTBEAT_INTERVAL_MS = 1000;
+let lastAlive = 0;
+
+/** Where a worker has started this process, it says that work continues, and ends with the worker. */
+function reportToWorker(): void {
+  const { channel } = process;
+  if (!channel) return;
+  if (lastAlive === 0) {
+    process.on('disconnect', () => process.exit(1));
+    channel.unref(); // listening must not keep the process alive
+  }
+  if (performance.now() - lastAlive < HEARTBEAT_INTERVAL_MS) return;
+  lastAlive = performance.now();
+  process.send?.('alive', undefined, undefined, () => {});
 }

@@ -16,7 +16,7 @@ import type { RefreshedStage, RetrieverSource } from '../run/stages.ts';
 import { dueAt, type Schedule } from '../schedule.ts';
 import { UserError } from '../system/errors.ts';
 import { inside } from '../system/files.ts';
-import { warn } from '../system/progress.ts';
+import { say, warn } from '../system/progress.ts';
 import { latestState, openCheckpoint, stepsDone } from '../train/checkpoints.ts';
 import type { LoopOptions } from '../train/loop.ts';
 import { eventFile } from '../train/tensorboard.ts';
@@ -329,11 +329,13 @@ function startChild(live: LiveIndex): Refresher {
     nice,
     threads,
     maxFailures,
+    queue: context.queue ?? config.refresh.queue,
     rows: index.manifest.rows,
     dimensions: index.manifest.dimensions,
     onPublished: (published) => {
       live.published = published;
     },
+    onNote: say,
     onFailure: (message) => warn(`refresher: ${message}; training continues with the current index`),
     onGivenUp: (message) => {
       live.givenUp = message;

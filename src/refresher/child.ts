@@ -50,13 +50,24 @@ async function refresh(start: RefresherStart, { snapshot, step }: RefreshRequest
       embedderShapes(model.documentTower, model.embedder),
       'the trainer writes a new one at the next refresh',
     );
-    const { name, manifest } = await makeIndex(
+    const { queue } = start;
+    const say = (sentence: string) => send({ type: 'note', sentence });
+    const name = basename(snapshot);
+    const workers =
+      queue === null
+        ? undefined
+        : await (await import('../queue/embeddings.ts')).embeddingsByQueue(
+            { queue, run, config, corpus, model, snapshot: name, say },
+            { onHeartbeat: heartbeat },
+          );
+    const { name: made, manifest } = await makeIndex(
       run.index,
-      basename(snapshot),
-      { model, corpus, config, step },
+      name,
+      { model, corpus, config, step, queued: workers?.embeddings },
       { onProgress: (done, total) => send({ type: 'progress', done, total }), onHeartbeat: heartbeat },
     );
-    return { name, step, seconds: (performance.now() - startTime) / 1000, rows: manifest.rows };
+    workers?.remove();
+    return { name: made, step, seconds: (performance.now() - startTime) / 1000, rows: manifest.rows };
   } finally {
     disposeModel(model);
     corpus.close();

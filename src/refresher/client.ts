@@ -16,6 +16,8 @@ export interface RefresherStart {
   /** 0 to 19, as for `nice`. */
   nice: number;
   threads: number;
+  /** Address of a Redis server whose workers embed the blocks, perhaps with a password; null: the child does. */
+  queue: string | null;
 }
 
 export interface RefreshRequest {
@@ -48,6 +50,8 @@ const fromRefresher = z.discriminatedUnion('type', [
   }),
   /** Heartbeat: work continues without visible progress; the child may be silent for `quiet` seconds more than usual. */
   z.strictObject({ type: z.literal('alive'), quiet: z.number().min(0).max(86_400) }),
+  /** A sentence for the user. */
+  z.strictObject({ type: z.literal('note'), sentence: z.string().max(2000) }),
   z.strictObject({
     type: z.literal('published'),
     name: z.string().regex(/^(finetune-qa-)?step-\d+$/),
@@ -69,6 +73,7 @@ export interface RefresherOptions extends Omit<RefresherStart, 'runDir'> {
   maxFailures: number;
   onPublished(published: Published): void;
   onProgress?(done: number, total: number): void;
+  onNote?(sentence: string): void;
   /** A refresh failed, or the child died. Training can continue with the current index. */
   onFailure(message: string): void;
   /** The child will not be restarted; by default reported like other failures. */
@@ -120,7 +125,7 @@ export function startRefresher(
   entry: string = ENTRY,
   times: RefresherTimes = TIMES,
 ): Refresher {
-  const { engine, nice, threads, maxFailures } = options;
+  const { engine, nice, threads, queue, maxFailures } = options;
   const indexes = runFolder(runDir).index;
   let child: ChildProcess | undefined;
   let ready = false;
@@ -161,7 +166,7 @@ export function startRefresher(
       if (signal) end(`killed by ${signal}`, OUT_OF_MEMORY.includes(signal) ? MEMORY_ADVICE : '');
       else end(`exit code ${code}`);
     });
-    send(started, { type: 'start', runDir, engine, nice, threads });
+    send(started, { type: 'start', runDir, engine, nice, threads, queue });
     watch();
   }
 
@@ -179,6 +184,9 @@ export function startRefresher(
         break;
       case 'progress':
         options.onProgress?.(message.done, message.total);
+        break;
+      case 'note':
+        options.onNote?.(message.sentence);
         break;
       case 'alive':
         quiet = message.quiet;

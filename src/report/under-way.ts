@@ -1,6 +1,7 @@
 import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { type QueueState, readState } from '../queue/state.ts';
 import type { Run } from '../run/folder.ts';
 import { type LogLine, logFile, progressFile } from '../system/journal.ts';
 import { lookAtLock } from '../system/lock.ts';
@@ -50,6 +51,8 @@ export interface UnderWay {
   } | null;
   /** Process that builds an index at the same time; null if there is none. */
   refresher: number | null;
+  /** The shards that workers embed for it; null if there is no queue. */
+  queue: QueueState | null;
 }
 
 export function underWay(run: Run): UnderWay | undefined {
@@ -59,6 +62,7 @@ export function underWay(run: Run): UnderWay | undefined {
   const { work, pid, host, started, lives } = holder;
   const builder = lookAtLock(join(run.index, 'lock'));
   const progress = readPublished(progressFile(run.dir));
+  const queue = readState(run); // perhaps of a process that was killed
   return {
     command: String(work),
     pid,
@@ -80,6 +84,7 @@ export function underWay(run: Run): UnderWay | undefined {
           }
         : null,
     refresher: builder?.lives && builder.pid !== pid ? builder.pid : null,
+    queue: queue && [pid, builder?.pid].includes(queue.pid) ? queue : null,
   };
 }
 

@@ -29,6 +29,8 @@ export interface IndexSource {
   step: number;
   /** Published vectors of the blocks from a row on, made with these weights; used instead of embedding. */
   published?: BuildInput['embeddings'];
+  /** The vectors made by other processes; used where none can be copied from another index. */
+  queued?: BuildInput['embeddings'];
 }
 
 /** The published index, in the folder `name`. */
@@ -76,7 +78,7 @@ export async function makeIndex(
   source: IndexSource,
   { onProgress, ...control }: TaskControl & Pick<BuildInput, 'onProgress'> = {},
 ): Promise<MadeIndex> {
-  const { model, corpus, config, step, published } = source;
+  const { model, corpus, config, step, published, queued } = source;
   const index = shapeOf(config, corpus.blocks);
   const unlock = await lockIndexes(root, control);
   let reuse: Reuse | undefined;
@@ -116,6 +118,7 @@ export async function makeIndex(
       {
         embeddings:
           published ??
+          (reused === 0 ? queued : undefined) ??
           ((first) => encodeBlocks(model, corpus, { blockTokens, tokensPerBatch, first, reuse, control })),
         rows: corpus.blocks,
         corpusSha256: corpus.sha256,

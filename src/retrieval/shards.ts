@@ -82,39 +82,49 @@ export function difference(a: ShardOrigin, b: ShardOrigin): string | undefined {
   return undefined;
 }
 
+const fileName = ({ number, of }: Shard, sha256: string) => `${number}-of-${of}-${sha256}.safetensors`;
+
 /** The shards in a folder by their names and headers; their vectors are not read. Files that are damaged are left out. */
-export function listShards(folder: string): ShardFile[] {
+export function listShards(folder: string, only?: Shard): ShardFile[] {
   if (!existsSync(folder)) return [];
+  const start = only ? `${only.number}-of-${only.of}-` : '';
   return readdirSync(folder)
+    .filter((name) => name.startsWith(start))
     .sort()
-    .flatMap((name): ShardFile[] => {
-      const [, number, of, sha256] = NAME.exec(name) ?? [];
-      if (sha256 === undefined) return [];
-      const path = join(folder, name);
-      try {
-        const file = readSafetensors(path);
-        file.close();
-        const origin = metadataSchema.parse(JSON.parse(file.metadata.shard));
-        const shard = { number: Number(number), of: Number(of) };
-        const { first, end } = shardRange(shard, origin.rows);
-        const shape = file.tensors.get(TENSOR)?.shape;
-        if (shape?.join() !== [end - first, origin.dimensions].join()) return [];
-        return [{ shard, path, sha256, origin }];
-      } catch {
-        return [];
-      }
-    });
+    .flatMap((name) => readHeader(folder, name) ?? []);
 }
 
-/** A complete and undamaged file of a shard of this origin, if there is one. */
+function readHeader(folder: string, name: string): ShardFile | undefined {
+  const [, number, of, sha256] = NAME.exec(name) ?? [];
+  if (sha256 === undefined) return undefined;
+  const path = join(folder, name);
+  try {
+    const file = readSafetensors(path);
+    file.close();
+    const origin = metadataSchema.parse(JSON.parse(file.metadata.shard));
+    const shard = { number: Number(number), of: Number(of) };
+    const { first, end } = shardRange(shard, origin.rows);
+    const shape = file.tensors.get(TENSOR)?.shape;
+    if (shape?.join() !== [end - first, origin.dimensions].join()) return undefined;
+    return { shard, path, sha256, origin };
+  } catch {
+    return undefined;
+  }
+}
+
+/**
+ * A complete and undamaged file of a shard of this origin, if there is one.
+ * @param sha256 where it is known, the file is opened by its name: a file server may list new files later
+ */
 export async function findShard(
   folder: string,
-  { number, of }: Shard,
+  shard: Shard,
   origin: ShardOrigin,
   control: TaskControl = {},
+  sha256?: string,
 ): Promise<ShardFile | undefined> {
-  for (const found of listShards(folder)) {
-    if (found.shard.number !== number || found.shard.of !== of) continue;
+  const named = sha256 === undefined ? undefined : readHeader(folder, fileName(shard, sha256));
+  for (const found of named ? [named] : listShards(folder, shard)) {
     if (difference(found.origin, origin) === undefined && (await isUndamaged(found, control))) return found;
   }
   return undefined;
@@ -147,7 +157,7 @@ export async function writeShard(
       throw new UserError(
         `${folder}: a file that was just written reads back with other content; check the disk or file server`,
       );
-    const path = join(folder, `${shard.number}-of-${shard.of}-${sha256}.safetensors`);
+    const path = join(folder, fileName(shard, sha256));
     renameSync(aside, path);
     return { shard, path, sha256, origin };
   } catch (error) {
@@ -202,23 +212,31 @@ export async function* readShards(
   control: TaskControl = {},
 ): AsyncGenerator<Float32Array> {
   for (const file of files) {
-    const range = shardRange(file.shard, file.origin.rows);
-    if (range.end <= first || range.end === range.first) continue;
     if (!(await isUndamaged(file, control)))
       throw new UserError(
         `${file.path}: is damaged, its SHA-256 is not the one in its name; remove it and make it again with "realm embed --shard ${shardName(file.shard)}"`,
       );
-    const { tensors, close } = readSafetensors(file.path);
-    try {
-      const embeddings = tensors.get(TENSOR)!;
-      const P = file.origin.dimensions;
-      for (let row = Math.max(first, range.first); row < range.end; row += ROWS_AT_ONCE) {
-        const end = Math.min(row + ROWS_AT_ONCE, range.end);
-        yield embeddings.read((row - range.first) * P, (end - range.first) * P);
-        await yieldToEventLoop(control);
-      }
-    } finally {
-      close();
+    yield* shardRows(file, first, control);
+  }
+}
+
+/** The vectors of a shard from block `first` on, which may be after it. */
+export async function* shardRows(
+  { path, shard, origin }: ShardFile,
+  first: number,
+  control: TaskControl = {},
+): AsyncGenerator<Float32Array> {
+  const range = shardRange(shard, origin.rows);
+  const { tensors, close } = readSafetensors(path);
+  try {
+    const embeddings = tensors.get(TENSOR)!;
+    const P = origin.dimensions;
+    for (let row = Math.max(first, range.first); row < range.end; row += ROWS_AT_ONCE) {
+      const end = Math.min(row + ROWS_AT_ONCE, range.end);
+      yield embeddings.read((row - range.first) * P, (end - range.first) * P);
+      await yieldToEventLoop(control);
     }
+  } finally {
+    close();
   }
 }

@@ -101,7 +101,7 @@ export const STATUS = {
     underWay: {
       type: 'object',
       description: 'the command that is running in the run folder; absent if there is none',
-      required: ['command', 'pid', 'host', 'since', 'alive', 'progress', 'refresher'],
+      required: ['command', 'pid', 'host', 'since', 'alive', 'progress', 'refresher', 'queue'],
       properties: {
         command: { type: 'string' },
         pid: { type: 'integer' },
@@ -127,6 +127,33 @@ export const STATUS = {
           },
         },
         refresher: { type: ['integer', 'null'], description: 'id of the process that builds an index' },
+        queue: {
+          type: ['object', 'null'],
+          description: 'the shards that workers embed for it',
+          required: ['time', 'queue', 'snapshot', 'shards', 'left', 'failed', 'workers', 'leases'],
+          properties: {
+            time: { type: 'string', description: 'ISO 8601: time of these values' },
+            host: { type: 'string', description: 'where the index is made' },
+            pid: { type: 'integer' },
+            queue: { type: 'string', description: 'address of the server' },
+            snapshot: { type: 'string' },
+            shards: { type: 'integer' },
+            left: { type: 'integer', description: 'shards that the index still lacks' },
+            failed: { type: 'integer', description: 'shards that no worker could make' },
+            workers: { type: 'array', items: { type: 'string' }, description: 'all workers of the queue' },
+            leases: {
+              type: 'array',
+              items: {
+                type: 'object',
+                properties: {
+                  shard: { type: 'integer' },
+                  worker: { type: 'string' },
+                  seconds: { type: 'number', description: 'since its lease was renewed' },
+                },
+              },
+            },
+          },
+        },
       },
     },
     answers: {

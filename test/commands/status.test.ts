@@ -233,6 +233,35 @@ test('while a command works: process, step, rate, memory, time left; the lock an
   assert.equal(statusOf(run).underWay, null);
 });
 
+test('shards at workers are shown while the process that waits for them works', () => {
+  trained();
+  const release = lockRun(run, 'build-index');
+  const state = {
+    time: new Date().toISOString(),
+    host: hostname(),
+    pid: process.pid,
+    queue: 'redis://host:6379',
+    snapshot: 'step-0000500',
+    shards: 8,
+    left: 5,
+    failed: 1,
+    workers: ['a-1', 'b-2'],
+    leases: [{ shard: 4, worker: 'a-1', seconds: 12.4 }],
+  };
+  write(join(run.dir, 'queue.json'), state);
+  assert.deepEqual(statusOf(run).underWay!.queue, state);
+  const lines = statusLines([statusOf(run)]).join('\n');
+  assert.match(
+    lines,
+    /^now +queue redis:\/\/host:6379: 3 of 8 shards of step-0000500 are used, 1 at work, 3 waiting or done, 1 failed, 2 workers, as of 0 s ago$/m,
+  );
+  assert.match(lines, /^now +shard 4 at a-1, lease renewed 12 s before$/m);
+  // Of a process that was killed.
+  write(join(run.dir, 'queue.json'), { ...state, pid: 1 });
+  assert.equal(statusOf(run).underWay!.queue, null);
+  release();
+});
+
 test('a lock whose process was killed is told as such, and its progress is not taken for that of another', async () => {
   trained();
   const child = spawn(process.execPath, ['-e', 'setInterval(() => {}, 1000)']);

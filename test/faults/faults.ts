@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import type { FaultOptions, Report } from './report.ts';
 
-const PARTS = ['kills', 'signals', 'surroundings', 'disk', 'refresh', 'hostile'];
+const PARTS = ['kills', 'signals', 'surroundings', 'disk', 'refresh', 'workers', 'hostile'];
 
 const { values } = parseArgs({
   options: {

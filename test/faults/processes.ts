@@ -24,6 +24,8 @@ export interface Started {
   stderr(): string;
   /** The running refresher children, with or without their trainer. */
   refreshers(): number[];
+  /** All running processes that it has started, and those that they have. */
+  children(): number[];
   /** Like Ctrl-C in a terminal: to the command and its children. */
   signalGroup(signal: NodeJS.Signals): void;
 }
@@ -38,9 +40,14 @@ let marks = 0;
 
 /** Starts `realm` with these arguments in a process group of its own. */
 export function startRealm(args: readonly string[], env: NodeJS.ProcessEnv = {}): Started {
+  return startProgram(process.execPath, [BIN, ...args], env);
+}
+
+/** Starts any program in a process group of its own. */
+export function startProgram(program: string, args: readonly string[], env: NodeJS.ProcessEnv = {}): Started {
   const mark = `${process.pid}.${++marks}`;
   const began = performance.now();
-  const child = spawn(process.execPath, [BIN, ...args], {
+  const child = spawn(program, args, {
     stdio: ['ignore', 'pipe', 'pipe'],
     detached: true,
     env: { ...process.env, ...env, [MARK]: mark },
@@ -74,6 +81,7 @@ export function startRealm(args: readonly string[], env: NodeJS.ProcessEnv = {})
     stdout: () => result,
     stderr: () => said,
     refreshers: () => processesWith(mark).filter((p) => p !== pid && isRefresher(p)),
+    children: () => processesWith(mark).filter((p) => p !== pid),
     signalGroup: (signal) => endGroup(pid, signal),
   };
 }

@@ -55,6 +55,7 @@ async function hung(t: Tally, times: number): Promise<void> {
     dir,
     {
       engine: process.env.REALM_ENGINE ?? 'wasm',
+      queue: null,
       nice: 5,
       threads: 1,
       rows,
@@ -241,6 +242,7 @@ async function babble(t: Tally, which: number, from: string): Promise<void> {
     dir,
     {
       engine: 'none',
+      queue: null,
       nice: 5,
       threads: 1,
       rows,

@@ -64,7 +64,7 @@ async function startChild(more: Partial<RefresherStart> = {}) {
       await once(child, 'message');
     return received.at(-1)!;
   };
-  send({ type: 'start', runDir: folder, engine, nice: 0, threads: 1, ...more });
+  send({ type: 'start', runDir: folder, engine, nice: 0, threads: 1, queue: null, ...more });
   assert.deepEqual(await answer(), { type: 'ready' });
   return { child, received, send, answer };
 }

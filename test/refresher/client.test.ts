@@ -59,6 +59,7 @@ function startFake(name: string, times: Partial<RefresherTimes> = {}, more: Part
       engine: 'none',
       nice: 5,
       threads: 2,
+      queue: null,
       ...LIMITS,
       onPublished: (p) => published.push(p),
       onProgress: (done, total) => progress.push([done, total]),
