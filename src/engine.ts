@@ -73,6 +73,7 @@ let started: Engine | undefined;
  */
 export function engineIdentity(): string {
   if (!started) throw new Error('no engine has been started');
+  if (started.name === 'wasm') return 'WebAssembly'; // its description names the number of cores
   if (started.name !== 'tensorflow') return started.description;
   return `${started.description}, ${kernelsStarted ? `kernels ${sourcesDigest().slice(0, 12)}` : 'no kernels'}`;
 }
