@@ -80,7 +80,8 @@ test('the compose file runs a worker, and keeps the password out of the file', a
 });
 
 test('the compose file is valid by the compose specification', (t) => {
-  const check = 'import sys, compose_spec; compose_spec.PyCompose.from_yaml(open(sys.argv[1]).read()).to_spec()';
+  const check =
+    'import sys, compose_spec; compose_spec.PyCompose.from_yaml(open(sys.argv[1]).read()).to_spec()';
   if (spawnSync('python3', ['-c', 'import compose_spec']).status !== 0)
     return t.skip('the Python package compose-spec is not installed');
   return tool(t, 'python3', ['-c', check, join(DEPLOY, 'compose.yaml')]);
