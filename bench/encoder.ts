@@ -1,6 +1,6 @@
 // npm run bench:encoder -- --run RUN --python PATH: the retriever of a fine-tuned run against the same encoder trained as users
-// of sentence-transformers train it, on the same questions and gold blocks, for the seconds that the run's fine-tuning took,
-// on the same machine. Prints recall of both on the run's test questions in the same sample of blocks, and questions trained on a
+// of sentence-transformers train it, on the same questions and gold blocks, for the seconds that the run's fine-tuning took
+// or on as many questions (--questions), on the same machine. Prints recall of both on the run's test questions in the same sample of blocks, and questions trained on a
 // second. PATH is a Python that has sentence-transformers, datasets and accelerate.
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
@@ -25,6 +25,8 @@ const { values: options } = parseArgs({
     python: { type: 'string', default: process.env.PYTHON ?? 'python3' },
     /** Seconds of the peer's training; by default those of the run's fine-tuning. */
     seconds: { type: 'string' },
+    /** Train the peer on so many questions instead. */
+    questions: { type: 'string' },
     batch: { type: 'string', default: '64' },
     rate: { type: 'string', default: '2e-5' },
     /** Blocks that are searched, evenly spread, in addition to those that answer the questions. */
@@ -39,7 +41,9 @@ if (!data.train || !data.test || !modelConfig.initial)
   throw new Error(`${run.config}: needs data.train, data.test and model.initial`);
 
 const last = JSON.parse(readFileSync(run.metrics('finetune-qa'), 'utf8').trim().split('\n').at(-1)!);
-const seconds = Number(options.seconds ?? last.seconds);
+const length = options.questions
+  ? ['--questions', options.questions]
+  : ['--seconds', String(options.seconds ?? last.seconds)];
 const corpus = runCorpus(context);
 const hasAnswer = answerFinder(corpus);
 const work = mkdtempSync(join(tmpdir(), 'bench-encoder-'));
@@ -48,7 +52,7 @@ try {
   const sample = await devSample(corpus, test, () => runBm25(context, corpus), Number(options.blocks));
   await writeInputs(sample);
   console.log(
-    `${sample.questions.length} questions, ${sample.blocks.length} of ${corpus.blocks} blocks; sentence-transformers trains for ${seconds.toFixed(0)} s, batches of ${options.batch}`,
+    `${sample.questions.length} questions, ${sample.blocks.length} of ${corpus.blocks} blocks; sentence-transformers: ${length.join(' ')}, batches of ${options.batch}`,
   );
   row('encoder as published', await ours('initial', sample));
   row('realm', await ours('finetune-qa', sample), (last.step * qa.batch) / last.seconds);
@@ -95,7 +99,7 @@ async function trainPeer({
   blocks,
 }: DevSample): Promise<{ questionsPerSecond: number; recall: Recall }> {
   const script = join(import.meta.dirname, 'encoder_peer.py');
-  const given = ['--seconds', String(seconds), '--batch', options.batch, '--rate', options.rate];
+  const given = [...length, '--batch', options.batch, '--rate', options.rate];
   const child = spawn(options.python, [script, modelConfig.initial!, work, ...given], {
     stdio: ['ignore', 'pipe', 'inherit'],
     env: { ...process.env, HF_HUB_OFFLINE: '1', TOKENIZERS_PARALLELISM: 'false' },

@@ -1,9 +1,9 @@
 """Trains a sentence encoder as users of sentence-transformers do, for `npm run bench:encoder`.
 
-    python bench/encoder_peer.py FOLDER WORK --seconds N --batch B --rate R
+    python bench/encoder_peer.py FOLDER WORK (--seconds N | --questions Q) --batch B --rate R
 
 WORK holds blocks.jsonl ({"text"}), pairs.jsonl ({"question", "text"}) and questions.jsonl ({"question"}).
-MultipleNegativesRankingLoss with a linear schedule for about N seconds; then all blocks are embedded, and the line numbers of
+MultipleNegativesRankingLoss with a linear schedule for about N seconds, or on Q questions; then all blocks are embedded, and the line numbers of
 the 100 best of each question are written to WORK/found.json. The last line is JSON: seconds and questions a second.
 """
 
@@ -53,7 +53,9 @@ def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
     parser.add_argument("work", type=pathlib.Path)
-    parser.add_argument("--seconds", type=float, required=True)
+    length = parser.add_mutually_exclusive_group(required=True)
+    length.add_argument("--seconds", type=float)
+    length.add_argument("--questions", type=int)
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=2e-5)
     options = parser.parse_args()
@@ -61,10 +63,13 @@ def main():
     pairs = lines(work / "pairs.jsonl")
 
     model = SentenceTransformer(options.folder, device="cpu")
-    start = time.monotonic()
-    trainer(SentenceTransformer(options.folder, device="cpu"), pairs, options, TIMED, work).train()
-    each = (time.monotonic() - start) / TIMED
-    steps = max(1, round(options.seconds / each))
+    if options.questions is not None:
+        steps = round(options.questions / options.batch)
+    else:
+        start = time.monotonic()
+        trainer(SentenceTransformer(options.folder, device="cpu"), pairs, options, TIMED, work).train()
+        each = (time.monotonic() - start) / TIMED
+        steps = max(1, round(options.seconds / each))
     start = time.monotonic()
     trainer(model, pairs, options, steps, work).train()
     trained = time.monotonic() - start
