@@ -61,7 +61,7 @@ export async function workers({ short, seed }: FaultOptions): Promise<Report> {
   try {
     while (KINDS.some((kind) => plan[kind] > 0))
       await round({ t, plan, source, redis, runs, engine: context.engine });
-    await unfitWorkers(t, redis, runs[0], context.engine);
+    if (!short) await unfitWorkers(t, redis, runs[0], context.engine);
   } finally {
     await redis.end();
   }
