@@ -18,6 +18,7 @@ const ALLOWED = [
   /^(package\.json|LICENSE|(README|SECURITY|CHANGELOG|CONTRIBUTING)\.md|CITATION\.cff)$/,
   /^bin\/realm$/,
   /^src\/[\w/-]+\.(ts|mjs|js|css|cc|h)$/,
+  /^src\/engine\/wasm\/kernels\.(json|wasm)$/,
   /^types\/[\w/-]+\.d\.m?ts$/,
   /^configs\/[\w-]+\.yaml$/,
   /^deploy\/[\w/-]+\.(sbatch|yaml)$/,

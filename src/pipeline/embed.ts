@@ -4,6 +4,7 @@ import type { Corpus } from '../corpus/store/reader.ts';
 import { engineIdentity } from '../engine.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import { disposeModel, type Model, retrieverShapes } from '../model/model.ts';
+import { BY_WORKER } from '../queue/embed-child.ts';
 import { configSha256, readSnapshot, snapshotStep } from '../refresher/snapshot.ts';
 import { encodeBlocks } from '../retrieval/encode-blocks.ts';
 import { vectorSource } from '../retrieval/ensure-index.ts';
@@ -118,7 +119,7 @@ let lastAlive = 0;
 /** Where a worker has started this process, it says that work continues, and ends with the worker. */
 function reportToWorker(): void {
   const { channel } = process;
-  if (!channel) return;
+  if (!channel || process.env[BY_WORKER] === undefined) return;
   if (lastAlive === 0) {
     process.on('disconnect', () => process.exit(1));
     channel.unref(); // listening must not keep the process alive

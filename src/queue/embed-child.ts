@@ -12,6 +12,9 @@ import { doneSchema, type ShardJob } from './jobs.ts';
 const REALM = fileURLToPath(new URL('../../bin/realm', import.meta.url));
 const IDENTITY = fileURLToPath(new URL('./engine-identity.ts', import.meta.url));
 
+/** The variable by which `realm embed` knows that a worker has started it, and wants signs of life. */
+export const BY_WORKER = 'REALM_BY_WORKER';
+
 /** The engine that a worker computes with. */
 export interface WorkerEngine {
   engine: string;
@@ -55,8 +58,11 @@ export async function embedInChild(
       ...['embed', '--run', job.run, '--snapshot', job.snapshot, '--shard', `${job.number}/${job.of}`],
       ...['--engine', engine, ...(threads === undefined ? [] : ['--threads', String(threads)]), '--json'],
     ],
-    // With a channel to this process, it notices when this one is gone (see `endWithParent`).
-    { stdio: ['ignore', 'pipe', 'pipe', 'ipc'], env: { ...process.env, [PASSWORD]: undefined } },
+    // With a channel to this process, it notices when this one is gone (see `reportToWorker` in pipeline/embed.ts).
+    {
+      stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+      env: { ...process.env, [BY_WORKER]: '1', [PASSWORD]: undefined },
+    },
   );
   let out = '';
   let err = '';
