@@ -108,7 +108,9 @@ export async function openShardQueue(handedOut: HandedOut, mark: string): Promis
     if (state === 'completed')
       return { shard, state: 'done', sha256: doneSchema.safeParse(job.returnvalue).data?.sha256 };
     const left = await client.pttl(`${queue.toKey(job.id!)}:lock`);
-    if (left < 0) return { shard, state: 'waiting' };
+    // One that is about to leave it to others does no work: else such workers would keep a trainer waiting for ever.
+    const refused = refusalSchema.safeParse(job.progress).success;
+    if (left < 0 || refused) return { shard, state: 'waiting' };
     return { shard, state: 'active', worker: job.processedBy, leaseAge: Math.max(0, LEASE - left) / 1000 };
   }
 

@@ -68,8 +68,9 @@ export async function work(
   /** Lets others have the next jobs: a worker that fails or refuses at once would else go through the whole queue. */
   function rest(milliseconds: number): void {
     void worker.pause(true);
-    const timer = setTimeout(() => void worker.resume(), milliseconds);
-    signal.addEventListener('abort', () => clearTimeout(timer));
+    setTimeout(() => {
+      if (!signal.aborted) void worker.resume();
+    }, milliseconds).unref();
   }
 
   async function embed(job: Job<ShardJob>, token?: string): Promise<{ sha256: string }> {
@@ -89,6 +90,7 @@ export async function work(
     }
     const data = parsed.data!;
     try {
+      await job.updateProgress({}); // the refusal of another worker
       say(`${at}: embedding ${shard}`);
       const sha256 = await embedInChild(data, options, signal);
       // The trainer did not wait for it and has removed the folder.

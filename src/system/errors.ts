@@ -15,6 +15,7 @@ export function errorCode(error: unknown): string | undefined {
 /** By error code: why the operating system refused something, and what to do about it. */
 const SYSTEM_ERRORS: Record<string, string> = {
   ENOSPC: 'the disk is full; free some space and run the same command again',
+  EFBIG: 'is larger than this user may write (ulimit -f); raise the limit and run the same command again',
   EDQUOT: 'your disk quota is used up; free some space and run the same command again',
   EACCES: 'access is denied; change its permissions or name another path',
   EPERM: 'access is denied; change its permissions or name another path',
