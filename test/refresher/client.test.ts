@@ -133,6 +133,7 @@ test('a request is published, with progress reports in between', async () => {
     engine: 'none',
     nice: 5,
     threads: 2,
+    queue: null,
   });
   assert.deepEqual(requests, [
     { type: 'refresh', snapshot: 'good', step: 500 },
