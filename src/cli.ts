@@ -90,14 +90,14 @@ export async function main(argv: readonly string[]): Promise<number> {
     if (error instanceof FailedElsewhere) return 0;
     failed = true;
     const sentence = error instanceof UserError ? error.message : explainSystemError(error);
-    const speaks = await leaveRanks(failed);
+    const speaks = await leaveRanks(true);
     const bug = 'realm: this is a bug; please report it with the lines above';
     if (speaks)
       complain(sentence === undefined ? `${(error as Error)?.stack ?? error}\n${bug}` : `realm: ${sentence}`);
     exitCode = sentence === undefined ? 1 : 2;
     return exitCode;
   } finally {
-    if (!failed) await leaveRanks(failed);
+    if (!failed) await leaveRanks(false);
     releaseLocks();
     endRanks(exitCode);
   }

@@ -25,7 +25,7 @@ export function registerDoctor(program: Command): void {
     )
     .option('--set <path=value>', 'change one setting; repeatable', collect, [])
     .option('--run <dir>', 'run folder, for free disk space and, once prepared, data counts')
-    .option('--blocks <n>', 'estimate for so many blocks, of which the data are a sample', atLeastOne)
+    .option('--blocks <n>', 'number of blocks to estimate for, where the data are only a sample', atLeastOne)
     .option('--workers <n,...>', 'also estimate an index that so many machines embed', numbers)
     .option('--ranks <n,...>', 'also estimate steps that so many machines train together', numbers);
   jsonOption(command);

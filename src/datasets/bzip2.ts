@@ -34,7 +34,7 @@ const PIECE_BYTES = 1 << 18;
 
 /**
  * The unpacked bytes of a bzip2 file, piece by piece. `UserError` if it is damaged or incomplete.
- * @param onRead is told how many bytes were read from the disk
+ * @param onRead called with the number of bytes that were read from the disk
  */
 export function* unbzip2(path: string, onRead: (bytes: number) => void): Generator<Buffer> {
   const fd = openSync(path, 'r');

@@ -53,7 +53,7 @@ const TEXT_FORMATS = new Set<DocumentFormat>(['jsonl', 'table', 'dpr', 'text', '
 /**
  * Streams the documents of a file or folder. `auto` recognises the format by the names.
  * @param fields the keys or columns that hold id, title and text, if they are not the usual ones
- * @param leftOut is told of each page of a wiki that is left out
+ * @param leftOut called for each page of a wiki that is left out
  */
 export async function* readDocuments(
   path: string,

@@ -5,7 +5,7 @@ export interface Document {
   text: string;
 }
 
-/** Is told of each page of a wiki that a reader leaves out: why, as a name of `PrepareCounts`. */
+/** Called for each page of a wiki that a reader leaves out, with the reason as a name of `PrepareCounts`. */
 export type LeftOut = (why: 'redirects' | 'otherPages') => void;
 
 /** A sentence of X from a file of its own. */

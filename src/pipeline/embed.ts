@@ -2,10 +2,9 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Corpus } from '../corpus/store/reader.ts';
 import { engineIdentity } from '../engine.ts';
-import { embedderShapes } from '../model/embedder.ts';
 import { disposeModel, type Model, retrieverShapes } from '../model/model.ts';
 import { BY_WORKER } from '../queue/embed-child.ts';
-import { configSha256, readSnapshot, snapshotStep } from '../refresher/snapshot.ts';
+import { loadSnapshot, snapshotStep } from '../refresher/snapshot.ts';
 import { encodeBlocks } from '../retrieval/encode-blocks.ts';
 import { vectorSource } from '../retrieval/ensure-index.ts';
 import {
@@ -21,7 +20,6 @@ import { UserError } from '../system/errors.ts';
 import { inside } from '../system/files.ts';
 import { progress } from '../system/progress.ts';
 import { stopMeans } from '../system/stop.ts';
-import { loadWeights } from '../weights/checkpoint.ts';
 import { indexedStage } from './build-index.ts';
 import { type Context, emptyModel, runCorpus, stageWeights } from './context.ts';
 
@@ -103,13 +101,7 @@ async function retrieverWeights(
     throw new UserError(
       `${join(run.snapshots, snapshot)}: no such snapshot; name one of the folders there, or one of ${RETRIEVER_SOURCES.join(', ')}`,
     );
-  readSnapshot(dir, { step, configSha256: configSha256(config), corpusSha256: corpus.sha256 });
-  loadWeights(
-    dir,
-    model,
-    embedderShapes(model.documentTower, model.embedder),
-    'the trainer writes a new one at the next refresh',
-  );
+  loadSnapshot(dir, step, model, config, corpus);
 }
 
 /** Least milliseconds between two signs of life. */

@@ -46,7 +46,7 @@ export function embedSeconds(config: Config, counts: Counts, machine: Machine, b
   return forwardSeconds(encoderWork(config.model, machine.fused, blocks, block, 1), machine);
 }
 
-/** Measuring recall on dev questions before and after a stage, each time with a sample of blocks embedded anew. */
+/** Measuring recall on dev questions before and after a stage, which embeds a sample of the blocks each time. */
 export function devRecallSeconds(config: Config, counts: Counts, machine: Machine): number {
   const questions = Math.min(counts.devQuestions, RECALL_QUESTIONS);
   if (questions === 0) return 0;

@@ -3,14 +3,12 @@ import { basename } from 'node:path';
 import { loadConfig } from '../config.ts';
 import { openCorpus } from '../corpus/store/reader.ts';
 import { type EngineName, startEngine } from '../engine.ts';
-import { embedderShapes } from '../model/embedder.ts';
 import { describeModel, disposeModel } from '../model/model.ts';
 import { makeIndex } from '../retrieval/ensure-index.ts';
 import { runFolder } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
-import { loadWeights } from '../weights/checkpoint.ts';
 import type { FromRefresher, Published, RefresherStart, RefreshRequest, ToRefresher } from './client.ts';
-import { configSha256, readSnapshot } from './snapshot.ts';
+import { loadSnapshot } from './snapshot.ts';
 
 // CHILD-PROCESS ENTRY. New weights → new embeddings → new index, whenever the trainer requests it, until the trainer says
 // stop or dies. It reads the run's own configuration, corpus and snapshots, and checks that the snapshot was written for
@@ -43,13 +41,7 @@ async function refresh(start: RefresherStart, { snapshot, step }: RefreshRequest
   const corpus = openCorpus(run.corpus);
   const model = describeModel(config.model, corpus.tokenizer.size);
   try {
-    readSnapshot(snapshot, { step, configSha256: configSha256(config), corpusSha256: corpus.sha256 });
-    loadWeights(
-      snapshot,
-      model,
-      embedderShapes(model.documentTower, model.embedder),
-      'the trainer writes a new one at the next refresh',
-    );
+    loadSnapshot(snapshot, step, model, config, corpus);
     const { queue } = start;
     const say = (sentence: string) => send({ type: 'note', sentence });
     const name = basename(snapshot);

@@ -3,12 +3,13 @@ import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { z } from 'zod';
 import type { Config } from '../config.ts';
+import type { Corpus } from '../corpus/store/reader.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import type { Model } from '../model/model.ts';
 import { towerFingerprint } from '../retrieval/ensure-index.ts';
 import { errorCode, UserError } from '../system/errors.ts';
 import { readJson, sha256File, writeFileAtomic, writeFolderAtomic } from '../system/files.ts';
-import { saveWeights, WEIGHTS } from '../weights/checkpoint.ts';
+import { loadWeights, saveWeights, WEIGHTS } from '../weights/checkpoint.ts';
 
 // A snapshot: the document tower at one training step, for the refresher. One folder holds
 //   model.safetensors   its weights
@@ -69,6 +70,18 @@ export async function writeSnapshot(dir: string, model: Model, of: SnapshotOf): 
     const manifest: SnapshotManifest = { format: 1, ...of, bytes, sha256, weightsSha256 };
     writeFileAtomic(join(aside, MANIFEST), `${JSON.stringify(manifest, null, 2)}\n`);
   });
+}
+
+/** Loads the document tower of `model` from the snapshot of `step` in `dir`; a `UserError` if it is damaged or not of this run. */
+export function loadSnapshot(
+  dir: string,
+  step: number,
+  model: Model,
+  config: Config,
+  { sha256: corpusSha256 }: Pick<Corpus, 'sha256'>,
+): void {
+  readSnapshot(dir, { step, configSha256: configSha256(config), corpusSha256 });
+  loadWeights(dir, model, embedderShapes(model.documentTower, model.embedder), REMEDY);
 }
 
 /** The manifest of the snapshot in `dir`, after all checks that are possible before loading its weights; else a `UserError`. */

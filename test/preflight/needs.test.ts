@@ -15,47 +15,17 @@ import { corpusBytes } from '../../src/preflight/disk.ts';
 import { preflight } from '../../src/preflight/needs.ts';
 import { parametersOf } from '../../src/preflight/parameters.ts';
 import { indexBytes } from '../../src/preflight/rates.ts';
-import type { Counts, Machine } from '../../src/preflight/types.ts';
 import { encoderWork } from '../../src/preflight/work.ts';
 import { random } from '../../src/random.ts';
 import { buildIndex } from '../../src/retrieval/write-index.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { writeWorld } from '../../src/world/world.ts';
+import { MACHINE, WIKIPEDIA } from '../support/preflight.ts';
 import { temporaryFolder, tinyConfig, tinyCorpus } from '../support/tiny.ts';
 
 const folder = temporaryFolder('preflight');
 const near = (actual: number, expected: number, share: number, what: string) =>
   assert.ok(Math.abs(actual / expected - 1) <= share, `${what}: ${actual}, expected about ${expected}`);
-
-/** English Wikipedia as in the paper: blocks of 288 word pieces at most. */
-const WIKIPEDIA: Counts = {
-  documents: 5_500_000,
-  blocks: 13_353_718,
-  sentences: 80_000_000,
-  foreignSentences: false,
-  trainQuestions: 79_168,
-  devQuestions: 0,
-  testQuestions: 3610,
-  vocabulary: 30_522,
-  title: { mean: 4, max: 20 },
-  body: { mean: 220, max: 281 },
-  sentence: { mean: 28, max: 94 },
-  question: { mean: 11, max: 30 },
-  blockBytes: 1000,
-  documentBytes: 28,
-  blockSentences: 8,
-  spans: 3,
-};
-
-const MACHINE: Machine = {
-  memory: 64 * 2 ** 30,
-  diskFree: 1e12,
-  dense: 100e9,
-  attention: 25e9,
-  elementwise: 25e9,
-  kernel: 15e-6,
-  fused: true,
-};
 
 test('parameters of BERT-base with our heads, counted by hand', () => {
   const { model } = loadConfig('configs/paper.yaml', []);

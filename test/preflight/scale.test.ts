@@ -4,34 +4,17 @@ import { loadConfig } from '../../src/config.ts';
 import { preflightInput, preflightLines } from '../../src/pipeline/preflight.ts';
 import { preflight } from '../../src/preflight/needs.ts';
 import { scaledIndex, scaledStages } from '../../src/preflight/scale.ts';
-import type { Counts, Machine } from '../../src/preflight/types.ts';
+import type { Counts } from '../../src/preflight/types.ts';
+import { MACHINE, WIKIPEDIA } from '../support/preflight.ts';
 
+/** 21 million passages of 100 words. */
 const COUNTS: Counts = {
+  ...WIKIPEDIA,
   documents: 5_000_000,
   blocks: 21_000_000,
-  sentences: 80_000_000,
-  foreignSentences: false,
-  trainQuestions: 79_168,
-  devQuestions: 0,
-  testQuestions: 3610,
-  vocabulary: 30_522,
-  title: { mean: 4, max: 20 },
   body: { mean: 130, max: 200 },
-  sentence: { mean: 28, max: 94 },
-  question: { mean: 11, max: 30 },
   blockBytes: 600,
-  documentBytes: 28,
   blockSentences: 4,
-  spans: 3,
-};
-const MACHINE: Machine = {
-  memory: 64 * 2 ** 30,
-  diskFree: 1e12,
-  dense: 100e9,
-  attention: 25e9,
-  elementwise: 25e9,
-  kernel: 15e-6,
-  fused: true,
 };
 const config = loadConfig('nq', []);
 const near = (actual: number, expected: number, share: number) =>

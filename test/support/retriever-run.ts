@@ -1,13 +1,13 @@
 import { join } from 'node:path';
 import { openCorpus } from '../../src/corpus/store/reader.ts';
-import { disposeModel, retrieverShapes } from '../../src/model/model.ts';
+import { retrieverShapes } from '../../src/model/model.ts';
 import type { Context } from '../../src/pipeline/context.ts';
 import { prepareCorpus } from '../../src/pipeline/prepare.ts';
 import { runConfig, runFolder } from '../../src/run/folder.ts';
-import { saveCheckpoint } from '../../src/train/checkpoints.ts';
 import { generateWorld, writeWorld } from '../../src/world/world.ts';
 import { startTestEngine } from './engine.ts';
-import { TINY, tinyModel } from './tiny.ts';
+import { TINY } from './tiny.ts';
+import { leaveUntrained } from './untrained.ts';
 
 /**
  * A run in `folder`/run with random weights of the warm-up and no index. Its documents make three pieces of blocks,
@@ -22,23 +22,7 @@ export async function retrieverRun(folder: string, ...more: string[]): Promise<C
   const context = { run, config: runConfig(run, { set }), engine };
   await prepareCorpus(run, context.config);
   const corpus = openCorpus(run.corpus);
-  const model = tinyModel(context.config, corpus.tokenizer.size);
-  const state = {
-    step: 1,
-    steps: 1,
-    vocabularySha256: corpus.tokenizer.sha256,
-    corpusSha256: corpus.sha256,
-    settings: {},
-    index: null,
-    score: null,
-    averages: {},
-    sinceSave: {},
-    firstLoss: 1,
-    skipped: 0,
-  };
-  const checkpoint = run.checkpoint('ict-warmup');
-  await saveCheckpoint(checkpoint, { model, shapes: retrieverShapes(model), moments: [], state }, 1);
-  disposeModel(model);
+  await leaveUntrained(context, corpus, 'ict-warmup', retrieverShapes);
   corpus.close();
   return context;
 }

@@ -1,22 +1,16 @@
 import { join } from 'node:path';
 import { openCorpus } from '../../src/corpus/store/reader.ts';
 import type { Shape } from '../../src/model/bert.ts';
-import {
-  disposeModel,
-  type Model,
-  modelShapes,
-  pretrainedShapes,
-  retrieverShapes,
-} from '../../src/model/model.ts';
+import { type Model, modelShapes, pretrainedShapes, retrieverShapes } from '../../src/model/model.ts';
 import { buildRunIndex } from '../../src/pipeline/build-index.ts';
 import type { Context } from '../../src/pipeline/context.ts';
 import { prepareCorpus } from '../../src/pipeline/prepare.ts';
 import { runConfig, runFolder } from '../../src/run/folder.ts';
 import type { Stage } from '../../src/run/stages.ts';
-import { saveCheckpoint } from '../../src/train/checkpoints.ts';
 import { generateWorld, type World, writeWorld } from '../../src/world/world.ts';
 import { startTestEngine } from './engine.ts';
-import { TINY, tinyModel } from './tiny.ts';
+import { TINY } from './tiny.ts';
+import { leaveUntrained } from './untrained.ts';
 
 const LEFT: [Stage, (model: Model) => Shape[]][] = [
   ['ict-warmup', retrieverShapes],
@@ -50,22 +44,7 @@ export async function tunedRun(
   await prepareCorpus(run, context.config);
   const corpus = openCorpus(run.corpus);
   for (const [seed, [stage, shapesOf]] of LEFT.entries()) {
-    const model = tinyModel(context.config, corpus.tokenizer.size, seed);
-    const state = {
-      step: 1,
-      steps: 1,
-      vocabularySha256: corpus.tokenizer.sha256,
-      corpusSha256: corpus.sha256,
-      settings: {},
-      index: null,
-      score: null,
-      averages: {},
-      sinceSave: {},
-      firstLoss: 1,
-      skipped: 0,
-    };
-    await saveCheckpoint(run.checkpoint(stage), { model, shapes: shapesOf(model), moments: [], state }, 1);
-    disposeModel(model);
+    await leaveUntrained(context, corpus, stage, shapesOf, seed);
   }
   corpus.close();
   await buildRunIndex(context);

@@ -11,4 +11,15 @@ void registerPieces();
 void registerSpans();
 void registerAdam();
 
+/** Registers everything, once per process. */
+inline void registerAll() {
+  registerDense();
+  registerNorm();
+  registerAttention();
+  registerEmbeddings();
+  registerPieces();
+  registerSpans();
+  registerAdam();
+}
+
 }  // namespace realm

@@ -21,13 +21,7 @@ napi_value start(napi_env env, napi_callback_info info) {
   try {
     realm::setThreads(threads);
     scipy_openblas_set_num_threads(1);  // each of our threads multiplies its own tiles
-    realm::registerDense();
-    realm::registerNorm();
-    realm::registerAttention();
-    realm::registerEmbeddings();
-    realm::registerPieces();
-    realm::registerSpans();
-    realm::registerAdam();
+    realm::registerAll();
   } catch (const std::exception& e) {
     napi_throw_error(env, nullptr, e.what());
   }

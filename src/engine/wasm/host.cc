@@ -126,13 +126,7 @@ void TF_OpKernelContext_Failure(TF_OpKernelContext*, TF_Status*) {}
 /** Registers everything, once. */
 __attribute__((export_name("start"))) void start(int threads) {
   realm::setThreads(threads);
-  realm::registerDense();
-  realm::registerNorm();
-  realm::registerAttention();
-  realm::registerEmbeddings();
-  realm::registerPieces();
-  realm::registerSpans();
-  realm::registerAdam();
+  realm::registerAll();
 }
 
 /** Runs one operation. */
