@@ -31,14 +31,15 @@ export async function askIdentity(engine: string): Promise<string> {
     stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
   });
   child.send({ engine });
-  const [answer] = await Promise.race([once(child, 'message'), once(child, 'exit')]);
+  const [answer, killed] = await Promise.race([once(child, 'message'), once(child, 'exit')]);
   const { identity, message } = z
     .object({ identity: z.string(), message: z.string() })
     .partial()
     .catch({})
     .parse(answer);
   if (identity !== undefined) return identity;
-  throw new UserError(message ?? `engine ${engine}: does not start; choose another --engine`);
+  const why = killed === null ? 'does not start' : `the process that tried it was ended by ${killed}`;
+  throw new UserError(message ?? `engine ${engine}: ${why}; free memory, or choose another --engine`);
 }
 
 /**

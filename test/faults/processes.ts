@@ -26,6 +26,8 @@ export interface Started {
   refreshers(): number[];
   /** All running processes that it has started, and those that they have. */
   children(): number[];
+  /** Those of them that are `realm embed`. */
+  embedding(): number[];
   /** Like Ctrl-C in a terminal: to the command and its children. */
   signalGroup(signal: NodeJS.Signals): void;
 }
@@ -82,6 +84,7 @@ export function startProgram(program: string, args: readonly string[], env: Node
     stderr: () => said,
     refreshers: () => processesWith(mark).filter((p) => p !== pid && isRefresher(p)),
     children: () => processesWith(mark).filter((p) => p !== pid),
+    embedding: () => processesWith(mark).filter((p) => procFile(p, 'cmdline').split('\0').includes('embed')),
     signalGroup: (signal) => endGroup(pid, signal),
   };
 }
