@@ -23,8 +23,10 @@ export async function runWorker({ queue, engine, threads }: WorkerCommand): Prom
     stop.abort();
   });
   try {
-    await work({ url, engine, threads, say }, stop.signal);
-    say('the worker has stopped; its shard went back to the queue');
+    const ended = await work({ url, engine, threads, say }, stop.signal);
+    const shard = ended ? 'went back to the queue' : 'goes to another worker when its lease runs out';
+    say(`the worker has stopped; its shard ${shard}`);
+    if (!ended) process.exit(); // see `work`
   } finally {
     forget();
   }

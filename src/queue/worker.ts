@@ -28,15 +28,14 @@ export interface WorkerTimes {
   /** Before a job that was refused is offered again, and before this worker looks for another one. */
   refused: number;
   pause: number;
+  /** That the worker may take to end. */
+  grace: number;
 }
 
-const TIMES: WorkerTimes = { lease: LEASE, refused: 1000, pause: 30_000 };
+const TIMES: WorkerTimes = { lease: LEASE, refused: 1000, pause: 30_000, grace: 15_000 };
 
 /** Longest pause after failures, as a multiple of the first one. */
 const MAX_PAUSE = 16;
-
-/** Milliseconds that a worker may take to end. */
-const GRACE = 15_000;
 
 /** A lease that ran out this often in a row, by machines that were switched off, does not mean that the shard is at fault. */
 const MAX_STALLED = 5;
@@ -44,12 +43,14 @@ const MAX_STALLED = 5;
 /**
  * Works until `signal` is aborted; then it gives back the shard it is at. Waits as long as the server is away.
  * A `UserError` if the server cannot be reached at the start, or the engine does not start.
+ * @returns whether BullMQ has ended. It may never end where the server was lost: it waits for a connection that ioredis has
+ * given up without a word. The process must then exit, since BullMQ's timers would keep it.
  */
 export async function work(
   options: WorkerOptions,
   signal: AbortSignal,
   times: WorkerTimes = TIMES,
-): Promise<void> {
+): Promise<boolean> {
   const { url, say } = options;
   const engine = await askIdentity(options.engine);
   const at = `queue ${shownAddress(url)}`;
@@ -138,11 +139,12 @@ export async function work(
   );
   let timer: NodeJS.Timeout | undefined;
   const late = new Promise<false>((resolve) => {
-    timer = setTimeout(resolve, GRACE, false);
+    timer = setTimeout(resolve, times.grace, false);
   });
-  if (!(await Promise.race([closed, late]))) await worker.disconnect().catch(() => {});
+  const ended = await Promise.race([closed, late]);
   clearTimeout(timer);
   client.disconnect();
+  return ended;
 }
 
 function isSuperseded({ run, snapshot }: ShardJob): boolean {

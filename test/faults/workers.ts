@@ -35,7 +35,7 @@ const KINDS = Object.keys(FULL) as (keyof Plan)[];
 
 /** In milliseconds. A lease must be longer than a busy machine lets a process wait for its turn. */
 const LEASE = 5000;
-const WORKER_TIMES = JSON.stringify({ lease: LEASE, refused: 200, pause: 500 });
+const WORKER_TIMES = JSON.stringify({ lease: LEASE, refused: 200, pause: 500, grace: 5000 });
 const TRAINER_TIMES = { poll: 100, patience: 3 * LEASE };
 
 const ENTRY = (name: string) => join(import.meta.dirname, '../support', name);

@@ -89,7 +89,7 @@ const worker = (url: URL, env: NodeJS.ProcessEnv = {}) =>
 
 /** A worker whose lease is short. */
 const quickWorker = (url: URL) => {
-  const times = JSON.stringify({ lease: 10_000, refused: 100, pause: 200 });
+  const times = JSON.stringify({ lease: 10_000, refused: 100, pause: 200, grace: 1000 });
   const entry = join(import.meta.dirname, '../support/queue-worker.ts');
   return started(['--import', 'tsx', entry, url.href, original.engine, times]);
 };
@@ -218,6 +218,17 @@ test('the shard of a killed worker is done by another one, and its process ends 
   await taken;
   assert.deepEqual([own, said], [[], []]);
   await second.end();
+});
+
+test('a worker can be stopped while the server is away', { skip }, async () => {
+  const server = await startRedis();
+  const one = quickWorker(server.url);
+  await one.says(/waiting for shards/);
+  await sleep(500); // for its second connection, which waits for jobs
+  await server.kill();
+  await sleep(3000); // now it waits between two tries to connect
+  assert.equal(await one.end(), 0);
+  await server.end();
 });
 
 test('without a worker the trainer embeds itself, and says so once', { skip }, async () => {

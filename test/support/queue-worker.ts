@@ -6,8 +6,9 @@ import { work } from '../../src/queue/worker.ts';
 const [url, engine, times] = process.argv.slice(2);
 const stop = new AbortController();
 process.once('SIGTERM', () => stop.abort());
-await work(
+const ended = await work(
   { url: new URL(url), engine, say: (line) => process.stderr.write(`${line}\n`) },
   stop.signal,
   JSON.parse(times),
 );
+if (!ended) process.exit();
