@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join, relative, sep } from 'node:path';
 import { test } from 'node:test';
@@ -82,4 +83,15 @@ test('help loads commander and the command files, and neither TensorFlow nor the
   for (const heavy of ['@tensorflow/tfjs', 'zod', 'yaml', 'fastify']) assert.ok(!packages.has(heavy), heavy);
   for (const folder of ['pipeline', 'config.ts', 'settings.ts', 'model', 'train', 'corpus'])
     assert.ok(!folders.has(folder), folder);
+});
+
+test('a reader that closes the pipe ends no command with an error', {
+  skip: process.platform === 'win32' && 'bash',
+}, () => {
+  const realm = join(import.meta.dirname, '../../bin/realm');
+  const command = 'set -o pipefail; "$0" "$1" eval --help | true && "$0" "$1" --help | true';
+  const { status, stderr } = spawnSync('bash', ['-c', command, process.execPath, realm], {
+    encoding: 'utf8',
+  });
+  assert.deepEqual({ status, stderr }, { status: 0, stderr: '' });
 });

@@ -132,6 +132,9 @@ async function round(all: Round): Promise<void> {
   };
   while (running()) {
     await Promise.race([sleep(200 + 3000 * source.float()), Promise.all(trainers.map(({ ended }) => ended))]);
+    // One that has started while the server was away has ended; whoever runs it starts it again.
+    for (const [w, one] of atWork.entries())
+      if (!one.running()) restart(atWork, w, () => startWorker(redis, engine));
     const kinds = KINDS.filter((kind) => all.plan[kind] > 0);
     if (!running() || kinds.length === 0) continue;
     const kind = source.pick(kinds);
@@ -194,8 +197,8 @@ async function endWorkers(t: Tally, all: readonly Started[]): Promise<void> {
   for (const { pid } of all) signal(pid, 'SIGTERM');
   for (const worker of all) {
     const { code, signal: by } = await worker.ended;
-    // One that has just been started again cannot yet hear the signal.
-    const early = by === 'SIGTERM' && worker.stderr() === '';
+    // One that has just been started again cannot yet hear the signal, or has not found the server.
+    const early = (by === 'SIGTERM' && worker.stderr() === '') || /cannot be used/.test(worker.stderr());
     t.check(
       code === 0 || early,
       `a worker, stopped: ${by ?? `exit code ${code}`}: ${lastLines(worker.stderr())}`,
