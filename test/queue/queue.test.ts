@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
+import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
 import { cpSync, existsSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
@@ -313,4 +313,34 @@ test('a password is in no message and no file of the run', { skip }, async () =>
   assert.match(all, /embedding step-0000000 \d\/3/);
   await one.end();
   await locked.end();
+});
+
+test('worker and trainer use a server with TLS, and refuse one whose certificate they do not trust', {
+  skip: skip || (spawnSync('openssl', ['version']).status !== 0 && 'openssl is not installed'),
+}, async () => {
+  const [key, certificate] = ['key.pem', 'certificate.pem'].map((name) => join(folder, name));
+  const made = spawnSync('openssl', [
+    ...['req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-keyout', key, '-out', certificate, '-days', '2'],
+    ...['-subj', '/CN=localhost', '-addext', 'subjectAltName=IP:127.0.0.1'],
+  ]);
+  assert.equal(made.status, 0, String(made.stderr));
+  const files = ['--tls-cert-file', certificate, '--tls-key-file', key, '--tls-ca-cert-file', certificate];
+  const safe = await startRedis(['--tls-port', '', ...files, '--tls-auth-clients', 'no'], 'Unheard0f');
+  assert.equal(safe.url.protocol, 'rediss:');
+  const trusts = { NODE_EXTRA_CA_CERTS: certificate };
+  const refused = await commandLine()('worker', '--queue', safe.url.href, '--engine', original.engine);
+  assert.equal(refused.code, 2);
+  assert.match(refused.err, /cannot be used \(self-signed certificate/);
+
+  const one = worker(safe.url, trusts);
+  await one.says(/waiting for shards/);
+  const context = copy('tls');
+  const run = ['--run', context.run.dir, '--engine', context.engine, '--queue', safe.url.href];
+  const built = started([REALM, 'build-index', ...run], trusts);
+  await new Promise((resolve) => built.child.once('exit', resolve));
+  assert.equal(built.child.exitCode, 0, built.text());
+  assertSameIndex(context);
+  assert.equal([...one.text().matchAll(/is done/g)].length, 3, one.text());
+  assert.equal(await one.end(), 0);
+  await safe.end();
 });

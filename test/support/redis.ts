@@ -1,10 +1,10 @@
 import { type ChildProcess, spawn, spawnSync } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
-import { createServer } from 'node:net';
+import { connect, createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { connect } from '../../src/queue/connection.ts';
 
 /** Why no Redis server can be started here; false if one can. */
 export const noRedis =
@@ -46,8 +46,9 @@ export async function startRedis(flags: readonly string[] = [], password?: strin
       server = spawn('redis-server', [...ports, ...own, ...secret, ...others], { stdio: 'ignore' });
       for (let tries = 0; ; tries++) {
         try {
-          const client = await connect(url, false);
-          client.disconnect();
+          const socket = connect(port, '127.0.0.1');
+          await once(socket, 'connect');
+          socket.destroy();
           return;
         } catch (error) {
           if (tries > 200) throw error;
