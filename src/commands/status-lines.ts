@@ -1,4 +1,4 @@
-import type { QueueState } from '../queue/state.ts';
+import { type QueueState, queueSummary } from '../queue/state.ts';
 import { beforeAndAfter } from '../report/before-after.ts';
 import { figure, whole } from '../report/format.ts';
 import type { Evaluated } from '../report/record.ts';
@@ -146,19 +146,10 @@ function workLines(work: UnderWay | null, now: number): string[] {
   ];
 }
 
-function queueLines(
-  { queue, snapshot, shards, left, failed, workers, leases, time }: QueueState,
-  now: number,
-) {
+function queueLines(state: QueueState, now: number): string[] {
   return [
-    [
-      `queue ${queue}: ${shards - left} of ${shards} shards of ${snapshot} are used`,
-      `${leases.length} at work`,
-      `${left - leases.length - failed} waiting or done`,
-      ...(failed > 0 ? [`${failed} failed`] : []),
-      workers.length === 1 ? '1 worker' : `${workers.length} workers`,
-    ].join(', ') + ago(time, now, 'as of'),
-    ...leases.map(
+    queueSummary(state) + ago(state.time, now, 'as of'),
+    ...state.leases.map(
       ({ shard, worker, seconds }) =>
         `shard ${shard} at ${worker}, lease renewed ${duration(seconds)} before`,
     ),

@@ -27,6 +27,17 @@ const stateSchema = z.object({
 
 export type QueueState = z.infer<typeof stateSchema>;
 
+/** The state in one phrase. */
+export function queueSummary({ queue, snapshot, shards, left, failed, workers, leases }: QueueState): string {
+  return [
+    `queue ${queue}: ${shards - left} of ${shards} shards of ${snapshot} are used`,
+    `${leases.length} at work`,
+    `${left - leases.length - failed} waiting or done`,
+    ...(failed > 0 ? [`${failed} failed`] : []),
+    workers.length === 1 ? '1 worker' : `${workers.length} workers`,
+  ].join(', ');
+}
+
 const pathOf = ({ dir }: Run) => join(dir, 'queue.json');
 
 /** Errors are ignored: the state is only shown. */

@@ -2,12 +2,14 @@ import { existsSync, readFileSync, statSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { z } from 'zod';
 import { type Config, loadConfig } from '../config.ts';
+import type { QueueState } from '../queue/state.ts';
 import { type Run, stepsOf } from '../run/folder.ts';
 import { REFRESHED_STAGES, type RefreshedStage, STAGES, type Stage } from '../run/stages.ts';
 import { UserError } from '../system/errors.ts';
 import { readJson } from '../system/files.ts';
 import { readLog } from './log.ts';
 import { type Series, series, type Thinned, thinned } from './thin.ts';
+import { underWay } from './under-way.ts';
 
 // What a run folder has recorded so far. Everything in it is optional, and invalid records are left out.
 
@@ -172,6 +174,8 @@ export interface RunRecord {
   summary: z.infer<typeof summary> | undefined;
   predictions: Predictions | undefined;
   ablation: Ablation | undefined;
+  /** The shards that workers embed for a process that works in the run now. */
+  queue: QueueState | undefined;
 }
 
 /** True of a folder that holds anything a report shows. */
@@ -219,6 +223,7 @@ export function readRun(run: Run): RunRecord {
     summary: table(run.summary, summary),
     predictions: readPredictions(run.predictions),
     ablation: table(run.ablation, ablation),
+    queue: underWay(run)?.queue ?? undefined,
     troubles,
   };
 }

@@ -1,4 +1,6 @@
 import { basename } from 'node:path';
+import { type QueueState, queueSummary } from '../queue/state.ts';
+import { duration } from '../system/progress.ts';
 import { beforeAndAfter } from './before-after.ts';
 import { figure, percent, whole } from './format.ts';
 import { type Html, html } from './html.ts';
@@ -27,7 +29,15 @@ function card(run: NamedRun, letters: boolean): Html {
 ${run.troubles.map((trouble) => html`<p class="trouble">${trouble}</p>`)}
 ${reached.length > 0 && html`<dl class="headline">${reached.map(({ name, value, note }) => html`<div><dt>${name}</dt><dd>${value}${note !== undefined && html` <small>${note}</small>`}</dd></div>`)}</dl>`}
 ${stages(run)}
+${run.queue && workers(run.queue)}
 </article>`;
+}
+
+/** What the workers of a queue do for the run. */
+function workers(state: QueueState): Html {
+  const { leases } = state;
+  return html`<p class="soft">${queueSummary(state)}</p>
+${leases.length > 0 && html`<table><thead><tr><th scope="col">Shard</th><th scope="col">Worker</th><th scope="col">Lease renewed before</th></tr></thead><tbody>${leases.map(({ shard, worker, seconds }) => html`<tr><td>${shard}</td><td>${worker}</td><td>${duration(seconds)}</td></tr>`)}</tbody></table>`}`;
 }
 
 /** Progress of the stages, those that most runs do not have only where they were started or have steps set; the folder of a grid of ablations has none of its own. */
