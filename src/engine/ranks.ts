@@ -83,6 +83,20 @@ export async function gather(ranks: Ranks, value: number): Promise<Float64Array>
   return all;
 }
 
+/** One value of each rank, by rank; it must be what JSON can hold. */
+export async function gatherValues<T>(ranks: Ranks, value: T): Promise<T[]> {
+  if (ranks.size === 1) return [value];
+  const mine = new TextEncoder().encode(JSON.stringify(value));
+  const ends = Array.from(await gather(ranks, mine.length));
+  for (let rank = 1; rank < ranks.size; rank++) ends[rank] += ends[rank - 1];
+  const all = new Float32Array(ends.at(-1)!); // a byte each, and zeros of the other ranks: sums are exact
+  all.set(mine, ends[ranks.rank] - mine.length);
+  await ranks.sum(all);
+  const bytes = Uint8Array.from(all);
+  const decoder = new TextDecoder();
+  return ends.map((end, rank) => JSON.parse(decoder.decode(bytes.subarray(ends[rank - 1] ?? 0, end))));
+}
+
 // ------------------------------------------------------------------------------------------------------ MPI
 
 /** What mpi.cc exports. */

@@ -171,15 +171,16 @@ async function needSameEngine(ranks: Ranks, name: EngineName): Promise<void> {
 
 /** A `UserError` where a stage cannot be divided among the ranks. */
 export function needDivisible(config: Config, stage: Stage, { size }: Ranks): void {
-  if (stage === 'finetune-qa' && config.qa.contrastive > 0 && size > 1)
+  const shared: [string, number][] = [[`${SECTION[stage]}.batch`, config[SECTION[stage]].batch]];
+  const { contrastive, readQuestions } = config.qa;
+  if (stage === 'finetune-qa' && contrastive > 0 && readQuestions !== null)
+    shared.push(['qa.readQuestions', readQuestions]);
+  for (const [name, value] of shared) {
+    if (value % size === 0) continue;
     throw new UserError(
-      `qa.contrastive: cannot be trained by ${size} ranks, because its negatives are the blocks of the whole batch; start one process, or set it to 0`,
+      `${name}: is ${value}, which ${size} ranks cannot share equally; set it to ${size * Math.ceil(value / size)}, or start another number of ranks`,
     );
-  const { batch } = config[SECTION[stage]];
-  if (batch % size === 0) return;
-  throw new UserError(
-    `${SECTION[stage]}.batch: is ${batch}, which ${size} ranks cannot share equally; set it to ${size * Math.ceil(batch / size)}, or start another number of ranks`,
-  );
+  }
 }
 
 /**

@@ -56,7 +56,7 @@ export function qaStep(
       }
       if (config.qa.contrastive === 0) return passByPass(source, shapes, batch, { rng, random, ranks });
       if (rng) rng.random = random;
-      return contrastiveStep(source, shapes, batch, rng);
+      return contrastiveStep(source, shapes, batch, { rng, ranks });
     },
     watch: watchPositives(config.qa.steps),
     dispose: () => rng?.dispose(),
