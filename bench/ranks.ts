@@ -36,13 +36,14 @@ for (const size of [...SIZES, BASE].filter(({ name }) => values.sizes.split(',')
 }
 await leaveRanks(false);
 
-/** The median of some rounds, all ranks at once. */
-async function median(work: () => Promise<unknown>): Promise<number> {
+/** The median of some rounds of `work` on what `make` makes, all ranks at once. */
+async function median<T>(make: () => T, work: (made: T) => Promise<unknown>): Promise<number> {
   const times = [];
   for (let round = 0; round <= Number(values.rounds); round++) {
+    const made = make();
     await meet(ranks);
     const start = performance.now();
-    await work();
+    await work(made);
     if (round > 0) times.push((performance.now() - start) / 1000); // the first is a warm-up
   }
   return times.sort((a, b) => a - b)[times.length >> 1];
@@ -51,7 +52,7 @@ async function median(work: () => Promise<unknown>): Promise<number> {
 /** One step of pretraining with the size's batch for each rank, without the sum. */
 async function stepSeconds(size: Size): Promise<number> {
   const one = ours(size, makeBatches(size, 1));
-  const seconds = await median(one.steps.pretrain);
+  const seconds = await median(() => {}, one.steps.pretrain);
   one.dispose();
   return seconds;
 }
@@ -63,8 +64,8 @@ async function sumSeconds({ layers, hidden, heads }: Size): Promise<{ parameters
     sets.map(([key, value]) => `model.${key}=${value}`),
   );
   const shapes = pretrainedShapes(describeModel(config.model, hidden === 768 ? 30_522 : VOCABULARY));
-  const seconds = await median(async () => {
-    const gradients = Object.fromEntries(shapes.map(({ name, shape }) => [name, tf.ones(shape)]));
+  const ones = () => Object.fromEntries(shapes.map(({ name, shape }) => [name, tf.ones(shape).add(1)]));
+  const seconds = await median(ones, async (gradients) => {
     tf.dispose(await sumGradients(ranks, gradients));
   });
   return { parameters: countParameters(shapes), seconds };

@@ -15,6 +15,7 @@ import {
   readInstalled,
   sourcesDigest,
 } from './engine/installed.mjs';
+import { sumAddress } from './engine/ranks.ts';
 import { hearSignalsWhileComputing } from './engine/signals.ts';
 import { openWasm } from './engine/wasm-backend.ts';
 import { startWasmKernels } from './engine/wasm-fused.ts';
@@ -188,7 +189,10 @@ function startKernels({ kernels }: Installed, threads = availableParallelism()):
   if (kernels.sources !== sourcesDigest()) return `realm's own kernels are from another version: ${remedy}`;
   const load = createRequire(import.meta.url);
   try {
-    (load(kernels.file) as { start(threads: number): void }).start(threads);
+    const native = load(kernels.file) as { start(threads: number): void; useSum(address: bigint): void };
+    native.start(threads);
+    const address = sumAddress();
+    if (address !== undefined) native.useSum(address);
   } catch (error) {
     return `realm's own kernels do not load (${(error as Error).message.split('\n')[0]}): ${remedy}`;
   }

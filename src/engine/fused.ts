@@ -312,3 +312,8 @@ export function fusedAdam(
       )[0] as tf.Scalar,
   );
 }
+
+/** Adds up float tensors over all ranks, in place; only where `Ranks.native` and the native engine computes. */
+export function fusedRankSum(tensors: tf.Tensor[]): void {
+  tf.dispose(execute('RealmRankSum', { N: tensors.length }, {}, tensors, 1));
+}

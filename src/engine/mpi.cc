@@ -150,14 +150,32 @@ bool valuesOf(napi_env env, napi_callback_info info, Values& values) {
   return type == napi_float32_array || type == napi_float64_array || type == napi_uint8_array;
 }
 
+/** Adds up numbers of all ranks, in place; the code of the first call of MPI that failed. */
+int sumInPlace(char* data, size_t count, size_t bytes, Datatype type) {
+  for (size_t at = 0; at < count; at += MOST) {
+    const int n = static_cast<int>(std::min(MOST, count - at));
+    const int code = mpi.Allreduce(IN_PLACE, data + at * bytes, n, type, SUM, WORLD);
+    if (code != 0) return code;
+  }
+  return 0;
+}
+
+int sumFloats(float* values, int64_t count) {
+  return sumInPlace(reinterpret_cast<char*>(values), count, sizeof(float), FLOAT);
+}
+
+/** sumAddress(): that of `sumFloats`, for native/rank-sum.cc. */
+napi_value sumAddress(napi_env env, napi_callback_info) {
+  napi_value result;
+  napi_create_bigint_uint64(env, reinterpret_cast<uint64_t>(&sumFloats), &result);
+  return result;
+}
+
 /** addUp(values): their sum over all ranks, in place; a Float32Array or Float64Array of the same length on each. */
 napi_value addUp(napi_env env, napi_callback_info info) {
   Values v;
   if (!valuesOf(env, info, v) || v.type == BYTE) return fail(env, "expected numbers");
-  for (size_t at = 0; at < v.count; at += MOST) {
-    const int n = static_cast<int>(std::min(MOST, v.count - at));
-    if (!worked(env, mpi.Allreduce(IN_PLACE, v.data + at * v.bytes, n, v.type, SUM, WORLD))) break;
-  }
+  worked(env, sumInPlace(v.data, v.count, v.bytes, v.type));
   return nullptr;
 }
 
@@ -196,7 +214,7 @@ NAPI_MODULE_INIT() {
     const char* name;
     napi_callback function;
   } all[] = {{"start", start},   {"beginCount", beginCount}, {"counted", counted}, {"addUp", addUp},
-             {"spread", spread}, {"finish", finish},         {"abort", abort}};
+             {"spread", spread}, {"sumAddress", sumAddress}, {"finish", finish},   {"abort", abort}};
   for (const auto& each : all) {
     napi_value function;
     napi_create_function(env, each.name, NAPI_AUTO_LENGTH, each.function, nullptr, &function);

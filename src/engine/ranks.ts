@@ -18,6 +18,8 @@ export interface Ranks {
   /** Number of this process, from 0. */
   readonly rank: number;
   readonly size: number;
+  /** Whether the native engine can add up tensors where they are (`fusedRankSum`). */
+  readonly native: boolean;
   /** True on all ranks if it is true on one. */
   any(flag: boolean): Promise<boolean>;
   /** Sums over all ranks, in place; of the same length on each. Throws `AbandonedElsewhere`, as do all but `abandon`. */
@@ -41,6 +43,7 @@ export class FailedElsewhere extends Error {}
 export const alone: Ranks = {
   rank: 0,
   size: 1,
+  native: false,
   any: async (flag) => flag,
   sum: async () => {},
   broadcast: async () => {},
@@ -106,6 +109,7 @@ interface Mpi {
   counted(): number | undefined;
   addUp(values: Float32Array | Float64Array): void;
   spread(values: Float32Array | Float64Array | Uint8Array): void;
+  sumAddress(): bigint;
   finish(): void;
   abort(code: number): void;
 }
@@ -146,6 +150,7 @@ export async function joinRanks(): Promise<{ ranks: Ranks; library?: string }> {
   const ranks: Ranks = {
     rank,
     size,
+    native: true,
     async any(flag) {
       await together();
       const flags = Float64Array.of(flag ? 1 : 0);
@@ -166,6 +171,9 @@ export async function joinRanks(): Promise<{ ranks: Ranks; library?: string }> {
   };
   return { ranks, library: firstLine(library) };
 }
+
+/** The function by which native code adds up over the ranks that this process has joined. */
+export const sumAddress = (): bigint | undefined => joined?.mpi.sumAddress();
 
 const firstLine = (text: string) => text.split('\n')[0].replace(/\s+/g, ' ');
 

@@ -123,13 +123,19 @@ export async function matchingIndex(
   return openRunIndex(context, corpus, currentIndex(run.index)!);
 }
 
-/** Folder of an existing index of the model's document tower, preferably the current one. Throws a `UserError` if there is none. */
-export async function existingIndex(context: Context, model: Model, corpus: Corpus): Promise<string> {
+/** Folder of an existing index of the model's document tower, preferably the current one; undefined if there is none. */
+export async function findIndex(context: Context, model: Model, corpus: Corpus): Promise<string | undefined> {
   const { run } = context;
   const current = currentIndex(run.index);
   const folders = existsSync(run.index) ? indexFolders(run.index) : [];
   const dirs = [...(current ? [current] : []), ...folders.map(({ name }) => join(run.index, name))];
-  const found = dirs.find(await madeBy(context, model, corpus));
+  return dirs.find(await madeBy(context, model, corpus));
+}
+
+/** As `findIndex`; a `UserError` if there is none. */
+export async function existingIndex(context: Context, model: Model, corpus: Corpus): Promise<string> {
+  const { run } = context;
+  const found = await findIndex(context, model, corpus);
   if (found !== undefined) return found;
   throw new UserError(
     `${run.index}: has no index for the current corpus, settings and weights; build it with "realm build-index --run ${run.dir}"`,

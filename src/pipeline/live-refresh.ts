@@ -9,6 +9,7 @@ import { type Published, type Refresher, startRefresher } from '../refresher/cli
 import { configSha256, writeSnapshot } from '../refresher/snapshot.ts';
 import { indexName, isQaIndex } from '../retrieval/ensure-index.ts';
 import type { Found } from '../retrieval/graph.ts';
+import { readManifest } from '../retrieval/manifest.ts';
 import { overlapAt } from '../retrieval/overlap.ts';
 import type { SearchIndex } from '../retrieval/search.ts';
 import { type JsonLines, jsonLines } from '../run/folder.ts';
@@ -21,7 +22,7 @@ import { latestState, openCheckpoint, stepsDone } from '../train/checkpoints.ts'
 import type { LoopOptions } from '../train/loop.ts';
 import { eventFile } from '../train/tensorboard.ts';
 import { loadWeights } from '../weights/checkpoint.ts';
-import { forgetIndexes, matchingIndex, openRunIndex } from './build-index.ts';
+import { findIndex, forgetIndexes, matchingIndex, openRunIndex } from './build-index.ts';
 import type { Context } from './context.ts';
 
 /** A stage that trains the document tower, so that its index must follow. */
@@ -55,8 +56,8 @@ export async function firstIndex(
 
 /**
  * The index that a stage starts with: that of the retriever of the stage `before`. A resumed stage uses the index that its
- * checkpoint was trained with, so that the result is the same as without the stop. If that index is gone, it is rebuilt
- * from the checkpoint's weights.
+ * checkpoint was trained with, so that the result is the same as without the stop. If that index is gone, or of an earlier
+ * corpus, that of the checkpoint's weights is used, as it is where a finished stage continues with more steps and has one.
  */
 async function indexOfFirst(
   context: Context,
@@ -70,13 +71,22 @@ async function indexOfFirst(
   const state = latestState(root);
   if (!state || state.index === null) return matchingIndex(context, before, model, corpus);
   const dir = inside(run.index, state.index);
-  if (existsSync(dir)) return openRunIndex(context, corpus, dir);
-  warn(`${stage}: the index of step ${state.step} is missing; rebuilding it from the checkpoint's weights`);
+  const lost = !existsSync(dir)
+    ? 'is missing'
+    : readManifest(dir).corpusSha256 !== corpus.sha256
+      ? 'is of an earlier corpus'
+      : undefined;
+  if (lost === undefined && state.step < state.steps) return openRunIndex(context, corpus, dir);
   loadWeights(
     openCheckpoint(root, 'latest').dir,
     model,
     retrieverShapes(model),
     `remove ${root} to train the stage again`,
+  );
+  if (lost === undefined)
+    return openRunIndex(context, corpus, (await findIndex(context, model, corpus)) ?? dir);
+  warn(
+    `${stage}: the index that step ${state.step} was trained with ${lost}; that of the checkpoint's weights is used`,
   );
   return matchingIndex(context, stage, model, corpus, 'latest');
 }

@@ -297,7 +297,9 @@ function resume(options: LoopOptions, optimizer: ReturnType<typeof createOptimiz
   if (state.vocabularySha256 !== origin.vocabularySha256) {
     throw new UserError(`${dir}: was trained with another vocabulary than the corpus has now; ${remedy}`);
   }
-  if (state.corpusSha256 !== origin.corpusSha256 && state.step < steps) {
+  const otherCorpus = state.corpusSha256 !== origin.corpusSha256;
+  // More steps of a finished stage equal no undisturbed training in any case.
+  if (otherCorpus && state.step < state.steps) {
     throw new UserError(
       `${dir}: was trained on a different corpus; prepare that corpus again to resume, or ${remedy}`,
     );
@@ -305,6 +307,7 @@ function resume(options: LoopOptions, optimizer: ReturnType<typeof createOptimiz
   loadWeights(dir, model, shapes, remedy);
   if (isFinished(state, steps)) return state;
   for (const change of changes(state.settings, origin.settings)) say(`${name}: continues with ${change}`);
+  if (otherCorpus) say(`${name}: continues with the corpus of now, which is not that of its first steps`);
   if (state.step === 0) {
     say(`${name}: starts with the weights in ${dir}`);
     return state; // at step 0 the moments are all zero, and imported weights have none

@@ -1,5 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
-import type { Ranks } from '../engine/ranks.ts';
+import { fusedRankSum, hasFused } from '../engine/fused.ts';
+import { meet, type Ranks } from '../engine/ranks.ts';
 import { fetchValues } from '../model/host-values.ts';
 
 /**
@@ -27,11 +28,16 @@ export function addGradients(
   return total;
 }
 
-/** Sums gradients over all ranks, in one message; takes over the tensors. Each rank must have the same ones. */
+/** Sums gradients over all ranks; takes over the tensors. Each rank must have the same ones. */
 export async function sumGradients(ranks: Ranks, gradients: tf.NamedTensorMap): Promise<tf.NamedTensorMap> {
   if (ranks.size === 1) return gradients;
   const names = Object.keys(gradients).sort();
   const parts = names.map((name) => gradients[name]);
+  if (ranks.native && hasFused() && tf.getBackend() === 'tensorflow') {
+    await meet(ranks);
+    fusedRankSum(parts);
+    return gradients;
+  }
   const flat = tf.tidy(() => tf.concat1d(parts.map((part) => part.flatten() as tf.Tensor1D)));
   tf.dispose(parts);
   const values = (await fetchValues(flat))[0] as Float32Array;

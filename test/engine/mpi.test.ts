@@ -71,6 +71,16 @@ describe('calls between processes', { skip }, () => {
     const { code, err, records } = await seen(3, 'calls', join(temporaryFolder('mpi'), 'made'));
     assert.equal(code, 0, err);
     assert.equal(records.length, 3);
+    const tensors = [
+      [
+        [2, 2],
+        [6, 6, 9, 12],
+      ],
+      [[4], [6, 6, 9, 12]],
+      [[70_000], [3, 3, 3, 3]],
+      [[], [1.5]],
+      [[0], []],
+    ];
     for (const [rank, record] of records.entries()) {
       assert.deepEqual(record, {
         rank,
@@ -82,6 +92,9 @@ describe('calls between processes', { skip }, () => {
         gathered: [0, 1, 4],
         found: true,
         threads: Math.max(1, Math.floor(availableParallelism() / 3)),
+        // In place, also where two names have one tensor; and by copies.
+        tensors,
+        copied: tensors,
         childSees: '',
         speaks: true,
       });

@@ -157,7 +157,7 @@ test('pretraining that resumes without its index builds one from the weights of 
   assert.equal(current(run).step, step);
 });
 
-test('a corpus with one more document keeps the vectors of all others, and an unfinished stage does not resume with it', async () => {
+test('a corpus with one more document keeps the vectors of all others', async () => {
   const { run, config } = main;
   const before = (await buildRunIndex(main, 'ict-warmup')).rows;
   const text = 'Orla Venn was born in Quenfell in 1912. She founded the mill of Drost in 1940.';
@@ -165,7 +165,6 @@ test('a corpus with one more document keeps the vectors of all others, and an un
   await prepareCorpus(run, config);
   const { rows, reused } = await buildRunIndex(main, 'ict-warmup');
   assert.deepEqual([rows, reused], [before + 1, before]);
-  await assert.rejects(ictWarmup(open('ict.steps=9')), /was trained on a different corpus/);
   // Evaluations find the index of the current corpus.
   assert.equal((await evalRecall(main, 'ict-warmup')).questions > 0, true);
   assert.equal(current(run).rows, before + 1);

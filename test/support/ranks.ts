@@ -42,6 +42,7 @@ export async function onRanks<T>(size: number, work: (ranks: Ranks) => Promise<T
       });
     return {
       rank,
+      native: false,
       size,
       async any(flag) {
         const values = Float64Array.of(flag ? 1 : 0);

@@ -644,8 +644,13 @@ test('a checkpoint of another corpus or vocabulary is refused, a changed setting
     return true;
   });
   await train(origin({ settings: { seed: 1, qa: { batch: 8 } } }));
-  mock.restoreAll();
   assert.match(said, /test: continues with qa\.batch 8, before 4\ntest: resumes from step 4 of 8\n/);
+  // A stage that is finished can be extended with what documents there are now.
+  const more = origin({ corpusSha256: 'd' });
+  assert.equal((await train({ ...more, steps: 10 })).step, 10);
+  assert.match(said, /test: continues with the corpus of now.*\n.*extends from step 8 of 8 to 10/);
+  mock.restoreAll();
+  assert.equal(latestState(run.checkpoint)!.corpusSha256, 'd');
 });
 
 /** Steps with a loss of `loss(n)`, or with gradients that are not finite if it is undefined. */

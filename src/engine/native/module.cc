@@ -3,9 +3,11 @@
 
 #include <cstdlib>
 #include <stdexcept>
+#include <utility>
 
 #include "kernels.h"
 #include "pool.h"
+#include "rank-sum.h"
 
 extern "C" void scipy_openblas_set_num_threads(int);
 
@@ -22,17 +24,32 @@ napi_value start(napi_env env, napi_callback_info info) {
     realm::setThreads(threads);
     scipy_openblas_set_num_threads(1);  // each of our threads multiplies its own tiles
     realm::registerAll();
+    realm::registerRankSum();
   } catch (const std::exception& e) {
     napi_throw_error(env, nullptr, e.what());
   }
   return nullptr;
 }
 
+/** useSum(address): the function that adds up over all ranks, from `sumAddress` of mpi.cc. */
+napi_value useSum(napi_env env, napi_callback_info info) {
+  size_t count = 1;
+  napi_value argument;
+  uint64_t address = 0;
+  bool exact = false;
+  napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr);
+  if (napi_get_value_bigint_uint64(env, argument, &address, &exact) == napi_ok)
+    realm::setSumOverRanks(reinterpret_cast<realm::SumOverRanks>(address));
+  return nullptr;
+}
+
 }  // namespace
 
 NAPI_MODULE_INIT() {
-  napi_value function;
-  napi_create_function(env, "start", NAPI_AUTO_LENGTH, start, nullptr, &function);
-  napi_set_named_property(env, exports, "start", function);
+  for (const auto& [name, callback] : {std::pair{"start", start}, std::pair{"useSum", useSum}}) {
+    napi_value function;
+    napi_create_function(env, name, NAPI_AUTO_LENGTH, callback, nullptr, &function);
+    napi_set_named_property(env, exports, name, function);
+  }
   return exports;
 }
