@@ -172,7 +172,7 @@ test('a corpus with one more document keeps the vectors of all others', async ()
 
 test('a model larger than the memory of the machine is refused before it is created', async () => {
   await assert.rejects(
-    ictWarmup(open('model={hidden: 999999, heads: 1, intermediate: 1000000, layers: 100}')),
+    ictWarmup(open('ict.steps=9', 'model={hidden: 999999, heads: 1, intermediate: 1000000, layers: 100}')),
     /config\.yaml: the settings under model make weights of .* GiB, this machine has .* GiB of memory; lower model\.hidden/,
   );
 });
