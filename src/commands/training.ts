@@ -59,7 +59,8 @@ export function trainingCommand<O extends TrainingOptions>(
       },
       needs: options.yes
         ? undefined
-        : (context: Context) => checkNeeds(context, stage, { again: options.resume === 'none' }),
+        : (context: Context, ranksHere: number) =>
+            checkNeeds(context, stage, { again: options.resume === 'none', ranksHere }),
     };
     const context = await openRunForWork({ ...options, set }, stage, checks, ranks);
     if (ranks.rank === 0) goBack(context, stage, options.resume);

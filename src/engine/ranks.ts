@@ -269,9 +269,16 @@ function delay(milliseconds: number): Promise<undefined> {
 export async function threadsOf(ranks: Ranks): Promise<number> {
   const all = availableParallelism();
   if (ranks.size === 1) return all;
-  const own = hash(`${hostname()} ${allowedProcessors()}`);
-  const sharing = (await gather(ranks, own)).filter((place) => place === own).length;
-  return Math.max(1, Math.floor(all / sharing));
+  return Math.max(1, Math.floor(all / (await sharing(ranks, `${hostname()} ${allowedProcessors()}`))));
+}
+
+/** How many ranks are on this machine, with this one. */
+export const ranksHere = (ranks: Ranks): Promise<number> => sharing(ranks, hostname());
+
+/** How many ranks say the same. */
+async function sharing(ranks: Ranks, place: string): Promise<number> {
+  const own = hash(place);
+  return (await gather(ranks, own)).filter((other) => other === own).length;
 }
 
 /** The processors that this process may use, as Linux lists them: launchers may give each rank its own. */

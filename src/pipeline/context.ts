@@ -5,7 +5,7 @@ import { NO_SPANS } from '../corpus/counts.ts';
 import { type Corpus, openCorpus } from '../corpus/store/reader.ts';
 import { hasFused } from '../engine/fused.ts';
 import { installOnFirstUse } from '../engine/install.ts';
-import { alone, gather, onFirst, type Ranks, threadsOf } from '../engine/ranks.ts';
+import { alone, gather, onFirst, type Ranks, ranksHere, threadsOf } from '../engine/ranks.ts';
 import { type EngineName, obeySignals, startEngine } from '../engine.ts';
 import type { Shape } from '../model/bert.ts';
 import { isWholeWithoutTraining } from '../model/head.ts';
@@ -115,7 +115,8 @@ export async function openRunForWork(
   };
   const config = await onFirst(ranks, () => runConfig(run, settings, lockAndCheck, false));
   const context = { run, config, ranks, engine: await announceEngine(options, ranks), queue: options.queue };
-  await onFirst(ranks, () => checks.needs?.(context));
+  const here = await ranksHere(ranks);
+  await onFirst(ranks, () => checks.needs?.(context, here));
   return { ...context, config: await onFirst(ranks, () => runConfig(run, settings)) };
 }
 
@@ -123,8 +124,8 @@ export async function openRunForWork(
 export interface WorkChecks {
   /** Before the engine starts. */
   settings?(run: Run, config: Config): void;
-  /** With the engine: whether the stage needs more than the machine has. */
-  needs?(context: Context): Promise<void>;
+  /** With the engine: whether the stage needs more than the machine has, of which `ranksHere` ranks have a part each. */
+  needs?(context: Context, ranksHere: number): Promise<void>;
 }
 
 /** The run folder, which must be prepared: a folder named by mistake is not to get a configuration. */

@@ -35,8 +35,13 @@ export type GatedStage = (typeof GATED_STAGES)[number];
  * statistics of the corpus. Speed is measured, in about a second, only for a stage that may be long. The fastest round
  * counts, because other work on the machine makes rounds slower and may end soon.
  * @param options.again the stage is trained from scratch, even if there is a checkpoint
+ * @param options.ranksHere ranks on this machine, each of which needs memory of its own
  */
-export async function checkNeeds(context: Context, stage: GatedStage, { again = false } = {}): Promise<void> {
+export async function checkNeeds(
+  context: Context,
+  stage: GatedStage,
+  { again = false, ranksHere = 1 } = {},
+): Promise<void> {
   const { run, config } = context;
   const { data } = config;
   // Only lengths of questions depend on these files, and a stage that does not read them must not fail on them.
@@ -46,7 +51,7 @@ export async function checkNeeds(context: Context, stage: GatedStage, { again = 
   // Each of several ranks does its part.
   const left = (again ? 1 : shareLeft(context, stage)) / (context.ranks?.size ?? 1);
   if (left <= 0) return;
-  const memory = memoryLimit();
+  const memory = memoryLimit() / ranksHere;
   const needs = (rates: typeof SLOWEST_RATES): StageNeeds => {
     const machine: Machine = { memory, diskFree: Number.POSITIVE_INFINITY, fused: hasFused(), ...rates };
     return preflight(config, counts, machine).stages.find((s) => s.stage === stage)!;
@@ -58,7 +63,7 @@ export async function checkNeeds(context: Context, stage: GatedStage, { again = 
   // A GPU has its own memory for the tensors.
   if (!onGpu && slow.memory > MARGIN * memory)
     throw new UserError(
-      `${stage}: needs about ${gib(slow.memory)} of memory, but this machine has ${gib(memory)}; ${slow.memoryRemedy}, or ${start}`,
+      `${stage}: needs about ${gib(slow.memory)} of memory, but this machine has ${gib(memory)}${ranksHere > 1 ? ` for each of its ${ranksHere} ranks` : ''}; ${slow.memoryRemedy}, or ${start}`,
     );
   if (left * slow.seconds <= MAX_STAGE_SECONDS) return;
   const measured = needs(await measureRates(context, counts.body.mean));

@@ -45,6 +45,16 @@ test('a stage that needs a multiple of the memory is refused with the setting to
     );
 });
 
+test('ranks on one machine share its memory', async () => {
+  const ranksHere = 2 ** 20;
+  await assert.rejects(
+    checkNeeds(context, 'ict-warmup', { ranksHere }),
+    refused(
+      /^ict-warmup: needs about .* but this machine has 0\.0 GiB for each of its 1048576 ranks; lower /,
+    ),
+  );
+});
+
 test('a stage of months is refused, but not a finished one', async () => {
   // A billion steps of 42 passes each: fifty days at a tenth of a millisecond a pass.
   const long = (steps: number) => withConfig(({ ict }) => ({ ict: { ...ict, steps } }));
