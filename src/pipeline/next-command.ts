@@ -34,11 +34,11 @@ export function nextCommands(run: Run, config: Config, done: Done): string[] {
     case 'ict-warmup':
       return [command('build-index')];
     case 'build-index':
-      return [
-        command(
-          config.readerWarmup.steps > 0 && !isDone(run, 'reader-warmup') ? 'reader-warmup' : 'pretrain',
-        ),
-      ];
+      if (isDone(run, 'reader-warmup')) return [command('pretrain')];
+      if (config.readerWarmup.steps > 0) return [command('reader-warmup')];
+      // The reader of a sentence encoder cannot fill masks, and pretraining alone would not teach it to.
+      if (retrievesUntrained(config) && data.train !== null) return [command('finetune-qa')];
+      return [command('pretrain')];
     case 'reader-warmup':
       // It needs no index, and may come first.
       return currentIndex(run.index) === undefined

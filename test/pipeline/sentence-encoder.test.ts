@@ -113,6 +113,10 @@ for (const encoder of ['mean-normalize', 'cls-dense-prompts'])
     assert.deepEqual(nextCommands(context.run, context.config, 'prepare'), [
       `realm build-index --run ${context.run.dir}`,
     ]);
+    // Pretraining would teach a reader that cannot fill masks nothing.
+    const { data } = context.config;
+    const withQuestions = { ...context.config, data: { ...data, train: 'questions.jsonl' } };
+    assert.match(nextCommands(context.run, withQuestions, 'build-index')[0], /^realm finetune-qa /);
     const { rows, dimensions } = await buildRunIndex(context);
     assert.deepEqual([rows, dimensions], [TEXTS.length, encoder === 'mean-normalize' ? 16 : 12]);
     assert.equal(existsSync(context.run.checkpoint('ict-warmup')), false);
