@@ -20,6 +20,7 @@ import { inside } from '../system/files.ts';
 import { say, warn } from '../system/progress.ts';
 import { latestState, openCheckpoint, stepsDone } from '../train/checkpoints.ts';
 import type { LoopOptions } from '../train/loop.ts';
+import { needSameCorpus } from '../train/resume.ts';
 import { eventFile } from '../train/tensorboard.ts';
 import { loadWeights } from '../weights/checkpoint.ts';
 import { findIndex, forgetIndexes, matchingIndex, openRunIndex } from './build-index.ts';
@@ -56,8 +57,8 @@ export async function firstIndex(
 
 /**
  * The index that a stage starts with: that of the retriever of the stage `before`. A resumed stage uses the index that its
- * checkpoint was trained with, so that the result is the same as without the stop. If that index is gone, or of an earlier
- * corpus, that of the checkpoint's weights is used, as it is where a finished stage continues with more steps and has one.
+ * checkpoint was trained with, so that the result is the same as without the stop. If that index is gone, it is rebuilt
+ * from the checkpoint's weights. A finished stage that gets more steps uses the index of its last weights if it has one.
  */
 async function indexOfFirst(
   context: Context,
@@ -70,24 +71,15 @@ async function indexOfFirst(
   const root = run.checkpoint(stage);
   const state = latestState(root);
   if (!state || state.index === null) return matchingIndex(context, before, model, corpus);
+  const saved = openCheckpoint(root, 'latest');
+  needSameCorpus(root, saved, corpus.sha256); // before hours are spent on an index
   const dir = inside(run.index, state.index);
-  const lost = !existsSync(dir)
-    ? 'is missing'
-    : readManifest(dir).corpusSha256 !== corpus.sha256
-      ? 'is of an earlier corpus'
-      : undefined;
-  if (lost === undefined && state.step < state.steps) return openRunIndex(context, corpus, dir);
-  loadWeights(
-    openCheckpoint(root, 'latest').dir,
-    model,
-    retrieverShapes(model),
-    `remove ${root} to train the stage again`,
-  );
-  if (lost === undefined)
-    return openRunIndex(context, corpus, (await findIndex(context, model, corpus)) ?? dir);
-  warn(
-    `${stage}: the index that step ${state.step} was trained with ${lost}; that of the checkpoint's weights is used`,
-  );
+  const isThere = existsSync(dir) && readManifest(dir).corpusSha256 === corpus.sha256;
+  if (isThere && state.step < state.steps) return openRunIndex(context, corpus, dir);
+  loadWeights(saved.dir, model, retrieverShapes(model), `remove ${root} to train the stage again`);
+  const newest = await findIndex(context, model, corpus);
+  if (newest !== undefined || isThere) return openRunIndex(context, corpus, newest ?? dir);
+  warn(`${stage}: the index of step ${state.step} is missing; rebuilding it from the checkpoint's weights`);
   return matchingIndex(context, stage, model, corpus, 'latest');
 }
 

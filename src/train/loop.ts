@@ -12,7 +12,7 @@ import { readSafetensors } from '../weights/safetensors.ts';
 import { hasCheckpoint, openCheckpoint, type State, saveCheckpoint } from './checkpoints.ts';
 import { needEqual, startEqual } from './equal-weights.ts';
 import { createOptimizer, learningRate, type OptimizerConfig } from './optimizer.ts';
-import { changes, isFinished, needResumable } from './resume.ts';
+import { changes, isFinished, needResumable, needSameCorpus } from './resume.ts';
 import { type StepResult, sumGradients, sumMetrics } from './step.ts';
 import { eventFile } from './tensorboard.ts';
 
@@ -291,23 +291,19 @@ function diverged({ name, checkpoint, maxSkipped }: LoopOptions, step: number, w
 function resume(options: LoopOptions, optimizer: ReturnType<typeof createOptimizer>): State | undefined {
   const { name, checkpoint, model, shapes, steps, origin } = options;
   if (!hasCheckpoint(checkpoint)) return undefined;
-  const { dir, state, optimizer: moments } = openCheckpoint(checkpoint, 'latest');
+  const saved = openCheckpoint(checkpoint, 'latest');
+  const { dir, state, optimizer: moments } = saved;
   const remedy = `remove ${checkpoint} to train the stage again`;
   needResumable(checkpoint, state, steps, origin.settings);
   if (state.vocabularySha256 !== origin.vocabularySha256) {
     throw new UserError(`${dir}: was trained with another vocabulary than the corpus has now; ${remedy}`);
   }
-  const otherCorpus = state.corpusSha256 !== origin.corpusSha256;
-  // More steps of a finished stage equal no undisturbed training in any case.
-  if (otherCorpus && state.step < state.steps) {
-    throw new UserError(
-      `${dir}: was trained on a different corpus; prepare that corpus again to resume, or ${remedy}`,
-    );
-  }
+  needSameCorpus(checkpoint, saved, origin.corpusSha256);
   loadWeights(dir, model, shapes, remedy);
   if (isFinished(state, steps)) return state;
   for (const change of changes(state.settings, origin.settings)) say(`${name}: continues with ${change}`);
-  if (otherCorpus) say(`${name}: continues with the corpus of now, which is not that of its first steps`);
+  if (state.corpusSha256 !== origin.corpusSha256)
+    say(`${name}: continues with the corpus of now, which is not that of its first steps`);
   if (state.step === 0) {
     say(`${name}: starts with the weights in ${dir}`);
     return state; // at step 0 the moments are all zero, and imported weights have none

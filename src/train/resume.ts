@@ -1,6 +1,6 @@
 import { isGroup, withoutPaths } from '../config.ts';
 import { UserError } from '../system/errors.ts';
-import type { State } from './checkpoints.ts';
+import type { Checkpoint, State } from './checkpoints.ts';
 
 // What a stage does with an existing checkpoint, by the number of steps requested:
 //   no more than are done, or fewer than a finished stage has   refused
@@ -43,6 +43,17 @@ export function needResumable(
       `${root}: this stage is finished, and these settings have changed since: ${changed.join(', ')}; ` +
         `set them back, raise ${setting} to extend it with them, or train it again with --resume none`,
     );
+}
+
+/**
+ * A `UserError` if an unfinished stage would continue with another corpus. A finished one may: with more steps it equals no
+ * undisturbed training in any case.
+ */
+export function needSameCorpus(root: string, { dir, state }: Checkpoint, corpusSha256: string): void {
+  if (state.corpusSha256 === corpusSha256 || state.step >= state.steps) return;
+  throw new UserError(
+    `${dir}: was trained on a different corpus; prepare that corpus again to resume, or remove ${root} to train the stage again`,
+  );
 }
 
 /**
