@@ -50,7 +50,7 @@ export async function contrastiveStep(
   batch: readonly EncodedQuestion[],
   { rng, ranks = alone }: { rng?: DropoutRng; ranks?: Ranks },
 ): Promise<StepResult> {
-  const { model, config } = source;
+  const { model, corpus, config } = source;
   const { microBatch, readQuestions, readerBlocks } = config.qa;
   const n = batch.length;
   const read = Math.min(readQuestions ?? n, n);
@@ -63,14 +63,9 @@ export async function contrastiveStep(
   const own = passes
     .filter(({ rank }) => rank === ranks.rank)
     .flatMap(({ from, to }) => Array.from({ length: to - from }, (_, i) => from + i));
-  const found = await ownVectors(source, batch, own);
-  const asked = new Map(
-    choose(
-      source,
-      own.map((b) => batch[b]),
-      found,
-    ).map((one, i) => [own[i], one]),
-  );
+  const questions = own.map((b) => batch[b]);
+  const found = await questionVectors(model, corpus, questions, config);
+  const asked = new Map(choose(source, questions, found).map((one, i) => [own[i], one]));
   const known = await knownOfAll(ranks, asked, readerBlocks);
 
   const contrasted = [
@@ -91,20 +86,6 @@ export async function contrastiveStep(
     const step = { batch, known, asked, passes, read, contrasted, blocks };
     return vectorLosses(source, readers, step, [q, z], { rng, ranks });
   });
-}
-
-/** Vectors of those questions, in that order. */
-function ownVectors(
-  { model, corpus, config }: QaSource,
-  batch: readonly EncodedQuestion[],
-  own: readonly number[],
-): Promise<Float32Array> {
-  return questionVectors(
-    model,
-    corpus,
-    own.map((b) => batch[b]),
-    config,
-  );
 }
 
 /** The vectors of all `n` questions, on every rank, of which this one has found those of `own`. */
