@@ -13,6 +13,7 @@ import { readDocuments } from '../src/datasets/documents.ts';
 import { trainVocabulary } from '../src/tokenizer/train-vocabulary.ts';
 import { loadWordPiece } from '../src/tokenizer/wordpiece.ts';
 import type { Embedded } from './embed-one.ts';
+import { middle } from './middle.ts';
 import { passages } from './passages.ts';
 import type { Prepared } from './prepare-one.ts';
 
@@ -180,10 +181,6 @@ async function write(size: number): Promise<string> {
   }
   await pipeline(Readable.from(lines()), createWriteStream(path));
   return path;
-}
-
-function middle(numbers: number[]): number {
-  return [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
 }
 
 function rate(n: number): string {

@@ -12,6 +12,7 @@ import { EMBEDDINGS } from '../src/retrieval/manifest.ts';
 import { currentIndex } from '../src/retrieval/publish.ts';
 import { runFolder } from '../src/run/folder.ts';
 import { noRedis, startRedis } from '../test/support/redis.ts';
+import { middle } from './middle.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -85,8 +86,4 @@ async function startWorker() {
     worker.ended.catch(reject);
   });
   return worker;
-}
-
-function middle(numbers: number[]): number {
-  return [...numbers].sort((a, b) => a - b)[numbers.length >> 1];
 }

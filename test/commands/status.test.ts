@@ -29,6 +29,7 @@ import {
   publish,
 } from '../../src/system/journal.ts';
 import { thisProcess } from '../../src/system/lock.ts';
+import { queueState } from '../support/queue-state.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'realm-status-'));
 after(() => rmSync(root, { recursive: true, force: true }));
@@ -236,18 +237,7 @@ test('while a command works: process, step, rate, memory, time left; the lock an
 test('shards at workers are shown while the process that waits for them works', () => {
   trained();
   const release = lockRun(run, 'build-index');
-  const state = {
-    time: new Date().toISOString(),
-    host: hostname(),
-    pid: process.pid,
-    queue: 'redis://host:6379',
-    snapshot: 'step-0000500',
-    shards: 8,
-    left: 5,
-    failed: 1,
-    workers: ['a-1', 'b-2'],
-    leases: [{ shard: 4, worker: 'a-1', seconds: 12.4 }],
-  };
+  const state = queueState('a-1');
   write(join(run.dir, 'queue.json'), state);
   assert.deepEqual(statusOf(run).underWay!.queue, state);
   const lines = statusLines([statusOf(run)]).join('\n');

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { hostname, tmpdir } from 'node:os';
+import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
 import { parseHTML } from 'linkedom';
@@ -8,6 +8,7 @@ import { report } from '../../src/pipeline/report.ts';
 import { reportBody, reportPage, SCRIPT, STYLE } from '../../src/report/page.ts';
 import { lockRun, runFolder } from '../../src/run/folder.ts';
 import { commandLine } from '../support/command-line.ts';
+import { queueState } from '../support/queue-state.ts';
 
 const root = mkdtempSync(join(tmpdir(), 'realm-report-'));
 after(() => rmSync(root, { recursive: true, force: true }));
@@ -176,19 +177,7 @@ const full = runOf('full', {
 test('the card of a run shows its workers while the process that waits for them works', () => {
   const dir = runOf('queued', { 'config.yaml': 'seed: 1\n' });
   const release = lockRun(runFolder(dir), 'build-index');
-  const state = {
-    time: '2026-01-01T00:00:00Z',
-    host: hostname(),
-    pid: process.pid,
-    queue: 'redis://host:6379',
-    snapshot: 'step-0000500',
-    shards: 8,
-    left: 5,
-    failed: 1,
-    workers: ['a-1', '<b>'],
-    leases: [{ shard: 4, worker: '<b>', seconds: 12.4 }],
-  };
-  writeFileSync(join(dir, 'queue.json'), JSON.stringify(state));
+  writeFileSync(join(dir, 'queue.json'), JSON.stringify(queueState('<b>')));
   const card = parsed(dir).document.querySelector('.card')!;
   const sentence =
     'queue redis://host:6379: 3 of 8 shards of step-0000500 are used, 1 at work, 3 waiting or done, 1 failed, 2 workers';
