@@ -21,6 +21,7 @@ import { createOptimizer, type Optimizer } from '../src/train/optimizer.ts';
 import { realmGradients } from '../src/train/pretrain.ts';
 import type { QaBatch } from '../src/train/qa-batch.ts';
 import { qaGradients } from '../src/train/qa-losses.ts';
+import type { StepResult } from '../src/train/step.ts';
 import { type Batches, READ, RETRIEVED, type Size, VOCABULARY } from './batches.ts';
 
 // Our side of the benchmark: a model of one size and a function for each kind of work.
@@ -28,14 +29,23 @@ import { type Batches, READ, RETRIEVED, type Size, VOCABULARY } from './batches.
 export const STEPS = ['embed', 'ict', 'pretrain', 'qa'] as const;
 export type Step = (typeof STEPS)[number];
 
+/** What a step computed, to compare engines. */
+export interface Computed {
+  /** The loss; of embedding, which has none, the sum of the last vector with alternating signs. */
+  value: number;
+  /** Global norm of the gradients. */
+  norm?: number;
+}
+
 export interface Ours {
-  steps: Record<Step, () => Promise<unknown>>;
+  steps: Record<Step, () => Promise<Computed>>;
   /** What the peer must know about the model. */
   sizes: { positions: number; projection: number; spanHidden: number; maxSpanWidth: number };
   dispose(): void;
 }
 
-export function ours({ layers, hidden, heads }: Size, batches: Batches): Ours {
+/** @param rate learning rate of the first step of each kind; with 0 the weights stay as they are */
+export function ours({ layers, hidden, heads }: Size, batches: Batches, rate = 0): Ours {
   const sizes = { layers, hidden, heads, intermediate: 4 * hidden, dropout: 0 };
   const sets = Object.entries(sizes).map(([key, value]) => `model.${key}=${value}`);
   const config = loadConfig('configs/squad-open.yaml', sets);
@@ -43,22 +53,23 @@ export function ours({ layers, hidden, heads }: Size, batches: Batches): Ours {
   const projection = vectorLength(config.model);
   const model = describeModel(config.model, VOCABULARY);
   initialise(model, modelShapes(model), random(1));
-  const optimizers = new Map<string, Optimizer>();
+  const optimizers = new Map<string, { optimizer: Optimizer; steps: number }>();
+  const schedule = { ...config.pretrain.optimizer, learningRate: rate, warmupSteps: 0 };
   /** Each kind of training has its own optimizer, created at its first step. */
-  const apply = async (kind: Step, shapes: readonly Shape[], gradients: tf.NamedTensorMap) => {
-    let optimizer = optimizers.get(kind);
-    if (!optimizer) {
+  const apply = async (kind: Step, shapes: readonly Shape[], { metrics, gradients }: StepResult) => {
+    let own = optimizers.get(kind);
+    if (!own) {
       const names = shapes.map(({ name }) => name);
-      optimizer = createOptimizer(model.params, names, config.pretrain.optimizer, 1000);
-      optimizers.set(kind, optimizer);
+      own = { optimizer: createOptimizer(model.params, names, schedule, 1000), steps: 0 };
+      optimizers.set(kind, own);
     }
-    await optimizer.apply(gradients, 0);
+    return { value: metrics.loss, norm: await own.optimizer.apply(gradients, own.steps++) };
   };
   return {
     steps: ourSteps(model, batches, apply),
     sizes: { positions, projection, spanHidden, maxSpanWidth },
     dispose() {
-      for (const optimizer of optimizers.values()) optimizer.dispose();
+      for (const { optimizer } of optimizers.values()) optimizer.dispose();
       disposeModel(model);
     },
   };
@@ -67,8 +78,8 @@ export function ours({ layers, hidden, heads }: Size, batches: Batches): Ours {
 function ourSteps(
   model: Model,
   batches: Batches,
-  apply: (kind: Step, shapes: readonly Shape[], gradients: tf.NamedTensorMap) => Promise<void>,
-): Record<Step, () => Promise<unknown>> {
+  apply: (kind: Step, shapes: readonly Shape[], result: StepResult) => Promise<Computed>,
+): Ours['steps'] {
   const input = ({ ids, firstSegment }: Sequences) => encoderInput(ids, firstSegment);
   const embedInput = input(batches.embed);
   const all = pretrainedShapes(model);
@@ -83,24 +94,26 @@ function ourSteps(
   return {
     async embed() {
       const vectors = embedSequences(model.params, model.documentTower, model.embedder, embedInput);
-      await vectors.data();
+      const values = (await vectors.data()) as Float32Array;
       vectors.dispose();
+      const last = values.subarray(values.length - vectorLength(model.embedder));
+      return { value: last.reduce((sum, number, p) => sum + (p % 2 ? number : -number), 0) };
     },
     async ict() {
       const { ict } = batches;
       const step = await batchGradients(model, retriever, ict, { microBatch: ict.queries.ids.length });
-      return apply('ict', retriever, step.gradients);
+      return apply('ict', retriever, step);
     },
     async pretrain() {
       const batch = realmBatch(model, batches, input);
       const step = await realmGradients(model, all, batch, pretrain, masks, undefined);
-      return apply('pretrain', all, step.gradients);
+      return apply('pretrain', all, step);
     },
     async qa() {
       const questions = batches.qa.queries.ids.length;
       const share = { questions, read: questions, distillation: 0 };
       const step = await qaGradients(model, trained, qa, share);
-      return apply('qa', trained, step.gradients);
+      return apply('qa', trained, step);
     },
   };
 }
@@ -141,7 +154,7 @@ function qaBatch(model: Model, { qa }: Batches, input: (b: Sequences) => Encoder
   for (let b = 0; b < B; b++) positives.set(1, b, 0);
   return {
     queries: input(qa.queries),
-    vectors: tf.randomNormal([B, RETRIEVED, vectorLength(model.embedder)]),
+    vectors: tf.randomNormal([B, RETRIEVED, vectorLength(model.embedder)], 0, 1, 'float32', 1),
     present: tf.ones([B, RETRIEVED]),
     positives: positives.toTensor() as tf.Tensor2D,
     read: {
