@@ -9,7 +9,6 @@ import {
   type Context,
   emptyModel,
   finished,
-  firstWeights,
   giveWeights,
   loopSettings,
   needSentences,
@@ -17,6 +16,7 @@ import {
   stageWeights,
 } from './context.ts';
 import { devEvaluation, devQuestions, recallQuestions } from './dev-evaluation.ts';
+import { firstReader } from './first-reader.ts';
 import { firstIndex, liveRefresh } from './live-refresh.ts';
 import { warmedUpReader } from './reader-warmup.ts';
 
@@ -40,7 +40,7 @@ export async function pretrain(context: Context): Promise<LoopResult> {
   const shapes = pretrainedShapes(model);
   const before = await onFirst(ranks, () => retrieverBeforePretraining(context));
   await giveWeights(context, model, modelShapes(model), async () => {
-    firstWeights(context, model, readerTowerShapes(model));
+    firstReader(context, model, corpus, readerTowerShapes(model));
     await warmedUpReader(context, corpus, model);
     await stageWeights(context, before, corpus, model, retrieverShapes(model));
   });

@@ -7,7 +7,6 @@ import {
   type Context,
   emptyModel,
   finished,
-  firstWeights,
   giveWeights,
   hasWeights,
   loopSettings,
@@ -15,6 +14,7 @@ import {
   runCorpus,
   stageWeights,
 } from './context.ts';
+import { firstReader } from './first-reader.ts';
 
 /** Trains the reader to copy a masked salient span from a document that holds it, before pretraining. */
 export async function readerWarmup(context: Context): Promise<LoopResult> {
@@ -32,7 +32,7 @@ export async function readerWarmup(context: Context): Promise<LoopResult> {
   needSentences(context, corpus);
   const model = emptyModel(context, corpus);
   const shapes = readerWarmupShapes(model);
-  await giveWeights(context, model, shapes, () => firstWeights(context, model, shapes));
+  await giveWeights(context, model, shapes, () => firstReader(context, model, corpus, shapes));
   const stage = readerWarmupStep(model, corpus, config, ranks);
   try {
     return await train({

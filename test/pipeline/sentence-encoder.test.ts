@@ -6,13 +6,14 @@ import { loadConfig } from '../../src/config.ts';
 import { openCorpus } from '../../src/corpus/store/reader.ts';
 import { blockSequences, embedAll, querySequences, textFormat } from '../../src/model/embedder.ts';
 import { vectorLength } from '../../src/model/head.ts';
-import { disposeModel, retrieverShapes } from '../../src/model/model.ts';
+import { disposeModel, readerTowerShapes, retrieverShapes } from '../../src/model/model.ts';
 import { buildRunIndex } from '../../src/pipeline/build-index.ts';
 import { type Context, emptyModel, stageWeights } from '../../src/pipeline/context.ts';
 import { evalRecall } from '../../src/pipeline/evaluate-recall.ts';
 import { exportRealm } from '../../src/pipeline/export.ts';
 import { exportSentenceTransformers } from '../../src/pipeline/export-sentence-encoder.ts';
 import { finetuneQa } from '../../src/pipeline/finetune-qa.ts';
+import { firstReader } from '../../src/pipeline/first-reader.ts';
 import { ictWarmup } from '../../src/pipeline/ict-warmup.ts';
 import { nextCommands } from '../../src/pipeline/next-command.ts';
 import { openNewRun, prepareCorpus } from '../../src/pipeline/prepare.ts';
@@ -232,4 +233,20 @@ test('a run with the head of a sentence encoder is not exported as REALM, whose 
       ),
   );
   assert.equal(existsSync(to), false);
+});
+
+test('the reader of an encoder without a head for masks starts with the frequency of words as its guess', async () => {
+  const context = await prepared('first-reader', 'mean-normalize');
+  const corpus = openCorpus(context.run.corpus);
+  const model = emptyModel(context, corpus);
+  firstReader(context, model, corpus, readerTowerShapes(model));
+  const bias = model.params.get('reader.mlm.bias')!.dataSync();
+  const counts = new Map<number, number>();
+  for (let i = 0; i < corpus.sentences.count; i++)
+    for (const piece of corpus.sentences.ids(i)) counts.set(piece, (counts.get(piece) ?? 0) + 1);
+  const [often, n] = [...counts].reduce((a, b) => (b[1] > a[1] ? b : a));
+  const never = [...bias.keys()].find((piece) => !counts.has(piece))!;
+  assert.ok(Math.abs(bias[often] - bias[never] - Math.log((n + 0.5) / 0.5)) < 1e-5);
+  disposeModel(model);
+  corpus.close();
 });
