@@ -1,5 +1,14 @@
 import assert from 'node:assert/strict';
-import { appendFileSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { before, test } from 'node:test';
 import { ask } from '../../src/commands/ask-lines.ts';
@@ -155,6 +164,24 @@ test('pretraining that resumes without its index builds one from the weights of 
   const { step } = latestState(run.checkpoint('pretrain'))!;
   assert.equal((await pretrain(off)).stopped, false);
   assert.equal(current(run).step, step);
+});
+
+test('a stage that stopped is refused with another corpus before an index is built', async () => {
+  const { run, config } = main;
+  const dir = join(folder, 'stopped');
+  for (const part of ['corpus', 'index', join('checkpoints', 'ict-warmup')])
+    cpSync(join(run.dir, part), join(dir, part), { recursive: true });
+  const set = ['refresh.mode=off', 'pretrain.steps=50'];
+  cpSync(run.config, join(dir, 'config.yaml'));
+  const other: Context = { ...main, run: runFolder(dir), config: runConfig(runFolder(dir), { set }) };
+  await stoppedAfter(1, other.run.metrics('pretrain'), () => pretrain(other));
+  const [first, ...documents] = readFileSync(join(folder, 'documents.jsonl'), 'utf8').split('\n');
+  writeFileSync(join(dir, 'documents.jsonl'), [first, first, ...documents].join('\n'));
+  const data = { ...config.data, documents: join(dir, 'documents.jsonl') };
+  await prepareCorpus(other.run, { ...config, data });
+  const indexes = readdirSync(other.run.index);
+  await assert.rejects(pretrain(other), /was trained on a different corpus; prepare that corpus again/);
+  assert.deepEqual(readdirSync(other.run.index), indexes);
 });
 
 test('a corpus with one more document keeps the vectors of all others', async () => {
