@@ -177,8 +177,10 @@ test('a stage that stopped is refused with another corpus before an index is bui
   await stoppedAfter(1, other.run.metrics('pretrain'), () => pretrain(other));
   const [first, ...documents] = readFileSync(join(folder, 'documents.jsonl'), 'utf8').split('\n');
   writeFileSync(join(dir, 'documents.jsonl'), [first, first, ...documents].join('\n'));
+  const vocabulary = join(dir, 'vocab.txt'); // so that only the documents differ
+  cpSync(join(run.corpus, 'vocab.txt'), vocabulary);
   const data = { ...config.data, documents: join(dir, 'documents.jsonl') };
-  await prepareCorpus(other.run, { ...config, data });
+  await prepareCorpus(other.run, { ...config, data, text: { ...config.text, vocabulary } });
   const indexes = readdirSync(other.run.index);
   await assert.rejects(pretrain(other), /was trained on a different corpus; prepare that corpus again/);
   assert.deepEqual(readdirSync(other.run.index), indexes);
