@@ -37,7 +37,7 @@ def trainer(model, pairs, options, steps, work):
         batch_sampler=BatchSamplers.NO_DUPLICATES,
         save_strategy="no",
         report_to="none",
-        disable_tqdm=True,
+        logging_strategy="no",
         use_cpu=True,
         seed=1,
     )
