@@ -1,8 +1,9 @@
 // npm run bench: one training or embedding step of each kind, alternately ours and plain PyTorch's, on the same batches.
 // Ratios are our time / PyTorch's time: minimum, median and maximum over the rounds; below 1 ours is faster.
-import { type ChildProcess, execFile, spawn } from 'node:child_process';
+// npm run bench -- --encoder FOLDER: instead, passages embedded by a published sentence encoder, against ONNX Runtime and
+// sentence-transformers.
+import { execFile } from 'node:child_process';
 import { availableParallelism } from 'node:os';
-import { createInterface } from 'node:readline';
 import { parseArgs, promisify } from 'node:util';
 import * as tf from '@tensorflow/tfjs';
 import { fusedDense, hasFused } from '../src/engine/fused.ts';
@@ -10,7 +11,9 @@ import { startEngine } from '../src/engine.ts';
 import type { Sequences } from '../src/model/embedder.ts';
 import { say } from '../src/system/progress.ts';
 import { type Batches, makeBatches, READ, RETRIEVED, SIZES, type Size, VOCABULARY } from './batches.ts';
+import { benchEmbedding } from './embedding.ts';
 import { ours, STEPS, type Step } from './ours.ts';
+import { startPython } from './python-peer.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -20,6 +23,11 @@ const { values: options } = parseArgs({
     threads: { type: 'string', default: String(availableParallelism()) },
     /** A Python with torch. */
     python: { type: 'string', default: process.env.PYTHON ?? 'python3' },
+    /**
+     * Folder of a sentence encoder, such as all-MiniLM-L6-v2: only embedding is measured, with its weights. The Python
+     * needs sentence-transformers, onnxruntime and onnx, too.
+     */
+    encoder: { type: 'string' },
     json: { type: 'boolean', default: false },
     /** Skips the measurement of peak memory. */
     quick: { type: 'boolean', default: false },
@@ -41,26 +49,36 @@ interface Row {
 }
 
 const engine = await startEngine(options.engine as 'auto', { threads: THREADS });
-const peer = await startPeer();
-say(
-  `ours: ${engine.description}; peer: ${peer ? `PyTorch ${peer.version}` : 'none'}; ${THREADS} threads; ${ROUNDS} rounds`,
-);
-if (!peer) say('no Python with torch: only our own times (give one with --python PATH)');
-const ownPeak = await measurePeak();
-const peak = Math.max(ownPeak, (peer?.peak as number) ?? 0);
-say(
-  `fastest product of matrices: ours ${ownPeak.toFixed(0)}${peer ? `, PyTorch's ${peer.peak.toFixed(0)}` : ''} GFLOPS`,
-);
-const rows: Row[] = [];
-for (const size of SIZES.filter(({ name }) => options.sizes.split(',').includes(name)))
-  rows.push(...(await benchSize(size)));
-peer?.end();
-if (options.json)
-  console.log(
-    JSON.stringify({ engine: engine.description, peer: peer?.version, threads: THREADS, peak, rows }),
-  );
+if (options.encoder === undefined) await benchSteps();
+else {
+  say(`ours: ${engine.description}; ${THREADS} threads; ${ROUNDS} rounds`);
+  const { encoder, python } = options;
+  const result = await benchEmbedding({ encoder, python, threads: THREADS, rounds: ROUNDS });
+  if (options.json) console.log(JSON.stringify({ engine: engine.description, threads: THREADS, ...result }));
+}
 
-async function benchSize(size: Size): Promise<Row[]> {
+async function benchSteps(): Promise<void> {
+  const peer = await startPeer();
+  say(
+    `ours: ${engine.description}; peer: ${peer ? `PyTorch ${peer.version}` : 'none'}; ${THREADS} threads; ${ROUNDS} rounds`,
+  );
+  if (!peer) say('no Python with torch: only our own times (give one with --python PATH)');
+  const ownPeak = await measurePeak();
+  const peak = Math.max(ownPeak, (peer?.peak as number) ?? 0);
+  say(
+    `fastest product of matrices: ours ${ownPeak.toFixed(0)}${peer ? `, PyTorch's ${peer.peak.toFixed(0)}` : ''} GFLOPS`,
+  );
+  const rows: Row[] = [];
+  for (const size of SIZES.filter(({ name }) => options.sizes.split(',').includes(name)))
+    rows.push(...(await benchSize(size, peer, peak)));
+  peer?.end();
+  if (options.json)
+    console.log(
+      JSON.stringify({ engine: engine.description, peer: peer?.version, threads: THREADS, peak, rows }),
+    );
+}
+
+async function benchSize(size: Size, peer: Peer | undefined, peak: number): Promise<Row[]> {
   const batches = makeBatches(size, 1);
   const our = ours(size, batches);
   const facts = { ...size, ...our.sizes, vocabulary: VOCABULARY, retrieved: RETRIEVED, blocksRead: READ };
@@ -179,11 +197,6 @@ function spread(sorted: number[]): string {
   return `${median(sorted).toFixed(2)} (${sorted[0].toFixed(2)} to ${sorted.at(-1)!.toFixed(2)})`;
 }
 
-/** JSON replacer: typed arrays of word pieces as plain arrays. */
-function plain(_: string, value: unknown): unknown {
-  return value instanceof Int32Array ? [...value] : value;
-}
-
 interface Peer {
   version: string;
   /** GFLOPS of its own square product. */
@@ -194,21 +207,7 @@ interface Peer {
 
 /** The Python process that times PyTorch; undefined if no Python has torch. */
 async function startPeer(): Promise<Peer | undefined> {
-  const env = { ...process.env, OMP_NUM_THREADS: String(THREADS) };
-  const child: ChildProcess = spawn(options.python, ['bench/peer.py'], {
-    env,
-    stdio: ['pipe', 'pipe', 'ignore'],
-  });
-  const waiting: ((answer?: Record<string, unknown>) => void)[] = [];
-  child.on('error', () => waiting.shift()?.());
-  child.on('exit', () => waiting.shift()?.());
-  child.stdin!.on('error', () => {}); // the `exit` event reports it
-  createInterface({ input: child.stdout! }).on('line', (line) => waiting.shift()?.(JSON.parse(line)));
-  const ask = (request: object) =>
-    new Promise<Record<string, unknown> | undefined>((resolve) => {
-      waiting.push(resolve);
-      child.stdin!.write(`${JSON.stringify(request, plain)}\n`);
-    });
+  const { ask, end } = startPython(options.python, 'bench/peer.py', THREADS, 'ignore');
   const hello = await ask({ threads: THREADS });
   if (!hello) return undefined;
   return {
@@ -219,6 +218,6 @@ async function startPeer(): Promise<Peer | undefined> {
       if (!answer) throw new Error('the PyTorch process ended');
       return answer;
     },
-    end: () => child.stdin!.end(),
+    end,
   };
 }
