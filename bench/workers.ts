@@ -1,6 +1,6 @@
 // npm run bench:workers -- --run RUN: `realm build-index` by itself, and by 1, 2 and 4 workers on this machine, in turns, with a
 // redis-server that it starts. RUN has been prepared with model.initial, or trained; a copy of it is used. Each index must be the
-// same to the byte. Workers that share the processors of one machine cannot be faster than one: what is measured is what
+// same to the byte, so all are in f32. Workers that share the processors of one machine cannot be faster than one: what is measured is what
 // handing out costs.
 import { spawn } from 'node:child_process';
 import { cpSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
@@ -25,6 +25,7 @@ const { values: options } = parseArgs({
 });
 if (noRedis) throw new Error(noRedis);
 
+const sets = ['index.precision=f32', ...options.set];
 const folder = mkdtempSync(join(tmpdir(), 'bench-workers-'));
 const dir = join(folder, 'run');
 const run = runFolder(dir);
@@ -42,8 +43,7 @@ try {
       const queue = count > 0 ? ['--queue', redis.url.href] : [];
       rmSync(run.index, { recursive: true, force: true });
       const started = performance.now();
-      await realm(['build-index', '--run', dir, ...queue, ...options.set.flatMap((set) => ['--set', set])])
-        .ended;
+      await realm(['build-index', '--run', dir, ...queue, ...sets.flatMap((set) => ['--set', set])]).ended;
       seconds[i].push((performance.now() - started) / 1000);
       for (const worker of workers) worker.child.kill('SIGTERM');
       await Promise.all(workers.map(({ ended }) => ended));

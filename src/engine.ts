@@ -177,6 +177,13 @@ function driverTrouble(): string {
   return `the driver shows it no device (${smi}${visible ? `; CUDA_VISIBLE_DEVICES is ${visible}` : ''})`;
 }
 
+/** What src/engine/native/module.cc exports. */
+interface Addon {
+  start(threads: number): void;
+  hasBf16(): boolean;
+  useSum(address: bigint): void;
+}
+
 let kernelsStarted = false;
 
 /** Registers the fused kernels; if that is impossible, returns the reason. */
@@ -188,15 +195,17 @@ function startKernels({ kernels }: Installed, threads = availableParallelism()):
     return `realm's own kernels were compiled for another processor (${kernels.processor}): ${remedy}`;
   if (kernels.sources !== sourcesDigest()) return `realm's own kernels are from another version: ${remedy}`;
   const load = createRequire(import.meta.url);
+  let bf16: boolean;
   try {
-    const native = load(kernels.file) as { start(threads: number): void; useSum(address: bigint): void };
+    const native = load(kernels.file) as Addon;
     native.start(threads);
     const address = sumAddress();
     if (address !== undefined) native.useSum(address);
+    bf16 = native.hasBf16();
   } catch (error) {
     return `realm's own kernels do not load (${(error as Error).message.split('\n')[0]}): ${remedy}`;
   }
-  kernelsAreRegistered(executeInTensorflow);
+  kernelsAreRegistered(executeInTensorflow, bf16);
   kernelsStarted = true;
   return undefined;
 }
@@ -258,7 +267,7 @@ async function startWasm({ threads = availableParallelism() }: { threads?: numbe
     await openWasm(() => activate('wasm'));
     const { execute, multiply } = startWasmKernels(threads);
     registerWasmKernels(multiply); // replaces some of the backend's own, so these must be registered first
-    kernelsAreRegistered(execute);
+    kernelsAreRegistered(execute, false);
     wasmThreads = threads;
   }
   const cores = wasmThreads === 1 ? 'one CPU core' : `${wasmThreads} CPU cores`;

@@ -27,6 +27,7 @@ export type Execute = (
 /** The kernels of one backend, and inputs that mean "no dropout" and "no residual", made once. */
 interface Kernels {
   execute: Execute;
+  bf16: boolean;
   seed: tf.Tensor;
   residual: tf.Tensor;
 }
@@ -34,15 +35,20 @@ interface Kernels {
 const byBackend = new Map<string, Kernels>();
 let wanted = true;
 
-/** Called by src/engine.ts once the active backend can run the operations. */
-export function kernelsAreRegistered(execute: Execute): void {
+/** Called by src/engine.ts once the active backend can run the operations. @param bf16 also those in BF16 */
+export function kernelsAreRegistered(execute: Execute, bf16: boolean): void {
   const seed = tf.keep(tf.scalar(0, 'int32'));
-  byBackend.set(tf.getBackend(), { execute, seed, residual: tf.keep(tf.zeros([0])) });
+  byBackend.set(tf.getBackend(), { execute, bf16, seed, residual: tf.keep(tf.zeros([0])) });
 }
 
 /** Whether the engine in use has the kernels of this file. */
 export function hasFused(): boolean {
   return wanted && byBackend.has(tf.getBackend());
+}
+
+/** Whether it also has `packBf16` and `fusedDenseBf16`: it needs a processor with AVX-512 and its BF16 instructions. */
+export function hasBf16(): boolean {
+  return hasFused() && kernels().bf16;
 }
 
 const kernels = () => byBackend.get(tf.getBackend())!;
@@ -112,6 +118,24 @@ export function fusedDense(
     };
   });
   return op(x, kernel, bias) as tf.Tensor2D;
+}
+
+/** W [I, O] rounded to BF16, in the order in which `fusedDenseBf16` reads it. It does not change with W. */
+export function packBf16(kernel: tf.Tensor): tf.Tensor {
+  return execute('RealmPackBf16', {}, {}, [kernel], 1)[0];
+}
+
+/** As `fusedDense`, with x and W rounded to BF16 and summed as floats; it has no gradient. @param packed W, by `packBf16` */
+export function fusedDenseBf16(
+  x: tf.Tensor,
+  packed: tf.Tensor,
+  bias: tf.Tensor,
+  activation: Activation = 'none',
+  first = 0,
+  count = bias.size - first,
+): tf.Tensor2D {
+  const attributes = { activation: ACTIVATIONS.indexOf(activation), first, count };
+  return execute('RealmDenseBf16', attributes, {}, [x, packed, bias], 1)[0] as tf.Tensor2D;
 }
 
 /** LayerNorm(residual + dropout(x)) of rows [R, H]. */

@@ -4,10 +4,12 @@ import {
   type Drop,
   fusedAttention,
   fusedDense,
+  fusedDenseBf16,
   fusedEmbeddings,
   fusedLogLikelihood,
   fusedNorm,
   hasFused,
+  packBf16,
 } from '../engine/fused.ts';
 import { type Random, randomFromState } from '../random.ts';
 
@@ -86,6 +88,31 @@ export function param(params: Weights, name: string): tf.Tensor {
   const found = params.get(name);
   if (!found) throw new Error(`no parameter named ${name}`);
   return found;
+}
+
+/** Follows the name of a kernel whose values are also there in BF16. */
+const IN_BF16 = '.bf16';
+
+/**
+ * The weights with the kernels of an encoder's layers also in BF16, with which `encode` then multiplies, without gradients.
+ * They are copies: later changes of the weights are not in them. `dispose` frees the copies. Only where `hasBf16`.
+ */
+export function withBf16(
+  params: Weights,
+  p: string,
+  { layers }: BertConfig,
+): { weights: Weights; dispose(): void } {
+  const packed = new Map<string, tf.Tensor>();
+  for (let i = 0; i < layers; i++) {
+    for (const part of ['attention.qkv', 'attention.output', 'intermediate', 'output']) {
+      const name = `${p}layer.${i}.${part}.kernel`;
+      packed.set(name + IN_BF16, packBf16(param(params, name)));
+    }
+  }
+  return {
+    weights: new Map([...params, ...packed]),
+    dispose: () => tf.dispose([...packed.values()]),
+  };
 }
 
 /** Sequences that fill this share of their rectangle are padded: that costs less than converting between two layouts. */
@@ -315,10 +342,7 @@ function layer(params: Weights, p: string, config: BertConfig, x: tf.Tensor2D, p
   const { rng, outputRows } = pass;
   const y = tf.tidy(() => {
     const residual = outputRows ? (tf.gather(x, outputRows.at) as tf.Tensor2D) : x;
-    const qkv = {
-      kernel: param(params, `${p}attention.qkv.kernel`),
-      bias: param(params, `${p}attention.qkv.bias`),
-    };
+    const qkv = projection(params, `${p}attention.qkv.`);
     const attend = hasFused() ? attendFused : attendComposed;
     const context = attend(qkv, config, x, residual, pass);
     const attended = dense(params, `${p}attention.output.`, context);
@@ -329,19 +353,42 @@ function layer(params: Weights, p: string, config: BertConfig, x: tf.Tensor2D, p
   return addNorm(params, `${p}output.norm.`, out, y, config.layerNormEps, rng);
 }
 
-/** The dense layer that makes queries, keys and values: H columns each of its output. */
+/** A dense layer's weights. */
 interface Projection {
-  kernel: tf.Tensor; // [H, 3H]
-  bias: tf.Tensor; // [3H]
+  kernel: tf.Tensor; // [in, out]
+  bias: tf.Tensor; // [out]
+  /** The kernel in BF16, which then is used. */
+  packed?: tf.Tensor;
+}
+
+function projection(params: Weights, p: string): Projection {
+  return {
+    kernel: param(params, `${p}kernel`),
+    bias: param(params, `${p}bias`),
+    packed: params.get(`${p}kernel${IN_BF16}`),
+  };
+}
+
+/** f(x W + b) by our own kernels, or some columns of it: [R, count]. */
+function project(
+  x: tf.Tensor2D,
+  { kernel, bias, packed }: Projection,
+  activation: Activation,
+  first = 0,
+  count = bias.size - first,
+): tf.Tensor2D {
+  if (packed) return fusedDenseBf16(x, packed, bias, activation, first, count);
+  return fusedDense(x, kernel, bias, activation, first, count);
 }
 
 /**
  * Multi-head self-attention by our own kernels: [S, H], or [n, H] of `outputRows`.
+ * @param layer makes queries, keys and values: H columns each of its output
  * @param x [S, H] all rows: keys and values
  * @param queryRows the rows that attend: x, or `outputRows` of it
  */
 function attendFused(
-  { kernel, bias }: Projection,
+  layer: Projection,
   { hidden: H, heads: N }: BertConfig,
   x: tf.Tensor2D,
   queryRows: tf.Tensor2D,
@@ -350,12 +397,12 @@ function attendFused(
   const drop = dropOf(rng);
   if (!outputRows) {
     return tf.tidy(() => {
-      const qkv = fusedDense(x, kernel, bias);
+      const qkv = project(x, layer, 'none');
       return fusedAttention(qkv, undefined, input.bounds, input.bounds, N, drop);
     });
   }
-  const q = fusedDense(queryRows, kernel, bias, 'none', 0, H);
-  const kv = fusedDense(x, kernel, bias, 'none', H, 2 * H);
+  const q = project(queryRows, layer, 'none', 0, H);
+  const kv = project(x, layer, 'none', H, 2 * H);
   return fusedAttention(q, kv, outputRows.bounds, input.bounds, N, drop);
 }
 
@@ -443,9 +490,9 @@ export function dense(
   x: tf.Tensor2D,
   activation: Activation = 'none',
 ): tf.Tensor2D {
-  const kernel = param(params, `${p}kernel`);
-  const bias = param(params, `${p}bias`);
-  if (hasFused()) return fusedDense(x, kernel, bias, activation);
+  const layer = projection(params, p);
+  if (hasFused()) return project(x, layer, activation);
+  const { kernel, bias } = layer;
   const y = affine(x, kernel, bias);
   if (activation === 'none') return y;
   return activation === 'tanhUnit' ? y.tanh() : gelu(y, activation);

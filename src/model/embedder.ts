@@ -14,9 +14,9 @@ import {
   encoderInput,
   layerNorm,
   normShapes,
-  type Params,
   pool,
   type Shape,
+  type Weights,
 } from './bert.ts';
 import { type Head, isPooler, vectorLength } from './head.ts';
 import { fetchValues } from './host-values.ts';
@@ -35,7 +35,7 @@ export interface EmbedderConfig extends BertConfig, Head {
  * (sentence-transformers: Pooling, Dense, Normalize).
  */
 export function embedSequences(
-  params: Params,
+  params: Weights,
   p: string,
   config: EmbedderConfig,
   input: EncoderInput,
@@ -240,7 +240,7 @@ function textIds(
  * is padded. After each batch it yields to the event loop and awaits `between`.
  */
 export async function embedAll(
-  params: Params,
+  params: Weights,
   p: string,
   config: EmbedderConfig,
   sequences: Sequences,

@@ -1,7 +1,9 @@
 import type { Corpus } from '../corpus/store/reader.ts';
+import { withBf16 } from '../model/bert.ts';
 import { blockSequences, embedAll, textFormat } from '../model/embedder.ts';
 import { vectorLength } from '../model/head.ts';
 import type { Model } from '../model/model.ts';
+import type { Precision } from './manifest.ts';
 import type { Reuse } from './reuse.ts';
 import { type TaskControl, yieldToEventLoop } from './task-control.ts';
 
@@ -15,6 +17,8 @@ export interface EncodeOptions {
   /** Longest block in word pieces, with its title and special tokens. */
   blockTokens: number;
   tokensPerBatch: number;
+  /** f32 by default; bf16 only where `hasBf16`. */
+  precision?: Precision;
   /** The block to start with, a multiple of `PIECE_BLOCKS`, so that always the same blocks are embedded together. */
   first?: number;
   /** The block to stop before, such a multiple too, or the number of blocks. */
@@ -28,7 +32,7 @@ export interface EncodeOptions {
 export async function* encodeBlocks(
   model: Model,
   corpus: Corpus,
-  { blockTokens, tokensPerBatch, first = 0, end = corpus.blocks, reuse, control = {} }: EncodeOptions,
+  { first = 0, end = corpus.blocks, reuse, control = {}, ...sizes }: EncodeOptions,
 ): AsyncGenerator<Float32Array> {
   for (const edge of [first, end])
     if (edge % PIECE_BLOCKS !== 0 && edge !== corpus.blocks)
@@ -44,7 +48,7 @@ export async function* encodeBlocks(
       model,
       corpus,
       missing.map((i) => at + i),
-      { blockTokens, tokensPerBatch },
+      sizes,
       () => yieldToEventLoop(control), // a batch may take seconds; a refresher must receive "stop" between two
     );
     for (const [j, i] of missing.entries()) piece.set(vectors.subarray(j * P, (j + 1) * P), i * P);
@@ -54,14 +58,31 @@ export async function* encodeBlocks(
 }
 
 /** Vectors of the blocks with these numbers, in this order: [n, P]. @param between awaited after each batch */
-export function encodeChosen(
+export async function encodeChosen(
   model: Model,
   corpus: Corpus,
   blocks: readonly number[],
-  { blockTokens, tokensPerBatch }: Pick<EncodeOptions, 'blockTokens' | 'tokensPerBatch'>,
+  {
+    blockTokens,
+    tokensPerBatch,
+    precision,
+  }: Pick<EncodeOptions, 'blockTokens' | 'tokensPerBatch' | 'precision'>,
   between?: () => Promise<void>,
 ): Promise<Float32Array> {
   const texts = blocks.map((block) => ({ title: corpus.titleIds(block), body: corpus.bodyIds(block) }));
   const sequences = blockSequences(textFormat(corpus.tokenizer, model.embedder), texts, blockTokens);
-  return embedAll(model.params, model.documentTower, model.embedder, sequences, tokensPerBatch, between);
+  const { params, documentTower, embedder } = model;
+  const packed = precision === 'bf16' ? withBf16(params, documentTower, embedder) : undefined;
+  try {
+    return await embedAll(
+      packed?.weights ?? params,
+      documentTower,
+      embedder,
+      sequences,
+      tokensPerBatch,
+      between,
+    );
+  } finally {
+    packed?.dispose();
+  }
 }

@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import type { Config } from '../config.ts';
 import type { Corpus } from '../corpus/store/reader.ts';
+import { hasBf16 } from '../engine/fused.ts';
 import { embedderShapes } from '../model/embedder.ts';
 import { isPooler, vectorLength } from '../model/head.ts';
 import { fetchValues } from '../model/host-values.ts';
@@ -15,6 +16,7 @@ import { encodeBlocks } from './encode-blocks.ts';
 import { dtypeOf } from './graph.ts';
 import { graphCount } from './graphs.ts';
 import { digestsOf, type IndexManifest, MANIFEST } from './manifest.ts';
+import { blockPrecision } from './precision.ts';
 import { clearIndexes, indexFolders, publish } from './publish.ts';
 import { openReuse, type Reuse } from './reuse.ts';
 import { isWhole, type TaskControl, yieldToEventLoop } from './task-control.ts';
@@ -91,7 +93,9 @@ export async function makeIndex(
       efConstruction: index.efConstruction,
       graphs: graphCount(corpus.blocks, index.subIndexes),
     };
-    const existing = indexFolders(root).map(({ name, ...manifest }) => ({ name, manifest }));
+    const existing = indexFolders(root)
+      .map(({ name, ...manifest }) => ({ name, manifest }))
+      .filter(({ manifest }) => config.index.precision === 'auto' || manifest.precision === 'f32');
     const found = await wholeIndex(root, existing, wanted, control);
     if (found) {
       const manifest = { ...found.manifest, step };
@@ -102,8 +106,10 @@ export async function makeIndex(
       publish(root, found.name);
       return { name: found.name, manifest };
     }
-    const similar = existing.find(({ manifest }) =>
-      SAME_VECTORS.every((key) => manifest[key] === wanted[key]),
+    const similar = existing.find(
+      ({ manifest }) =>
+        SAME_VECTORS.every((key) => manifest[key] === wanted[key]) &&
+        (manifest.precision === 'f32' || hasBf16()),
     );
     reuse =
       similar && !published
@@ -111,19 +117,23 @@ export async function makeIndex(
         : undefined;
     const reused = reuse ? await countReused(reuse, corpus, control) : 0;
     const { weightsSha256, encoding } = wanted;
+    const made = published ?? (reused === 0 ? queued : undefined);
+    // All vectors of an index have one precision. What other processes make is in f32.
+    const precision = made
+      ? 'f32'
+      : (similar?.manifest.precision ?? (await blockPrecision(model, corpus, config, control)));
     const { blockTokens } = config.text;
     const { tokensPerBatch } = config.index;
+    const sizes = { blockTokens, tokensPerBatch, precision };
     const manifest = await buildIndex(
       join(root, name),
       {
-        embeddings:
-          published ??
-          (reused === 0 ? queued : undefined) ??
-          ((first) => encodeBlocks(model, corpus, { blockTokens, tokensPerBatch, first, reuse, control })),
+        embeddings: made ?? ((first) => encodeBlocks(model, corpus, { ...sizes, first, reuse, control })),
         rows: corpus.blocks,
         corpusSha256: corpus.sha256,
         weightsSha256,
         encoding,
+        precision,
         step,
         blockHash: corpus.hash,
         reuse: reuse && reused > 0 ? { sha256: reuse.sha256, rows: reused } : undefined,

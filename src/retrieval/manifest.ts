@@ -15,6 +15,9 @@ export interface NamedDigest extends FileDigest {
   name: string;
 }
 
+/** Of the products that make a block's vector; the sums, and the vectors themselves, are always f32. */
+export type Precision = 'f32' | 'bf16';
+
 /** What an index was made of, and its files. */
 export interface IndexManifest {
   format: 4;
@@ -31,6 +34,8 @@ export interface IndexManifest {
   weightsSha256: string;
   /** Identifies how blocks become tokens and tokens become vectors, apart from the weights: rows of another encoding cannot be reused. */
   encoding: string;
+  /** Of all rows: see precision.ts. */
+  precision: Precision;
   /** Rows copied from an earlier index instead of embedded. */
   reused: number;
   /** ISO 8601. */
@@ -60,6 +65,7 @@ const manifestSchema: z.ZodType<IndexManifest> = z.strictObject({
   step: z.int().nonnegative(),
   weightsSha256: z.string(),
   encoding: z.string(),
+  precision: z.enum(['f32', 'bf16']).default('f32'), // those of older versions have none
   reused: z.int().nonnegative(),
   createdAt: z.string(),
   recall10: z.strictObject({ probes: z.int().positive(), value: z.number() }).optional(),

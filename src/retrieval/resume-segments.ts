@@ -15,6 +15,7 @@ export interface Identity {
   corpusSha256: string;
   weightsSha256: string;
   encoding: string;
+  precision: string;
   /** SHA-256 of the embeddings that vectors are copied from; empty for none. */
   reusedFrom: string;
   rows: number;

@@ -12,7 +12,7 @@ import {
 } from '../system/files.ts';
 import { type GraphShape, usableThreads } from './graph.ts';
 import { type Growing, graphCount, graphName, growGraphs, searchGraphs } from './graphs.ts';
-import { BLOCKS, EMBEDDINGS, type IndexManifest, MANIFEST } from './manifest.ts';
+import { BLOCKS, EMBEDDINGS, type IndexManifest, MANIFEST, type Precision } from './manifest.ts';
 import { recallOf, sampleRows } from './recall.ts';
 import { type Identity, readProgress, SEGMENT_ROWS, type Segment, writeProgress } from './resume-segments.ts';
 import { digestFile, type TaskControl, yieldToEventLoop } from './task-control.ts';
@@ -36,6 +36,8 @@ export interface BuildInput extends TaskControl {
   weightsSha256: string;
   /** See `IndexManifest.encoding`. */
   encoding: string;
+  /** See `IndexManifest.precision`; f32 by default. */
+  precision?: Precision;
   step: number;
   /** `Corpus.hash` of a block. */
   blockHash(block: number): bigint;
@@ -73,13 +75,14 @@ async function fill(part: string, input: BuildInput, options: BuildOptions): Pro
   const { rows } = input;
   const { dimensions, dtype, m, efConstruction } = options;
   const shape = { dimensions, dtype, m, efConstruction };
-  const { corpusSha256, weightsSha256, encoding } = input;
+  const { corpusSha256, weightsSha256, encoding, precision = 'f32' } = input;
   const reusedFrom = input.reuse?.sha256 ?? '';
   const total = graphCount(rows, options.subIndexes);
   const identity: Identity = {
     corpusSha256,
     weightsSha256,
     encoding,
+    precision,
     reusedFrom,
     rows,
     ...shape,
@@ -126,6 +129,7 @@ async function fill(part: string, input: BuildInput, options: BuildOptions): Pro
       weightsSha256,
       encoding,
       step: input.step,
+      precision,
       reused: input.reuse?.rows ?? 0,
       createdAt: new Date().toISOString(),
       graphs: digests.map((digest, i) => ({ name: graphName(i, total), ...digest })),

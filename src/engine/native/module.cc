@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <utility>
 
+#include "dense-bf16.h"
 #include "kernels.h"
 #include "pool.h"
 #include "rank-sum.h"
@@ -24,11 +25,19 @@ napi_value start(napi_env env, napi_callback_info info) {
     realm::setThreads(threads);
     scipy_openblas_set_num_threads(1);  // each of our threads multiplies its own tiles
     realm::registerAll();
+    realm::registerDenseBf16();
     realm::registerRankSum();
   } catch (const std::exception& e) {
     napi_throw_error(env, nullptr, e.what());
   }
   return nullptr;
+}
+
+/** hasBf16(): whether the operations of dense-bf16.cc are there. */
+napi_value hasBf16(napi_env env, napi_callback_info) {
+  napi_value result;
+  napi_get_boolean(env, realm::hasBf16(), &result);
+  return result;
 }
 
 /** useSum(address): the function that adds up over all ranks, from `sumAddress` of mpi.cc. */
@@ -46,7 +55,7 @@ napi_value useSum(napi_env env, napi_callback_info info) {
 }  // namespace
 
 NAPI_MODULE_INIT() {
-  for (const auto& [name, callback] : {std::pair{"start", start}, std::pair{"useSum", useSum}}) {
+  for (const auto& [name, callback] : {std::pair{"start", start}, std::pair{"hasBf16", hasBf16}, std::pair{"useSum", useSum}}) {
     napi_value function;
     napi_create_function(env, name, NAPI_AUTO_LENGTH, callback, nullptr, &function);
     napi_set_named_property(env, exports, name, function);

@@ -1,0 +1,26 @@
+// What a dense layer applies to its result.
+#pragma once
+#include "maths.h"
+
+namespace realm {
+
+enum Activation { NONE, GELU_EXACT, GELU_TANH, TANH };
+
+constexpr float C1 = 1.5957691216057308f;              // 2 sqrt(2/pi)
+constexpr float C3 = 1.5957691216057308f * 0.044715f;  // and the cubic term's
+
+/** f(u) of n numbers; x Phi(x), its tanh form as x sigmoid(2t), or tanh. */
+inline void activate(int kind, const float* u, float* y, int64_t n) {
+  if (kind == GELU_TANH) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] = u[i] * sigmoid(u[i] * (C1 + C3 * u[i] * u[i]));
+  } else if (kind == GELU_EXACT) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] = u[i] * normalCdf(u[i]);
+  } else if (kind == TANH) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) y[i] = 2 * sigmoid(2 * u[i]) - 1;
+  }
+}
+
+}  // namespace realm
