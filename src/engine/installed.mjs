@@ -60,8 +60,29 @@ export const MPICH = '5.0.2';
 /** Its folder, with `bin/mpiexec` and `lib/libmpi_abi.so.1`; it may not exist. */
 export const mpiFolder = () => join(cacheFolder(), `engine-mpich-${MPICH}-${process.arch}`);
 
-/** The kernels use every instruction of the processor that they are compiled on. */
-export const processor = () => cpus()[0]?.model ?? '';
+/** Flags of Linux for x64 that name instructions a compiler may use, and not what a processor or its kernel does otherwise. */
+const INSTRUCTIONS = /^(sse|ssse|avx|amx|fma|f16c|bmi|abm|adx|movbe|popcnt|aes|vaes|pclmul|vpclmul|gfni|sha)/;
+
+/**
+ * The instruction sets in Linux's /proc/cpuinfo, such as avx512f, sorted.
+ * @param {string} cpuinfo
+ */
+export function instructions(cpuinfo) {
+  const [, name, list] = /^(flags|Features)\s*:(.*)$/m.exec(cpuinfo) ?? [];
+  const flags = list?.trim().split(/\s+/) ?? [];
+  return flags.filter((flag) => name === 'Features' || INSTRUCTIONS.test(flag)).sort();
+}
+
+/**
+ * The processor, for kernels that use every instruction of the one that they are compiled on. Virtual machines give
+ * processors of several generations one name ("AMD EPYC"), so a digest of the instruction sets is part of it.
+ */
+export function processor() {
+  const model = cpus()[0]?.model ?? '';
+  if (process.platform !== 'linux') return model;
+  const sets = instructions(readFileSync('/proc/cpuinfo', 'utf8'));
+  return `${model}, instructions ${createHash('sha256').update(sets.join()).digest('hex').slice(0, 8)}`;
+}
 
 /**
  * @typedef {object} Installed
