@@ -11,7 +11,7 @@ import {
   modelShapes,
   pretrainedShapes,
 } from '../src/model/model.ts';
-import { blockPositions } from '../src/model/reader.ts';
+import { blockTokens } from '../src/model/reader.ts';
 import type { RealmBatch } from '../src/model/realm-batch.ts';
 import { retrieverInput } from '../src/model/retriever.ts';
 import { random } from '../src/random.ts';
@@ -142,13 +142,14 @@ function realmBatch(model: Model, { pretrain }: Batches, input: (b: Sequences) =
 function qaBatch(model: Model, { qa }: Batches, input: (b: Sequences) => EncoderInput): QaBatch {
   const B = qa.queries.ids.length;
   const joint = input(qa.joint);
-  const T = joint.longest;
   const W = model.reader.maxSpanWidth;
   const offsets = Int32Array.from(qa.joint.firstSegment);
   const lengths = Int32Array.from(qa.joint.ids, (ids, r) => ids.length - offsets[r] - 1);
+  const blocks = blockTokens(joint, offsets, lengths);
+  const T = blocks.longest;
   const spans = tf.buffer([B, READ * W * T]);
   qa.spans.forEach(([start, width], b) => {
-    spans.set(1, b, (width - 1) * T + start);
+    spans.set(1, b, (width - 1) * T + start - offsets[b * READ]);
   });
   const positives = tf.buffer([B, RETRIEVED]);
   for (let b = 0; b < B; b++) positives.set(1, b, 0);
@@ -160,7 +161,7 @@ function qaBatch(model: Model, { qa }: Batches, input: (b: Sequences) => Encoder
     read: {
       reading: {
         input: joint,
-        blocks: blockPositions(joint, offsets, lengths),
+        blocks,
         torn: tf.zeros([B * READ, W, T]),
         B,
         R: READ,

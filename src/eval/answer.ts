@@ -4,7 +4,7 @@ import type { Corpus } from '../corpus/store/reader.ts';
 import { vectorLength } from '../model/head.ts';
 import { fetchValues } from '../model/host-values.ts';
 import { type EncodedQuestion, questionVectors } from '../model/questions.ts';
-import { disposeReading, makeReading, readScores, wholeWordScores } from '../model/reading.ts';
+import { disposeReading, makeReading, ownScores, wholeWordScores } from '../model/reading.ts';
 import { findBlocks } from '../retrieval/hybrid.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';
 
@@ -20,7 +20,8 @@ export function questionsAtOnce({ qa }: Config): number {
 export interface Answer {
   text: string;
   block: number;
-  /** Characters (UTF-16 units) [start, end) of the answer in `corpus.text(block)`. */
+  /** The block's text, and the characters (UTF-16 units) [start, end) of the answer in it. */
+  passage: string;
   start: number;
   end: number;
   /** Probability of this span among all spans of whole words in all blocks read. */
@@ -61,41 +62,31 @@ export async function answerQuestions(
   const blocks = questions.map((_, b) => Array.from(found.blocks.subarray(b * k, b * k + found.counts[b])));
   const read = blocks.map((list) => list.slice(0, R));
   const reading = makeReading(corpus, questions, read, R, config);
-  const B = questions.length;
   const P = vectorLength(config.model);
-  const priors = new Float32Array(B * R).fill(-1e9);
-  for (let b = 0; b < B; b++) {
-    for (let r = 0; r < read[b].length; r++) priors[b * R + r] = found.scores[b * k + r] / model.temperature;
-  }
   const best = tf.tidy(() => {
-    const prior = tf.tensor2d(priors, [B, R]);
-    const scores = wholeWordScores(reading, readScores(model, reading, prior)).reshape([B, R, -1]);
-    return {
-      prior: tf.logSoftmax(prior),
-      joint: scores.max(2).sub(scores.reshape([B, -1]).logSumExp(1).reshape([B, 1])), // [B, R]
-      likelihood: scores.max(2).sub(scores.logSumExp(2)), // [B, R]
-      span: scores.argMax(2), // [B, R]
-    };
+    const scores = wholeWordScores(reading, ownScores(model, reading)).reshape([questions.length * R, -1]);
+    const score = scores.max(1, true);
+    return { score, sum: scores.sub(score).exp().sum(1), span: scores.argMax(1) }; // each [B*R]
   });
-  const [prior, joint, likelihood, span] = await fetchValues(
-    best.prior,
-    best.joint,
-    best.likelihood,
-    best.span,
-  );
+  const [score, sum, span] = await fetchValues(best.score, best.sum, best.span);
   tf.dispose(best);
-  const results = questions.map((_, b) => {
+  disposeReading(reading);
+  return questions.map((_, b) => {
+    const scores = read[b].map((_, r) => found.scores[b * k + r] / model.temperature);
+    const prior = shares(scores);
+    // Of the whole softmax over all spans, each block has the exp of its retrieval score times Σ exp of its spans' scores.
+    const ofBlock = shares(scores.map((f, r) => f + score[b * R + r] + Math.log(sum[b * R + r])));
     const answers = read[b].map((block, r): Answer => {
       const row = b * R + r;
       const width = Math.floor(span[row] / reading.T) + 1;
-      const first = (span[row] % reading.T) - reading.blocks.offsets[row];
-      const words = wholeWords(corpus, block, first, first + width);
+      const first = span[row] % reading.T;
+      const likelihood = 1 / sum[row];
       return {
-        ...words,
+        ...wholeWords(corpus, block, first, first + width),
         block,
-        probability: Math.exp(joint[row]),
-        prior: Math.exp(prior[row]),
-        likelihood: Math.exp(likelihood[row]),
+        probability: ofBlock[r] * likelihood,
+        prior: prior[r],
+        likelihood,
       };
     });
     answers.sort((a, b) => b.probability - a.probability);
@@ -104,11 +95,17 @@ export async function answerQuestions(
       products: Array.from(found.scores.subarray(b * k, b * k + blocks[b].length)),
       answers,
       vector: vectors.slice(b * P, (b + 1) * P),
-      scores: Array.from(priors.subarray(b * R, b * R + read[b].length)),
+      scores,
     };
   });
-  disposeReading(reading);
-  return results;
+}
+
+/** The softmax of scores. */
+function shares(scores: readonly number[]): number[] {
+  const most = Math.max(...scores);
+  const weights = scores.map((score) => Math.exp(score - most));
+  const sum = weights.reduce((a, b) => a + b, 0);
+  return weights.map((weight) => weight / sum);
 }
 
 /**
@@ -120,12 +117,13 @@ function wholeWords(
   block: number,
   start: number,
   end: number,
-): { text: string; start: number; end: number } {
-  const text = corpus.text(block);
-  const { ids, starts, ends } = corpus.tokenizer.encode(text);
-  if (start < 0 || end > starts.length) return { text: '', start: 0, end: 0 };
+): Pick<Answer, 'text' | 'passage' | 'start' | 'end'> {
+  const passage = corpus.text(block);
+  const { ids, starts, ends } = corpus.tokenizer.encode(passage);
+  if (end > starts.length) return { text: '', passage, start: 0, end: 0 };
   const { continues } = corpus.tokenizer;
   while (start > 0 && continues[ids[start]]) start--;
   while (end < ids.length && continues[ids[end]]) end++;
-  return { text: text.slice(starts[start], ends[end - 1]), start: starts[start], end: ends[end - 1] };
+  const [from, to] = [starts[start], ends[end - 1]];
+  return { text: passage.slice(from, to), passage, start: from, end: to };
 }

@@ -211,9 +211,9 @@ export async function evaluateAnswers(
         title: best ? corpus.title(best.block) : '',
         document: best ? corpus.documentId(best.block) : '',
         probability: best?.probability ?? 0,
-        passage: best ? corpus.text(best.block) : '',
-        start: best ? codePointsBefore(corpus.text(best.block), best.start) : 0,
-        end: best ? codePointsBefore(corpus.text(best.block), best.end) : 0,
+        passage: best ? best.passage : '',
+        start: best ? codePointsBefore(best.passage, best.start) : 0,
+        end: best ? codePointsBefore(best.passage, best.end) : 0,
       });
     });
     bar.at(scores.ranks.length);
@@ -240,12 +240,12 @@ function goldSpans(
   const questionIds = question.ids.subarray(0, text.questionTokens - 2); // truncated as in `makeReading`
   let best = false;
   let any = false;
-  for (const [rank, { block, start, end }] of answers.entries()) {
+  for (const [rank, { block, passage, start, end }] of answers.entries()) {
     const body = corpus.bodyIds(block);
     const { ids, firstSegment } = pairIds(corpus.tokenizer, questionIds, body, qa.readerTokens);
     const read = body.subarray(0, ids.length - firstSegment - 1);
     const spans = answerSpans(read, answerPieces(corpus, block, question));
-    const offsets = rank === 0 ? corpus.tokenizer.encode(corpus.text(block)) : undefined;
+    const offsets = rank === 0 ? corpus.tokenizer.encode(passage) : undefined;
     for (let i = 0; i < spans.length; i += 2) {
       if (spans[i + 1] - spans[i] > model.maxSpanWidth) continue;
       any = true;

@@ -5,8 +5,11 @@ import {
   type DropoutRng,
   dense,
   denseShapes,
+  disposeInput,
   type EncoderInput,
   encode,
+  type GatheredRows,
+  gatherRows,
   normShapes,
   type Params,
   param,
@@ -35,28 +38,41 @@ export function readerShapes(config: ReaderConfig): Shape[] {
   ];
 }
 
-/** Positions of the blocks in a batch of joint sequences `[CLS] question [SEP] block [SEP]`. */
-export interface BlockPositions {
-  /** Where each row's block starts; `lengths`: how many tokens it has there. */
-  offsets: Int32Array; // [R]
-  lengths: Int32Array;
-  tensor: tf.Tensor2D; // [R, 3] int32: first row of the batch, length, offset
+/** The blocks' tokens in a batch of joint sequences `[CLS] question [SEP] block [SEP]`. */
+export interface BlockTokens {
+  /** Tokens of each block. */
+  lengths: Int32Array; // [R]
+  /** T: tokens of the longest block, at least 1. */
+  longest: number;
+  /** The rows of the batch that hold them. */
+  rows: GatheredRows;
+  /** [R, 3] int32: the block's first row among those, its length, and 0, the first token of its spans. */
+  tensor: tf.Tensor2D;
 }
 
-export function blockPositions(
-  input: EncoderInput,
-  offsets: Int32Array,
-  lengths: Int32Array,
-): BlockPositions {
+/** @param offsets where each sequence's block starts; `lengths`: how many tokens it has there */
+export function blockTokens(input: EncoderInput, offsets: Int32Array, lengths: Int32Array): BlockTokens {
   const R = input.sequences;
+  const positions = Array.from(lengths, (n, r) => new Int32Array(n).map((_, t) => offsets[r] + t));
   const values = new Int32Array(3 * R);
-  for (let r = 0; r < R; r++) values.set([input.starts[r] + offsets[r], lengths[r], offsets[r]], 3 * r);
-  return { offsets, lengths, tensor: tf.tensor2d(values, [R, 3], 'int32') };
+  for (let r = 0, row = 0; r < R; row += lengths[r++]) values.set([row, lengths[r], 0], 3 * r);
+  return {
+    lengths,
+    longest: Math.max(1, ...lengths),
+    rows: gatherRows(input, positions),
+    tensor: tf.tensor2d(values, [R, 3], 'int32'),
+  };
+}
+
+export function disposeBlockTokens({ rows, tensor }: BlockTokens): void {
+  disposeInput(rows);
+  tensor.dispose();
 }
 
 /**
- * Scores of every span of width 1 to W in every joint sequence: [R, W, T]. Entry (r, w, t) is the span that
- * starts at token t and is w + 1 pieces wide. Spans that leave the block or the sequence get a large negative number.
+ * Scores of every span of width 1 to W in every block: [R, W, T]. Entry (r, w, t) is the span that starts at the block's
+ * token t and is w + 1 pieces wide. Spans that leave the block get a large negative number. The last layer is computed for
+ * the blocks' tokens only.
  *
  * h = LayerNorm(ReLU(start_i + end_j)), score = v · h + c.
  */
@@ -65,14 +81,16 @@ export function spanScores(
   p: string,
   config: ReaderConfig,
   input: EncoderInput,
-  blocks: BlockPositions,
+  blocks: BlockTokens,
   rng?: DropoutRng,
 ): tf.Tensor3D {
   return tf.tidy(() => {
-    const { sequences: R, longest: T } = input;
+    const { rows, lengths, longest: T } = blocks;
+    const R = lengths.length;
     const { spanHidden: S, spanLayerNormEps: eps } = config;
     const W = Math.min(config.maxSpanWidth, T);
-    const ends = dense(params, 'span.hidden.', encode(params, p, config, input, rng)); // [rows, 2S]
+    if (rows.total === 0) return tf.fill([R, W, T], INVALID_SCORE) as tf.Tensor3D;
+    const ends = dense(params, 'span.hidden.', encode(params, p, config, input, rng, rows)); // [n, 2S]
     if (hasFused()) {
       const weights = {
         gain: param(params, 'span.norm.gain'),
@@ -87,14 +105,14 @@ export function spanScores(
         invalid: INVALID_SCORE,
       });
     }
-    const both = spread(ends, input).reshape([R, T, 2 * S]);
+    const both = spread(ends, rows).reshape([R, T, 2 * S]);
     const start = both.slice([0, 0, 0], [R, T, S]);
     const end = both.slice([0, 0, S], [R, T, S]).pad([
       [0, 0],
       [0, W - 1],
       [0, 0],
     ]); // [R, T+W-1, S]
-    const tokens = blockTokens(blocks, T);
+    const tokens = present(blocks);
     const inBlock = tokens.pad([
       [0, 0],
       [0, W - 1],
@@ -114,12 +132,13 @@ export function spanScores(
   });
 }
 
-/** 1 on tokens of the block, 0 on question, special tokens and padding: [R, T]. */
-function blockTokens({ offsets, lengths }: BlockPositions, T: number): tf.Tensor2D {
-  const R = offsets.length;
-  const values = new Float32Array(R * T);
-  for (let r = 0; r < R; r++) values.fill(1, r * T + offsets[r], r * T + offsets[r] + lengths[r]);
-  return tf.tensor2d(values, [R, T]);
+/** 1 on tokens of a block, 0 beyond its end: [R, T]. */
+function present({ lengths, longest: T }: BlockTokens): tf.Tensor2D {
+  const values = new Float32Array(lengths.length * T);
+  lengths.forEach((n, r) => {
+    values.fill(1, r * T, r * T + n);
+  });
+  return tf.tensor2d(values, [lengths.length, T]);
 }
 
 /**

@@ -5,13 +5,16 @@ import { type DropoutRng, disposeInput, type EncoderInput, encoderInput } from '
 import { pairIds } from './embedder.ts';
 import type { Model } from './model.ts';
 import type { EncodedQuestion } from './questions.ts';
-import { type BlockPositions, blockPositions, spanScores } from './reader.ts';
+import { type BlockTokens, blockTokens, disposeBlockTokens, spanScores } from './reader.ts';
 
-/** Joint sequences `[CLS] question [SEP] block [SEP]` of B questions with R blocks each, [B*R, T]. */
+/**
+ * Joint sequences `[CLS] question [SEP] block [SEP]` of B questions with R blocks each, B*R in all; T is the number of tokens of
+ * the longest block.
+ */
 export interface Reading {
   input: EncoderInput;
-  /** A question with fewer blocks has rows without tokens. */
-  blocks: BlockPositions;
+  /** A question with fewer blocks has empty ones. */
+  blocks: BlockTokens;
   /** Penalty of spans that start or end within a word: see `wholeWordScores`. */
   torn: tf.Tensor3D; // [B*R, W, T]
   B: number;
@@ -28,6 +31,7 @@ export function makeReading(
 ): Reading {
   const B = batch.length;
   const pairs: { ids: Int32Array; firstSegment: number }[] = [];
+  const bodies: Int32Array[] = [];
   const offsets = new Int32Array(B * R);
   const lengths = new Int32Array(B * R);
   for (let b = 0; b < B; b++) {
@@ -35,12 +39,9 @@ export function makeReading(
     const question = batch[b].ids.subarray(0, config.text.questionTokens - 2);
     for (let r = 0; r < R; r++) {
       const block = blocks[b][r];
-      const pair = pairIds(
-        corpus.tokenizer,
-        question,
-        block === undefined ? new Int32Array(0) : corpus.bodyIds(block),
-        config.qa.readerTokens,
-      );
+      const body = block === undefined ? new Int32Array(0) : corpus.bodyIds(block);
+      const pair = pairIds(corpus.tokenizer, question, body, config.qa.readerTokens);
+      bodies.push(body);
       offsets[b * R + r] = pair.firstSegment;
       lengths[b * R + r] = pair.ids.length - pair.firstSegment - 1;
       pairs.push(pair);
@@ -50,19 +51,19 @@ export function makeReading(
     pairs.map((p) => p.ids),
     pairs.map((p) => p.firstSegment),
   );
-  const T = input.longest;
-  const positions = blockPositions(input, offsets, lengths);
-  const torn = tornPenalty(corpus, blocks, positions, [B, R, T, Math.min(config.model.maxSpanWidth, T)]);
-  return { input, blocks: positions, torn, B, R, T };
+  const tokens = blockTokens(input, offsets, lengths);
+  const torn = tornPenalty(corpus.tokenizer.continues, bodies, tokens, config.model.maxSpanWidth);
+  return { input, blocks: tokens, torn, B, R, T: tokens.longest };
 }
 
 export function disposeReading(reading: Reading): void {
   disposeInput(reading.input);
-  tf.dispose([reading.blocks.tensor, reading.torn]);
+  disposeBlockTokens(reading.blocks);
+  reading.torn.dispose();
 }
 
 /**
- * The scores of `readScores` [B, R*W*T] for choosing an answer: spans that start or end within a word get such a
+ * Scores [B, R*W*T] of `ownScores` or `addRetrieval` for choosing an answer: spans that start or end within a word get such a
  * penalty that they are chosen only if a block has no others. The training loss is over all spans, as in the released code.
  */
 export function wholeWordScores({ torn, B }: Reading, scores: tf.Tensor2D): tf.Tensor2D {
@@ -76,44 +77,32 @@ export function wholeWordScores({ torn, B }: Reading, scores: tf.Tensor2D): tf.T
  */
 const TORN_PENALTY = -1e4;
 
-/** `TORN_PENALTY` on spans that start or end within a word, 0 on all others: [B*R, W, T], in the order of `spanScores`. */
+/**
+ * `TORN_PENALTY` for a start within a word and as much for an end within one, 0 on all other spans: [R, W, T], in the order
+ * of `spanScores`.
+ * @param continues for each token id, 1 where the piece continues a word
+ * @param bodies the ids of each block, of which only the first may be read
+ */
 function tornPenalty(
-  corpus: Corpus,
-  blocks: readonly (readonly number[])[],
-  { offsets, lengths }: BlockPositions,
-  [B, R, T, W]: readonly [number, number, number, number],
+  continues: Uint8Array,
+  bodies: readonly Int32Array[],
+  { lengths, longest: T }: BlockTokens,
+  maxSpanWidth: number,
 ): tf.Tensor3D {
-  const { continues } = corpus.tokenizer;
-  const starts = new Float32Array(B * R * T); // TORN_PENALTY where a span cannot start
-  const ends = new Float32Array(B * R * (T + W - 1)); // and where its last token cannot be
-  for (let b = 0; b < B; b++) {
-    for (let r = 0; r < blocks[b].length; r++) {
-      const row = b * R + r;
-      const ids = corpus.bodyIds(blocks[b][r]);
-      for (let t = 0; t < lengths[row]; t++) {
-        if (t > 0 && continues[ids[t]]) starts[row * T + offsets[row] + t] = TORN_PENALTY;
+  const W = Math.min(maxSpanWidth, T);
+  const penalties = new Float32Array(bodies.length * W * T);
+  bodies.forEach((ids, row) => {
+    for (let t = 0; t < lengths[row]; t++) {
+      const first = t > 0 && continues[ids[t]] ? TORN_PENALTY : 0;
+      for (let w = 0; w < W && t + w < lengths[row]; w++) {
         // The word may continue beyond the part of the block that is read.
-        if (t + 1 < ids.length && continues[ids[t + 1]])
-          ends[row * (T + W - 1) + offsets[row] + t] = TORN_PENALTY;
+        const next = t + w + 1;
+        const last = next < ids.length && continues[ids[next]] ? TORN_PENALTY : 0;
+        penalties[(row * W + w) * T + t] = first + last;
       }
     }
-  }
-  return tf.tidy(() => {
-    const first = tf.tensor2d(starts, [B * R, T]);
-    const last = tf.tensor2d(ends, [B * R, T + W - 1]);
-    const widths = Array.from({ length: W }, (_, w) => first.add(last.slice([0, w], [B * R, T])));
-    return tf.stack(widths, 1) as tf.Tensor3D;
   });
-}
-
-/** Scores of all spans of a question's blocks, their blocks' retrieval scores [B, R] added: [B, R*W*T]. */
-export function readScores(
-  model: Model,
-  reading: Reading,
-  retrieval: tf.Tensor2D,
-  rng?: DropoutRng,
-): tf.Tensor2D {
-  return tf.tidy(() => addRetrieval(reading, ownScores(model, reading, rng), retrieval));
+  return tf.tensor3d(penalties, [bodies.length, W, T]);
 }
 
 /** The reader's own scores of all spans of a question's blocks: [B, R*W*T]. */

@@ -222,15 +222,15 @@ async function answer(
       const nullProbability = nullProbabilityOf(one, parts.nullDocument, model.temperature);
       results.push({
         question: part[b].question,
-        answers: one.answers.map(({ text, block, start, end, probability, prior, likelihood }) => ({
+        answers: one.answers.map(({ text, block, passage, start, end, probability, prior, likelihood }) => ({
           answer: text,
           probability,
           retrieval: prior,
           reading: likelihood,
           title: corpus.title(block),
           document: corpus.documentId(block),
-          before: corpus.text(block).slice(0, start),
-          after: corpus.text(block).slice(end),
+          before: passage.slice(0, start),
+          after: passage.slice(end),
           ...(block >= parts.corpus.blocks && { extraDocument: true as const }),
         })),
         ...(nullProbability !== undefined && { nullProbability }),

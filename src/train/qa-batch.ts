@@ -30,7 +30,7 @@ export interface QaBatch {
     reading: Reading;
     /** What BM25 adds to the inner products in hybrid retrieval, for the reader alone; absent: 0. */
     bonus?: tf.Tensor2D; // [B, R]
-    /** 1 on every span of `readScores` that is an answer. */
+    /** 1 on every span of `ownScores` that is an answer. */
     spans: tf.Tensor2D; // [B, R*W*T]
   };
 }
@@ -165,7 +165,7 @@ export function disposeQaBatch(batch: QaBatch): void {
 }
 
 /**
- * 1 on every span that matches an answer's word pieces: [B, R*W*T] row-major, in the order of `readScores`. The answers
+ * 1 on every span that matches an answer's word pieces: [B, R*W*T] row-major, in the order of `ownScores`. The answers
  * of a regular expression are the texts that it matches in the block, as in DrQA's distant supervision
  * (facebookresearch/DrQA, scripts/distant/generate.py, commit 6d7c1b7).
  */
@@ -177,7 +177,7 @@ function markSpans(
   maxWidth: number,
 ): Float32Array {
   const { B, R, T } = reading;
-  const { offsets, lengths } = reading.blocks;
+  const { lengths } = reading.blocks;
   const W = Math.min(maxWidth, T);
   const correct = new Float32Array(B * R * W * T);
   for (let b = 0; b < B; b++) {
@@ -188,7 +188,7 @@ function markSpans(
       const spans = answerSpans(body, answerPieces(corpus, block, batch[b]));
       for (let i = 0; i < spans.length; i += 2) {
         const width = spans[i + 1] - spans[i];
-        if (width <= W) correct[(row * W + width - 1) * T + offsets[row] + spans[i]] = 1;
+        if (width <= W) correct[(row * W + width - 1) * T + spans[i]] = 1;
       }
     }
   }

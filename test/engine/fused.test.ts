@@ -21,7 +21,7 @@ import {
 } from '../../src/model/bert.ts';
 import { embedderShapes, embedSequences } from '../../src/model/embedder.ts';
 import { initialise, lossGradients, type Model } from '../../src/model/model.ts';
-import { blockPositions, readerShapes, spanScores } from '../../src/model/reader.ts';
+import { blockTokens, readerShapes, spanScores } from '../../src/model/reader.ts';
 import { readMasks } from '../../src/model/realm.ts';
 import { random } from '../../src/random.ts';
 import { createOptimizer } from '../../src/train/optimizer.ts';
@@ -136,7 +136,7 @@ describe('the fused kernels compute what the composed layers compute', () => {
     compare([...bertShapes('r.', config, false), ...readerShapes(config)], (model, input) => {
       const first = LENGTHS.map((n) => Math.ceil(n / 3));
       const lengths = Int32Array.from(LENGTHS, (n, r) => Math.max(0, n - first[r] - 1));
-      const blocks = blockPositions(input, Int32Array.from(first), lengths);
+      const blocks = blockTokens(input, Int32Array.from(first), lengths);
       const score = () => spanScores(model.params, 'r.', config, input, blocks);
       const inside = score().greater(-1e8).toFloat();
       assert.ok(inside.sum().dataSync()[0] > 1000);

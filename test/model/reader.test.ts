@@ -2,28 +2,27 @@ import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import { encoderInput } from '../../src/model/bert.ts';
-import { blockPositions, marginalLogLoss, type ReaderConfig, spanScores } from '../../src/model/reader.ts';
+import { blockTokens, marginalLogLoss, type ReaderConfig, spanScores } from '../../src/model/reader.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { assertClose, assertGradients, loadFixture, rows, withoutLeak } from '../support/model-fixture.ts';
 
 before(() => startTestEngine());
 
-/** R = 3 of 5 retrieved blocks are read; T = 14, spans are up to W = 4 wide. */
+/** R = 3 of 5 retrieved blocks are read; spans are up to W = 4 wide. */
 function load() {
   const { config: sizes, params, expected } = loadFixture('reader', 'reader.');
   const config: ReaderConfig = { ...sizes, spanHidden: 8, maxSpanWidth: 4, spanLayerNormEps: 1e-3 };
   const input = encoderInput(rows(expected), expected.firstSegment);
   const inside = expected.blockTokens as number[][];
-  const blocks = blockPositions(
-    input,
-    Int32Array.from(inside, (row) => row.indexOf(1)),
-    Int32Array.from(inside, (row) => row.lastIndexOf(1) - row.indexOf(1) + 1),
-  );
+  const offsets = Int32Array.from(inside, (row) => row.indexOf(1));
+  const lengths = Int32Array.from(inside, (row) => row.lastIndexOf(1) - row.indexOf(1) + 1);
+  const blocks = blockTokens(input, offsets, lengths);
+  const T = blocks.longest;
   const relevance = tf.tensor1d(expected.relevance);
-  const correct = new Float32Array(3 * 4 * 14);
+  const correct = new Float32Array(3 * 4 * T);
   for (let r = 0; r < 3; r++) {
     (expected.goldStarts[r] as number[]).forEach((start, i) => {
-      if (start >= 0) correct[(r * 4 + expected.goldEnds[r][i] - start) * 14 + start] = 1;
+      if (start >= 0) correct[(r * 4 + expected.goldEnds[r][i] - start) * T + start - offsets[r]] = 1;
     });
   }
   const gold = tf.tensor2d(correct, [1, correct.length]);
@@ -37,17 +36,17 @@ function load() {
   const hasAnswers = tf.tensor2d([(expected.hasAnswers as number[]).map(Number)]);
   const retrieverLoss = (s: tf.Tensor = relevance) =>
     marginalLogLoss(s.reshape([1, 5]) as tf.Tensor2D, hasAnswers).sum() as tf.Scalar;
-  return { config, params, expected, relevance, scores, joint, readerLoss, retrieverLoss };
+  return { config, params, expected, offsets, T, relevance, scores, joint, readerLoss, retrieverLoss };
 }
 
 test("scores of all spans within the blocks agree with transformers' RealmReader", () => {
-  const { expected, scores } = load();
+  const { expected, offsets, T, scores } = load();
   const found = withoutLeak(scores);
-  assert.deepEqual(found.shape, [3, 4, 14]);
+  assert.deepEqual(found.shape, [3, 4, T]);
   const values = found.arraySync() as number[][][];
   const spans = expected.spans as [number, number, number, number][];
   assertClose(
-    spans.map(([r, start, end]) => values[r][end - start][start]),
+    spans.map(([r, start, end]) => values[r][end - start][start - offsets[r]]),
     spans.map((span) => span[3]),
     'span scores',
   );
@@ -56,11 +55,12 @@ test("scores of all spans within the blocks agree with transformers' RealmReader
 });
 
 test('losses of retriever and reader, and the best span', () => {
-  const { expected, relevance, joint, readerLoss, retrieverLoss } = load();
+  const { expected, offsets, T, relevance, joint, readerLoss, retrieverLoss } = load();
   assertClose(retrieverLoss(), expected.retrieverLoss, 'retriever loss');
   assertClose(readerLoss(), expected.readerLoss, 'reader loss');
   const best = joint(relevance).argMax(1).dataSync()[0];
-  const [start, width, block] = [best % 14, Math.floor(best / 14) % 4, Math.floor(best / 56)];
+  const [width, block] = [Math.floor(best / T) % 4, Math.floor(best / (4 * T))];
+  const start = offsets[block] + (best % T);
   assert.deepEqual([block, start, start + width], expected.predicted);
 });
 
@@ -85,19 +85,15 @@ test('a question without a correct span has no loss and no gradient; the others 
   assertClose(gradient, [0, 0, 0, 0.25, -0.25, 0], 'gradient');
 });
 
-test('sequences shorter than the widest span are read too', () => {
+test('blocks shorter than the widest span are read too, and an empty one has no span', () => {
   const { config, params } = load();
-  const input = encoderInput([Int32Array.of(7, 8)], [1]);
-  const found = spanScores(
-    params,
-    'reader.',
-    config,
-    input,
-    blockPositions(input, Int32Array.of(1), Int32Array.of(1)),
-  );
-  assert.deepEqual(found.shape, [1, 2, 2]);
-  assert.deepEqual(
-    [...found.dataSync()].map((score) => score > -1e8),
-    [false, true, false, false],
-  );
+  const input = encoderInput([Int32Array.of(7, 8, 9), Int32Array.of(7)], [1, 1]);
+  const blocks = (...lengths: number[]) => blockTokens(input, Int32Array.of(1, 1), Int32Array.from(lengths));
+  const found = (...lengths: number[]) => {
+    const scores = spanScores(params, 'reader.', config, input, blocks(...lengths));
+    return { shape: scores.shape, valid: [...scores.dataSync()].map((score) => score > -1e8) };
+  };
+  const [yes, no] = [true, false];
+  assert.deepEqual(found(2, 0), { shape: [2, 2, 2], valid: [yes, yes, yes, no, no, no, no, no] });
+  assert.deepEqual(found(0, 0), { shape: [2, 1, 1], valid: [no, no] });
 });

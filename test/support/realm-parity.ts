@@ -13,7 +13,7 @@ import {
 import { embedSequences } from '../../src/model/embedder.ts';
 import { vectorLength } from '../../src/model/head.ts';
 import { describeModel, type Model, readerTowerShapes, retrieverShapes } from '../../src/model/model.ts';
-import { blockPositions, spanScores } from '../../src/model/reader.ts';
+import { blockTokens, disposeBlockTokens, spanScores } from '../../src/model/reader.ts';
 import { type Context, firstWeights } from '../../src/pipeline/context.ts';
 import { wordPiece } from '../../src/tokenizer/wordpiece.ts';
 import {
@@ -113,12 +113,16 @@ function inputOf({ ids, firstSegment }: { ids: number[][]; firstSegment: number[
 function spansOf(model: Model, { joint, lengths, blockStarts, spans }: any): Float32Array {
   const input = inputOf(joint);
   const inner = lengths.map((n: number, r: number) => n - 1 - blockStarts[r]);
-  const places = blockPositions(input, Int32Array.from(blockStarts), Int32Array.from(inner));
-  const scores = spanScores(model.params, model.readerTower, model.reader, input, places);
+  const tokens = blockTokens(input, Int32Array.from(blockStarts), Int32Array.from(inner));
+  const scores = spanScores(model.params, model.readerTower, model.reader, input, tokens);
   const [, W, T] = scores.shape;
   const all = scores.dataSync();
   disposeInput(input);
-  return Float32Array.from(spans, ([r, start, end]: number[]) => all[(r * W + end - start) * T + start]);
+  disposeBlockTokens(tokens);
+  return Float32Array.from(
+    spans,
+    ([r, start, end]: number[]) => all[(r * W + end - start) * T + start - blockStarts[r]],
+  );
 }
 
 /** A word for each id of the model, and a few texts of these words. */
