@@ -1,5 +1,6 @@
 // npm run bench:serve -- --run RUN: serves a fine-tuned run in a separate process and sends it its test questions,
 // repeatedly, over 32 connections at once on loopback; every answer is compared with the answer to the question expected.
+// First every question is computed (`--recent-answers 0`), then by default all answers are kept that were given before.
 import { spawn } from 'node:child_process';
 import { readFileSync } from 'node:fs';
 import { Agent, request } from 'node:http';
@@ -28,23 +29,43 @@ const { data } = loadConfig(runFolder(options.run).config, []);
 const file = data.test ?? data.dev;
 if (file === null) throw new Error(`${options.run}: the settings have no file of test questions`);
 const questions = (await readQuestions(file, data.answers)).map(({ question }) => question);
+console.log(`${questions.length} questions on ${availableParallelism()} cores`);
 
-const server = spawn(
-  process.execPath,
-  [join(import.meta.dirname, '../bin/realm'), 'serve', '--run', options.run, '--port', '0', '--json'],
-  { stdio: ['ignore', 'pipe', 'inherit'] },
-);
-const ended = new Promise<number | null>((resolve) => server.on('close', resolve));
-try {
-  const url = await new Promise<string>((resolve, reject) => {
-    server.stdout.once('data', (line) => resolve(`${JSON.parse(line).url}api/ask`));
-    void ended.then((code) => reject(new Error(`the server ended with code ${code}`)));
-  });
+await measure('every question computed', '--recent-answers', '0');
+await measure('only questions answered before');
+
+async function measure(title: string, ...more: string[]): Promise<void> {
+  console.log(`\n${title}`);
+  const server = spawn(
+    process.execPath,
+    [
+      join(import.meta.dirname, '../bin/realm'),
+      ...['serve', '--run', options.run, '--port', '0', '--json', ...more],
+    ],
+    { stdio: ['ignore', 'pipe', 'inherit'] },
+  );
+  const ended = new Promise<number | null>((resolve) => server.on('close', resolve));
+  try {
+    const url = await new Promise<string>((resolve, reject) => {
+      server.stdout.once('data', (line) => resolve(`${JSON.parse(line).url}api/ask`));
+      void ended.then((code) => reject(new Error(`the server ended with code ${code}`)));
+    });
+    await load(url);
+    console.log(`peak RSS    ${peakMemory(server.pid!)}`);
+  } finally {
+    server.kill('SIGTERM');
+    const code = await ended;
+    if (code !== 0) {
+      console.log(`the server ended with code ${code}`);
+      process.exitCode = 1;
+    }
+  }
+}
+
+async function load(url: string): Promise<void> {
   const agent = new Agent({ keepAlive: true, maxSockets: concurrency });
-
   const expected: unknown[] = [];
   for (const question of questions) expected.push(JSON.parse((await ask(url, agent, question)).body));
-  console.log(`${questions.length} questions on ${availableParallelism()} cores`);
 
   const milliseconds: number[] = [];
   const failures: string[] = [];
@@ -67,6 +88,7 @@ try {
   };
   await Promise.all(Array.from({ length: concurrency }, askRepeatedly));
   const seconds = (performance.now() - startTime) / 1000;
+  agent.destroy();
 
   milliseconds.sort((a, b) => a - b);
   const at = (share: number) => `${milliseconds[Math.ceil(share * milliseconds.length) - 1].toFixed(1)} ms`;
@@ -75,20 +97,11 @@ try {
   );
   console.log(`per second  ${(milliseconds.length / seconds).toFixed(0)}`);
   console.log(`latency     p50 ${at(0.5)}, p95 ${at(0.95)}, p99 ${at(0.99)}, longest ${at(1)}`);
-  console.log(`peak RSS    ${peakMemory(server.pid!)}`);
   console.log(
-    `${failures.length} answers largestDistance from those asked one at a time; probabilities of the others largestDistance by at most ${largestDistance.toExponential(1)}`,
+    `different   ${failures.length} from the answers to the questions asked one at a time; probabilities of the others by at most ${largestDistance.toExponential(1)}`,
   );
   for (const failure of failures.slice(0, 5)) console.log(`  ${failure.slice(0, 300)}`);
   if (failures.length > 0) process.exitCode = 1;
-  agent.destroy();
-} finally {
-  server.kill('SIGTERM');
-  const code = await ended;
-  if (code !== 0) {
-    console.log(`the server ended with code ${code}`);
-    process.exitCode = 1;
-  }
 }
 
 function ask(url: string, agent: Agent, question: string): Promise<{ status: number; body: string }> {

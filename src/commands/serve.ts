@@ -28,6 +28,12 @@ export function registerServe(program: Command): void {
       '--rate-limit <n>',
       'requests a minute of one client; 0: no limit (default: 600 if others can reach the server, else no limit)',
       wholeNumber,
+    )
+    .option(
+      '--recent-answers <n>',
+      'answers that are kept, so that the same question is not computed again; 0: none',
+      wholeNumber,
+      1000,
     );
   jsonOption(engineOptions(runOption(command, 'runs/default')));
   examples(command, 'serve --run runs/mine', 'serve --run runs/mine --host 0.0.0.0 --port 80');

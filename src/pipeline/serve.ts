@@ -7,6 +7,7 @@ import { refuseOldRun, runFolder } from '../run/folder.ts';
 import { inBatches } from '../serve/batches.ts';
 import { isLoopback, publicOrigin } from '../serve/hosts.ts';
 import { liveSession } from '../serve/live-session.ts';
+import { withRecentAnswers } from '../serve/recent-answers.ts';
 import { createServer, LIMITS, type Question } from '../serve/server.ts';
 import { runStatus } from '../serve/status.ts';
 import { checkedToken, newToken } from '../serve/token.ts';
@@ -14,7 +15,7 @@ import { errorCode, UserError } from '../system/errors.ts';
 import { say } from '../system/progress.ts';
 import { leave, onStop } from '../system/stop.ts';
 import { announceEngine, type RunOptions } from './context.ts';
-import { openQaSession } from './qa-session.ts';
+import { openQaSession, type QaSession } from './qa-session.ts';
 
 export interface ServeOptions extends Pick<RunOptions, 'run' | 'engine' | 'threads'> {
   host: string;
@@ -27,6 +28,8 @@ export interface ServeOptions extends Pick<RunOptions, 'run' | 'engine' | 'threa
   origin?: string;
   /** Requests a minute of one client; 0: no limit; undefined: `RATE` where others can reach the server, else none. */
   rateLimit?: number;
+  /** Answers of the model in use that are kept for the same question; 0: none. */
+  recentAnswers: number;
 }
 
 /** Requests a minute of one client: a page asks for 6, and a program gets an answer every 100 ms. */
@@ -66,14 +69,15 @@ export async function serve(options: ServeOptions, started: (url: string) => voi
     async () => openQaSession({ run, config: loadConfig(run.config, []), engine: await engine() }),
     say,
   );
+  const answer = withRecentAnswers(options.recentAnswers, (session: QaSession, questions) =>
+    session.ask(questions),
+  );
   const questions = inBatches(
     async (batch: Question[]) => {
-      const asking = await live.get();
+      const session = await live.get();
+      const texts = batch.map(({ question }) => question);
       const [{ documents }] = batch;
-      return asking.ask(
-        batch.map(({ question }) => question),
-        documents && { documents },
-      );
+      return documents ? session.ask(texts, { documents }) : answer(session, texts);
     },
     { most: BATCH, waiting: WAITING, alone: ({ documents }) => documents !== undefined },
   );
