@@ -27,6 +27,7 @@ const BATCHES = [1, 2, 4, 8, 16, 32, 64];
 /** Batch sizes are tried, twice each, on every so many-th text. */
 const TRIED_EVERY = 4;
 const PASSAGES = 256;
+const NEAREST = 10;
 
 export interface EmbeddingOptions {
   /** Folder of the encoder, as sentence-transformers saves it. */
@@ -113,6 +114,7 @@ export async function benchEmbedding({ encoder, python, threads, rounds }: Embed
     batch: batches.get(name),
     seconds: times,
     cosine: Math.min(...made.get(name)!.map((vector, i) => cosine(vector, exact[i]))),
+    nearest: sameNearest(made.get(name)!, exact),
   }));
   for (const row of rows) {
     const ratios = [...ours.keys()].map((name) => {
@@ -124,7 +126,8 @@ export async function benchEmbedding({ encoder, python, threads, rounds }: Embed
     });
     say(
       `${row.name.padEnd(22)}${(1000 * middle(row.seconds)).toFixed(0).padStart(6)} ms ` +
-        `${(tokens / middle(row.seconds)).toFixed(0).padStart(7)} tokens/s, cosine to fp32 ${row.cosine.toFixed(4)} or more` +
+        `${(tokens / middle(row.seconds)).toFixed(0).padStart(7)} tokens/s, ` +
+        `cosine to fp32 ${row.cosine.toFixed(5)} or more, ${(100 * row.nearest).toFixed(2)} % of the nearest the same` +
         (row.batch === undefined ? '' : `; batches of ${row.batch}; ${ratios.join(', ')}`),
     );
   }
@@ -161,6 +164,20 @@ async function chosenPassages(): Promise<Text[]> {
   const all: Text[] = [];
   for await (const document of readDocuments(path)) all.push(document);
   return Array.from({ length: PASSAGES }, (_, i) => all[Math.floor((i * all.length) / PASSAGES)]);
+}
+
+/** Of the ten passages nearest to each, searched with its exact vector, the share that is the same among other vectors. */
+function sameNearest(vectors: readonly number[][], exact: readonly number[][]): number {
+  const nearest = (all: readonly number[][], i: number) => {
+    const scores = all.map((vector) => cosine(vector, exact[i]));
+    const others = [...all.keys()].filter((j) => j !== i);
+    return others.sort((a, b) => scores[b] - scores[a]).slice(0, NEAREST);
+  };
+  const shares = exact.map((_, i) => {
+    const best = new Set(nearest(exact, i));
+    return nearest(vectors, i).filter((j) => best.has(j)).length / best.size;
+  });
+  return shares.reduce((sum, share) => sum + share, 0) / shares.length;
 }
 
 function cosine(a: readonly number[], b: readonly number[]): number {
