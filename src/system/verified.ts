@@ -11,7 +11,8 @@ const NAME = 'verified.json';
 /** Milliseconds after a change in which a file may change again without a different time. */
 const RECENT = 1000;
 
-const MAX_NOTE_BYTES = 1 << 16;
+/** An index of 1,000 graphs, the most there can be, has a note of 160 kB. */
+const MAX_NOTE_BYTES = 1 << 20;
 
 /** Length, times and inode of a file, and the SHA-256 that its content had. */
 type Fingerprint = string;

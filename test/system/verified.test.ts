@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { existsSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { mock, test } from 'node:test';
 import { type FileDigest, sha256File } from '../../src/system/files.ts';
@@ -59,4 +59,21 @@ test('a missing or invalid note is ignored', () => {
   }
   rmSync(NOTE);
   assert.equal(changedFile(dir, digests), undefined);
+});
+
+test('the files of an index of 1,000 graphs are hashed once', () => {
+  const index = path('index');
+  mkdirSync(index);
+  const digests: Record<string, FileDigest> = {};
+  for (let i = 1; i <= 1000; i++) {
+    const name = `graph-${i}.usearch`;
+    writeFileSync(join(index, name), 'graph');
+    digests[name] = { bytes: 5, sha256: sha256File(join(index, name)) };
+  }
+  age = 1e6;
+  assert.equal(changedFile(index, digests), undefined);
+  const { ino, mtimeMs } = statSync(join(index, 'verified.json'));
+  assert.equal(changedFile(index, digests), undefined);
+  const again = statSync(join(index, 'verified.json'));
+  assert.deepEqual([again.ino, again.mtimeMs], [ino, mtimeMs], 'the note is not written again');
 });
