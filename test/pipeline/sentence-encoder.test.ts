@@ -120,6 +120,11 @@ for (const encoder of ['mean-normalize', 'cls-dense-prompts'])
     assert.match(nextCommands(context.run, withQuestions, 'build-index')[0], /^realm finetune-qa /);
     const { rows, dimensions } = await buildRunIndex(context);
     assert.deepEqual([rows, dimensions], [TEXTS.length, encoder === 'mean-normalize' ? 16 : 12]);
+    const afterWarmup = nextCommands(context.run, withQuestions, 'reader-warmup');
+    assert.deepEqual(
+      afterWarmup.map((command) => command.split(' ')[1]),
+      ['finetune-qa', 'pretrain'],
+    );
     assert.equal(existsSync(context.run.checkpoint('ict-warmup')), false);
     const question = 'where was the old town?';
     const wanted = await ranking(context, question);
