@@ -156,7 +156,9 @@ for (const sharedTowers of [true, false]) {
     await stoppedAfter(3, again.run.metrics('finetune-qa'), () => finetuneQa(again));
     const { step, index } = latestState(again.run.checkpoint('finetune-qa'))!;
     assert.ok(step >= 3 && step < STEPS);
-    assert.equal(index, step < 4 ? 'finetune-qa-step-0000002' : 'finetune-qa-step-0000004');
+    // A stop while the index of step 4 is being built leaves that of step 2 in use; resuming then builds it.
+    const inUse = ['finetune-qa-step-0000002', ...(step < 4 ? [] : ['finetune-qa-step-0000004'])];
+    assert.ok(inUse.includes(index!), `step ${step}, ${index}`);
     await evalExactMatch(again); // with an index of its own, made in between
     assert.equal((await finetuneQa(again)).stopped, false);
     assert.deepEqual(outcome(again), outcome(main));
