@@ -1,9 +1,9 @@
 // Steps of one size on one engine in a separate process, for gpu-check.ts: `gpu-check-one.ts ENGINE SIZE STEPS` prints `Measured`.
-import { readFileSync } from 'node:fs';
 import * as tf from '@tensorflow/tfjs';
 import { type EngineName, startEngine } from '../src/engine.ts';
 import { makeBatches, SIZES } from './batches.ts';
 import { type Computed, ours, STEPS, type Step } from './ours.ts';
+import { processMemory } from './process-memory.ts';
 
 export interface Measured {
   /** Which engine it is, and on what it computes. */
@@ -41,14 +41,6 @@ for (const step of STEPS) {
   if (numBytesAllocatedInGPU !== undefined)
     measured.buffers = Math.max(measured.buffers ?? 0, numBytesAllocatedInGPU);
 }
-measured.process = peak();
+measured.process = processMemory('self', 'VmHWM');
 // Dawn may keep the process alive, and its threads may crash at exit: what was measured is out before.
 process.stdout.write(`${JSON.stringify(measured)}\n`, () => process.exit());
-
-function peak(): number | undefined {
-  try {
-    return 1024 * Number(/VmHWM:\s+(\d+)/.exec(readFileSync('/proc/self/status', 'utf8'))![1]);
-  } catch {
-    return undefined;
-  }
-}

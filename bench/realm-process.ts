@@ -1,8 +1,8 @@
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { text } from 'node:stream/consumers';
 import { UserError } from '../src/system/errors.ts';
+import { processMemory } from './process-memory.ts';
 
 /** What one command of realm took. */
 export interface Took {
@@ -38,7 +38,7 @@ export async function realm(
   let peak = 0;
   const took = () => ({ seconds: (performance.now() - started) / 1000, peak });
   const poll = setInterval(() => {
-    peak = Math.max(peak, highWater(child.pid));
+    if (child.pid !== undefined) peak = Math.max(peak, processMemory(child.pid, 'VmHWM') ?? 0);
   }, POLL_MILLISECONDS);
   const tell = setInterval(() => onTime?.(took()), TELL_MILLISECONDS);
   try {
@@ -57,14 +57,5 @@ export async function realm(
     clearInterval(tell);
     onTime?.(took());
     for (const signal of signals) process.off(signal, pass);
-  }
-}
-
-/** `VmHWM` of a running process, in bytes. */
-function highWater(pid: number | undefined): number {
-  try {
-    return 1024 * Number(/VmHWM:\s+(\d+)/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0);
-  } catch {
-    return 0;
   }
 }

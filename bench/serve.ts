@@ -2,7 +2,6 @@
 // repeatedly, over 32 connections at once on loopback; every answer is compared with the answer to the question expected.
 // First every question is computed (`--recent-answers 0`), then by default all answers are kept that were given before.
 import { spawn } from 'node:child_process';
-import { readFileSync } from 'node:fs';
 import { Agent, request } from 'node:http';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
@@ -11,6 +10,7 @@ import { loadConfig } from '../src/config.ts';
 import { readQuestions } from '../src/datasets/questions.ts';
 import { runFolder } from '../src/run/folder.ts';
 import { difference } from '../test/support/answer-difference.ts';
+import { processMemory } from './process-memory.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -51,7 +51,8 @@ async function measure(title: string, ...more: string[]): Promise<void> {
       void ended.then((code) => reject(new Error(`the server ended with code ${code}`)));
     });
     await load(url);
-    console.log(`peak RSS    ${peakMemory(server.pid!)}`);
+    const peak = processMemory(server.pid!, 'VmHWM');
+    console.log(`peak RSS    ${peak === undefined ? 'unknown' : `${(peak / 2 ** 20).toFixed(0)} MiB`}`);
   } finally {
     server.kill('SIGTERM');
     const code = await ended;
@@ -117,14 +118,4 @@ function ask(url: string, agent: Agent, question: string): Promise<{ status: num
     sent.on('error', reject);
     sent.end(body);
   });
-}
-
-/** Peak memory of a running process, on Linux. */
-function peakMemory(pid: number): string {
-  try {
-    const [, kilobytes] = /VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8')) ?? [];
-    return `${(Number(kilobytes) / 1024).toFixed(0)} MiB`;
-  } catch {
-    return 'unknown';
-  }
 }
