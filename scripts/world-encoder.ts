@@ -113,6 +113,7 @@ const result = await train({
     beta2: 0.98,
     epsilon: 1e-6,
     clipNorm: 1,
+    biasCorrection: false,
   },
   checkpoint: join(options.work, 'checkpoint'),
   metrics: join(options.work, 'metrics.jsonl'),

@@ -89,6 +89,11 @@ const optimizer = (learningRate: number, source?: string) =>
       description: 'Gradients are scaled down to this global norm.',
       source: 'google-research/bert',
     }),
+    biasCorrection: z.boolean().default(false).meta({
+      description:
+        "Corrects Adam's averages, which start at 0, as PyTorch does and BERT does not. Without it the learning rate of the first hundred steps is in effect two to six times as high.",
+      source: 'google-research/bert',
+    }),
   });
 
 export const schema = section('All settings.', {

@@ -255,6 +255,7 @@ test('a step of the optimizer equals the composed one, with clipping, decay and 
     beta2: 0.99,
     epsilon: 1e-6,
     clipNorm: 0.5,
+    biasCorrection: false,
   };
   const shapes: Record<string, number[]> = { kernel: [40, 30], bias: [30], other: [3] };
   const run = async () => {

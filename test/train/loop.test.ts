@@ -78,6 +78,7 @@ function options(more: Partial<LoopOptions> = {}): LoopOptions {
       beta2: 0.999,
       epsilon: 1e-6,
       clipNorm: 1,
+      biasCorrection: false,
     },
     checkpoint: join(dir, 'checkpoint'),
     metrics: join(dir, 'metrics.jsonl'),

@@ -25,6 +25,7 @@ const config: OptimizerConfig = {
   beta2: 0.999,
   epsilon: 1e-6,
   clipNorm: 1,
+  biasCorrection: false,
 };
 
 /** The optimizer's state as a checkpoint holds it. */
@@ -67,6 +68,15 @@ test('weights and gradient norms equal those of google-research/bert at every st
     assertClose([await optimizer.apply(gradients(i), i)], [step.norm], `norm at step ${i}`);
     assertMoved(params, expected.start, step.params);
     assert.equal(tf.memory().numTensors, tensors);
+  }
+});
+
+test("with the bias corrected, weights equal those of PyTorch's AdamW at every step", async () => {
+  const params = start(expected.start);
+  const optimizer = createOptimizer(params, names, { ...config, biasCorrection: true }, expected.total);
+  for (const [i, step] of expected.steps.entries()) {
+    await optimizer.apply(gradients(i), i);
+    assertMoved(params, expected.start, step.corrected);
   }
 });
 
