@@ -1,16 +1,19 @@
 // npm run bench: one training or embedding step of each kind, alternately ours and plain PyTorch's, on the same batches.
 // Ratios are our time / PyTorch's time: minimum, median and maximum over the rounds; below 1 ours is faster.
+// npm run bench -- --against FOLDER: also by another build of realm, such as a checkout of an older commit.
 // npm run bench -- --encoder FOLDER: instead, passages embedded by a published sentence encoder, against ONNX Runtime and
 // sentence-transformers.
-import { execFile } from 'node:child_process';
 import { availableParallelism } from 'node:os';
-import { parseArgs, promisify } from 'node:util';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
 import * as tf from '@tensorflow/tfjs';
 import { fusedDense, hasFused } from '../src/engine/fused.ts';
 import { startEngine } from '../src/engine.ts';
 import type { Sequences } from '../src/model/embedder.ts';
+import { UserError } from '../src/system/errors.ts';
 import { say } from '../src/system/progress.ts';
 import { type Batches, makeBatches, READ, RETRIEVED, SIZES, type Size, VOCABULARY } from './batches.ts';
+import { type Build, startBuild } from './build-process.ts';
 import { benchEmbedding } from './embedding.ts';
 import { ours, STEPS, type Step } from './ours.ts';
 import { startPython } from './python-peer.ts';
@@ -23,6 +26,8 @@ const { values: options } = parseArgs({
     threads: { type: 'string', default: String(availableParallelism()) },
     /** A Python with torch. */
     python: { type: 'string', default: process.env.PYTHON ?? 'python3' },
+    /** A checkout of realm, with its packages and its engine: its steps are taken in turns, too, in a process of its own. */
+    against: { type: 'string' },
     /**
      * Folder of a sentence encoder, such as all-MiniLM-L6-v2: only embedding is measured, with its weights. The Python
      * needs sentence-transformers, onnxruntime and onnx, too.
@@ -44,13 +49,22 @@ interface Row {
   /** Ratios to PyTorch, sorted. */
   padded: number[];
   packed: number[];
+  /** Ratios to the other build of realm, sorted. */
+  against: number[];
   /** Peak bytes of weights, optimizer and step, each measured in its own process. */
-  memory?: { ours: number; padded: number; packed: number };
+  memory?: { ours: number; padded?: number; packed?: number; against?: number };
 }
 
 const engine = await startEngine(options.engine as 'auto', { threads: THREADS });
-if (options.encoder === undefined) await benchSteps();
-else {
+if (options.encoder === undefined) {
+  try {
+    await benchSteps();
+  } catch (error) {
+    if (!(error instanceof UserError)) throw error;
+    say(error.message);
+    process.exit(2);
+  }
+} else {
   say(`ours: ${engine.description}; ${THREADS} threads; ${ROUNDS} rounds`);
   const { encoder, python } = options;
   const result = await benchEmbedding({ encoder, python, threads: THREADS, rounds: ROUNDS });
@@ -58,10 +72,13 @@ else {
 }
 
 async function benchSteps(): Promise<void> {
+  const other =
+    options.against === undefined ? undefined : await startBuild(options.against, engine.name, THREADS);
   const peer = await startPeer();
   say(
     `ours: ${engine.description}; peer: ${peer ? `PyTorch ${peer.version}` : 'none'}; ${THREADS} threads; ${ROUNDS} rounds`,
   );
+  if (other) say(`against ${other.commit}: ${other.engine}`);
   if (!peer) say('no Python with torch: only our own times (give one with --python PATH)');
   const ownPeak = await measurePeak();
   const peak = Math.max(ownPeak, (peer?.peak as number) ?? 0);
@@ -70,19 +87,26 @@ async function benchSteps(): Promise<void> {
   );
   const rows: Row[] = [];
   for (const size of SIZES.filter(({ name }) => options.sizes.split(',').includes(name)))
-    rows.push(...(await benchSize(size, peer, peak)));
+    rows.push(...(await benchSize(size, { peer, other }, peak)));
   peer?.end();
-  if (options.json)
-    console.log(
-      JSON.stringify({ engine: engine.description, peer: peer?.version, threads: THREADS, peak, rows }),
-    );
+  other?.end();
+  const against = other && { commit: other.commit, engine: other.engine };
+  const facts = { engine: engine.description, peer: peer?.version, against, threads: THREADS, peak };
+  if (options.json) console.log(JSON.stringify({ ...facts, rows }));
 }
 
-async function benchSize(size: Size, peer: Peer | undefined, peak: number): Promise<Row[]> {
+/** What our steps are compared with. */
+interface Others {
+  peer?: Peer;
+  other?: Build;
+}
+
+async function benchSize(size: Size, { peer, other }: Others, peak: number): Promise<Row[]> {
   const batches = makeBatches(size, 1);
   const our = ours(size, batches);
   const facts = { ...size, ...our.sizes, vocabulary: VOCABULARY, retrieved: RETRIEVED, blocksRead: READ };
   await peer?.ask({ size: facts, batches });
+  await other?.prepare(size, batches);
   const rows: Row[] = [];
   for (const step of STEPS) {
     const row: Row = {
@@ -92,6 +116,7 @@ async function benchSize(size: Size, peer: Peer | undefined, peak: number): Prom
       seconds: 0,
       padded: [],
       packed: [],
+      against: [],
     };
     const times: number[] = [];
     for (let round = -1; round < ROUNDS; round++) {
@@ -99,24 +124,29 @@ async function benchSize(size: Size, peer: Peer | undefined, peak: number): Prom
       await our.steps[step]();
       const seconds = (performance.now() - startTime) / 1000;
       const padded = await peer?.ask({ step, packed: false });
+      // Both builds follow a step of PyTorch's, whose threads may still be busy waiting.
+      const otherSeconds = await other?.step(step);
       const packed = await peer?.ask({ step, packed: true });
       if (round < 0) continue; // the first round is a warm-up
       times.push(seconds);
+      if (otherSeconds) row.against.push(seconds / otherSeconds);
       if (padded && packed) {
         row.padded.push(seconds / (padded.seconds as number));
         row.packed.push(seconds / (packed.seconds as number));
       }
     }
-    for (const list of [times, row.padded, row.packed]) list.sort((a, b) => a - b);
+    for (const list of [times, row.padded, row.packed, row.against]) list.sort((a, b) => a - b);
     row.seconds = median(times);
     rows.push(row);
     const share = operations(size, batches, step) / row.seconds / 1e9 / peak;
-    if (peer && !options.quick) row.memory = await measureMemory(size, step, facts, batches);
+    if ((peer || other) && !options.quick)
+      row.memory = await measureMemory({ size, step, facts, batches }, { peer, other });
     say(
       `${size.name.padEnd(6)}${step.padEnd(9)}${(1000 * row.seconds).toFixed(0).padStart(6)} ms ` +
         `${(row.tokens / row.seconds).toFixed(0).padStart(7)} tokens/s, ${(100 * share).toFixed(0).padStart(3)} % of the peak` +
         (peer ? `; ours / PyTorch padded ${spread(row.padded)}, packed ${spread(row.packed)}` : '') +
-        (row.memory ? `; memory ${memoryLine(row.memory)}` : ''),
+        (other ? `; ours / ${other.commit} ${spread(row.against)}` : '') +
+        (row.memory ? `; memory ${memoryLine(row.memory, other?.commit)}` : ''),
     );
   }
   our.dispose();
@@ -148,28 +178,40 @@ function tokensOf({ embed, ict, pretrain, qa }: Batches, step: Step): number {
   return tokens(qa.queries, qa.joint);
 }
 
-/** Peak memory of the step, ours and the peer's, in fresh processes. */
+/** Peak memory of the step, ours and the others', in fresh processes. */
 async function measureMemory(
-  size: Size,
-  step: Step,
-  facts: object,
-  batches: Batches,
+  { size, step, facts, batches }: { size: Size; step: Step; facts: object; batches: Batches },
+  { peer, other }: Others,
 ): Promise<Row['memory']> {
-  const run = promisify(execFile);
-  const flags = ['--import', 'tsx', 'bench/memory.ts', size.name, step, String(THREADS), options.engine];
-  const { stdout } = await run(process.execPath, flags);
-  const peaks: number[] = [];
-  for (const packed of [false, true]) {
-    const other = (await startPeer())!;
-    peaks.push((await other.ask({ memory: step, packed, size: facts, batches })).bytes as number);
-    other.end();
-  }
-  return { ours: Number(stdout), padded: peaks[0], packed: peaks[1] };
+  const own = async (folder: string) => {
+    const build = await startBuild(folder, engine.name, THREADS);
+    const bytes = await build.memory(step, size, batches);
+    build.end();
+    return bytes;
+  };
+  const peers = async (packed: boolean) => {
+    const one = (await startPeer())!;
+    const { bytes } = await one.ask({ memory: step, packed, size: facts, batches });
+    one.end();
+    return bytes as number;
+  };
+  return {
+    ours: await own(join(import.meta.dirname, '..')),
+    ...(peer && { padded: await peers(false), packed: await peers(true) }),
+    ...(other && { against: await own(options.against!) }),
+  };
 }
 
-function memoryLine({ ours, padded, packed }: NonNullable<Row['memory']>): string {
+function memoryLine(
+  { ours, padded, packed, against }: NonNullable<Row['memory']>,
+  commit: string | undefined,
+): string {
   const mega = (n: number) => (n / 1e6).toFixed(0);
-  return `${mega(ours)} MB, PyTorch ${mega(padded)} and ${mega(packed)}`;
+  return (
+    `${mega(ours)} MB` +
+    (padded && packed ? `, PyTorch ${mega(padded)} and ${mega(packed)}` : '') +
+    (against ? `, ${commit} ${mega(against)}` : '')
+  );
 }
 
 /** GFLOPS of a square matrix product, the best of several runs. */
