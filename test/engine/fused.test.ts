@@ -231,6 +231,66 @@ test('dense layers with each activation, and with only some columns', (t) => {
   assert.deepEqual([...y.dataSync()], [22, 35]);
 });
 
+/** Sizes around those of a kernel's tiles (12 by 32 or 6 by 16), its groups of rows (96) and its runs of rows (256). */
+const DENSE_SIZES = [
+  [1, 1, 1],
+  [2, 7, 33],
+  [11, 13, 31],
+  [12, 32, 32],
+  [13, 5, 65],
+  [97, 40, 16],
+  [256, 24, 32],
+  [300, 61, 100],
+  [600, 128, 128],
+] as const;
+
+test('a dense layer and its gradients equal products in float64, for all sizes and some of the columns', (t) => {
+  if (!hasFused()) return t.skip('no fused kernels in this engine');
+  const { float } = random(5);
+  const draw = (n: number) => Float32Array.from({ length: n }, () => float() * 2 - 1);
+  for (const [R, I, O] of DENSE_SIZES) {
+    for (const [first, count] of [
+      [0, O],
+      [Math.floor(O / 3), Math.ceil(O / 2)],
+    ]) {
+      const [x, w, b, dy] = [draw(R * I), draw(I * O), draw(O), draw(R * count)];
+      const y = new Float64Array(R * count);
+      const [dx, dw, db] = [new Float64Array(R * I), new Float64Array(I * O), new Float64Array(O)];
+      for (let r = 0; r < R; r++) {
+        for (let c = 0; c < count; c++) {
+          const slope = dy[r * count + c];
+          y[r * count + c] = b[first + c];
+          db[first + c] += slope;
+          for (let i = 0; i < I; i++) {
+            y[r * count + c] += x[r * I + i] * w[i * O + first + c];
+            dx[r * I + i] += slope * w[i * O + first + c];
+            dw[i * O + first + c] += slope * x[r * I + i];
+          }
+        }
+      }
+      const inputs = [tf.tensor2d(x, [R, I]), tf.tensor2d(w, [I, O]), tf.tensor1d(b)];
+      const layer = (x: tf.Tensor, w: tf.Tensor, b: tf.Tensor) =>
+        fusedDense(x as tf.Tensor2D, w as tf.Tensor2D, b as tf.Tensor1D, 'none', first, count);
+      const actual = [layer(inputs[0], inputs[1], inputs[2])];
+      const slopes = tf.grads((x, w, b) =>
+        layer(x, w, b)
+          .mul(tf.tensor2d(dy, [R, count]))
+          .sum(),
+      )(inputs);
+      for (const [k, expected] of [y, dx, dw, db].entries()) {
+        const values = [...actual, ...slopes][k].dataSync();
+        const depth = [I, count, R, R][k];
+        for (let j = 0; j < expected.length; j++)
+          assert.ok(
+            Math.abs(values[j] - expected[j]) < 1e-6 * (1 + depth / 4),
+            `${R} ${I} ${O}, columns ${first} + ${count}, ${['y', 'dx', 'dw', 'db'][k]}: ${values[j]} ${expected[j]}`,
+          );
+      }
+      tf.dispose([...inputs, ...actual, ...slopes]);
+    }
+  }
+});
+
 test('ids and bounds outside their tables are refused, not read', (t) => {
   if (!hasFused()) return t.skip('no fused kernels in this engine');
   const ints = (...values: number[]) => tf.tensor1d(values, 'int32');

@@ -2,7 +2,7 @@
 
 #include "kernels.h"
 #include "activation.h"
-#include "maths.h"
+#include "weight-product.h"
 
 // y = f(x W + b). W may be some columns of a wider matrix, such as the queries' part of [queries keys values].
 
@@ -48,15 +48,8 @@ struct Dense {
     const auto u = call.out(1, gelu && keep ? std::vector<int64_t>{R, n} : std::vector<int64_t>{0});
     if (R == 0) return;
     float* inner = gelu && keep ? u.data : y.data;
-    parallelTiles(R, n, I, [&](const Tile& t) {
-      const float* bias = b.data + from + t.column;
-      for (int64_t r = t.row; r < t.row + t.rows; r++)
-        std::copy(bias, bias + t.columns, inner + r * n + t.column);
-      product(false, false, t.rows, t.columns, I, 1, x.data + t.row * I, I, w.data + from + t.column, O, 1,
-              inner + t.row * n + t.column, n);
-      if (activation == NONE) return;
-      for (int64_t r = t.row; r < t.row + t.rows; r++)
-        activate(activation, inner + r * n + t.column, y.data + r * n + t.column, t.columns);
+    timesWeights(x.data, R, {w.data + from, I, n, O, 1}, b.data + from, inner, [&](int64_t first, int64_t rows) {
+      if (activation != NONE) activate(activation, inner + first * n, y.data + first * n, rows * n);
     });
   }
 };
@@ -94,8 +87,8 @@ struct DenseGrad {
       std::fill(db.data, db.data + O, 0.0f);
       return;
     }
-    parallelProduct(false, true, R, I, n, 1, du, n, w.data + from, O, 0, dx.data, I);
-    parallelProduct(true, false, I, n, R, 1, x.data, I, du, n, 0, dw.data + from, O);
+    timesWeights(du, R, {w.data + from, n, I, 1, O}, nullptr, dx.data, [](int64_t, int64_t) {});
+    weightGradient(x.data, I, du, n, R, dw.data + from, O);
     columnSums(du, R, n, n, db.data + from);
   }
 };

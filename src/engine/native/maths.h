@@ -60,9 +60,12 @@ struct Tile {
   int64_t row, rows, column, columns;
 };
 
-/** Calls work(tile) on tiles that cover m by n, enough to keep all threads busy, but none too small to be worth a task. */
+/**
+ * Calls work(tile) on tiles that cover m by n, enough to keep all threads busy, but none too small to be worth a task. They start
+ * at multiples of `height` and `width`.
+ */
 template <class Work>
-void parallelTiles(int64_t m, int64_t n, int64_t k, const Work& work) {
+void parallelTiles(int64_t m, int64_t n, int64_t k, const Work& work, int64_t height = 1, int64_t width = 1) {
   int64_t tasks = 2 * threads();
   const double operations = 2.0 * m * n * k;
   if (operations < 4e6) tasks = threads();
@@ -72,12 +75,18 @@ void parallelTiles(int64_t m, int64_t n, int64_t k, const Work& work) {
     if (m / down >= n / across) down *= 2;
     else across *= 2;
   }
-  if (down > m) down = m;
-  if (across > n) across = n;
+  const int64_t strips = (m + height - 1) / height, panels = (n + width - 1) / width;
+  if (down > strips) down = strips;
+  if (across > panels) across = panels;
+  const auto start = [](int64_t count, int64_t i, int64_t parts, int64_t unit, int64_t end) {
+    const int64_t at = count * i / parts * unit;
+    return at < end ? at : end;
+  };
   parallel(static_cast<int>(down * across), [&](int i) {
     const int64_t r = i / across, c = i % across;
-    const int64_t row = m * r / down, column = n * c / across;
-    work(Tile{row, m * (r + 1) / down - row, column, n * (c + 1) / across - column});
+    const int64_t row = start(strips, r, down, height, m), column = start(panels, c, across, width, n);
+    work(Tile{row, start(strips, r + 1, down, height, m) - row, column,
+              start(panels, c + 1, across, width, n) - column});
   });
 }
 

@@ -1,0 +1,187 @@
+// Products of a tall matrix, a row for each token, with weights: most of the work of an encoder.
+#pragma once
+#include <algorithm>
+#include <vector>
+
+#include "maths.h"
+
+namespace realm {
+
+/** A matrix with its element (row, column) at row * down + column * across: also columns of a wider one, or a transposed one. */
+struct Weights {
+  const float* at;
+  int64_t rows, columns, down, across;
+};
+
+#if defined(__AVX2__)
+
+// OpenBLAS is made for large square matrices. These are tall, and the weights are the same for all rows: they are packed once, in
+// panels that stay in the first-level cache, and the rows are read where they lie. A tile of the result stays in registers.
+
+#if defined(__AVX512F__)
+constexpr int64_t LANES = 16, ROWS = 12, VECTORS = 2;  // 24 of 32 registers
+#else
+constexpr int64_t LANES = 8, ROWS = 6, VECTORS = 2;  // 12 of 16
+#endif
+constexpr int64_t COLUMNS = LANES * VECTORS;
+/** Rows that one task multiplies with all panels, at most: with 1,536 numbers each they stay in the second-level cache. */
+constexpr int64_t BLOCK = 8 * ROWS;
+/** Rows that are added to a gradient of weights at a time: a panel of so many stays in the first-level cache. */
+constexpr int64_t DEPTH = 256;
+
+typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+/** c [ROWS, COLUMNS] = start + a panel; a(row, p) is at row * down + p * across, and `start` has rows of `startLd`, 0 for one row. */
+inline void tile(const float* a, int64_t down, int64_t across, int64_t depth, const float* panel, const float* start,
+                 int64_t startLd, float* c, int64_t ldc) {
+  Vector sums[ROWS][VECTORS];
+#pragma GCC unroll 16
+  for (int64_t r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+    for (int64_t v = 0; v < VECTORS; v++)
+      sums[r][v] = *reinterpret_cast<const Vector*>(start + r * startLd + LANES * v);
+  for (int64_t p = 0; p < depth; p++) {
+    Vector w[VECTORS];
+#pragma GCC unroll 4
+    for (int64_t v = 0; v < VECTORS; v++) w[v] = *reinterpret_cast<const Vector*>(panel + p * COLUMNS + LANES * v);
+#pragma GCC unroll 16
+    for (int64_t r = 0; r < ROWS; r++) {
+      const float one = a[r * down + p * across];
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < VECTORS; v++) sums[r][v] += one * w[v];
+    }
+  }
+#pragma GCC unroll 16
+  for (int64_t r = 0; r < ROWS; r++)
+#pragma GCC unroll 4
+    for (int64_t v = 0; v < VECTORS; v++) *reinterpret_cast<Vector*>(c + r * ldc + LANES * v) = sums[r][v];
+}
+
+/** Packs `width` columns, from `first` on, and `depth` rows of a matrix into a panel [depth, COLUMNS], with zeros beside them. */
+inline void packPanel(const Weights& w, int64_t first, int64_t width, float* panel) {
+  const float* from = w.at + first * w.across;
+  if (width < COLUMNS) std::fill(panel, panel + w.rows * COLUMNS, 0.0f);
+  if (w.across == 1) {
+    for (int64_t p = 0; p < w.rows; p++) std::copy(from + p * w.down, from + p * w.down + width, panel + p * COLUMNS);
+  } else {
+    for (int64_t c = 0; c < width; c++)
+      for (int64_t p = 0; p < w.rows; p++) panel[p * COLUMNS + c] = from[c * w.across + p * w.down];
+  }
+}
+
+/** Scratch of this thread, kept from call to call. */
+inline float* scratch(int which, int64_t size) {
+  static thread_local std::vector<float> kept[2];
+  if (static_cast<int64_t>(kept[which].size()) < size) kept[which].resize(size);
+  return kept[which].data();
+}
+
+/**
+ * y [R, n] = x [R, I] W [I, n] + bias (null: none), then done(first, rows) on each group of finished rows, on all threads.
+ * A row of y does not depend on the others.
+ */
+template <class Done>
+void timesWeights(const float* x, int64_t R, const Weights& w, const float* bias, float* y, const Done& done) {
+  const int64_t I = w.rows, n = w.columns, panels = (n + COLUMNS - 1) / COLUMNS;
+  float* const packed = scratch(0, panels * (I + 1) * COLUMNS);
+  float* const start = packed + panels * I * COLUMNS;
+  std::fill(start, start + panels * COLUMNS, 0.0f);
+  if (bias) std::copy(bias, bias + n, start);
+  parallelRanges(panels, 8, [&](long from, long to) {
+    for (long q = from; q < to; q++)
+      packPanel(w, q * COLUMNS, std::min(COLUMNS, n - q * COLUMNS), packed + q * I * COLUMNS);
+  });
+  const int64_t share = (R + 2 * threads() - 1) / (2 * threads());  // so that few rows keep all threads busy
+  const int64_t height = std::min(BLOCK, (share + ROWS - 1) / ROWS * ROWS);
+  parallel(static_cast<int>((R + height - 1) / height), [&](int block) {
+    const int64_t first = block * height, rows = std::min(height, R - first);
+    // The rows of the last tile, with others below them that are not used.
+    const int64_t whole = rows / ROWS * ROWS;
+    float* const last = scratch(1, ROWS * I);
+    std::copy(x + (first + whole) * I, x + (first + rows) * I, last);
+    float edge[ROWS * COLUMNS];
+    for (int64_t q = 0; q < panels; q++) {
+      const int64_t width = std::min(COLUMNS, n - q * COLUMNS);
+      const float* const panel = packed + q * I * COLUMNS;
+      for (int64_t r = 0; r < rows; r += ROWS) {
+        const float* const in = r < whole ? x + (first + r) * I : last;
+        float* const out = y + (first + r) * n + q * COLUMNS;
+        if (r < whole && width == COLUMNS) {
+          tile(in, I, 1, I, panel, start + q * COLUMNS, 0, out, n);
+        } else {
+          tile(in, I, 1, I, panel, start + q * COLUMNS, 0, edge, COLUMNS);
+          for (int64_t i = 0; i < std::min(ROWS, rows - r); i++)
+            std::copy(edge + i * COLUMNS, edge + i * COLUMNS + width, out + i * n);
+        }
+      }
+    }
+    done(first, rows);
+  });
+}
+
+/** dW [I, n], with rows of ldw, = x^T du of x [R, I] and du [R, n], on all threads. */
+inline void weightGradient(const float* x, int64_t I, const float* du, int64_t n, int64_t R, float* dw, int64_t ldw) {
+  parallelTiles(I, n, R, [&](const Tile& t) {
+    const int64_t strips = (t.rows + ROWS - 1) / ROWS, panels = (t.columns + COLUMNS - 1) / COLUMNS;
+    float* const left = scratch(0, strips * DEPTH * ROWS);
+    float* const right = scratch(1, panels * DEPTH * COLUMNS);
+    float edge[ROWS * COLUMNS];
+    for (int64_t first = 0; first < R; first += DEPTH) {
+      const int64_t depth = std::min(DEPTH, R - first);
+      for (int64_t s = 0; s < strips; s++) {
+        const int64_t rows = std::min(ROWS, t.rows - s * ROWS);
+        const float* from = x + first * I + t.row + s * ROWS;
+        float* to = left + s * depth * ROWS;
+        for (int64_t p = 0; p < depth; p++)
+          for (int64_t i = 0; i < ROWS; i++) to[p * ROWS + i] = i < rows ? from[p * I + i] : 0;
+      }
+      for (int64_t q = 0; q < panels; q++)
+        packPanel({du + first * n, depth, n, n, 1}, t.column + q * COLUMNS, std::min(COLUMNS, t.columns - q * COLUMNS),
+                  right + q * depth * COLUMNS);
+      for (int64_t q = 0; q < panels; q++) {
+        const int64_t width = std::min(COLUMNS, t.columns - q * COLUMNS);
+        for (int64_t s = 0; s < strips; s++) {
+          const int64_t rows = std::min(ROWS, t.rows - s * ROWS);
+          float* const out = dw + (t.row + s * ROWS) * ldw + t.column + q * COLUMNS;
+          const bool inside = rows == ROWS && width == COLUMNS;
+          float* const sums = inside ? out : edge;
+          const int64_t ld = inside ? ldw : COLUMNS;
+          for (int64_t i = 0; i < rows; i++) {
+            if (first == 0) std::fill(sums + i * ld, sums + i * ld + width, 0.0f);
+            else if (!inside) std::copy(out + i * ldw, out + i * ldw + width, sums + i * ld);
+          }
+          tile(left + s * depth * ROWS, 1, ROWS, depth, right + q * depth * COLUMNS, sums, ld, sums, ld);
+          for (int64_t i = 0; i < rows && !inside; i++) std::copy(sums + i * ld, sums + i * ld + width, out + i * ldw);
+        }
+      }
+    }
+  }, ROWS, COLUMNS);
+}
+
+#else
+
+// On other processors the library of products is as fast: OpenBLAS's kernels for ARM, or sgemm.cc in WebAssembly.
+
+/**
+ * y [R, n] = x [R, I] W [I, n] + bias (null: none), then done(first, rows) on each group of finished rows, on all threads.
+ */
+template <class Done>
+void timesWeights(const float* x, int64_t R, const Weights& w, const float* bias, float* y, const Done& done) {
+  const int64_t I = w.rows, n = w.columns;
+  const bool turned = w.across != 1;
+  parallelTiles(R, 1, n * I, [&](const Tile& t) {
+    float* const out = y + t.row * n;
+    for (int64_t r = 0; r < t.rows && bias; r++) std::copy(bias, bias + n, out + r * n);
+    product(false, turned, t.rows, n, I, 1, x + t.row * I, I, w.at, turned ? w.across : w.down, bias ? 1 : 0, out, n);
+    done(t.row, t.rows);
+  });
+}
+
+/** dW [I, n], with rows of ldw, = x^T du of x [R, I] and du [R, n], on all threads. */
+inline void weightGradient(const float* x, int64_t I, const float* du, int64_t n, int64_t R, float* dw, int64_t ldw) {
+  parallelProduct(true, false, I, n, R, 1, x, I, du, n, 0, dw, ldw);
+}
+
+#endif
+
+}  // namespace realm
