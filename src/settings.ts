@@ -402,8 +402,8 @@ export const schema = section('All settings.', {
     },
   ),
   pretrain: section('The pretrain stage: masked salient spans, predicted through retrieval.', {
-    steps: count(200_000).meta({
-      description: 'Training steps.',
+    steps: count(200_000, 0).meta({
+      description: 'Training steps. 0: no pretraining.',
       unit: 'steps',
       source: 'paper, section 4.3',
     }),

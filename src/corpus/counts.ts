@@ -73,7 +73,7 @@ export function addCounts(sum: PrepareCounts, more: PrepareCounts): void {
 
 /** What is said where a corpus has nothing to mask. */
 export const NO_SPANS =
-  'no sentence has a name or a date to mask, which pretraining needs and the other stages do not; for pretraining give sentences with ready-made spans in data.sentences, or a model that names entities in text.ner';
+  'no sentence has a name or a date to mask, which pretrain and reader-warmup need and the other stages do not; for these two give sentences with ready-made spans in data.sentences, or a model that names entities in text.ner';
 
 /** `prepare` warns if the corpus keeps a smaller share of the text than this. */
 const MIN_KEPT_SHARE = 0.99;

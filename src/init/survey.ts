@@ -2,6 +2,8 @@ import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
 import { foldedHasAnswer, foldText, hasAnswer } from '../answers/has-answer.ts';
 import type { Config } from '../config.ts';
+import { splitSentences } from '../corpus/sentences.ts';
+import { salientSpans } from '../corpus/spans/salient-spans.ts';
 import type { DocumentFormat } from '../datasets/document-formats.ts';
 import { formatOf, readDocuments } from '../datasets/documents.ts';
 import { readQuestionFile } from '../datasets/questions.ts';
@@ -58,6 +60,20 @@ export async function surveyDocuments(
     estimated: scale !== 1,
     texts,
   };
+}
+
+/** Sentences in which a name or a date is looked for: text that has any has one much earlier. */
+const SEARCHED_SENTENCES = 5000;
+
+/** Whether the rules that `realm prepare` uses find anything to mask in the texts. */
+export function hasSalientSpan(texts: readonly string[]): boolean {
+  let searched = 0;
+  for (const text of texts)
+    for (const { start, end } of splitSentences(text)) {
+      if (salientSpans(text.slice(start, end)).length > 0) return true;
+      if (++searched === SEARCHED_SENTENCES) return false;
+    }
+  return false;
 }
 
 /** What a file of questions is for. */

@@ -131,13 +131,14 @@ async function weightsBefore(
   corpus: Corpus,
   model: Model,
 ): Promise<void> {
-  const { qa } = context.config;
+  const { qa, pretrain } = context.config;
   await stageWeights(context, stage, corpus, model, retrieverShapes(model));
   firstWeights(context, model, readerTowerShapes(model));
   if (!hasWeights(context, 'pretrain')) {
     const warmedUp = qa.reader === 'pretrain' && (await warmedUpReader(context, corpus, model));
+    const tell = pretrain.steps === 0 ? say : warn; // without steps it was left out on purpose
     if (qa.retriever === 'pretrain' || qa.reader === 'pretrain')
-      warn(
+      tell(
         `finetune-qa: this run has not been pretrained; the retriever is ${stage === 'initial' ? 'the encoder as it was published' : 'from the inverse cloze task'}, and the reader ${warmedUp ? 'is that of reader-warmup' : 'starts without pretraining'}`,
       );
   } else if (qa.reader === 'pretrain') {

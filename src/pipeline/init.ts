@@ -21,6 +21,7 @@ import { settingsText } from '../init/settings-file.ts';
 import {
   answersFound,
   type DocumentSurvey,
+  hasSalientSpan,
   type QuestionSurvey,
   surveyDocuments,
   surveyQuestions,
@@ -29,11 +30,11 @@ import { statisticsOfFiles } from '../preflight/corpus-statistics.ts';
 import { doctor } from '../preflight/machine.ts';
 import { preflight } from '../preflight/needs.ts';
 import { about } from '../preflight/rates.ts';
-import type { Machine, Preflight } from '../preflight/types.ts';
+import type { Machine, Preflight, StageNeeds } from '../preflight/types.ts';
 import { UserError } from '../system/errors.ts';
 import { makeFolder, writeFileAtomic } from '../system/files.ts';
 import { say } from '../system/progress.ts';
-import { readHubConfig } from '../weights/import-bert.ts';
+import { hasMaskHead, readHubConfig } from '../weights/import-bert.ts';
 import { bertFolder, readSentenceHead } from '../weights/sentence-encoder.ts';
 import { resplitFiles, resplitQuestions } from './data.ts';
 import { headSettings } from './encoder-head.ts';
@@ -93,7 +94,8 @@ export async function init(
   refuseExisting([options.to], options.force);
   const encoder = options.initial === undefined ? undefined : await encoderOf(options.initial);
   say(`reading ${documents}`);
-  const { texts, ...surveyed } = await surveyDocuments(documents, loadConfig(undefined, options.set).data);
+  const own = loadConfig(undefined, options.set);
+  const { texts, ...surveyed } = await surveyDocuments(documents, own.data);
   const questions = await surveyQuestions(questionFiles);
   const { files, split } = splitOf(resolve(documents), questions, options);
   if (split) refuseExisting([split.train, split.dev], options.force);
@@ -112,6 +114,8 @@ export async function init(
     devQuestions,
     questionsNameDocuments:
       2 * train.filter(({ passageId }) => passageId !== undefined).length > train.length,
+    // Sentences of the user's own may have spans, and a model may find some where the rules do not.
+    spans: own.data.sentences !== null || own.text.ner !== null || hasSalientSpan(texts),
     gpu: diagnosis.engine?.description.endsWith('on the GPU') ?? false,
     encoder,
   };
@@ -128,23 +132,25 @@ export async function init(
       { config: base, census: { ...census, counts } },
       diagnosis,
     );
-    const stage = (name: string) => stages.find((s) => s.stage === name)!;
+    const stage = (name: string) => stages.find((s) => s.stage === name);
     const pace = {
-      ict: stage('ict-warmup').stepSeconds!,
-      pretrain: stage('pretrain').stepSeconds!,
-      qa: stage('finetune-qa').stepSeconds!,
-      index: stage('build-index').seconds,
+      ict: stage('ict-warmup')!.stepSeconds!,
+      readerWarmup: stage('reader-warmup')?.stepSeconds ?? 0,
+      pretrain: stage('pretrain')!.stepSeconds!,
+      qa: stage('finetune-qa')!.stepSeconds!,
+      index: stage('build-index')!.seconds,
     };
-    const proposal = withOwn(fitToHours(first, pace, trainQuestions > 0), options.set);
-    return {
-      proposal,
-      machine,
-      estimate: preflight(withHead(overrides(proposal)), counts, machine),
+    const fit = (beside: number) => {
+      const proposal = fitToHours(first, { ...pace, beside }, trainQuestions > 0);
+      const estimate = preflight(withHead(overrides(proposal)), counts, machine);
+      return { proposal, machine, estimate };
     };
+    return fit(besideSteps(plannedStages(fit(0).estimate, trainQuestions > 0, files)));
   };
   let result = await fitted(survey);
   if (isTooSlow(result.proposal)) result = await fitted({ ...survey, slow: true });
   const { proposal, machine, estimate } = result;
+  const planned = plannedStages(estimate, trainQuestions > 0, files);
 
   makeFolder(dirname(resolve(options.to)));
   if (split) await resplitQuestions(questions[0].path, dirname(options.to), split.parts);
@@ -172,8 +178,19 @@ export async function init(
     initial: options.initial ?? null,
     settings: Object.fromEntries(proposal.settings.map(({ path, value }) => [path, value])),
     estimate,
-    next: nextCommands(options.to, run, estimate, trainQuestions > 0, files),
-    notes: notesOn({ proposal, encoder, trainQuestions, found, estimate, documents, questionFiles, options }),
+    next: nextCommands(options.to, run, planned, trainQuestions > 0),
+    notes: notesOn({
+      proposal,
+      encoder,
+      spans: survey.spans,
+      trainQuestions,
+      found,
+      estimate,
+      planned,
+      documents,
+      questionFiles,
+      options,
+    }),
   };
 }
 
@@ -185,7 +202,7 @@ function withOwn(proposal: Proposal, set: readonly string[]): Proposal {
     const value = path
       .split('.')
       .reduce<unknown>((node, key) => (node as Record<string, unknown>)[key], config);
-    return { path, value: value as Setting['value'], why: 'your own choice (--set)' };
+    return { path, value: value as Setting['value'], why: 'your own choice (--set)', own: true };
   });
   const settings = proposal.settings.map((one) => own.find(({ path }) => path === one.path) ?? one);
   return { ...proposal, settings: [...settings, ...own.filter((one) => !settings.includes(one))] };
@@ -238,6 +255,7 @@ async function encoderOf(initial: string): Promise<Encoder> {
     gelu: gelu ?? 'exact',
     projection: projection === 'none' ? undefined : projection,
     head: readSentenceHead(model),
+    fillsMasks: hasMaskHead(name),
   };
 }
 
@@ -276,29 +294,47 @@ function writeConfig(to: string, { size, settings }: Proposal, encoder: Encoder 
   writeFileAtomic(to, settingsText(portable, [...HEAD, `Preset: a ${size} corpus, ${start}.`]));
 }
 
+/** The order in which a user runs the stages: the reader's warm-up needs no index, and the retriever stays as it is. */
+const ORDER = [
+  'prepare',
+  'ict-warmup',
+  'reader-warmup',
+  'build-index',
+  'pretrain',
+  'finetune-qa',
+  'eval',
+] as const;
+
+/** What the user will run, in order: without questions nothing is fine-tuned, and stages without steps are left out. */
+function plannedStages({ stages }: Preflight, questions: boolean, files: Files): StageNeeds[] {
+  const measured = questions && (files.dev ?? files.test) !== null;
+  return ORDER.flatMap((name) => stages.filter(({ stage }) => stage === name)).filter(
+    ({ stage, steps }) =>
+      steps !== 0 && (stage === 'finetune-qa' ? questions : stage === 'eval' ? measured : true),
+  );
+}
+
+/** Seconds of stages outside their steps: preparing, embedding all blocks, answering questions. */
+function besideSteps(stages: readonly StageNeeds[]): number {
+  return stages.reduce((sum, s) => sum + s.seconds - (s.steps ?? 0) * (s.stepSeconds ?? 0), 0);
+}
+
 function nextCommands(
   config: string,
   run: string,
-  { stages }: Preflight,
+  planned: readonly StageNeeds[],
   questions: boolean,
-  files: Files,
 ): Initialised['next'] {
-  const command = (text: string, stage?: string) => ({
-    command: `realm ${text}`,
-    secondsRange: stages.find((s) => s.stage === stage)?.secondsRange,
-  });
+  const words: Record<string, string> = {
+    prepare: `prepare --config ${quoted(config)}`,
+    eval: 'eval exact-match',
+  };
   return [
-    command(`prepare --config ${quoted(config)} --run ${run}`, 'prepare'),
-    ...(stages.some(({ stage, steps }) => stage === 'ict-warmup' && steps !== 0)
-      ? [command(`ict-warmup --run ${run}`, 'ict-warmup')]
-      : []),
-    command(`build-index --run ${run}`, 'build-index'),
-    command(`pretrain --run ${run}`, 'pretrain'),
-    ...(questions ? [command(`finetune-qa --run ${run}`, 'finetune-qa')] : []),
-    ...(questions && (files.dev ?? files.test) !== null
-      ? [command(`eval exact-match --run ${run}`, 'eval')]
-      : []),
-    ...(questions ? [command(`ask --run ${run}`)] : []),
+    ...planned.map(({ stage, secondsRange }) => ({
+      command: `realm ${words[stage] ?? stage} --run ${run}`,
+      secondsRange,
+    })),
+    ...(questions ? [{ command: `realm ask --run ${run}` }] : []),
   ];
 }
 
@@ -330,21 +366,28 @@ const SUGGESTED_ENCODER = 'hf:google/bert_uncased_L-4_H-256_A-4 (4 layers of 256
 /** A larger share of questions without an answer in the documents gets a note. */
 const MAX_SHARE_WITHOUT_ANSWER = 0.2;
 
+/** An estimate that is longer than the hours by more than this factor gets a note. */
+const TOO_LONG = 1.1;
+
 /** What a user should know about the proposal before running it. */
 function notesOn(input: {
   proposal: Proposal;
   encoder: Encoder | undefined;
+  /** Whether the documents have names or dates. */
+  spans: boolean;
   trainQuestions: number;
   /** Share of the training questions with an answer in the documents; undefined if it was not measured. */
   found: number | undefined;
   estimate: Preflight;
+  planned: readonly StageNeeds[];
   documents: string;
   questionFiles: readonly string[];
   options: InitOptions;
 }): string[] {
-  const { encoder, trainQuestions, found, documents, questionFiles, options } = input;
-  const { size } = input.proposal;
+  const { encoder, trainQuestions, found, planned, documents, questionFiles, options } = input;
+  const { size, hours } = input.proposal;
   const { warnings } = input.estimate;
+  const seconds = planned.reduce((sum, stage) => sum + stage.seconds, 0);
   return [
     ...(encoder
       ? []
@@ -365,6 +408,16 @@ function notesOn(input: {
           `${((1 - found) * 100).toFixed(0)} % of the training questions have no answer in the documents, word for word: the model can only find answers that are there. Check that documents and questions belong together.`,
         ]
       : []),
+    ...(input.spans
+      ? []
+      : [
+          'No names or dates were found in the documents, so there is nothing to mask: pretrain and reader-warmup are left out. A model that names entities (text.ner) may find some.',
+        ]),
+    ...(seconds > TOO_LONG * 3600 * hours
+      ? [
+          `All stages take about ${about(seconds)} by the estimate, more than the ${about(3600 * hours)} allowed: about ${about(besideSteps(planned))} of it go into preparing, embedding the blocks and answering questions, and no stage gets fewer steps than these. Allow more with --hours, or use fewer documents or a smaller encoder.`,
+        ]
+      : []),
     ...warnings,
   ];
 }
@@ -374,11 +427,12 @@ function notesOn(input: {
 const number = (n: number) => n.toLocaleString('en');
 
 export function initLines(result: Initialised): string[] {
-  const { documents: d, questions, split, machine, estimate, notes } = result;
+  const { documents: d, questions, split, machine, notes } = result;
   const roughly = d.estimated ? 'about ' : '';
   const range = ([low, high]: [number, number]) =>
     high < 1 ? about(high) : `${about(low)} to ${about(high)}`;
   const width = Math.max(...result.next.map(({ command }) => command.length));
+  const total = (end: 0 | 1) => result.next.reduce((sum, next) => sum + (next.secondsRange?.[end] ?? 0), 0);
   return [
     `Documents  ${roughly}${number(d.documents)} in ${d.path} (format ${d.format}): ${roughly}${number(d.words)} words, ${number(d.characters)} characters, about ${number(d.tokens)} word pieces`,
     ...questions.map(
@@ -401,7 +455,7 @@ export function initLines(result: Initialised): string[] {
     `Preset     a ${result.size} corpus, ${result.initial === null ? 'random weights' : `from ${result.initial}`}, at most ${about(3600 * result.hours)} by the estimate (--hours changes it)`,
     `Written    ${result.config}`,
     '',
-    `Next, with expected times (${range(estimate.secondsRange)} in all):`,
+    `Next, with expected times (${range([total(0), total(1)])} in all):`,
     ...result.next.map(({ command, secondsRange }) =>
       secondsRange ? `  ${command.padEnd(width)}   ${range(secondsRange)}` : `  ${command}`,
     ),

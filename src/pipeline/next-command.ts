@@ -21,28 +21,28 @@ export function nextCommands(run: Run, config: Config, done: Done): string[] {
   const { data } = config;
   const command = (words: string, ...more: string[]) =>
     ['realm', words, ...(dir === 'runs/default' ? [] : ['--run', quoted(dir)]), ...more].join(' ');
+  const finetune = () => command('finetune-qa', ...(data.train === null ? ['--set', 'data.train=FILE'] : []));
+  const warmUpReader = config.readerWarmup.steps > 0 && !isDone(run, 'reader-warmup');
   // A sentence encoder retrieves well already, and short pretraining added nothing to it where it was measured (docs/results.md).
-  const afterReaderWarmup = () =>
-    retrievesUntrained(config) && data.train !== null
-      ? [command('finetune-qa'), command('pretrain')]
+  const afterReaderWarmup = () => {
+    if (config.pretrain.steps === 0) return [finetune()];
+    return retrievesUntrained(config) && data.train !== null
+      ? [finetune(), command('pretrain')]
       : [command('pretrain')];
+  };
   switch (done) {
     case 'prepare':
-      // A sentence encoder retrieves without training. A trained retriever only needs an index of the new corpus.
-      return [
-        command(
-          config.ict.steps === 0 || retrievesUntrained(config) || hasRetriever(run)
-            ? 'build-index'
-            : 'ict-warmup',
-        ),
-      ];
+      // A trained retriever only needs an index of the new corpus. A sentence encoder retrieves without training.
+      if (hasRetriever(run)) return [command('build-index')];
+      if (config.ict.steps > 0 && !retrievesUntrained(config)) return [command('ict-warmup')];
+      return [command(warmUpReader ? 'reader-warmup' : 'build-index')];
     case 'ict-warmup':
-      return [command('build-index')];
+      return [command(warmUpReader ? 'reader-warmup' : 'build-index')];
     case 'build-index':
-      if (isDone(run, 'reader-warmup')) return afterReaderWarmup();
-      if (config.readerWarmup.steps > 0) return [command('reader-warmup')];
+      if (warmUpReader) return [command('reader-warmup')];
+      if (isDone(run, 'reader-warmup') || config.pretrain.steps === 0) return afterReaderWarmup();
       // The reader of a sentence encoder cannot fill masks, and pretraining alone would not teach it to.
-      if (retrievesUntrained(config) && data.train !== null) return [command('finetune-qa')];
+      if (retrievesUntrained(config) && data.train !== null) return [finetune()];
       return [command('pretrain')];
     case 'reader-warmup':
       // It needs no index, and may come first.
@@ -50,7 +50,7 @@ export function nextCommands(run: Run, config: Config, done: Done): string[] {
         ? nextCommands(run, config, 'prepare')
         : afterReaderWarmup();
     case 'pretrain':
-      return [command('finetune-qa', ...(data.train === null ? ['--set', 'data.train=FILE'] : []))];
+      return [finetune()];
     case 'finetune-qa': {
       const evaluate = command(
         'eval exact-match',

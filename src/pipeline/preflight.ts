@@ -147,6 +147,7 @@ const number = (n: number) => n.toLocaleString('en');
 
 export function preflightLines(p: PreflightReport): string[] {
   const { counts, parameters } = p;
+  const stages = p.stages.filter(({ steps }) => steps !== 0);
   const row = (name: string, memory: string, disk: string, step: string, time: string) =>
     `  ${name.padEnd(12)} ${memory.padStart(10)} ${disk.padStart(10)} ${step.padStart(9)}   ${time}`;
   const range = ([low, high]: [number, number]) =>
@@ -157,7 +158,7 @@ export function preflightLines(p: PreflightReport): string[] {
     `Model     ${millions(parameters.total)} parameters: retriever ${millions(parameters.retriever)}, reader ${millions(parameters.reader)}, span scorer ${millions(parameters.spanScorer)}; vocabulary ${number(counts.vocabulary)}`,
     '',
     row('stage', 'memory', 'disk', 's a step', 'time'),
-    ...p.stages.map((s) =>
+    ...stages.map((s) =>
       row(
         s.stage,
         size(s.memory),
@@ -166,7 +167,7 @@ export function preflightLines(p: PreflightReport): string[] {
         range(s.secondsRange),
       ),
     ),
-    row('all', size(Math.max(...p.stages.map((s) => s.memory))), size(p.disk), '', range(p.secondsRange)),
+    row('all', size(Math.max(...stages.map((s) => s.memory))), size(p.disk), '', range(p.secondsRange)),
     '',
     ...p.assumptions.map((line) => `Assumes   ${line}`),
     ...p.warnings.map((line) => `Warning   ${line}`),

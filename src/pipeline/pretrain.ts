@@ -1,6 +1,7 @@
 import { alone, firstBeforeOthers, onFirst } from '../engine/ranks.ts';
 import { maskedProbes } from '../eval/probes.ts';
 import { modelShapes, pretrainedShapes, readerTowerShapes, retrieverShapes } from '../model/model.ts';
+import { say } from '../system/progress.ts';
 import { type LoopResult, train } from '../train/loop.ts';
 import { pretrainStep } from '../train/pretrain.ts';
 import { hybridBm25 } from './bm25.ts';
@@ -27,6 +28,10 @@ import { warmedUpReader } from './reader-warmup.ts';
  */
 export async function pretrain(context: Context): Promise<LoopResult> {
   const { config, ranks = alone } = context;
+  if (config.pretrain.steps === 0) {
+    say('pretrain: pretrain.steps is 0; nothing to do');
+    return { metrics: {}, seconds: 0, stopped: false, step: 0 };
+  }
   const corpus = runCorpus(context);
   const done = await finished(context, 'pretrain', corpus);
   if (done) {

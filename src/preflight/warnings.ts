@@ -30,6 +30,7 @@ export function warnings(
       'prepare takes much longer than estimated because text.ner names a model: BERT-base labels about 90 tokens a second and core and takes 1.7 GB for each core (with onnxruntime-node 400 tokens and 0.8 GB)',
     );
   for (const s of stages) {
+    if (s.steps === 0) continue; // it does nothing
     const { weights, optimizer, gradients, activations } = s.of;
     const tensors = weights + optimizer + gradients + activations;
     const remedy = s.memoryRemedy;

@@ -243,6 +243,9 @@ function next(
   // If a later stage has started, stages before it were left out on purpose.
   const latest = order.findLastIndex(({ state }) => state !== 'not started');
   const todo = order.find(({ state, steps }, i) => i >= latest && state !== 'finished' && steps !== 0);
+  // Both could build the index themselves; the command of its own says so, and how long it takes.
+  const needsIndex = todo?.stage === 'pretrain' || todo?.stage === 'finetune-qa';
+  if (needsIndex && indexes.length === 0 && todo.state === 'not started') return command('build-index');
   if (todo) return command(todo.stage);
   if (!record.evaluations.some(({ stage }) => stage === 'finetune-qa')) return command('eval exact-match');
   return command('ask');

@@ -42,6 +42,21 @@ export function importBert(model: string, config: ImportConfig, tower: Tower = '
   }
 }
 
+/** Whether the reader would get a trained masked-language-model head from this model, as `importBert` reads it. */
+export function hasMaskHead(model: string): boolean {
+  const weights = openWeights(bertFolder(modelFolder(model)));
+  try {
+    const { tensors } = weights;
+    const base = baseOf(weights, 'reader');
+    const prefix = prefixOf(tensors, base);
+    if (prefix === undefined) return false;
+    const names = sourcesOf(tensors, base, prefix, 'mlm.transform.kernel');
+    return names.every((name) => tensors.has(name)) && decoderIsTied(tensors, base, prefix);
+  } finally {
+    weights.close();
+  }
+}
+
 /**
  * Reads the dense layers of a sentence encoder's head. A layer without a bias gets one of zeros. Where the folder has other
  * layers than the settings, none is read, and all start at random.

@@ -191,7 +191,12 @@ test('what comes next follows the stages that are done', () => {
   write(run.corpusManifest, { documents: 1, blocks: 2 });
   assert.equal(statusOf(run).next, `realm ict-warmup --run ${run.dir}`);
   checkpoint('ict-warmup', 70, 70);
+  assert.equal(statusOf(run).next, `realm build-index --run ${run.dir}`);
+  index('step-0000000', 0, corpusSummary(run.corpus)!.sha256);
+  write(join(run.index, 'current'), 'step-0000000\n');
   assert.equal(statusOf(run).next, `realm pretrain --run ${run.dir}`);
+  write(run.config, 'ict: { steps: 70 }\npretrain: { steps: 0 }\n');
+  assert.equal(statusOf(run).next, `realm finetune-qa --run ${run.dir}`, 'pretraining has no steps');
   checkpoint('finetune-qa', 5, 30); // pretraining was left out
   assert.equal(statusOf(run).next, `realm finetune-qa --run ${run.dir}`);
   checkpoint('finetune-qa', 30, 30);

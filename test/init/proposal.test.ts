@@ -14,7 +14,7 @@ import {
 import type { Head } from '../../src/model/head.ts';
 
 const FILES = { documents: '/d', train: '/t', dev: '/v', test: null };
-const FAST = { ict: 1e-4, pretrain: 1e-4, qa: 1e-4, index: 1e-3 };
+const FAST = { ict: 1e-4, readerWarmup: 1e-4, pretrain: 1e-4, qa: 1e-4, index: 1e-3, beside: 0 };
 
 function survey(documents: number, more: Partial<Survey> = {}): Survey {
   return {
@@ -23,6 +23,7 @@ function survey(documents: number, more: Partial<Survey> = {}): Survey {
     trainQuestions: 3 * documents,
     devQuestions: documents,
     questionsNameDocuments: false,
+    spans: true,
     gpu: false,
     ...more,
   };
@@ -36,6 +37,13 @@ const ENCODER: Encoder = {
   intermediate: 1536,
   positions: 512,
   gelu: 'exact',
+  fillsMasks: true,
+};
+/** Of cosines, without a head for masks, as all-MiniLM-L6-v2. */
+const SENTENCE_ENCODER: Encoder = {
+  ...ENCODER,
+  head: { pooling: 'mean', projection: 'none', normalize: true },
+  fillsMasks: false,
 };
 
 const named = (settings: readonly Setting[], path: string) =>
@@ -64,6 +72,7 @@ test('every proposal is a valid configuration, names no setting twice, and has a
       ENCODER,
       { ...ENCODER, positions: 112 },
       { ...ENCODER, projection: 64 },
+      SENTENCE_ENCODER,
     ])
       for (const gpu of [false, true])
         for (const trainQuestions of [0, 5, 100_000]) {
@@ -107,22 +116,82 @@ test("an encoder's sizes are used and its learning rates are low", () => {
   );
 });
 
-test('a sentence encoder gets no inverse cloze task, and its hours go to the other stages', () => {
-  const head = { pooling: 'mean', projection: 'none', normalize: true } as const;
-  const ofHead = propose(survey(30_000, { encoder: { ...ENCODER, head } }), FILES, 1);
-  const ict = ofHead.settings.filter(({ path }) => path.startsWith('ict.'));
-  assert.deepEqual(
-    ict.map(({ path, value }) => [path, value]),
-    [['ict.steps', 0]],
-  );
-  const pace = { ict: 2, pretrain: 1, qa: 1, index: 1 };
-  const steps = (proposal: Proposal) =>
-    ['ict', 'pretrain', 'qa'].map((stage) =>
-      named(fitToHours(proposal, pace, true).settings, `${stage}.steps`),
-    );
+const STAGES = ['ict', 'readerWarmup', 'pretrain', 'qa'] as const;
+const stepsOf = ({ settings }: Proposal) => STAGES.map((stage) => named(settings, `${stage}.steps`) ?? 0);
+const PACE = { ict: 2, readerWarmup: 0.5, pretrain: 1, qa: 1, index: 1, beside: 0 };
+
+test('a sentence encoder gets neither the inverse cloze task nor pretraining: its reader is warmed up, then fine-tuned', () => {
+  const fitted = (encoder: Encoder, trainQuestions = 90_000) =>
+    fitToHours(propose(survey(30_000, { encoder, trainQuestions }), FILES, 1), PACE, trainQuestions > 0);
   // An hour of steps of a second (two in the inverse cloze task): shares of 0.45, 0.3 and 0.25, rounded down to two digits.
-  assert.deepEqual(steps(propose(survey(30_000, { encoder: ENCODER }), FILES, 1)), [810, 1000, 900]);
-  assert.deepEqual(steps(ofHead), [0, 1900, 1600]);
+  assert.deepEqual(stepsOf(fitted(ENCODER)), [810, 0, 1000, 900]);
+  // 600 steps of half a second leave 3,300 s to fine-tuning.
+  assert.deepEqual(stepsOf(fitted(SENTENCE_ENCODER)), [0, 600, 0, 3300]);
+  const ict = fitted(SENTENCE_ENCODER).settings.filter(({ path }) => path.startsWith('ict.'));
+  assert.deepEqual(
+    ict.map(({ path }) => path),
+    ['ict.steps'],
+  );
+  // Without questions pretraining is all that can follow.
+  assert.deepEqual(stepsOf(fitted(SENTENCE_ENCODER, 0)).slice(0, 3), [0, 600, 3300]);
+  // Where it has BERT's head, there is nothing to warm up.
+  assert.deepEqual(stepsOf(fitted({ ...SENTENCE_ENCODER, fillsMasks: true })), [0, 0, 0, 3600]);
+  // A BERT that was saved without that head is warmed up, too: 3,300 s for the others.
+  assert.deepEqual(stepsOf(fitted({ ...ENCODER, fillsMasks: false })), [740, 600, 990, 820]);
+});
+
+test('the warm-up of the reader gets 600 steps, fewer where they take more than a third of the time, none where too few are left', () => {
+  const config = (hours: number, beside = 0) => {
+    const proposal = propose(survey(30_000, { encoder: SENTENCE_ENCODER }), FILES, hours);
+    const { settings } = fitToHours(proposal, { ...PACE, beside }, true);
+    return { settings, ...configOf(settings) };
+  };
+  const { batch, microBatch, optimizer } = config(1).readerWarmup;
+  assert.deepEqual(
+    [batch, microBatch, optimizer.learningRate, optimizer.warmupSteps],
+    [16, 16, 1.2e-4, 30], // as in configs/squad-encoder.yaml
+  );
+  const steps = (hours: number, beside = 0) => config(hours, beside).readerWarmup.steps;
+  // A third of 600 s are 400 steps of half a second, of 180 s 120, of 100 s 66.
+  assert.deepEqual(
+    [steps(1), steps(0.25), steps(1 / 6), steps(0.05), steps(1 / 36)],
+    [600, 600, 400, 120, 0],
+  );
+  assert.equal(steps(1, 3000), 400, 'what is done outside steps leaves 600 s');
+  const short = config(1 / 6);
+  assert.equal(short.readerWarmup.optimizer.warmupSteps, 20);
+  assert.equal(short.qa.steps, 400);
+  assert.equal(short.qa.optimizer.warmupSteps, 40);
+  const why = (hours: number) =>
+    config(hours).settings.find(({ path }) => path === 'readerWarmup.steps')!.why;
+  assert.match(why(1), /cannot fill masks.*copy them from a block/);
+  assert.match(why(1 / 36), /more than a third of the hours; set 600 if you have the time/);
+});
+
+test('documents without a name or a date leave nothing to mask: no warm-up of the reader and no pretraining', () => {
+  for (const encoder of [undefined, ENCODER, SENTENCE_ENCODER]) {
+    const [, readerWarmup, pretrain] = stepsOf(
+      fitToHours(propose(survey(300, { encoder, spans: false }), FILES), FAST, true),
+    );
+    assert.deepEqual([readerWarmup, pretrain], [0, 0]);
+  }
+});
+
+test("the user's own steps are not limited, and the time that they take is not given away", () => {
+  const proposal = propose(survey(30_000, { encoder: SENTENCE_ENCODER }), FILES, 1);
+  const own = (path: string, value: number): Setting => ({ path, value, why: 'your own', own: true });
+  const settings = proposal.settings.map((one) =>
+    one.path === 'readerWarmup.steps' ? own(one.path, 4000) : one,
+  );
+  const fitted = fitToHours(
+    { ...proposal, settings: [...settings, own('qa.optimizer.warmupSteps', 7)] },
+    PACE,
+    true,
+  );
+  assert.deepEqual(stepsOf(fitted), [0, 4000, 0, 1600]);
+  const of = (path: string) => fitted.settings.filter((one) => one.path === path).map(({ value }) => value);
+  assert.deepEqual(of('qa.optimizer.warmupSteps'), [7]);
+  assert.deepEqual(of('readerWarmup.optimizer.warmupSteps'), [], 'the default suits so many steps');
 });
 
 test('a sentence encoder of cosines is fine-tuned by contrast, with hybrid retrieval; others as in ORQA', () => {
@@ -177,7 +246,7 @@ test('the index is refreshed five times, less often if a refresh is slow, and ne
 });
 
 test('if the machine is too slow for the model, the smallest one is proposed', () => {
-  const slow = { ict: 10, pretrain: 10, qa: 10, index: 1 };
+  const slow = { ...FAST, ict: 10, pretrain: 10, qa: 10, index: 1 };
   const fitted = (more: Partial<Survey>, pace: typeof slow) =>
     fitToHours(propose(survey(30_000, more), FILES), pace, true);
   assert.equal(isTooSlow(fitted({}, slow)), true);

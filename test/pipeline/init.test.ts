@@ -151,6 +151,64 @@ test('an encoder gives its sizes; files of questions get their roles from their 
   );
 });
 
+test('a sentence encoder: the warm-up of the reader is proposed, has its place and time in the plan, and prepare names it next', async () => {
+  const dir = own('sentence-encoder');
+  const encoder = join(import.meta.dirname, '../fixtures/sentence-transformers/mean-normalize');
+  const made = await realm(dir, 'init', 'my notes', 'questions.jsonl', '--initial', encoder, '--json');
+  assert.equal(made.code, 0, made.err);
+  const result: Initialised = JSON.parse(made.out);
+  const commands = result.next.map(({ command }) => command.split(' ')[1]);
+  assert.deepEqual(commands, ['prepare', 'reader-warmup', 'build-index', 'finetune-qa', 'eval', 'ask']);
+  const [low, high] = result.next[1].secondsRange!;
+  assert.ok(low > 0 && low < high);
+  const text = readFileSync(join(dir, 'realm.yaml'), 'utf8');
+  assert.match(
+    text,
+    /^ {2}# this encoder cannot fill masks, so the reader first learns .*\n {2}steps: 600$/m,
+  );
+  assert.match(text, /^ {4}warmupSteps: 30 #/m);
+  const { readerWarmup, pretrain, qa } = loadConfig(join(dir, 'realm.yaml'), []);
+  assert.deepEqual([readerWarmup.steps, pretrain.steps, qa.contrastive], [600, 0, 1]);
+  const prepared = await realm(dir, ...result.next[0].command.split(' ').slice(1));
+  assert.equal(prepared.code, 0, prepared.err);
+  assert.match(prepared.err, /^next: realm reader-warmup --run runs\/my-notes$/m);
+  const status = await realm(dir, 'status', 'runs/my-notes', '--json');
+  assert.match(status.out, /realm reader-warmup --run runs\/my-notes/);
+
+  // Without questions pretraining follows; a budget that only lasts for the rest has a note.
+  const planned = await init(join(dir, 'my notes'), [], {
+    to: join(dir, 'short.yaml'),
+    initial: encoder,
+    hours: 0.00001,
+    set: [],
+    force: false,
+  });
+  assert.deepEqual(
+    planned.next.map(({ command }) => command.split(' ')[1]),
+    ['prepare', 'build-index', 'pretrain'],
+  );
+  assert.equal(planned.settings['readerWarmup.steps'], 0);
+  assert.ok(planned.notes.some((note) => /^All stages take about .*, more than the/.test(note)));
+});
+
+test('documents without a name or a date to mask: no stage that masks is proposed, and a note says why', async () => {
+  const dir = own('no-spans');
+  const line = (i: number) =>
+    `${JSON.stringify({ title: '', text: `the water is cold and number ${i} is warm` })}\n`;
+  writeFileSync(join(dir, 'plain.jsonl'), Array.from({ length: 30 }, (_, i) => line(i)).join(''));
+  const result = await init(join(dir, 'plain.jsonl'), [join(dir, 'questions.jsonl')], {
+    to: join(dir, 'realm.yaml'),
+    initial: ENCODER,
+    set: [],
+    force: false,
+  });
+  assert.deepEqual(
+    result.next.map(({ command }) => command.split(' ')[1]),
+    ['prepare', 'ict-warmup', 'build-index', 'finetune-qa', 'eval', 'ask'],
+  );
+  assert.ok(result.notes.some((note) => /^No names or dates were found/.test(note)));
+});
+
 test('unusable input is refused in one sentence, and nothing is written', async () => {
   const dir = own('bad');
   mkdirSync(join(dir, 'empty'));

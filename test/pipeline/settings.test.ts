@@ -367,6 +367,23 @@ test('the next command has the options that it needs', () => {
     'realm eval exact-match --run r',
     'realm ask --run r',
   ]);
+  const steps = (ict: number, readerWarmup: number, pretrain: number, done: Done) =>
+    nextCommands(
+      runFolder('r'),
+      loadConfig(undefined, [
+        `ict.steps=${ict}`,
+        `readerWarmup.steps=${readerWarmup}`,
+        `pretrain.steps=${pretrain}`,
+        'data.train=/q',
+      ]),
+      done,
+    ).map((command) => command.split(' ')[1]);
+  assert.deepEqual(steps(5, 5, 5, 'prepare'), ['ict-warmup']);
+  assert.deepEqual(steps(5, 5, 5, 'ict-warmup'), ['reader-warmup']);
+  assert.deepEqual(steps(0, 5, 0, 'prepare'), ['reader-warmup']);
+  assert.deepEqual(steps(0, 5, 0, 'build-index'), ['reader-warmup']);
+  assert.deepEqual(steps(0, 0, 0, 'prepare'), ['build-index']);
+  assert.deepEqual(steps(0, 0, 0, 'build-index'), ['finetune-qa']);
   assert.deepEqual(next('r', 'demo'), ['realm ask --run r', 'realm report --run r', 'realm serve --run r']);
 });
 

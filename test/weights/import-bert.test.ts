@@ -5,7 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { bertShapes } from '../../src/model/bert.ts';
 import { UserError } from '../../src/system/errors.ts';
-import { type ImportConfig, importBert, readHubConfig } from '../../src/weights/import-bert.ts';
+import { hasMaskHead, type ImportConfig, importBert, readHubConfig } from '../../src/weights/import-bert.ts';
 import { readSafetensors, type TensorToWrite, writeSafetensors } from '../../src/weights/safetensors.ts';
 import { fixturePath } from '../support/model-fixture.ts';
 
@@ -27,6 +27,7 @@ test('every shape is ours, and tensors that we do not use are reported', () => {
       );
     }
     assert.equal(params.has('mlm.bias'), head, name);
+    assert.equal(hasMaskHead(fixturePath(name)), head, name);
     assert.equal(params.has('projection.kernel'), name === 'embedder');
     assert.equal(params.has('span.output.kernel'), name === 'reader');
     const extra = {
