@@ -9,6 +9,7 @@ interface DoctorOptions {
   set: string[];
   run?: string;
   blocks?: number;
+  cores?: number[];
   workers?: number[];
   ranks?: number[];
   json: boolean;
@@ -26,6 +27,7 @@ export function registerDoctor(program: Command): void {
     .option('--set <path=value>', 'change one setting; repeatable', collect, [])
     .option('--run <dir>', 'run folder, for free disk space and, once prepared, data counts')
     .option('--blocks <n>', 'number of blocks to estimate for, where the data are only a sample', atLeastOne)
+    .option('--cores <n,...>', 'also estimate for a machine with so many cores like these', numbers)
     .option('--workers <n,...>', 'also estimate an index that so many machines embed', numbers)
     .option('--ranks <n,...>', 'also estimate steps that so many machines train together', numbers);
   jsonOption(command);
@@ -34,14 +36,16 @@ export function registerDoctor(program: Command): void {
     'doctor',
     'doctor --config realm.yaml',
     'doctor --run runs/mine --set pretrain.steps=5000',
+    'doctor --config realm.yaml --cores 8,32',
     'doctor --config realm.yaml --workers 8,64 --ranks 1,2,4',
   );
   command.action(async (options: DoctorOptions) => {
     const { doctor, formatDiagnosis } = await import('../preflight/machine.ts');
     const { preflightInput, preflightLines, runPreflight } = await import('../pipeline/preflight.ts');
-    if ((options.workers ?? options.ranks ?? options.blocks) !== undefined && !options.config && !options.run)
+    const { cores, workers, ranks, blocks } = options;
+    if ((cores ?? workers ?? ranks ?? blocks) !== undefined && !options.config && !options.run)
       throw new UserError(
-        'doctor: --workers, --ranks and --blocks need settings; name them with --config or --run',
+        'doctor: --cores, --workers, --ranks and --blocks need settings; name them with --config or --run',
       );
     const wantsEstimate = options.config !== undefined || options.set.length > 0 || options.run !== undefined;
     const input = wantsEstimate ? await preflightInput(options) : undefined;

@@ -71,9 +71,10 @@ function oneRun(state: RunStatus, now: number): string[] {
   ];
 }
 
-/** Stages that most runs do not have are listed where they were started, or have steps set. */
+/** Stages without steps are listed only where they were started, as is that of the baseline. */
 const isListed = ({ stage, state, steps }: StageState) =>
-  state !== 'not started' || (stage === 'reader-warmup' ? (steps ?? 0) > 0 : stage !== 'closed-book');
+  state !== 'not started' ||
+  (stage === 'reader-warmup' ? (steps ?? 0) > 0 : stage !== 'closed-book' && steps !== 0);
 
 function stageText(stage: StageState, now: number): string {
   const { state, step, steps, figures, evaluated, best, latest, saved } = stage;
@@ -98,13 +99,18 @@ function devTexts(evaluated: Evaluated): string[] {
     : [`${found.map(({ name, text }) => `${name} ${text}`).join(', ')} (on dev questions)`];
 }
 
+function madeBy(stage: IndexState['stage'], step: number): string {
+  if (stage === 'initial') return 'the encoder as it was published';
+  return stage === 'ict-warmup' ? stage : `${stage} at step ${whole(step)}`;
+}
+
 function indexText(
   { name, rows, stage, step, createdAt, bytes, inUse, stepsBehind, ofThisCorpus }: IndexState,
   now: number,
 ) {
   return [
     `${name}, ${whole(rows)} rows, ${mebibytes(bytes)}`,
-    `by ${stage}${stage === 'ict-warmup' ? '' : ` at step ${whole(step)}`}${ago(createdAt, now)}`,
+    `by ${madeBy(stage, step)}${ago(createdAt, now)}`,
     ...(stepsBehind > 0
       ? [`the latest weights are ${whole(stepsBehind)} steps newer`]
       : ofThisCorpus

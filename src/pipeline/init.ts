@@ -294,21 +294,10 @@ function writeConfig(to: string, { size, settings }: Proposal, encoder: Encoder 
   writeFileAtomic(to, settingsText(portable, [...HEAD, `Preset: a ${size} corpus, ${start}.`]));
 }
 
-/** The order in which a user runs the stages: the reader's warm-up needs no index, and the retriever stays as it is. */
-const ORDER = [
-  'prepare',
-  'ict-warmup',
-  'reader-warmup',
-  'build-index',
-  'pretrain',
-  'finetune-qa',
-  'eval',
-] as const;
-
 /** What the user will run, in order: without questions nothing is fine-tuned, and stages without steps are left out. */
 function plannedStages({ stages }: Preflight, questions: boolean, files: Files): StageNeeds[] {
   const measured = questions && (files.dev ?? files.test) !== null;
-  return ORDER.flatMap((name) => stages.filter(({ stage }) => stage === name)).filter(
+  return stages.filter(
     ({ stage, steps }) =>
       steps !== 0 && (stage === 'finetune-qa' ? questions : stage === 'eval' ? measured : true),
   );

@@ -11,9 +11,12 @@ import { type Diagnosis, measureElementwise, measureKernel, measureProduct } fro
 import { preflight } from '../preflight/needs.ts';
 import { about } from '../preflight/rates.ts';
 import {
+  DOUBLING,
   SCALE_ASSUMPTIONS,
+  type ScaledCores,
   type ScaledIndex,
   type ScaledStage,
+  scaledCores,
   scaledIndex,
   scaledStages,
 } from '../preflight/scale.ts';
@@ -42,10 +45,13 @@ export interface PreflightReport extends Preflight {
   machine: Machine;
   /** With several machines, if that was asked for. */
   scaled?: { indexes: ScaledIndex[]; stages: ScaledStage[] };
+  /** On a machine with other numbers of such cores, if that was asked for. */
+  byCores?: ScaledCores[];
 }
 
-/** How many machines to estimate for. */
+/** How many machines, and how many cores, to estimate for. */
 export interface Machines {
+  cores?: readonly number[];
   workers?: readonly number[];
   ranks?: readonly number[];
 }
@@ -99,7 +105,7 @@ const WASM_MEMORY_BYTES = 2 ** 32;
 export async function runPreflight(
   { config, census }: { config: Config; census: CorpusStatistics },
   d: Diagnosis,
-  { workers = [], ranks = [] }: Machines = {},
+  { workers = [], ranks = [], cores = [] }: Machines = {},
 ): Promise<PreflightReport> {
   const { engine } = d;
   if (!engine)
@@ -128,11 +134,14 @@ export async function runPreflight(
     indexes: workers.map((n) => scaledIndex(config, counts, machine, n)),
     stages: ranks.flatMap((n) => scaledStages(config, counts, machine, n)),
   };
+  const estimate = preflight(config, counts, machine);
+  const here = d.threads ?? d.cpus.count;
   return {
-    ...preflight(config, counts, machine),
+    ...estimate,
     ...census,
     machine,
     ...(workers.length + ranks.length > 0 && { scaled }),
+    ...(cores.length > 0 && { byCores: cores.map((n) => scaledCores(estimate.stages, here, n)) }),
   };
 }
 
@@ -173,6 +182,23 @@ export function preflightLines(p: PreflightReport): string[] {
     ...p.warnings.map((line) => `Warning   ${line}`),
     ...(p.warnings.length === 0 ? ['Warnings  none'] : []),
     ...(p.scaled ? scaledLines(p.scaled) : []),
+    ...(p.byCores ? coresLines(p.byCores) : []),
+  ];
+}
+
+function coresLines(byCores: readonly ScaledCores[]): string[] {
+  const row = (cells: string[]) =>
+    `  ${cells.map((cell, i) => (i === 0 ? cell.padEnd(13) : cell.padStart(12))).join('')}`;
+  return [
+    '',
+    'One machine with so many cores like these',
+    row(['cores', ...byCores.map(({ cores }) => String(cores))]),
+    ...byCores[0].stages.map(({ stage }, i) =>
+      row([stage, ...byCores.map(({ stages }) => about(stages[i].seconds))]),
+    ),
+    row(['all', ...byCores.map(({ seconds }) => about(seconds))]),
+    '',
+    `Assumes   each doubling of the cores is ${DOUBLING} times as fast, as two cores were next to one; more cores were not measured`,
   ];
 }
 

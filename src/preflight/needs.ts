@@ -34,8 +34,8 @@ export function preflight(config: Config, counts: Counts, machine: Machine): Pre
   const stages = [
     prepareNeeds(plan),
     ictNeeds(plan),
-    buildIndexNeeds(plan),
     ...(config.readerWarmup.steps === 0 ? [] : [readerWarmupNeeds(plan)]),
+    buildIndexNeeds(plan),
     pretrainNeeds(plan),
     finetuneNeeds(plan),
     ...(counts.testQuestions === 0 ? [] : [evalNeeds(plan)]),

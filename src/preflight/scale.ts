@@ -5,10 +5,10 @@ import { SECTION } from '../run/stages.ts';
 import { preflight } from './needs.ts';
 import { indexBytes } from './rates.ts';
 import { embedSeconds, graphSeconds } from './time.ts';
-import type { Counts, Machine } from './types.ts';
+import type { Counts, Machine, StageNeeds } from './types.ts';
 
 // What several machines make of an estimate: shards of an index embedded by workers, and steps trained by ranks. Each worker
-// and each rank counts as a machine of its own that is like this one.
+// and each rank counts as a machine of its own that is like this one. And what one machine with more such cores makes of it.
 
 /** Bytes a second between two machines (10 Gbit/s), and seconds of a message; and of the shared folder, for all machines together. */
 const NETWORK = 1.25e9;
@@ -64,7 +64,32 @@ export function scaledIndex(config: Config, counts: Counts, machine: Machine, wo
   };
 }
 
-const TRAINED = ['ict-warmup', 'pretrain', 'finetune-qa'] as const;
+/** The stages of a run on a machine with so many cores, in seconds. */
+export interface ScaledCores {
+  cores: number;
+  stages: { stage: string; seconds: number }[];
+  seconds: number;
+}
+
+/** How many times as fast two cores are as one (docs/machines.md); each further doubling is taken to give as much. */
+export const DOUBLING = 1.8;
+/** `prepare` splits documents on no more cores than these. */
+const PREPARING_CORES = 8;
+
+/** @param here cores of the machine that `stages` were estimated for */
+export function scaledCores(stages: readonly StageNeeds[], here: number, cores: number): ScaledCores {
+  const factor = (n: number) => DOUBLING ** Math.log2(n / here);
+  const scaled = stages
+    .filter(({ steps }) => steps !== 0)
+    .map(({ stage, seconds }) => ({
+      stage,
+      seconds:
+        seconds / factor(stage === 'prepare' ? Math.min(cores, Math.max(here, PREPARING_CORES)) : cores),
+    }));
+  return { cores, stages: scaled, seconds: scaled.reduce((sum, s) => sum + s.seconds, 0) };
+}
+
+const TRAINED = ['ict-warmup', 'reader-warmup', 'pretrain', 'finetune-qa'] as const;
 
 /** The steps of every stage on so many ranks. */
 export function scaledStages(config: Config, counts: Counts, machine: Machine, ranks: number): ScaledStage[] {
@@ -78,11 +103,12 @@ export function scaledStages(config: Config, counts: Counts, machine: Machine, r
       batch: ict,
       microBatch: ranks > 1 ? Math.min(config.ict.microBatch, Math.max(1, ict >> 1)) : config.ict.microBatch,
     },
+    readerWarmup: { ...config.readerWarmup, batch: part(config.readerWarmup.batch) },
     pretrain: { ...config.pretrain, batch: part(config.pretrain.batch) },
     qa: { ...config.qa, batch: part(config.qa.batch) },
   };
   const { stages } = preflight(own, counts, machine);
-  return TRAINED.map((stage) => {
+  return TRAINED.filter((stage) => config[SECTION[stage]].steps > 0).map((stage) => {
     const { steps, stepSeconds, of } = stages.find((s) => s.stage === stage)!;
     const divides =
       config[SECTION[stage]].batch % ranks === 0 &&

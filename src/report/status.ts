@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 import { corpusSummary } from '../corpus/store/reader.ts';
 import { prepareCommand, type Run, refuseOldRun, runFolder } from '../run/folder.ts';
-import type { RetrieverStage, Stage } from '../run/stages.ts';
+import type { RetrieverSource, Stage } from '../run/stages.ts';
 import { errorCode, UserError } from '../system/errors.ts';
 import type { LogLine } from '../system/journal.ts';
 import { logFile } from '../system/journal.ts';
@@ -32,8 +32,8 @@ export interface StageState {
 export interface IndexState {
   name: string;
   rows: number;
-  /** Stage whose document tower embedded the blocks, and its step. */
-  stage: RetrieverStage;
+  /** Stage whose document tower embedded the blocks, and its step; initial: the encoder as it was published. */
+  stage: RetrieverSource;
   step: number;
   createdAt: string;
   /** Bytes on disk. */
@@ -168,6 +168,11 @@ const manifest = z.object({
 
 function indexStates(run: Run, stages: readonly StageState[]): IndexState[] {
   const of = (name: Stage) => stages.find(({ stage }) => stage === name);
+  const retrieverOf = (name: string, step: number): RetrieverSource => {
+    if (name.startsWith('finetune-qa-')) return 'finetune-qa';
+    if (step > 0) return 'pretrain';
+    return of('ict-warmup')?.state === 'not started' ? 'initial' : 'ict-warmup';
+  };
   const corpus = corpusSummary(run.corpus)?.sha256;
   let current = '';
   try {
@@ -183,8 +188,8 @@ function indexStates(run: Run, stages: readonly StageState[]): IndexState[] {
         createdAt,
         corpusSha256 = corpus,
       } = manifest.parse(JSON.parse(readFileSync(join(dir, 'manifest.json'), 'utf8')));
-      const stage = name.startsWith('finetune-qa-') ? 'finetune-qa' : step === 0 ? 'ict-warmup' : 'pretrain';
-      const weights = of(stage);
+      const stage = retrieverOf(name, step);
+      const weights = stage === 'initial' ? undefined : of(stage);
       const latest = Number(/\d+/.exec(weights?.latest ?? '')?.[0] ?? step);
       // The warm-up's index is always named step 0, whatever its last step was.
       const newer = (weights?.saved ?? '') > createdAt;

@@ -40,11 +40,12 @@ function workers(state: QueueState): Html {
 ${leases.length > 0 && html`<table><thead><tr><th scope="col">Shard</th><th scope="col">Worker</th><th scope="col">Lease renewed before</th></tr></thead><tbody>${leases.map(({ shard, worker, seconds }) => html`<tr><td>${shard}</td><td>${worker}</td><td>${duration(seconds)}</td></tr>`)}</tbody></table>`}`;
 }
 
-/** Progress of the stages, those that most runs do not have only where they were started or have steps set; the folder of a grid of ablations has none of its own. */
+/** Progress of the stages, those without steps only where they were started; the folder of a grid of ablations has none of its own. */
 function stages({ stages, ablation }: NamedRun): Html {
   if (ablation && stages.every(({ steps }) => steps === 0)) return html`<p>A grid of ablations.</p>`;
   const listed = stages.filter(
-    ({ stage, steps, of = 0 }) => steps > 0 || (stage === 'reader-warmup' ? of > 0 : stage !== 'closed-book'),
+    ({ stage, steps, of }) =>
+      steps > 0 || (stage === 'reader-warmup' ? (of ?? 0) > 0 : stage !== 'closed-book' && of !== 0),
   );
   return html`<ul class="stages">${listed.map(({ stage, steps, of }) => {
     const state = steps === 0 ? 'not started' : of !== undefined && steps >= of ? 'done' : 'unfinished';

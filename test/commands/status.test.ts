@@ -182,6 +182,25 @@ test('an index of another corpus is shown as such, and the next command builds i
   assert.doesNotMatch(lines, /matches the latest weights/);
 });
 
+test('the index of a sentence encoder is its own, and stages without steps are not listed', () => {
+  write(
+    run.config,
+    'ict: { steps: 0 }\nreaderWarmup: { steps: 9 }\npretrain: { steps: 0 }\nqa: { steps: 30 }\n',
+  );
+  write(run.corpusManifest, { documents: 1, blocks: 2 });
+  index('step-0000000', 0, corpusSummary(run.corpus)!.sha256);
+  const state = statusOf(run);
+  assert.equal(state.indexes[0].stage, 'initial');
+  const lines = statusLines([state]).join('\n');
+  assert.match(
+    lines,
+    /^index +step-0000000, .* by the encoder as it was published, .*matches the latest weights/m,
+  );
+  assert.doesNotMatch(lines, /^(ict-warmup|pretrain)/m);
+  assert.match(lines, /^reader-warmup +not started, 9 steps set$/m);
+  assert.equal(state.next, `realm reader-warmup --run ${run.dir}`);
+});
+
 test('what comes next follows the stages that are done', () => {
   mkdirSync(`${run.corpus}.part`, { recursive: true }); // a new run needs --config
   assert.equal(statusOf(run).next, `realm prepare --config FILE --run ${run.dir}`);

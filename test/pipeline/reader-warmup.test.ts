@@ -143,3 +143,16 @@ test('with 0 steps, as by default, the stage does nothing and is not listed', as
   assert.doesNotMatch(shown, /^reader-warmup/m);
   assert.match(shown, /^next +realm pretrain /m);
 });
+
+test('with 0 steps pretraining does nothing, is not listed, and fine-tuning is next', async () => {
+  const context = copy(begun, 'no-pretraining');
+  const set = ['readerWarmup.steps=0', 'pretrain.steps=0', 'data.train=questions.jsonl'];
+  const config = runConfig(context.run, { set });
+  said = '';
+  assert.equal((await pretrain({ ...context, config })).step, 0);
+  assert.match(said, /pretrain\.steps is 0; nothing to do/);
+  assert.match(nextCommands(context.run, config, 'build-index')[0], /^realm finetune-qa /);
+  const shown = statusLines([statusOf(context.run)]).join('\n');
+  assert.doesNotMatch(shown, /^pretrain/m);
+  assert.match(shown, /^next +realm finetune-qa /m);
+});

@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { loadConfig } from '../../src/config.ts';
 import { preflightInput, preflightLines } from '../../src/pipeline/preflight.ts';
 import { preflight } from '../../src/preflight/needs.ts';
-import { scaledIndex, scaledStages } from '../../src/preflight/scale.ts';
+import { DOUBLING, scaledCores, scaledIndex, scaledStages } from '../../src/preflight/scale.ts';
 import type { Counts } from '../../src/preflight/types.ts';
 import { MACHINE, WIKIPEDIA } from '../support/preflight.ts';
 
@@ -59,6 +59,36 @@ test('ranks divide a step and pay for the sum; a batch that cannot be shared has
   assert.equal(scaledStages(contrastive, COUNTS, MACHINE, 2)[2].limit, 'batch');
 });
 
+test('each doubling of the cores is as much faster as the second core, prepare up to eight; stages without steps are left out', () => {
+  const own = { ...config, pretrain: { ...config.pretrain, steps: 0 } };
+  const { stages } = preflight(own, COUNTS, MACHINE);
+  const secondsOf = (cores: number, name: string) =>
+    scaledCores(stages, 2, cores).stages.find(({ stage }) => stage === name)?.seconds;
+  for (const name of ['ict-warmup', 'build-index', 'finetune-qa']) {
+    const here = secondsOf(2, name)!;
+    near(here, stages.find(({ stage }) => stage === name)!.seconds, 1e-9);
+    near(secondsOf(8, name)!, here / DOUBLING ** 2, 1e-9);
+    near(secondsOf(32, name)!, here / DOUBLING ** 4, 1e-9);
+  }
+  assert.equal(secondsOf(32, 'prepare'), secondsOf(8, 'prepare'));
+  assert.equal(secondsOf(8, 'pretrain'), undefined);
+  const { seconds, stages: on8 } = scaledCores(stages, 2, 8);
+  near(
+    seconds,
+    on8.reduce((sum, s) => sum + s.seconds, 0),
+    1e-9,
+  );
+});
+
+test('the warm-up of the reader has its row where it has steps', () => {
+  const stagesOf = (steps: number) =>
+    scaledStages({ ...config, readerWarmup: { ...config.readerWarmup, steps } }, COUNTS, MACHINE, 2).map(
+      ({ stage }) => stage,
+    );
+  assert.deepEqual(stagesOf(0), ['ict-warmup', 'pretrain', 'finetune-qa']);
+  assert.deepEqual(stagesOf(600), ['ict-warmup', 'reader-warmup', 'pretrain', 'finetune-qa']);
+});
+
 test('the data can be a sample of a larger corpus, and the lines show both tables', async () => {
   const options = { config: 'world', set: [] };
   const { config, census } = await preflightInput(options);
@@ -76,9 +106,12 @@ test('the data can be a sample of a larger corpus, and the lines show both table
     ...larger,
     machine: MACHINE,
     scaled,
+    byCores: [8, 32].map((n) => scaledCores(preflight(config, larger.counts, MACHINE).stages, 2, n)),
   }).join('\n');
   assert.match(lines, /^ {2}8 .* (compute|graph|disk)$/m);
   assert.match(lines, /^ {2}ict-warmup +3 +- +- +- +batch$/m); // 64 examples
   assert.match(lines, /^ {2}finetune-qa +3 +[\d.]+ +[\d.]+ .* (compute|network)$/m); // 12 questions
+  assert.match(lines, /^ {2}cores +8 +32$/m);
+  assert.match(lines, /^ {2}pretrain( +[\d.]+ (s|min|h|days)){2}$/m);
   assert.match(lines, /^Assumes {3}network: 10 Gbit/m);
 });
