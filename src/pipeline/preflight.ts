@@ -198,7 +198,7 @@ function coresLines(byCores: readonly ScaledCores[]): string[] {
     ),
     row(['all', ...byCores.map(({ seconds }) => about(seconds))]),
     '',
-    `Assumes   each doubling of the cores is ${DOUBLING} times as fast, as two cores were next to one; more cores were not measured`,
+    `Assumes   each doubling of the cores makes a stage ${DOUBLING} times as fast; machines with more than two cores were not measured`,
   ];
 }
 

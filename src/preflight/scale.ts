@@ -71,7 +71,7 @@ export interface ScaledCores {
   seconds: number;
 }
 
-/** How many times as fast two cores are as one (docs/machines.md); each further doubling is taken to give as much. */
+/** How many times as fast two cores are as one (assumed: docs/machines.md); each further doubling is taken to give as much. */
 export const DOUBLING = 1.8;
 /** `prepare` splits documents on no more cores than these. */
 const PREPARING_CORES = 8;
