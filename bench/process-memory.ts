@@ -14,3 +14,16 @@ export function processMemory(pid: number | 'self', what: 'VmRSS' | 'VmHWM'): nu
     return undefined;
   }
 }
+
+/** The same for a process and those that it has started, added up: pages that they share count in each. */
+export function familyMemory(pid: number, what: 'VmRSS' | 'VmHWM'): number | undefined {
+  let children: number[] = [];
+  try {
+    children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8')
+      .split(' ')
+      .filter(Boolean)
+      .map(Number);
+  } catch {}
+  const all = [pid, ...children].map((one) => processMemory(one, what));
+  return all.reduce((sum, one) => (sum === undefined || one === undefined ? undefined : sum + one), 0);
+}

@@ -10,7 +10,7 @@ import { loadConfig } from '../src/config.ts';
 import { readQuestions } from '../src/datasets/questions.ts';
 import { runFolder } from '../src/run/folder.ts';
 import { difference } from '../test/support/answer-difference.ts';
-import { processMemory } from './process-memory.ts';
+import { familyMemory } from './process-memory.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -51,7 +51,7 @@ async function measure(title: string, ...more: string[]): Promise<void> {
       void ended.then((code) => reject(new Error(`the server ended with code ${code}`)));
     });
     await load(url);
-    const peak = processMemory(server.pid!, 'VmHWM');
+    const peak = familyMemory(server.pid!, 'VmHWM');
     console.log(`peak RSS    ${peak === undefined ? 'unknown' : `${(peak / 2 ** 20).toFixed(0)} MiB`}`);
   } finally {
     server.kill('SIGTERM');

@@ -92,6 +92,13 @@ function release<T>(kept: tf.Tensor[], gradients: T): T {
 
 type Save = tf.GradSaveFunc;
 
+/** `tf.customGrad`, without its cost where no gradient will be taken: most of the time of a small kernel. */
+const withGradient: typeof tf.customGrad = (f) => {
+  const op = tf.customGrad(f);
+  const keepNothing: Save = () => {};
+  return (...inputs) => (recording() ? op(...inputs) : tf.tidy(() => f(...inputs, keepNothing).value));
+};
+
 /** f(x W + b) of rows: [R, I] → [R, count], W's columns from `first` on (all by default). */
 export function fusedDense(
   x: tf.Tensor,
@@ -103,7 +110,7 @@ export function fusedDense(
 ): tf.Tensor2D {
   const number = ACTIVATIONS.indexOf(activation);
   const keep = recording();
-  const op = tf.customGrad((x, kernel, bias, save) => {
+  const op = withGradient((x, kernel, bias, save) => {
     const attributes = { activation: number, first, count, keep: keep ? 1 : 0 };
     const inputs = [x, kernel, bias] as tf.Tensor[];
     const [y, u] = execute('RealmDense', attributes, {}, inputs, 2);
@@ -148,7 +155,7 @@ export function fusedNorm(
   drop?: Drop,
 ): tf.Tensor2D {
   const rate = { rate: drop?.rate ?? 0 };
-  const op = tf.customGrad((...all) => {
+  const op = withGradient((...all) => {
     const save = all.pop() as Save;
     const inputs = all as tf.Tensor[];
     const [x, gain, bias] = inputs;
@@ -193,7 +200,7 @@ export function fusedAttention(
 ): tf.Tensor2D {
   const shape = { heads, joint: kv ? 0 : 1 };
   const rate = { rate: drop?.rate ?? 0 };
-  const op = tf.customGrad((...all) => {
+  const op = withGradient((...all) => {
     const save = all.pop() as Save;
     const [q, kv = q] = all as tf.Tensor[];
     const seed = seedTensor(drop);
@@ -220,7 +227,7 @@ export function fusedEmbeddings(
   positions: tf.Tensor,
   segments: tf.Tensor,
 ): tf.Tensor2D {
-  const op = tf.customGrad((word, position, segment) => ({
+  const op = withGradient((word, position, segment) => ({
     value: execute(
       'RealmEmbeddings',
       {},
@@ -247,7 +254,7 @@ export function fusedLogLikelihood(
   bias: tf.Tensor,
   targets: tf.Tensor,
 ): tf.Tensor1D {
-  const op = tf.customGrad((x, word, bias, save) => {
+  const op = withGradient((x, word, bias, save) => {
     const inputs = [x, word, bias] as tf.Tensor[];
     const [y, logits, logSums] = execute('RealmLogLikelihood', {}, {}, [...inputs, targets], 3);
     (save as Save)([inputs[0], logits, logSums]);
@@ -286,7 +293,7 @@ export function fusedSpanScores(
 ): tf.Tensor3D {
   const { gain, bias, kernel, constant } = weights;
   const { width, length, eps, invalid } = options;
-  const op = tf.customGrad((...all) => {
+  const op = withGradient((...all) => {
     const save = all.pop() as Save;
     const [ends, ...weights] = all as tf.Tensor[];
     save([ends]);

@@ -156,8 +156,8 @@ async function madeBy({ config }: Context, model: Model, corpus: Corpus): Promis
 }
 
 /** Opens an index of the run, which must be of this corpus. */
-export function openRunIndex({ config }: Context, corpus: Corpus, dir: string): SearchIndex {
-  return openIndex(dir, { corpusSha256: corpus.sha256, efSearch: config.index.efSearch });
+export function openRunIndex({ config, threads }: Context, corpus: Corpus, dir: string): SearchIndex {
+  return openIndex(dir, { corpusSha256: corpus.sha256, efSearch: config.index.efSearch, threads });
 }
 
 /** Removes old indexes. Keeps the newest ones, and those that a stage needs to resume. */

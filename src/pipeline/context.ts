@@ -6,7 +6,7 @@ import { type Corpus, openCorpus } from '../corpus/store/reader.ts';
 import { hasFused } from '../engine/fused.ts';
 import { installOnFirstUse } from '../engine/install.ts';
 import { alone, gather, onFirst, type Ranks, ranksHere, threadsOf } from '../engine/ranks.ts';
-import { type EngineName, obeySignals, startEngine } from '../engine.ts';
+import { type Engine, type EngineName, obeySignals, startEngine } from '../engine.ts';
 import type { Shape } from '../model/bert.ts';
 import { isWholeWithoutTraining } from '../model/head.ts';
 import {
@@ -78,6 +78,8 @@ export interface Context {
   ranks?: Ranks;
   /** The command only reads: another process may be at work in the run, and nothing there is changed. */
   readOnly?: true;
+  /** Threads of a search; undefined: all. */
+  threads?: number;
   /** See `RunOptions`; it may hold a password, and is not saved. */
   queue?: string;
 }
@@ -147,7 +149,7 @@ export async function announceEngine(
   const engine = await startEngine(choice, { threads });
   obeySignals();
   await pause(); // loading modules and the engine may have taken no turn of the event loop: signals come now
-  say(`engine: ${engine.description}${engine.hint ? ` (${engine.hint})` : ''}`);
+  say(engineLine(engine));
   if (ranks.size > 1) {
     say(
       `ranks: ${ranks.size} processes train together; this one has ${threads === 1 ? '1 thread' : `${threads} threads`}`,
@@ -155,6 +157,11 @@ export async function announceEngine(
     await needSameEngine(ranks, engine.name);
   }
   return engine.name;
+}
+
+/** The line that says which engine computes. */
+export function engineLine({ description, hint }: Engine): string {
+  return `engine: ${description}${hint ? ` (${hint})` : ''}`;
 }
 
 /** Engines differ in the last digits of their results: the weights of the ranks would drift apart. */

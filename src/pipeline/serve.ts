@@ -14,8 +14,9 @@ import { checkedToken, newToken } from '../serve/token.ts';
 import { errorCode, UserError } from '../system/errors.ts';
 import { say } from '../system/progress.ts';
 import { leave, onStop } from '../system/stop.ts';
-import { announceEngine, type RunOptions } from './context.ts';
-import { openQaSession, type QaSession } from './qa-session.ts';
+import { type Answering, sharing, startAnswering } from './answering.ts';
+import type { RunOptions } from './context.ts';
+import type { QaSession } from './qa-session.ts';
 
 export interface ServeOptions extends Pick<RunOptions, 'run' | 'engine' | 'threads'> {
   host: string;
@@ -35,7 +36,7 @@ export interface ServeOptions extends Pick<RunOptions, 'run' | 'engine' | 'threa
 /** Requests a minute of one client: a page asks for 6, and a program gets an answer every 100 ms. */
 const RATE = 600;
 
-/** Questions answered at once: more make no answer sooner on two cores. */
+/** Questions that a process answers at once: more make no answer sooner on two cores. */
 const BATCH = 16;
 /** Questions that may wait for them. */
 const WAITING = 256;
@@ -57,18 +58,15 @@ export async function serve(options: ServeOptions, started: (url: string) => voi
     throw new UserError(`${run.config}: is missing, so there is no run to serve; name its folder with --run`);
   }
   refuseOldRun(run);
-  loadConfig(run.config, []);
+  const config = loadConfig(run.config, []);
   const origin = options.origin === undefined ? undefined : publicOrigin(options.origin);
   // Behind a proxy others come in by loopback.
   const isPrivate = isLoopback(options.host) && origin === undefined;
   const { token, made } = accessToken(options, isPrivate);
-  let starting: ReturnType<typeof announceEngine> | undefined;
-  const engine = () => (starting ??= announceEngine(options));
-  const live = liveSession(
-    run,
-    async () => openQaSession({ run, config: loadConfig(run.config, []), engine: await engine() }),
-    say,
-  );
+  const shared = sharing(config, options);
+  let starting: Promise<Answering> | undefined;
+  const answering = () => (starting ??= startAnswering(options, shared));
+  const live = liveSession(run, async () => (await answering()).open(), say);
   const answer = withRecentAnswers(options.recentAnswers, (session: QaSession, questions) =>
     session.ask(questions),
   );
@@ -79,7 +77,12 @@ export async function serve(options: ServeOptions, started: (url: string) => voi
       const [{ documents }] = batch;
       return documents ? session.ask(texts, { documents }) : answer(session, texts);
     },
-    { most: BATCH, waiting: WAITING, alone: ({ documents }) => documents !== undefined },
+    {
+      atOnce: shared.processes,
+      most: BATCH,
+      waiting: WAITING,
+      alone: ({ documents }) => documents !== undefined,
+    },
   );
   const server = await createServer(
     {
@@ -111,7 +114,7 @@ export async function serve(options: ServeOptions, started: (url: string) => voi
         `--host ${options.host}: stands for ${others.address} on this machine, which other machines may reach; set REALM_TOKEN, or use --host 127.0.0.1`,
       );
     }
-    await engine();
+    await answering();
     started(url);
     if (made)
       say(`token: ${token}\nThis is the only time it is printed. Set REALM_TOKEN to choose your own.`);
@@ -124,6 +127,7 @@ export async function serve(options: ServeOptions, started: (url: string) => voi
   } finally {
     await close(server);
     await live.close();
+    await (await starting)?.close();
   }
 }
 

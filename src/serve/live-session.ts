@@ -27,7 +27,7 @@ const RETRY_MILLISECONDS = 10_000;
 
 /**
  * Keeps `open`'s result until the run's checkpoints, index or settings change. If the new model cannot be opened (a stage
- * may have written its checkpoint but not its index yet), the old one keeps answering. Calls of `get` must not overlap.
+ * may have written its checkpoint but not its index yet), the old one keeps answering.
  */
 export function liveSession<T extends Opened>(
   run: Run,
@@ -39,6 +39,7 @@ export function liveSession<T extends Opened>(
   let failure: string | undefined;
   let checked = -Infinity;
   let tried = -Infinity;
+  let checking: Promise<void> | undefined;
 
   const reopenIfChanged = async (): Promise<void> => {
     const now = modelFingerprint(run);
@@ -63,8 +64,15 @@ export function liveSession<T extends Opened>(
   return {
     async get() {
       if (performance.now() - checked > CHECK_MILLISECONDS) {
-        await reopenIfChanged();
-        checked = performance.now();
+        // Calls that overlap wait for one check: none gets a model that is closed before it can be used.
+        checking ??= reopenIfChanged()
+          .then(() => {
+            checked = performance.now();
+          })
+          .finally(() => {
+            checking = undefined;
+          });
+        await checking;
       }
       if (opened) return opened;
       throw new NotReady(failure);

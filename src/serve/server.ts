@@ -234,7 +234,9 @@ async function unlessGivenUp<T>(
 ): Promise<T> {
   const giveUp = new AbortController();
   const late = setTimeout(() => giveUp.abort(new Busy('the answer took too long')), milliseconds);
-  reply.raw.once('close', () => giveUp.abort(new Busy('the client has disconnected')));
+  reply.raw.once('close', () => {
+    if (!reply.raw.writableFinished) giveUp.abort(new Busy('the client has disconnected'));
+  });
   const givenUp = new Promise<never>((_, reject) => {
     giveUp.signal.addEventListener('abort', () => reject(giveUp.signal.reason));
   });

@@ -5,6 +5,7 @@ import { createServer } from 'node:net';
 import { basename, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { sharing } from '../../src/pipeline/answering.ts';
 import type { Context } from '../../src/pipeline/context.ts';
 import { finetuneQa } from '../../src/pipeline/finetune-qa.ts';
 import { ictWarmup } from '../../src/pipeline/ict-warmup.ts';
@@ -136,6 +137,57 @@ test('a run at work is served: its report at once, answers from when it is fine-
   const { code, err } = await end;
   assert.equal(code, 0, err);
   assert.match(err, /a new model or index is in use/);
+});
+
+test('a process that answers and is killed is replaced; its questions are answered or refused in a sentence', async (t) => {
+  const shared = sharing(open().config, { engine: ENGINE as Context['engine'] });
+  if (shared.processes < 2 || process.platform !== 'linux') return t.skip('the server itself answers here');
+  const { child, url: at, end } = start('--run', run.dir, '--port', '0', '--recent-answers', '0');
+  const url = await at;
+  const others = () =>
+    readFileSync(`/proc/${child.pid}/task/${child.pid}/children`, 'utf8')
+      .split(' ')
+      .filter(Boolean)
+      .map(Number);
+  const post = async (question: string) => {
+    const response = await fetch(`${url}api/ask`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ question }),
+    });
+    return { status: response.status, body: (await response.json()) as AnsweredQuestion & { error: string } };
+  };
+  const { status, body: expected } = await post('Who wrote it?');
+  assert.equal(status, 200);
+  const before = others();
+  assert.equal(before.length, shared.processes);
+
+  const asked = Array.from({ length: 60 }, () => post('Who wrote it?'));
+  process.kill(before[0], 'SIGKILL');
+  let answered = 0;
+  for (const { status, body } of await Promise.all(asked)) {
+    if (status === 200) answered++;
+    else {
+      assert.equal(status, 503);
+      assert.match(body.error, /^the process that worked on the answer ended .*; try again in a moment$/);
+    }
+  }
+  assert.ok(answered > 0, 'the others answer meanwhile');
+  while (others().length < shared.processes || others().includes(before[0])) await sleep(50);
+  for (let n = 0; n < 20; n++) {
+    const { status, body } = await post('Who wrote it?');
+    assert.equal(status, 200, body.error);
+    assert.ok(difference(body, expected) < 1e-4);
+  }
+  const after = others();
+  child.kill('SIGTERM');
+  const { code, err } = await end;
+  assert.equal(code, 0, err);
+  assert.match(
+    err,
+    /^a process that answers questions ended \(killed by SIGKILL\); it is replaced in 0\.5 s$/m,
+  );
+  for (const pid of after) assert.throws(() => process.kill(pid, 0), 'no process is left');
 });
 
 test('a folder without a run, no address, and a port in use are refused in a sentence', async () => {

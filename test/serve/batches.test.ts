@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { Busy, inBatches } from '../../src/serve/batches.ts';
 
 /** A promise and the function that resolves it. */
@@ -12,7 +13,7 @@ function signal(): [Promise<void>, () => void] {
 }
 
 /** Work that records its batches. The first batch resolves `started` when it starts, and ends when `finish` is called. */
-function recorded(limits: { most?: number; waiting?: number } = {}) {
+function recorded(limits: { atOnce?: number; most?: number; waiting?: number } = {}) {
   const batches: number[][] = [];
   const [started, begin] = signal();
   const [finished, finish] = signal();
@@ -24,13 +25,13 @@ function recorded(limits: { most?: number; waiting?: number } = {}) {
       if (items.includes(13)) throw new Error('13 fails');
       return items.map((n) => n * n);
     },
-    { most: 4, waiting: 100, ...limits, alone: (n) => n >= 100 },
+    { atOnce: 1, most: 4, waiting: 100, ...limits, alone: (n) => n >= 100 },
   );
   return { batches, run, started, finish };
 }
 
 /** The same, without waiting. */
-function unhindered(limits: { most?: number; waiting?: number } = {}) {
+function unhindered(limits: { atOnce?: number; most?: number; waiting?: number } = {}) {
   const { finish, ...work } = recorded(limits);
   finish();
   return work;
@@ -85,4 +86,35 @@ test('an item that is aborted while it waits is not processed', async () => {
   await assert.rejects(waits, /given up/);
   assert.deepEqual([await first, await other], [0, 4]);
   assert.deepEqual(batches, [[0], [2]]);
+});
+
+test('several batches at once share the items that wait', async () => {
+  const { batches, run, started, finish } = recorded({ atOnce: 2 });
+  const all = [1, 2, 3, 4, 5].map((n) => run(n));
+  await started;
+  const later = [6, 7].map((n) => run(n));
+  finish();
+  assert.deepEqual(await Promise.all([...all, ...later]), [1, 4, 9, 16, 25, 36, 49]);
+  assert.deepEqual(batches.slice(0, 2), [
+    [1, 2, 3],
+    [4, 5],
+  ]);
+  assert.equal(batches.flat().length, 7);
+});
+
+test('no more batches than allowed are worked on at the same time', async () => {
+  let now = 0;
+  let most = 0;
+  const { run } = inBatches(
+    async (items: number[]) => {
+      most = Math.max(most, ++now);
+      await sleep(1);
+      now--;
+      return items;
+    },
+    { atOnce: 3, most: 2, waiting: 100, alone: () => false },
+  );
+  const items = Array.from({ length: 40 }, (_, n) => n);
+  assert.deepEqual(await Promise.all(items.map((n) => run(n))), items);
+  assert.equal(most, 3);
 });

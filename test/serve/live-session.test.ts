@@ -65,6 +65,30 @@ test('a model is opened once, and again when its checkpoint, its index or the se
   assert.deepEqual(closed, [1, 2, 3, 4, 5]);
 });
 
+test('calls at the same time wait for one model, and none gets the one before after it is closed', async () => {
+  const run = runFolder(temporaryFolder('serve'));
+  writeFileAtomic(run.config, 'seed: 1\n');
+  let now = 0;
+  mock.method(performance, 'now', () => now);
+  let opened = 0;
+  const live = liveSession(
+    run,
+    async () => {
+      await new Promise((resolve) => setImmediate(resolve));
+      return { number: ++opened, close() {} };
+    },
+    () => {},
+  );
+  const three = async () =>
+    (await Promise.all([live.get(), live.get(), live.get()])).map(({ number }) => number);
+  now += 1001;
+  assert.deepEqual(await three(), [1, 1, 1]);
+  writeFileAtomic(run.config, 'seed: 2\n');
+  now += 1001;
+  assert.deepEqual(await three(), [2, 2, 2]);
+  assert.equal(opened, 2);
+});
+
 test('the status has the last step that each stage logged', () => {
   const run = runFolder(temporaryFolder('serve'));
   writeFileAtomic(run.config, 'ict: { steps: 70 }\nqa: { steps: 30 }\n');
