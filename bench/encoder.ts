@@ -3,7 +3,7 @@
 // or on as many questions (--questions), on the same machine. Prints recall of both on the run's test questions in the same sample of blocks, and questions trained on a
 // second. PATH is a Python that has sentence-transformers, datasets and accelerate.
 import { spawn } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -17,6 +17,7 @@ import { encodeQuestions } from '../src/model/questions.ts';
 import { runBm25 } from '../src/pipeline/bm25.ts';
 import { emptyModel, openRun, runCorpus, stageWeights } from '../src/pipeline/context.ts';
 import { goldBlocks } from '../src/train/qa-candidates.ts';
+import { blockText, writeJsonLines } from './peer-inputs.ts';
 
 const { values: options } = parseArgs({
   options: {
@@ -72,12 +73,10 @@ async function ours(stage: 'initial' | 'finetune-qa', sample: DevSample): Promis
 
 /** The sample's blocks and questions, and the training questions with their first gold block, as the peer reads them. */
 async function writeInputs({ questions, blocks }: DevSample): Promise<void> {
-  const jsonl = (name: string, records: object[]) =>
-    writeFileSync(join(work, name), records.map((record) => `${JSON.stringify(record)}\n`).join(''));
-  const text = (block: number) => `${corpus.title(block)} ${corpus.text(block)}`.trim();
+  const jsonl = (name: string, records: object[]) => writeJsonLines(join(work, name), records);
   jsonl(
     'blocks.jsonl',
-    blocks.map((block) => ({ text: text(block) })),
+    blocks.map((block) => ({ text: blockText(corpus, block) })),
   );
   jsonl(
     'questions.jsonl',
@@ -89,7 +88,7 @@ async function writeInputs({ questions, blocks }: DevSample): Promise<void> {
     'pairs.jsonl',
     train.flatMap((question) => {
       const [block] = gold(question);
-      return block === undefined ? [] : [{ question: question.question, text: text(block) }];
+      return block === undefined ? [] : [{ question: question.question, text: blockText(corpus, block) }];
     }),
   );
 }

@@ -1,10 +1,13 @@
 """Trains a sentence encoder as users of sentence-transformers do, for `npm run bench:encoder`.
 
     python bench/encoder_peer.py FOLDER WORK (--seconds N | --questions Q) --batch B --rate R
+    python bench/encoder_peer.py FOLDER WORK --untrained
+
 
 WORK holds blocks.jsonl ({"text"}), pairs.jsonl ({"question", "text"}) and questions.jsonl ({"question"}).
 MultipleNegativesRankingLoss with a linear schedule for about N seconds, or on Q questions; then all blocks are embedded, and the line numbers of
 the 100 best of each question are written to WORK/found.json. The last line is JSON: seconds and questions a second.
+With --untrained, for `npm run bench:published`, the vectors are written to WORK/documents.f32 and WORK/queries.f32, row by row.
 """
 
 import argparse
@@ -60,6 +63,17 @@ def trainer(model, pairs, options, steps, work):
     )
 
 
+def embedded(model, work):
+    """The vectors of all blocks and of all questions."""
+    blocks = [b["text"] for b in lines(work / "blocks.jsonl")]
+    questions = [q["question"] for q in lines(work / "questions.jsonl")]
+    with torch.inference_mode():
+        return (
+            model.encode_document(blocks, batch_size=16, convert_to_tensor=True),
+            model.encode_query(questions, batch_size=64, convert_to_tensor=True),
+        )
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
@@ -67,13 +81,18 @@ def main():
     length = parser.add_mutually_exclusive_group(required=True)
     length.add_argument("--seconds", type=float)
     length.add_argument("--questions", type=int)
+    length.add_argument("--untrained", action="store_true")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=2e-5)
     options = parser.parse_args()
     work = options.work
+    model = SentenceTransformer(options.folder, device="cpu")
+    if options.untrained:
+        for name, vectors in zip(("documents", "queries"), embedded(model, work)):
+            vectors.numpy().tofile(work / f"{name}.f32")
+        return
     pairs = lines(work / "pairs.jsonl")
 
-    model = SentenceTransformer(options.folder, device="cpu")
     if options.questions is not None:
         steps = round(options.questions / options.batch)
     else:
@@ -87,12 +106,8 @@ def main():
     trainer(model, pairs, options, steps, work).train()
     trained = time.monotonic() - start
 
-    blocks = lines(work / "blocks.jsonl")
-    questions = lines(work / "questions.jsonl")
-    with torch.inference_mode():
-        documents = model.encode_document([b["text"] for b in blocks], batch_size=64, convert_to_tensor=True)
-        queries = model.encode_query([q["question"] for q in questions], batch_size=64, convert_to_tensor=True)
-        found = torch.topk(queries @ documents.T, min(BEST, len(blocks)))
+    documents, queries = embedded(model, work)
+    found = torch.topk(queries @ documents.T, min(BEST, len(documents)))
     (work / "found.json").write_text(json.dumps(found.indices.tolist()))
     print(json.dumps({"steps": steps, "seconds": trained, "questionsPerSecond": steps * options.batch / trained}))
 
