@@ -273,6 +273,10 @@ function contradictions(config: Config): string[] {
     found.push(
       'qa.contrastive trains the document tower, so the index must follow it; set qa.refreshEvery too, such as 100 (with refresh.mode off a new index is built only at the end)',
     );
+  if (qa.contrastive === 0 && qa.weakSupervision !== 1)
+    found.push(
+      'qa.weakSupervision is the weight of losses beside qa.contrastive, which is 0; set that too, such as to 1',
+    );
   if (qa.contrastive === 0 && qa.minedNegatives > 0)
     found.push('qa.minedNegatives are negatives of qa.contrastive, which is 0; set that too, such as to 1');
   if (qa.contrastive === 0 && qa.readQuestions !== null)

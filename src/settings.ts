@@ -551,6 +551,10 @@ export const schema = section('All settings.', {
       description:
         "Weight of a softmax over the blocks of the batch: a question's right block against those of the other questions and all hard negatives. Needs qa.refreshEvery. 0: no such loss, as in ORQA and REALM.",
     }),
+    weakSupervision: z.number().min(0).default(1).meta({
+      description:
+        "Weight, for the retriever, of the losses that know only a question's answers, not its right block: ORQA's two and qa.distillation. 0: the retriever learns from qa.contrastive alone, and the reader as before.",
+    }),
     minedNegatives: count(0, 0, 1000).meta({
       description:
         'Blocks without an answer that the search itself finds for a question, as hard negatives of qa.contrastive.',

@@ -354,6 +354,15 @@ function trainingSettings(survey: Survey): Setting[] {
             value: true,
             why: 'your questions name their documents, so training also reads those',
           },
+          ...(retrieves
+            ? [
+                {
+                  path: 'qa.weakSupervision',
+                  value: 0,
+                  why: 'the retriever learns from these alone: other blocks can hold an answer by chance',
+                },
+              ]
+            : []),
         ]
       : []),
     {
@@ -363,9 +372,18 @@ function trainingSettings(survey: Survey): Setting[] {
     },
     {
       path: 'qa.optimizer.learningRate',
-      value: learningRates.qa,
+      value: retrieves ? 3e-4 : learningRates.qa,
       why: retrieves ? 'of the reader, which is new' : learningRates.why,
     },
+    ...(retrieves
+      ? [
+          {
+            path: 'qa.optimizer.biasCorrection',
+            value: true,
+            why: 'so that the first steps are not larger than the others',
+          },
+        ]
+      : []),
   ];
 }
 
@@ -425,7 +443,7 @@ const CONTRASTIVE: readonly Setting[] = [
     value: 1_000_000,
     why: 'all of the retriever is trained; the index is built again only at the end',
   },
-  { path: 'qa.retrieverLearningRate', value: 2e-5, why: "low, to keep the encoder's knowledge" },
+  { path: 'qa.retrieverLearningRate', value: 3e-5, why: "low, to keep the encoder's knowledge" },
 ];
 
 /** How often each block (a fourth as often in pretraining) and each question is seen, and the least and most examples of a stage. */

@@ -38,7 +38,8 @@ interface QuestionPass extends Pass {
 /**
  * A step with `qa.contrastive`: besides the losses of `qaGradients`, the softmax of DPR (Karpukhin et al. 2020, section
  * 3.2) over all positives and hard negatives of the batch, which trains both towers. A block of the batch that holds a
- * question's answer is none of its negatives; DPR leaves it among them. Only the first `qa.readQuestions` questions are
+ * question's answer is none of its negatives; DPR leaves it among them. `qa.weakSupervision` weights what the other losses
+ * teach the retriever. Only the first `qa.readQuestions` questions are
  * read; the blocks of the others in the loss over many blocks all have the index's vectors. All texts are embedded once
  * to score them, and once more for the gradients (`cachedGradients`), so that a large batch needs the memory of
  * `qa.microBatch`. Without dropout the vectors that the questions were searched with are used again. Of several ranks, each
@@ -163,10 +164,11 @@ async function vectorLosses(
   { rng, ranks }: { rng?: DropoutRng; ranks: Ranks },
 ): Promise<VectorLoss> {
   const { model, config } = source;
+  const { distillation, weakSupervision } = config.qa;
   const { batch, asked, read, blocks } = step;
   const variables = { queries: tf.variable(q), documents: tf.variable(z) };
   const rowOf = new Map(blocks.map((block, row) => [block, row]));
-  const share = { questions: batch.length, read, distillation: config.qa.distillation };
+  const share = { questions: batch.length, read, distillation };
   const contrastive = await contrastiveGradients(source, step, variables);
   // Every rank has computed the same: its share of the sum over the ranks.
   const metrics: StepResult['metrics'] = { loss: 0 };
@@ -191,8 +193,17 @@ async function vectorLosses(
   if (rng) rng.random = drawn!;
   tf.dispose([variables.queries, variables.documents]);
   const { queries, documents, ...rest } = gradients!;
-  const all = addGradients(contrastive.gradients, await sumGradients(ranks, { queries, documents }));
+  // A block can hold an answer by chance, and a reader that knows nothing yet prefers any block: neither names the right one.
+  const weak = { queries: scale(queries, weakSupervision), documents: scale(documents, weakSupervision) };
+  const all = addGradients(contrastive.gradients, await sumGradients(ranks, weak));
   return { vectors: [all.queries, all.documents] as tf.Tensor2D[], gradients: rest, metrics };
+}
+
+/** `x` times `weight`; disposes `x`. */
+function scale(x: tf.Tensor, weight: number): tf.Tensor {
+  const result = x.mul(weight);
+  x.dispose();
+  return result;
 }
 
 /** The contrastive loss of the whole batch, weighted, with its gradients with respect to both sets of vectors. */

@@ -202,7 +202,7 @@ test('a sentence encoder of cosines is fine-tuned by contrast, with hybrid retri
     return [hybrid.weight, qa.contrastive, qa.minedNegatives, qa.refreshEvery, qa.retrieverLearningRate];
   };
   const head = { pooling: 'mean', projection: 'none' } as const;
-  assert.deepEqual(settingsOf({ ...head, normalize: true }), [0.5, 1, 1, 1_000_000, 2e-5]);
+  assert.deepEqual(settingsOf({ ...head, normalize: true }), [0.5, 1, 1, 1_000_000, 3e-5]);
   for (const other of [undefined, { ...head, normalize: false }])
     assert.deepEqual(settingsOf(other), [null, 0, 0, null, null]);
 });
