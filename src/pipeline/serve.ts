@@ -126,8 +126,8 @@ export async function serve(options: ServeOptions, started: (url: string) => voi
     await stop;
   } finally {
     await close(server);
-    await live.close();
-    await (await starting)?.close();
+    const started = await starting;
+    await Promise.all([live.close(), started?.close()]);
   }
 }
 

@@ -57,6 +57,7 @@ const MAX_BACK_OFF = 60_000;
 
 interface Member {
   child: ChildProcess;
+  place: number;
   /** Calls without a reply yet, by their numbers. */
   calls: Map<number, { resolve(result: unknown): void; reject(error: unknown): void }>;
   /** Whether the engine has started. */
@@ -85,7 +86,9 @@ export async function startProcesses<Answer>(
   const restarts = new Set<NodeJS.Timeout>();
   let calls = 0;
   let models = 0;
-  let deaths = 0; // since a question was answered
+  /** In each place, how many processes ended since one answered questions. */
+  const deaths = new Map<number, number>();
+  let running = false;
   let closing = false;
 
   const call = (member: Member, what: Call): Promise<unknown> =>
@@ -101,7 +104,7 @@ export async function startProcesses<Answer>(
       execArgv: ['--import', import.meta.resolve('../typescript.mjs')],
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'], // stdout belongs to the command's result
     });
-    const member: Member = { child, calls: new Map(), ready: false, models: new Set() };
+    const member: Member = { child, place, calls: new Map(), ready: false, models: new Set() };
     members.set(place, member);
     child.on('message', (message: FromProcess) => {
       const waiting = member.calls.get(message.call);
@@ -115,8 +118,8 @@ export async function startProcesses<Answer>(
           if (members.get(place) !== member) return; // a process that cannot be started has no `exit`
           members.delete(place);
           for (const { reject } of member.calls.values())
-            reject(new Busy(`the process that worked on the answer ended (${why})`));
-          if (!closing) replace(place, why);
+            reject(new Busy(`the process that worked on the answer ended (${why})`, { cause: why }));
+          if (running && !closing) replace(place, why);
           resolve();
         };
         child.on('error', (error) => child.pid === undefined && end(error.message));
@@ -129,29 +132,35 @@ export async function startProcesses<Answer>(
   }
 
   function replace(place: number, why: string): void {
-    const wait = Math.min(MAX_BACK_OFF, times.backOff * 2 ** deaths++);
+    const before = deaths.get(place) ?? 0;
+    deaths.set(place, before + 1);
+    const wait = Math.min(MAX_BACK_OFF, times.backOff * 2 ** before);
     say(`a process that answers questions ended (${why}); it is replaced in ${wait / 1000} s`);
     const restart = setTimeout(() => {
       restarts.delete(restart);
       const starts = add(place);
-      const member = members.get(place);
-      starts
-        .then(() => member && catchUp(member))
-        .catch((error) => {
+      const member = members.get(place)!;
+      starts.then(
+        () => catchUp(member),
+        (error) => {
           if (!(error instanceof Busy)) say(`a process that answers questions: ${error.message}`);
-          member?.child.kill('SIGKILL');
-        });
+          member.child.kill('SIGKILL');
+        },
+      );
     }, wait);
     restarts.add(restart);
   }
 
-  /** Opens in a process what is open in the others, unless the run has another model by now: that one is opened in all. */
+  /**
+   * Opens in a process what is open in the others. If the run has another model by now, or none that can be opened, the process
+   * answers from the next model on, which is opened in all.
+   */
   async function catchUp(member: Member): Promise<void> {
     for (const [model, fingerprint] of open) {
       if (member.models.has(model)) continue;
-      const found = await call(member, { type: 'open', model });
+      const found = await call(member, { type: 'open', model }).catch(() => undefined);
       if (found === fingerprint && open.has(model)) member.models.add(model);
-      else await call(member, { type: 'close', model });
+      else await call(member, { type: 'close', model }).catch(() => {});
     }
   }
 
@@ -170,7 +179,7 @@ export async function startProcesses<Answer>(
     // The first of those with the least to do: a question alone finds one whose code and data are in the caches.
     const idlest = able.reduce((a, b) => (b.calls.size < a.calls.size ? b : a));
     const answers = (await call(idlest, { type: 'ask', model, questions, documents })) as Answer[];
-    deaths = 0;
+    deaths.delete(idlest.place);
     return answers;
   };
 
@@ -192,10 +201,14 @@ export async function startProcesses<Answer>(
 
   const starting = await Promise.allSettled(Array.from({ length: count }, (_, place) => add(place)));
   const failed = starting.find((one) => one.status === 'rejected');
-  if (failed) {
+  if (failed?.status === 'rejected') {
     await close();
-    throw failed.reason;
+    if (!(failed.reason instanceof Busy)) throw failed.reason;
+    throw new UserError(
+      `a process that answers questions ended when it started (${failed.reason.cause}); if memory is short, use --threads 1`,
+    );
   }
+  running = true;
   const [engine] = starting.map((one) => (one as PromiseFulfilledResult<string>).value);
 
   return {
@@ -224,7 +237,7 @@ export async function startProcesses<Answer>(
       const [fingerprint] = fingerprints;
       open.set(model, fingerprint);
       for (const member of members.values())
-        if (member.ready && !member.models.has(model)) void catchUp(member).catch(() => {});
+        if (member.ready && !member.models.has(model)) void catchUp(member);
       return {
         ask: (questions, { documents } = {}) => ask(model, questions, documents),
         async close() {

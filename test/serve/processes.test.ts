@@ -140,6 +140,38 @@ test('a process that replaces another does not answer with a newer model than th
   assert.equal((await answering(second)).size, 2, 'the new one is opened in it, too');
 });
 
+test('a process that replaces another and finds no model to open answers from the next one on', async () => {
+  const { processes, write, said, started } = await two('one');
+  const first = await processes.open();
+  write('damaged');
+  await assert.rejects(first.ask(['deadly']), Busy);
+  await until(() => started().length === 3);
+  await sleep(300);
+  assert.equal((await answering(first)).size, 1);
+  assert.equal(started().length, 3, 'it is not replaced again');
+  write('two');
+  assert.equal((await answering(await processes.open())).size, 2);
+  assert.equal(said.length, 1);
+});
+
+test('a process that ends again and again is replaced after a wait that is doubled each time', async () => {
+  const { processes, write, said, started } = await two('one');
+  const opened = await processes.open();
+  write('ends');
+  await assert.rejects(opened.ask(['deadly']), Busy);
+  await until(async () => {
+    await opened.ask(['who?']);
+    return said.length === 4;
+  });
+  assert.deepEqual(
+    said.map((line) => /in ([\d.]+) s$/.exec(line)?.[1]),
+    ['0.02', '0.04', '0.08', '0.16'],
+  );
+  write('one');
+  await until(async () => (await answering(opened)).size === 2);
+  assert.equal(started().length, 6);
+});
+
 test('a model that ends every process is refused, and the next one is opened in their replacements', async () => {
   const { processes, write, said } = await two('deadly');
   await assert.rejects(
@@ -160,5 +192,14 @@ test('a process whose engine does not start is an error, and leaves none behind'
   await assert.rejects(
     two('no engine'),
     (error) => error instanceof UserError && error.message === 'the engine does not start',
+  );
+});
+
+test('a process that ends when it starts is an error with a remedy', async () => {
+  await assert.rejects(
+    two('ends'),
+    (error) =>
+      error instanceof UserError &&
+      /ended when it started \(exit code 4\); if memory is short, use --threads 1$/.test(error.message),
   );
 });
