@@ -22,8 +22,16 @@ const WHEEL_SHA256 = '97079827064a7492cce5541ceb438ae8003ce1e54e399676da2d62fb7a
 
 const engine = join(dirname(dirname(fileURLToPath(import.meta.url))), 'src', 'engine');
 
-/** The native engine's own: Node's interface, threads of the operating system, MPI, and AVX-512's BF16. */
-const NATIVE_ONLY = ['module.cc', 'pool.cc', 'rank-sum.cc', 'rank-sum.h', 'dense-bf16.cc', 'dense-bf16.h'];
+/** The native engine's own: Node's interface, threads and memory of the operating system, MPI, and AVX-512's BF16. */
+const NATIVE_ONLY = [
+  'module.cc',
+  'pool.cc',
+  'output.cc',
+  'rank-sum.cc',
+  'rank-sum.h',
+  'dense-bf16.cc',
+  'dense-bf16.h',
+];
 
 const COMPILE = [
   ...[

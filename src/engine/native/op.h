@@ -66,6 +66,10 @@ class Attributes {
   Status status_;
 };
 
+/** Output `i` of a kernel, of this shape: output.cc, and in WebAssembly ../wasm/host.cc. */
+TF_Tensor* allocateOutput(TF_OpKernelContext* context, int i, const std::vector<int64_t>& shape, size_t bytes,
+                          TF_Status* status);
+
 /** One execution of a kernel. */
 class Call {
  public:
@@ -91,8 +95,7 @@ class Call {
   Tensor<T> out(int i, const std::vector<int64_t>& shape) {
     int64_t n = 1;
     for (int64_t d : shape) n *= d;
-    TF_Tensor* t = TF_AllocateOutput(context_, i, TF_ExpectedOutputDataType(context_, i), shape.data(),
-                                     static_cast<int>(shape.size()), n * sizeof(T), status_.status);
+    TF_Tensor* t = allocateOutput(context_, i, shape, n * sizeof(T), status_.status);
     status_.check();
     return hold<T>(t);
   }

@@ -111,17 +111,21 @@ void TF_GetInput(TF_OpKernelContext* call, int i, TF_Tensor** tensor, TF_Status*
   if (i >= call->inputs) hostFail("an operation has too few inputs");
   *tensor = &call->input[i];
 }
-TF_DataType TF_ExpectedOutputDataType(TF_OpKernelContext*, int) { return TF_FLOAT; }
-TF_Tensor* TF_AllocateOutput(TF_OpKernelContext*, int i, TF_DataType, const int64_t* dims, int rank, size_t,
-                             TF_Status*) {
+void TF_OpKernelContext_Failure(TF_OpKernelContext*, TF_Status*) {}
+
+}  // extern "C"
+
+TF_Tensor* realm::allocateOutput(TF_OpKernelContext*, int i, const std::vector<int64_t>& shape, size_t, TF_Status*) {
+  const int rank = static_cast<int>(shape.size());
   if (i >= MAX_OUTPUTS || rank > MAX_RANK) hostFail("too many outputs or axes");
   TF_Tensor& t = outputs[i];
   t.rank = rank;
-  for (int d = 0; d < rank; d++) t.dims[d] = static_cast<int32_t>(dims[d]);
+  for (int d = 0; d < rank; d++) t.dims[d] = static_cast<int32_t>(shape[d]);
   t.data = hostOutput(rank, t.dims);
   return &t;
 }
-void TF_OpKernelContext_Failure(TF_OpKernelContext*, TF_Status*) {}
+
+extern "C" {
 
 /** Registers everything, once. */
 __attribute__((export_name("start"))) void start(int threads) {

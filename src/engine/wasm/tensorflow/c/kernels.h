@@ -11,7 +11,6 @@ void scipy_cblas_sgemm(int order, int transA, int transB, int m, int n, int k, f
                        const float* b, int ldb, float beta, float* c, int ldc);
 
 enum TF_Code { TF_OK = 0, TF_INVALID_ARGUMENT = 3 };
-enum TF_DataType { TF_FLOAT = 1 };
 struct TF_Status;
 struct TF_Tensor;
 struct TF_OpDefinitionBuilder;
@@ -51,8 +50,5 @@ void TF_OpKernelConstruction_Failure(TF_OpKernelConstruction*, TF_Status*);
 
 int TF_NumInputs(TF_OpKernelContext*);
 void TF_GetInput(TF_OpKernelContext*, int i, TF_Tensor**, TF_Status*);
-TF_DataType TF_ExpectedOutputDataType(TF_OpKernelContext*, int i);
-TF_Tensor* TF_AllocateOutput(TF_OpKernelContext*, int i, TF_DataType, const int64_t* dims, int rank, size_t bytes,
-                             TF_Status*);
 void TF_OpKernelContext_Failure(TF_OpKernelContext*, TF_Status*);
 }
