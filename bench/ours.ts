@@ -55,18 +55,19 @@ export function ours({ layers, hidden, heads }: Size, batches: Batches, rate = 0
   initialise(model, modelShapes(model), random(1));
   const optimizers = new Map<string, { optimizer: Optimizer; steps: number }>();
   const schedule = { ...config.pretrain.optimizer, learningRate: rate, warmupSteps: 0 };
-  /** Each kind of training has its own optimizer, created at its first step. */
-  const apply = async (kind: Step, shapes: readonly Shape[], { metrics, gradients }: StepResult) => {
+  /** Each kind of training has its own optimizer, created before its first gradients, as in the training loop. */
+  const train = async (kind: Step, shapes: readonly Shape[], gradients: () => Promise<StepResult>) => {
     let own = optimizers.get(kind);
     if (!own) {
       const names = shapes.map(({ name }) => name);
       own = { optimizer: createOptimizer(model.params, names, schedule, 1000), steps: 0 };
       optimizers.set(kind, own);
     }
-    return { value: metrics.loss, norm: await own.optimizer.apply(gradients, own.steps++) };
+    const step = await gradients();
+    return { value: step.metrics.loss, norm: await own.optimizer.apply(step.gradients, own.steps++) };
   };
   return {
-    steps: ourSteps(model, batches, apply),
+    steps: ourSteps(model, batches, train),
     sizes: { positions, projection, spanHidden, maxSpanWidth },
     dispose() {
       for (const { optimizer } of optimizers.values()) optimizer.dispose();
@@ -78,7 +79,7 @@ export function ours({ layers, hidden, heads }: Size, batches: Batches, rate = 0
 function ourSteps(
   model: Model,
   batches: Batches,
-  apply: (kind: Step, shapes: readonly Shape[], result: StepResult) => Promise<Computed>,
+  train: (kind: Step, shapes: readonly Shape[], gradients: () => Promise<StepResult>) => Promise<Computed>,
 ): Ours['steps'] {
   const input = ({ ids, firstSegment }: Sequences) => encoderInput(ids, firstSegment);
   const embedInput = input(batches.embed);
@@ -101,19 +102,17 @@ function ourSteps(
     },
     async ict() {
       const { ict } = batches;
-      const step = await batchGradients(model, retriever, ict, { microBatch: ict.queries.ids.length });
-      return apply('ict', retriever, step);
+      const options = { microBatch: ict.queries.ids.length };
+      return train('ict', retriever, () => batchGradients(model, retriever, ict, options));
     },
     async pretrain() {
       const batch = realmBatch(model, batches, input);
-      const step = await realmGradients(model, all, batch, pretrain, masks, undefined);
-      return apply('pretrain', all, step);
+      return train('pretrain', all, () => realmGradients(model, all, batch, pretrain, masks, undefined));
     },
     async qa() {
       const questions = batches.qa.queries.ids.length;
       const share = { questions, read: questions, distillation: 0 };
-      const step = await qaGradients(model, trained, qa, share);
-      return apply('qa', trained, step);
+      return train('qa', trained, () => qaGradients(model, trained, qa, share));
     },
   };
 }
