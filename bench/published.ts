@@ -51,7 +51,7 @@ try {
   );
   await embedWithPeer();
   const theirs = join(work, 'documents.f32');
-  const theirQueries = new Float32Array(readFileSync(join(work, 'queries.f32')).buffer);
+  const theirQueries = new Float32Array(Uint8Array.from(readFileSync(join(work, 'queries.f32'))).buffer);
   console.log(
     `${corpus.blocks} blocks, ${questions.length} questions; largest difference of a number: ` +
       `blocks ${largestDifference(index, theirs).toExponential(1)}, questions ${apart(queries, theirQueries).toExponential(1)}`,

@@ -16,6 +16,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
+import { isAlive } from './alive.ts';
 import { errorCode, shown, UserError } from './errors.ts';
 
 /** Writes a temporary file, syncs it and renames it into place: a reader sees the old file or the new one, never a part. */
@@ -308,15 +309,6 @@ export function recoverFolders(parent: string): void {
     } else {
       rmSync(join(parent, name), { recursive: true, force: true });
     }
-  }
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return errorCode(error) !== 'ESRCH';
   }
 }
 

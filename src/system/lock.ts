@@ -9,6 +9,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { hostname } from 'node:os';
+import { isAlive } from './alive.ts';
 import { errorCode } from './errors.ts';
 
 // A lock file names the process that works in a folder by its id, its start time and its host. A killed process leaves
@@ -130,11 +131,7 @@ function readHolder(path: string): Holder | undefined {
 /** A process of another host cannot be checked: its lock counts as held. */
 function isHeld({ pid, host, started }: Holder): boolean {
   if (host !== hostname()) return true;
-  try {
-    process.kill(pid, 0);
-  } catch (error) {
-    if (errorCode(error) === 'ESRCH') return false;
-  }
+  if (!isAlive(pid)) return false;
   const now = statOf(pid);
   // A process that has ended keeps its id (state Z) until its parent reads its exit code.
   return started === now.started && now.state !== 'Z';

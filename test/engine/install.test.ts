@@ -20,6 +20,7 @@ import { basename, delimiter, dirname, join, resolve } from 'node:path';
 import { afterEach, beforeEach, describe, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { findInstalled } from '../../src/engine/installed.mjs';
+import { isAlive } from '../../src/system/alive.ts';
 import { errorCode } from '../../src/system/errors.ts';
 import { type Checkout, checkout } from '../support/checkout.ts';
 
@@ -94,15 +95,6 @@ function finishedBuild(): string {
   };
   copyTree(build!, dir);
   return dir;
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 type Options = { uid?: number; env?: Record<string, string> };

@@ -12,6 +12,7 @@ import {
   type RefresherTimes,
   startRefresher,
 } from '../../src/refresher/client.ts';
+import { isAlive } from '../../src/system/alive.ts';
 
 const CHILD = join(import.meta.dirname, '../fixtures/refresher/child.mjs');
 const root = mkdtempSync(join(tmpdir(), 'realm-refresher-'));
@@ -100,14 +101,6 @@ function startFake(name: string, times: Partial<RefresherTimes> = {}, more: Part
 
 async function until(happened: () => boolean): Promise<void> {
   while (!happened()) await new Promise((resolve) => waitFor(resolve, 5));
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    return process.kill(pid, 0);
-  } catch {
-    return false;
-  }
 }
 
 /** Living child processes of this process. */

@@ -5,6 +5,7 @@ import { after, test } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Busy } from '../../src/serve/batches.ts';
 import { type Processes, startProcesses } from '../../src/serve/processes.ts';
+import { isAlive } from '../../src/system/alive.ts';
 import { UserError } from '../../src/system/errors.ts';
 import { temporaryFolder } from '../support/tiny.ts';
 
@@ -36,15 +37,6 @@ async function answering(opened: Awaited<ReturnType<Processes<Answer>['open']>>)
 /** Waits until `holds`. */
 async function until(holds: () => boolean | Promise<boolean>): Promise<void> {
   while (!(await holds())) await sleep(10);
-}
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
 }
 
 test('questions are shared among the processes, and all of them change the model together', async () => {
