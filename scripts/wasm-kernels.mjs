@@ -27,6 +27,7 @@ const NATIVE_ONLY = [
   'module.cc',
   'pool.cc',
   'output.cc',
+  'output.h',
   'rank-sum.cc',
   'rank-sum.h',
   'dense-bf16.cc',

@@ -291,6 +291,101 @@ test('a dense layer and its gradients equal products in float64, for all sizes a
   }
 });
 
+/** Queries and keys of each sequence, heads, and numbers in a head. */
+const ATTENTION_SIZES: { sequences: [queries: number, keys: number][]; heads: number; D: number }[] = [
+  {
+    sequences: [
+      [1, 1],
+      [1, 40],
+      [2, 3],
+      [16, 16],
+      [0, 5],
+      [17, 100],
+      [70, 70],
+    ],
+    heads: 2,
+    D: 64,
+  },
+  {
+    sequences: [
+      [33, 14],
+      [1, 7],
+    ],
+    heads: 3,
+    D: 7,
+  },
+  { sequences: [[32, 50]], heads: 1, D: 80 },
+  { sequences: [[5, 5]], heads: 5, D: 20 },
+];
+
+test('attention and its gradients equal formulas in float64, for all sizes', (t) => {
+  if (!hasFused()) return t.skip('no fused kernels in this engine');
+  const { float } = random(6);
+  const draw = (n: number) => Float32Array.from({ length: n }, () => float() * 4 - 2);
+  for (const { sequences, heads, D } of ATTENTION_SIZES) {
+    const H = heads * D;
+    const bounds = (side: 0 | 1) => {
+      const list = [0];
+      for (const pair of sequences) list.push(list.at(-1)! + pair[side]);
+      return list;
+    };
+    const [qBounds, kBounds] = [bounds(0), bounds(1)];
+    const [Q, K] = [qBounds.at(-1)!, kBounds.at(-1)!];
+    const [q, kv, dy] = [draw(Q * H), draw(K * 2 * H), draw(Q * H)];
+    const [y, dq, dkv] = [Q * H, Q * H, K * 2 * H].map((n) => new Float64Array(n));
+    for (let b = 0; b < sequences.length; b++) {
+      for (let head = 0; head < heads; head++) {
+        const at = head * D;
+        for (let r = qBounds[b]; r < qBounds[b + 1]; r++) {
+          const keys = Array.from({ length: sequences[b][1] }, (_, t) => kBounds[b] + t);
+          const sum = (term: (i: number) => number) => {
+            let sum = 0;
+            for (let i = at; i < at + D; i++) sum += term(i);
+            return sum;
+          };
+          const scores = keys.map((k) => sum((i) => q[r * H + i] * kv[k * 2 * H + i]) / Math.sqrt(D));
+          const most = Math.max(...scores);
+          const total = scores.reduce((sum, score) => sum + Math.exp(score - most), 0);
+          const p = scores.map((score) => Math.exp(score - most) / total);
+          const dp = keys.map((k) => sum((i) => dy[r * H + i] * kv[k * 2 * H + H + i]));
+          const along = p.reduce((sum, weight, j) => sum + weight * dp[j], 0);
+          for (const [j, k] of keys.entries()) {
+            const slope = (p[j] * (dp[j] - along)) / Math.sqrt(D);
+            for (let i = at; i < at + D; i++) {
+              y[r * H + i] += p[j] * kv[k * 2 * H + H + i];
+              dq[r * H + i] += slope * kv[k * 2 * H + i];
+              dkv[k * 2 * H + i] += slope * q[r * H + i];
+              dkv[k * 2 * H + H + i] += p[j] * dy[r * H + i];
+            }
+          }
+        }
+      }
+    }
+    const [from, to] = [tf.tensor1d(qBounds, 'int32'), tf.tensor1d(kBounds, 'int32')];
+    const attend = (q: tf.Tensor, kv?: tf.Tensor) => fusedAttention(q, kv, from, to, heads);
+    const loss = (q: tf.Tensor, kv?: tf.Tensor) =>
+      attend(q, kv)
+        .mul(tf.tensor2d(dy, [Q, H]))
+        .sum();
+    const inputs = [tf.tensor2d(q, [Q, H]), tf.tensor2d(kv, [K, 2 * H])];
+    const separate = [attend(inputs[0], inputs[1]), ...tf.grads(loss)(inputs)];
+    const results = [separate.map((tensor) => tensor.dataSync())];
+    if (Q === K) {
+      const qkv = tf.concat(inputs, 1);
+      const slopes = tf.grad((x) => loss(x))(qkv);
+      const joint = [attend(qkv), ...tf.split(slopes, [H, 2 * H], 1)];
+      results.push(joint.map((tensor) => tensor.dataSync()));
+    }
+    for (const actual of results)
+      for (const [k, expected] of [y, dq, dkv].entries())
+        for (let j = 0; j < expected.length; j++)
+          assert.ok(
+            Math.abs(actual[k][j] - expected[j]) < 2e-5,
+            `${heads} heads of ${D}, ${['y', 'dq', 'dkv'][k]}: ${actual[k][j]} ${expected[j]}`,
+          );
+  }
+});
+
 test('ids and bounds outside their tables are refused, not read', (t) => {
   if (!hasFused()) return t.skip('no fused kernels in this engine');
   const ints = (...values: number[]) => tf.tensor1d(values, 'int32');

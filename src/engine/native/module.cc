@@ -7,6 +7,7 @@
 
 #include "dense-bf16.h"
 #include "kernels.h"
+#include "output.h"
 #include "pool.h"
 #include "rank-sum.h"
 
@@ -22,6 +23,7 @@ napi_value start(napi_env env, napi_callback_info info) {
   napi_get_cb_info(env, info, &count, &argument, nullptr, nullptr);
   napi_get_value_int32(env, argument, &threads);
   try {
+    realm::keepFreedMemory();
     realm::setThreads(threads);
     scipy_openblas_set_num_threads(1);  // each of our threads multiplies its own tiles
     realm::registerAll();

@@ -1,9 +1,6 @@
 // Products of a tall matrix, a row for each token, with weights: most of the work of an encoder.
 #pragma once
-#include <algorithm>
-#include <vector>
-
-#include "maths.h"
+#include "tile.h"
 
 namespace realm {
 
@@ -15,47 +12,13 @@ struct Weights {
 
 #if defined(__AVX2__)
 
-// OpenBLAS is made for large square matrices. These are tall, and the weights are the same for all rows: they are packed once, in
-// panels that stay in the first-level cache, and the rows are read where they lie. A tile of the result stays in registers.
+// The rows are tall, and the weights are the same for all of them: they are packed once, in panels that stay in the first-level
+// cache, and the rows are read where they lie.
 
-#if defined(__AVX512F__)
-constexpr int64_t LANES = 16, ROWS = 12, VECTORS = 2;  // 24 of 32 registers
-#else
-constexpr int64_t LANES = 8, ROWS = 6, VECTORS = 2;  // 12 of 16
-#endif
-constexpr int64_t COLUMNS = LANES * VECTORS;
 /** Rows that one task multiplies with all panels, at most: with 1,536 numbers each they stay in the second-level cache. */
 constexpr int64_t BLOCK = 8 * ROWS;
 /** Rows that are added to a gradient of weights at a time: a panel of so many stays in the first-level cache. */
 constexpr int64_t DEPTH = 256;
-
-typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
-
-/** c [ROWS, COLUMNS] = start + a panel; a(row, p) is at row * down + p * across, and `start` has rows of `startLd`, 0 for one row. */
-inline void tile(const float* a, int64_t down, int64_t across, int64_t depth, const float* panel, const float* start,
-                 int64_t startLd, float* c, int64_t ldc) {
-  Vector sums[ROWS][VECTORS];
-#pragma GCC unroll 16
-  for (int64_t r = 0; r < ROWS; r++)
-#pragma GCC unroll 4
-    for (int64_t v = 0; v < VECTORS; v++)
-      sums[r][v] = *reinterpret_cast<const Vector*>(start + r * startLd + LANES * v);
-  for (int64_t p = 0; p < depth; p++) {
-    Vector w[VECTORS];
-#pragma GCC unroll 4
-    for (int64_t v = 0; v < VECTORS; v++) w[v] = *reinterpret_cast<const Vector*>(panel + p * COLUMNS + LANES * v);
-#pragma GCC unroll 16
-    for (int64_t r = 0; r < ROWS; r++) {
-      const float one = a[r * down + p * across];
-#pragma GCC unroll 4
-      for (int64_t v = 0; v < VECTORS; v++) sums[r][v] += one * w[v];
-    }
-  }
-#pragma GCC unroll 16
-  for (int64_t r = 0; r < ROWS; r++)
-#pragma GCC unroll 4
-    for (int64_t v = 0; v < VECTORS; v++) *reinterpret_cast<Vector*>(c + r * ldc + LANES * v) = sums[r][v];
-}
 
 /** Packs `width` columns, from `first` on, and `depth` rows of a matrix into a panel [depth, COLUMNS], with zeros beside them. */
 inline void packPanel(const Weights& w, int64_t first, int64_t width, float* panel) {
@@ -67,13 +30,6 @@ inline void packPanel(const Weights& w, int64_t first, int64_t width, float* pan
     for (int64_t c = 0; c < width; c++)
       for (int64_t p = 0; p < w.rows; p++) panel[p * COLUMNS + c] = from[c * w.across + p * w.down];
   }
-}
-
-/** Scratch of this thread, kept from call to call. */
-inline float* scratch(int which, int64_t size) {
-  static thread_local std::vector<float> kept[2];
-  if (static_cast<int64_t>(kept[which].size()) < size) kept[which].resize(size);
-  return kept[which].data();
 }
 
 /**
@@ -95,23 +51,20 @@ void timesWeights(const float* x, int64_t R, const Weights& w, const float* bias
   const int64_t height = std::min(BLOCK, (share + ROWS - 1) / ROWS * ROWS);
   parallel(static_cast<int>((R + height - 1) / height), [&](int block) {
     const int64_t first = block * height, rows = std::min(height, R - first);
-    // The rows of the last tile, with others below them that are not used.
-    const int64_t whole = rows / ROWS * ROWS;
-    float* const last = scratch(1, ROWS * I);
-    std::copy(x + (first + whole) * I, x + (first + rows) * I, last);
     float edge[ROWS * COLUMNS];
     for (int64_t q = 0; q < panels; q++) {
       const int64_t width = std::min(COLUMNS, n - q * COLUMNS);
       const float* const panel = packed + q * I * COLUMNS;
       for (int64_t r = 0; r < rows; r += ROWS) {
-        const float* const in = r < whole ? x + (first + r) * I : last;
+        const int64_t tall = std::min(ROWS, rows - r);
+        const float* const in = x + (first + r) * I;
         float* const out = y + (first + r) * n + q * COLUMNS;
-        if (r < whole && width == COLUMNS) {
-          tile(in, I, 1, I, panel, start + q * COLUMNS, 0, out, n);
+        const TileFunction multiply = TILES[VECTORS - 1][tall - 1];
+        if (width == COLUMNS) {
+          multiply(in, I, 1, I, panel, start + q * COLUMNS, 0, out, n);
         } else {
-          tile(in, I, 1, I, panel, start + q * COLUMNS, 0, edge, COLUMNS);
-          for (int64_t i = 0; i < std::min(ROWS, rows - r); i++)
-            std::copy(edge + i * COLUMNS, edge + i * COLUMNS + width, out + i * n);
+          multiply(in, I, 1, I, panel, start + q * COLUMNS, 0, edge, COLUMNS);
+          for (int64_t i = 0; i < tall; i++) std::copy(edge + i * COLUMNS, edge + i * COLUMNS + width, out + i * n);
         }
       }
     }
@@ -150,7 +103,7 @@ inline void weightGradient(const float* x, int64_t I, const float* du, int64_t n
             if (first == 0) std::fill(sums + i * ld, sums + i * ld + width, 0.0f);
             else if (!inside) std::copy(out + i * ldw, out + i * ldw + width, sums + i * ld);
           }
-          tile(left + s * depth * ROWS, 1, ROWS, depth, right + q * depth * COLUMNS, sums, ld, sums, ld);
+          tile<ROWS, VECTORS>(left + s * depth * ROWS, 1, ROWS, depth, right + q * depth * COLUMNS, sums, ld, sums, ld);
           for (int64_t i = 0; i < rows && !inside; i++) std::copy(sums + i * ld, sums + i * ld + width, out + i * ldw);
         }
       }

@@ -1,0 +1,162 @@
+// Small products whose result stays in registers. OpenBLAS is made for large square matrices: for the sizes of attention and of an
+// encoder's rows, most of its time goes into packing both sides.
+#pragma once
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "maths.h"
+
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
+
+namespace realm {
+
+#if defined(__AVX512F__)
+constexpr int64_t LANES = 16, ROWS = 12;  // 24 of 32 registers
+#elif defined(__AVX2__)
+constexpr int64_t LANES = 8, ROWS = 6;  // 12 of 16
+#elif defined(__aarch64__)
+constexpr int64_t LANES = 4, ROWS = 8;  // 16 of 32
+#else
+constexpr int64_t LANES = 4, ROWS = 4;  // V8 gives WebAssembly 15 of 16
+#endif
+constexpr int64_t VECTORS = 2, COLUMNS = LANES * VECTORS;
+
+typedef float Vector __attribute__((vector_size(LANES * 4), aligned(4), may_alias));
+
+inline Vector load(const float* from) { return *reinterpret_cast<const Vector*>(from); }
+inline void store(float* to, Vector value) { *reinterpret_cast<Vector*>(to) = value; }
+
+/**
+ * c [HEIGHT, WIDTH vectors] = start + a panel of `depth` rows; a(row, p) is at row * down + p * across, and `start` has rows of
+ * `startLd`, 0 for one row. Every number is summed in the order of p, whatever the height and the width.
+ */
+template <int64_t HEIGHT, int64_t WIDTH>
+void tile(const float* a, int64_t down, int64_t across, int64_t depth, const float* panel, const float* start,
+          int64_t startLd, float* c, int64_t ldc) {
+  Vector sums[HEIGHT][WIDTH];
+#pragma GCC unroll 16
+  for (int64_t r = 0; r < HEIGHT; r++)
+#pragma GCC unroll 4
+    for (int64_t v = 0; v < WIDTH; v++) sums[r][v] = load(start + r * startLd + LANES * v);
+  for (int64_t p = 0; p < depth; p++) {
+    Vector w[WIDTH];
+#pragma GCC unroll 4
+    for (int64_t v = 0; v < WIDTH; v++) w[v] = load(panel + p * WIDTH * LANES + LANES * v);
+#pragma GCC unroll 16
+    for (int64_t r = 0; r < HEIGHT; r++) {
+      const float one = a[r * down + p * across];
+#pragma GCC unroll 4
+      for (int64_t v = 0; v < WIDTH; v++) sums[r][v] += one * w[v];
+    }
+  }
+#pragma GCC unroll 16
+  for (int64_t r = 0; r < HEIGHT; r++)
+#pragma GCC unroll 4
+    for (int64_t v = 0; v < WIDTH; v++) store(c + r * ldc + LANES * v, sums[r][v]);
+}
+
+using TileFunction = void (*)(const float*, int64_t, int64_t, int64_t, const float*, const float*, int64_t, float*,
+                              int64_t);
+
+template <int64_t WIDTH, int64_t... LESS>
+constexpr std::array<TileFunction, sizeof...(LESS)> tilesOf(std::integer_sequence<int64_t, LESS...>) {
+  return {tile<LESS + 1, WIDTH>...};
+}
+/** tile<h, w> is TILES[w - 1][h - 1]. */
+constexpr std::array<TileFunction, ROWS> TILES[VECTORS] = {tilesOf<1>(std::make_integer_sequence<int64_t, ROWS>()),
+                                                           tilesOf<2>(std::make_integer_sequence<int64_t, ROWS>())};
+
+/** Vectors that hold so many of a panel's columns. */
+inline int64_t vectorsFor(int64_t columns) { return columns > LANES ? VECTORS : 1; }
+/** Numbers of `columns` columns in panels of COLUMNS each, `depth` deep; the last panel can be narrower. */
+inline int64_t panelsSize(int64_t columns, int64_t depth) { return (columns + LANES - 1) / LANES * LANES * depth; }
+
+/** Packs a matrix [depth, columns], whose rows are `ld` apart, into panels, with zeros beside it. */
+inline void packPanels(const float* from, int64_t ld, int64_t depth, int64_t columns, float* to) {
+  for (int64_t c = 0; c < columns; c += COLUMNS) {
+    const int64_t width = std::min(COLUMNS, columns - c), whole = vectorsFor(width) * LANES;
+    for (int64_t p = 0; p < depth; p++, to += whole) {
+      std::copy(from + p * ld + c, from + p * ld + c + width, to);
+      if (width < whole) std::fill(to + width, to + whole, 0.0f);
+    }
+  }
+}
+
+/** Packs `columns` vectors of `depth` numbers, which are `ld` apart, times `scale`, as the columns of panels. */
+inline void packTransposed(const float* from, int64_t ld, int64_t columns, int64_t depth, float scale, float* to) {
+  for (; columns > 0; columns -= COLUMNS, from += COLUMNS * ld, to += COLUMNS * depth) {
+    const int64_t width = std::min(COLUMNS, columns), whole = vectorsFor(width) * LANES;
+    int64_t c = 0;
+#if defined(__SSE__)
+    const __m128 factor = _mm_set1_ps(scale);
+    for (; c + 4 <= width; c += 4) {
+      int64_t p = 0;
+      for (; p + 4 <= depth; p += 4) {
+        const float* at = from + c * ld + p;
+        __m128 r0 = _mm_loadu_ps(at) * factor, r1 = _mm_loadu_ps(at + ld) * factor,
+               r2 = _mm_loadu_ps(at + 2 * ld) * factor, r3 = _mm_loadu_ps(at + 3 * ld) * factor;
+        _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
+        float* out = to + p * whole + c;
+        _mm_storeu_ps(out, r0);
+        _mm_storeu_ps(out + whole, r1);
+        _mm_storeu_ps(out + 2 * whole, r2);
+        _mm_storeu_ps(out + 3 * whole, r3);
+      }
+      for (; p < depth; p++)
+        for (int64_t i = 0; i < 4; i++) to[p * whole + c + i] = scale * from[(c + i) * ld + p];
+    }
+#endif
+    for (; c < width; c++)
+      for (int64_t p = 0; p < depth; p++) to[p * whole + c] = scale * from[c * ld + p];
+    if (width < whole)
+      for (int64_t p = 0; p < depth; p++) std::fill(to + p * whole + width, to + (p + 1) * whole, 0.0f);
+  }
+}
+
+/**
+ * c [rows, columns], with rows of `ldc`, = a panels, or c + a panels; a(row, p) is at row * down + p * across, and `panels` are as
+ * packed, `depth` deep.
+ */
+inline void timesPanels(const float* a, int64_t down, int64_t across, int64_t rows, int64_t depth, const float* panels,
+                        int64_t columns, bool add, float* c, int64_t ldc) {
+  static const float zeros[COLUMNS] = {};
+  const int64_t parts = (rows + ROWS - 1) / ROWS;
+  for (int64_t q = 0; q < columns; q += COLUMNS) {
+    const int64_t width = std::min(COLUMNS, columns - q), vectors = vectorsFor(width), whole = vectors * LANES;
+    for (int64_t i = 0; i < parts; i++) {
+      const int64_t r = rows * i / parts, height = rows * (i + 1) / parts - r;
+      float* const out = c + r * ldc + q;
+      const TileFunction multiply = TILES[vectors - 1][height - 1];
+      if (width == whole) {
+        multiply(a + r * down, down, across, depth, panels, add ? out : zeros, add ? ldc : 0, out, ldc);
+        continue;
+      }
+      float edge[ROWS * COLUMNS];
+      multiply(a + r * down, down, across, depth, panels, zeros, 0, edge, whole);
+      for (int64_t j = 0; j < height; j++)
+        for (int64_t v = 0; v < width; v++)
+          out[j * ldc + v] = add ? out[j * ldc + v] + edge[j * whole + v] : edge[j * whole + v];
+    }
+    panels += whole * depth;
+  }
+}
+
+/** Scratch of this thread, kept from call to call; never freed, as threads live as long as the process. */
+inline float* scratch(int which, int64_t size) {
+  struct Kept {
+    float* at;
+    int64_t size;
+  };
+  static thread_local Kept kept[2];
+  if (kept[which].size < size) {
+    delete[] kept[which].at;
+    kept[which] = {nullptr, 0};
+    kept[which] = {new float[size], size};
+  }
+  return kept[which].at;
+}
+
+}  // namespace realm
