@@ -88,8 +88,7 @@ struct DenseGrad {
       return;
     }
     timesWeights(du, R, {w.data + from, n, I, 1, O}, nullptr, dx.data, [](int64_t, int64_t) {});
-    weightGradient(x.data, I, du, n, R, dw.data + from, O);
-    columnSums(du, R, n, n, db.data + from);
+    weightGradient(x.data, I, du, n, R, dw.data + from, O, db.data + from);
   }
 };
 

@@ -6,10 +6,7 @@
 #include <utility>
 
 #include "maths.h"
-
-#if defined(__SSE__)
-#include <xmmintrin.h>
-#endif
+#include "transpose.h"
 
 namespace realm {
 
@@ -89,30 +86,11 @@ inline void packPanels(const float* from, int64_t ld, int64_t depth, int64_t col
 inline void packTransposed(const float* from, int64_t ld, int64_t columns, int64_t depth, float scale, float* to) {
   for (; columns > 0; columns -= COLUMNS, from += COLUMNS * ld, to += COLUMNS * depth) {
     const int64_t width = std::min(COLUMNS, columns), whole = vectorsFor(width) * LANES;
-    int64_t c = 0;
-#if defined(__SSE__)
-    const __m128 factor = _mm_set1_ps(scale);
-    for (; c + 4 <= width; c += 4) {
-      int64_t p = 0;
-      for (; p + 4 <= depth; p += 4) {
-        const float* at = from + c * ld + p;
-        __m128 r0 = _mm_loadu_ps(at) * factor, r1 = _mm_loadu_ps(at + ld) * factor,
-               r2 = _mm_loadu_ps(at + 2 * ld) * factor, r3 = _mm_loadu_ps(at + 3 * ld) * factor;
-        _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
-        float* out = to + p * whole + c;
-        _mm_storeu_ps(out, r0);
-        _mm_storeu_ps(out + whole, r1);
-        _mm_storeu_ps(out + 2 * whole, r2);
-        _mm_storeu_ps(out + 3 * whole, r3);
-      }
-      for (; p < depth; p++)
-        for (int64_t i = 0; i < 4; i++) to[p * whole + c + i] = scale * from[(c + i) * ld + p];
-    }
-#endif
-    for (; c < width; c++)
-      for (int64_t p = 0; p < depth; p++) to[p * whole + c] = scale * from[c * ld + p];
-    if (width < whole)
-      for (int64_t p = 0; p < depth; p++) std::fill(to + p * whole + width, to + (p + 1) * whole, 0.0f);
+    const int64_t right = width / 4 * 4, down = depth / 4 * 4;
+    for (int64_t c = 0; c < right; c += 4)
+      for (int64_t p = 0; p < down; p += 4) transpose4(from + c * ld + p, ld, scale, to + p * whole + c, whole);
+    for (int64_t c = 0; c < whole; c++)
+      for (int64_t p = c < right ? down : 0; p < depth; p++) to[p * whole + c] = c < width ? scale * from[c * ld + p] : 0;
   }
 }
 

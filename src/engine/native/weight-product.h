@@ -20,15 +20,17 @@ constexpr int64_t BLOCK = 8 * ROWS;
 /** Rows that are added to a gradient of weights at a time: a panel of so many stays in the first-level cache. */
 constexpr int64_t DEPTH = 256;
 
-/** Packs `width` columns, from `first` on, and `depth` rows of a matrix into a panel [depth, COLUMNS], with zeros beside them. */
+/** Packs `width` columns, from `first` on, and all rows of a matrix into a panel [rows, COLUMNS], with zeros beside them. */
 inline void packPanel(const Weights& w, int64_t first, int64_t width, float* panel) {
   const float* from = w.at + first * w.across;
-  if (width < COLUMNS) std::fill(panel, panel + w.rows * COLUMNS, 0.0f);
-  if (w.across == 1) {
-    for (int64_t p = 0; p < w.rows; p++) std::copy(from + p * w.down, from + p * w.down + width, panel + p * COLUMNS);
+  if (width == COLUMNS && w.across == 1) {
+    for (int64_t p = 0; p < w.rows; p++) std::memcpy(panel + p * COLUMNS, from + p * w.down, COLUMNS * sizeof(float));
+  } else if (width == COLUMNS && w.down == 1) {
+    packTransposed(from, w.across, COLUMNS, w.rows, 1, panel);
   } else {
-    for (int64_t c = 0; c < width; c++)
-      for (int64_t p = 0; p < w.rows; p++) panel[p * COLUMNS + c] = from[c * w.across + p * w.down];
+    std::fill(panel, panel + w.rows * COLUMNS, 0.0f);
+    for (int64_t p = 0; p < w.rows; p++)
+      for (int64_t c = 0; c < width; c++) panel[p * COLUMNS + c] = from[c * w.across + p * w.down];
   }
 }
 
@@ -72,8 +74,9 @@ void timesWeights(const float* x, int64_t R, const Weights& w, const float* bias
   });
 }
 
-/** dW [I, n], with rows of ldw, = x^T du of x [R, I] and du [R, n], on all threads. */
-inline void weightGradient(const float* x, int64_t I, const float* du, int64_t n, int64_t R, float* dw, int64_t ldw) {
+/** dW [I, n], with rows of ldw, = x^T du of x [R, I] and du [R, n], and db [n], the sums of du's columns, on all threads. */
+inline void weightGradient(const float* x, int64_t I, const float* du, int64_t n, int64_t R, float* dw, int64_t ldw,
+                           float* db) {
   parallelTiles(I, n, R, [&](const Tile& t) {
     const int64_t strips = (t.rows + ROWS - 1) / ROWS, panels = (t.columns + COLUMNS - 1) / COLUMNS;
     float* const left = scratch(0, strips * DEPTH * ROWS);
@@ -85,12 +88,21 @@ inline void weightGradient(const float* x, int64_t I, const float* du, int64_t n
         const int64_t rows = std::min(ROWS, t.rows - s * ROWS);
         const float* from = x + first * I + t.row + s * ROWS;
         float* to = left + s * depth * ROWS;
-        for (int64_t p = 0; p < depth; p++)
+        for (int64_t p = 0; p < depth && rows == ROWS; p++) std::memcpy(to + p * ROWS, from + p * I, ROWS * sizeof(float));
+        for (int64_t p = 0; p < depth && rows < ROWS; p++)
           for (int64_t i = 0; i < ROWS; i++) to[p * ROWS + i] = i < rows ? from[p * I + i] : 0;
       }
-      for (int64_t q = 0; q < panels; q++)
-        packPanel({du + first * n, depth, n, n, 1}, t.column + q * COLUMNS, std::min(COLUMNS, t.columns - q * COLUMNS),
-                  right + q * depth * COLUMNS);
+      for (int64_t q = 0; q < panels; q++) {
+        const int64_t column = t.column + q * COLUMNS, width = std::min(COLUMNS, t.columns - q * COLUMNS);
+        float* const panel = right + q * depth * COLUMNS;
+        packPanel({du + first * n, depth, n, n, 1}, column, width, panel);
+        if (t.row > 0) continue;
+        Vector sums[VECTORS] = {};
+        for (int64_t p = 0; p < depth; p++)
+          for (int64_t v = 0; v < VECTORS; v++) sums[v] += load(panel + p * COLUMNS + v * LANES);
+        for (int64_t v = 0; v < VECTORS; v++) store(edge + v * LANES, sums[v]);
+        for (int64_t c = 0; c < width; c++) db[column + c] = first == 0 ? edge[c] : db[column + c] + edge[c];
+      }
       for (int64_t q = 0; q < panels; q++) {
         const int64_t width = std::min(COLUMNS, t.columns - q * COLUMNS);
         for (int64_t s = 0; s < strips; s++) {
@@ -130,9 +142,11 @@ void timesWeights(const float* x, int64_t R, const Weights& w, const float* bias
   });
 }
 
-/** dW [I, n], with rows of ldw, = x^T du of x [R, I] and du [R, n], on all threads. */
-inline void weightGradient(const float* x, int64_t I, const float* du, int64_t n, int64_t R, float* dw, int64_t ldw) {
+/** dW [I, n], with rows of ldw, = x^T du of x [R, I] and du [R, n], and db [n], the sums of du's columns, on all threads. */
+inline void weightGradient(const float* x, int64_t I, const float* du, int64_t n, int64_t R, float* dw, int64_t ldw,
+                           float* db) {
   parallelProduct(true, false, I, n, R, 1, x, I, du, n, 0, dw, ldw);
+  columnSums(du, R, n, n, db);
 }
 
 #endif

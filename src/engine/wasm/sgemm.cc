@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "../native/transpose.h"
 #include "tensorflow/c/kernels.h"
 
 namespace {
@@ -42,18 +43,7 @@ void pack(const Matrix& m, int count, int width, float scale, float* out) {
     } else {
       int k = 0;
       for (; k + 4 <= width; k += 4) {
-        for (int i = 0; i < N; i += 4) {  // four rows by four columns, transposed
-          const float* p = from + i * m.down + k;
-          const v128_t a = wasm_v128_load(p), b = wasm_v128_load(p + m.down), c = wasm_v128_load(p + 2 * m.down),
-                       d = wasm_v128_load(p + 3 * m.down);
-          const v128_t ab = wasm_i32x4_shuffle(a, b, 0, 4, 1, 5), cd = wasm_i32x4_shuffle(c, d, 0, 4, 1, 5),
-                       AB = wasm_i32x4_shuffle(a, b, 2, 6, 3, 7), CD = wasm_i32x4_shuffle(c, d, 2, 6, 3, 7);
-          float* q = out + k * N + i;
-          wasm_v128_store(q, wasm_f32x4_mul(factor, wasm_i64x2_shuffle(ab, cd, 0, 2)));
-          wasm_v128_store(q + N, wasm_f32x4_mul(factor, wasm_i64x2_shuffle(ab, cd, 1, 3)));
-          wasm_v128_store(q + 2 * N, wasm_f32x4_mul(factor, wasm_i64x2_shuffle(AB, CD, 0, 2)));
-          wasm_v128_store(q + 3 * N, wasm_f32x4_mul(factor, wasm_i64x2_shuffle(AB, CD, 1, 3)));
-        }
+        for (int i = 0; i < N; i += 4) realm::transpose4(from + i * m.down + k, m.down, scale, out + k * N + i, N);
       }
       for (; k < width; k++)
         for (int i = 0; i < N; i++) out[k * N + i] = scale * from[i * m.down + k];
