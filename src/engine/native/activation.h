@@ -16,7 +16,7 @@ inline void activate(int kind, const float* u, float* y, int64_t n) {
     for (int64_t i = 0; i < n; i++) y[i] = u[i] * sigmoid(u[i] * (C1 + C3 * u[i] * u[i]));
   } else if (kind == GELU_EXACT) {
 #pragma omp simd
-    for (int64_t i = 0; i < n; i++) y[i] = u[i] * normalCdf(u[i]);
+    for (int64_t i = 0; i < n; i++) y[i] = u[i] * normalCdf(u[i], fastExp(-0.5f * u[i] * u[i]));
   } else if (kind == TANH) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) y[i] = 2 * sigmoid(2 * u[i]) - 1;

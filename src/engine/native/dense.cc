@@ -21,8 +21,8 @@ void deactivate(int kind, const float* u, const float* dy, float* du, int64_t n)
   } else if (kind == GELU_EXACT) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
-      const float x = u[i];
-      du[i] = dy[i] * (normalCdf(x) + x * 0.3989422804014327f * fastExp(-0.5f * x * x));
+      const float x = u[i], bell = fastExp(-0.5f * x * x);
+      du[i] = dy[i] * (normalCdf(x, bell) + x * 0.3989422804014327f * bell);
     }
   } else if (kind == TANH) {
 #pragma omp simd

@@ -39,13 +39,12 @@ inline float fastExp(float x) {
 
 inline float sigmoid(float x) { return 1.0f / (1.0f + fastExp(-x)); }
 
-/** Standard normal distribution function within 1e-7 (Abramowitz and Stegun, 7.1.26). */
-inline float normalCdf(float x) {
-  const float z = std::fabs(x) * 0.70710678118654752f;
-  const float t = 1.0f / (1.0f + 0.3275911f * z);
+/** Standard normal distribution function within 1e-7 (Abramowitz and Stegun, 7.1.26). @param bell e^(-x²/2) */
+inline float normalCdf(float x, float bell) {
+  const float t = 1.0f / (1.0f + 0.23164190f * std::fabs(x));
   const float p =
       ((((1.061405429f * t - 1.453152027f) * t + 1.421413741f) * t - 0.284496736f) * t + 0.254829592f) * t;
-  const float tail = 0.5f * p * fastExp(-z * z);
+  const float tail = 0.5f * p * bell;
   return x < 0 ? tail : 1.0f - tail;
 }
 
