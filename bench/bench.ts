@@ -5,6 +5,7 @@
 // sentence-transformers.
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import * as tf from '@tensorflow/tfjs';
 import { fusedDense, hasFused } from '../src/engine/fused.ts';
@@ -95,6 +96,9 @@ async function benchSteps(): Promise<void> {
   if (options.json) console.log(JSON.stringify({ ...facts, rows }));
 }
 
+/** Idle threads wait busily for a while after a step, PyTorch's and ours: the next step, of another process, would pay for that. */
+const rest = () => setTimeout(200);
+
 /** What our steps are compared with. */
 interface Others {
   peer?: Peer;
@@ -120,12 +124,15 @@ async function benchSize(size: Size, { peer, other }: Others, peak: number): Pro
     };
     const times: number[] = [];
     for (let round = -1; round < ROUNDS; round++) {
+      await rest();
       const startTime = performance.now();
       await our.steps[step]();
       const seconds = (performance.now() - startTime) / 1000;
+      await rest();
       const padded = await peer?.ask({ step, packed: false });
-      // Both builds follow a step of PyTorch's, whose threads may still be busy waiting.
+      await rest();
       const otherSeconds = await other?.step(step);
+      await rest();
       const packed = await peer?.ask({ step, packed: true });
       if (round < 0) continue; // the first round is a warm-up
       times.push(seconds);

@@ -123,18 +123,17 @@ inline void timesPanels(const float* a, int64_t down, int64_t across, int64_t ro
 }
 
 /** Scratch of this thread, kept from call to call; never freed, as threads live as long as the process. */
-inline float* scratch(int which, int64_t size) {
-  struct Kept {
-    float* at;
-    int64_t size;
-  };
-  static thread_local Kept kept[2];
-  if (kept[which].size < size) {
-    delete[] kept[which].at;
-    kept[which] = {nullptr, 0};
-    kept[which] = {new float[size], size};
+inline float* scratch(int64_t size) {
+  static thread_local float* kept;
+  static thread_local int64_t room;
+  if (room < size) {
+    delete[] kept;
+    kept = nullptr;
+    room = 0;
+    kept = new float[size];
+    room = size;
   }
-  return kept[which].at;
+  return kept;
 }
 
 }  // namespace realm

@@ -41,7 +41,7 @@ inline void packPanel(const Weights& w, int64_t first, int64_t width, float* pan
 template <class Done>
 void timesWeights(const float* x, int64_t R, const Weights& w, const float* bias, float* y, const Done& done) {
   const int64_t I = w.rows, n = w.columns, panels = (n + COLUMNS - 1) / COLUMNS;
-  float* const packed = scratch(0, panels * (I + 1) * COLUMNS);
+  float* const packed = scratch(panels * (I + 1) * COLUMNS);
   float* const start = packed + panels * I * COLUMNS;
   std::fill(start, start + panels * COLUMNS, 0.0f);
   if (bias) std::copy(bias, bias + n, start);
@@ -78,44 +78,31 @@ void timesWeights(const float* x, int64_t R, const Weights& w, const float* bias
 inline void weightGradient(const float* x, int64_t I, const float* du, int64_t n, int64_t R, float* dw, int64_t ldw,
                            float* db) {
   parallelTiles(I, n, R, [&](const Tile& t) {
-    const int64_t strips = (t.rows + ROWS - 1) / ROWS, panels = (t.columns + COLUMNS - 1) / COLUMNS;
-    float* const left = scratch(0, strips * DEPTH * ROWS);
-    float* const right = scratch(1, panels * DEPTH * COLUMNS);
+    float* const panel = scratch(DEPTH * COLUMNS);
     float edge[ROWS * COLUMNS];
     for (int64_t first = 0; first < R; first += DEPTH) {
       const int64_t depth = std::min(DEPTH, R - first);
-      for (int64_t s = 0; s < strips; s++) {
-        const int64_t rows = std::min(ROWS, t.rows - s * ROWS);
-        const float* from = x + first * I + t.row + s * ROWS;
-        float* to = left + s * depth * ROWS;
-        for (int64_t p = 0; p < depth && rows == ROWS; p++) std::memcpy(to + p * ROWS, from + p * I, ROWS * sizeof(float));
-        for (int64_t p = 0; p < depth && rows < ROWS; p++)
-          for (int64_t i = 0; i < ROWS; i++) to[p * ROWS + i] = i < rows ? from[p * I + i] : 0;
-      }
-      for (int64_t q = 0; q < panels; q++) {
-        const int64_t column = t.column + q * COLUMNS, width = std::min(COLUMNS, t.columns - q * COLUMNS);
-        float* const panel = right + q * depth * COLUMNS;
+      for (int64_t column = t.column; column < t.column + t.columns; column += COLUMNS) {
+        const int64_t width = std::min(COLUMNS, t.column + t.columns - column);
         packPanel({du + first * n, depth, n, n, 1}, column, width, panel);
-        if (t.row > 0) continue;
-        Vector sums[VECTORS] = {};
-        for (int64_t p = 0; p < depth; p++)
-          for (int64_t v = 0; v < VECTORS; v++) sums[v] += load(panel + p * COLUMNS + v * LANES);
-        for (int64_t v = 0; v < VECTORS; v++) store(edge + v * LANES, sums[v]);
-        for (int64_t c = 0; c < width; c++) db[column + c] = first == 0 ? edge[c] : db[column + c] + edge[c];
-      }
-      for (int64_t q = 0; q < panels; q++) {
-        const int64_t width = std::min(COLUMNS, t.columns - q * COLUMNS);
-        for (int64_t s = 0; s < strips; s++) {
-          const int64_t rows = std::min(ROWS, t.rows - s * ROWS);
-          float* const out = dw + (t.row + s * ROWS) * ldw + t.column + q * COLUMNS;
-          const bool inside = rows == ROWS && width == COLUMNS;
+        if (t.row == 0) {
+          Vector sums[VECTORS] = {};
+          for (int64_t p = 0; p < depth; p++)
+            for (int64_t v = 0; v < VECTORS; v++) sums[v] += load(panel + p * COLUMNS + v * LANES);
+          for (int64_t v = 0; v < VECTORS; v++) store(edge + v * LANES, sums[v]);
+          for (int64_t c = 0; c < width; c++) db[column + c] = first == 0 ? edge[c] : db[column + c] + edge[c];
+        }
+        for (int64_t row = t.row; row < t.row + t.rows; row += ROWS) {
+          const int64_t rows = std::min(ROWS, t.row + t.rows - row);
+          float* const out = dw + row * ldw + column;
+          const bool inside = width == COLUMNS;
           float* const sums = inside ? out : edge;
           const int64_t ld = inside ? ldw : COLUMNS;
           for (int64_t i = 0; i < rows; i++) {
             if (first == 0) std::fill(sums + i * ld, sums + i * ld + width, 0.0f);
             else if (!inside) std::copy(out + i * ldw, out + i * ldw + width, sums + i * ld);
           }
-          tile<ROWS, VECTORS>(left + s * depth * ROWS, 1, ROWS, depth, right + q * depth * COLUMNS, sums, ld, sums, ld);
+          TILES[VECTORS - 1][rows - 1](x + first * I + row, 1, I, depth, panel, sums, ld, sums, ld);
           for (int64_t i = 0; i < rows && !inside; i++) std::copy(sums + i * ld, sums + i * ld + width, out + i * ldw);
         }
       }
