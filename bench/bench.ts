@@ -5,7 +5,6 @@
 // sentence-transformers.
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
-import { setTimeout } from 'node:timers/promises';
 import { parseArgs } from 'node:util';
 import * as tf from '@tensorflow/tfjs';
 import { fusedDense, hasFused } from '../src/engine/fused.ts';
@@ -96,8 +95,11 @@ async function benchSteps(): Promise<void> {
   if (options.json) console.log(JSON.stringify({ ...facts, rows }));
 }
 
-/** Idle threads wait busily for a while after a step, PyTorch's and ours: the next step, of another process, would pay for that. */
-const rest = () => setTimeout(200);
+/** The second of two results: a step follows one of its own kind, as in use, not one of another process that has filled the caches. */
+async function second<T>(measure: () => Promise<T>): Promise<T> {
+  await measure();
+  return measure();
+}
 
 /** What our steps are compared with. */
 interface Others {
@@ -124,16 +126,14 @@ async function benchSize(size: Size, { peer, other }: Others, peak: number): Pro
     };
     const times: number[] = [];
     for (let round = -1; round < ROUNDS; round++) {
-      await rest();
-      const startTime = performance.now();
-      await our.steps[step]();
-      const seconds = (performance.now() - startTime) / 1000;
-      await rest();
-      const padded = await peer?.ask({ step, packed: false });
-      await rest();
-      const otherSeconds = await other?.step(step);
-      await rest();
-      const packed = await peer?.ask({ step, packed: true });
+      const seconds = await second(async () => {
+        const startTime = performance.now();
+        await our.steps[step]();
+        return (performance.now() - startTime) / 1000;
+      });
+      const padded = await second(async () => peer?.ask({ step, packed: false }));
+      const otherSeconds = await second(async () => other?.step(step));
+      const packed = await second(async () => peer?.ask({ step, packed: true }));
       if (round < 0) continue; // the first round is a warm-up
       times.push(seconds);
       if (otherSeconds) row.against.push(seconds / otherSeconds);

@@ -365,7 +365,7 @@ export const schema = section('All settings.', {
     }),
     precision: z.enum(['auto', 'f32']).default('auto').meta({
       description:
-        'Of the products that embed a block. auto: bf16, about 1.6 times as fast, where the processor has AVX-512 BF16 and 99.5 % of the ten best blocks of a sample stay the same; else f32. Shards, of realm embed and of workers, are always f32.',
+        'Of the products that embed a block. auto: bf16, about 1.5 times as fast, where the processor has AVX-512 BF16 and 99.5 % of the ten best blocks of a sample stay the same; else f32. Shards, of realm embed and of workers, are always f32.',
     }),
     tokensPerBatch: count(8192).meta({
       description: 'Tokens embedded in one call while building.',
