@@ -397,6 +397,7 @@ test('ids and bounds outside their tables are refused, not read', (t) => {
   const qkv = tf.ones([4, 6]);
   assert.throws(() => fusedAttention(qkv, undefined, ints(0, 9), ints(0, 9), 1), /do not cover/);
   assert.throws(() => fusedAttention(qkv, undefined, ints(0, 5, 4), ints(0, 5, 4), 1), /do not rise/);
+  assert.throws(() => fusedAttention(qkv, undefined, ints(0, 2, 4), ints(0, 4, 4), 1), /queries and no keys/);
   assert.throws(() => fusedDense(qkv, table, tf.zeros([2])), /do not fit/);
 });
 

@@ -38,6 +38,8 @@ struct Layout {
     kBounds = kb.data;
     check(qBounds, queries);
     check(kBounds, keys);
+    for (int64_t b = 0; b < B; b++)
+      expect(qBounds[b] == qBounds[b + 1] || kBounds[b] < kBounds[b + 1], "attention: a sequence has queries and no keys");
     q = qt.data;
     k = kt.data + (joint ? H : 0);
     v = k + H;
@@ -76,9 +78,9 @@ void parallelHeads(const Layout& a, const Work& work) {
 }
 
 /** Dropout's numbers for some queries of a head. */
-struct Keys {
+struct DropoutRows {
   uint32_t of[QUERIES];
-  Keys(const Dropout& drop, const Layout& a, int64_t head, int64_t query, int64_t count) {
+  DropoutRows(const Dropout& drop, const Layout& a, int64_t head, int64_t query, int64_t count) {
     for (int64_t c = 0; c < QUERIES; c++) of[c] = c < count ? drop.row((query + c) * a.N + head) : 0;
   }
 };
@@ -144,10 +146,10 @@ struct Attention : Settings {
         for (int64_t c = 0; c < lanes; c += COLUMNS)
           (lanes - c > LANES ? exponentials<VECTORS> : exponentials<1>)(s + c, h.T, lanes, most + c, sums + c);
         if (drop.on()) {
-          const Keys keys(drop, a, h.head, q, count);
+          const DropoutRows random(drop, a, h.head, q, count);
           for (int64_t t = 0; t < h.T; t++)
 #pragma omp simd
-            for (int64_t c = 0; c < lanes; c++) s[t * lanes + c] *= drop.factor(keys.of[c], t);
+            for (int64_t c = 0; c < lanes; c++) s[t * lanes + c] *= drop.factor(random.of[c], t);
         }
         timesPanels(s, 1, lanes, count, h.T, values, a.D, false, context.data + q * a.H + h.at, a.H);
         for (int64_t c = 0; c < count; c++) {
@@ -200,6 +202,7 @@ struct AttentionGrad : Settings {
           std::fill(dk + keyAt + t * a.ldk, dk + keyAt + t * a.ldk + a.D, 0.0f);
           std::fill(dv + keyAt + t * a.ldk, dv + keyAt + t * a.ldk + a.D, 0.0f);
         }
+        return;
       }
       if (h.queries == 1) {
         const float *const query = a.q + h.query * a.ldq + h.at, *const d = dy.data + h.query * a.H + h.at;
@@ -219,8 +222,8 @@ struct AttentionGrad : Settings {
             dv[at + i] = p * factor * d[i];
           }
         }
+        return;
       }
-      if (h.queries < 2) return;
       const int64_t block = panelsSize(a.D, QUERIES);
       float* const keys = scratch(panelsSize(a.D, h.T) + QUERIES * 2 * h.T + block);
       float *const weights = keys + panelsSize(a.D, h.T), *const slopes = weights + QUERIES * h.T,
@@ -238,7 +241,7 @@ struct AttentionGrad : Settings {
           along[c] = dot(d + c * a.H, context.data + (q + c) * a.H + h.at, a.D);
           logSum[c] = logSums.data[(q + c) * a.N + h.head];
         }
-        const Keys random(drop, a, h.head, q, count);
+        const DropoutRows random(drop, a, h.head, q, count);
         for (int64_t t = 0; t < h.T; t++) {
           float *weight = weights + t * lanes, *slope = slopes + t * lanes;
           if (drop.on()) {
