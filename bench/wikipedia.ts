@@ -52,7 +52,7 @@ const K = 10;
 
 /** Rows of one graph. */
 const GRAPH_ROWS = 250_000;
-/** A row is added to a graph of so many in 1.5 times the time that it takes in one of 50,000 (docs/data.md). */
+/** A row is added to a graph of so many in about 1.5 times the time that it takes in one of 50,000 (docs/data.md has 20,000 and 200,000). */
 const GROWTH = 1.5;
 
 /**
