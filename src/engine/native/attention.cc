@@ -141,7 +141,7 @@ struct Attention : Settings {
       for (int64_t q = h.query; q < h.query + h.queries; q += QUERIES) {
         const int64_t count = std::min(QUERIES, h.query + h.queries - q), lanes = lanesFor(count);
         packTransposed(a.q + q * a.ldq + h.at, a.ldq, count, a.D, scale, queries);
-        timesPanels(a.k + h.key * a.ldk + h.at, a.ldk, 1, h.T, a.D, queries, lanes, false, s, lanes);
+        timesPanels(a.k + h.key * a.ldk + h.at, a.ldk, 1, h.T, a.D, queries, lanes, nullptr, 0, s, lanes);
         float most[QUERIES], sums[QUERIES];
         for (int64_t c = 0; c < lanes; c += COLUMNS)
           (lanes - c > LANES ? exponentials<VECTORS> : exponentials<1>)(s + c, h.T, lanes, most + c, sums + c);
@@ -151,7 +151,7 @@ struct Attention : Settings {
 #pragma omp simd
             for (int64_t c = 0; c < lanes; c++) s[t * lanes + c] *= drop.factor(random.of[c], t);
         }
-        timesPanels(s, 1, lanes, count, h.T, values, a.D, false, context.data + q * a.H + h.at, a.H);
+        timesPanels(s, 1, lanes, count, h.T, values, a.D, nullptr, 0, context.data + q * a.H + h.at, a.H);
         for (int64_t c = 0; c < count; c++) {
           times(1 / sums[c], context.data + (q + c) * a.H + h.at, a.D);
           logSums.data[(q + c) * a.N + h.head] = most[c] + std::log(sums[c]);
@@ -233,9 +233,9 @@ struct AttentionGrad : Settings {
         const int64_t count = std::min(QUERIES, h.query + h.queries - q), lanes = lanesFor(count);
         const float *const queries = a.q + q * a.ldq + h.at, *const d = dy.data + q * a.H + h.at;
         packTransposed(queries, a.ldq, count, a.D, scale, packed);
-        timesPanels(a.k + keyAt, a.ldk, 1, h.T, a.D, packed, lanes, false, weights, lanes);
+        timesPanels(a.k + keyAt, a.ldk, 1, h.T, a.D, packed, lanes, nullptr, 0, weights, lanes);
         packTransposed(d, a.H, count, a.D, 1, packed);
-        timesPanels(a.v + keyAt, a.ldk, 1, h.T, a.D, packed, lanes, false, slopes, lanes);
+        timesPanels(a.v + keyAt, a.ldk, 1, h.T, a.D, packed, lanes, nullptr, 0, slopes, lanes);
         float logSum[QUERIES] = {}, along[QUERIES] = {};
         for (int64_t c = 0; c < count; c++) {
           along[c] = dot(d + c * a.H, context.data + (q + c) * a.H + h.at, a.D);
@@ -261,11 +261,11 @@ struct AttentionGrad : Settings {
           }
         }
         const bool more = q > h.query;
-        timesPanels(slopes, 1, lanes, count, h.T, keys, a.D, false, dq.data + q * a.ldq + h.at, a.ldq);
+        timesPanels(slopes, 1, lanes, count, h.T, keys, a.D, nullptr, 0, dq.data + q * a.ldq + h.at, a.ldq);
         packPanels(queries, a.ldq, count, a.D, packed);
-        timesPanels(slopes, lanes, 1, h.T, count, packed, a.D, more, dk + keyAt, a.ldk);
+        timesPanels(slopes, lanes, 1, h.T, count, packed, a.D, more ? dk + keyAt : nullptr, a.ldk, dk + keyAt, a.ldk);
         packPanels(d, a.H, count, a.D, packed);
-        timesPanels(weights, lanes, 1, h.T, count, packed, a.D, more, dv + keyAt, a.ldk);
+        timesPanels(weights, lanes, 1, h.T, count, packed, a.D, more ? dv + keyAt : nullptr, a.ldk, dv + keyAt, a.ldk);
       }
     });
   }

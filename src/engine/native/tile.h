@@ -95,28 +95,29 @@ inline void packTransposed(const float* from, int64_t ld, int64_t columns, int64
 }
 
 /**
- * c [rows, columns], with rows of `ldc`, = a panels, or c + a panels; a(row, p) is at row * down + p * across, and `panels` are as
- * packed, `depth` deep.
+ * c [rows, columns], with rows of `ldc`, = start + a panels; a(row, p) is at row * down + p * across, and `panels` are as packed,
+ * `depth` deep. `start` has rows of `startLd`, 0 for one row; it can be c, and null means 0.
  */
 inline void timesPanels(const float* a, int64_t down, int64_t across, int64_t rows, int64_t depth, const float* panels,
-                        int64_t columns, bool add, float* c, int64_t ldc) {
+                        int64_t columns, const float* start, int64_t startLd, float* c, int64_t ldc) {
   static const float zeros[COLUMNS] = {};
+  if (!start) startLd = 0;
   const int64_t parts = (rows + ROWS - 1) / ROWS;
   for (int64_t q = 0; q < columns; q += COLUMNS) {
     const int64_t width = std::min(COLUMNS, columns - q), vectors = vectorsFor(width), whole = vectors * LANES;
     for (int64_t i = 0; i < parts; i++) {
       const int64_t r = rows * i / parts, height = rows * (i + 1) / parts - r;
+      const float *const left = a + r * down, *const from = start ? start + r * startLd + q : zeros;
       float* const out = c + r * ldc + q;
       const TileFunction multiply = TILES[vectors - 1][height - 1];
       if (width == whole) {
-        multiply(a + r * down, down, across, depth, panels, add ? out : zeros, add ? ldc : 0, out, ldc);
+        multiply(left, down, across, depth, panels, from, startLd, out, ldc);
         continue;
       }
-      float edge[ROWS * COLUMNS];
-      multiply(a + r * down, down, across, depth, panels, zeros, 0, edge, whole);
-      for (int64_t j = 0; j < height; j++)
-        for (int64_t v = 0; v < width; v++)
-          out[j * ldc + v] = add ? out[j * ldc + v] + edge[j * whole + v] : edge[j * whole + v];
+      float edge[ROWS * COLUMNS] = {};
+      for (int64_t j = 0; j < height; j++) std::copy(from + j * startLd, from + j * startLd + width, edge + j * whole);
+      multiply(left, down, across, depth, panels, edge, whole, edge, whole);
+      for (int64_t j = 0; j < height; j++) std::copy(edge + j * whole, edge + j * whole + width, out + j * ldc);
     }
     panels += whole * depth;
   }
