@@ -157,7 +157,9 @@ function qaBatch(model: Model, { qa }: Batches, input: (b: Sequences) => Encoder
     vectors: tf.randomNormal([B, RETRIEVED, vectorLength(model.embedder)], 0, 1, 'float32', 1),
     present: tf.ones([B, RETRIEVED]),
     positives: positives.toTensor() as tf.Tensor2D,
+    reads: true,
     read: {
+      questions: tf.eye(B),
       reading: {
         input: joint,
         blocks,

@@ -1,7 +1,6 @@
 import * as tf from '@tensorflow/tfjs';
 import type { answerFinder } from '../answers/answer-finder.ts';
 import { answerSpans } from '../answers/has-answer.ts';
-import type { Corpus } from '../corpus/store/reader.ts';
 import { disposeInput, type EncoderInput, encoderInput } from '../model/bert.ts';
 import { blockSequences, querySequences, type Sequences, textFormat } from '../model/embedder.ts';
 import { vectorLength } from '../model/head.ts';
@@ -25,14 +24,24 @@ export interface QaBatch {
   present: tf.Tensor2D; // [B, C]
   /** 1 if it holds an answer. */
   positives: tf.Tensor2D; // [B, C]
-  /** Absent where the questions only train the retriever. */
-  read?: {
-    reading: Reading;
-    /** What BM25 adds to the inner products in hybrid retrieval, for the reader alone; absent: 0. */
-    bonus?: tf.Tensor2D; // [B, R]
-    /** 1 on every span of `ownScores` that is an answer. */
-    spans: tf.Tensor2D; // [B, R*W*T]
-  };
+  /** Whether the reader is trained; otherwise the questions only train the retriever. */
+  reads: boolean;
+  /** Absent if none of the blocks that would be read has an answer. */
+  read?: QaReading;
+}
+
+/**
+ * The A questions that are read: those with an answer in their first R blocks. Of the others the reader learns nothing, its loss
+ * is 0 and has no gradient.
+ */
+export interface QaReading {
+  /** Row a has 1 in the column of question a of these: a product with it selects their rows. */
+  questions: tf.Tensor2D; // [A, B]
+  reading: Reading;
+  /** What BM25 adds to the inner products in hybrid retrieval, for the reader alone; absent: 0. */
+  bonus?: tf.Tensor2D; // [A, R]
+  /** 1 on every span of `ownScores` that is an answer. */
+  spans: tf.Tensor2D; // [A, R*W*T]
 }
 
 /** What the blocks of a step are chosen with. */
@@ -105,22 +114,22 @@ function rowsRead({ config }: QaSource, lists: readonly (readonly number[])[]): 
 
 /**
  * The batch without questions and blocks to embed.
- * @param read whether the questions are read too; otherwise all their blocks have the index's vectors
+ * @param reads whether the reader is trained too; otherwise all blocks have the index's vectors
  * @param rowOf row of each block that the current document tower embeds; undefined: it is frozen
  */
 export function scored(
   source: QaSource,
   chosen: readonly Chosen[],
-  read: boolean,
+  reads: boolean,
   rowOf?: ReadonlyMap<number, number>,
 ): QaBatch {
-  const { model, corpus, index, config } = source;
+  const { index, config } = source;
   const lists = chosen.map(({ blocks }) => blocks);
   const B = lists.length;
   const P = vectorLength(config.model);
   const C = Math.max(1, ...lists.map((list) => list.length));
   const R = rowsRead(source, lists);
-  const fresh = read && rowOf ? R : 0; // blocks that the current document tower embeds
+  const fresh = reads && rowOf ? R : 0; // blocks that the current document tower embeds
   const vectors = new Float32Array(B * C * P);
   const present = new Float32Array(B * C);
   const positives = new Float32Array(B * C);
@@ -134,18 +143,10 @@ export function scored(
     vectors: tf.tensor3d(vectors, [B, C, P]),
     present: tf.tensor2d(present, [B, C]),
     positives: tf.tensor2d(positives, [B, C]),
+    reads,
   };
-  if (!read) return batch;
-  const questions = chosen.map(({ question }) => question);
-  const readBlocks = lists.map((list) => list.slice(0, R));
-  const reading = makeReading(corpus, questions, readBlocks, R, config);
-  const correct = markSpans(reading, questions, corpus, readBlocks, model.reader.maxSpanWidth);
-  batch.read = { reading, spans: tf.tensor2d(correct, [B, correct.length / B]) };
-  if (chosen.some(({ bonus }) => bonus)) {
-    const added = new Float32Array(B * R);
-    for (const [b, { bonus }] of chosen.entries()) if (bonus) added.set(bonus(readBlocks[b]), b * R);
-    batch.read.bonus = tf.tensor2d(added, [B, R]);
-  }
+  if (!reads) return batch;
+  batch.read = qaReading(source, chosen, R);
   if (rowOf) {
     const rows = blocksRead(lists, R).map((block) => rowOf.get(block)!);
     batch.rows = tf.tensor1d(rows, 'int32');
@@ -153,42 +154,84 @@ export function scored(
   return batch;
 }
 
+function qaReading(
+  { model, corpus, config }: QaSource,
+  chosen: readonly Chosen[],
+  R: number,
+): QaReading | undefined {
+  const { maxSpanWidth } = model.reader;
+  const answerable = chosen.flatMap(({ question, blocks, bonus }, place) => {
+    const first = blocks.slice(0, R);
+    const spans = first.map((block) => {
+      const answers = answerPieces(corpus, block, question);
+      return answerSpans(
+        corpus.bodyIds(block),
+        answers.filter(({ length }) => length <= maxSpanWidth),
+      );
+    });
+    const has = spans.some(({ length }) => length > 0);
+    return has ? [{ place, question, blocks: first, spans, bonus: bonus?.(first) }] : [];
+  });
+  const A = answerable.length;
+  if (A === 0) return undefined;
+  const reading = makeReading(
+    corpus,
+    answerable.map(({ question }) => question),
+    answerable.map(({ blocks }) => blocks),
+    R,
+    config,
+  );
+  const correct = markSpans(
+    reading,
+    answerable.map(({ spans }) => spans),
+    maxSpanWidth,
+  );
+  const select = new Float32Array(A * chosen.length);
+  for (const [a, { place }] of answerable.entries()) select[a * chosen.length + place] = 1;
+  const read: QaReading = {
+    questions: tf.tensor2d(select, [A, chosen.length]),
+    reading,
+    spans: tf.tensor2d(correct, [A, correct.length / A]),
+  };
+  if (answerable.some(({ bonus }) => bonus)) {
+    const added = new Float32Array(A * R);
+    for (const [a, { bonus }] of answerable.entries()) if (bonus) added.set(bonus, a * R);
+    read.bonus = tf.tensor2d(added, [A, R]);
+  }
+  return read;
+}
+
 export function disposeQaBatch(batch: QaBatch): void {
   const { queries, documents, read, rows, vectors, present, positives } = batch;
   for (const input of [queries, documents]) if (input) disposeInput(input);
   if (read) {
     disposeReading(read.reading);
-    read.spans.dispose();
-    read.bonus?.dispose();
+    tf.dispose([read.questions, read.spans, ...(read.bonus ? [read.bonus] : [])]);
   }
   for (const tensor of [rows, vectors, present, positives]) tensor?.dispose();
 }
 
 /**
- * 1 on every span that matches an answer's word pieces: [B, R*W*T] row-major, in the order of `ownScores`. The answers
+ * 1 on every span that matches an answer's word pieces: [A, R*W*T] row-major, in the order of `ownScores`. The answers
  * of a regular expression are the texts that it matches in the block, as in DrQA's distant supervision
  * (facebookresearch/DrQA, scripts/distant/generate.py, commit 6d7c1b7).
+ * @param spans by `answerSpans`, of each question's blocks; those beyond the part of a block that is read are left out
  */
 function markSpans(
   reading: Reading,
-  batch: readonly EncodedQuestion[],
-  corpus: Corpus,
-  blocks: readonly (readonly number[])[],
+  spans: readonly (readonly Int32Array[])[],
   maxWidth: number,
 ): Float32Array {
   const { B, R, T } = reading;
   const { lengths } = reading.blocks;
   const W = Math.min(maxWidth, T);
   const correct = new Float32Array(B * R * W * T);
-  for (let b = 0; b < B; b++) {
-    for (let r = 0; r < blocks[b].length; r++) {
+  for (const [b, blocks] of spans.entries()) {
+    for (const [r, found] of blocks.entries()) {
       const row = b * R + r;
-      const block = blocks[b][r];
-      const body = corpus.bodyIds(block).subarray(0, lengths[row]);
-      const spans = answerSpans(body, answerPieces(corpus, block, batch[b]));
-      for (let i = 0; i < spans.length; i += 2) {
-        const width = spans[i + 1] - spans[i];
-        if (width <= W) correct[(row * W + width - 1) * T + spans[i]] = 1;
+      for (let i = 0; i < found.length; i += 2) {
+        const [start, end] = [found[i], found[i + 1]];
+        if (end <= lengths[row]) correct[(row * W + end - start - 1) * T + start] = 1;
       }
     }
   }

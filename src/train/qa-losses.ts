@@ -6,7 +6,7 @@ import { fetchValues } from '../model/host-values.ts';
 import { lossGradients, type Model } from '../model/model.ts';
 import { marginalLogLoss } from '../model/reader.ts';
 import { addRetrieval, ownScores, wholeWordScores } from '../model/reading.ts';
-import type { QaBatch } from './qa-batch.ts';
+import type { QaBatch, QaReading } from './qa-batch.ts';
 import type { StepResult } from './step.ts';
 
 /** A pass's share of a whole batch: its losses are parts of means over so many questions. */
@@ -29,7 +29,8 @@ export interface GivenVectors {
 /**
  * Gradients of the retriever's loss over many blocks and of the reader's loss over all spans, and with
  * `share.distillation`, of the retriever's divergence from the reader over the blocks that are read. A question that has
- * no answer in its blocks or spans adds 0 to the respective mean.
+ * no answer in its blocks or spans adds 0 to the respective mean; what it adds nothing to is not computed, so a question is not
+ * read unless its blocks have an answer.
  * @param given if the vectors are known, their gradients come as `queries` and `documents`, and the towers get none
  */
 export async function qaGradients(
@@ -58,32 +59,44 @@ export async function qaGradients(
     const retriever = marginalLogLoss(masked, positives);
     keep('retrieverLoss', retriever, share.questions);
     keep('retrieved', positives.max(1), share.questions);
-    if (!read) return retriever.sum().div(share.questions) as tf.Scalar;
-
-    const { reading, spans, bonus } = read;
-    const retrieval = masked.slice([0, 0], [B, reading.R]);
+    const total = retriever.sum().div(share.questions) as tf.Scalar;
+    if (!batch.reads) return total;
+    if (read) return total.add(readingLoss(read, masked)) as tf.Scalar;
+    const names = [
+      'readerLoss',
+      'exactMatch',
+      'read',
+      ...(share.distillation > 0 ? ['distillationLoss'] : []),
+    ];
+    for (const name of names) kept.set(name, tf.keep(tf.scalar(0)));
+    return total;
+  };
+  /** Losses of the questions that are read, as their part of the batch's mean. */
+  const readingLoss = ({ questions, reading, spans, bonus }: QaReading, scores: tf.Tensor2D) => {
+    const [A] = questions.shape;
+    const first = scores.slice([0, 0], [B, reading.R]);
+    const retrieval = tf.matMul(questions, first) as tf.Tensor2D; // [A, R]
     const own = ownScores(model, reading, rng);
     const prior = bonus ? (retrieval.add(bonus.div(model.temperature)) as tf.Tensor2D) : retrieval;
-    const all = addRetrieval(reading, own, prior); // [B, R*W*T]
+    const all = addRetrieval(reading, own, prior); // [A, R*W*T]
     const reader = marginalLogLoss(all, spans);
     const hit = tf.gather(
       spans.flatten(),
       wholeWordScores(reading, all)
         .argMax(1)
-        .add(tf.range(0, B * spans.shape[1], spans.shape[1], 'int32'))
+        .add(tf.range(0, A * spans.shape[1], spans.shape[1], 'int32'))
         .toInt(),
     );
     keep('readerLoss', reader, share.read);
     keep('exactMatch', hit, share.read);
     keep('read', spans.max(1), share.read);
-    const each = share.questions / share.read; // a question that is read stands for so many of the batch
-    let both = retriever.add(reader.mul(each));
+    let sum = reader.sum();
     if (share.distillation > 0) {
       const divergence = readerDivergence(own, spans, retrieval);
       keep('distillationLoss', divergence, share.read);
-      both = both.add(divergence.mul(share.distillation * each));
+      sum = sum.add(divergence.sum().mul(share.distillation));
     }
-    return both.sum().div(share.questions) as tf.Scalar;
+    return sum.div(share.read);
   };
   const inputs = given && { queries: given.queries, documents: given.documents };
   const { value, gradients } = lossGradients(model, shapes, loss, inputs);
@@ -93,6 +106,7 @@ export async function qaGradients(
     ...Object.fromEntries([...kept.keys()].map((name, i) => [name, others[i][0]])),
   };
   tf.dispose([value, ...kept.values()]);
+  if (batch.reads && !read) for (const { name, shape } of shapes) gradients[name] ??= tf.zeros(shape);
   return { gradients, metrics };
 }
 

@@ -19,6 +19,7 @@ import { currentIndex } from '../../src/retrieval/publish.ts';
 import { openIndex, type SearchIndex } from '../../src/retrieval/search.ts';
 import { SPECIAL_TOKENS, wordPiece } from '../../src/tokenizer/wordpiece.ts';
 import { qaRateFactor, qaShapes, qaStep } from '../../src/train/finetune-qa.ts';
+import { disposeQaBatch, type QaSource, scored } from '../../src/train/qa-batch.ts';
 import { goldBlocks, hardNegatives } from '../../src/train/qa-candidates.ts';
 import type { World } from '../../src/world/world.ts';
 import { startTestEngine } from '../support/engine.ts';
@@ -487,6 +488,40 @@ test('loss and gradients in several passes equal those of one pass', async () =>
     tf.dispose(parts.gradients);
   }
   tf.dispose(whole.gradients);
+});
+
+test('only a question with an answer in its blocks is read', async () => {
+  const chosen = questions.map((question) => {
+    const blocks = ranking(question).map(({ block }) => block);
+    return { question, blocks: blocks.slice(0, 12) };
+  });
+  const source = { model, corpus, index, config, hasAnswer: answerFinder(corpus) } as QaSource;
+  const batch = scored(source, chosen, true);
+  assert.equal(batch.read!.reading.input.sequences, 3);
+  assert.deepEqual(batch.read!.questions.arraySync(), [[1, 0, 0, 0]]);
+  disposeQaBatch(batch);
+
+  // The answer is nowhere: nothing is read, and the reader's gradient is 0.
+  const stage = qaStep(model, corpus, index, [questions[2]], vary({ batch: 1, distillation: 1 }));
+  const { metrics, gradients } = await stage.step(0);
+  stage.dispose();
+  assert.deepEqual(metrics, {
+    loss: 0,
+    retrieverLoss: 0,
+    retrieved: 0,
+    readerLoss: 0,
+    exactMatch: 0,
+    read: 0,
+    distillationLoss: 0,
+  });
+  for (const { name, shape } of qaShapes(model)) {
+    assert.deepEqual(gradients[name].shape, shape, name);
+    assert.ok(
+      gradients[name].dataSync().every((value) => value === 0),
+      name,
+    );
+  }
+  tf.dispose(gradients);
 });
 
 test('the learning rate of the retriever is that of both its towers, and of nothing else', () => {
