@@ -155,8 +155,9 @@ function qaBatch(model: Model, { qa }: Batches, input: (b: Sequences) => Encoder
   return {
     queries: input(qa.queries),
     vectors: tf.randomNormal([B, RETRIEVED, vectorLength(model.embedder)], 0, 1, 'float32', 1),
-    present: tf.ones([B, RETRIEVED]),
+    absent: tf.zeros([B, RETRIEVED]),
     positives: positives.toTensor() as tf.Tensor2D,
+    retrieved: B,
     reads: true,
     read: {
       questions: tf.eye(B),
@@ -169,6 +170,7 @@ function qaBatch(model: Model, { qa }: Batches, input: (b: Sequences) => Encoder
         T,
       },
       spans: spans.toTensor() as tf.Tensor2D,
+      found: B,
     },
   };
 }

@@ -24,12 +24,12 @@ export type Execute = (
   outputs: number,
 ) => tf.Tensor[];
 
-/** The kernels of one backend, and inputs that mean "no dropout" and "no residual", made once. */
+/** The kernels of one backend, and inputs that mean "no dropout" and "nothing to add", made once. */
 interface Kernels {
   execute: Execute;
   bf16: boolean;
   seed: tf.Tensor;
-  residual: tf.Tensor;
+  nothing: tf.Tensor; // [0]
 }
 
 const byBackend = new Map<string, Kernels>();
@@ -38,7 +38,7 @@ let wanted = true;
 /** Called by src/engine.ts once the active backend can run the operations. @param bf16 also those in BF16 */
 export function kernelsAreRegistered(execute: Execute, bf16: boolean): void {
   const seed = tf.keep(tf.scalar(0, 'int32'));
-  byBackend.set(tf.getBackend(), { execute, bf16, seed, residual: tf.keep(tf.zeros([0])) });
+  byBackend.set(tf.getBackend(), { execute, bf16, seed, nothing: tf.keep(tf.zeros([0])) });
 }
 
 /** Whether the engine in use has the kernels of this file. */
@@ -75,29 +75,71 @@ const execute: Execute = (...operation) => {
 };
 
 /** Whether gradients of the current computation will be needed. */
-function recording(): boolean {
+export function recording(): boolean {
   return (tf.engine() as unknown as { state: { gradientDepth: number } }).state.gradientDepth > 0;
 }
 
 /** A seed is an input: as an attribute, each value would add a kernel to TensorFlow's cache. */
-function seedTensor(drop: Drop | undefined): tf.Tensor {
+export function seedTensor(drop: Drop | undefined): tf.Tensor {
   return drop ? tf.scalar(drop.seed, 'int32') : kernels().seed;
 }
 
 /** Frees the tensors saved for a gradient as soon as it is computed: the tape would hold them until the last gradient. */
-function release<T>(kept: tf.Tensor[], gradients: T): T {
+export function release<T>(kept: tf.Tensor[], gradients: T): T {
   tf.dispose(kept);
   return gradients;
 }
 
-type Save = tf.GradSaveFunc;
+export type Save = tf.GradSaveFunc;
 
 /** `tf.customGrad`, without its cost where no gradient will be taken: most of the time of a small kernel. */
-const withGradient: typeof tf.customGrad = (f) => {
+export const withGradient: typeof tf.customGrad = (f) => {
   const op = tf.customGrad(f);
   const keepNothing: Save = () => {};
   return (...inputs) => (recording() ? op(...inputs) : tf.tidy(() => f(...inputs, keepNothing).value));
 };
+
+/** Weights of a dense layer. */
+export interface DenseWeights {
+  kernel: tf.Tensor; // [I, O]
+  bias: tf.Tensor; // [O]
+  /** The kernel in BF16, by `packBf16`, which then is used, without gradients. */
+  packed?: tf.Tensor;
+}
+
+/** How a dense layer computes: which columns of the kernel, and what follows. */
+export interface DenseShape {
+  activation: Activation;
+  first: number;
+  count: number;
+}
+
+/** f(x W + b) [R, count]; where a gradient will be taken, also what it needs in addition to x and W. */
+export function runDense(
+  x: tf.Tensor,
+  { kernel, bias, packed }: DenseWeights,
+  { activation, first, count }: DenseShape,
+): [y: tf.Tensor, inner: tf.Tensor] {
+  if (packed) return [fusedDenseBf16(x, packed, bias, activation, first, count), kernels().nothing];
+  const attributes = { activation: ACTIVATIONS.indexOf(activation), first, count, keep: recording() ? 1 : 0 };
+  const [y, u] = execute('RealmDense', attributes, {}, [x, kernel, bias], 2);
+  return [y, activation === 'tanhUnit' ? y : u];
+}
+
+/** dx, dW and db. @param plus another gradient of x, which is added */
+export function denseGradient(
+  dy: tf.Tensor,
+  {
+    x,
+    kernel,
+    inner,
+    plus = kernels().nothing,
+  }: Record<'x' | 'kernel' | 'inner', tf.Tensor> & { plus?: tf.Tensor },
+  { activation, first, count }: DenseShape,
+): tf.Tensor[] {
+  const attributes = { activation: ACTIVATIONS.indexOf(activation), first, count };
+  return execute('RealmDenseGrad', attributes, {}, [dy, x, kernel, inner, plus], 3);
+}
 
 /** f(x W + b) of rows: [R, I] → [R, count], W's columns from `first` on (all by default). */
 export function fusedDense(
@@ -108,19 +150,16 @@ export function fusedDense(
   first = 0,
   count = kernel.shape[1]! - first,
 ): tf.Tensor2D {
-  const number = ACTIVATIONS.indexOf(activation);
-  const keep = recording();
+  const shape = { activation, first, count };
   const op = withGradient((x, kernel, bias, save) => {
-    const attributes = { activation: number, first, count, keep: keep ? 1 : 0 };
-    const inputs = [x, kernel, bias] as tf.Tensor[];
-    const [y, u] = execute('RealmDense', attributes, {}, inputs, 2);
-    (save as Save)([inputs[0], activation === 'tanhUnit' ? y : u]);
+    const weights = { kernel: kernel as tf.Tensor, bias: bias as tf.Tensor };
+    const [y, inner] = runDense(x as tf.Tensor, weights, shape);
+    (save as Save)([x as tf.Tensor, inner]);
     return {
       value: y,
       gradFunc: (dy: tf.Tensor, kept: tf.Tensor[]) => {
         const [x, inner] = kept;
-        const attributes = { activation: number, first, count };
-        return release(kept, execute('RealmDenseGrad', attributes, {}, [dy, x, inputs[1], inner], 3));
+        return release(kept, denseGradient(dy, { x, kernel: weights.kernel, inner }, shape));
       },
     };
   });
@@ -145,6 +184,35 @@ export function fusedDenseBf16(
   return execute('RealmDenseBf16', attributes, {}, [x, packed, bias], 1)[0] as tf.Tensor2D;
 }
 
+/** Weights of a layer norm. */
+export interface NormWeights {
+  gain: tf.Tensor; // [H]
+  bias: tf.Tensor; // [H]
+}
+
+/** LayerNorm(residual + dropout(x)), and what its gradient needs. */
+export function runNorm(
+  x: tf.Tensor,
+  residual: tf.Tensor | undefined,
+  { gain, bias }: NormWeights,
+  eps: number,
+  { rate, seed }: { rate: number; seed: tf.Tensor },
+): [y: tf.Tensor, z: tf.Tensor, stats: tf.Tensor] {
+  const inputs = [x, residual ?? kernels().nothing, gain, bias, seed];
+  const [y, z, stats] = execute('RealmNorm', {}, { eps, rate }, inputs, 3);
+  return [y, residual ? z : x, stats];
+}
+
+/** Gradients of the residual, of x, of gain and bias. One tensor may be the first two. */
+export function normGradient(
+  dy: tf.Tensor,
+  [z, stats, gain]: readonly tf.Tensor[],
+  { rate, seed }: { rate: number; seed: tf.Tensor },
+): tf.Tensor[] {
+  const [dz, dropped, dgain, dbias] = execute('RealmNormGrad', {}, { rate }, [dy, z, stats, gain, seed], 4);
+  return [dz, rate > 0 ? dropped : dz, dgain, dbias];
+}
+
 /** LayerNorm(residual + dropout(x)) of rows [R, H]. */
 export function fusedNorm(
   x: tf.Tensor,
@@ -154,33 +222,56 @@ export function fusedNorm(
   eps: number,
   drop?: Drop,
 ): tf.Tensor2D {
-  const rate = { rate: drop?.rate ?? 0 };
+  const rate = drop?.rate ?? 0;
   const op = withGradient((...all) => {
     const save = all.pop() as Save;
-    const inputs = all as tf.Tensor[];
-    const [x, gain, bias] = inputs;
+    const [x, gain, bias, residual] = all as (tf.Tensor | undefined)[];
     const seed = seedTensor(drop);
-    const [y, z, stats] = execute(
-      'RealmNorm',
-      {},
-      { eps, ...rate },
-      [x, inputs[3] ?? kernels().residual, gain, bias, seed],
-      3,
-    );
-    save([inputs.length === 4 ? z : x, stats, seed]);
+    const [y, z, stats] = runNorm(x!, residual, { gain: gain!, bias: bias! }, eps, { rate, seed });
+    save([z, stats, seed]);
     return {
       value: y,
       gradFunc: (dy: tf.Tensor, kept: tf.Tensor[]) => {
         const [z, stats, seed] = kept;
-        const [dz, dropped, dgain, dbias] = execute('RealmNormGrad', {}, rate, [dy, z, stats, gain, seed], 4);
-        tf.dispose(kept);
+        const [dz, dx, dgain, dbias] = normGradient(dy, [z, stats, gain!], { rate, seed });
         // One tensor may serve as both gradients: x is computed from the residual, so its gradient is used up first.
-        const dx = rate.rate > 0 ? dropped : dz;
-        return inputs.length === 4 ? [dx, dgain, dbias, dz] : [dx, dgain, dbias];
+        return release(kept, residual ? [dx, dgain, dbias, dz] : [dx, dgain, dbias]);
       },
     };
   });
   return (residual ? op(x, gain, bias, residual) : op(x, gain, bias)) as tf.Tensor2D;
+}
+
+/** Which rows of packed sequences attend to which. */
+export interface Attending {
+  heads: number;
+  /** [B + 1] int32: where each sequence's queries start, and where the last one's end; `kBounds` the keys'. */
+  qBounds: tf.Tensor;
+  kBounds: tf.Tensor;
+}
+
+/** softmax(Q Kᵀ / √D) V [queries, H], and the log-sum-exp of each softmax. @param kv undefined: q has queries, keys and values */
+export function runAttention(
+  q: tf.Tensor,
+  kv: tf.Tensor | undefined,
+  { heads, qBounds, kBounds }: Attending,
+  { rate, seed }: { rate: number; seed: tf.Tensor },
+): tf.Tensor[] {
+  const shape = { heads, joint: kv ? 0 : 1 };
+  return execute('RealmAttention', shape, { rate }, [q, kv ?? q, qBounds, kBounds, seed], 2);
+}
+
+/** Gradients of q and of kv, or of q alone. @param results what `runAttention` gave */
+export function attentionGradient(
+  dy: tf.Tensor,
+  [q, kv]: readonly (tf.Tensor | undefined)[],
+  results: readonly tf.Tensor[],
+  { heads, qBounds, kBounds }: Attending,
+  { rate, seed }: { rate: number; seed: tf.Tensor },
+): tf.Tensor[] {
+  const shape = { heads, joint: kv ? 0 : 1 };
+  const inputs = [q!, kv ?? q!, qBounds, kBounds, seed, ...results, dy];
+  return execute('RealmAttentionGrad', shape, { rate }, inputs, 2).slice(0, kv ? 2 : 1);
 }
 
 /**
@@ -198,20 +289,20 @@ export function fusedAttention(
   heads: number,
   drop?: Drop,
 ): tf.Tensor2D {
-  const shape = { heads, joint: kv ? 0 : 1 };
-  const rate = { rate: drop?.rate ?? 0 };
+  const attending = { heads, qBounds, kBounds };
+  const rate = drop?.rate ?? 0;
   const op = withGradient((...all) => {
     const save = all.pop() as Save;
-    const [q, kv = q] = all as tf.Tensor[];
+    const [q, kv] = all as tf.Tensor[];
     const seed = seedTensor(drop);
-    const [context, logSums] = execute('RealmAttention', shape, rate, [q, kv, qBounds, kBounds, seed], 2);
-    save([q, kv, seed, context, logSums]);
+    const results = runAttention(q, kv, attending, { rate, seed });
+    save([seed, ...results, ...(all as tf.Tensor[])]);
     return {
-      value: context,
+      value: results[0],
       gradFunc: (dy: tf.Tensor, kept: tf.Tensor[]) => {
-        const [q, kv, seed, context, logSums] = kept;
-        const inputs = [q, kv, qBounds, kBounds, seed, context, logSums, dy];
-        return release(kept, execute('RealmAttentionGrad', shape, rate, inputs, 2)).slice(0, all.length);
+        const [seed, context, logSums, ...inputs] = kept;
+        const results = [context, logSums];
+        return release(kept, attentionGradient(dy, inputs, results, attending, { rate, seed }));
       },
     };
   });
@@ -268,6 +359,77 @@ export function fusedLogLikelihood(
     };
   });
   return op(x, word, bias) as tf.Tensor1D;
+}
+
+/**
+ * −log of the share that the correct ones have of the softmax of scores: [B]; 0 where none is correct.
+ * @param scores [B, n]
+ * @param correct [B, n] 1 on correct ones
+ */
+export function fusedAnswerMarginal(scores: tf.Tensor, correct: tf.Tensor): tf.Tensor1D {
+  const op = withGradient((scores, save) => {
+    const [loss, logs] = execute('RealmAnswerMarginal', {}, {}, [scores as tf.Tensor, correct], 2);
+    (save as Save)([scores as tf.Tensor, correct, logs]);
+    return {
+      value: loss,
+      gradFunc: (dy: tf.Tensor, kept: tf.Tensor[]) => {
+        return release(kept, execute('RealmAnswerMarginalGrad', {}, {}, [dy, ...kept], 1));
+      },
+    };
+  });
+  return op(scores) as tf.Tensor1D;
+}
+
+/** What `fusedDocumentMarginal` needs in addition; must live until the gradient is taken. */
+interface Documents {
+  candidates: tf.Tensor; // [B, K] int32
+  present: tf.Tensor; // [B, K]
+  order: tf.Tensor; // [B*K*M] int32
+  masks: tf.Tensor; // [B, M]
+}
+
+/**
+ * log p(y|x) [B] of masked word pieces over the documents that may have told them, with log p(z|x) [B, K] and log p(y_j|z,x)
+ * [B, K, M], which have no gradients.
+ * @param products [B, U] of queries and documents; divided by the temperature they are f(x, z)
+ * @param tokens [n] log p of each masked piece with each document, in any order
+ * @param documents the columns of `products`, which of them are there, the number of each mask's token, counted from 1 (0: there is
+ *   none), and 1 on masks
+ * @param each every masked piece has documents of its own; otherwise they share one
+ */
+export function fusedDocumentMarginal(
+  products: tf.Tensor,
+  tokens: tf.Tensor,
+  { candidates, present, order, masks }: Documents,
+  { temperature, each }: { temperature: number; each: boolean },
+): { marginal: tf.Tensor1D; logPrior: tf.Tensor2D; logTokens: tf.Tensor3D } {
+  const attributes = [{ each: each ? 1 : 0 }, { temperature }] as const;
+  const all = [products, tokens, candidates, present, order, masks];
+  const [value, logPrior, logTokens] = execute('RealmDocumentMarginal', ...attributes, all, 3);
+  const op = withGradient((products, tokens, save) => {
+    (save as Save)([products as tf.Tensor, tokens as tf.Tensor, logPrior, logTokens]);
+    return {
+      value: value.clone(),
+      gradFunc: (dy: tf.Tensor, kept: tf.Tensor[]) => {
+        const [products, tokens, logPrior, logTokens] = kept;
+        const inputs = [dy, products, tokens, candidates, order, masks, logPrior, logTokens];
+        return release(kept, execute('RealmDocumentMarginalGrad', ...attributes, inputs, 2));
+      },
+    };
+  });
+  const marginal = op(products, tokens) as tf.Tensor1D;
+  value.dispose();
+  return { marginal, logPrior: logPrior as tf.Tensor2D, logTokens: logTokens as tf.Tensor3D };
+}
+
+/** Rows `at` [n] of x [S, H]: [n, H]. */
+export function runRows(x: tf.Tensor, at: tf.Tensor): tf.Tensor {
+  return execute('RealmRows', {}, {}, [x, at], 1)[0];
+}
+
+/** The gradient of x. @param bounds int32, the last one is S @param plus another gradient of x, which is added */
+export function rowsGradient(dy: tf.Tensor, at: tf.Tensor, bounds: tf.Tensor, plus: tf.Tensor): tf.Tensor {
+  return execute('RealmRowsGrad', {}, {}, [dy, at, bounds, plus], 1)[0];
 }
 
 /** LayerNorm's gain and bias [S], v [S, 1] and c [1]. */

@@ -1,16 +1,17 @@
 import * as tf from '@tensorflow/tfjs';
 import {
   type Activation,
+  type DenseWeights,
   type Drop,
-  fusedAttention,
   fusedDense,
-  fusedDenseBf16,
   fusedEmbeddings,
   fusedLogLikelihood,
   fusedNorm,
   hasFused,
+  type NormWeights,
   packBf16,
 } from '../engine/fused.ts';
+import { fusedFeedForward, fusedSelfAttention } from '../engine/fused-layer.ts';
 import { type Random, randomFromState } from '../random.ts';
 
 // Letters used in every shape comment of this folder:
@@ -339,29 +340,32 @@ interface Pass {
 
 /** One post-LN transformer layer: [S, H] → [S, H], or [n, H] of `outputRows`. */
 function layer(params: Weights, p: string, config: BertConfig, x: tf.Tensor2D, pass: Pass): tf.Tensor2D {
-  const { rng, outputRows } = pass;
+  const { gelu, heads, layerNormEps: eps } = config;
+  const { rng, outputRows, input } = pass;
+  if (hasFused()) {
+    const [qkv, output] = ['qkv', 'output'].map((part) => projection(params, `${p}attention.${part}.`));
+    const [first, second] = ['intermediate', 'output'].map((part) => projection(params, `${p}${part}.`));
+    const end = (part: string) => ({
+      norm: normWeights(params, `${p}${part}.norm.`),
+      eps,
+      drop: dropOf(rng),
+    });
+    const attention = { heads, bounds: input.bounds, rows: outputRows, drop: dropOf(rng) };
+    const y = fusedSelfAttention(x, qkv, output, attention, end('attention'));
+    return fusedFeedForward(y, first, second, gelu, end('output'));
+  }
   const y = tf.tidy(() => {
     const residual = outputRows ? (tf.gather(x, outputRows.at) as tf.Tensor2D) : x;
-    const qkv = projection(params, `${p}attention.qkv.`);
-    const attend = hasFused() ? attendFused : attendComposed;
-    const context = attend(qkv, config, x, residual, pass);
+    const context = attend(projection(params, `${p}attention.qkv.`), config, x, residual, pass);
     const attended = dense(params, `${p}attention.output.`, context);
-    return addNorm(params, `${p}attention.norm.`, attended, residual, config.layerNormEps, rng);
+    return layerNorm(params, `${p}attention.norm.`, residual.add(dropout(attended, rng)), eps);
   });
-  const inner = dense(params, `${p}intermediate.`, y, config.gelu); // [., F]
+  const inner = dense(params, `${p}intermediate.`, y, gelu); // [., F]
   const out = dense(params, `${p}output.`, inner);
-  return addNorm(params, `${p}output.norm.`, out, y, config.layerNormEps, rng);
+  return layerNorm(params, `${p}output.norm.`, y.add(dropout(out, rng)), eps);
 }
 
-/** A dense layer's weights. */
-interface Projection {
-  kernel: tf.Tensor; // [in, out]
-  bias: tf.Tensor; // [out]
-  /** The kernel in BF16, which then is used. */
-  packed?: tf.Tensor;
-}
-
-function projection(params: Weights, p: string): Projection {
+function projection(params: Weights, p: string): DenseWeights {
   return {
     kernel: param(params, `${p}kernel`),
     bias: param(params, `${p}bias`),
@@ -369,46 +373,18 @@ function projection(params: Weights, p: string): Projection {
   };
 }
 
-/** f(x W + b) by our own kernels, or some columns of it: [R, count]. */
-function project(
-  x: tf.Tensor2D,
-  { kernel, bias, packed }: Projection,
-  activation: Activation,
-  first = 0,
-  count = bias.size - first,
-): tf.Tensor2D {
-  if (packed) return fusedDenseBf16(x, packed, bias, activation, first, count);
-  return fusedDense(x, kernel, bias, activation, first, count);
+function normWeights(params: Weights, p: string): NormWeights {
+  return { gain: param(params, `${p}gain`), bias: param(params, `${p}bias`) };
 }
 
 /**
- * Multi-head self-attention by our own kernels: [S, H], or [n, H] of `outputRows`.
+ * Multi-head self-attention, composed of TensorFlow.js operations on padded rectangles: [S, H], or [n, H] of `outputRows`.
  * @param layer makes queries, keys and values: H columns each of its output
  * @param x [S, H] all rows: keys and values
  * @param queryRows the rows that attend: x, or `outputRows` of it
  */
-function attendFused(
-  layer: Projection,
-  { hidden: H, heads: N }: BertConfig,
-  x: tf.Tensor2D,
-  queryRows: tf.Tensor2D,
-  { input, rng, outputRows }: Pass,
-): tf.Tensor2D {
-  const drop = dropOf(rng);
-  if (!outputRows) {
-    return tf.tidy(() => {
-      const qkv = project(x, layer, 'none');
-      return fusedAttention(qkv, undefined, input.bounds, input.bounds, N, drop);
-    });
-  }
-  const q = project(queryRows, layer, 'none', 0, H);
-  const kv = project(x, layer, 'none', H, 2 * H);
-  return fusedAttention(q, kv, outputRows.bounds, input.bounds, N, drop);
-}
-
-/** The same as `attendFused`, composed of TensorFlow.js operations on padded rectangles. */
-function attendComposed(
-  { kernel, bias }: Projection,
+function attend(
+  { kernel, bias }: DenseWeights,
   { hidden: H, heads: N }: BertConfig,
   x: tf.Tensor2D,
   queryRows: tf.Tensor2D,
@@ -491,8 +467,8 @@ export function dense(
   activation: Activation = 'none',
 ): tf.Tensor2D {
   const layer = projection(params, p);
-  if (hasFused()) return project(x, layer, activation);
   const { kernel, bias } = layer;
+  if (hasFused()) return fusedDense(x, kernel, bias, activation);
   const y = affine(x, kernel, bias);
   if (activation === 'none') return y;
   return activation === 'tanhUnit' ? y.tanh() : gelu(y, activation);
@@ -520,21 +496,8 @@ function sumRows(x: tf.Tensor): tf.Tensor {
 
 /** Layer normalisation over the last axis of [R, H]. */
 export function layerNorm(params: Weights, p: string, x: tf.Tensor2D, eps: number): tf.Tensor2D {
-  const [gain, bias] = [param(params, `${p}gain`), param(params, `${p}bias`)];
+  const { gain, bias } = normWeights(params, p);
   return hasFused() ? fusedNorm(x, undefined, gain, bias, eps) : normalise(x, gain, bias, eps);
-}
-
-/** LayerNorm(residual + dropout(x)), the end of a sublayer. */
-function addNorm(
-  params: Weights,
-  p: string,
-  x: tf.Tensor2D,
-  residual: tf.Tensor2D,
-  eps: number,
-  rng: DropoutRng | undefined,
-): tf.Tensor2D {
-  if (!hasFused()) return layerNorm(params, p, residual.add(dropout(x, rng)), eps);
-  return fusedNorm(x, residual, param(params, `${p}gain`), param(params, `${p}bias`), eps, dropOf(rng));
 }
 
 /**

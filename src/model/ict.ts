@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import { marginalLogLoss } from './marginal.ts';
 
 /**
  * In-batch softmax of the inverse cloze task: the block of query i is row i, the other rows are its negatives.
@@ -13,10 +14,9 @@ export function ictLoss(
   temperature = 1,
 ): { loss: tf.Scalar; correct: tf.Scalar } {
   return tf.tidy(() => {
-    const scores = tf.matMul(queries, blocks, false, true).div(temperature); // [B, B]
-    const own = queries.mul(blocks).sum(1).div(temperature); // [B], the diagonal
-    const loss = scores.logSumExp(1).sub(own).mean() as tf.Scalar;
     const B = queries.shape[0];
+    const scores = tf.matMul(queries, blocks, false, true).div(temperature) as tf.Tensor2D; // [B, B]
+    const loss = marginalLogLoss(scores, tf.eye(B)).mean() as tf.Scalar;
     const correct = scores
       .argMax(1)
       .equal(tf.range(0, B, 1, 'int32'))

@@ -158,18 +158,3 @@ function scoreSpans(params: Params, spans: tf.Tensor2D, eps: number): tf.Tensor2
   const variance = tf.matMul(spans.square(), average).sub(mean.square()).relu();
   return both.slice([0, 0], [-1, 1]).mul(variance.add(eps).rsqrt()).add(constant) as tf.Tensor2D;
 }
-
-/**
- * The reader's part of the fine-tuning loss: −log of the total probability of correct spans, over all spans of all
- * blocks read for one question; 0 for a question without a correct span (orqa_model.py, marginal_log_loss).
- * @param scores [B, n] scores of all of a question's spans, retrieval scores of their blocks added
- * @param correct [B, n] 1 on spans that match an answer
- * @returns [B]
- */
-export function marginalLogLoss(scores: tf.Tensor2D, correct: tf.Tensor2D): tf.Tensor1D {
-  return tf.tidy(() => {
-    const any = correct.max(1); // [B]
-    const right = scores.add(tf.sub(1, correct).mul(INVALID_SCORE)).logSumExp(1);
-    return scores.logSumExp(1).sub(right).mul(any) as tf.Tensor1D;
-  });
-}

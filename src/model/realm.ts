@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import { fusedDocumentMarginal, hasFused } from '../engine/fused.ts';
 import { type BertConfig, type DropoutRng, encode, logLikelihood, type Params } from './bert.ts';
 import type { Model } from './model.ts';
 import type { MaskedBatch, RealmBatch } from './realm-batch.ts';
@@ -106,32 +107,31 @@ export function retrievalUtility(
   return sum / pieces;
 }
 
-/** The whole model: scores f(x, z) and log p(z|x) [B, K], log p(y_j|z,x) [B, K, M] and log p(y|x) [B]. */
+/** The whole model: log p(z|x) [B, K], log p(y_j|z,x) [B, K, M] and log p(y|x) [B], which alone has a gradient. */
 export function realmForward(
   model: Model,
   batch: RealmBatch,
   marginalize: 'span' | 'token',
   rng?: DropoutRng,
-): { scores: tf.Tensor2D; logPrior: tf.Tensor2D; logTokens: tf.Tensor3D; marginal: tf.Tensor1D } {
-  const [B, K] = batch.candidates.shape;
-  const M = batch.masks.shape[1];
+): { logPrior: tf.Tensor2D; logTokens: tf.Tensor3D; marginal: tf.Tensor1D } {
+  const { candidates, present, masks, order } = batch;
+  const [B, K] = candidates.shape;
+  const M = masks.shape[1];
   // Retrieve: p(z|x) with the current weights; the index only chose the candidates.
   const { queries, documents } = embedBoth(model, batch.retriever, rng);
-  const { scores, logPrior } = retrieve(
-    queries,
-    documents,
-    batch.candidates,
-    batch.present,
-    model.temperature,
-  );
   // Read: p(y|z,x) of each pair.
   const groups = batch.joint.map((group) =>
     readMasks(model.params, model.readerTower, model.reader, group, rng),
   );
-  const logTokens = tf
-    .gather(tf.concat1d([tf.zeros([1]), ...groups]), batch.order)
-    .reshape([B, K, M]) as tf.Tensor3D;
   // Marginalise.
-  const marginal = marginalLogLikelihood(marginalize, logPrior, logTokens, batch.masks);
-  return { scores, logPrior, logTokens, marginal };
+  const { temperature } = model;
+  if (hasFused()) {
+    const products = tf.matMul(queries, documents, false, true);
+    return fusedDocumentMarginal(products, groups[0], batch, { temperature, each: marginalize === 'token' });
+  }
+  const { logPrior } = retrieve(queries, documents, candidates, present, temperature);
+  const logTokens = tf
+    .gather(tf.concat1d([tf.zeros([1]), ...groups]), order)
+    .reshape([B, K, M]) as tf.Tensor3D;
+  return { logPrior, logTokens, marginal: marginalLogLikelihood(marginalize, logPrior, logTokens, masks) };
 }

@@ -20,10 +20,12 @@ export interface QaBatch {
   documents?: EncoderInput;
   /** For the first R blocks of each question, the row among those that the current tower embeds; absent if it is frozen. */
   rows?: tf.Tensor1D; // [B*R]
-  /** 1 for a block, 0 beyond the end of a shorter list. */
-  present: tf.Tensor2D; // [B, C]
+  /** Added to the blocks' scores: 0, and hugely negative beyond the end of a shorter list. */
+  absent: tf.Tensor2D; // [B, C]
   /** 1 if it holds an answer. */
   positives: tf.Tensor2D; // [B, C]
+  /** Questions with such a block. */
+  retrieved: number;
   /** Whether the reader is trained; otherwise the questions only train the retriever. */
   reads: boolean;
   /** Absent if none of the blocks that would be read has an answer. */
@@ -42,7 +44,12 @@ export interface QaReading {
   bonus?: tf.Tensor2D; // [A, R]
   /** 1 on every span of `ownScores` that is an answer. */
   spans: tf.Tensor2D; // [A, R*W*T]
+  /** Questions with such a span: the answers of others are in parts of their blocks that are not read. */
+  found: number;
 }
+
+/** Score of what is not there: exp() of it is 0. */
+const ABSENT_SCORE = -1e9;
 
 /** What the blocks of a step are chosen with. */
 export interface QaSource extends Retrieval {
@@ -131,18 +138,21 @@ export function scored(
   const R = rowsRead(source, lists);
   const fresh = reads && rowOf ? R : 0; // blocks that the current document tower embeds
   const vectors = new Float32Array(B * C * P);
-  const present = new Float32Array(B * C);
+  const absent = new Float32Array(B * C);
   const positives = new Float32Array(B * C);
+  let retrieved = 0;
   for (const [b, { question, blocks }] of chosen.entries()) {
     vectors.set(index.vectors(Int32Array.from(blocks.slice(fresh))), (b * C + fresh) * P);
-    present.fill(1, b * C, b * C + blocks.length);
-    for (let c = 0; c < blocks.length; c++)
-      positives[b * C + c] = source.hasAnswer(blocks[c], question) ? 1 : 0;
+    absent.fill(ABSENT_SCORE, b * C + blocks.length, (b + 1) * C);
+    const right = blocks.map((block) => (source.hasAnswer(block, question) ? 1 : 0));
+    positives.set(right, b * C);
+    if (right.includes(1)) retrieved++;
   }
   const batch: QaBatch = {
     vectors: tf.tensor3d(vectors, [B, C, P]),
-    present: tf.tensor2d(present, [B, C]),
+    absent: tf.tensor2d(absent, [B, C]),
     positives: tf.tensor2d(positives, [B, C]),
+    retrieved,
     reads,
   };
   if (!reads) return batch;
@@ -186,12 +196,14 @@ function qaReading(
     answerable.map(({ spans }) => spans),
     maxSpanWidth,
   );
+  const each = correct.length / A;
   const select = new Float32Array(A * chosen.length);
   for (const [a, { place }] of answerable.entries()) select[a * chosen.length + place] = 1;
   const read: QaReading = {
     questions: tf.tensor2d(select, [A, chosen.length]),
     reading,
-    spans: tf.tensor2d(correct, [A, correct.length / A]),
+    spans: tf.tensor2d(correct, [A, each]),
+    found: answerable.filter((_, a) => correct.subarray(a * each, (a + 1) * each).includes(1)).length,
   };
   if (answerable.some(({ bonus }) => bonus)) {
     const added = new Float32Array(A * R);
@@ -202,13 +214,13 @@ function qaReading(
 }
 
 export function disposeQaBatch(batch: QaBatch): void {
-  const { queries, documents, read, rows, vectors, present, positives } = batch;
+  const { queries, documents, read, rows, vectors, absent, positives } = batch;
   for (const input of [queries, documents]) if (input) disposeInput(input);
   if (read) {
     disposeReading(read.reading);
     tf.dispose([read.questions, read.spans, ...(read.bonus ? [read.bonus] : [])]);
   }
-  for (const tensor of [rows, vectors, present, positives]) tensor?.dispose();
+  for (const tensor of [rows, vectors, absent, positives]) tensor?.dispose();
 }
 
 /**

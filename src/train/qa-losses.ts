@@ -3,8 +3,8 @@ import type { DropoutRng, Shape } from '../model/bert.ts';
 import { readerDivergence } from '../model/distillation.ts';
 import { embedSequences } from '../model/embedder.ts';
 import { fetchValues } from '../model/host-values.ts';
+import { marginalLogLoss } from '../model/marginal.ts';
 import { lossGradients, type Model } from '../model/model.ts';
-import { marginalLogLoss } from '../model/reader.ts';
 import { addRetrieval, ownScores, wholeWordScores } from '../model/reading.ts';
 import type { QaBatch, QaReading } from './qa-batch.ts';
 import type { StepResult } from './step.ts';
@@ -41,11 +41,12 @@ export async function qaGradients(
   rng?: DropoutRng,
   given?: GivenVectors,
 ): Promise<StepResult> {
-  const { vectors, present, positives, read } = batch;
+  const { vectors, absent, positives, read } = batch;
   const [B, C, P] = vectors.shape;
-  const kept = new Map<string, tf.Tensor>();
+  /** Values of questions, whose sum is a metric: as part of a mean over so many. */
+  const kept: { name: string; values: tf.Tensor; of: number }[] = [];
   const keep = (name: string, values: tf.Tensor, of: number) => {
-    kept.set(name, tf.keep(values.sum().div(of)));
+    kept.push({ name, values: tf.keep(values.clone()), of });
   };
   const loss = () => {
     const q = given
@@ -54,22 +55,11 @@ export async function qaGradients(
     const fresh = batch.rows && freshVectors(model, batch, given, rng);
     const z = fresh ? vectors.add(fresh) : vectors;
     const products = tf.matMul(z, q.reshape([B, P, 1])).reshape([B, C]);
-    const scores = products.div(model.temperature);
-    const masked = scores.add(tf.sub(1, present).mul(-1e9)) as tf.Tensor2D;
-    const retriever = marginalLogLoss(masked, positives);
+    const scores = products.div(model.temperature).add(absent) as tf.Tensor2D;
+    const retriever = marginalLogLoss(scores, positives);
     keep('retrieverLoss', retriever, share.questions);
-    keep('retrieved', positives.max(1), share.questions);
     const total = retriever.sum().div(share.questions) as tf.Scalar;
-    if (!batch.reads) return total;
-    if (read) return total.add(readingLoss(read, masked)) as tf.Scalar;
-    const names = [
-      'readerLoss',
-      'exactMatch',
-      'read',
-      ...(share.distillation > 0 ? ['distillationLoss'] : []),
-    ];
-    for (const name of names) kept.set(name, tf.keep(tf.scalar(0)));
-    return total;
+    return read ? (total.add(readingLoss(read, scores)) as tf.Scalar) : total;
   };
   /** Losses of the questions that are read, as their part of the batch's mean. */
   const readingLoss = ({ questions, reading, spans, bonus }: QaReading, scores: tf.Tensor2D) => {
@@ -89,7 +79,6 @@ export async function qaGradients(
     );
     keep('readerLoss', reader, share.read);
     keep('exactMatch', hit, share.read);
-    keep('read', spans.max(1), share.read);
     let sum = reader.sum();
     if (share.distillation > 0) {
       const divergence = readerDivergence(own, spans, retrieval);
@@ -100,12 +89,17 @@ export async function qaGradients(
   };
   const inputs = given && { queries: given.queries, documents: given.documents };
   const { value, gradients } = lossGradients(model, shapes, loss, inputs);
-  const [[sum], ...others] = await fetchValues(value, ...kept.values());
-  const metrics = {
-    loss: sum,
-    ...Object.fromEntries([...kept.keys()].map((name, i) => [name, others[i][0]])),
-  };
-  tf.dispose([value, ...kept.values()]);
+  const [[sum], ...values] = await fetchValues(value, ...kept.map(({ values }) => values));
+  tf.dispose([value, ...kept.map(({ values }) => values)]);
+  const metrics: StepResult['metrics'] = { loss: sum, retrieved: batch.retrieved / share.questions };
+  if (batch.reads) {
+    const names = ['readerLoss', 'exactMatch', ...(share.distillation > 0 ? ['distillationLoss'] : [])];
+    for (const name of names) metrics[name] = 0;
+    metrics.read = (read?.found ?? 0) / share.read;
+  }
+  kept.forEach(({ name, of }, i) => {
+    metrics[name] = values[i].reduce((sum, x) => sum + x, 0) / of;
+  });
   if (batch.reads && !read) for (const { name, shape } of shapes) gradients[name] ??= tf.zeros(shape);
   return { gradients, metrics };
 }

@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import { encoderInput } from '../../src/model/bert.ts';
-import { blockTokens, marginalLogLoss, type ReaderConfig, spanScores } from '../../src/model/reader.ts';
+import { marginalLogLoss } from '../../src/model/marginal.ts';
+import { blockTokens, type ReaderConfig, spanScores } from '../../src/model/reader.ts';
 import { startTestEngine } from '../support/engine.ts';
 import { assertClose, assertGradients, loadFixture, rows, withoutLeak } from '../support/model-fixture.ts';
 

@@ -48,7 +48,7 @@ struct Dense {
     const auto u = call.out(1, gelu && keep ? std::vector<int64_t>{R, n} : std::vector<int64_t>{0});
     if (R == 0) return;
     float* inner = gelu && keep ? u.data : y.data;
-    timesWeights(x.data, R, {w.data + from, I, n, O, 1}, b.data + from, inner, [&](int64_t first, int64_t rows) {
+    timesWeights(x.data, R, {w.data + from, I, n, O, 1}, {b.data + from, 0}, inner, [&](int64_t first, int64_t rows) {
       if (activation != NONE) activate(activation, inner + first * n, y.data + first * n, rows * n);
     });
   }
@@ -61,12 +61,16 @@ struct DenseGrad {
     from = a.integer("first");
     count = a.integer("count");
   }
-  /** dy [R, count], x [R, I], W [I, O], u as kept (y for tanh) → dx, dW and db; dW and db are zero outside the columns. */
+  /**
+   * dy [R, count], x [R, I], W [I, O], u as kept (y for tanh), and another gradient of x [R, I] or none [0] → dx with that added,
+   * dW and db; dW and db are zero outside the columns.
+   */
   void run(Call& call) {
-    const auto dy = call.in(0), x = call.in(1), w = call.in(2), u = call.in(3);
+    const auto dy = call.in(0), x = call.in(1), w = call.in(2), u = call.in(3), plus = call.in(4);
     const int64_t R = x.dim(0), I = x.dim(1), O = w.dim(1), n = count;
     expect(dy.dim(0) == R && dy.dim(1) == n && w.dim(0) == I && from >= 0 && from + n <= O,
            "dense gradient: shapes do not fit");
+    expect(plus.size() == 0 || plus.size() == R * I, "dense gradient: the other gradient has another size");
     expect(activation == NONE || u.size() == R * n, "dense gradient: the inner values are missing");
     const auto dx = call.out(0, {R, I}), dw = call.out(1, {I, O}), db = call.out(2, {O});
     std::unique_ptr<float[]> inner;
@@ -87,7 +91,8 @@ struct DenseGrad {
       std::fill(db.data, db.data + O, 0.0f);
       return;
     }
-    timesWeights(du, R, {w.data + from, n, I, 1, O}, nullptr, dx.data, [](int64_t, int64_t) {});
+    timesWeights(du, R, {w.data + from, n, I, 1, O}, {plus.size() > 0 ? plus.data : nullptr, I}, dx.data,
+                 [](int64_t, int64_t) {});
     weightGradient(x.data, I, du, n, R, dw.data + from, O, db.data + from);
   }
 };
@@ -97,7 +102,7 @@ struct DenseGrad {
 void registerDense() {
   registerOp<Dense>("RealmDense", {"x: float", "w: float", "b: float"}, {"y: float", "u: float"},
                     {"activation: int", "first: int", "count: int", "keep: int"});
-  registerOp<DenseGrad>("RealmDenseGrad", {"dy: float", "x: float", "w: float", "u: float"},
+  registerOp<DenseGrad>("RealmDenseGrad", {"dy: float", "x: float", "w: float", "u: float", "plus: float"},
                         {"dx: float", "dw: float", "db: float"},
                         {"activation: int", "first: int", "count: int"});
 }

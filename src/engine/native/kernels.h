@@ -8,6 +8,8 @@ void registerNorm();
 void registerAttention();
 void registerEmbeddings();
 void registerPieces();
+void registerMarginal();
+void registerRows();
 void registerSpans();
 void registerAdam();
 
@@ -18,6 +20,8 @@ inline void registerAll() {
   registerAttention();
   registerEmbeddings();
   registerPieces();
+  registerMarginal();
+  registerRows();
   registerSpans();
   registerAdam();
 }

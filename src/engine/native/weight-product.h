@@ -10,6 +10,12 @@ struct Weights {
   int64_t rows, columns, down, across;
 };
 
+/** What a product is added to: rows `ld` apart, so one row for all if that is 0; null: nothing. */
+struct Start {
+  const float* at = nullptr;
+  int64_t ld = 0;
+};
+
 #if defined(__AVX2__)
 
 // The rows are tall, and the weights are the same for all of them: they are packed once, in panels that stay in the first-level
@@ -21,11 +27,11 @@ constexpr int64_t BLOCK = 8 * ROWS;
 constexpr int64_t DEPTH = 256;
 
 /**
- * y [R, n] = x [R, I] W [I, n] + bias (null: none), then done(first, rows) on each group of finished rows, on all threads.
+ * y [R, n] = start + x [R, I] W [I, n], then done(first, rows) on each group of finished rows, on all threads.
  * A row of y does not depend on the others.
  */
 template <class Done>
-void timesWeights(const float* x, int64_t R, const Weights& w, const float* bias, float* y, const Done& done) {
+void timesWeights(const float* x, int64_t R, const Weights& w, const Start& start, float* y, const Done& done) {
   const int64_t I = w.rows, n = w.columns;
   float* const packed = scratch(panelsSize(n, I));
   parallelRanges((n + COLUMNS - 1) / COLUMNS, 8, [&](long from, long to) {
@@ -38,7 +44,8 @@ void timesWeights(const float* x, int64_t R, const Weights& w, const float* bias
   const int64_t height = std::min(BLOCK, (share + ROWS - 1) / ROWS * ROWS);
   parallel(static_cast<int>((R + height - 1) / height), [&](int block) {
     const int64_t first = block * height, rows = std::min(height, R - first);
-    timesPanels(x + first * I, I, 1, rows, I, packed, n, bias, 0, y + first * n, n);
+    timesPanels(x + first * I, I, 1, rows, I, packed, n, start.at ? start.at + first * start.ld : nullptr, start.ld,
+                y + first * n, n);
     done(first, rows);
   });
 }
@@ -72,16 +79,17 @@ inline void weightGradient(const float* x, int64_t I, const float* du, int64_t n
 // On other processors the library of products is as fast: OpenBLAS's kernels for ARM, or sgemm.cc in WebAssembly.
 
 /**
- * y [R, n] = x [R, I] W [I, n] + bias (null: none), then done(first, rows) on each group of finished rows, on all threads.
+ * y [R, n] = start + x [R, I] W [I, n], then done(first, rows) on each group of finished rows, on all threads.
  */
 template <class Done>
-void timesWeights(const float* x, int64_t R, const Weights& w, const float* bias, float* y, const Done& done) {
+void timesWeights(const float* x, int64_t R, const Weights& w, const Start& start, float* y, const Done& done) {
   const int64_t I = w.rows, n = w.columns;
   const bool turned = w.across != 1;
   parallelTiles(R, 1, n * I, [&](const Tile& t) {
     float* const out = y + t.row * n;
-    for (int64_t r = 0; r < t.rows && bias; r++) std::copy(bias, bias + n, out + r * n);
-    product(false, turned, t.rows, n, I, 1, x + t.row * I, I, w.at, turned ? w.across : w.down, bias ? 1 : 0, out, n);
+    for (int64_t r = 0; r < t.rows && start.at; r++) std::copy_n(start.at + (t.row + r) * start.ld, n, out + r * n);
+    product(false, turned, t.rows, n, I, 1, x + t.row * I, I, w.at, turned ? w.across : w.down, start.at ? 1 : 0, out,
+            n);
     done(t.row, t.rows);
   });
 }
