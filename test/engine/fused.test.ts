@@ -11,6 +11,7 @@ import {
   hasFused,
   withoutFused,
 } from '../../src/engine/fused.ts';
+import { fusedFeedForward, fusedSelfAttention } from '../../src/engine/fused-layer.ts';
 import {
   bertShapes,
   type EncoderInput,
@@ -188,6 +189,39 @@ describe('dropout in the kernels', () => {
         [4, 8],
         [20, 16],
       ],
+    );
+  });
+
+  test('gradients of the halves of a layer use the same dropped units as the results', (t) => {
+    if (!hasFused()) return t.skip('no fused kernels in this engine');
+    const b = bounds();
+    const some = { at: tf.tensor1d([3, 0, 10, 19], 'int32'), bounds: tf.tensor1d([0, 2, 2, 3, 4], 'int32') };
+    const seeds = [77, 78];
+    const [drop, another] = seeds.map((seed) => ({ rate: 0.3, seed }));
+    const norms = [[8], [8]];
+    for (const rows of [undefined, some]) {
+      checkSlopes(
+        (x, wide, wideBias, kernel, bias, ...norm) =>
+          fusedSelfAttention(
+            x,
+            { kernel: wide, bias: wideBias },
+            { kernel, bias },
+            { heads: 2, bounds: b, rows, drop },
+            { norm: { gain: norm[0], bias: norm[1] }, eps: 1e-6, drop: another },
+          ),
+        [[20, 8], [8, 24], [24], [8, 8], [8], ...norms],
+      );
+    }
+    checkSlopes(
+      (x, first, firstBias, second, secondBias, ...norm) =>
+        fusedFeedForward(
+          x,
+          { kernel: first, bias: firstBias },
+          { kernel: second, bias: secondBias },
+          'exact',
+          { norm: { gain: norm[0], bias: norm[1] }, eps: 1e-6, drop },
+        ),
+      [[20, 8], [8, 12], [12], [12, 8], [8], ...norms],
     );
   });
 

@@ -11,6 +11,8 @@ namespace realm {
 namespace {
 
 constexpr float NOTHING = -std::numeric_limits<float>::infinity();
+/** Numbers that are summed as floats; their sums are added up as doubles. */
+constexpr int64_t RUN = 1024;
 
 struct AnswerMarginal {
   void attributes(Attributes&) {}
@@ -26,20 +28,27 @@ struct AnswerMarginal {
     parallelRanges(B, std::max<long>(1, 16384 / std::max<int64_t>(1, n)), [&](long from, long to) {
       for (long b = from; b < to; b++) {
         const float *s = scores.data + b * n, *c = correct.data + b * n;
-        float top = NOTHING, best = NOTHING, sum = 0, right = 0;
+        float top = NOTHING, best = NOTHING;
+        double sum = 0, right = 0;
 #pragma omp simd reduction(max : top, best)
         for (int64_t i = 0; i < n; i++) {
           const float own = c[i] > 0 ? s[i] : NOTHING;
           top = top > s[i] ? top : s[i];
           best = best > own ? best : own;
         }
-#pragma omp simd reduction(+ : sum, right)
-        for (int64_t i = 0; i < n; i++) {
-          sum += fastExp(s[i] - top);
-          right += c[i] > 0 ? fastExp(s[i] - best) : 0.0f;
+        for (int64_t first = 0; first < n; first += RUN) {
+          const int64_t end = std::min(n, first + RUN);
+          float some = 0, correctOnes = 0;
+#pragma omp simd reduction(+ : some, correctOnes)
+          for (int64_t i = first; i < end; i++) {
+            some += fastExp(s[i] - top);
+            correctOnes += c[i] > 0 ? fastExp(s[i] - best) : 0.0f;
+          }
+          sum += some;
+          right += correctOnes;
         }
-        logs.data[2 * b] = top + std::log(sum);
-        logs.data[2 * b + 1] = best + std::log(right);
+        logs.data[2 * b] = top + std::log(static_cast<float>(sum));
+        logs.data[2 * b + 1] = best + std::log(static_cast<float>(right));
         loss.data[b] = right > 0 ? logs.data[2 * b] - logs.data[2 * b + 1] : 0;
       }
     });
