@@ -75,7 +75,7 @@ const execute: Execute = (...operation) => {
 };
 
 /** Whether gradients of the current computation will be needed. */
-export function recording(): boolean {
+function recording(): boolean {
   return (tf.engine() as unknown as { state: { gradientDepth: number } }).state.gradientDepth > 0;
 }
 
@@ -85,7 +85,7 @@ export function seedTensor(drop: Drop | undefined): tf.Tensor {
 }
 
 /** Frees the tensors saved for a gradient as soon as it is computed: the tape would hold them until the last gradient. */
-export function release<T>(kept: tf.Tensor[], gradients: T): T {
+function release<T>(kept: tf.Tensor[], gradients: T): T {
   tf.dispose(kept);
   return gradients;
 }

@@ -1,4 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
+import { IMPOSSIBLE } from './marginal.ts';
 
 /** For each of B queries, which of U documents is right and which are left out; all row-major [B, U]. */
 export interface ContrastiveTargets {
@@ -9,9 +10,6 @@ export interface ContrastiveTargets {
   /** Queries that take part. */
   count: number;
 }
-
-/** Added to the score of a document that is left out: exp() of it is 0. */
-const LEFT_OUT = -1e9;
 
 /**
  * Softmax over all documents of a batch (DPR, Karpukhin et al. 2020, section 3.2): −log of the probability of a query's
@@ -25,7 +23,7 @@ export function contrastiveLoss(
 ): { loss: tf.Scalar; correct: tf.Scalar } {
   return tf.tidy(() => {
     const part = positives.max(1); // [B]
-    const others = scores.add(left.mul(LEFT_OUT));
+    const others = scores.add(left.mul(IMPOSSIBLE));
     const own = scores.mul(positives).sum(1);
     const loss = others.logSumExp(1).sub(own).mul(part).sum().div(Math.max(1, count)) as tf.Scalar;
     const best = others.argMax(1).equal(positives.argMax(1)).toFloat().mul(part);

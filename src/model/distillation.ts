@@ -1,6 +1,5 @@
 import * as tf from '@tensorflow/tfjs';
-
-const IMPOSSIBLE = -1e9;
+import { IMPOSSIBLE } from './marginal.ts';
 
 /**
  * How well the retriever agrees with the reader about the blocks of a question: the Kullback-Leibler divergence from the

@@ -1,8 +1,8 @@
 import * as tf from '@tensorflow/tfjs';
 import { fusedAnswerMarginal, hasFused } from '../engine/fused.ts';
 
-/** Score of what is not correct: exp() of it is 0. */
-const IMPOSSIBLE = -1e9;
+/** Score of what cannot be chosen or is not there: exp() of it is 0 in float32. */
+export const IMPOSSIBLE = -1e9;
 
 /**
  * −log of the total probability of the correct choices, in the softmax of scores over all; 0 where none is correct. Fine-tuning

@@ -16,6 +16,7 @@ import {
   type Shape,
   spread,
 } from './bert.ts';
+import { IMPOSSIBLE } from './marginal.ts';
 
 /** The answer-span scorer on top of the reader's encoder (google-research/language, orqa/models/orqa_model.py). */
 export interface ReaderConfig extends BertConfig {
@@ -26,9 +27,6 @@ export interface ReaderConfig extends BertConfig {
   /** 1e-3 in the released code, Keras' default. */
   spanLayerNormEps: number;
 }
-
-/** Score of a span that cannot be an answer: exp() of it is 0. */
-const INVALID_SCORE = -1e9;
 
 export function readerShapes(config: ReaderConfig): Shape[] {
   return [
@@ -89,7 +87,7 @@ export function spanScores(
     const R = lengths.length;
     const { spanHidden: S, spanLayerNormEps: eps } = config;
     const W = Math.min(config.maxSpanWidth, T);
-    if (rows.total === 0) return tf.fill([R, W, T], INVALID_SCORE) as tf.Tensor3D;
+    if (rows.total === 0) return tf.fill([R, W, T], IMPOSSIBLE) as tf.Tensor3D;
     const ends = dense(params, 'span.hidden.', encode(params, p, config, input, rng, rows)); // [n, 2S]
     if (hasFused()) {
       const weights = {
@@ -102,7 +100,7 @@ export function spanScores(
         width: W,
         length: T,
         eps,
-        invalid: INVALID_SCORE,
+        invalid: IMPOSSIBLE,
       });
     }
     const both = spread(ends, rows).reshape([R, T, 2 * S]);
@@ -128,7 +126,7 @@ export function spanScores(
       .reshape([R * W * T, S])
       .relu() as tf.Tensor2D;
     const scores = scoreSpans(params, spans, eps).reshape([R, W, T]);
-    return scores.add(tf.sub(1, tf.stack(valid, 1)).mul(INVALID_SCORE)) as tf.Tensor3D;
+    return scores.add(tf.sub(1, tf.stack(valid, 1)).mul(IMPOSSIBLE)) as tf.Tensor3D;
   });
 }
 

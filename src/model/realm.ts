@@ -1,12 +1,10 @@
 import * as tf from '@tensorflow/tfjs';
 import { fusedDocumentMarginal, hasFused } from '../engine/fused.ts';
 import { type BertConfig, type DropoutRng, encode, logLikelihood, type Params } from './bert.ts';
+import { IMPOSSIBLE } from './marginal.ts';
 import type { Model } from './model.ts';
 import type { MaskedBatch, RealmBatch } from './realm-batch.ts';
 import { embedBoth } from './retriever.ts';
-
-/** Score of a missing candidate: exp() of it is 0. */
-const ABSENT_SCORE = -1e9;
 
 /**
  * log p(z|x) over each query's candidates, the softmax of inner products (paper, section 3.1):
@@ -34,7 +32,7 @@ export function retrieve(
       .gather(all, candidates.add(rows).toInt())
       .reshape([B, K])
       .div(temperature) as tf.Tensor2D;
-    const logPrior = tf.logSoftmax(scores.add(tf.sub(1, present).mul(ABSENT_SCORE))) as tf.Tensor2D;
+    const logPrior = tf.logSoftmax(scores.add(tf.sub(1, present).mul(IMPOSSIBLE))) as tf.Tensor2D;
     return { scores, logPrior };
   });
 }

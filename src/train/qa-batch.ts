@@ -4,6 +4,7 @@ import { answerSpans } from '../answers/has-answer.ts';
 import { disposeInput, type EncoderInput, encoderInput } from '../model/bert.ts';
 import { blockSequences, querySequences, type Sequences, textFormat } from '../model/embedder.ts';
 import { vectorLength } from '../model/head.ts';
+import { IMPOSSIBLE } from '../model/marginal.ts';
 import { answerPieces, type EncodedQuestion } from '../model/questions.ts';
 import { disposeReading, makeReading, type Reading } from '../model/reading.ts';
 import type { Retrieval } from '../retrieval/retrieval.ts';
@@ -47,9 +48,6 @@ export interface QaReading {
   /** Questions with such a span: the answers of others are in parts of their blocks that are not read. */
   found: number;
 }
-
-/** Score of what is not there: exp() of it is 0. */
-const ABSENT_SCORE = -1e9;
 
 /** What the blocks of a step are chosen with. */
 export interface QaSource extends Retrieval {
@@ -143,7 +141,7 @@ export function scored(
   let retrieved = 0;
   for (const [b, { question, blocks }] of chosen.entries()) {
     vectors.set(index.vectors(Int32Array.from(blocks.slice(fresh))), (b * C + fresh) * P);
-    absent.fill(ABSENT_SCORE, b * C + blocks.length, (b + 1) * C);
+    absent.fill(IMPOSSIBLE, b * C + blocks.length, (b + 1) * C);
     const right = blocks.map((block) => (source.hasAnswer(block, question) ? 1 : 0));
     positives.set(right, b * C);
     if (right.includes(1)) retrieved++;

@@ -9,8 +9,7 @@ namespace realm {
 namespace {
 
 void checkIds(const Tensor<const int32_t>& ids, int64_t rows) {
-  for (int64_t i = 0, n = ids.size(); i < n; i++)
-    expect(ids.data[i] >= 0 && ids.data[i] < rows, "embeddings: an id is outside of its table");
+  expectWithin(ids, 0, rows, "embeddings: an id is outside of its table");
 }
 
 struct Embeddings {

@@ -89,13 +89,46 @@ float logSumExp(const float* x, const float* y, int64_t K, int64_t stride) {
   return top + std::log(sum);
 }
 
-struct DocumentMarginal {
+/** What both directions of the likelihood over documents share. */
+struct OverDocuments {
   float temperature;
   int each;
   void attributes(Attributes& a) {
     temperature = a.number("temperature");
     each = a.integer("each");
   }
+
+ protected:
+  int64_t B, K, M, U, n;
+  void measure(const Tensor<const float>& products, const Tensor<const float>& tokens,
+               const Tensor<const int32_t>& candidates, const Tensor<const int32_t>& order,
+               const Tensor<const float>& masks) {
+    B = candidates.dim(0), K = candidates.dim(1), M = masks.dim(1), U = products.dim(1), n = tokens.size();
+    expect(products.dim(0) == B && masks.dim(0) == B && order.size() == B * K * M,
+           "document marginal: shapes do not fit");
+    expectWithin(candidates, 0, U, "document marginal: a candidate is not a document");
+    expectWithin(order, 0, n + 1, "document marginal: a mask has no word piece");
+  }
+  /**
+   * Calls use(scores, stride, first, end) for the masked pieces [first, end) that share a document: each piece, or all at once.
+   * Document k's log p of them is scores[k * stride]. @param told [K, M], mask [M]; room for K sums
+   */
+  template <class Use>
+  void shared(const float* told, const float* mask, float* sums, const Use& use) const {
+    if (each) {
+      for (int64_t m = 0; m < M; m++)
+        if (mask[m] > 0) use(told + m, M, m, m + 1);
+      return;
+    }
+    for (int64_t k = 0; k < K; k++) {
+      sums[k] = 0;
+      for (int64_t m = 0; m < M; m++) sums[k] += mask[m] * told[k * M + m];
+    }
+    use(sums, 1, 0, M);
+  }
+};
+
+struct DocumentMarginal : OverDocuments {
   /**
    * products [B, U], tokens [n] (log p of each masked word piece), candidates [B, K] (columns of the products), present [B, K],
    * order [B*K*M] (which token, counted from 1; 0: none), masks [B, M] → log p(y|x) [B], log p(z|x) [B, K], log p(y_j|z,x)
@@ -107,19 +140,13 @@ struct DocumentMarginal {
     const auto present = call.in(3);
     const auto order = call.in<int32_t>(4);
     const auto masks = call.in(5);
-    const int64_t B = candidates.dim(0), K = candidates.dim(1), M = masks.dim(1), U = products.dim(1), n = tokens.size();
-    expect(products.dim(0) == B && present.size() == B * K && masks.dim(0) == B && order.size() == B * K * M,
-           "document marginal: shapes do not fit");
-    for (int64_t i = 0; i < B * K; i++)
-      expect(candidates.data[i] >= 0 && candidates.data[i] < U, "document marginal: a candidate is not a document");
-    for (int64_t i = 0; i < B * K * M; i++)
-      expect(order.data[i] >= 0 && order.data[i] <= n, "document marginal: a mask has no word piece");
+    measure(products, tokens, candidates, order, masks);
+    expect(present.size() == B * K, "document marginal: shapes do not fit");
     const auto marginal = call.out(0, {B}), prior = call.out(1, {B, K}), read = call.out(2, {B, K, M});
     const auto zeros = room(K), sums = room(K);
     std::fill(zeros.get(), zeros.get() + K, 0.0f);
     for (int64_t b = 0; b < B; b++) {
       float *log = prior.data + b * K, *told = read.data + b * K * M;
-      const float* mask = masks.data + b * M;
       for (int64_t k = 0; k < K; k++)
         log[k] = present.data[b * K + k] > 0 ? products.data[b * U + candidates.data[b * K + k]] / temperature : NOTHING;
       const float all = logSumExp(log, zeros.get(), K, 1);
@@ -129,36 +156,22 @@ struct DocumentMarginal {
         told[i] = at > 0 ? tokens.data[at - 1] : 0;
       }
       float likelihood = 0;
-      if (each) {
-        for (int64_t m = 0; m < M; m++)
-          if (mask[m] > 0) likelihood += logSumExp(log, told + m, K, M);
-      } else {
-        for (int64_t k = 0; k < K; k++) {
-          sums[k] = 0;
-          for (int64_t m = 0; m < M; m++) sums[k] += mask[m] * told[k * M + m];
-        }
-        likelihood = logSumExp(log, sums.get(), K, 1);
-      }
+      shared(told, masks.data + b * M, sums.get(), [&](const float* scores, int64_t stride, int64_t, int64_t) {
+        likelihood += logSumExp(log, scores, K, stride);
+      });
       marginal.data[b] = likelihood;
     }
   }
 };
 
-struct DocumentMarginalGrad {
-  float temperature;
-  int each;
-  void attributes(Attributes& a) {
-    temperature = a.number("temperature");
-    each = a.integer("each");
-  }
+struct DocumentMarginalGrad : OverDocuments {
   /** dy [B]; products and tokens, for their sizes; candidates, order, masks; log p(z|x), log p(y_j|z,x) → their gradients. */
   void run(Call& call) {
     const auto dy = call.in(0), products = call.in(1), tokens = call.in(2);
     const auto candidates = call.in<int32_t>(3), order = call.in<int32_t>(4);
     const auto masks = call.in(5), prior = call.in(6), read = call.in(7);
-    const int64_t B = candidates.dim(0), K = candidates.dim(1), M = masks.dim(1), U = products.dim(1), n = tokens.size();
-    expect(dy.size() == B && products.dim(0) == B && prior.size() == B * K && masks.dim(0) == B &&
-               order.size() == B * K * M && read.size() == B * K * M,
+    measure(products, tokens, candidates, order, masks);
+    expect(dy.size() == B && prior.size() == B * K && read.size() == B * K * M,
            "document marginal gradient: shapes do not fit");
     const auto dproducts = call.out(0, {B, U}), dtokens = call.out(1, {n});
     std::fill(dproducts.data, dproducts.data + B * U, 0.0f);
@@ -168,8 +181,7 @@ struct DocumentMarginalGrad {
       const float *log = prior.data + b * K, *told = read.data + b * K * M, *mask = masks.data + b * M;
       const int32_t* at = order.data + b * K * M;
       std::fill(slope.get(), slope.get() + K, 0.0f);
-      /** Adds what the documents' posterior given `scores` says about piece m, or about all pieces. */
-      const auto add = [&](const float* scores, int64_t stride, int64_t first, int64_t end) {
+      shared(told, mask, sums.get(), [&](const float* scores, int64_t stride, int64_t first, int64_t end) {
         const float all = logSumExp(log, scores, K, stride);
         for (int64_t k = 0; k < K; k++) {
           const float posterior = std::exp(log[k] + scores[k * stride] - all);
@@ -177,17 +189,7 @@ struct DocumentMarginalGrad {
           for (int64_t m = first; m < end; m++)
             if (at[k * M + m] > 0) dtokens.data[at[k * M + m] - 1] += dy.data[b] * mask[m] * posterior;
         }
-      };
-      if (each) {
-        for (int64_t m = 0; m < M; m++)
-          if (mask[m] > 0) add(told + m, M, m, m + 1);
-      } else {
-        for (int64_t k = 0; k < K; k++) {
-          sums[k] = 0;
-          for (int64_t m = 0; m < M; m++) sums[k] += mask[m] * told[k * M + m];
-        }
-        add(sums.get(), 1, 0, M);
-      }
+      });
       for (int64_t k = 0; k < K; k++)
         dproducts.data[b * U + candidates.data[b * K + k]] += dy.data[b] * slope[k] / temperature;
     }

@@ -45,6 +45,11 @@ struct Tensor {
   }
 };
 
+/** Throws unless all numbers of a list are from `first` up to, but not including, `end`. */
+inline void expectWithin(const Tensor<const int32_t>& list, int64_t first, int64_t end, const char* what) {
+  for (int64_t i = 0, n = list.size(); i < n; i++) expect(list.data[i] >= first && list.data[i] < end, what);
+}
+
 class Attributes {
  public:
   explicit Attributes(TF_OpKernelConstruction* construction) : construction_(construction) {}

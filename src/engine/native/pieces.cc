@@ -14,8 +14,7 @@ constexpr int64_t BLOCK = 1024;
 
 void check(const Tensor<const float>& x, const Tensor<const float>& word, const Tensor<const int32_t>& targets) {
   expect(x.dim(1) == word.dim(1) && targets.size() == x.dim(0), "log likelihood: shapes do not fit");
-  for (int64_t i = 0; i < targets.size(); i++)
-    expect(targets.data[i] >= 0 && targets.data[i] < word.dim(0), "log likelihood: a target is not a word piece");
+  expectWithin(targets, 0, word.dim(0), "log likelihood: a target is not a word piece");
 }
 
 struct LogLikelihood {

@@ -9,8 +9,7 @@ namespace realm {
 namespace {
 
 void checkRows(const Tensor<const int32_t>& at, int64_t rows) {
-  for (int64_t i = 0; i < at.size(); i++)
-    expect(at.data[i] >= 0 && at.data[i] < rows, "rows: a row is outside of its matrix");
+  expectWithin(at, 0, rows, "rows: a row is outside of its matrix");
 }
 
 struct Rows {
@@ -30,19 +29,18 @@ struct Rows {
 
 struct RowsGrad {
   void attributes(Attributes&) {}
-  /** dy [n, H], at [n], bounds [B + 1] whose last is S, another gradient [S, H] or none [0] → [S, H] with that added. */
+  /** dy [n, H], at [n], bounds [B + 1] whose last is S, another gradient [S, H] → [S, H] with that added. */
   void run(Call& call) {
     const auto dy = call.in(0);
     const auto at = call.in<int32_t>(1), bounds = call.in<int32_t>(2);
     const auto plus = call.in(3);
     const int64_t n = at.size(), H = dy.dim(1), S = bounds.data[bounds.size() - 1];
-    expect(dy.dim(0) == n && (plus.size() == 0 || plus.size() == S * H), "rows gradient: shapes do not fit");
+    expect(dy.dim(0) == n && plus.size() == S * H, "rows gradient: shapes do not fit");
     checkRows(at, S);
     const auto out = call.out(0, {S, H});
     // Each thread has its own rows of the result: a row may be there several times.
     parallelRanges(S, std::max<long>(1, 65536 / H), [&](long from, long to) {
-      if (plus.size() > 0) std::copy(plus.data + from * H, plus.data + to * H, out.data + from * H);
-      else std::fill(out.data + from * H, out.data + to * H, 0.0f);
+      std::copy(plus.data + from * H, plus.data + to * H, out.data + from * H);
       for (int64_t i = 0; i < n; i++) {
         if (at.data[i] < from || at.data[i] >= to) continue;
         const float* d = dy.data + i * H;
