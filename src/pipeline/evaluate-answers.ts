@@ -15,7 +15,7 @@ import { disposeModel } from '../model/model.ts';
 import type { EncodedQuestion } from '../model/questions.ts';
 import { runFolder } from '../run/folder.ts';
 import { UserError } from '../system/errors.ts';
-import { recoverFolders, writeStreamAtomic } from '../system/files.ts';
+import { writeStreamAtomic } from '../system/files.ts';
 import { say } from '../system/progress.ts';
 import { closedBookShapes } from '../train/closed-book.ts';
 import { hybridBm25 } from './bm25.ts';
@@ -68,7 +68,6 @@ export async function evalExactMatch(
   const { model, index } = await fineTuned(context, corpus);
   const bm25 = await hybridBm25(context, corpus);
   try {
-    recoverFolders(run.dir); // predictions that a killed evaluation left half written
     const { scores } = await writeStreamAtomic(run.predictions, (write) =>
       withRankings(corpus, { ...options, protocol: chosen }, (each) =>
         evaluateAnswers({ model, corpus, index, bm25, config }, encoded, KS, {

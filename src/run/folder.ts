@@ -5,7 +5,7 @@ import { type Config, loadConfig, saveConfig } from '../config.ts';
 import { withCommitOf } from '../hub/name.ts';
 import { HEAD_SETTINGS } from '../settings.ts';
 import { UserError } from '../system/errors.ts';
-import { explainWrite, makeFolder, readText, writeFileAtomic } from '../system/files.ts';
+import { explainWrite, makeFolder, readText, recoverFolders, writeFileAtomic } from '../system/files.ts';
 import { openJournal } from '../system/journal.ts';
 import { takeLock } from '../system/lock.ts';
 import { type RefreshedStage, SECTION, STAGES, type Stage } from './stages.ts';
@@ -169,6 +169,7 @@ export function lockRun(run: Run, work: string): () => void {
     let closeJournal = () => {};
     const lock = takeLock(join(run.dir, 'lock'), work, () => closeJournal());
     if (!lock.holder) {
+      recoverFolders(run.dir); // what a killed command left half written there, or one whose folder was moved away
       closeJournal = openJournal(run.dir, work);
       return lock.release;
     }

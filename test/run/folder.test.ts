@@ -1,9 +1,11 @@
 import assert from 'node:assert/strict';
+import { spawnSync } from 'node:child_process';
 import {
   appendFileSync,
   existsSync,
   mkdirSync,
   mkdtempSync,
+  readdirSync,
   readFileSync,
   renameSync,
   rmSync,
@@ -174,4 +176,16 @@ test('the log of a run is closed with its lock, so that what follows in the same
     assert.match(readFileSync(logFile(run.dir), 'utf8'), /^[^\n]*of this command[^\n]*\n$/);
     assert.equal(process.listenerCount('exit'), exitListeners);
   }
+});
+
+test('a command removes what one that was killed left half written in the run folder', () => {
+  const run = newRun();
+  const ended = spawnSync(process.execPath, ['-e', '0']).pid;
+  mkdirSync(run.dir, { recursive: true });
+  const names = ['progress.json', 'predictions.jsonl'].map((name) => `${name}.${ended}.tmp`);
+  for (const name of names) writeFileSync(join(run.dir, name), '');
+  writeFileSync(join(run.dir, 'notes.tmp'), 'not ours');
+  lockRun(run, 'prepare')();
+  const left = readdirSync(run.dir);
+  assert.ok(left.includes('notes.tmp') && !names.some((name) => left.includes(name)), left.join());
 });
