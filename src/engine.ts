@@ -120,6 +120,9 @@ async function startTensorflow({ threads }: { threads?: number }): Promise<Engin
     process.env.TF_CPP_MIN_LOG_LEVEL ??= gpuHidden() ? '3' : '2'; // errors only, and none about a hidden GPU
     // Disable oneDNN: results would differ in the last digits between CPUs, and it prints to stderr regardless of the log level.
     process.env.TF_ENABLE_ONEDNN_OPTS ??= '0';
+    // And do not use its products for matMul either: until version 3.12 a signal that comes during one destroys the heap
+    // (github.com/uxlfoundation/oneDNN, issue 4845), and a child that ends or a terminal that changes its size sends one.
+    process.env.TENSORFLOW_USE_CUSTOM_CONTRACTION_KERNEL ??= '0';
     process.env.TF_FORCE_GPU_ALLOW_GROWTH ??= 'true'; // else the first process reserves all GPU memory, and the refresher is a second process
     if (threads !== undefined) {
       process.env.TF_NUM_INTRAOP_THREADS = String(threads);

@@ -28,6 +28,19 @@ for (const name of ['tensorflow', 'webgpu', 'wasm', 'cpu'] as EngineName[]) {
   });
 }
 
+test('TensorFlow does not use the products of oneDNN, which a signal makes destroy the heap', async (t) => {
+  try {
+    await startEngine('tensorflow');
+  } catch (error) {
+    return t.skip((error as Error).message);
+  }
+  // The environment of the process, which TensorFlow reads.
+  const { environmentVariables } = process.report.getReport() as unknown as {
+    environmentVariables: Record<string, string>;
+  };
+  assert.equal(environmentVariables.TENSORFLOW_USE_CUSTOM_CONTRACTION_KERNEL, '0');
+});
+
 test('auto chooses the best available engine and says how to get a better one', async () => {
   const engine = await startEngine('auto');
   assert.ok(['tensorflow', 'webgpu', 'wasm'].includes(engine.name));
