@@ -5,11 +5,13 @@ import {
   type DenseWeights,
   type Drop,
   denseGradient,
+  feedForwardGradient,
   type NormWeights,
   normGradient,
   rowsGradient,
   runAttention,
   runDense,
+  runFeedForward,
   runNorm,
   runRows,
   type Save,
@@ -43,31 +45,24 @@ export function fusedFeedForward(
   activation: Activation,
   { norm, eps, drop }: End,
 ): tf.Tensor2D {
-  const inward = { activation, first: 0, count: first.bias.size };
-  const outward = { activation: 'none' as const, first: 0, count: second.bias.size };
   const rate = drop?.rate ?? 0;
   const op = withGradient((...all) => {
     const save = all.pop() as Save;
     const [x] = all as tf.Tensor[];
-    const [inner, u] = runDense(x, first, inward);
-    const [out, none] = runDense(inner, second, outward);
+    const [out, inner] = runFeedForward(x, first, second, activation);
     const seed = seedTensor(drop);
     const [y, z, stats] = runNorm(out, x, norm, eps, { rate, seed });
-    save([x, inner, u, none, z, stats, seed]);
+    save([x, inner, z, stats, seed]);
     return {
       value: y,
       gradFunc: (dy: tf.Tensor, kept: tf.Tensor[]) => {
-        const [x, inner, u, none, z, stats, seed] = kept;
+        const [x, inner, z, stats, seed] = kept;
         const [dz, dout, dgain, dbias] = normGradient(dy, [z, stats, norm.gain], { rate, seed });
         tf.dispose([z, stats, seed]);
-        const two = { x: inner, kernel: second.kernel, inner: none };
-        const [dinner, ...dsecond] = denseGradient(dout, two, outward);
-        if (dout !== dz) dout.dispose();
-        inner.dispose();
-        const one = { x, kernel: first.kernel, inner: u, plus: dz };
-        const [dx, ...dfirst] = denseGradient(dinner, one, inward);
-        tf.dispose([dinner, dz, x, u, none]);
-        return [dx, ...dfirst, ...dsecond, dgain, dbias];
+        const kernels = [first.kernel, second.kernel];
+        const gradients = feedForwardGradient(dout, [x, inner, dz], kernels, activation);
+        tf.dispose(dout === dz ? [dz, x, inner] : [dout, dz, x, inner]);
+        return [...gradients, dgain, dbias];
       },
     };
   });

@@ -141,6 +141,35 @@ export function denseGradient(
   return execute('RealmDenseGrad', attributes, {}, [dy, x, kernel, inner, plus], 3);
 }
 
+/** W2 f(x W1 + b1) + b2 [R, O]; where a gradient will be taken, also what it needs in addition to x and the weights. */
+export function runFeedForward(
+  x: tf.Tensor,
+  first: DenseWeights,
+  second: DenseWeights,
+  activation: Activation,
+): [y: tf.Tensor, inner: tf.Tensor] {
+  if (first.packed) {
+    const [wide, none] = runDense(x, first, { activation, first: 0, count: first.bias.size });
+    const [y] = runDense(wide, second, { activation: 'none', first: 0, count: second.bias.size });
+    wide.dispose();
+    return [y, none];
+  }
+  const attributes = { activation: ACTIVATIONS.indexOf(activation), keep: recording() ? 1 : 0 };
+  const inputs = [x, first.kernel, first.bias, second.kernel, second.bias];
+  return execute('RealmFeedForward', attributes, {}, inputs, 2) as [tf.Tensor, tf.Tensor];
+}
+
+/** dx, dW1, db1, dW2 and db2. @param inner as kept; it is used up, so this can be called once only. @param plus another gradient of x, which is added */
+export function feedForwardGradient(
+  dy: tf.Tensor,
+  [x, inner, plus]: tf.Tensor[],
+  [first, second]: tf.Tensor[],
+  activation: Activation,
+): tf.Tensor[] {
+  const attributes = { activation: ACTIVATIONS.indexOf(activation) };
+  return execute('RealmFeedForwardGrad', attributes, {}, [dy, x, first, inner, second, plus], 5);
+}
+
 /** f(x W + b) of rows: [R, I] → [R, count], W's columns from `first` on (all by default). */
 export function fusedDense(
   x: tf.Tensor,

@@ -23,4 +23,45 @@ inline void activate(int kind, const float* u, float* y, int64_t n) {
   }
 }
 
+/** du = dy f'(u) of n numbers; for tanh `u` is y. */
+inline void deactivate(int kind, const float* u, const float* dy, float* du, int64_t n) {
+  if (kind == GELU_TANH) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+      const float x = u[i], square = x * x;
+      const float s = sigmoid(x * (C1 + C3 * square));
+      du[i] = dy[i] * (s + x * s * (1 - s) * (C1 + 3 * C3 * square));
+    }
+  } else if (kind == GELU_EXACT) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+      const float x = u[i], bell = fastExp(-0.5f * x * x);
+      du[i] = dy[i] * (normalCdf(x, bell) + x * 0.3989422804014327f * bell);
+    }
+  } else if (kind == TANH) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) du[i] = dy[i] * (1 - u[i] * u[i]);
+  }
+}
+
+/** Of n numbers, in place: u → f(u), dy → dy f'(u), for a GELU. */
+inline void reactivate(int kind, float* u, float* dy, int64_t n) {
+  if (kind == GELU_TANH) {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+      const float x = u[i], square = x * x;
+      const float s = sigmoid(x * (C1 + C3 * square));
+      dy[i] *= s + x * s * (1 - s) * (C1 + 3 * C3 * square);
+      u[i] = x * s;
+    }
+  } else {
+#pragma omp simd
+    for (int64_t i = 0; i < n; i++) {
+      const float x = u[i], bell = fastExp(-0.5f * x * x), below = normalCdf(x, bell);
+      dy[i] *= below + x * 0.3989422804014327f * bell;
+      u[i] = x * below;
+    }
+  }
+}
+
 }  // namespace realm

@@ -135,7 +135,7 @@ struct Attention : Settings {
     parallelHeads(a, [&](const Head& h) {
       if (h.queries == 1) return one(a, h, drop, scale, context.data, logSums.data);
       if (h.queries == 0) return;
-      float* const values = scratch(panelsSize(a.D, h.T) + QUERIES * (a.D + h.T));
+      float* const values = scratch<THREADS_OWN>(panelsSize(a.D, h.T) + QUERIES * (a.D + h.T));
       float *const queries = values + panelsSize(a.D, h.T), *const s = queries + QUERIES * a.D;
       packPanels(a.v + h.key * a.ldk + h.at, a.ldk, h.T, a.D, values);
       for (int64_t q = h.query; q < h.query + h.queries; q += QUERIES) {
@@ -162,7 +162,7 @@ struct Attention : Settings {
 
   /** The same for a sequence with one query. */
   static void one(const Layout& a, const Head& h, const Dropout& drop, float scale, float* context, float* logSums) {
-    float* const s = scratch(h.T);
+    float* const s = scratch<THREADS_OWN>(h.T);
     for (int64_t t = 0; t < h.T; t++)
       s[t] = scale * dot(a.q + h.query * a.ldq + h.at, a.k + (h.key + t) * a.ldk + h.at, a.D);
     float most = s[0], sum = 0;
@@ -225,7 +225,7 @@ struct AttentionGrad : Settings {
         return;
       }
       const int64_t block = panelsSize(a.D, QUERIES);
-      float* const keys = scratch(panelsSize(a.D, h.T) + QUERIES * 2 * h.T + block);
+      float* const keys = scratch<THREADS_OWN>(panelsSize(a.D, h.T) + QUERIES * 2 * h.T + block);
       float *const weights = keys + panelsSize(a.D, h.T), *const slopes = weights + QUERIES * h.T,
                    *const packed = slopes + QUERIES * h.T;
       packPanels(a.k + keyAt, a.ldk, h.T, a.D, keys);

@@ -9,27 +9,6 @@
 namespace realm {
 namespace {
 
-/** du = dy f'(u); for tanh `u` is y. */
-void deactivate(int kind, const float* u, const float* dy, float* du, int64_t n) {
-  if (kind == GELU_TANH) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-      const float x = u[i], square = x * x;
-      const float s = sigmoid(x * (C1 + C3 * square));
-      du[i] = dy[i] * (s + x * s * (1 - s) * (C1 + 3 * C3 * square));
-    }
-  } else if (kind == GELU_EXACT) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) {
-      const float x = u[i], bell = fastExp(-0.5f * x * x);
-      du[i] = dy[i] * (normalCdf(x, bell) + x * 0.3989422804014327f * bell);
-    }
-  } else if (kind == TANH) {
-#pragma omp simd
-    for (int64_t i = 0; i < n; i++) du[i] = dy[i] * (1 - u[i] * u[i]);
-  }
-}
-
 struct Dense {
   int activation, from, count, keep;
   void attributes(Attributes& a) {
@@ -48,7 +27,10 @@ struct Dense {
     const auto u = call.out(1, gelu && keep ? std::vector<int64_t>{R, n} : std::vector<int64_t>{0});
     if (R == 0) return;
     float* inner = gelu && keep ? u.data : y.data;
-    timesWeights(x.data, R, {w.data + from, I, n, O, 1}, {b.data + from, 0}, inner, [&](int64_t first, int64_t rows) {
+    const Weights weights{w.data + from, I, n, O, 1};
+    const Packed packed = pack(weights, scratch<SHARED>(packedSize(weights)));
+    parallelRows(R, 2.0 * I * n, [&](int64_t first, int64_t rows) {
+      timesPacked(x.data + first * I, rows, packed, {b.data + from, 0}, inner + first * n);
       if (activation != NONE) activate(activation, inner + first * n, y.data + first * n, rows * n);
     });
   }
@@ -78,21 +60,19 @@ struct DenseGrad {
     if (activation != NONE) {
       inner = room(R * n);
       du = inner.get();
-      parallelRanges(R * n, 4096, [&](long f, long t) {
-        deactivate(activation, u.data + f, dy.data + f, inner.get() + f, t - f);
-      });
     }
     if (n < O) {
       parallelRanges(I, 64, [&](long f, long t) { std::fill(dw.data + f * O, dw.data + t * O, 0.0f); });
       std::fill(db.data, db.data + O, 0.0f);
     }
-    if (R == 0) {
-      std::fill(dw.data, dw.data + I * O, 0.0f);
-      std::fill(db.data, db.data + O, 0.0f);
-      return;
-    }
-    timesWeights(du, R, {w.data + from, n, I, 1, O}, {plus.size() > 0 ? plus.data : nullptr, I}, dx.data,
-                 [](int64_t, int64_t) {});
+    const Weights back{w.data + from, n, I, 1, O};
+    const Packed packed = pack(back, scratch<SHARED>(packedSize(back)));
+    const Start start{plus.size() > 0 ? plus.data : nullptr, I};
+    parallelRows(R, 2.0 * I * n, [&](int64_t first, int64_t rows) {
+      const int64_t at = first * n;
+      if (activation != NONE) deactivate(activation, u.data + at, dy.data + at, inner.get() + at, rows * n);
+      timesPacked(du + at, rows, packed, start.from(first), dx.data + first * I);
+    });
     weightGradient(x.data, I, du, n, R, dw.data + from, O, db.data + from);
   }
 };

@@ -4,6 +4,7 @@
 namespace realm {
 
 void registerDense();
+void registerFeedForward();
 void registerNorm();
 void registerAttention();
 void registerEmbeddings();
@@ -16,6 +17,7 @@ void registerAdam();
 /** Registers everything, once per process. */
 inline void registerAll() {
   registerDense();
+  registerFeedForward();
   registerNorm();
   registerAttention();
   registerEmbeddings();

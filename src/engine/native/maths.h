@@ -59,16 +59,18 @@ struct Tile {
   int64_t row, rows, column, columns;
 };
 
+/** Into how many tasks to divide so many operations: enough to keep all threads busy, but none too small to be worth a task. */
+inline int64_t tasksFor(double operations) {
+  if (operations < 2e5 || threads() == 1) return 1;
+  return operations < 4e6 ? threads() : 2 * threads();
+}
+
 /**
- * Calls work(tile) on tiles that cover m by n, enough to keep all threads busy, but none too small to be worth a task. They start
- * at multiples of `height` and `width`.
+ * Calls work(tile) on tiles that cover m by n, in as many tasks as are worth it. They start at multiples of `height` and `width`.
  */
 template <class Work>
 void parallelTiles(int64_t m, int64_t n, int64_t k, const Work& work, int64_t height = 1, int64_t width = 1) {
-  int64_t tasks = 2 * threads();
-  const double operations = 2.0 * m * n * k;
-  if (operations < 4e6) tasks = threads();
-  if (operations < 2e5 || threads() == 1) tasks = 1;
+  const int64_t tasks = tasksFor(2.0 * m * n * k);
   int64_t down = 1, across = 1;
   while (down * across < tasks) {  // halve the longer side of the tiles
     if (m / down >= n / across) down *= 2;

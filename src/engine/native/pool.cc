@@ -39,9 +39,13 @@ class Pool {
     wake_.notify_all();
     take(work, count);
     // No more threads may join; those at work finish their piece.
+    {
+      std::lock_guard lock(mutex_);
+      open_.store(false, std::memory_order_relaxed);
+      work_ = nullptr;
+    }
+    for (int turn = 0; turn < SPINS_BEFORE_SLEEP && inside_.load(std::memory_order_acquire) > 0; turn++) pause();
     std::unique_lock lock(mutex_);
-    open_.store(false, std::memory_order_relaxed);
-    work_ = nullptr;
     left_.wait(lock, [this] { return inside_ == 0; });
     if (failure_) std::rethrow_exception(failure_);
   }
@@ -78,7 +82,7 @@ class Pool {
   std::atomic<int> next_{0};
   const std::function<void(int)>* work_ = nullptr;
   int count_ = 0;
-  int inside_ = 0;
+  std::atomic<int> inside_{0};
   std::exception_ptr failure_;
 };
 

@@ -123,8 +123,12 @@ inline void timesPanels(const float* a, int64_t down, int64_t across, int64_t ro
   }
 }
 
+/** What a kernel's scratch is for: what all threads read, or what each one works in. */
+enum Scratch { SHARED, THREADS_OWN };
+
 /** Scratch of this thread, kept from call to call; never freed, as threads live as long as the process. */
-inline float* scratch(int64_t size) {
+template <Scratch>
+float* scratch(int64_t size) {
   static thread_local float* kept;
   static thread_local int64_t room;
   if (room < size) {

@@ -14,7 +14,15 @@ struct Weights {
 struct Start {
   const float* at = nullptr;
   int64_t ld = 0;
+
+  Start from(int64_t row) const { return {at ? at + row * ld : nullptr, ld}; }
 };
+
+/** The gradient of weights [I, n], with rows of ldw, and of a bias [n] without any row: zeros. */
+inline void noGradient(int64_t I, int64_t n, float* dw, int64_t ldw, float* db) {
+  for (int64_t i = 0; i < I; i++) std::fill(dw + i * ldw, dw + i * ldw + n, 0.0f);
+  std::fill(db, db + n, 0.0f);
+}
 
 #if defined(__AVX2__)
 
@@ -24,37 +32,40 @@ struct Start {
 /** Rows that one task multiplies with all panels, at most: with 1,536 numbers each they stay in the second-level cache. */
 constexpr int64_t BLOCK = 8 * ROWS;
 /** Rows that are added to a gradient of weights at a time: a panel of so many stays in the first-level cache. */
-constexpr int64_t DEPTH = 256;
+constexpr int64_t DEPTH = 192;
 
-/**
- * y [R, n] = start + x [R, I] W [I, n], then done(first, rows) on each group of finished rows, on all threads.
- * A row of y does not depend on the others.
- */
-template <class Done>
-void timesWeights(const float* x, int64_t R, const Weights& w, const Start& start, float* y, const Done& done) {
+/** Weights that are ready for products: their panels. */
+struct Packed {
+  const float* panels;
+  int64_t rows, columns;
+};
+
+/** Numbers of the packed weights. */
+inline int64_t packedSize(const Weights& w) { return panelsSize(w.columns, w.rows); }
+
+/** Packs weights into `to`, on all threads. */
+inline Packed pack(const Weights& w, float* to) {
   const int64_t I = w.rows, n = w.columns;
-  float* const packed = scratch(panelsSize(n, I));
-  parallelRanges((n + COLUMNS - 1) / COLUMNS, 8, [&](long from, long to) {
-    const int64_t first = from * COLUMNS, columns = std::min(to * COLUMNS, n) - first;
+  parallelRanges((n + COLUMNS - 1) / COLUMNS, 8, [&](long from, long end) {
+    const int64_t first = from * COLUMNS, columns = std::min(end * COLUMNS, n) - first;
     const float* const at = w.at + first * w.across;
-    if (w.across == 1) packPanels(at, w.down, I, columns, packed + first * I);
-    else packTransposed(at, w.across, columns, I, 1, packed + first * I);
+    if (w.across == 1) packPanels(at, w.down, I, columns, to + first * I);
+    else packTransposed(at, w.across, columns, I, 1, to + first * I);
   });
-  const int64_t share = (R + 2 * threads() - 1) / (2 * threads());  // so that few rows keep all threads busy
-  const int64_t height = std::min(BLOCK, (share + ROWS - 1) / ROWS * ROWS);
-  parallel(static_cast<int>((R + height - 1) / height), [&](int block) {
-    const int64_t first = block * height, rows = std::min(height, R - first);
-    timesPanels(x + first * I, I, 1, rows, I, packed, n, start.at ? start.at + first * start.ld : nullptr, start.ld,
-                y + first * n, n);
-    done(first, rows);
-  });
+  return {to, I, n};
+}
+
+/** y [rows, n] = start + x [rows, I] W [I, n], on this thread. A row of y does not depend on the others. */
+inline void timesPacked(const float* x, int64_t rows, const Packed& w, const Start& start, float* y) {
+  timesPanels(x, w.rows, 1, rows, w.rows, w.panels, w.columns, start.at, start.ld, y, w.columns);
 }
 
 /** dW [I, n], with rows of ldw, = x^T du of x [R, I] and du [R, n], and db [n], the sums of du's columns, on all threads. */
 inline void weightGradient(const float* x, int64_t I, const float* du, int64_t n, int64_t R, float* dw, int64_t ldw,
                            float* db) {
+  if (R == 0) return noGradient(I, n, dw, ldw, db);
   parallelTiles(I, n, R, [&](const Tile& t) {
-    float* const panel = scratch(panelsSize(COLUMNS, DEPTH));
+    float* const panel = scratch<THREADS_OWN>(panelsSize(COLUMNS, DEPTH));
     for (int64_t first = 0; first < R; first += DEPTH) {
       const int64_t depth = std::min(DEPTH, R - first);
       for (int64_t column = t.column; column < t.column + t.columns; column += COLUMNS) {
@@ -76,31 +87,44 @@ inline void weightGradient(const float* x, int64_t I, const float* du, int64_t n
 
 #else
 
-// On other processors the library of products is as fast: OpenBLAS's kernels for ARM, or sgemm.cc in WebAssembly.
+// On other processors the library of products is as fast: OpenBLAS's kernels for ARM, or sgemm.cc in WebAssembly. It packs the
+// weights for each block of rows.
 
-/**
- * y [R, n] = start + x [R, I] W [I, n], then done(first, rows) on each group of finished rows, on all threads.
- */
-template <class Done>
-void timesWeights(const float* x, int64_t R, const Weights& w, const Start& start, float* y, const Done& done) {
-  const int64_t I = w.rows, n = w.columns;
+constexpr int64_t BLOCK = 512;
+
+/** Weights that are ready for products: where they lie. */
+using Packed = Weights;
+
+inline int64_t packedSize(const Weights&) { return 0; }
+inline Packed pack(const Weights& w, float*) { return w; }
+
+/** y [rows, n] = start + x [rows, I] W [I, n], on this thread. */
+inline void timesPacked(const float* x, int64_t rows, const Packed& w, const Start& start, float* y) {
+  const int64_t n = w.columns;
   const bool turned = w.across != 1;
-  parallelTiles(R, 1, n * I, [&](const Tile& t) {
-    float* const out = y + t.row * n;
-    for (int64_t r = 0; r < t.rows && start.at; r++) std::copy_n(start.at + (t.row + r) * start.ld, n, out + r * n);
-    product(false, turned, t.rows, n, I, 1, x + t.row * I, I, w.at, turned ? w.across : w.down, start.at ? 1 : 0, out,
-            n);
-    done(t.row, t.rows);
-  });
+  for (int64_t r = 0; r < rows && start.at; r++) std::copy_n(start.at + r * start.ld, n, y + r * n);
+  product(false, turned, rows, n, w.rows, 1, x, w.rows, w.at, turned ? w.across : w.down, start.at ? 1 : 0, y, n);
 }
 
 /** dW [I, n], with rows of ldw, = x^T du of x [R, I] and du [R, n], and db [n], the sums of du's columns, on all threads. */
 inline void weightGradient(const float* x, int64_t I, const float* du, int64_t n, int64_t R, float* dw, int64_t ldw,
                            float* db) {
+  if (R == 0) return noGradient(I, n, dw, ldw, db);
   parallelProduct(true, false, I, n, R, 1, x, I, du, n, 0, dw, ldw);
   columnSums(du, R, n, n, db);
 }
 
 #endif
+
+/** Calls work(first, rows) on blocks of R rows, each of which takes so many operations, on all threads. */
+template <class Work>
+void parallelRows(int64_t R, double operations, const Work& work) {
+  const int64_t parts = tasksFor(R * operations);  // so that few rows keep all threads busy
+  const int64_t share = (R + parts - 1) / parts, height = std::min(BLOCK, (share + ROWS - 1) / ROWS * ROWS);
+  parallel(static_cast<int>((R + height - 1) / height), [&](int block) {
+    const int64_t first = block * height;
+    work(first, std::min(height, R - first));
+  });
+}
 
 }  // namespace realm
