@@ -245,6 +245,20 @@ describe('dropout in the kernels', () => {
   });
 });
 
+test('the gradients of weights without any row are 0', (t) => {
+  if (!hasFused()) return t.skip('no fused kernels in this engine');
+  const shapes = [[0, 8], [8, 12], [12], [12, 8], [8]];
+  const [gain, bias] = [tf.ones([8]), tf.zeros([8])];
+  const gradients = tf.grads((x, ...[first, firstBias, second, secondBias]) => {
+    const end = { norm: { gain, bias }, eps: 1e-6, drop: undefined };
+    const one = { kernel: first, bias: firstBias };
+    const y = fusedFeedForward(x, one, { kernel: second, bias: secondBias }, 'tanh', end);
+    return fusedDense(y, first, firstBias, 'exact').sum();
+  })(shapes.map((shape) => tf.ones(shape)));
+  for (const gradient of gradients.slice(1))
+    assert.ok([...gradient.dataSync()].every((value) => value === 0));
+});
+
 test('dense layers with each activation, and with only some columns', (t) => {
   if (!hasFused()) return t.skip('no fused kernels in this engine');
   for (const activation of ['none', 'exact', 'tanh', 'tanhUnit'] as const) {

@@ -1,7 +1,7 @@
 #include <algorithm>
 
-#include "activation.h"
 #include "kernels.h"
+#include "activation.h"
 #include "weight-product.h"
 
 // W2 f(x W1 + b1) + b2, f being a GELU. The inner rows are wide: some are computed and used at a time, while they are in the cache.

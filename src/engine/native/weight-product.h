@@ -119,6 +119,7 @@ inline void weightGradient(const float* x, int64_t I, const float* du, int64_t n
 /** Calls work(first, rows) on blocks of R rows, each of which takes so many operations, on all threads. */
 template <class Work>
 void parallelRows(int64_t R, double operations, const Work& work) {
+  if (R == 0) return;
   const int64_t parts = tasksFor(R * operations);  // so that few rows keep all threads busy
   const int64_t share = (R + parts - 1) / parts, height = std::min(BLOCK, (share + ROWS - 1) / ROWS * ROWS);
   parallel(static_cast<int>((R + height - 1) / height), [&](int block) {
