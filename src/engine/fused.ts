@@ -159,7 +159,7 @@ export function runFeedForward(
   return execute('RealmFeedForward', attributes, {}, inputs, 2) as [tf.Tensor, tf.Tensor];
 }
 
-/** dx, dW1, db1, dW2 and db2. @param inner as kept; it is used up, so this can be called once only. @param plus another gradient of x, which is added */
+/** dx, dW1, db1, dW2 and db2, of x, of what `runFeedForward` kept, and of another gradient of x, which is added. */
 export function feedForwardGradient(
   dy: tf.Tensor,
   [x, inner, plus]: tf.Tensor[],

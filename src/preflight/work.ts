@@ -49,7 +49,7 @@ function times(work: Work, n: number): Work {
 /**
  * Forward work of the encoder (src/model/bert.ts) on B sequences of T tokens. Multiplications and additions each count
  * one. A layer has 4 H² + 2 HF weights that every token meets; its attention makes scores and contexts of 2 T H
- * products a token. Floats a token and layer: 8 H and 2 F with kernels of our own; composed of the engine's kernels 24 H and
+ * products a token. Floats a token and layer: 8 H and F with kernels of our own; composed of the engine's kernels 24 H and
  * 4 F, 3 a score of its N T, and with dropout 4 H and 2 a score more. Numbers of kernels were counted in a step.
  * @param fused whether the engine has kernels of our own (src/engine/fused.ts)
  * @param read tokens of each sequence whose last layer is computed (see `encode`); all where it is not given
@@ -63,7 +63,7 @@ export function encoderWork(
 ): Work {
   const tokens = B * T;
   const masks = dropout > 0 ? 1 : 0;
-  const layerFloats = fused ? 8 * H + 2 * F : (24 + 4 * masks) * H + 4 * F + (3 + 2 * masks) * N * T;
+  const layerFloats = fused ? 8 * H + F : (24 + 4 * masks) * H + 4 * F + (3 + 2 * masks) * N * T;
   const embeddings = tokens * (fused ? 2 : 8) * H;
   const full = {
     dense: 2 * tokens * (4 * H * H + 2 * H * F),

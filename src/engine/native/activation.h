@@ -44,22 +44,22 @@ inline void deactivate(int kind, const float* u, const float* dy, float* du, int
   }
 }
 
-/** Of n numbers, in place: u → f(u), dy → dy f'(u), for a GELU. */
-inline void reactivate(int kind, float* u, float* dy, int64_t n) {
+/** y = f(u) and dy → dy f'(u) of n numbers, for a GELU: what both have in common is computed once. */
+inline void reactivate(int kind, const float* u, float* y, float* dy, int64_t n) {
   if (kind == GELU_TANH) {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
       const float x = u[i], square = x * x;
       const float s = sigmoid(x * (C1 + C3 * square));
+      y[i] = x * s;
       dy[i] *= s + x * s * (1 - s) * (C1 + 3 * C3 * square);
-      u[i] = x * s;
     }
   } else {
 #pragma omp simd
     for (int64_t i = 0; i < n; i++) {
       const float x = u[i], bell = fastExp(-0.5f * x * x), below = normalCdf(x, bell);
+      y[i] = x * below;
       dy[i] *= below + x * 0.3989422804014327f * bell;
-      u[i] = x * below;
     }
   }
 }

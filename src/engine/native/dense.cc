@@ -73,7 +73,7 @@ struct DenseGrad {
       if (activation != NONE) deactivate(activation, u.data + at, dy.data + at, inner.get() + at, rows * n);
       timesPacked(du + at, rows, packed, start.from(first), dx.data + first * I);
     });
-    weightGradient(x.data, I, du, n, R, dw.data + from, O, db.data + from);
+    weightGradient(x.data, du, R, {I, n, dw.data + from, O, db.data + from});
   }
 };
 

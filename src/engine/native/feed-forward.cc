@@ -7,8 +7,12 @@
 // W2 f(x W1 + b1) + b2, f being a GELU. The inner rows are wide: some are computed and used at a time, while they are in the cache.
 // For the gradient only x W1 + b1 is kept.
 
+
 namespace realm {
 namespace {
+
+/** Numbers of the inner rows whose gradient is taken at a time; with that they stay in the third-level cache. */
+constexpr int64_t CHUNK = 1 << 20;
 
 struct FeedForward {
   int activation, keep;
@@ -42,12 +46,10 @@ struct FeedForwardGrad {
   void attributes(Attributes& a) { activation = a.integer("activation"); }
   /**
    * dy [R, O], x [R, I], W1 [I, F], u as kept, W2 [F, O], and another gradient of x [R, I] or none [0] → dx with that added, dW1,
-   * db1, dW2 and db2. u is used up: it becomes f(u).
+   * db1, dW2 and db2.
    */
   void run(Call& call) {
-    const auto dy = call.in(0), x = call.in(1), w1 = call.in(2);
-    const auto u = call.mutableInput(3);
-    const auto w2 = call.in(4), plus = call.in(5);
+    const auto dy = call.in(0), x = call.in(1), w1 = call.in(2), u = call.in(3), w2 = call.in(4), plus = call.in(5);
     const int64_t R = x.dim(0), I = x.dim(1), F = w1.dim(1), O = w2.dim(1);
     expect(dy.dim(0) == R && dy.dim(1) == O && w1.dim(0) == I && w2.dim(0) == F && u.size() == R * F,
            "feed-forward gradient: shapes do not fit");
@@ -58,15 +60,20 @@ struct FeedForwardGrad {
     float* const packed = scratch<SHARED>(packedSize(second) + packedSize(first));
     const Packed in = pack(second, packed), out = pack(first, packed + packedSize(second));
     const Start start{plus.size() > 0 ? plus.data : nullptr, I};
-    const auto du = room(R * F);
-    parallelRows(R, 2.0 * F * (I + O), [&](int64_t row, int64_t rows) {
-      float* const inner = du.get() + row * F;
-      timesPacked(dy.data + row * O, rows, in, {}, inner);
-      reactivate(activation, u.data + row * F, inner, rows * F);
-      timesPacked(inner, rows, out, start.from(row), dx.data + row * I);
-    });
-    weightGradient(x.data, I, du.get(), F, R, dw1.data, F, db1.data);
-    weightGradient(u.data, F, dy.data, O, R, dw2.data, O, db2.data);
+    const WeightGradient g1{I, F, dw1.data, F, db1.data}, g2{F, O, dw2.data, O, db2.data};
+    const int64_t chunk = std::max((CHUNK / F + BLOCK - 1) / BLOCK, int64_t{2} * threads()) * BLOCK;
+    const auto wide = room(2 * std::min(chunk, R) * F);
+    for (int64_t at = 0; at == 0 || at < R; at += chunk) {
+      const int64_t some = std::min(chunk, R - at);
+      float *const inner = wide.get(), *const du = inner + some * F;
+      parallelRows(some, 2.0 * F * (I + O), [&](int64_t row, int64_t rows) {
+        timesPacked(dy.data + (at + row) * O, rows, in, {}, du + row * F);
+        reactivate(activation, u.data + (at + row) * F, inner + row * F, du + row * F, rows * F);
+        timesPacked(du + row * F, rows, out, start.from(at + row), dx.data + (at + row) * I);
+      });
+      weightGradient(x.data + at * I, du, some, g1, at > 0);
+      weightGradient(inner, dy.data + at * O, some, g2, at > 0);
+    }
   }
 };
 

@@ -100,10 +100,9 @@ inline void parallelProduct(bool ta, bool tb, int64_t m, int64_t n, int64_t k, f
   });
 }
 
-/** Column sums of x [rows, columns] with row length ld, on all threads. */
-inline void columnSums(const float* x, int64_t rows, int64_t columns, int64_t ld, float* sums) {
+/** Adds the column sums of x [rows, columns] with row length ld to `sums`, on all threads. */
+inline void addColumnSums(const float* x, int64_t rows, int64_t columns, int64_t ld, float* sums) {
   parallelRanges(columns, 32, [&](long from, long to) {
-    for (long c = from; c < to; c++) sums[c] = 0;
     for (int64_t r = 0; r < rows; r++) {
       const float* row = x + r * ld;
 #pragma omp simd

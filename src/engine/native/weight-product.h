@@ -18,11 +18,18 @@ struct Start {
   Start from(int64_t row) const { return {at ? at + row * ld : nullptr, ld}; }
 };
 
-/** The gradient of weights [I, n], with rows of ldw, and of a bias [n] without any row: zeros. */
-inline void noGradient(int64_t I, int64_t n, float* dw, int64_t ldw, float* db) {
-  for (int64_t i = 0; i < I; i++) std::fill(dw + i * ldw, dw + i * ldw + n, 0.0f);
-  std::fill(db, db + n, 0.0f);
-}
+/** Where the gradients of weights [I, n] go, in rows of ldw, and of a bias [n]. */
+struct WeightGradient {
+  int64_t I, n;
+  float* dw;
+  int64_t ldw;
+  float* db;
+
+  void clear() const {
+    for (int64_t i = 0; i < I; i++) std::fill(dw + i * ldw, dw + i * ldw + n, 0.0f);
+    std::fill(db, db + n, 0.0f);
+  }
+};
 
 #if defined(__AVX2__)
 
@@ -60,14 +67,17 @@ inline void timesPacked(const float* x, int64_t rows, const Packed& w, const Sta
   timesPanels(x, w.rows, 1, rows, w.rows, w.panels, w.columns, start.at, start.ld, y, w.columns);
 }
 
-/** dW [I, n], with rows of ldw, = x^T du of x [R, I] and du [R, n], and db [n], the sums of du's columns, on all threads. */
-inline void weightGradient(const float* x, int64_t I, const float* du, int64_t n, int64_t R, float* dw, int64_t ldw,
-                           float* db) {
-  if (R == 0) return noGradient(I, n, dw, ldw, db);
+/**
+ * x^T du of x [R, I] and du [R, n], and the sums of du's columns, on all threads; with `more` they are added to what there is.
+ */
+inline void weightGradient(const float* x, const float* du, int64_t R, const WeightGradient& g, bool more = false) {
+  const auto [I, n, dw, ldw, db] = g;
+  if (R == 0 && !more) g.clear();
   parallelTiles(I, n, R, [&](const Tile& t) {
     float* const panel = scratch<THREADS_OWN>(panelsSize(COLUMNS, DEPTH));
     for (int64_t first = 0; first < R; first += DEPTH) {
       const int64_t depth = std::min(DEPTH, R - first);
+      const bool add = more || first > 0;
       for (int64_t column = t.column; column < t.column + t.columns; column += COLUMNS) {
         const int64_t width = std::min(COLUMNS, t.column + t.columns - column), whole = vectorsFor(width) * LANES;
         packPanels(du + first * n + column, n, depth, width, panel);
@@ -76,10 +86,10 @@ inline void weightGradient(const float* x, int64_t I, const float* du, int64_t n
           for (int64_t p = 0; p < depth; p++)
 #pragma omp simd
             for (int64_t c = 0; c < whole; c++) sums[c] += panel[p * whole + c];
-          for (int64_t c = 0; c < width; c++) db[column + c] = first == 0 ? sums[c] : db[column + c] + sums[c];
+          for (int64_t c = 0; c < width; c++) db[column + c] = add ? db[column + c] + sums[c] : sums[c];
         }
         float* const out = dw + t.row * ldw + column;
-        timesPanels(x + first * I + t.row, 1, I, t.rows, depth, panel, width, first == 0 ? nullptr : out, ldw, out, ldw);
+        timesPanels(x + first * I + t.row, 1, I, t.rows, depth, panel, width, add ? out : nullptr, ldw, out, ldw);
       }
     }
   }, ROWS, COLUMNS);
@@ -106,12 +116,13 @@ inline void timesPacked(const float* x, int64_t rows, const Packed& w, const Sta
   product(false, turned, rows, n, w.rows, 1, x, w.rows, w.at, turned ? w.across : w.down, start.at ? 1 : 0, y, n);
 }
 
-/** dW [I, n], with rows of ldw, = x^T du of x [R, I] and du [R, n], and db [n], the sums of du's columns, on all threads. */
-inline void weightGradient(const float* x, int64_t I, const float* du, int64_t n, int64_t R, float* dw, int64_t ldw,
-                           float* db) {
-  if (R == 0) return noGradient(I, n, dw, ldw, db);
-  parallelProduct(true, false, I, n, R, 1, x, I, du, n, 0, dw, ldw);
-  columnSums(du, R, n, n, db);
+/**
+ * x^T du of x [R, I] and du [R, n], and the sums of du's columns, on all threads; with `more` they are added to what there is.
+ */
+inline void weightGradient(const float* x, const float* du, int64_t R, const WeightGradient& g, bool more = false) {
+  if (!more) g.clear();
+  parallelProduct(true, false, g.I, g.n, R, 1, x, g.I, du, g.n, more ? 1 : 0, g.dw, g.ldw);
+  addColumnSums(du, R, g.n, g.n, g.db);
 }
 
 #endif
