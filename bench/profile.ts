@@ -19,7 +19,7 @@ const { values: options } = parseArgs({
 
 /** TensorFlow's operations by what they are part of; all others are elementwise work, copies and reductions. */
 const KINDS: [kind: string, operations: RegExp][] = [
-  ['products', /^(RealmDense(Grad)?|BatchMatMul(V2|V3)?|MatMul)$/],
+  ['products', /^(Realm(Dense|FeedForward)(Grad)?|BatchMatMul(V2|V3)?|MatMul)$/],
   ['attention', /^RealmAttention/],
   ['mask head', /^RealmLogLikelihood/],
   ['span scorer', /^RealmSpanScores/],

@@ -164,7 +164,7 @@ const NVIDIA = [
   },
 ];
 
-/** Our kernels multiply with OpenBLAS: on the small matrices of attention it is twice as fast as TensorFlow's own products. */
+/** Our kernels multiply rows with weights by OpenBLAS where the processor has no AVX2, on which they have products of their own. */
 const OPENBLAS = {
   name: 'scipy-openblas32',
   version: '0.3.34.481.3',
