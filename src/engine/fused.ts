@@ -148,15 +148,19 @@ export function runFeedForward(
   second: DenseWeights,
   activation: Activation,
 ): [y: tf.Tensor, inner: tf.Tensor] {
-  if (first.packed) {
-    const [wide, none] = runDense(x, first, { activation, first: 0, count: first.bias.size });
-    const [y] = runDense(wide, second, { activation: 'none', first: 0, count: second.bias.size });
-    wide.dispose();
-    return [y, none];
+  const shape = { activation: ACTIVATIONS.indexOf(activation) };
+  if (first.packed && second.packed) {
+    const inputs = [x, first.packed, first.bias, second.packed, second.bias];
+    return [...execute('RealmFeedForwardBf16', shape, {}, inputs, 1), kernels().nothing] as [
+      tf.Tensor,
+      tf.Tensor,
+    ];
   }
-  const attributes = { activation: ACTIVATIONS.indexOf(activation), keep: recording() ? 1 : 0 };
   const inputs = [x, first.kernel, first.bias, second.kernel, second.bias];
-  return execute('RealmFeedForward', attributes, {}, inputs, 2) as [tf.Tensor, tf.Tensor];
+  return execute('RealmFeedForward', { ...shape, keep: recording() ? 1 : 0 }, {}, inputs, 2) as [
+    tf.Tensor,
+    tf.Tensor,
+  ];
 }
 
 /** dx, dW1, db1, dW2 and db2, of x, of what `runFeedForward` kept, and of another gradient of x, which is added. */

@@ -1,7 +1,14 @@
 import assert from 'node:assert/strict';
 import { before, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
-import { type Activation, fusedDense, fusedDenseBf16, hasBf16, packBf16 } from '../../src/engine/fused.ts';
+import {
+  type Activation,
+  fusedDense,
+  fusedDenseBf16,
+  hasBf16,
+  packBf16,
+  runFeedForward,
+} from '../../src/engine/fused.ts';
 import { encoderInput, withBf16 } from '../../src/model/bert.ts';
 import { embedSequences } from '../../src/model/embedder.ts';
 import { random } from '../../src/random.ts';
@@ -51,6 +58,28 @@ test('a dense layer in BF16 is the layer of the rounded numbers, for all sizes a
           Math.abs(a[j] - e[j]) < 1e-5 * (1 + I / 10),
           `${R} ${I} ${O} ${activation}: ${a[j]} ${e[j]}`,
         );
+    }
+  }
+});
+
+test('a feed-forward network in BF16 is its two layers, one after the other', (t) => {
+  if (!hasBf16()) return t.skip(NO_BF16);
+  for (const [i, [R, I, F]] of SIZES.entries()) {
+    const x = tf.tensor2d(draw(i, [R, I]), [R, I]);
+    const layer = (seed: number, from: number, to: number) => {
+      const kernel = tf.tensor2d(draw(seed, [from, to]), [from, to]);
+      return { kernel, packed: packBf16(kernel), bias: tf.tensor1d(draw(seed + 1, [1, to])) };
+    };
+    const [first, second] = [layer(30 + i, I, F), layer(40 + i, F, 51)];
+    for (const activation of ['exact', 'tanh'] as const) {
+      const [actual] = runFeedForward(x, first, second, activation);
+      const inner = fusedDenseBf16(x, first.packed, first.bias, activation);
+      const expected = fusedDenseBf16(inner, second.packed, second.bias);
+      assert.deepEqual(actual.shape, [R, 51]);
+      // A number that is rounded to another neighbour, as it may be after another vector's GELU, changes 1 in 256.
+      const [a, e] = [actual.dataSync(), expected.dataSync()];
+      const most = Math.max(...e.map(Math.abs));
+      for (let j = 0; j < e.length; j++) assert.ok(Math.abs(a[j] - e[j]) <= most / 128, `${a[j]} ${e[j]}`);
     }
   }
 });
