@@ -25,12 +25,26 @@ export async function openWasm(activate: () => Promise<void>): Promise<void> {
   refuseBeyondMemory();
 }
 
+/** The exports of the backend's own module that the kernels share with it. */
+export interface Heap {
+  memory: { buffer: SharedArrayBuffer };
+  malloc(bytes: number): number;
+  free(address: number): void;
+}
+
 /** The backend does not look whether its malloc found memory: it would write to address 0. */
 function refuseBeyondMemory(): void {
-  const { wasm } = tf.backend() as unknown as {
-    wasm: { _malloc(bytes: number): number; asm: { malloc(bytes: number): number } };
+  const { wasm } = tf.backend() as unknown as { wasm: { _malloc(bytes: number): number; asm: Heap } };
+  const malloc = mallocWithin(wasm.asm);
+  wasm._malloc = (bytes) => malloc(bytes) || outOfMemory();
+}
+
+/** malloc, which returns 0 if there is no memory. Near 4 GB the backend's own sometimes returns a block that ends beyond the memory. */
+export function mallocWithin({ malloc, memory }: Heap): (bytes: number) => number {
+  return (bytes) => {
+    const address = malloc(bytes);
+    return (address >>> 0) + bytes <= memory.buffer.byteLength ? address : 0;
   };
-  wasm._malloc = (bytes) => wasm.asm.malloc(bytes) || outOfMemory();
 }
 
 /** Throws. */

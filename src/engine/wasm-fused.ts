@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads';
 import * as tf from '@tensorflow/tfjs';
 import type { Execute } from './fused.ts';
 import { compile, instantiate, THREAD } from './wasm/instantiate.mjs';
-import { outOfMemory } from './wasm-backend.ts';
+import { type Heap, mallocWithin, outOfMemory } from './wasm-backend.ts';
 import { libraryNeeds } from './wasm-binary.ts';
 
 // The kernels of src/engine/native, compiled to WebAssembly by scripts/wasm-kernels.mjs. They work in the memory of
@@ -11,13 +11,7 @@ import { libraryNeeds } from './wasm-binary.ts';
 
 /** The parts of tfjs-backend-wasm's backend that the kernels need. */
 interface Backend {
-  wasm: {
-    asm: {
-      memory: { buffer: SharedArrayBuffer };
-      malloc(bytes: number): number;
-      free(address: number): void;
-    };
-  };
+  wasm: { asm: Heap };
   dataIdMap: { get(dataId: object): { memoryOffset: number } };
   makeOutput(shape: number[], dtype: 'float32'): tf.TensorInfo;
 }
@@ -42,7 +36,8 @@ const TENSOR = 6; // address, number of axes, sizes of up to four
  */
 export function startWasmKernels(threads: number): { execute: Execute; multiply: Multiply } {
   const backend = tf.backend() as unknown as Backend;
-  const { memory, malloc, free } = backend.wasm.asm;
+  const { memory, free } = backend.wasm.asm;
+  const malloc = mallocWithin(backend.wasm.asm);
   const block = (bytes: number): number => {
     const address = (malloc(bytes) || outOfMemory()) >>> 0;
     new Uint8Array(memory.buffer, address, bytes).fill(0);

@@ -5,6 +5,7 @@ import { before, describe, test } from 'node:test';
 import * as tf from '@tensorflow/tfjs';
 import { wasmSourcesDigest, ZIG } from '../../scripts/wasm-kernels.mjs';
 import { fusedAttention, fusedDense, hasFused } from '../../src/engine/fused.ts';
+import { mallocWithin } from '../../src/engine/wasm-backend.ts';
 import { startEngine } from '../../src/engine.ts';
 import { random } from '../../src/random.ts';
 
@@ -123,6 +124,13 @@ describe('the kernels in WebAssembly', () => {
     for (const { dataId } of made) backend.disposeData(dataId);
     const y = tf.tidy(() => fusedDense(tf.ones([1, 3]), tf.ones([3, 2]), tf.ones([2])).dataSync());
     assert.deepEqual([...y], [4, 4]);
+  });
+
+  test('a block that malloc says to have found beyond the memory is none', () => {
+    const memory = { buffer: new SharedArrayBuffer(100) };
+    const answers = [0, 40, 41, -8];
+    const malloc = mallocWithin({ memory, malloc: () => answers.shift()!, free() {} });
+    assert.deepEqual([malloc(60), malloc(60), malloc(60), malloc(60)], [0, 40, 0, 0]);
   });
 
   test('a tensor made before the engine was changed is moved to it', async () => {
