@@ -878,6 +878,7 @@ import(installed).then(({ computesRight }) => {
     env: {
       TF_FORCE_GPU_ALLOW_GROWTH: 'true',
       TF_ENABLE_ONEDNN_OPTS: '0',
+      TENSORFLOW_USE_CUSTOM_CONTRACTION_KERNEL: '0', // as in src/engine.ts
       ...process.env,
       TF_CPP_MIN_LOG_LEVEL: '2',
       IS_TEST: '1',

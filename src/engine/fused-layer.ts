@@ -61,7 +61,7 @@ export function fusedFeedForward(
         tf.dispose([z, stats, seed]);
         const kernels = [first.kernel, second.kernel];
         const gradients = feedForwardGradient(dout, [x, inner, dz], kernels, activation);
-        tf.dispose(dout === dz ? [dz, x, inner] : [dout, dz, x, inner]);
+        tf.dispose([dout, dz, x, inner]); // dout can be dz
         return [...gradients, dgain, dbias];
       },
     };

@@ -3,8 +3,9 @@
 #include "kernels.h"
 #include "activation.h"
 
-// f(x W + b), and a feed-forward network of two of these, without a gradient; x and W are rounded to BF16 (float's exponent and 8 bits of its fraction) and summed as
-// floats: twice as many products in an instruction of AVX-512. Only for embedding; see src/retrieval/precision.ts.
+// f(x W + b), and a feed-forward network of two of these, without a gradient. x and W are rounded to BF16 (float's exponent and 8 bits
+// of its fraction) and summed as floats: twice as many products in an instruction of AVX-512. Only for embedding; see
+// src/retrieval/precision.ts.
 
 #if defined(__AVX512BF16__) && defined(__AVX512BW__)
 

@@ -7,7 +7,6 @@
 // W2 f(x W1 + b1) + b2, f being a GELU. The inner rows are wide: some are computed and used at a time, while they are in the cache.
 // For the gradient only x W1 + b1 is kept.
 
-
 namespace realm {
 namespace {
 

@@ -71,8 +71,8 @@ inline void timesPacked(const float* x, int64_t rows, const Packed& w, const Sta
  * x^T du of x [R, I] and du [R, n], and the sums of du's columns, on all threads; with `more` they are added to what there is.
  */
 inline void weightGradient(const float* x, const float* du, int64_t R, const WeightGradient& g, bool more = false) {
+  if (R == 0 && !more) return g.clear();
   const auto [I, n, dw, ldw, db] = g;
-  if (R == 0 && !more) g.clear();
   parallelTiles(I, n, R, [&](const Tile& t) {
     float* const panel = scratch<THREADS_OWN>(panelsSize(COLUMNS, DEPTH));
     for (int64_t first = 0; first < R; first += DEPTH) {
@@ -120,7 +120,8 @@ inline void timesPacked(const float* x, int64_t rows, const Packed& w, const Sta
  * x^T du of x [R, I] and du [R, n], and the sums of du's columns, on all threads; with `more` they are added to what there is.
  */
 inline void weightGradient(const float* x, const float* du, int64_t R, const WeightGradient& g, bool more = false) {
-  if (!more) g.clear();
+  if (R == 0 && !more) return g.clear();
+  if (!more) std::fill_n(g.db, g.n, 0.0f);
   parallelProduct(true, false, g.I, g.n, R, 1, x, g.I, du, g.n, more ? 1 : 0, g.dw, g.ldw);
   addColumnSums(du, R, g.n, g.n, g.db);
 }
